@@ -1,0 +1,28 @@
+"""Attribute axes: a direction in the embedding space made from texts; a photo's score is its vector's projection."""
+
+import numpy as np
+from jaxtyping import Float
+
+from pcclip.models.encoder import DualEncoder
+from pcclip.params import Attribute
+
+ESTIMATORS = ("one_sided", "antisymmetric", "two_prompt")
+
+
+def attribute_axis(model: DualEncoder, attribute: Attribute, estimator: str) -> Float[np.ndarray, " d"]:
+    """The axis of one attribute; larger projections mean more of it.
+
+    one_sided: f(comparison), the paper's comparative prompt; a constant offset of the text tower stays in it, but a
+        ranking within one set of images does not see what all of them share.
+    antisymmetric: f(comparison) - f(comparison_swapped), which cancels that offset.
+    two_prompt: f(more) - f(less), two plain descriptions.
+    """
+    if estimator == "one_sided":
+        return model.encode_texts([attribute.comparison])[0]
+    if estimator == "antisymmetric":
+        texts = model.encode_texts([attribute.comparison, attribute.comparison_swapped])
+    elif estimator == "two_prompt":
+        texts = model.encode_texts([attribute.more, attribute.less])
+    else:
+        raise ValueError(f"unknown estimator {estimator!r}; known: {', '.join(ESTIMATORS)}")
+    return texts[0] - texts[1]

@@ -1,0 +1,69 @@
+"""Which images are compared: ordered pairs of rows, chosen reproducibly and without ever listing all n^2 of them."""
+
+import random
+
+import numpy as np
+import pandas as pd
+
+from pcclip.errors import PcclipError
+
+
+def choose_pairs(
+    groups: pd.Series, count: int | None, sampling: str, both_directions: bool, seed: int
+) -> np.ndarray:
+    """Ordered pairs (i, j) of rows whose groups differ, each at most once, in the order they were drawn.
+
+    Args:
+        groups: (n,) one value per image; images of equal value are never paired (captions: nothing to compare).
+        count: how many pairs; None means every one there is.
+        sampling: 'all' (unordered pairs, in order of rows), 'random' (uniform), or 'balanced' (every image is first
+            and second equally often, up to one).
+        both_directions: follow each (i, j) by (j, i); the count includes them.
+        seed: of the draw.
+
+    Returns:
+        (m, 2) int64. m is smaller than `count` when there are not that many pairs.
+    """
+    codes = pd.factorize(groups)[0]
+    n = len(codes)
+    if len(set(codes)) < 2:
+        raise PcclipError("need at least two different images to make a pair")
+    ways = 2 if both_directions else 1
+    wanted = None if count is None else -(-count // ways)
+    drawn = {"all": _all, "random": _random, "balanced": _balanced}[sampling](n, wanted, seed)
+    pairs, seen = [], set()
+    for i, j in drawn:
+        unordered = (min(i, j), max(i, j))
+        if codes[i] == codes[j] or unordered in seen:
+            continue
+        seen.add(unordered)
+        pairs.extend([(i, j), (j, i)] if both_directions else [(i, j)])
+        if count is not None and len(pairs) >= count:
+            break
+    return np.array(pairs[:count], dtype=np.int64).reshape(-1, 2)
+
+
+def _all(n: int, wanted: int | None, seed: int):
+    return ((i, j) for i in range(n) for j in range(i + 1, n))
+
+
+def _random(n: int, wanted: int | None, seed: int):
+    """Every ordered pair in random order; only as many are made as are asked for."""
+    rng = random.Random(seed)
+    total = n * (n - 1)
+    if wanted is None or wanted > total // 8:
+        order = np.random.default_rng(seed).permutation(total)
+    else:  # far fewer than all: draw with rejection of repeats by the caller
+        order = (rng.randrange(total) for _ in range(64 * total))
+    for k in order:
+        i, j = divmod(int(k), n - 1)
+        yield i, j + (j >= i)
+
+
+def _balanced(n: int, wanted: int | None, seed: int):
+    """Round r pairs everyone on a shuffled circle with the one r steps ahead: each is first once and second once."""
+    rng = np.random.default_rng(seed)
+    circle = rng.permutation(n)
+    for step in rng.permutation(np.arange(1, n // 2 + 1)):
+        for k in rng.permutation(n):
+            yield int(circle[k]), int(circle[(k + step) % n])

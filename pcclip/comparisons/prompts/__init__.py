@@ -1,0 +1,44 @@
+"""Prompts are files: a version, a system line, a question with {first} and {second}, and worked examples."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from pcclip.errors import PcclipError
+from pcclip.stage import digest
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt file. `hash` names its content in every row it wrote."""
+
+    name: str
+    hash: str
+    prefix: list[dict]  # chat messages that come before every question
+    question: str
+
+    def messages(self, first: str, second: str) -> list[dict]:
+        """The chat that asks how an image with caption `first` differs from one with caption `second`."""
+        return [*self.prefix, {"role": "user", "content": self.question.format(first=first, second=second)}]
+
+
+def load_prompt(name: str) -> Prompt:
+    """Load a shipped prompt by name, or one of the user's by path. Raises PcclipError."""
+    shipped = Path(__file__).parent / f"{name}.yaml"
+    path = shipped if shipped.is_file() else Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in Path(__file__).parent.glob("*.yaml")))
+        raise PcclipError(f"prompt {name!r}: no such file; shipped prompts: {known}")
+    values = yaml.safe_load(path.read_text(encoding="utf8"))
+    try:
+        question = values["question"]
+        question.format(first="", second="")
+        prefix = [{"role": "system", "content": values["system"].strip()}]
+        for example in values.get("examples", []):
+            prefix.append({"role": "user", "content": question.format(**example)})
+            prefix.append({"role": "assistant", "content": example["answer"].strip()})
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise PcclipError(f"{path}: a prompt needs version, system, question with {{first}} and {{second}}, and "
+                          f"examples with first, second, answer ({error!r})") from None
+    return Prompt(path.stem, digest(values)[:16], prefix, question)

@@ -1,0 +1,111 @@
+"""The `stamps` source: photographs of Tux Paint's stamp collection (Debian tuxpaint-stamps-default, GPL-2).
+
+Found in /usr/share, else fetched with apt into a cache (no root needed once the package lists are there). Photographs
+are kept; drawings, toys and symbols are left out by folder and by the short list stamps_exceptions.csv, which also
+names the subject where a caption's head noun would not do. Body mass and top speed are in stamps_facts.csv.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from pcclip.errors import PcclipError
+from pcclip.params import Data
+from pcclip.progress import say
+from pcclip.stage import disk_errors
+
+PACKAGE = "tuxpaint-stamps-default"
+SYSTEM = Path("/usr/share/tuxpaint/stamps")
+HELP = (f"the stamps are in Debian's and Ubuntu's package {PACKAGE} (161 MB): `sudo apt-get install {PACKAGE}`; "
+        "elsewhere unpack its .deb and set data.path to its usr/share/tuxpaint/stamps folder")
+_FOLDERS = {"cartoon": "drawing", "toys": "toy", "plastic": "toy", "symbols": "symbol", "roadsigns": "symbol",
+            "flags": "symbol", "body_parts": "symbol"}
+_CLASSES = {"animals": "animal", "clothes": "piece of clothing", "food": "food", "hobbies": "musical instrument",
+            "household": "household item", "medical": "medical item", "military": "military equipment",
+            "naturalforces": "natural force", "people": "person", "plants": "plant", "seasonal": "holiday decoration",
+            "space": "thing in space", "sports": "ball", "town": "thing in town", "vehicles": "vehicle"}
+_HERE = Path(__file__).parent
+
+
+def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """Find or fetch the stamps. Returns the table, what was left out (path, reason), and 0 bad rows."""
+    stamps = Path(data.path) if data.path else find()
+    if not stamps.is_dir():
+        raise PcclipError(f"{stamps}: no such folder; {HELP}")
+    exceptions = pd.read_csv(_HERE / "stamps_exceptions.csv").set_index("stamp").fillna("")
+    facts = pd.read_csv(_HERE / "stamps_facts.csv").set_index("stamp")
+    rows, left_out = [], []
+    for png in sorted(stamps.rglob("*.png")):
+        stamp = png.relative_to(stamps).with_suffix("").as_posix()
+        named = exceptions.loc[stamp] if stamp in exceptions.index else {"leave_out": "", "concept": ""}
+        caption = _caption(png)
+        reason = _by_folder(stamp) or ("" if caption else "no caption") or named["leave_out"]
+        if reason:
+            left_out.append({"path": stamp, "reason": reason})
+            continue
+        rows.append({"id": stamp, "path": str(png), "caption": caption, "concept": named["concept"],
+                     "label": _CLASSES.get(folder := stamp.split("/")[0], folder)})
+    if not rows:
+        raise PcclipError(f"{stamps}: no stamps in it; {HELP}")
+    table = pd.DataFrame(rows)
+    for attribute, column in (("body_mass", "body_mass_kg"), ("top_speed", "top_speed_kmh")):
+        table[attribute] = table.id.map(facts[column]).astype(float)
+    return table, pd.DataFrame(left_out, columns=["path", "reason"]), 0
+
+
+def find() -> Path:
+    """The stamps folder: the system's, else the cache's, else fetched into the cache."""
+    cache = Path(os.environ.get("PCCLIP_CACHE", Path.home() / ".cache" / "pcclip"))
+    cached = cache / "stamps"
+    if SYSTEM.is_dir():
+        return SYSTEM
+    if not cached.is_dir():
+        fetch(cached)
+    return cached
+
+
+def fetch(target: Path) -> None:
+    """Download the Debian package and unpack it to `target`, all or nothing. Raises PcclipError with HELP."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise PcclipError(f"stamps not found in {SYSTEM} and this system has no apt-get; {HELP}")
+    say(f"fetching {PACKAGE} (161 MB) into {target.parent}")
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            if not _apt("download", PACKAGE, cwd=scratch):
+                _update_lists()
+                _apt("download", PACKAGE, cwd=scratch)
+            debs = sorted(Path(scratch).glob("*.deb"))
+            if not debs:
+                raise PcclipError(f"apt-get could not download {PACKAGE}; {HELP}")
+            subprocess.run(["dpkg-deb", "-x", str(debs[0]), f"{scratch}/tree"], check=True)
+            os.replace(f"{scratch}/tree{SYSTEM}", target)
+
+
+def _apt(*arguments: str, cwd: str | None = None) -> bool:
+    done = subprocess.run(["apt-get", "-q", *arguments], cwd=cwd, capture_output=True, text=True)
+    return done.returncode == 0
+
+
+def _update_lists() -> None:
+    """A fresh machine has no package lists; refreshing them needs root, so try sudo without a password."""
+    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if sudo and not shutil.which("sudo"):
+        return
+    subprocess.run([*sudo, "apt-get", "-q", "update"], capture_output=True)
+
+
+def _caption(png: Path) -> str:
+    text = png.with_suffix(".txt")
+    return text.read_text(encoding="utf8", errors="replace").split("\n")[0].strip() if text.is_file() else ""
+
+
+def _by_folder(stamp: str) -> str:
+    for folder in stamp.split("/")[:-1]:
+        if folder in _FOLDERS:
+            return _FOLDERS[folder]
+    return "mirror image" if stamp.endswith("_mirror") else ""

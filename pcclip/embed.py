@@ -1,0 +1,124 @@
+"""Stage 02: images to vectors. Decoding overlaps encoding; unreadable images are recorded, not skipped in silence.
+
+Vectors are stored with id, path and the fingerprint of the image tower that made them, in one Parquet table.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from jaxtyping import Float
+
+from pcclip.data import ImageSet, load_images
+from pcclip.errors import PcclipError
+from pcclip.images import decoded
+from pcclip.models import identify
+from pcclip.models.encoder import DualEncoder
+from pcclip.params import Config
+from pcclip.progress import Meter, say
+from pcclip.stage import Stage, read_parquet, write_parquet
+
+FOLDER, TABLE, BAD = "02_embed", "vectors.parquet", "bad_images.parquet"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Unit image vectors with the ids and paths they belong to, row by row."""
+
+    ids: list[str]
+    paths: list[str]
+    matrix: Float[np.ndarray, "n d"]
+
+    def __post_init__(self):
+        if not len(self.ids) == len(self.paths) == len(self.matrix):
+            raise PcclipError("ids, paths and vectors are out of step")
+        object.__setattr__(self, "row", {image: i for i, image in enumerate(self.ids)})
+
+    def rows(self, ids) -> np.ndarray:
+        """Row numbers of `ids`. Raises PcclipError for an id without a vector."""
+        missing = [image for image in ids if image not in self.row]
+        if missing:
+            raise PcclipError(f"{len(missing)} images have no vector, e.g. {missing[0]!r}")
+        return np.array([self.row[image] for image in ids], dtype=np.int64)
+
+    def has(self, *columns) -> np.ndarray:
+        """True where every one of the parallel id columns has a vector."""
+        return np.array([all(image in self.row for image in ids) for ids in zip(*columns, strict=True)], dtype=bool)
+
+
+def stage(config: Config, images: ImageSet | None = None) -> Stage:
+    images = images or load_images(config)
+    return Stage(config.folder / FOLDER, {
+        "format": _FORMAT, "images": images.identity(), "model": identify(config.model),
+        "max_bad": config.data.max_bad})
+
+
+def embed(config: Config, images: ImageSet, model: DualEncoder) -> tuple[Vectors, pd.DataFrame]:
+    """Run the stage, or read it when done. Returns the vectors and the bad images (id, path, reason).
+
+    Raises PcclipError when more than data.max_bad of the images cannot be read.
+    """
+    this = stage(config, images)
+    if this.done():
+        say(f"{FOLDER}: done already, read from {this.folder}")
+        return load_vectors(this.folder, model), read_parquet(this.folder / BAD).to_pandas()
+    fingerprint = model.image_fingerprint()
+    with this.work():
+        shards = _encode_shards(config, images.table, model, this.partial)
+        vectors = pa.concat_tables([read_parquet(vector) for vector, _ in shards])
+        bad = pa.concat_tables([read_parquet(bad) for _, bad in shards])
+        if bad.num_rows > config.data.max_bad * len(images.table) or vectors.num_rows == 0:
+            first = bad.slice(0, 1).to_pylist()[0]
+            raise PcclipError(
+                f"{FOLDER}: {bad.num_rows} of {len(images.table)} images cannot be read (e.g. {first['path']}: "
+                f"{first['reason']}), more than data.max_bad = {config.data.max_bad}; mend them or raise it")
+        vectors = vectors.append_column("fingerprint", pa.array([fingerprint] * vectors.num_rows).dictionary_encode())
+        write_parquet(this.folder / TABLE, vectors)
+        write_parquet(this.folder / BAD, bad)
+        this.finish([TABLE, BAD], {"images": vectors.num_rows, "bad": bad.num_rows, "width": model.width}, fingerprint)
+    return load_vectors(this.folder, model), bad.to_pandas()
+
+
+def load_vectors(folder: Path, model: DualEncoder) -> Vectors:
+    """Read vectors of this very model. Raises PcclipError when another image tower made them."""
+    table = read_parquet(Path(folder) / TABLE)
+    made_by = set(table["fingerprint"].to_pylist())
+    if made_by != {model.image_fingerprint()}:
+        raise PcclipError(f"{folder}: vectors of another model ({', '.join(sorted(made_by))}, not "
+                          f"{model.image_fingerprint()} of {model.spec}); run notebook 02 with this model")
+    flat = table["vector"].combine_chunks().flatten().to_numpy()
+    return Vectors(table["id"].to_pylist(), table["path"].to_pylist(), flat.reshape(table.num_rows, -1).copy())
+
+
+def _encode_shards(config: Config, table: pd.DataFrame, model: DualEncoder, partial: Path) -> list[tuple[Path, Path]]:
+    """Encode what is not there yet, one pair of files per shard; returns all of them in order."""
+    size = config.embed.shard
+    files = [(partial / f"vectors-{k:06d}.parquet", partial / f"bad-{k:06d}.parquet")
+             for k in range(0, len(table), size)]
+    todo = [k for k, (vectors, _) in enumerate(files) if not vectors.is_file()]
+    if len(todo) < len(files):
+        say(f"{FOLDER}: {len(files) - len(todo)} of {len(files)} shards found, encoding the rest")
+    meter = Meter(sum(len(table.iloc[k * size : (k + 1) * size]) for k in todo), "images")
+    for k in todo:
+        part = table.iloc[k * size : (k + 1) * size]
+        matrix, bad = np.empty((len(part), model.width), dtype=np.float32), []
+        good = []
+        batches = decoded(list(part.path), model.preprocess, config.embed.batch_size, config.embed.workers)
+        for rows, pixels, broken in batches:
+            if rows:
+                matrix[rows] = model.encode_pixels(pixels)
+            good += rows
+            bad += [{"id": part.id.iloc[i], "path": part.path.iloc[i], "reason": why} for i, why in broken]
+            meter.add(len(rows) + len(broken))
+        kinds = pa.schema([("id", pa.string()), ("path", pa.string()), ("reason", pa.string())])
+        write_parquet(files[k][1], pa.Table.from_pylist(bad, schema=kinds))
+        write_parquet(files[k][0], _vector_table(part.iloc[good], matrix[good]))
+    return files
+
+
+def _vector_table(part: pd.DataFrame, matrix: np.ndarray) -> pa.Table:
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+    return pa.table({"id": pa.array(part.id.astype(str)), "path": pa.array(part.path.astype(str)), "vector": vectors})

@@ -1,0 +1,148 @@
+"""Stage 04: base beside finetuned on held-out concepts, the same texts for both; per-item predictions kept.
+
+Writes 04_evaluate/predictions.parquet and differences.csv (paired, finetuned minus base), and metrics.csv in the run's
+folder: task, dataset, model, metric, value, ci_low, ci_high, n.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from pcclip.axes import ESTIMATORS, attribute_axis
+from pcclip.comparisons import generate
+from pcclip.comparisons.pairs import choose_pairs
+from pcclip.comparisons.sentences import from_captions
+from pcclip.data import ImageSet, load_images
+from pcclip.embed import FOLDER as EMBED
+from pcclip.embed import Vectors
+from pcclip.errors import PcclipError
+from pcclip.evaluate import statistics, tasks
+from pcclip.finetune.trainer import FOLDER as FINETUNE
+from pcclip.models.encoder import DualEncoder
+from pcclip.params import Config
+from pcclip.progress import say, track
+from pcclip.stage import Stage, atomic, output_hashes, read_parquet, write_parquet
+
+FOLDER, METRICS, PREDICTIONS, DIFFERENCES = "04_evaluate", "metrics.csv", "predictions.parquet", "differences.csv"
+_FORMAT = 1
+_MEASURES = {"accuracy": statistics.accuracy, "spearman": statistics.spearman,
+             "pairwise_accuracy": statistics.pairwise_accuracy}
+_METRICS_OF = {"ranking": ("spearman", "pairwise_accuracy")}
+_KEYS = ["task", "dataset"]
+
+
+def stage(config: Config, images: ImageSet | None = None) -> Stage:
+    """Raises PcclipError when an earlier stage has not finished."""
+    images = images or load_images(config)
+    return Stage(config.folder / FOLDER, {
+        "format": _FORMAT, "evaluate": config.evaluate.model_dump(), "seed": config.seed, "images": images.identity(),
+        **{name: output_hashes(config.folder / name) for name in (generate.FOLDER, EMBED, FINETUNE)}})
+
+
+def evaluate(
+    config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, models: dict[str, DualEncoder]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Run the stage, or read it when done. `models` are 'base' and 'finetuned'.
+
+    Returns metrics (one row per task, dataset, model, metric) and paired differences, finetuned minus base.
+    """
+    this = stage(config, images)
+    if this.done():
+        say(f"{FOLDER}: done already, read from {this.folder}")
+        return pd.read_csv(config.folder / METRICS), pd.read_csv(this.folder / DIFFERENCES)
+    check_attributes(config, images)
+    with this.work():
+        predictions = predict(config, images, vectors, comparisons, models)
+        metrics, paired = summarise(predictions, config.evaluate.bootstrap, config.seed)
+        write_parquet(this.folder / PREDICTIONS, predictions)
+        for table, path in ((paired, this.folder / DIFFERENCES), (metrics, config.folder / METRICS)):
+            with atomic(path) as temporary:
+                table.to_csv(temporary, index=False, float_format="%.6f")
+        this.finish([PREDICTIONS, DIFFERENCES, f"../{METRICS}"], {"predictions": len(predictions)})
+    return pd.read_csv(config.folder / METRICS), pd.read_csv(this.folder / DIFFERENCES)
+
+
+def read_predictions(config: Config) -> pd.DataFrame:
+    return read_parquet(config.folder / FOLDER / PREDICTIONS).to_pandas()
+
+
+def check_attributes(config: Config, images: ImageSet) -> None:
+    """Raise PcclipError when an attribute is asked for that the image set does not have."""
+    for attribute in config.evaluate.attributes:
+        if attribute not in images.attributes:
+            known = ", ".join(images.attributes) or "none"
+            raise PcclipError(f"evaluate.attributes.{attribute}: {images.name} has no such attribute; it has: {known}")
+
+
+def held_out_pairs(config: Config, images: ImageSet, vectors: Vectors, count: int) -> pd.DataFrame:
+    """Random ordered pairs of held-out images of different concepts, with template sentences and swapped twins."""
+    table = images.held_out[vectors.has(images.held_out["id"])].reset_index(drop=True)
+    pairs = choose_pairs(table.concept, count, "random", False, config.seed)
+    one, two = table.iloc[pairs[:, 0]].reset_index(), table.iloc[pairs[:, 1]].reset_index()
+    return pd.DataFrame({
+        "first": one["id"], "second": two["id"], "first_caption": one.caption, "second_caption": two.caption,
+        "difference": [from_captions(a, b) for a, b in zip(one.caption, two.caption, strict=True)],
+        "swapped": [from_captions(b, a) for a, b in zip(one.caption, two.caption, strict=True)],
+    })
+
+
+def predict(config, images, vectors, comparisons, models) -> pd.DataFrame:
+    """Per-item predictions of every task for every model: columns task, dataset, model, item and those of tasks.py."""
+    name, found = images.name, []
+    sets = {f"{name}/template": held_out_pairs(config, images, vectors, config.evaluate.pairs)}
+    written = generate.kept(comparisons, "held_out")
+    written = written[vectors.has(written["first"], written["second"])]
+    if config.generate.backend != "template" and len(written):
+        sets[f"{name}/llm"] = written
+    labelled = images.held_out[images.held_out.label.notna() & vectors.has(images.held_out["id"])]
+    classes = sorted(images.table.label.dropna().unique())
+
+    def add(task: str, dataset: str, model: str, items: pd.DataFrame):
+        items = items.assign(task=task, dataset=dataset, model=model, item=np.arange(len(items)))
+        found.append(items.assign(first=[vectors.ids[i] for i in items["first"]],
+                                  second=[vectors.ids[i] for i in items["second"]]))
+
+    for which, model in track(models.items(), len(models), "models"):
+        for dataset, pairs in sets.items():
+            classified, ordered = tasks.differences(
+                model, vectors.matrix, vectors.rows(pairs["first"]), vectors.rows(pairs["second"]),
+                list(pairs.difference), list(pairs.swapped))
+            add("difference_classification", dataset, which, classified)
+            add("difference_order", dataset, which, ordered)
+        if len(classes) >= 2 and len(labelled):
+            add("zero_shot", name, which, tasks.zero_shot_items(
+                model, vectors.matrix, vectors.rows(labelled["id"]), list(labelled.label), classes,
+                config.evaluate.zero_shot_prompt))
+        _add_rankings(config, images, vectors, which, model, add)
+    columns = ["task", "dataset", "model", "item", "first", "second", "score", "reference", "correct"]
+    return pd.concat(found, ignore_index=True)[columns].astype({"correct": "boolean"})
+
+
+def summarise(predictions: pd.DataFrame, draws: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Metrics with 95% intervals, and paired differences finetuned - base, from per-item predictions."""
+    metrics, paired = [], []
+    for (task, dataset), items in predictions.groupby(_KEYS, sort=False):
+        for metric in _METRICS_OF.get(task, ("accuracy",)):
+            measure: Callable = _MEASURES[metric]
+            found = {which: measure(part, draws, seed) for which, part in items.groupby("model", sort=False)}
+            for which, estimate in found.items():
+                low, high = estimate.interval
+                metrics.append({"task": task, "dataset": dataset, "model": which, "metric": metric,
+                                "value": estimate.value, "ci_low": low, "ci_high": high, "n": estimate.n})
+            if {"base", "finetuned"} <= set(found):
+                value, low, high = statistics.paired_difference(found["finetuned"], found["base"])
+                paired.append({"task": task, "dataset": dataset, "metric": metric, "finetuned_minus_base": value,
+                               "ci_low": low, "ci_high": high, "n": found["base"].n})
+    return pd.DataFrame(metrics), pd.DataFrame(paired)
+
+
+def _add_rankings(config, images, vectors, which, model, add) -> None:
+    for attribute, texts in config.evaluate.attributes.items():
+        table = images.held_out[images.held_out[attribute].notna() & vectors.has(images.held_out["id"])]
+        if table[attribute].nunique() < 2:
+            continue
+        rows = vectors.rows(table["id"])
+        for estimator in ESTIMATORS:
+            items = tasks.ranking_items(attribute_axis(model, texts, estimator), vectors.matrix, rows, table[attribute])
+            add("ranking", f"{images.name}/{attribute}/{estimator}", which, items)

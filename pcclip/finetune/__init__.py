@@ -1,0 +1,1 @@
+"""Finetuning: named losses and one loop for every objective."""

@@ -1,0 +1,107 @@
+"""From files to pixels: open any photo as RGB, decode ahead of the encoder, record what cannot be read."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+
+class BadImage(Exception):
+    """A file that is not a readable image; the message is the reason."""
+
+
+def open_image(source: str | Path | Image.Image) -> Image.Image:
+    """Open as 8-bit RGB: upright by EXIF, transparency on white, CMYK converted, 16-bit scaled down.
+
+    Raises BadImage with the reason when the file is missing, empty, cut short or no image at all.
+    """
+    try:
+        image = source if isinstance(source, Image.Image) else Image.open(source)
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I") or image.mode == "F":
+            image = _to_eight_bits(image)
+        if "A" in image.getbands() or "transparency" in image.info:
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image)
+        return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise BadImage(_reason(source, error)) from None
+
+
+def decoded(
+    sources: Sequence, preprocess: Callable[[Image.Image], Tensor], batch_size: int, workers: int
+) -> Iterator[tuple[list[int], Tensor | None, list[tuple[int, str]]]]:
+    """Yield (rows, pixels, bad) per batch, decoding the next batches in threads while the caller computes.
+
+    rows: indices into `sources` of the images in pixels (len(rows), 3, h, w); pixels is None when none was readable;
+    bad: (index, reason) of the others.
+    """
+    def load(row: int):
+        try:
+            return row, preprocess(open_image(sources[row])), None
+        except BadImage as error:
+            return row, None, str(error)
+
+    starts = range(0, len(sources), batch_size)
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = deque()
+        ahead = iter(starts)
+
+        def submit_next():
+            start = next(ahead, None)
+            if start is not None:
+                end = min(start + batch_size, len(sources))
+                waiting.append([pool.submit(load, row) for row in range(start, end)])
+
+        submit_next()
+        while waiting:
+            submit_next()  # one whole batch is always being decoded while the caller works on another
+            loaded = [future.result() for future in waiting.popleft()]
+            good = [(row, pixels) for row, pixels, _ in loaded if pixels is not None]
+            pixels = torch.stack([p for _, p in good]) if good else None
+            yield [row for row, _ in good], pixels, [(row, why) for row, _, why in loaded if why]
+
+
+def contact_sheet(paths: Sequence[str], captions: Sequence[str], columns: int = 6, side: int = 160) -> Image.Image:
+    """A grid of thumbnails in the given order, each with a number and a short caption below."""
+    from PIL import ImageDraw
+
+    columns = min(columns, max(1, len(paths)))
+    rows = -(-len(paths) // columns)
+    cell, margin = side + 34, 6
+    sheet = Image.new("RGB", (columns * (side + margin) + margin, max(1, rows) * cell + margin), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (path, caption) in enumerate(zip(paths, captions, strict=True)):
+        x, y = margin + (i % columns) * (side + margin), margin + (i // columns) * cell
+        try:
+            photo = ImageOps.contain(open_image(path), (side, side))
+        except BadImage:
+            photo = Image.new("RGB", (side, side), "lightgrey")
+        sheet.paste(photo, (x + (side - photo.width) // 2, y + (side - photo.height) // 2))
+        text = f"{i + 1}. {caption}"
+        while draw.textlength(text) > side and len(text) > 4:
+            text = text[:-2].rstrip(" ….") + "…" if len(text) > 5 else text[:-1]
+        draw.text((x, y + side + 6), text, fill="black")
+    return sheet
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image, dtype=np.float64)
+    top = 65535.0 if image.mode.startswith("I") else max(1.0, float(values.max(initial=1.0)))
+    return Image.fromarray(np.clip(values / top * 255.0, 0, 255).astype(np.uint8))
+
+
+def _reason(source, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "missing file"
+    if isinstance(source, str | Path) and Path(source).is_file() and Path(source).stat().st_size == 0:
+        return "empty file"
+    return f"unreadable image ({type(error).__name__})"

@@ -1,0 +1,48 @@
+"""Models: one interface (encoder.py), one file per family of towers, load and save.
+
+A spec is `minilm-efficientnet`, an open_clip `NAME:TAG` or `NAME:/path/to/checkpoint`, `hf-hub:...`, `local-dir:...`,
+or the folder of a run (or of one of its checkpoints), which gives the finetuned model.
+"""
+
+from pathlib import Path
+
+from pcclip.models import minilm_efficientnet, openclip, saved
+from pcclip.models.encoder import DualEncoder
+from pcclip.stage import digest, file_digest
+
+
+def load_model(spec: str, alpha: float = 1.0) -> DualEncoder:
+    """Load a model by spec, on the GPU when there is one, in fp32 and eval mode.
+
+    Args:
+        spec: see the module's docstring.
+        alpha: for a finetuned model, weight averaging alpha * finetuned + (1 - alpha) * base (WiSE-FT; paper,
+            src/model.py).
+
+    Raises:
+        PcclipError: unknown name or tag, missing files, or saved weights that do not fit their base.
+    """
+    import torch
+
+    folder = saved.folder_of(spec)
+    if folder:
+        model = saved.load(folder, alpha, load_model)
+    elif spec == minilm_efficientnet.SPEC:
+        model = minilm_efficientnet.MiniLMEfficientNet()
+    else:
+        model = openclip.OpenClip(spec)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def identify(spec: str) -> str:
+    """What the spec stands for, without loading it: for a stage's key. Raises PcclipError when it is unknown."""
+    folder = saved.folder_of(spec)
+    if folder:
+        return file_digest(folder / saved.WEIGHTS)[:16]
+    if spec == minilm_efficientnet.SPEC:
+        return digest([file_digest(path) for path in minilm_efficientnet.weight_files()])[:16]
+    openclip.check(spec)
+    name, tag = openclip.split(spec)
+    local = Path(name.removeprefix("local-dir:"))
+    files = sorted(local.glob("*")) if name.startswith("local-dir:") else [Path(tag or "")]
+    return digest([spec, [file_digest(path) for path in files if path.is_file()]])[:16]

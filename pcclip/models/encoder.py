@@ -1,0 +1,132 @@
+"""The one interface of every dual encoder: images and texts to unit vectors of one space."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor, nn
+
+from pcclip.errors import PcclipError
+from pcclip.images import decoded
+from pcclip.stage import digest
+
+
+class DualEncoder(nn.Module):
+    """An image tower and a text tower with one embedding space.
+
+    Attributes:
+        spec: what `load_model` was given for the base model.
+        width: embedding width d.
+        context_length: longest text in tokens, special tokens included.
+        image_tower, text_tower: the two modules; only the text tower is ever trained here.
+        preprocess: PIL RGB image -> pixels (3, h, w).
+        architecture: JSON-able description of everything but the weights (preprocess and activation included).
+        pad_id: token that fills a batch up to its longest text.
+    """
+
+    spec: str
+    width: int
+    context_length: int
+    image_tower: nn.Module
+    text_tower: nn.Module
+    architecture: dict
+    pad_id: int = 0
+
+    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
+        raise TypeError(f"{type(self).__name__} has no preprocessing")
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids per text, special tokens included, without padding and without being cut."""
+        raise TypeError(f"{type(self).__name__} has no tokenizer")
+
+    def image_features(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Image vectors before normalisation."""
+        raise TypeError(f"{type(self).__name__} has no image tower")
+
+    def text_features(self, ids: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+        """Text vectors before normalisation, from ids padded with `pad_id`."""
+        raise TypeError(f"{type(self).__name__} has no text tower")
+
+    def transformer(self) -> nn.Module:
+        """The transformer blocks of the text tower: what PC-CLIP tunes (no embeddings, final norm or projection)."""
+        raise TypeError(f"{type(self).__name__} has no transformer")
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.text_tower.parameters()).device
+
+    def batch(self, tokens: Sequence[list[int]]) -> Int[Tensor, "n t"]:
+        """Pad token lists to the longest of them; longer than the context is cut, keeping the end-of-text token."""
+        limit = self.context_length
+        cut = [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in tokens]
+        longest = max(len(ids) for ids in cut)
+        out = torch.full((len(cut), longest), self.pad_id, dtype=torch.long)
+        for row, ids in enumerate(cut):
+            out[row, : len(ids)] = torch.tensor(ids)
+        return out.to(self.device)
+
+    def tunable(self, which: str) -> dict[str, nn.Parameter]:
+        """Named parameters to train: 'transformer' (as released) or 'all' of the text tower."""
+        chosen = {id(p) for p in (self.transformer() if which == "transformer" else self.text_tower).parameters()}
+        return {name: p for name, p in self.text_tower.named_parameters() if id(p) in chosen}
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Float[np.ndarray, "n d"]:
+        """Unit text vectors, float32, in the order given. Texts over the context length are cut.
+
+        Batches are grouped by length, so that short texts see no padding they do not need.
+        """
+        self.eval()
+        tokens = self.tokens([_checked(text) for text in texts])
+        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        out = np.empty((len(tokens), self.width), dtype=np.float32)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            features = self.text_features(self.batch([tokens[i] for i in rows]))
+            out[rows] = nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+        return out
+
+    @torch.inference_mode()
+    def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[np.ndarray, "n d"]:
+        """Unit image vectors, float32, of a batch that is already decoded."""
+        self.eval()
+        features = self.image_features(pixels.to(self.device))
+        return nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+
+    def encode_images(
+        self, images: Sequence[str | Path | Image.Image], batch_size: int = 64, workers: int = 4
+    ) -> Float[np.ndarray, "n d"]:
+        """Unit image vectors, float32, of paths or PIL images, in the order given.
+
+        Raises PcclipError naming the first image that cannot be read.
+        """
+        out = np.empty((len(images), self.width), dtype=np.float32)
+        for rows, pixels, bad in decoded(images, self.preprocess, batch_size, workers):
+            if bad:
+                raise PcclipError(f"{images[bad[0][0]]}: {bad[0][1]}; remove it or replace it")
+            out[rows] = self.encode_pixels(pixels)
+        return out
+
+    def image_fingerprint(self) -> str:
+        """What image vectors depend on: image tower weights and architecture. Unchanged by text finetuning."""
+        return digest([self.architecture, weights_digest(self.image_tower)])[:16]
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 over names, shapes and values of a module's parameters and buffers."""
+    import hashlib
+
+    total = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        total.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+def _checked(text) -> str:
+    if not isinstance(text, str):
+        raise PcclipError(f"encode_texts needs strings, found {type(text).__name__}: {text!r}")
+    return text

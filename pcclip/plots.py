@@ -1,0 +1,126 @@
+"""One seaborn style, one function per figure. Each returns the matplotlib figure; computing happens elsewhere."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+MODELS = {"base": "#9aa5b1", "finetuned": "#d1495b"}
+
+
+def style() -> None:
+    """Set the look of every figure; call once per notebook."""
+    sns.set_theme(style="whitegrid", context="notebook", font_scale=0.9)
+    plt.rcParams.update({"figure.dpi": 110, "axes.spines.top": False, "axes.spines.right": False})
+
+
+def image_set(table: pd.DataFrame) -> Figure:
+    """How many images of each label are trained on and held out."""
+    counts = table.fillna({"label": "(no label)"}).groupby(["label", "split"]).size().unstack(fill_value=0)
+    counts = counts.loc[counts.sum(axis=1).sort_values().index]
+    fig, ax = plt.subplots(figsize=(7, 0.28 * len(counts) + 1.2))
+    left = np.zeros(len(counts))
+    for split, colour in (("train", MODELS["base"]), ("held_out", MODELS["finetuned"])):
+        if split in counts:
+            ax.barh(counts.index, counts[split], left=left, color=colour, label=split)
+            left += counts[split].to_numpy()
+    ax.set(xlabel="images", title="Images by label")
+    ax.legend(frameon=False)
+    return _done(fig)
+
+
+def filter_yield(table: pd.DataFrame) -> Figure:
+    """Share of the sentences left after each rule (comparisons.filters.yield_table)."""
+    fig, ax = plt.subplots(figsize=(7, 0.32 * len(table) + 1.2))
+    sns.barplot(table, y="rule", x="share_left", color=MODELS["finetuned"], ax=ax)
+    for bar, dropped in zip(ax.patches, table.dropped, strict=True):
+        ax.text(bar.get_width() + 0.01, bar.get_y() + bar.get_height() / 2, f"-{dropped}", va="center", fontsize=8)
+    ax.set(xlim=(0, 1.1), xlabel="share of the sentences left", ylabel="", title="What each rule leaves")
+    return _done(fig)
+
+
+def curves(curve: pd.DataFrame) -> Figure:
+    """Training and held-out curves, one panel per metric (columns step, split, metric, value)."""
+    metrics = list(dict.fromkeys(curve.metric))
+    fig, axes = plt.subplots(1, len(metrics), figsize=(3.4 * len(metrics), 3), squeeze=False)
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        part = curve[curve.metric == metric]
+        sns.lineplot(part, x="step", y="value", hue="split", ax=ax, legend=metric == metrics[0],
+                     palette={"train": MODELS["base"], "held_out": MODELS["finetuned"]})
+        ax.set(title=metric.replace("_", " "), ylabel="")
+    return _done(fig)
+
+
+def intervals(table: pd.DataFrame, value: str, label: str, chance: float | None = None) -> Figure:
+    """Values with 95% intervals, base beside finetuned (columns `label`, model, value, ci_low, ci_high)."""
+    names = list(dict.fromkeys(table[label]))
+    fig, ax = plt.subplots(figsize=(7, 0.45 * len(names) + 1.4))
+    for k, (model, colour) in enumerate(MODELS.items()):
+        part = table[table.model == model].set_index(label).reindex(names)
+        y = np.arange(len(names)) + (k - 0.5) * 0.28
+        spread = [part[value] - part.ci_low, part.ci_high - part[value]]
+        ax.errorbar(part[value], y, xerr=np.maximum(0, spread), fmt="o", color=colour, label=model, capsize=3)
+    if chance is not None:
+        ax.axvline(chance, color="black", lw=0.8, ls=":")
+    ax.set(yticks=range(len(names)), yticklabels=names, xlabel=value)
+    ax.invert_yaxis()
+    ax.legend(frameon=False)
+    return _done(fig)
+
+
+def metrics(table: pd.DataFrame, metric: str, title: str) -> Figure:
+    """One metric of metrics.csv for every task and dataset that has it; the dotted line is chance for pairs."""
+    part = table[table.metric == metric].copy()
+    part["what"] = [d if t == "ranking" else f"{t.replace('_', ' ')}, {d}"
+                    for t, d in zip(part.task, part.dataset, strict=True)]
+    fig = intervals(part.rename(columns={"value": metric}), metric, "what", 0.0 if metric == "spearman" else 0.5)
+    fig.axes[0].set_title(title)
+    return _done(fig)
+
+
+def ranking(predictions: pd.DataFrame, dataset: str, captions: dict[str, str]) -> Figure:
+    """Score against the attribute's true value on a log axis, base and finetuned, for one ranking dataset."""
+    part = predictions[(predictions.task == "ranking") & (predictions.dataset == dataset)]
+    fig, axes = plt.subplots(1, part.model.nunique(), figsize=(8.4, 3.6), squeeze=False, sharex=True)
+    for ax, (model, items) in zip(axes[0], part.groupby("model", sort=False), strict=True):
+        sns.regplot(items.assign(log=np.log10(items.reference)), x="log", y="score", ax=ax, color=MODELS[model],
+                    scatter_kws={"s": 14})
+        for row in items.iloc[:: max(1, len(items) // 14)].itertuples():
+            ax.annotate(captions.get(row.first, "")[:18], (np.log10(row.reference), row.score), fontsize=6, alpha=0.7)
+        ax.set(title=f"{model}: {dataset}", xlabel="log10 of the true value", ylabel="score on the axis")
+    return _done(fig)
+
+
+def distributions(items: pd.DataFrame, measures: list[str]) -> Figure:
+    """Distribution of each measure, base beside finetuned (columns measure, model, value)."""
+    part = items[items.measure.isin(measures)]
+    grid = sns.displot(part, x="value", hue="model", col="measure", col_wrap=2, kind="kde", fill=True, height=2.6,
+                       aspect=1.5, palette=MODELS, common_norm=False, facet_kws={"sharey": False}, warn_singular=False)
+    grid.set_titles("{col_name}").set_axis_labels("cosine", "density")
+    for ax in grid.axes.flat:
+        ax.axvline(0, color="black", lw=0.8, ls=":")
+    plt.close(grid.figure)
+    return grid.figure
+
+
+def label_cosines(matrix: np.ndarray, labels: pd.Series) -> Figure:
+    """Mean cosine between the images of each two labels, for labels with at least two images."""
+    counts = labels.value_counts()
+    names = sorted(counts.index[counts >= 2])
+    sums = np.stack([matrix[(labels == name).to_numpy()].sum(axis=0) for name in names]) if names else matrix[:0]
+    sizes = counts.reindex(names).to_numpy(dtype=float)
+    totals, pairs = sums @ sums.T, np.outer(sizes, sizes)
+    np.fill_diagonal(totals, np.diag(totals) - sizes)  # an image's cosine with itself says nothing
+    np.fill_diagonal(pairs, np.diag(pairs) - sizes)
+    fig, ax = plt.subplots(figsize=(0.5 * len(names) + 3, 0.42 * len(names) + 2))
+    sns.heatmap(pd.DataFrame(totals / pairs, index=names, columns=names), cmap="vlag", center=0, annot=True,
+                fmt=".2f", annot_kws={"size": 7}, cbar=False, ax=ax)
+    ax.set(title="Mean cosine between photos")
+    return _done(fig)
+
+
+def _done(fig: Figure) -> Figure:
+    fig.tight_layout()
+    plt.close(fig)  # shown once, by the cell that returns it
+    return fig

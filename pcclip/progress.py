@@ -1,0 +1,58 @@
+"""Progress that is always visible: a bar in JupyterLab, a plain log line every few seconds everywhere else.
+
+A bar under papermill prints only its first line, so batch runs get lines instead.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+_SECONDS = 5.0
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+class Meter:
+    """Counts `total` things called `what`; `add(n)` shows how many are done, the rate and the time left."""
+
+    def __init__(self, total: int, what: str):
+        self._total, self._what, self._done = total, what, 0
+        self._started = self._last = time.monotonic()
+        self._bar = None
+        if _interactive():
+            from tqdm.notebook import tqdm
+
+            self._bar = tqdm(total=total, desc=what)
+
+    def add(self, n: int = 1, note: str = "") -> None:
+        self._done += n
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(n)
+            return
+        now = time.monotonic()
+        if now - self._last >= _SECONDS or self._done >= self._total:
+            rate = self._done / max(now - self._started, 1e-9)
+            left = (self._total - self._done) / rate
+            say(f"{self._what}: {self._done}/{self._total}, {rate:.1f}/s, {left:.0f} s left{', ' * bool(note)}{note}")
+            self._last = now
+
+
+def track(items: Iterable, total: int, what: str) -> Iterator:
+    """Yield `items` under a Meter."""
+    meter = Meter(total, what)
+    for item in items:
+        yield item
+        meter.add()
+
+
+def _interactive() -> bool:
+    """True in a kernel that a person looks at: one not started by papermill or another batch runner."""
+    if "ipykernel" not in sys.modules:
+        return False
+    import psutil
+
+    parents = psutil.Process().parents()[:2]
+    return not any(word in " ".join(p.cmdline()) for p in parents for word in ("papermill", "pcclip", "pytest"))

@@ -1,0 +1,194 @@
+"""A stage of a run: a folder, a key made of everything that went in, and a manifest that comes last.
+
+A stage is done when its manifest carries the same key and its files are there with the recorded sizes. Anything else
+means: do it (again). Files are written under a temporary name and renamed; unfinished work lives in `partial-KEY/`,
+so a killed stage resumes and a changed parameter never mixes with old work. One process at a time holds the lock.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pcclip import __version__
+from pcclip.errors import PcclipError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+_LOCK_SECONDS = 10  # a killed run's kernel needs a moment to notice and let go
+
+
+def digest(value) -> str:
+    """SHA-256 of any JSON-able value, the same on every machine."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def disk_errors(path: Path):
+    """Turn 'no room' and 'not allowed' into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise PcclipError(f"{path}: no room on disk; free some and run again, finished work is kept") from error
+        if error.errno in _CLOSED:
+            reason = f"cannot write here ({error.strerror}); make it writable or set `outputs`"
+            raise PcclipError(f"{path}: {reason}") from error
+        raise
+
+
+@contextmanager
+def atomic(path: Path):
+    """Yield a temporary path beside `path`; it is flushed and renamed into place only if the block succeeds."""
+    path = Path(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, default=str), encoding="utf8")
+
+
+def write_parquet(path: Path, table) -> None:
+    """Write a pandas or pyarrow table atomically."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not isinstance(table, pa.Table):
+        table = pa.Table.from_pandas(table, preserve_index=False)
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def read_parquet(path: Path):
+    """Read a table as pyarrow. Raises PcclipError when the file is missing or was cut short."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path, partitioning=None)
+    except FileNotFoundError:
+        raise PcclipError(f"{path}: not there; run the notebook that writes it first") from None
+    except pa.ArrowException as error:
+        raise PcclipError(f"{path}: not a whole Parquet file ({error}); delete it and run its notebook again") from None
+
+
+class Stage:
+    """One stage of one run, e.g. outputs/demo/02_embed.
+
+    Args:
+        folder: where its files live.
+        inputs: every value the result depends on (parameters, seed, hashes of what it reads); JSON-able.
+    """
+
+    def __init__(self, folder: Path, inputs: dict):
+        self.folder, self.inputs = Path(folder), inputs
+        self.key = digest({"stage": self.folder.name, **inputs})
+        self.partial = self.folder / f"partial-{self.key[:12]}"
+        self._started = time.monotonic()
+
+    def done(self) -> bool:
+        """True when a manifest with this very key is there and its files have the recorded sizes."""
+        manifest = read_manifest(self.folder)
+        return bool(manifest) and manifest["key"] == self.key and all(
+            (self.folder / name).is_file() and (self.folder / name).stat().st_size == file["bytes"]
+            for name, file in manifest["outputs"].items()
+        )
+
+    @contextmanager
+    def work(self):
+        """Hold the stage's lock while working; clear what other keys or killed runs left behind."""
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock")
+            try:
+                lock.acquire(timeout=_LOCK_SECONDS)
+            except Timeout:
+                raise PcclipError(
+                    f"{self.folder}: another run is writing here; wait for it, stop it, or choose another run name"
+                ) from None
+            try:
+                for stale in [*self.folder.glob(".*.tmp"), *self.folder.glob("partial-*")]:
+                    if stale.is_file():
+                        stale.unlink()
+                    elif stale != self.partial:
+                        shutil.rmtree(stale)
+                (self.folder / "manifest.json").unlink(missing_ok=True)
+                self.partial.mkdir(exist_ok=True)
+                self._started = time.monotonic()
+                yield self
+            finally:
+                lock.release()
+
+    def finish(self, outputs: list[str], counts: dict, model: str = "") -> None:
+        """Write the manifest, last, and drop the partial work. `outputs` are names relative to the folder."""
+        files = {name: self.folder / name for name in outputs}
+        write_json(self.folder / "manifest.json", {
+            "stage": self.folder.name,
+            "key": self.key,
+            "inputs": self.inputs,
+            "model": model,
+            "seed": self.inputs.get("seed"),
+            "counts": counts,
+            "outputs": {n: {"sha256": file_digest(f), "bytes": f.stat().st_size} for n, f in files.items()},
+            "versions": versions(),
+            "seconds": round(time.monotonic() - self._started, 1),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        })
+        shutil.rmtree(self.partial, ignore_errors=True)
+
+
+def read_manifest(folder: Path) -> dict | None:
+    """The stage's manifest, or None when there is none that can be read."""
+    try:
+        return json.loads((Path(folder) / "manifest.json").read_text(encoding="utf8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+
+
+def finished(folder: Path) -> dict:
+    """The manifest of a stage this one builds on. Raises PcclipError when that stage has not finished."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise PcclipError(f"{folder}: this stage has not finished; run its notebook first")
+    return manifest
+
+
+def output_hashes(folder: Path) -> dict:
+    """Hashes of an earlier stage's files, for the key of the stage that reads them."""
+    return {name: file["sha256"] for name, file in finished(folder)["outputs"].items()}
+
+
+def versions() -> dict:
+    """Versions of everything that can change a number."""
+    found = {"pcclip": __version__, "python": platform.python_version()}
+    for name in ("torch", "open_clip_torch", "transformers", "xllamacpp", "numpy", "pillow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found

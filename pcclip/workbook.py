@@ -1,0 +1,109 @@
+"""Run the notebooks of a parameter file through papermill, in order, skipping what is finished.
+
+A notebook counts as finished when its stage has a manifest with today's key and the notebook itself ended well, which
+is written beside it last. The executed notebook is never asked: a killed kernel looks like success in it.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from filelock import FileLock, Timeout
+
+from pcclip import arithmetic, embed
+from pcclip.comparisons import generate
+from pcclip.data import ImageSet, load_images
+from pcclip.errors import PcclipError
+from pcclip.evaluate import report
+from pcclip.finetune import trainer
+from pcclip.params import Config, read, root
+from pcclip.progress import say
+from pcclip.stage import Stage, disk_errors, write_json
+
+NOTEBOOKS: dict[str, Callable[[Config, ImageSet], Stage]] = {
+    "01_generate_comparisons": generate.stage,
+    "02_embed_images": embed.stage,
+    "03_finetune": trainer.stage,
+    "04_evaluate": report.stage,
+    "05_analyze_embedding_arithmetic": arithmetic.stage,
+}
+
+
+def run(params_file: str | Path, check_only: bool = False) -> Path:
+    """Run the five notebooks with one parameter file. Returns the run's folder.
+
+    Everything named in the file is checked before any work: parameters, image set, model, prompt, GGUF.
+
+    Raises:
+        PcclipError: a bad parameter or missing file; another run in the same folder; a notebook that failed.
+    """
+    config = read(params_file)
+    images = load_images(config)
+    report.check_attributes(config, images)
+    for stage in (generate.stage, embed.stage):
+        stage(config, images)
+    if check_only:
+        say(f"{params_file}: fine, {len(images.table)} images, {len(images.held_out)} of them held out")
+        return config.folder
+    say(f"{params_file}: {len(images.table)} images, {len(images.left_out)} left out, results in {config.folder}")
+    with disk_errors(config.folder):
+        config.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(config.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise PcclipError(f"{config.folder}: another run is at work here; wait for it, or change `run`") from None
+        try:
+            parameters = yaml.safe_load(Path(params_file).read_text(encoding="utf8"))
+            worked = [_run_notebook(name, stage, config, images, parameters) for name, stage in NOTEBOOKS.items()]
+        finally:
+            lock.release()
+    say(f"{config.folder}: " + (f"{sum(worked)} notebooks run" if any(worked) else "nothing new to do, all finished"))
+    return config.folder
+
+
+def _run_notebook(name: str, stage_of: Callable, config: Config, images: ImageSet, parameters: dict) -> bool:
+    """Execute one notebook unless it is finished. Returns whether it ran."""
+    executed, mark = config.folder / f"{name}.ipynb", config.folder / f".{name}.done.json"
+    stage = stage_of(config, images)
+    if stage.done() and executed.is_file() and _marked(mark) == stage.key:
+        say(f"{name}: finished already, skipped")
+        return False
+    mark.unlink(missing_ok=True)
+    started = time.monotonic()
+    say(f"{name}: started")
+    _execute(root() / "notebooks" / f"{name}.ipynb", executed, parameters)
+    if not stage_of(config, images).done():
+        raise PcclipError(f"{name}: the notebook ended without finishing its stage; see {executed}")
+    write_json(mark, {"key": stage.key})
+    say(f"{name}: finished in {time.monotonic() - started:.0f} s")
+    return True
+
+
+def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    try:
+        papermill.execute_notebook(
+            notebook, executed, parameters, cwd=root(), progress_bar=False, log_output=False,
+            stdout_file=sys.stdout, stderr_file=sys.stderr, request_save_on_cell_execute=False,
+            extra_arguments=["--IPKernelApp.log_level=40"])
+    except papermill.PapermillExecutionError as error:
+        if error.ename == "PcclipError":
+            raise PcclipError(f"{notebook.stem}: {error.evalue}") from None
+        raise PcclipError(f"{notebook.stem}: {error.ename}: {error.evalue} (traceback in {executed})") from None
+    except DeadKernelError:
+        raise PcclipError(f"{notebook.stem}: its kernel died (out of memory?); run again to continue") from None
+    except FileNotFoundError as error:
+        raise PcclipError(f"{notebook}: not there ({error}); run pcclip inside its checkout") from None
+
+
+def _marked(mark: Path) -> str | None:
+    try:
+        return json.loads(mark.read_text(encoding="utf8"))["key"]
+    except (OSError, ValueError, KeyError):
+        return None

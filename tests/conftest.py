@@ -1,0 +1,118 @@
+"""Fixtures: a tiny generated photo set, a tiny open_clip model with random weights, and a run's parameters."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image, ImageDraw
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may reach a hub
+
+ROOT = Path(__file__).resolve().parent.parent
+COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200)}
+SHAPES = ["disc", "square", "bar", "ring", "cross", "frame", "wedge", "dot"]
+
+
+def draw(shape: str, colour: str, path: Path) -> None:
+    """One 48-pixel picture of a shape; what it looks like only has to differ by shape and colour."""
+    image = Image.new("RGB", (48, 48), "white")
+    pen, fill, k = ImageDraw.Draw(image), COLOURS[colour], SHAPES.index(shape)
+    box = (4 + k, 4, 44, 44 - 2 * k)
+    (pen.ellipse if k % 2 == 0 else pen.rectangle)(box, fill=fill if k < 4 else None, outline=fill, width=3 + k)
+    image.save(path)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """A folder of 24 pictures with captions.csv: path, caption, label, size."""
+    folder = tmp_path_factory.mktemp("photos")
+    rows = ["path,caption,label,size"]
+    for k, shape in enumerate(SHAPES):
+        for colour in COLOURS:
+            name = f"{shape}-{colour}.png"
+            draw(shape, colour, folder / name)
+            rows.append(f"{name},A {colour} {shape}.,{'round' if k % 2 == 0 else 'angular'},{k + 1}.5")
+    (folder / "captions.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> str:
+    """The spec of a tiny ViT in open_clip's own format: a config and safetensors in a local directory."""
+    from pcclip.models.torchvision_ops import declare_missing
+
+    declare_missing()
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("tiny_clip")
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "patch_size": 8, "head_width": 16},
+        "text_cfg": {"context_length": 40, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+    }
+    preprocess = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**{**config, "vision_cfg": config["vision_cfg"], "text_cfg": config["text_cfg"]})
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}))
+    save_file({n: v.contiguous() for n, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    return f"local-dir:{folder}"
+
+
+@pytest.fixture
+def values(photos, tiny_model, tmp_path) -> dict:
+    """Parameters of a run that takes seconds: the tiny photos and model, template sentences."""
+    return {
+        "run": "tiny", "seed": 0, "model": tiny_model, "outputs": str(tmp_path / "outputs"),
+        "data": {"source": "folder", "path": str(photos), "held_out": 0.4},
+        "generate": {"backend": "template", "pairs": 40, "held_out_pairs": 20, "sampling": "balanced",
+                     "filters": ["two_sides", "in_context"]},
+        "embed": {"batch_size": 4, "workers": 2, "shard": 5},
+        "finetune": {"optimizer": "adamw", "lr": "1e-3", "temperature": 0.1, "batch_size": 8, "epochs": 4,
+                     "keep_epochs": [2], "checkpoint_every": 2, "evaluate_every": 5, "schedule": "cosine",
+                     "swap": True},
+        "evaluate": {"pairs": 60, "bootstrap": 100, "attributes": {"size": {
+            "more": "a big shape", "less": "a small shape",
+            "comparison": "The first image shows a bigger shape, while the second image shows a smaller shape.",
+            "comparison_swapped": "The first image shows a smaller shape, while the second image shows a bigger shape.",
+        }}},
+        "arithmetic": {"pairs": 40, "neighbours": 2},
+    }
+
+
+@pytest.fixture
+def config(values):
+    from pcclip import params
+
+    return params.check(values)
+
+
+@pytest.fixture
+def params_file(values, tmp_path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tiny_model):
+    from pcclip import load_model
+
+    return load_model(tiny_model)
+
+
+@pytest.fixture
+def fresh_encoder(tiny_model):
+    """A tiny model of its own, for tests that train it."""
+    from pcclip import load_model
+
+    return load_model(tiny_model)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
