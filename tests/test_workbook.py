@@ -1,0 +1,183 @@
+"""The whole workbook on the tiny set: every notebook under papermill, killed and resumed, run twice, run wrongly."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+from filelock import FileLock
+from nbclient.exceptions import DeadKernelError
+
+from pcclip import run, workbook
+from pcclip.errors import PcclipError
+from pcclip.stage import read_manifest
+
+from conftest import ROOT
+
+STAGES = ["01_generate", "02_embed", "03_finetune", "04_evaluate", "05_arithmetic"]
+
+
+@pytest.fixture(scope="module")
+def write(photos, tiny_model, tmp_path_factory):
+    """Write a parameter file for a run of its own; returns (path, run folder)."""
+    import conftest
+
+    def make(**changes):
+        folder = tmp_path_factory.mktemp("work")
+        values = conftest.values.__wrapped__(photos, tiny_model, folder)
+        for key, block in changes.items():
+            values[key] = {**values[key], **block} if isinstance(block, dict) else block
+        path = folder / "tiny.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path, folder / "outputs" / "tiny"
+
+    return make
+
+
+def stages(path: Path, dies_in: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, ROOT / "tests" / "killed.py", path, dies_in], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def survivor(write):
+    """A run killed with -9 in the middle of 01, then of 02, then of 03, then finished by its notebooks."""
+    path, folder = write()
+    for dies_in, unfinished in (("01", "01_generate"), ("02", "02_embed"), ("03", "03_finetune")):
+        done = stages(path, dies_in)
+        assert done.returncode == -9, done.stderr
+        assert read_manifest(folder / unfinished) is None
+        assert list((folder / unfinished).glob("partial-*/*")), "a killed stage leaves something to resume from"
+    run(path)
+    return path, folder
+
+
+def test_a_killed_run_ends_like_one_that_was_not(survivor, write):
+    _, folder = survivor
+    other_path, other = write()
+    done = stages(other_path, "none")
+    assert done.returncode == 0, done.stderr
+    for name in ("metrics.csv", "03_finetune/curves.csv", "04_evaluate/differences.csv"):
+        assert (folder / name).read_text() == (other / name).read_text()
+    for stage, table in (("01_generate", "comparisons.parquet"), ("02_embed", "vectors.parquet")):
+        pd.testing.assert_frame_equal(*(pd.read_parquet(f / stage / table) for f in (folder, other)))
+    weights = "03_finetune/text_tower.safetensors"
+    assert (folder / weights).read_bytes() == (other / weights).read_bytes()
+
+
+def test_every_notebook_ran_and_showed_something(survivor):
+    _, folder = survivor
+    for name in workbook.NOTEBOOKS:
+        cells = nbformat.read(folder / f"{name}.ipynb", 4).cells
+        code = [cell for cell in cells if cell.cell_type == "code"]
+        assert all(cell.execution_count for cell in code)
+        assert not [o for cell in code for o in cell.outputs if o.output_type == "error"]
+        assert sum(o.output_type in ("display_data", "execute_result") for cell in code for o in cell.outputs) >= 3
+
+
+def test_every_stage_has_a_manifest(survivor):
+    _, folder = survivor
+    for name in STAGES:
+        manifest = read_manifest(folder / name)
+        assert set(manifest) >= {"key", "inputs", "model", "seed", "versions", "counts", "outputs"}
+        assert not list((folder / name).glob("partial-*"))
+
+
+def test_metrics_are_one_tidy_table(survivor):
+    _, folder = survivor
+    table = pd.read_csv(folder / "metrics.csv")
+    assert list(table.columns) == ["task", "dataset", "model", "metric", "value", "ci_low", "ci_high", "n"]
+    assert set(table.model) == {"base", "finetuned"}
+    assert set(table.task) == {"difference_classification", "difference_order", "zero_shot", "ranking"}
+    assert set(table.metric) == {"accuracy", "spearman", "pairwise_accuracy"}
+    assert set(table[table.task == "ranking"].dataset) == {
+        f"folder/size/{estimator}" for estimator in ("one_sided", "antisymmetric", "two_prompt")}
+    assert table.value.between(table.ci_low - 1e-9, table.ci_high + 1e-9).all()
+    predictions = pd.read_parquet(folder / "04_evaluate" / "predictions.parquet")
+    accuracy = predictions[predictions.task == "zero_shot"].groupby("model").correct.mean()
+    for model in ("base", "finetuned"):
+        value = table[(table.task == "zero_shot") & (table.model == model)].value.item()
+        assert value == pytest.approx(accuracy[model], abs=1e-6)
+
+
+def test_a_second_run_does_nothing_and_says_so(survivor, capsys, monkeypatch):
+    path, _ = survivor
+    monkeypatch.setattr(workbook, "_execute", lambda *a: pytest.fail("a finished notebook was run again"))
+    run(path)
+    out = capsys.readouterr().out
+    assert out.count("finished already, skipped") == 5
+    assert "nothing new to do" in out
+
+
+def test_a_damaged_result_is_made_again(survivor, monkeypatch):
+    path, folder = survivor
+    table = folder / "05_arithmetic" / "items.parquet"
+    whole = table.read_bytes()
+    table.write_bytes(whole[: len(whole) // 2])
+    asked = []
+    monkeypatch.setattr(workbook, "_execute", lambda notebook, *a: asked.append(notebook.stem))
+    with pytest.raises(PcclipError, match="without finishing its stage"):
+        run(path)
+    table.write_bytes(whole)
+    assert asked == ["05_analyze_embedding_arithmetic"]
+
+
+def test_the_finetuned_run_is_a_model_and_a_photo_set(survivor):
+    import pcclip
+
+    _, folder = survivor
+    table = pcclip.rank(folder, more="a red shape", less="a blue shape")
+    assert len(table) == 24
+    assert table.score.is_monotonic_decreasing
+    base = pcclip.rank(folder, more="a red shape", less="a blue shape", model=str(folder), alpha=0.0)
+    assert list(base.score) != list(table.score)
+
+
+def test_two_runs_in_one_folder(write):
+    path, folder = write()
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"), pytest.raises(PcclipError, match="another run is at work here"):
+        run(path)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"evaluate": {"attributes": {"weight": {k: "x" for k in ("more", "less", "comparison", "comparison_swapped")}}}},
+     "evaluate.attributes.weight: folder has no such attribute; it has: size"),
+    ({"model": "ViT-Z-1"}, "unknown model 'ViT-Z-1'"),
+    ({"generate": {"backend": "llama_cpp", "gguf": "nowhere.gguf"}}, "generate.gguf = nowhere.gguf: no such file"),
+    ({"generate": {"prompt": "poetry"}}, "prompt 'poetry': no such file"),
+    ({"generate": {"filters": ["length", "beauty"]}}, "unknown rule 'beauty'"),
+    ({"data": {"path": "/nowhere"}}, "/nowhere: no captions.csv or captions.jsonl"),
+])
+def test_what_is_named_must_exist_before_any_work(write, monkeypatch, changes, message):
+    path, folder = write(**changes)
+    monkeypatch.setattr(workbook, "_execute", lambda *a: pytest.fail("work was started"))
+    with pytest.raises(PcclipError, match=message.replace(".", r"\.")):
+        run(path)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(("source", "message"), [
+    ("from pcclip.errors import PcclipError\nraise PcclipError('mend this')", "^broken: mend this$"),
+    ("1 / 0", r"^broken: ZeroDivisionError: division by zero \(traceback in .*out.ipynb\)$"),
+])
+def test_an_error_in_a_notebook_is_one_line(tmp_path, source, message):
+    cells = [nbformat.v4.new_code_cell("run = 0", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(source)]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
+    nbformat.write(notebook, tmp_path / "broken.ipynb")
+    with pytest.raises(PcclipError, match=message):
+        workbook._execute(tmp_path / "broken.ipynb", tmp_path / "out.ipynb", {})
+
+
+def test_a_dead_kernel_reads_as_a_failure(write, monkeypatch):
+    path, _ = write()
+
+    def die(*arguments, **options):
+        raise DeadKernelError("Kernel died")
+
+    monkeypatch.setattr("papermill.execute_notebook", die)
+    with pytest.raises(PcclipError, match="its kernel died"):
+        run(path)
