@@ -72,8 +72,10 @@ def decoded(
 
 def contact_sheet(paths: Sequence[str], captions: Sequence[str], columns: int = 6, side: int = 160) -> Image.Image:
     """A grid of thumbnails in the given order, each with a number and a short caption below."""
-    from PIL import ImageDraw
+    from matplotlib import get_data_path
+    from PIL import ImageDraw, ImageFont
 
+    font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", 10)
     columns = min(columns, max(1, len(paths)))
     rows = -(-len(paths) // columns)
     cell, margin = side + 34, 6
@@ -87,9 +89,9 @@ def contact_sheet(paths: Sequence[str], captions: Sequence[str], columns: int = 
             photo = Image.new("RGB", (side, side), "lightgrey")
         sheet.paste(photo, (x + (side - photo.width) // 2, y + (side - photo.height) // 2))
         text = f"{i + 1}. {caption}"
-        while draw.textlength(text) > side and len(text) > 4:
+        while draw.textlength(text, font) > side and len(text) > 4:
             text = text[:-2].rstrip(" ….") + "…" if len(text) > 5 else text[:-1]
-        draw.text((x, y + side + 6), text, fill="black")
+        draw.text((x, y + side + 6), text, fill="black", font=font)
     return sheet
 
 

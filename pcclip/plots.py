@@ -65,7 +65,7 @@ def intervals(table: pd.DataFrame, value: str, label: str, chance: float | None 
         ax.axvline(chance, color="black", lw=0.8, ls=":")
     ax.set(yticks=range(len(names)), yticklabels=names, xlabel=value)
     ax.invert_yaxis()
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1.0))
     return _done(fig)
 
 
@@ -75,7 +75,7 @@ def metrics(table: pd.DataFrame, metric: str, title: str) -> Figure:
     part["what"] = [d if t == "ranking" else f"{t.replace('_', ' ')}, {d}"
                     for t, d in zip(part.task, part.dataset, strict=True)]
     fig = intervals(part.rename(columns={"value": metric}), metric, "what", 0.0 if metric == "spearman" else 0.5)
-    fig.axes[0].set_title(title)
+    fig.axes[0].set_title(title, loc="left")
     return _done(fig)
 
 

@@ -8,14 +8,13 @@ import nbformat
 import pandas as pd
 import pytest
 import yaml
+from conftest import ROOT
 from filelock import FileLock
 from nbclient.exceptions import DeadKernelError
 
 from pcclip import run, workbook
 from pcclip.errors import PcclipError
 from pcclip.stage import read_manifest
-
-from conftest import ROOT
 
 STAGES = ["01_generate", "02_embed", "03_finetune", "04_evaluate", "05_arithmetic"]
 
@@ -143,7 +142,7 @@ def test_two_runs_in_one_folder(write):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"evaluate": {"attributes": {"weight": {k: "x" for k in ("more", "less", "comparison", "comparison_swapped")}}}},
+    ({"evaluate": {"attributes": {"weight": dict.fromkeys(("more", "less", "comparison", "comparison_swapped"), "x")}}},
      "evaluate.attributes.weight: folder has no such attribute; it has: size"),
     ({"model": "ViT-Z-1"}, "unknown model 'ViT-Z-1'"),
     ({"generate": {"backend": "llama_cpp", "gguf": "nowhere.gguf"}}, "generate.gguf = nowhere.gguf: no such file"),

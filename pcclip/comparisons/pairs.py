@@ -16,8 +16,8 @@ def choose_pairs(
     Args:
         groups: (n,) one value per image; images of equal value are never paired (captions: nothing to compare).
         count: how many pairs; None means every one there is.
-        sampling: 'all' (unordered pairs, in order of rows), 'random' (uniform), or 'balanced' (every image is first
-            and second equally often, up to one).
+        sampling: 'all' (every unordered pair in order of rows; with a count, that many at random), 'random'
+            (uniform), or 'balanced' (every image is first and second equally often, up to one).
         both_directions: follow each (i, j) by (j, i); the count includes them.
         seed: of the draw.
 
@@ -30,6 +30,8 @@ def choose_pairs(
         raise PcclipError("need at least two different images to make a pair")
     ways = 2 if both_directions else 1
     wanted = None if count is None else -(-count // ways)
+    if sampling == "all" and count is not None:
+        sampling = "random"
     drawn = {"all": _all, "random": _random, "balanced": _balanced}[sampling](n, wanted, seed)
     pairs, seen = [], set()
     for i, j in drawn:

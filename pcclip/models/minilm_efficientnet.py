@@ -37,7 +37,9 @@ class MiniLMEfficientNet(DualEncoder):
         declare_missing()
         from efficientnet_lite_pytorch import EfficientNet
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         minilm, weights = weight_files()
         self.spec, self.width, self.context_length = SPEC, 384, 256
         self.text_tower = AutoModel.from_pretrained(minilm.parent, local_files_only=True).float()
