@@ -56,7 +56,8 @@ def main() -> None:
     result = {
         "benchmark": "finetune", "model": options.model, "batch": options.batch, "device": str(model.device),
         "tokens_padded": padded.shape[1], "tokens_cut": cut.shape[1], "largest_gap": gap, "ratio": round(ratio, 2),
-        "seconds_padded": round(median(a for a, _ in seconds), 4), "seconds_cut": round(median(b for _, b in seconds), 4),
+        "seconds_padded": round(median(a for a, _ in seconds), 4),
+        "seconds_cut": round(median(b for _, b in seconds), 4),
     }
     print(json.dumps(result) if options.json else "\n".join(f"{key}: {value}" for key, value in result.items()))
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pcclip.models import load_model
-    from pcclip.rank import rank
+    from pcclip.ranking import rank
     from pcclip.workbook import run
 
 __version__ = "0.1.0"
 __all__ = ["load_model", "rank", "run"]
-_HOME = {"load_model": "pcclip.models", "rank": "pcclip.rank", "run": "pcclip.workbook"}
+_HOME = {"load_model": "pcclip.models", "rank": "pcclip.ranking", "run": "pcclip.workbook"}
 
 
 def __getattr__(name: str):
     if name in _HOME:
         found = getattr(import_module(_HOME[name]), name)
-        globals()[name] = found  # `pcclip.rank` is the function, not the module of the same name
+        globals()[name] = found
         return found
     raise AttributeError(f"module 'pcclip' has no attribute {name!r}")

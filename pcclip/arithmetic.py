@@ -88,11 +88,10 @@ def rank_share(
 
     The start image itself is not a candidate. f(d_12) should lie along u1 - u2, so u2 + f(d_12) should find image 1.
     """
-    query = unit(matrix[start] + steps)
-    scores = query @ matrix[pool].T
+    scores = unit(matrix[start] + steps) @ matrix[pool].T
+    own = scores[pool[None] == target[:, None]]
     scores[pool[None] == start[:, None]] = -np.inf
-    own = cosines(query, matrix[target])
-    return (scores > own[:, None] + 1e-7).sum(axis=1) / (len(pool) - 1)
+    return (scores > own[:, None]).sum(axis=1) / (len(pool) - 1)
 
 
 def changes(config: Config, images: ImageSet, vectors: Vectors, model: DualEncoder) -> pd.DataFrame:

@@ -59,9 +59,11 @@ def _rank(options) -> None:
     from contextlib import redirect_stdout
 
     from pcclip.images import contact_sheet
-    from pcclip.rank import rank
+    from pcclip.ranking import rank
     from pcclip.stage import disk_errors
 
+    if options.top is not None and options.top < 1:
+        raise PcclipError(f"--top {options.top}: must be 1 or more")
     if not 0 <= options.alpha <= 1:
         raise PcclipError(f"--alpha {options.alpha}: must be between 0 (base) and 1 (finetuned)")
     with redirect_stdout(sys.stderr):  # progress must not get into the result
@@ -69,6 +71,7 @@ def _rank(options) -> None:
     if options.sheet:
         shown = table[table.problem == ""].head(options.top or 60)
         with disk_errors(options.sheet):
+            options.sheet.parent.mkdir(parents=True, exist_ok=True)
             names = [f"{Path(p).stem} {s:+.3f}" for p, s in zip(shown.path, shown.score, strict=True)]
             contact_sheet(list(shown.path), names).save(options.sheet, format="PNG")
     table = table.head(options.top) if options.top else table

@@ -96,7 +96,7 @@ def load_vectors(folder: Path, model: DualEncoder) -> Vectors:
 def _encode_shards(config: Config, table: pd.DataFrame, model: DualEncoder, partial: Path) -> list[tuple[Path, Path]]:
     """Encode what is not there yet, one pair of files per shard; returns all of them in order."""
     size = config.embed.shard
-    files = [(partial / f"vectors-{k:06d}.parquet", partial / f"bad-{k:06d}.parquet")
+    files = [(partial / f"vectors-{size}-{k:06d}.parquet", partial / f"bad-{size}-{k:06d}.parquet")
              for k in range(0, len(table), size)]
     todo = [k for k, (vectors, _) in enumerate(files) if not vectors.is_file()]
     if len(todo) < len(files):

@@ -88,7 +88,7 @@ def contact_sheet(paths: Sequence[str], captions: Sequence[str], columns: int = 
         except BadImage:
             photo = Image.new("RGB", (side, side), "lightgrey")
         sheet.paste(photo, (x + (side - photo.width) // 2, y + (side - photo.height) // 2))
-        text = f"{i + 1}. {caption}"
+        text = " ".join(f"{i + 1}. {caption}".split())
         while draw.textlength(text, font) > side and len(text) > 4:
             text = text[:-2].rstrip(" ….") + "…" if len(text) > 5 else text[:-1]
         draw.text((x, y + side + 6), text, fill="black", font=font)

@@ -6,6 +6,7 @@ A bar under papermill prints only its first line, so batch runs get lines instea
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 _SECONDS = 5.0
 
@@ -54,5 +55,5 @@ def _interactive() -> bool:
         return False
     import psutil
 
-    parents = psutil.Process().parents()[:2]
-    return not any(word in " ".join(p.cmdline()) for p in parents for word in ("papermill", "pcclip", "pytest"))
+    words = {Path(word).name for parent in psutil.Process().parents()[:2] for word in parent.cmdline()}
+    return not words & {"papermill", "pcclip", "pytest", "papermill.exe", "pcclip.exe"}

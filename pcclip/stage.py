@@ -23,7 +23,7 @@ from pcclip import __version__
 from pcclip.errors import PcclipError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+_CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 _LOCK_SECONDS = 10  # a killed run's kernel needs a moment to notice and let go
 
 
@@ -93,7 +93,7 @@ def read_parquet(path: Path):
         return pq.read_table(path, partitioning=None)
     except FileNotFoundError:
         raise PcclipError(f"{path}: not there; run the notebook that writes it first") from None
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise PcclipError(f"{path}: not a whole Parquet file ({error}); delete it and run its notebook again") from None
 
 
@@ -165,9 +165,10 @@ class Stage:
 def read_manifest(folder: Path) -> dict | None:
     """The stage's manifest, or None when there is none that can be read."""
     try:
-        return json.loads((Path(folder) / "manifest.json").read_text(encoding="utf8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        manifest = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+    return manifest if isinstance(manifest, dict) and {"key", "outputs"} <= manifest.keys() else None
 
 
 def finished(folder: Path) -> dict:

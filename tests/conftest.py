@@ -10,6 +10,7 @@ import yaml
 from PIL import Image, ImageDraw
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may reach a hub
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads only get in each other's way
 
 ROOT = Path(__file__).resolve().parent.parent
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200)}

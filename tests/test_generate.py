@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from pcclip import params
-from pcclip.comparisons import filters, generate
+from pcclip.comparisons import generate
 from pcclip.comparisons.llm import Reply
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.comparisons.sentences import from_captions
@@ -17,7 +17,7 @@ from pcclip.errors import PcclipError
 class Fake:
     """Answers by a function of the captions; stops like a killed process when `stop` answers were given."""
 
-    identity = "fake"
+    identity = "template-1"  # it stands in for the backend of the parameters
 
     def __init__(self, write=from_captions, stop=None, finish="stop"):
         self.write, self.stop, self.finish, self.asked = write, stop, finish, []
@@ -52,10 +52,10 @@ def test_a_normal_run(ask, config, images):
     table = ask(Fake())
     assert list(table.pair) == list(range(60))
     assert (table.verdict == "kept").all()
-    assert list(table.difference) == [from_captions(a, b) for a, b in zip(table.first_caption, table.second_caption)]
-    assert list(table.swapped) == [from_captions(b, a) for a, b in zip(table.first_caption, table.second_caption)]
+    assert list(table.difference) == list(map(from_captions, table.first_caption, table.second_caption))
+    assert list(table.swapped) == list(map(from_captions, table.second_caption, table.first_caption))
     manifest = json.loads((config.folder / generate.FOLDER / "manifest.json").read_text())
-    assert manifest["counts"] == {"asked": 60, "kept": 60, "kept_train": 40, "kept_held_out": 20}
+    assert {"asked": 60, "kept": 60, "kept_train": 40, "kept_held_out": 20}.items() <= manifest["counts"].items()
     stored = pd.read_parquet(config.folder / generate.FOLDER / generate.TABLE)
     pd.testing.assert_frame_equal(stored, table)
 
@@ -63,7 +63,7 @@ def test_a_normal_run(ask, config, images):
 def test_every_row_says_where_it_came_from(ask, config):
     table = ask(Fake(lambda a, b: f"Answer: {from_captions(a, b)}\n\nI hope this helps"))
     assert set(table.prompt_hash) == {load_prompt("differences").hash}
-    assert set(table.model_hash) == {"template-1"}
+    assert set(table.model_hash) == {Fake.identity}
     assert {json.loads(s)["max_tokens"] for s in table.sampling} == {config.generate.max_tokens}
     assert set(json.loads(table.sampling[0])) == {"temperature", "top_p", "max_tokens"}
     assert table.raw.str.startswith("Answer: The first").all()
@@ -109,7 +109,6 @@ def test_errors_of_the_backend_are_not_answers(ask):
         ask(Fake(finish="error: RuntimeError('full')"))
 
 
-@pytest.mark.xfail(strict=True, reason="generate._ask_all keeps 'error: ...' replies in the journal for ever")
 def test_questions_that_met_an_error_are_asked_again(ask):
     with pytest.raises(PcclipError):
         ask(Fake(finish="error: RuntimeError('out of memory')"))
@@ -152,7 +151,6 @@ def test_a_journal_that_was_cut_short_is_repaired(ask, config, tail):
     assert len(third.asked) == 45
 
 
-@pytest.mark.xfail(strict=True, reason="generate._read_journal: a last line without its newline gets the next one glued on")
 def test_a_journal_that_lost_only_its_last_newline(ask, config):
     with pytest.raises(KeyboardInterrupt):
         ask(Fake(stop=10))
@@ -205,18 +203,17 @@ def test_exchanged_sides_are_mended_in_the_table(all_rules, images, tiny_encoder
     table = generate.generate(all_rules, images, tiny_encoder, Fake(lambda a, b: from_captions(b, a)))
     held_out = generate.kept(table, "held_out")
     assert held_out.mended.all()
-    assert list(held_out.difference) == [
-        from_captions(a, b) for a, b in zip(held_out.first_caption, held_out.second_caption)]
+    assert list(held_out.difference) == list(map(from_captions, held_out.first_caption, held_out.second_caption))
 
 
-@pytest.mark.xfail(strict=True, reason="filters.judge counts the tokens of the sentence before it was mended")
 def test_mended_sentences_fit_the_context(all_rules, images, tiny_encoder):
-    def terse_and_exchanged(a, b):  # mending spells it out: 'The first image ..., while the second image ...'
-        return f"First image {b[2:-1]} {'x ' * 14} second image {a[2:-1]} y q w e r t u i o p z"
+    def full_and_exchanged(a, b):  # exactly as long as the context; mended it gets 'The', 'while', 'the' and a comma
+        text = f"First image {b[2:-1]}, second image {a[2:-1]}"
+        return text + " x" * (tiny_encoder.context_length - len(tiny_encoder.tokens([text])[0]))
 
-    names = [name for name in filters.RULES if name not in ("no_loop", "plain_text")]
+    names = ["own_side", "in_context"]
     config = all_rules.model_copy(update={"generate": all_rules.generate.model_copy(
         update={"filters": names, "min_yield": 0.0})})
-    table = generate.generate(config, images, tiny_encoder, Fake(terse_and_exchanged))
-    mended = table[table.mended]
-    assert len(mended) == 0 or max(map(len, tiny_encoder.tokens(list(mended.difference)))) <= 40
+    table = generate.generate(config, images, tiny_encoder, Fake(full_and_exchanged))
+    kept = generate.kept(table, "held_out")
+    assert all(len(ids) <= tiny_encoder.context_length for ids in tiny_encoder.tokens(list(kept.difference)))

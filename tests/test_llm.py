@@ -38,12 +38,7 @@ def test_gguf_file_missing(tmp_path, prompt):
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", [
-    "package:no_such_package", "package:pcclip",
-    pytest.param("package:", marks=pytest.mark.xfail(strict=True, raises=ValueError, reason="gguf_path: find_spec('')")),
-    pytest.param("package:no.such", marks=pytest.mark.xfail(
-        strict=True, raises=ModuleNotFoundError, reason="gguf_path: find_spec of a submodule imports its parent")),
-])
+@pytest.mark.parametrize("name", ["package:no_such_package", "package:pcclip", "package:", "package:no.such"])
 def test_gguf_package_unknown(name):
     with pytest.raises(PcclipError, match="no installed package with one GGUF file"):
         gguf_path(name)
@@ -115,13 +110,13 @@ def test_questions_are_taken_as_they_are_needed(engines, prompt):
 
 def test_the_real_model_answers_the_same_whatever_is_in_flight(prompt):
     found = []
-    for in_flight, questions in ((2, QUESTIONS), (1, QUESTIONS[::-1])):
+    for in_flight, questions in ((2, QUESTIONS[:6]), (1, QUESTIONS[5::-1])):
         backend = start_backend(Generate(in_flight=in_flight, max_tokens=24), prompt)
         found.append({q.key: reply for q, reply in backend.answers(questions)})
     assert found[0] == found[1]
-    assert len({reply.text for reply in found[0].values()}) == len(QUESTIONS)
+    assert len({reply.text for reply in found[0].values()}) == len(found[0]) == 6
     assert {reply.finish_reason for reply in found[0].values()} <= {"stop", "length"}
-    assert sum(reply.text.startswith("The first image shows") for reply in found[0].values()) >= 6
+    assert sum(reply.text.startswith("The first image shows") for reply in found[0].values()) >= 5
 
 
 # prompt files
@@ -166,17 +161,13 @@ def test_prompt_missing():
         load_prompt("nope")
 
 
-def _later(reason, **more):
-    return pytest.mark.xfail(strict=True, reason=f"load_prompt: {reason}", **more)
-
-
 @pytest.mark.parametrize("text", [
     "", "just text", "- a\n- list\n", GOOD.replace("system", "sytem"), GOOD.replace("question:", "questions:"),
     GOOD.replace("{second}", "{third}"), GOOD.replace("answer:", "reply:"), "system: x\nquestion: 3\n",
-    pytest.param("system: [unclosed", marks=_later("YAMLError is not caught")),
-    pytest.param(b"system: \xff\xfe", marks=_later("UnicodeDecodeError is not caught", raises=UnicodeDecodeError)),
-    pytest.param(GOOD.replace("{second}", "{second"), marks=_later("ValueError is not caught", raises=ValueError)),
-    pytest.param(GOOD.replace("{second}", "second"), marks=_later("a question without {second} is accepted")),
+    "system: [unclosed",
+    b"system: \xff\xfe",
+    GOOD.replace("{second}", "{second"),
+    GOOD.replace("{second}", "second"),
 ])
 def test_prompt_malformed(text, tmp_path):
     with pytest.raises(PcclipError, match="mine.yaml") as error:

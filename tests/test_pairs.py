@@ -53,7 +53,7 @@ def test_the_seed_decides(sampling):
 
 
 def test_all_goes_in_order_of_rows():
-    assert choose_pairs(distinct(4), 4, "all", False, 0).tolist() == [[0, 1], [0, 2], [0, 3], [1, 2]]
+    assert choose_pairs(distinct(3), None, "all", False, 0).tolist() == [[0, 1], [0, 2], [1, 2]]
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
@@ -64,19 +64,14 @@ def test_both_directions_follow_each_other(sampling):
         assert back == [j, i]
 
 
-def odd_and_even(numbers):
-    broken = pytest.mark.xfail(strict=True, reason="pairs._balanced: when n is even, round n/2 is only half a round")
-    return [pytest.param(n, marks=[] if n % 2 else broken) for n in numbers]
-
-
-@pytest.mark.parametrize("n", odd_and_even([5, 6, 9, 24, 25]))
+@pytest.mark.parametrize("n", [5, 6, 9, 24, 25])
 def test_balanced_uses_every_image_once_on_each_side(n):
     for seed in range(30):
         pairs = choose_pairs(distinct(n), n, "balanced", False, seed)
         assert sorted(pairs[:, 0]) == sorted(pairs[:, 1]) == list(range(n)), seed
 
 
-@pytest.mark.parametrize("n", odd_and_even([7, 8, 15]))
+@pytest.mark.parametrize("n", [7, 8, 15])
 def test_balanced_differs_by_one_at_most_for_any_count(n):
     for seed in range(10):
         for count in range(1, n * (n - 1) // 2 + 1):
@@ -124,7 +119,6 @@ def test_random_never_lists_all_pairs_of_many_images(counted, monkeypatch):
     assert counted.calls < 1100
 
 
-@pytest.mark.xfail(strict=True, reason="pairs._random draws up to 64 n^2 times when groups leave too few pairs")
 def test_random_gives_up_early_when_groups_leave_fewer_pairs_than_asked(counted):
     n = 100
     counted.limit = 4 * n * (n - 1)

@@ -23,7 +23,7 @@ from pcclip.params import Config
 from pcclip.progress import say, track
 from pcclip.stage import Stage, digest, disk_errors, read_parquet, write_parquet
 
-FOLDER, TABLE = "01_generate", "comparisons.parquet"
+FOLDER, TABLE, LEFT_OUT = "01_generate", "comparisons.parquet", "left_out.parquet"
 _FORMAT = 1  # raise it when the meaning of the table changes: old stages are then done again
 
 
@@ -94,9 +94,11 @@ def generate(config: Config, images: ImageSet, model: DualEncoder, backend: Back
                 "check the model, the prompt and generate.filters"
             )
         write_parquet(this.folder / TABLE, table)
+        write_parquet(this.folder / LEFT_OUT, images.left_out.astype(str))
         by_split = table[table.verdict == "kept"].split.value_counts()
-        this.finish([TABLE], {"asked": len(table), "kept": kept, **{f"kept_{s}": int(n) for s, n in by_split.items()}},
-                    model=this.inputs["backend"])
+        this.finish([TABLE, LEFT_OUT], {
+            "images": len(images.table), "left_out": len(images.left_out), "asked": len(table), "kept": kept,
+            **{f"kept_{split}": int(n) for split, n in by_split.items()}}, model=this.inputs["backend"])
     return table
 
 
@@ -109,7 +111,7 @@ def _ask_all(questions: list[Question], start, journal: Path) -> dict[str, Reply
     """Replies by key: those in the journal, and the rest asked now and appended to it one by one."""
     replies = _read_journal(journal)
     wanted = {q.key: q for q in questions}
-    replies = {key: reply for key, reply in replies.items() if key in wanted}
+    replies = {k: r for k, r in replies.items() if k in wanted and not r.finish_reason.startswith("error")}
     rest = [q for q in wanted.values() if q.key not in replies]
     if replies:
         say(f"{FOLDER}: {len(replies)} of {len(wanted)} answers found in the journal, asking for {len(rest)}")
@@ -132,9 +134,12 @@ def _read_journal(journal: Path) -> dict[str, Reply]:
         for line in file:
             try:
                 row = json.loads(line)
-                replies[row["key"]] = Reply(row["text"], row["finish_reason"])
-            except (ValueError, KeyError):
+                reply = Reply(row["text"], row["finish_reason"])
+            except (ValueError, KeyError, TypeError):
                 break
+            if not line.endswith(b"\n"):
+                break
+            replies[row["key"]] = reply
             end += len(line)
         file.truncate(end)
     return replies
@@ -152,8 +157,11 @@ def _judged(pairs: pd.DataFrame, replies: list[Reply], model: DualEncoder, names
         )
         verdict, sentence, mended = filters.judge(candidate, names)
         rows.append({"raw": reply.text, "finish_reason": reply.finish_reason, "difference": sentence,
-                     "tokens": length, "mended": mended, "verdict": verdict})
+                     "mended": mended, "verdict": verdict})
     table = pd.concat([pairs, pd.DataFrame(rows)], axis=1)
+    table["tokens"] = [len(ids) for ids in model.tokens(list(table.difference))]
+    if "in_context" in names:  # exchanging the sides can change the number of tokens
+        table.loc[table.mended & (table.tokens > model.context_length), "verdict"] = "in_context"
     table["swapped"] = [swapped(s) if v == "kept" else "" for s, v in zip(table.difference, table.verdict, strict=True)]
     table.insert(0, "pair", np.arange(len(table)))
     return table

@@ -114,7 +114,7 @@ def gguf_path(name: str) -> Path:
     path = Path(name)
     if name.startswith("package:"):
         package = name.removeprefix("package:")
-        spec = find_spec(package)
+        spec = find_spec(package) if package.isidentifier() else None
         files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
         if len(files) != 1:
             raise PcclipError(f"generate.gguf = {name}: no installed package with one GGUF file; "

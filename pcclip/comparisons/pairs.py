@@ -1,6 +1,7 @@
 """Which images are compared: ordered pairs of rows, chosen reproducibly and without ever listing all n^2 of them."""
 
 import random
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -53,19 +54,23 @@ def _random(n: int, wanted: int | None, seed: int):
     """Every ordered pair in random order; only as many are made as are asked for."""
     rng = random.Random(seed)
     total = n * (n - 1)
-    if wanted is None or wanted > total // 8:
-        order = np.random.default_rng(seed).permutation(total)
-    else:  # far fewer than all: draw with rejection of repeats by the caller
-        order = (rng.randrange(total) for _ in range(64 * total))
-    for k in order:
+    few = 0 if wanted is None or wanted > total // 8 else 2 * wanted + 100  # then draw; the caller drops repeats
+    drawn = (rng.randrange(total) for _ in range(few))
+    for k in chain(drawn, _permutation(total, seed)):
         i, j = divmod(int(k), n - 1)
         yield i, j + (j >= i)
+
+
+def _permutation(total: int, seed: int):
+    """Made only when it is reached: few draws were not enough, or nearly all pairs are wanted."""
+    yield from np.random.default_rng(seed).permutation(total)
 
 
 def _balanced(n: int, wanted: int | None, seed: int):
     """Round r pairs everyone on a shuffled circle with the one r steps ahead: each is first once and second once."""
     rng = np.random.default_rng(seed)
     circle = rng.permutation(n)
-    for step in rng.permutation(np.arange(1, n // 2 + 1)):
+    steps = rng.permutation(np.arange(1, (n + 1) // 2))
+    for step in [*steps, *([n // 2] if n % 2 == 0 else [])]:  # half a circle away is only half a round: it comes last
         for k in rng.permutation(n):
             yield int(circle[k]), int(circle[(k + step) % n])

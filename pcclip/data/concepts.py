@@ -17,10 +17,14 @@ _STOPS = frozenset("""
 _DETERMINERS = frozenset("""
     a an the this that these those some two three four five six several many his her its their our my your another
     one""".split())
-_IRREGULAR = {"men": "man", "women": "woman", "people": "person", "children": "child", "mice": "mouse",
-              "geese": "goose", "feet": "foot", "teeth": "tooth", "sheep": "sheep", "leaves": "leaf",
-              "knives": "knife", "wolves": "wolf", "loaves": "loaf", "oxen": "ox", "cacti": "cactus"}
-_WORD = re.compile(r"[a-z0-9][a-z0-9'-]*")
+_IRREGULAR = {
+    "men": "man", "women": "woman", "people": "person", "children": "child", "mice": "mouse", "geese": "goose",
+    "feet": "foot", "teeth": "tooth", "sheep": "sheep", "leaves": "leaf", "knives": "knife", "wolves": "wolf",
+    "loaves": "loaf", "oxen": "ox", "cacti": "cactus", "buses": "bus", "gases": "gas", "lens": "lens",
+    "lenses": "lens", "series": "series", "species": "species", "pies": "pie", "ties": "tie", "cookies": "cookie",
+    "movies": "movie", "shoes": "shoe", "toes": "toe", "canoes": "canoe",
+}
+_WORD = re.compile(r"[^\W_](?:[^\W_]|['-])*")
 
 
 def words_of(text: str) -> list[str]:
@@ -50,12 +54,16 @@ def concept_of(caption: str) -> str:
         words = words[1:]
     if not words:
         return ""
+    if words[0] == "of" and len(words) > 1:
+        return concept_of(" ".join(words[1:]))
     phrase = []
     for i, word in enumerate(words):
         following = words[i + 1] if i + 1 < len(words) else ""
         if word == "of" and phrase and singular(phrase[-1]) in _PARTITIVES:
             return concept_of(" ".join(words[i + 1:])) or singular(phrase[-1])
-        participle = word.endswith("ing") and (following in _DETERMINERS or following in _STOPS)
+        participle = word.endswith("ing") and (
+            following in _DETERMINERS or following in _STOPS
+            or (not following and bool(phrase) and singular(phrase[-1]) in _IRREGULAR.values()))
         if phrase and (word in _STOPS or word in _DETERMINERS or participle):
             break
         phrase.append(word)

@@ -17,10 +17,13 @@ _KNOWN = {"id", "path", "caption", "label", "concept"}
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Read data.path. Returns the table, what was left out (path, reason), and how many of those are bad rows."""
     folder = root() / data.path
-    table = _captions(folder).rename(columns={"file": "path"})
+    table = _captions(folder)
+    if "path" not in table:
+        table = table.rename(columns={"file": "path"})
     for column in ("path", "caption"):
         if column not in table:
-            raise PcclipError(f"{folder}: the captions file has no {column!r} column; found {', '.join(table.columns)}")
+            found = ", ".join(map(str, table.columns))
+            raise PcclipError(f"{folder}: the captions file has no {column!r} column; found {found}")
     table["path"] = table.path.fillna("").astype(str)
     table["caption"] = table.caption.fillna("").astype(str).str.strip()
     table["id"] = table["id"].astype(str) if "id" in table else table.path
@@ -40,7 +43,9 @@ def _captions(folder: Path) -> pd.DataFrame:
         path = folder / name
         if path.is_file():
             try:
-                return reader(path, lines=True) if name.endswith("jsonl") else reader(path)
+                text = dict.fromkeys(sorted(_KNOWN | {"file"}), str)
+                return (reader(path, lines=True, dtype=text, convert_dates=False) if name.endswith("jsonl")
+                        else reader(path, dtype=text))
             except (ValueError, UnicodeDecodeError) as error:
                 raise PcclipError(f"{path}: cannot be read as a table ({error})") from None
     raise PcclipError(f"{folder}: no captions.csv or captions.jsonl; write one with columns path, caption")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from pcclip.errors import PcclipError
-from pcclip.params import Data
+from pcclip.params import Data, root
 from pcclip.progress import say
 from pcclip.stage import disk_errors
 
@@ -33,7 +33,7 @@ _HERE = Path(__file__).parent
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Find or fetch the stamps. Returns the table, what was left out (path, reason), and 0 bad rows."""
-    stamps = Path(data.path) if data.path else find()
+    stamps = root() / data.path if data.path else find()
     if not stamps.is_dir():
         raise PcclipError(f"{stamps}: no such folder; {HELP}")
     exceptions = pd.read_csv(_HERE / "stamps_exceptions.csv").set_index("stamp").fillna("")
@@ -82,7 +82,9 @@ def fetch(target: Path) -> None:
             debs = sorted(Path(scratch).glob("*.deb"))
             if not debs:
                 raise PcclipError(f"apt-get could not download {PACKAGE}; {HELP}")
-            subprocess.run(["dpkg-deb", "-x", str(debs[0]), f"{scratch}/tree"], check=True)
+            done = subprocess.run(["dpkg-deb", "-x", str(debs[0]), f"{scratch}/tree"], capture_output=True)
+            if done.returncode or not Path(f"{scratch}/tree{SYSTEM}").is_dir():
+                raise PcclipError(f"{debs[0].name}: dpkg-deb could not unpack {PACKAGE}; {HELP}")
             os.replace(f"{scratch}/tree{SYSTEM}", target)
 
 

@@ -4,6 +4,8 @@ Image vectors are cached, so the image tower never runs. The order of the batche
 dropout stays off and a checkpoint holds everything else, so a killed run continues on the same curve.
 """
 
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,15 +112,28 @@ def finetune(
     held_out = examples(config, comparisons, "held_out", vectors, model)
     if len(train) < 2:
         raise PcclipError(f"{FOLDER}: {len(train)} training comparisons were kept; 01 must keep at least two")
-    with this.work():
+    with this.work(), _own_text_tower(model):
         card = saved.describe(model)
         kept_epochs = _optimise(config, train, held_out, images, vectors, model, card, this)
+        if not np.isfinite(model.encode_texts(train.texts[:1])).all():
+            raise PcclipError(f"{FOLDER}: the last step left a text tower without numbers; lower finetune.lr")
         outputs = saved.save(model, {**card, "epoch": config.finetune.epochs}, this.folder)
         this.finish([*outputs, CURVES, *kept_epochs], {
             "train": len(train), "held_out": len(held_out), "steps": _steps(config.finetune, len(train))[1],
             "tuned_parameters": sum(p.numel() for p in model.tunable(config.finetune.tune).values()),
         }, model=card["base_text_tower"][:16])
     return pd.read_csv(this.folder / CURVES)
+
+
+@contextmanager
+def _own_text_tower(model: DualEncoder):
+    """Tune a copy, so that the model which was handed in stays the base, also after an interrupted cell."""
+    base = model.text_tower
+    model.text_tower = deepcopy(base)
+    try:
+        yield
+    finally:
+        model.text_tower = base
 
 
 def _optimise(config: Config, train, held_out, images, vectors, model, card, this: Stage) -> list[str]:

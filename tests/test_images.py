@@ -1,0 +1,159 @@
+"""Images: any photo becomes 8-bit RGB, broken ones get a reason, decoding keeps the order."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pcclip.images import BadImage, contact_sheet, decoded, open_image
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """The stand-in for a model's preprocessing."""
+    return torch.from_numpy(np.array(image.resize((4, 4)))).permute(2, 0, 1).float()
+
+
+def pixel(path, at=(0, 0)) -> tuple:
+    image = open_image(path)
+    assert image.mode == "RGB"
+    return image.getpixel(at)
+
+
+# ---- open_image ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("colour", "shown"), [
+    ((255, 0, 0, 255), (255, 0, 0)), ((255, 0, 0, 0), (255, 255, 255)), ((0, 0, 0, 128), (127, 127, 127))])
+def test_transparency_is_shown_on_white(tmp_path, colour, shown):
+    Image.new("RGBA", (3, 3), colour).save(tmp_path / "a.png")
+    assert pixel(tmp_path / "a.png") == shown
+
+
+def test_palette_with_a_transparent_colour(tmp_path):
+    image = Image.new("P", (2, 1), 0)
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "a.png", transparency=0)
+    assert pixel(tmp_path / "a.png") == (255, 255, 255)
+    assert pixel(tmp_path / "a.png", (1, 0)) == (0, 255, 0)
+
+
+@pytest.mark.parametrize(("mode", "transparency"), [("L", 77), ("RGB", (1, 2, 3))])
+def test_colour_key_is_transparent(tmp_path, mode, transparency):
+    Image.new(mode, (2, 2), transparency).save(tmp_path / "a.png", transparency=transparency)
+    assert pixel(tmp_path / "a.png") == (255, 255, 255)
+
+
+def test_cmyk(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=100)
+    assert pixel(tmp_path / "a.jpg") == pytest.approx((255, 0, 0), abs=3)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path, suffix):
+    Image.fromarray(np.array([[0, 16384, 32768, 65535]], dtype=np.uint16)).save(tmp_path / f"a.{suffix}")
+    grey = np.array(open_image(tmp_path / f"a.{suffix}"))[0, :, 0]
+    assert grey == pytest.approx([0, 64, 128, 255], abs=1)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "YCbCr", "F", "I", "HSV", "LAB"])
+def test_every_mode_becomes_rgb(mode):
+    assert open_image(Image.new(mode, (5, 3))).mode == "RGB"
+
+
+def test_one_pixel(tmp_path):
+    Image.new("RGB", (1, 1), (9, 8, 7)).save(tmp_path / "a.png")
+    assert open_image(tmp_path / "a.png").size == (1, 1)
+    assert pixel(str(tmp_path / "a.png")) == (9, 8, 7)
+
+
+def test_upright_by_exif(tmp_path):
+    image = Image.new("RGB", (40, 20), "white")
+    image.paste("black", (0, 0, 20, 20))  # the left half is black
+    exif = image.getexif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    image.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    assert open_image(tmp_path / "a.jpg").size == (20, 40)
+    assert max(pixel(tmp_path / "a.jpg", (10, 5))) < 20
+    assert min(pixel(tmp_path / "a.jpg", (10, 35))) > 235
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """name -> a file that is no readable image."""
+    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "folder.png").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "reason"), [
+    ("empty.jpg", "empty file"), ("cut.jpg", "unreadable image"), ("text.png", "unreadable image"),
+    ("missing.jpg", "missing file"), ("folder.png", "unreadable image")])
+def test_broken_files_have_a_reason(broken, name, reason):
+    with pytest.raises(BadImage, match=f"^{reason}"):
+        open_image(broken / name)
+
+
+def test_a_decompression_bomb_is_a_bad_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(BadImage, match="DecompressionBombError"):
+        open_image(tmp_path / "a.png")
+
+
+# ---- decoded ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("workers", [1, 3, 16])
+def test_decoded_keeps_the_order(workers):
+    shades = [Image.new("RGB", (6, 6), (k, k, k)) for k in range(10)]
+    batches = list(decoded(shades, to_tensor, batch_size=4, workers=workers))
+    assert [rows for rows, _, _ in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert torch.cat([pixels for _, pixels, _ in batches])[:, 0, 0, 0].tolist() == list(range(10))
+
+
+def test_decoded_reports_the_bad_ones_where_they_are(broken):
+    good = Image.new("RGB", (6, 6), "red")
+    sources = [good, broken / "empty.jpg", good, broken / "missing.jpg", broken / "text.png", good]
+    batches = list(decoded(sources, to_tensor, batch_size=3, workers=2))
+    assert [rows for rows, _, _ in batches] == [[0, 2], [5]]
+    assert [len(pixels) for _, pixels, _ in batches] == [2, 1]
+    assert batches[0][2] == [(1, "empty file")]
+    assert [row for row, _ in batches[1][2]] == [3, 4]
+
+
+def test_decoded_with_nothing_readable_in_a_batch(broken):
+    sources = [broken / "empty.jpg", broken / "cut.jpg", Image.new("RGB", (6, 6))]
+    first, second = decoded(sources, to_tensor, batch_size=2, workers=8)
+    assert (first[0], first[1], len(first[2])) == ([], None, 2)
+    assert (second[0], second[2]) == ([2], [])
+
+
+def test_decoded_without_images():
+    assert list(decoded([], to_tensor, batch_size=4, workers=2)) == []
+
+
+# ---- contact_sheet ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("count", "columns", "grid"), [(7, 3, (3, 3)), (2, 6, (2, 1)), (6, 6, (6, 1))])
+def test_sheet_is_a_grid(count, columns, grid):
+    photos = [Image.new("RGB", (30, 20))] * count
+    sheet = contact_sheet(photos, ["a caption"] * count, columns=columns, side=50)
+    assert sheet.size == (grid[0] * 56 + 6, grid[1] * 84 + 6)
+
+
+def test_sheet_shows_photos_in_order_and_grey_for_an_unreadable_one(broken):
+    red, blue = Image.new("RGB", (40, 40), (255, 0, 0)), Image.new("RGB", (40, 40), (0, 0, 255))
+    sheet = contact_sheet([red, broken / "cut.jpg", blue], ["a very long caption " * 20, "", "ünïcødé"], side=50)
+    centres = [sheet.getpixel((6 + k * 56 + 25, 6 + 25)) for k in range(3)]
+    assert centres == [(255, 0, 0), (211, 211, 211), (0, 0, 255)]
+
+
+def test_sheet_of_nothing():
+    assert contact_sheet([], []).width > 0
+
+
+def test_sheet_with_a_caption_of_two_lines():
+    contact_sheet([Image.new("RGB", (8, 8))], ["A cat\non a mat"])
