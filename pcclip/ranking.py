@@ -82,14 +82,15 @@ def run_folder(photos) -> Path | None:
 
 def find_photos(photos: str | Path | Sequence[str | Path]) -> list[str]:
     """Files of a folder (all levels), of a glob, or of a list, sorted; by suffix unless they were listed."""
-    if not isinstance(photos, str | Path):
+    place = Path(photos).expanduser() if isinstance(photos, str | Path) else None
+    if place is None:
         found = [str(path) for path in photos]
-    elif Path(photos).is_file():
-        found = [str(photos)]
-    elif Path(photos).is_dir():
-        found = sorted(str(p) for p in Path(photos).rglob("*") if p.suffix.lower() in SUFFIXES)
+    elif place.is_file():
+        found = [str(place)]
+    elif place.is_dir():
+        found = sorted(str(p) for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
     else:
-        found = sorted(p for p in glob.glob(str(photos), recursive=True) if Path(p).suffix.lower() in SUFFIXES)
+        found = sorted(p for p in glob.glob(str(place), recursive=True) if Path(p).suffix.lower() in SUFFIXES)
     if not found:
         raise PcclipError(f"{photos}: no photos there; give a folder, a glob in quotes, or a run's folder")
     return found

@@ -128,6 +128,17 @@ def test_a_killed_run_asks_only_for_the_rest(ask, config, stop):
     assert not list((config.folder / generate.FOLDER).glob("partial-*"))
 
 
+def test_every_answer_is_on_disk_before_the_next_is_asked_for(ask, config):
+    backend, found = Fake(), []
+
+    def write(first, second):
+        found.append(len(journal_of(config).read_text().splitlines()) - len(backend.asked))
+        return from_captions(first, second)
+    backend.write = write
+    ask(backend)
+    assert found == [-1] * 60  # all but the one that is being written
+
+
 def test_the_order_of_answers_does_not_matter(ask):
     backwards = Fake()
     in_order = backwards.answers

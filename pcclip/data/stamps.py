@@ -76,9 +76,10 @@ def fetch(target: Path) -> None:
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            if not _apt("download", PACKAGE, cwd=scratch):
-                _update_lists()
-                _apt("download", PACKAGE, cwd=scratch)
+            if not _apt(["download", PACKAGE], scratch):
+                own = _own_lists(scratch)  # a fresh machine has no package lists, and refreshing those needs root
+                _apt([*own, "update"], scratch)
+                _apt([*own, "download", PACKAGE], scratch)
             debs = sorted(Path(scratch).glob("*.deb"))
             if not debs:
                 raise PcclipError(f"apt-get could not download {PACKAGE}; {HELP}")
@@ -88,17 +89,15 @@ def fetch(target: Path) -> None:
             os.replace(f"{scratch}/tree{SYSTEM}", target)
 
 
-def _apt(*arguments: str, cwd: str | None = None) -> bool:
-    done = subprocess.run(["apt-get", "-q", *arguments], cwd=cwd, capture_output=True, text=True)
-    return done.returncode == 0
+def _apt(arguments: list[str], folder: str) -> bool:
+    return subprocess.run(["apt-get", "-q", *arguments], cwd=folder, capture_output=True).returncode == 0
 
 
-def _update_lists() -> None:
-    """A fresh machine has no package lists; refreshing them needs root, so try sudo without a password."""
-    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    if sudo and not shutil.which("sudo"):
-        return
-    subprocess.run([*sudo, "apt-get", "-q", "update"], capture_output=True)
+def _own_lists(folder: str) -> list[str]:
+    """apt options that keep package lists and cache below `folder`, where any user may write."""
+    for name in ("lists/partial", "cache/archives/partial"):
+        Path(folder, name).mkdir(parents=True)
+    return ["-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"]
 
 
 def _caption(png: Path) -> str:
