@@ -64,8 +64,6 @@ def _rank(options) -> None:
 
     if options.top is not None and options.top < 1:
         raise PcclipError(f"--top {options.top}: must be 1 or more")
-    if not 0 <= options.alpha <= 1:
-        raise PcclipError(f"--alpha {options.alpha}: must be between 0 (base) and 1 (finetuned)")
     with redirect_stdout(sys.stderr):  # progress must not get into the result
         table = rank(options.photos, options.more, options.less, options.model, options.alpha)
     if options.sheet:

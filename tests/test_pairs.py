@@ -60,8 +60,8 @@ def test_all_goes_in_order_of_rows():
 def test_both_directions_follow_each_other(sampling):
     pairs = choose_pairs(distinct(9), 11, sampling, True, seed=5).tolist()
     assert len(pairs) == 11  # the last one lost its partner to the count
-    for (i, j), back in zip(pairs[:-1:2], pairs[1::2], strict=True):
-        assert back == [j, i]
+    assert pairs[::2] == choose_pairs(distinct(9), 6, sampling, False, seed=5).tolist()
+    assert pairs[1::2] == [[j, i] for i, j in pairs[:-1:2]]
 
 
 @pytest.mark.parametrize("n", [5, 6, 9, 24, 25])
@@ -126,7 +126,6 @@ def test_random_gives_up_early_when_groups_leave_fewer_pairs_than_asked(counted)
     assert len(pairs) == n - 1
 
 
-@pytest.mark.xfail(strict=True, reason="pairs._random lists all n^2 pairs as soon as half of the draws are refused")
 def test_random_lists_no_pairs_when_one_group_is_large(monkeypatch):
     monkeypatch.setattr(np.random, "default_rng", None)  # what would list them: 30 GB for these 60,000 images
     groups = pd.Series(["person"] * 48_000 + [f"thing {k % 500}" for k in range(12_000)])

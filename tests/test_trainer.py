@@ -176,6 +176,14 @@ def test_the_optimiser_follows_the_schedule(prepare, monkeypatch):
     assert seen == pytest.approx([1e-3 * rate(given.config.finetune, k, 5, 20) for k in range(20)])
 
 
+def test_every_epoch_sees_every_pair_once_in_an_order_of_its_own(prepare, monkeypatch):
+    given, seen, step = prepare(epochs=2), [], trainer._step
+    monkeypatch.setattr(trainer, "_step", lambda *a: seen.extend(a[3].tolist()) or step(*a))
+    run(given)
+    assert sorted(seen[:40]) == sorted(seen[40:]) == list(range(40))
+    assert seen[:40] != seen[40:]
+
+
 @pytest.mark.parametrize(("n", "batch_size", "per_epoch"), [(40, 8, 5), (41, 8, 5), (42, 8, 6), (2, 8, 1), (9, 8, 1)])
 def test_a_last_batch_of_one_is_left_out(n, batch_size, per_epoch):
     assert trainer._steps(settings(batch_size=batch_size, epochs=3), n) == (per_epoch, 3 * per_epoch)

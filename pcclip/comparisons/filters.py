@@ -138,7 +138,7 @@ def _first_failure(candidate: Candidate, names: list[str]) -> str:
 
 
 def yield_table(verdicts: pd.Series, names: list[str]) -> pd.DataFrame:
-    """How many sentences each rule dropped, and how many were left after it: columns rule, dropped, left, share."""
+    """What each rule dropped and what was left after it: columns rule, dropped, left, share_left."""
     rows, left = [], len(verdicts)
     for name in names:
         dropped = int((verdicts == name).sum())

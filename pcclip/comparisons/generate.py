@@ -75,6 +75,7 @@ def generate(config: Config, images: ImageSet, model: DualEncoder, backend: Back
         say(f"{FOLDER}: done already, read from {this.folder}")
         return read_parquet(this.folder / TABLE).to_pandas()
     prompt = load_prompt(config.generate.prompt)
+    who = backend.identity if backend else this.inputs["backend"]
     names = filters.check_names(config.generate.filters)
     with this.work():
         pairs = draw_pairs(config, images)
@@ -83,7 +84,7 @@ def generate(config: Config, images: ImageSet, model: DualEncoder, backend: Back
         replies = _ask_all(questions, lambda: backend or start_backend(config.generate, prompt),
                            this.partial / "answers.jsonl")
         table = _judged(pairs, [replies[q.key] for q in questions], model, names)
-        table["prompt_hash"], table["model_hash"] = prompt.hash, this.inputs["backend"]
+        table["prompt_hash"], table["model_hash"] = prompt.hash, who
         table["sampling"] = json.dumps(config.generate.model_dump(include={"temperature", "top_p", "max_tokens"}))
         kept = int((table.verdict == "kept").sum())
         if kept < config.generate.min_yield * len(table):
@@ -98,7 +99,7 @@ def generate(config: Config, images: ImageSet, model: DualEncoder, backend: Back
         by_split = table[table.verdict == "kept"].split.value_counts()
         this.finish([TABLE, LEFT_OUT], {
             "images": len(images.table), "left_out": len(images.left_out), "asked": len(table), "kept": kept,
-            **{f"kept_{split}": int(n) for split, n in by_split.items()}}, model=this.inputs["backend"])
+            **{f"kept_{split}": int(n) for split, n in by_split.items()}}, model=who)
     return table
 
 
@@ -122,6 +123,9 @@ def _ask_all(questions: list[Question], start, journal: Path) -> dict[str, Reply
                 file.write(json.dumps(line) + "\n")
                 file.flush()
                 replies[question.key] = reply
+    missing = [q for q in wanted.values() if q.key not in replies]
+    if missing:
+        raise PcclipError(f"{FOLDER}: {len(missing)} of {len(wanted)} questions got no answer; run again to ask them")
     return replies
 
 

@@ -1,7 +1,6 @@
 """Which images are compared: ordered pairs of rows, chosen reproducibly and without ever listing all n^2 of them."""
 
 import random
-from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -26,14 +25,13 @@ def choose_pairs(
         (m, 2) int64. m is smaller than `count` when there are not that many pairs.
     """
     codes = pd.factorize(groups)[0]
-    n = len(codes)
     if len(set(codes)) < 2:
         raise PcclipError("need at least two different images to make a pair")
     ways = 2 if both_directions else 1
     wanted = None if count is None else -(-count // ways)
     if sampling == "all" and count is not None:
         sampling = "random"
-    drawn = {"all": _all, "random": _random, "balanced": _balanced}[sampling](n, wanted, seed)
+    drawn = {"all": _all, "random": _random, "balanced": _balanced}[sampling](codes, wanted, seed)
     pairs, seen = [], set()
     for i, j in drawn:
         unordered = (min(i, j), max(i, j))
@@ -46,29 +44,28 @@ def choose_pairs(
     return np.array(pairs[:count], dtype=np.int64).reshape(-1, 2)
 
 
-def _all(n: int, wanted: int | None, seed: int):
-    return ((i, j) for i in range(n) for j in range(i + 1, n))
+def _all(codes: np.ndarray, wanted: int | None, seed: int):
+    return ((i, j) for i in range(len(codes)) for j in range(i + 1, len(codes)))
 
 
-def _random(n: int, wanted: int | None, seed: int):
-    """Every ordered pair in random order; only as many are made as are asked for."""
-    rng = random.Random(seed)
+def _random(codes: np.ndarray, wanted: int | None, seed: int):
+    """Ordered pairs at random: single draws where few of many are wanted (the caller drops repeats), else all."""
+    n = len(codes)
     total = n * (n - 1)
-    few = 0 if wanted is None or wanted > total // 8 else 2 * wanted + 100  # then draw; the caller drops repeats
-    drawn = (rng.randrange(total) for _ in range(few))
-    for k in chain(drawn, _permutation(total, seed)):
+    usable = 1 - ((np.bincount(codes) / n) ** 2).sum()  # share of the pairs whose groups differ
+    if wanted is not None and wanted <= usable * total / 8:
+        rng = random.Random(seed)
+        order = (rng.randrange(total) for _ in range(int(4 * wanted / usable) + 100))
+    else:
+        order = np.random.default_rng(seed).permutation(total)
+    for k in order:
         i, j = divmod(int(k), n - 1)
         yield i, j + (j >= i)
 
 
-def _permutation(total: int, seed: int):
-    """Made only when it is reached: few draws were not enough, or nearly all pairs are wanted."""
-    yield from np.random.default_rng(seed).permutation(total)
-
-
-def _balanced(n: int, wanted: int | None, seed: int):
+def _balanced(codes: np.ndarray, wanted: int | None, seed: int):
     """Round r pairs everyone on a shuffled circle with the one r steps ahead: each is first once and second once."""
-    rng = np.random.default_rng(seed)
+    n, rng = len(codes), np.random.default_rng(seed)
     circle = rng.permutation(n)
     steps = rng.permutation(np.arange(1, (n + 1) // 2))
     for step in [*steps, *([n // 2] if n % 2 == 0 else [])]:  # half a circle away is only half a round: it comes last

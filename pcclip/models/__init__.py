@@ -6,6 +6,7 @@ or the folder of a run (or of one of its checkpoints), which gives the finetuned
 
 from pathlib import Path
 
+from pcclip.errors import PcclipError
 from pcclip.models import minilm_efficientnet, openclip, saved
 from pcclip.models.encoder import DualEncoder
 from pcclip.stage import digest, file_digest
@@ -24,6 +25,8 @@ def load_model(spec: str, alpha: float = 1.0) -> DualEncoder:
     """
     import torch
 
+    if not 0 <= alpha <= 1:
+        raise PcclipError(f"alpha = {alpha}: must be between 0 (the base) and 1 (the finetuned weights)")
     folder = saved.folder_of(spec)
     if folder:
         model = saved.load(folder, alpha, load_model)
