@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     rank.add_argument("--model", help="a spec or a run's folder (default: the run's own, else minilm-efficientnet)")
     rank.add_argument("--alpha", type=float, default=1.0, help="share of the finetuned weights (default 1)")
     rank.add_argument("--json", action="store_true", help="print JSON")
-    rank.add_argument("--sheet", type=Path, help="also write a contact sheet to this PNG")
+    rank.add_argument("--sheet", type=Path, help="also write a contact sheet of them to this PNG")
     rank.add_argument("--top", type=int, help="print only this many")
     rank.set_defaults(command=_rank)
     return parser
@@ -58,21 +58,11 @@ def _run(options) -> None:
 def _rank(options) -> None:
     from contextlib import redirect_stdout
 
-    from pcclip.images import contact_sheet
     from pcclip.ranking import rank
-    from pcclip.stage import disk_errors
 
-    if options.top is not None and options.top < 1:
-        raise PcclipError(f"--top {options.top}: must be 1 or more")
     with redirect_stdout(sys.stderr):  # progress must not get into the result
-        table = rank(options.photos, options.more, options.less, options.model, options.alpha)
-    if options.sheet:
-        shown = table[table.problem == ""].head(options.top or 60)
-        with disk_errors(options.sheet):
-            options.sheet.parent.mkdir(parents=True, exist_ok=True)
-            names = [f"{Path(p).stem} {s:+.3f}" for p, s in zip(shown.path, shown.score, strict=True)]
-            contact_sheet(list(shown.path), names).save(options.sheet, format="PNG")
-    table = table.head(options.top) if options.top else table
+        table = rank(options.photos, options.more, options.less, options.model, options.alpha,
+                     top=options.top, sheet=options.sheet)
     if options.json:
         print(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
         return

@@ -10,19 +10,20 @@ import pandas as pd
 from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import Vectors, load_vectors
 from pcclip.errors import PcclipError
-from pcclip.images import SUFFIXES, decoded
+from pcclip.images import SUFFIXES, contact_sheet, decoded
 from pcclip.models import load_model
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import root
 from pcclip.progress import Meter
-from pcclip.stage import finished
+from pcclip.stage import atomic, finished
 
 PROMPT = "a photo of {}"
 
 
 def rank(
     photos: str | Path | Sequence[str | Path], more: str, less: str | None = None,
-    model: str | DualEncoder | None = None, alpha: float = 1.0,
+    model: str | DualEncoder | None = None, alpha: float = 1.0, top: int | None = None,
+    sheet: str | Path | None = None,
 ) -> pd.DataFrame:
     """Order photos from the most to the least of an attribute.
 
@@ -35,6 +36,8 @@ def rank(
         model: a spec, a run's folder or a loaded model; by default the run's own finetuned model, else the embedded
             minilm-efficientnet.
         alpha: weight averaging of a finetuned model with its base.
+        top: return only this many.
+        sheet: also write a contact sheet (PNG) of them, at most the first 60, to this file.
 
     Returns:
         Columns position, path, score, problem; unreadable photos come last with their problem and no score.
@@ -45,6 +48,8 @@ def rank(
     for text in (more, less):
         if text is not None and not text.strip():
             raise PcclipError("rank: the attribute text is empty; say what more (and less) of it looks like")
+    if top is not None and top < 1:
+        raise PcclipError(f"rank: top = {top}; it must be 1 or more")
     run = run_folder(photos)
     if not isinstance(model, DualEncoder):
         model = load_model(str(model or run or "minilm-efficientnet"), alpha)
@@ -53,7 +58,16 @@ def rank(
     problems = pd.DataFrame(bad, columns=["path", "problem"])
     both = pd.concat([ranked.assign(problem=""), problems.assign(score=np.nan)], ignore_index=True)
     both.insert(0, "position", np.arange(1, len(both) + 1))
+    if sheet:
+        _write_sheet(ranked.head(min(top or 60, 60)), Path(sheet))
+    both = both if top is None else both.head(top)
     return both[["position", "path", "score", "problem"]]
+
+
+def _write_sheet(ranked: pd.DataFrame, path: Path) -> None:
+    names = [f"{Path(p).stem} {s:+.3f}" for p, s in zip(ranked.path, ranked.score, strict=True)]
+    with atomic(path) as temporary:
+        contact_sheet(list(ranked.path), names).save(temporary, format="PNG")
 
 
 def axis(model: DualEncoder, more: str, less: str | None = None) -> np.ndarray:

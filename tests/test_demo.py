@@ -1,0 +1,39 @@
+"""What `make demo` promised, checked where its results are there: on subjects that were never trained on."""
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+METRICS = ROOT / "outputs" / "demo" / "metrics.csv"
+pytestmark = pytest.mark.skipif(not METRICS.is_file(), reason="make demo has not been run in this checkout")
+
+
+def row(task: str, model: str, dataset: str) -> pd.Series:
+    table = pd.read_csv(METRICS)
+    found = table[(table.task == task) & (table.model == model) & (table.dataset == dataset)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+@pytest.mark.parametrize("dataset", ["stamps/template", "stamps/llm"])
+def test_differences_are_understood_that_were_not(dataset):
+    before, after = (row("difference_classification", model, dataset) for model in ("base", "finetuned"))
+    assert before.ci_low < 0.5 < before.ci_high or before.value < 0.65
+    assert after.value >= 0.80
+    assert after.ci_low > 0.75
+    assert row("difference_order", "finetuned", dataset).value >= 0.90
+
+
+def test_zero_shot_is_kept():
+    assert row("zero_shot", "finetuned", "stamps").value >= row("zero_shot", "base", "stamps").value - 0.02
+
+
+def test_no_subject_is_on_both_sides():
+    predictions = pd.read_parquet(METRICS.parent / "04_evaluate" / "predictions.parquet")
+    table = pd.read_parquet(METRICS.parent / "01_generate" / "comparisons.parquet")
+    trained = table[table.split == "train"]
+    subjects = {*trained.first_concept, *trained.second_concept}
+    images = {*trained["first"], *trained["second"]}
+    asked = table[table.split == "held_out"]
+    assert not subjects & {*asked.first_concept, *asked.second_concept}
+    assert not images & {*predictions["first"], *predictions["second"]}
