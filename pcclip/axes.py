@@ -21,8 +21,13 @@ def attribute_axis(model: DualEncoder, attribute: Attribute, estimator: str) -> 
         return model.encode_texts([attribute.comparison])[0]
     if estimator == "antisymmetric":
         texts = model.encode_texts([attribute.comparison, attribute.comparison_swapped])
-    elif estimator == "two_prompt":
-        texts = model.encode_texts([attribute.more, attribute.less])
-    else:
-        raise ValueError(f"unknown estimator {estimator!r}; known: {', '.join(ESTIMATORS)}")
-    return texts[0] - texts[1]
+        return texts[0] - texts[1]
+    if estimator == "two_prompt":
+        return text_axis(model, attribute.more, attribute.less)
+    raise ValueError(f"unknown estimator {estimator!r}; known: {', '.join(ESTIMATORS)}")
+
+
+def text_axis(model: DualEncoder, more: str, less: str | None = None) -> Float[np.ndarray, " d"]:
+    """f(more) - f(less): what the two texts share cancels; without `less`, likeness to `more` alone."""
+    texts = model.encode_texts([more, less] if less else [more])
+    return texts[0] - texts[1] if less else texts[0]

@@ -52,8 +52,7 @@ class Vectors:
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
     images = images or load_images(config)
     return Stage(config.folder / FOLDER, {
-        "format": _FORMAT, "images": images.identity(), "model": identify(config.model),
-        "max_bad": config.data.max_bad})
+        "format": _FORMAT, "images": images.identity(), "model": identify(config.model)})
 
 
 def embed(config: Config, images: ImageSet, model: DualEncoder) -> tuple[Vectors, pd.DataFrame]:
@@ -64,22 +63,28 @@ def embed(config: Config, images: ImageSet, model: DualEncoder) -> tuple[Vectors
     this = stage(config, images)
     if this.done():
         say(f"{FOLDER}: done already, read from {this.folder}")
-        return load_vectors(this.folder, model), read_parquet(this.folder / BAD).to_pandas()
+        bad = read_parquet(this.folder / BAD)
+        _check_share(bad, config, len(images.table))
+        return load_vectors(this.folder, model), bad.to_pandas()
     fingerprint = model.image_fingerprint()
     with this.work():
         shards = _encode_shards(config, images.table, model, this.partial)
         vectors = pa.concat_tables([read_parquet(vector) for vector, _ in shards])
         bad = pa.concat_tables([read_parquet(bad) for _, bad in shards])
-        if bad.num_rows > config.data.max_bad * len(images.table) or vectors.num_rows == 0:
-            first = bad.slice(0, 1).to_pylist()[0]
-            raise PcclipError(
-                f"{FOLDER}: {bad.num_rows} of {len(images.table)} images cannot be read (e.g. {first['path']}: "
-                f"{first['reason']}), more than data.max_bad = {config.data.max_bad}; mend them or raise it")
+        _check_share(bad, config, len(images.table))
         vectors = vectors.append_column("fingerprint", pa.array([fingerprint] * vectors.num_rows).dictionary_encode())
         write_parquet(this.folder / TABLE, vectors)
         write_parquet(this.folder / BAD, bad)
         this.finish([TABLE, BAD], {"images": vectors.num_rows, "bad": bad.num_rows, "width": model.width}, fingerprint)
     return load_vectors(this.folder, model), bad.to_pandas()
+
+
+def _check_share(bad: pa.Table, config: Config, images: int) -> None:
+    if bad.num_rows > config.data.max_bad * images or bad.num_rows == images:
+        first = bad.slice(0, 1).to_pylist()[0]
+        raise PcclipError(
+            f"{FOLDER}: {bad.num_rows} of {images} images cannot be read (e.g. {first['path']}: {first['reason']}), "
+            f"more than data.max_bad = {config.data.max_bad}; mend them or raise it")
 
 
 def load_vectors(folder: Path, model: DualEncoder) -> Vectors:

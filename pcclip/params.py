@@ -2,8 +2,8 @@
 
 Every block is a frozen pydantic model in strict mode that refuses unknown keys. YAML 1.1 turns `1e-8` into a
 string, so numbers written that way are accepted; everything else of a wrong type is an error that names the file,
-the key, the value and what is allowed. Defaults are the paper's where the paper gives them (section 1.4 of its
-released code: ViT-L/14 DataComp, Adam, lr 1e-8, batch 512, temperature 1); params/demo.yaml has its own.
+the key, the value and what is allowed. Defaults are those of PC-CLIP's released finetune.py (ViT-L/14 DataComp,
+Adam, lr 1e-8, batch 512, temperature 1); params/demo.yaml has its own.
 """
 
 import os
@@ -120,8 +120,12 @@ class Evaluate(Block):
 
     @model_validator(mode="after")
     def _prompt_has_slot(self):
-        if "{}" not in self.zero_shot_prompt:
-            raise ValueError("zero_shot_prompt must contain {} where the class name goes")
+        try:
+            fits = "\0" in self.zero_shot_prompt.format("\0")
+        except (IndexError, KeyError, ValueError):
+            fits = False
+        if not fits:
+            raise ValueError("zero_shot_prompt must contain {} once, where the class name goes, and no other braces")
         return self
 
 
@@ -129,7 +133,7 @@ class Change(Block):
     """One query of image + text difference: start from a concept, ask for a change."""
 
     start: str  # a held-out concept
-    text: str  # a comparison whose second side is the wanted change
+    text: str  # a comparison whose FIRST side is what is wanted and whose second side is the start: u + f(d)
 
 
 class Arithmetic(Block):
@@ -170,6 +174,11 @@ def root() -> Path:
         if (folder / "notebooks").is_dir() and (folder / "params").is_dir():
             return folder
     return here
+
+
+def resolve(path: str | Path) -> Path:
+    """A path from a parameter: ~ expanded, and relative ones below the workbook's root, wherever a kernel runs."""
+    return root() / Path(path).expanduser()
 
 
 def read(path: str | Path) -> Config:

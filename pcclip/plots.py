@@ -17,7 +17,8 @@ def style() -> None:
 
 def image_set(table: pd.DataFrame) -> Figure:
     """How many images of each label are trained on and held out."""
-    counts = table.fillna({"label": "(no label)"}).groupby(["label", "split"]).size().unstack(fill_value=0)
+    table = table.assign(label=table.label.fillna("(no label)").str.replace("$", r"\$"))
+    counts = table.groupby(["label", "split"]).size().unstack(fill_value=0)
     counts = counts.loc[counts.sum(axis=1).sort_values().index]
     fig, ax = plt.subplots(figsize=(7, 0.28 * len(counts) + 1.2))
     left = np.zeros(len(counts))
@@ -80,15 +81,18 @@ def metrics(table: pd.DataFrame, metric: str, title: str) -> Figure:
 
 
 def ranking(predictions: pd.DataFrame, dataset: str, captions: dict[str, str]) -> Figure:
-    """Score against the attribute's true value on a log axis, base and finetuned, for one ranking dataset."""
-    part = predictions[(predictions.task == "ranking") & (predictions.dataset == dataset)]
+    """Score against the attribute's true value (log axis when all are positive), base and finetuned."""
+    part = predictions[(predictions.task == "ranking") & (predictions.dataset == dataset)].copy()
+    positive = (part.reference > 0).all()
+    part["truth"] = np.log10(part.reference) if positive else part.reference
     fig, axes = plt.subplots(1, part.model.nunique(), figsize=(8.4, 3.6), squeeze=False, sharex=True)
     for ax, (model, items) in zip(axes[0], part.groupby("model", sort=False), strict=True):
-        sns.regplot(items.assign(log=np.log10(items.reference)), x="log", y="score", ax=ax, color=MODELS[model],
-                    scatter_kws={"s": 14})
+        sns.regplot(items, x="truth", y="score", ax=ax, color=MODELS[model], scatter_kws={"s": 14})
         for row in items.iloc[:: max(1, len(items) // 14)].itertuples():
-            ax.annotate(captions.get(row.first, "")[:18], (np.log10(row.reference), row.score), fontsize=6, alpha=0.7)
-        ax.set(title=f"{model}: {dataset}", xlabel="log10 of the true value", ylabel="score on the axis")
+            caption = captions.get(row.first, "")[:18].replace("$", r"\$")  # a dollar would start mathematics
+            ax.annotate(caption, (row.truth, row.score), fontsize=6, alpha=0.7)
+        ax.set(title=f"{model}: {dataset}", ylabel="score on the axis",
+               xlabel="log10 of the true value" if positive else "true value")
     return _done(fig)
 
 
@@ -108,7 +112,12 @@ def label_cosines(matrix: np.ndarray, labels: pd.Series) -> Figure:
     """Mean cosine between the images of each two labels, for labels with at least two images."""
     counts = labels.value_counts()
     names = sorted(counts.index[counts >= 2])
-    sums = np.stack([matrix[(labels == name).to_numpy()].sum(axis=0) for name in names]) if names else matrix[:0]
+    if not names:
+        fig, ax = plt.subplots(figsize=(5, 0.6))
+        ax.set_axis_off()
+        ax.text(0, 0.5, "no label with two images: nothing to compare")
+        return _done(fig)
+    sums = np.stack([matrix[(labels == name).to_numpy()].sum(axis=0) for name in names])
     sizes = counts.reindex(names).to_numpy(dtype=float)
     totals, pairs = sums @ sums.T, np.outer(sizes, sizes)
     np.fill_diagonal(totals, np.diag(totals) - sizes)  # an image's cosine with itself says nothing

@@ -3,12 +3,14 @@
 A bar under papermill prints only its first line, so batch runs get lines instead.
 """
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _SECONDS = 5.0
+BATCH = "PCCLIP_BATCH"  # set for the kernels of `pcclip run`
 
 
 def say(text: str) -> None:
@@ -50,10 +52,10 @@ def track(items: Iterable, total: int, what: str) -> Iterator:
 
 
 def _interactive() -> bool:
-    """True in a kernel that a person looks at: one not started by papermill or another batch runner."""
-    if "ipykernel" not in sys.modules:
+    """True in a kernel that a person looks at: not in a script, nor in a kernel that papermill started."""
+    if "ipykernel" not in sys.modules or BATCH in os.environ:
         return False
     import psutil
 
-    words = {Path(word).name for parent in psutil.Process().parents()[:2] for word in parent.cmdline()}
-    return not words & {"papermill", "pcclip", "pytest", "papermill.exe", "pcclip.exe"}
+    programs = [parent.cmdline()[:3] for parent in psutil.Process().parents()[:2]]  # python, [-m,] papermill
+    return not any(Path(word).stem == "papermill" for program in programs for word in program)

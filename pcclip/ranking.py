@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pcclip.axes import text_axis
 from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import Vectors, load_vectors
 from pcclip.errors import PcclipError
@@ -72,8 +73,7 @@ def _write_sheet(ranked: pd.DataFrame, path: Path) -> None:
 
 def axis(model: DualEncoder, more: str, less: str | None = None) -> np.ndarray:
     """The axis (d,) that points from `less` to `more`."""
-    texts = model.encode_texts([PROMPT.format(text.strip()) for text in (more, less) if text])
-    return texts[0] - texts[1] if less else texts[0]
+    return text_axis(model, PROMPT.format(more.strip()), PROMPT.format(less.strip()) if less else None)
 
 
 def order(vectors: Vectors, direction: np.ndarray) -> pd.DataFrame:

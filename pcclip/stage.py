@@ -132,7 +132,7 @@ class Stage:
                     f"{self.folder}: another run is writing here; wait for it, stop it, or choose another run name"
                 ) from None
             try:
-                for stale in [*self.folder.glob(".*.tmp"), *self.folder.glob("partial-*")]:
+                for stale in [*self.folder.rglob(".*.tmp"), *self.folder.glob("partial-*")]:
                     if stale.is_file():
                         stale.unlink()
                     elif stale != self.partial:
@@ -168,20 +168,26 @@ def read_manifest(folder: Path) -> dict | None:
         manifest = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    return manifest if isinstance(manifest, dict) and {"key", "outputs"} <= manifest.keys() else None
+    return manifest if isinstance(manifest, dict) and {"key", "inputs", "outputs"} <= manifest.keys() else None
 
 
-def finished(folder: Path) -> dict:
-    """The manifest of a stage this one builds on. Raises PcclipError when that stage has not finished."""
+def finished(folder: Path, **expected) -> dict:
+    """The manifest of a stage this one builds on, made with the `expected` inputs (images, seed, model, ...).
+
+    Raises PcclipError when that stage has not finished or was made with other ones.
+    """
     manifest = read_manifest(folder)
     if manifest is None:
         raise PcclipError(f"{folder}: this stage has not finished; run its notebook first")
+    other = [name for name, value in expected.items() if manifest["inputs"].get(name) != value]
+    if other:
+        raise PcclipError(f"{folder}: made with other {' and '.join(other)} than now asked for; run its notebook again")
     return manifest
 
 
-def output_hashes(folder: Path) -> dict:
-    """Hashes of an earlier stage's files, for the key of the stage that reads them."""
-    return {name: file["sha256"] for name, file in finished(folder)["outputs"].items()}
+def output_hashes(folder: Path, **expected) -> dict:
+    """Hashes of an earlier stage's files, for the key of the stage that reads them; `expected` as in `finished`."""
+    return {name: file["sha256"] for name, file in finished(folder, **expected)["outputs"].items()}
 
 
 def versions() -> dict:

@@ -5,12 +5,12 @@ is written beside it last. The executed notebook is never asked: a killed kernel
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
 from filelock import FileLock, Timeout
 
 from pcclip import arithmetic, embed
@@ -20,8 +20,8 @@ from pcclip.errors import PcclipError
 from pcclip.evaluate import report
 from pcclip.finetune import trainer
 from pcclip.params import Config, read, root
-from pcclip.progress import say
-from pcclip.stage import Stage, disk_errors, write_json
+from pcclip.progress import BATCH, say
+from pcclip.stage import Stage, digest, disk_errors, file_digest, write_json
 
 NOTEBOOKS: dict[str, Callable[[Config, ImageSet], Stage]] = {
     "01_generate_comparisons": generate.stage,
@@ -43,6 +43,7 @@ def run(params_file: str | Path, check_only: bool = False) -> Path:
     config = read(params_file)
     images = load_images(config)
     report.check_attributes(config, images)
+    arithmetic.check_changes(config, images)
     for stage in (generate.stage, embed.stage):
         stage(config, images)
     if check_only:
@@ -57,28 +58,31 @@ def run(params_file: str | Path, check_only: bool = False) -> Path:
         except Timeout:
             raise PcclipError(f"{config.folder}: another run is at work here; wait for it, or change `run`") from None
         try:
-            parameters = yaml.safe_load(Path(params_file).read_text(encoding="utf8"))
-            worked = [_run_notebook(name, stage, config, images, parameters) for name, stage in NOTEBOOKS.items()]
+            worked = [_run_notebook(name, stage, config, images) for name, stage in NOTEBOOKS.items()]
         finally:
             lock.release()
     say(f"{config.folder}: " + (f"{sum(worked)} notebooks run" if any(worked) else "nothing new to do, all finished"))
     return config.folder
 
 
-def _run_notebook(name: str, stage_of: Callable, config: Config, images: ImageSet, parameters: dict) -> bool:
+def _run_notebook(name: str, stage_of: Callable, config: Config, images: ImageSet) -> bool:
     """Execute one notebook unless it is finished. Returns whether it ran."""
-    executed, mark = config.folder / f"{name}.ipynb", config.folder / f".{name}.done.json"
+    source, executed = root() / "notebooks" / f"{name}.ipynb", config.folder / f"{name}.ipynb"
+    mark = config.folder / f".{name}.done.json"
     stage = stage_of(config, images)
-    if stage.done() and executed.is_file() and _marked(mark) == stage.key:
+    key = digest([stage.key, file_digest(source)])
+    if stage.done() and executed.is_file() and _marked(mark) == key:
         say(f"{name}: finished already, skipped")
         return False
-    mark.unlink(missing_ok=True)
+    for later in list(NOTEBOOKS)[list(NOTEBOOKS).index(name):]:  # what was shown before no longer holds
+        (config.folder / f"{later}.ipynb").unlink(missing_ok=True)
+        (config.folder / f".{later}.done.json").unlink(missing_ok=True)
     started = time.monotonic()
     say(f"{name}: started")
-    _execute(root() / "notebooks" / f"{name}.ipynb", executed, parameters)
+    _execute(source, executed, config.model_dump())
     if not stage_of(config, images).done():
         raise PcclipError(f"{name}: the notebook ended without finishing its stage; see {executed}")
-    write_json(mark, {"key": stage.key})
+    write_json(mark, {"key": key})
     say(f"{name}: finished in {time.monotonic() - started:.0f} s")
     return True
 
@@ -87,6 +91,7 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
     import papermill
     from nbclient.exceptions import DeadKernelError
 
+    os.environ[BATCH] = "1"  # for the kernel: log lines, no bars
     try:
         papermill.execute_notebook(
             notebook, executed, parameters, cwd=root(), progress_bar=False, log_output=False,

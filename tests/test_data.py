@@ -397,3 +397,20 @@ def test_find_uses_the_cache(tmp_path, tools, monkeypatch):
     monkeypatch.setenv("PCCLIP_CACHE", str(tmp_path))
     (tmp_path / "stamps").mkdir()
     assert stamps.find() == tmp_path / "stamps"
+
+
+def test_one_photo_under_two_ids_is_refused(folder):
+    """It could be trained on under one and held out under the other."""
+    write_csv(folder, [{**row, "id": row["path"]} for row in animals()] + [{**animals()[0], "id": "again"}])
+    with pytest.raises(PcclipError, match="is listed twice; keep one caption per image"):
+        load(folder)
+
+
+def test_kinds_of_one_thing_stay_on_one_side():
+    from pcclip.data import split_by_concept
+
+    heads = pd.Series(["soccer ball", "tennis ball", "lion", "sea lion", "cow", "bus"]).str.split().str[-1]
+    for seed in range(20):
+        sides = split_by_concept(heads, 0.4, seed)
+        assert sides[0] == sides[1]
+        assert sides[2] == sides[3]

@@ -44,7 +44,7 @@ def ask(config, images, tiny_encoder):
 
 
 def journal_of(config):
-    [path] = (config.folder / generate.FOLDER).glob("partial-*/answers.jsonl")
+    [path] = (config.folder / generate.FOLDER).glob("answers-*.jsonl")
     return path
 
 

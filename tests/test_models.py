@@ -226,7 +226,7 @@ def tuned(fresh_encoder, tmp_path):
             parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
     folder = tmp_path / "run" / "03_finetune"
     saved.save(fresh_encoder, card, folder)
-    (folder / "manifest.json").write_text('{"key": "k", "outputs": {}}')
+    (folder / "manifest.json").write_text('{"key": "k", "inputs": {}, "outputs": {}}')
     return folder, fresh_encoder
 
 

@@ -261,3 +261,9 @@ def test_environment_is_in_step_with_the_project():
         for item in permitted if name in needed else ():
             if item.operator in (">=", "==", "~="):
                 assert needed[name].contains(item.version.removesuffix(".*")), f"{name}{item}, needs {needed[name]}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_parameter_file_names_every_block(path):
+    """What a file leaves out would keep the value of a notebook's own cell, which is the demo's."""
+    assert set(yaml.safe_load(path.read_text())) == set(params.Config.model_fields)

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
+from pcclip import statistics
 from pcclip.axes import ESTIMATORS, attribute_axis
-from pcclip.evaluate import statistics, tasks
+from pcclip.evaluate import tasks
 from pcclip.params import Attribute
 from pcclip.scores import unit
 

@@ -48,7 +48,8 @@ def survivor(write):
         done = stages(path, dies_in)
         assert done.returncode == -9, done.stderr
         assert read_manifest(folder / unfinished) is None
-        assert list((folder / unfinished).glob("partial-*/*")), "a killed stage leaves something to resume from"
+        left = [*(folder / unfinished).glob("partial-*/*"), *(folder / unfinished).glob("answers-*.jsonl")]
+        assert left, "a killed stage leaves something to resume from"
     run(path)
     return path, folder
 
@@ -141,7 +142,39 @@ def test_two_runs_in_one_folder(write):
         run(path)
 
 
+def test_no_stage_builds_on_another_split(survivor):
+    """A changed seed holds other concepts out: what 03 trained on must not be evaluated as held out."""
+    from pcclip import params
+    from pcclip.evaluate import report
+
+    path, _ = survivor
+    other = params.read(path).model_copy(update={"seed": 3})
+    with pytest.raises(PcclipError, match="made with other images and seed than now asked for"):
+        report.stage(other)
+
+
+def test_template_sentences_are_not_called_an_llms(survivor):
+    """04's own cell does not know 01's backend; the table of sentences does."""
+    _, folder = survivor
+    assert not any("llm" in name for name in pd.read_csv(folder / "metrics.csv").dataset)
+
+
+def test_photos_with_a_caption_and_nothing_else(write, photos, tmp_path):
+    """No labels, no attributes, no changes asked for: every notebook still has something to show."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    table = pd.read_csv(photos / "captions.csv")[["path", "caption"]]
+    table["caption"] = table.caption.str.replace(".", " for 5$ or $6_^.")
+    table.to_csv(bare / "captions.csv", index=False)
+    for photo in photos.glob("*.png"):
+        (bare / photo.name).write_bytes(photo.read_bytes())
+    path, folder = write(data={"path": str(bare)}, evaluate={"attributes": {}})
+    run(path)
+    assert set(pd.read_csv(folder / "metrics.csv").task) == {"difference_classification", "difference_order"}
+
+
 @pytest.mark.parametrize(("changes", "message"), [
+    ({"arithmetic": {"changes": [{"start": "unicorn", "text": "x"}]}}, "arithmetic.changes: folder has no 'unicorn'"),
     ({"evaluate": {"attributes": {"weight": dict.fromkeys(("more", "less", "comparison", "comparison_swapped"), "x")}}},
      "evaluate.attributes.weight: folder has no such attribute; it has: size"),
     ({"model": "ViT-Z-1"}, "unknown model 'ViT-Z-1'"),

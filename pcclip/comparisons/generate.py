@@ -1,7 +1,8 @@
 """Stage 01: choose pairs, ask the backend, filter, store. Resumable at the row.
 
-Every answer is appended to a journal at once; a killed run reads it back and asks only for the rest. The table
-keeps everything: captions, raw reply, cleaned sentence, verdict, and the hashes of prompt and model.
+Every answer is appended to a journal at once; a killed run reads it back and asks only for the rest. The journal is
+named by what answers depend on and is kept, so another filter or threshold asks nothing again. The table keeps
+everything: captions, raw reply, cleaned sentence, verdict, and the hashes of prompt and model.
 """
 
 import json
@@ -14,7 +15,7 @@ from pcclip.comparisons import filters
 from pcclip.comparisons.llm import Backend, Question, Reply, backend_identity, start_backend
 from pcclip.comparisons.pairs import choose_pairs
 from pcclip.comparisons.prompts import load_prompt
-from pcclip.comparisons.sentences import swapped
+from pcclip.comparisons.sentences import from_captions, swapped
 from pcclip.data import ImageSet, load_images
 from pcclip.errors import PcclipError
 from pcclip.models import identify
@@ -79,20 +80,21 @@ def generate(config: Config, images: ImageSet, model: DualEncoder, backend: Back
     names = filters.check_names(config.generate.filters)
     with this.work():
         pairs = draw_pairs(config, images)
-        questions = [Question(digest([config.seed, p.first, p.second])[:16], p.first_caption, p.second_caption)
-                     for p in pairs.itertuples()]
-        replies = _ask_all(questions, lambda: backend or start_backend(config.generate, prompt),
-                           this.partial / "answers.jsonl")
+        sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens"})
+        questions = [Question(digest([config.seed, p.first_caption, p.second_caption, p.first, p.second])[:16],
+                              p.first_caption, p.second_caption) for p in pairs.itertuples()]
+        journal = this.folder / f"answers-{digest([prompt.hash, who, sampling])[:12]}.jsonl"
+        replies = _ask_all(questions, lambda: backend or start_backend(config.generate, prompt), journal)
         table = _judged(pairs, [replies[q.key] for q in questions], model, names)
         table["prompt_hash"], table["model_hash"] = prompt.hash, who
-        table["sampling"] = json.dumps(config.generate.model_dump(include={"temperature", "top_p", "max_tokens"}))
+        table["sampling"] = json.dumps(sampling)
         kept = int((table.verdict == "kept").sum())
         if kept < config.generate.min_yield * len(table):
             worst = table.verdict[table.verdict != "kept"].value_counts()
             raise PcclipError(
                 f"{FOLDER}: only {kept} of {len(table)} sentences were kept, less than generate.min_yield = "
                 f"{config.generate.min_yield}; most fell to rule {worst.index[0]!r} ({worst.iloc[0]}): "
-                "check the model, the prompt and generate.filters"
+                f"check the model, the prompt and generate.filters{_commonest_error(table.finish_reason)}"
             )
         write_parquet(this.folder / TABLE, table)
         write_parquet(this.folder / LEFT_OUT, images.left_out.astype(str))
@@ -106,6 +108,22 @@ def generate(config: Config, images: ImageSet, model: DualEncoder, backend: Back
 def kept(table: pd.DataFrame, split: str) -> pd.DataFrame:
     """The sentences of one split that every rule accepted."""
     return table[(table.verdict == "kept") & (table.split == split)].reset_index(drop=True)
+
+
+def template_pairs(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """Random ordered pairs of images of different concepts, with template sentences and their swapped twins."""
+    pairs = choose_pairs(table.concept, count, "random", False, seed)
+    one, two = table.iloc[pairs[:, 0]].reset_index(), table.iloc[pairs[:, 1]].reset_index()
+    return pd.DataFrame({
+        "first": one["id"], "second": two["id"], "first_caption": one.caption, "second_caption": two.caption,
+        "difference": [from_captions(a, b) for a, b in zip(one.caption, two.caption, strict=True)],
+        "swapped": [from_captions(b, a) for a, b in zip(one.caption, two.caption, strict=True)],
+    })
+
+
+def _commonest_error(reasons: pd.Series) -> str:
+    errors = reasons[reasons.str.startswith("error")].value_counts()
+    return f"; the backend said {errors.index[0]!r} {errors.iloc[0]} times" if len(errors) else ""
 
 
 def _ask_all(questions: list[Question], start, journal: Path) -> dict[str, Reply]:

@@ -17,7 +17,7 @@ from typing import Protocol
 from pcclip.comparisons.prompts import Prompt
 from pcclip.comparisons.sentences import from_captions
 from pcclip.errors import PcclipError
-from pcclip.params import Generate
+from pcclip.params import Generate, resolve
 from pcclip.stage import file_digest
 
 
@@ -111,7 +111,7 @@ class LlamaCpp:
 
 def gguf_path(name: str) -> Path:
     """A GGUF file by path, or package:NAME for the only one inside an installed package. Raises PcclipError."""
-    path = Path(name)
+    path = resolve(name)
     if name.startswith("package:"):
         package = name.removeprefix("package:")
         spec = find_spec(package) if package.isidentifier() else None

@@ -45,6 +45,12 @@ class ImageSet:
     def train(self) -> pd.DataFrame:
         return self.table[self.table.split == "train"].reset_index(drop=True)
 
+    @property
+    def classes(self) -> list[str]:
+        """The labels, for zero-shot classification; empty unless there are at least two."""
+        labels = sorted(self.table.label.dropna().unique())
+        return labels if len(labels) >= 2 else []
+
     def identity(self) -> str:
         """Hash of the table and of each file's size and time stamp: what a stage's key needs to notice a change."""
         stats = [(p, s.st_size, s.st_mtime_ns) for p in self.table.path if (s := _stat(p))]
@@ -68,6 +74,9 @@ def load_images(config: Config) -> ImageSet:
     doubles = table.id[table.id.duplicated()].unique()
     if len(doubles):
         raise PcclipError(f"data source {config.data.source}: duplicate ids, e.g. {doubles[0]!r}; ids must be unique")
+    doubles = table.path[table.path.duplicated()].unique()
+    if len(doubles):  # one photo under two ids could be trained on and held out
+        raise PcclipError(f"data source {config.data.source}: {doubles[0]} is listed twice; keep one caption per image")
     table = table.sort_values("id", ignore_index=True)
     if config.data.limit and config.data.limit < len(table):
         rows = np.random.default_rng(config.seed).choice(len(table), config.data.limit, replace=False)
@@ -76,7 +85,8 @@ def load_images(config: Config) -> ImageSet:
         table["concept"] = ""
     named = table.concept.fillna("").astype(str)
     table["concept"] = named.where(named != "", table.caption.map(concept_of))
-    table["split"] = split_by_concept(table.concept, config.data.held_out, config.seed)
+    heads = table.concept.str.split().str[-1].fillna("")  # 'soccer ball' and 'tennis ball' stay together
+    table["split"] = split_by_concept(heads, config.data.held_out, config.seed)
     if "label" not in table:
         table["label"] = None
     attributes = [c for c in table.columns if c not in COLUMNS]

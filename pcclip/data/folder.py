@@ -9,14 +9,14 @@ from pathlib import Path
 import pandas as pd
 
 from pcclip.errors import PcclipError
-from pcclip.params import Data, root
+from pcclip.params import Data, resolve
 
 _KNOWN = {"id", "path", "caption", "label", "concept"}
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Read data.path. Returns the table, what was left out (path, reason), and how many of those are bad rows."""
-    folder = root() / data.path
+    folder = resolve(data.path)
     table = _captions(folder)
     if "path" not in table:
         table = table.rename(columns={"file": "path"})

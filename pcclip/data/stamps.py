@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from pcclip.errors import PcclipError
-from pcclip.params import Data, root
+from pcclip.params import Data, resolve
 from pcclip.progress import say
 from pcclip.stage import disk_errors
 
@@ -24,16 +24,16 @@ HELP = (f"the stamps are in Debian's and Ubuntu's package {PACKAGE} (161 MB): `s
         "elsewhere unpack its .deb and set data.path to its usr/share/tuxpaint/stamps folder")
 _FOLDERS = {"cartoon": "drawing", "toys": "toy", "plastic": "toy", "symbols": "symbol", "roadsigns": "symbol",
             "flags": "symbol", "body_parts": "symbol"}
-_CLASSES = {"animals": "animal", "clothes": "piece of clothing", "food": "food", "hobbies": "musical instrument",
+_CLASSES = {"animals": "animal", "clothes": "piece of clothing", "food": "food", "music": "musical instrument",
             "household": "household item", "medical": "medical item", "military": "military equipment",
             "naturalforces": "natural force", "people": "person", "plants": "plant", "seasonal": "holiday decoration",
-            "space": "thing in space", "sports": "ball", "town": "thing in town", "vehicles": "vehicle"}
+            "space": "thing in space", "sports": "sports equipment", "town": "thing in town", "vehicles": "vehicle"}
 _HERE = Path(__file__).parent
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Find or fetch the stamps. Returns the table, what was left out (path, reason), and 0 bad rows."""
-    stamps = root() / data.path if data.path else find()
+    stamps = resolve(data.path) if data.path else find()
     if not stamps.is_dir():
         raise PcclipError(f"{stamps}: no such folder; {HELP}")
     exceptions = pd.read_csv(_HERE / "stamps_exceptions.csv").set_index("stamp").fillna("")
@@ -48,13 +48,19 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
             left_out.append({"path": stamp, "reason": reason})
             continue
         rows.append({"id": stamp, "path": str(png), "caption": caption, "concept": named["concept"],
-                     "label": _CLASSES.get(folder := stamp.split("/")[0], folder)})
+                     "label": _label(stamp)})
     if not rows:
         raise PcclipError(f"{stamps}: no stamps in it; {HELP}")
     table = pd.DataFrame(rows)
     for attribute, column in (("body_mass", "body_mass_kg"), ("top_speed", "top_speed_kmh")):
         table[attribute] = table.id.map(facts[column]).astype(float)
     return table, pd.DataFrame(left_out, columns=["path", "reason"]), 0
+
+
+def _label(stamp: str) -> str | None:
+    """The class of a stamp: its top folder in plain words; of the hobbies only music is one kind of thing."""
+    folder, below = stamp.split("/")[:2]
+    return _CLASSES.get(below) if folder == "hobbies" else _CLASSES.get(folder, folder)
 
 
 def find() -> Path:

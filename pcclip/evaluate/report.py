@@ -9,16 +9,17 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from pcclip import statistics
 from pcclip.axes import ESTIMATORS, attribute_axis
 from pcclip.comparisons import generate
-from pcclip.comparisons.pairs import choose_pairs
-from pcclip.comparisons.sentences import from_captions
+from pcclip.comparisons.llm import Template
 from pcclip.data import ImageSet, load_images
 from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import Vectors
 from pcclip.errors import PcclipError
-from pcclip.evaluate import statistics, tasks
+from pcclip.evaluate import tasks
 from pcclip.finetune.trainer import FOLDER as FINETUNE
+from pcclip.models import identify
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config
 from pcclip.progress import say, track
@@ -35,9 +36,12 @@ _KEYS = ["task", "dataset"]
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
     """Raises PcclipError when an earlier stage has not finished."""
     images = images or load_images(config)
+    same = {"images": images.identity(), "model": identify(config.model), "seed": config.seed}
     return Stage(config.folder / FOLDER, {
-        "format": _FORMAT, "evaluate": config.evaluate.model_dump(), "seed": config.seed, "images": images.identity(),
-        **{name: output_hashes(config.folder / name) for name in (generate.FOLDER, EMBED, FINETUNE)}})
+        "format": _FORMAT, "evaluate": config.evaluate.model_dump(), **same,
+        generate.FOLDER: output_hashes(config.folder / generate.FOLDER, **same),
+        EMBED: output_hashes(config.folder / EMBED, images=same["images"], model=same["model"]),
+        FINETUNE: output_hashes(config.folder / FINETUNE, **same)})
 
 
 def evaluate(
@@ -53,6 +57,7 @@ def evaluate(
         return pd.read_csv(config.folder / METRICS), pd.read_csv(this.folder / DIFFERENCES)
     check_attributes(config, images)
     with this.work():
+        (config.folder / METRICS).unlink(missing_ok=True)
         predictions = predict(config, images, vectors, comparisons, models)
         metrics, paired = summarise(predictions, config.evaluate.bootstrap, config.seed)
         write_parquet(this.folder / PREDICTIONS, predictions)
@@ -75,28 +80,16 @@ def check_attributes(config: Config, images: ImageSet) -> None:
             raise PcclipError(f"evaluate.attributes.{attribute}: {images.name} has no such attribute; it has: {known}")
 
 
-def held_out_pairs(config: Config, images: ImageSet, vectors: Vectors, count: int) -> pd.DataFrame:
-    """Random ordered pairs of held-out images of different concepts, with template sentences and swapped twins."""
-    table = images.held_out[vectors.has(images.held_out["id"])].reset_index(drop=True)
-    pairs = choose_pairs(table.concept, count, "random", False, config.seed)
-    one, two = table.iloc[pairs[:, 0]].reset_index(), table.iloc[pairs[:, 1]].reset_index()
-    return pd.DataFrame({
-        "first": one["id"], "second": two["id"], "first_caption": one.caption, "second_caption": two.caption,
-        "difference": [from_captions(a, b) for a, b in zip(one.caption, two.caption, strict=True)],
-        "swapped": [from_captions(b, a) for a, b in zip(one.caption, two.caption, strict=True)],
-    })
-
-
 def predict(config, images, vectors, comparisons, models) -> pd.DataFrame:
     """Per-item predictions of every task for every model: columns task, dataset, model, item and those of tasks.py."""
     name, found = images.name, []
-    sets = {f"{name}/template": held_out_pairs(config, images, vectors, config.evaluate.pairs)}
+    table = images.held_out[vectors.has(images.held_out["id"])].reset_index(drop=True)
+    sets = {f"{name}/template": generate.template_pairs(table, config.evaluate.pairs, config.seed)}
     written = generate.kept(comparisons, "held_out")
     written = written[vectors.has(written["first"], written["second"])]
-    if config.generate.backend != "template" and len(written):
+    if len(written) and set(written.model_hash) != {Template.identity}:
         sets[f"{name}/llm"] = written
-    labelled = images.held_out[images.held_out.label.notna() & vectors.has(images.held_out["id"])]
-    classes = sorted(images.table.label.dropna().unique())
+    labelled = table[table.label.notna()]
 
     def add(task: str, dataset: str, model: str, items: pd.DataFrame):
         items = items.assign(task=task, dataset=dataset, model=model, item=np.arange(len(items)))
@@ -110,11 +103,11 @@ def predict(config, images, vectors, comparisons, models) -> pd.DataFrame:
                 list(pairs.difference), list(pairs.swapped))
             add("difference_classification", dataset, which, classified)
             add("difference_order", dataset, which, ordered)
-        if len(classes) >= 2 and len(labelled):
+        if images.classes and len(labelled):
             add("zero_shot", name, which, tasks.zero_shot_items(
-                model, vectors.matrix, vectors.rows(labelled["id"]), list(labelled.label), classes,
+                model, vectors.matrix, vectors.rows(labelled["id"]), list(labelled.label), images.classes,
                 config.evaluate.zero_shot_prompt))
-        _add_rankings(config, images, vectors, which, model, add)
+        _add_rankings(config, images.name, table, vectors, which, model, add)
     columns = ["task", "dataset", "model", "item", "first", "second", "score", "reference", "correct"]
     return pd.concat(found, ignore_index=True)[columns].astype({"correct": "boolean"})
 
@@ -137,12 +130,12 @@ def summarise(predictions: pd.DataFrame, draws: int, seed: int) -> tuple[pd.Data
     return pd.DataFrame(metrics), pd.DataFrame(paired)
 
 
-def _add_rankings(config, images, vectors, which, model, add) -> None:
+def _add_rankings(config, name, table, vectors, which, model, add) -> None:
     for attribute, texts in config.evaluate.attributes.items():
-        table = images.held_out[images.held_out[attribute].notna() & vectors.has(images.held_out["id"])]
-        if table[attribute].nunique() < 2:
+        known = table[table[attribute].notna()]
+        if known[attribute].nunique() < 2:
             continue
-        rows = vectors.rows(table["id"])
+        rows = vectors.rows(known["id"])
         for estimator in ESTIMATORS:
-            items = tasks.ranking_items(attribute_axis(model, texts, estimator), vectors.matrix, rows, table[attribute])
-            add("ranking", f"{images.name}/{attribute}/{estimator}", which, items)
+            items = tasks.ranking_items(attribute_axis(model, texts, estimator), vectors.matrix, rows, known[attribute])
+            add("ranking", f"{name}/{attribute}/{estimator}", which, items)

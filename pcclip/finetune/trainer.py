@@ -4,6 +4,7 @@ Image vectors are cached, so the image tower never runs. The order of the batche
 dropout stays off and a checkpoint holds everything else, so a killed run continues on the same curve.
 """
 
+import shutil
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from pcclip.models import identify, saved
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config, Finetune
 from pcclip.progress import Meter, say
-from pcclip.scores import beats, cosines, image_differences, zero_shot
+from pcclip.scores import beats, cosines, unit, zero_shot
 from pcclip.stage import Stage, atomic, output_hashes
 
 FOLDER, CURVES = "03_finetune", "curves.csv"
@@ -41,6 +42,7 @@ class Examples:
     tokens: list[list[int]]
     swapped: list[list[int]]
     texts: list[str]
+    twins: list[str]
 
     def __len__(self) -> int:
         return len(self.first)
@@ -72,11 +74,12 @@ class State:
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
     """Raises PcclipError when 01 or 02 has not finished."""
     images = images or load_images(config)
+    same = {"images": images.identity(), "model": identify(config.model), "seed": config.seed}
     return Stage(config.folder / FOLDER, {
-        "format": _FORMAT, "finetune": config.finetune.model_dump(), "seed": config.seed,
-        "images": images.identity(), "model": identify(config.model), "zero_shot": config.evaluate.zero_shot_prompt,
-        "generate": output_hashes(config.folder / generate.FOLDER), "embed": output_hashes(config.folder / EMBED),
-    })
+        "format": _FORMAT, "finetune": config.finetune.model_dump(), **same,
+        "zero_shot": config.evaluate.zero_shot_prompt,
+        generate.FOLDER: output_hashes(config.folder / generate.FOLDER, **same),
+        EMBED: output_hashes(config.folder / EMBED, images=same["images"], model=same["model"])})
 
 
 def examples(config: Config, comparisons: pd.DataFrame, split: str, vectors: Vectors, model: DualEncoder) -> Examples:
@@ -93,7 +96,7 @@ def examples(config: Config, comparisons: pd.DataFrame, split: str, vectors: Vec
     keep = np.flatnonzero(apart)
     tokens, swapped = model.tokens(texts), model.tokens(twins)
     return Examples(first[keep], second[keep], [tokens[i] for i in keep], [swapped[i] for i in keep],
-                    [texts[i] for i in keep])
+                    [texts[i] for i in keep], [twins[i] for i in keep])
 
 
 def finetune(
@@ -143,7 +146,10 @@ def _optimise(config: Config, train, held_out, images, vectors, model, card, thi
     log_temperature = nn.Parameter(torch.tensor(np.log(settings.temperature), dtype=torch.float32, device=device))
     state = _start(settings, model, log_temperature)
     checkpoint = this.partial / "checkpoint.pt"
-    if checkpoint.is_file():
+    if not checkpoint.is_file():
+        for old in this.folder.glob("epoch-*"):
+            shutil.rmtree(old)  # of other parameters
+    else:
         state.load(checkpoint)
         say(f"{FOLDER}: continuing at step {state.step} of {total}")
     matrix = torch.from_numpy(vectors.matrix).to(device)
@@ -153,7 +159,8 @@ def _optimise(config: Config, train, held_out, images, vectors, model, card, thi
         last = state.step == total
         if (state.step % settings.evaluate_every == 0 or last) and not _seen(state.curve, state.step):
             temperature = float(log_temperature.detach().exp())
-            state.curve += held_out_point(config, held_out, images, vectors, model, state.step, temperature, per_epoch)
+            values = held_out_values(config, held_out, images, vectors, model, temperature)
+            state.curve += [_point(state.step, per_epoch, "held_out", name, value) for name, value in values.items()]
         if k == 0 and epoch in settings.keep_epochs:
             saved.save(model, {**card, "epoch": epoch}, this.folder / f"epoch-{epoch:03d}")
         if (state.step % settings.checkpoint_every == 0 and state.step) or last:
@@ -161,8 +168,7 @@ def _optimise(config: Config, train, held_out, images, vectors, model, card, thi
             _write_curves(state.curve, this.folder / CURVES)
         if last:
             return _kept_files(this.folder, settings.keep_epochs, total // per_epoch)
-        rows = np.random.default_rng([config.seed, epoch]).permutation(len(train))
-        rows = rows[k * settings.batch_size : (k + 1) * settings.batch_size]
+        rows = np.array_split(np.random.default_rng([config.seed, epoch]).permutation(len(train)), per_epoch)[k]
         for group in state.optimizer.param_groups:
             group["lr"] = settings.lr * rate(settings, state.step, per_epoch, total)
         loss, accuracy = _step(settings, model, train, rows, matrix, log_temperature, state.optimizer)
@@ -186,23 +192,27 @@ def rate(settings: Finetune, step: int, per_epoch: int, total: int) -> float:
     return 1.0
 
 
-def held_out_point(config, held_out: Examples, images, vectors, model, step, temperature, per_epoch) -> list[dict]:
-    """One point of the held-out curve: loss, in-batch accuracy, difference accuracy, zero-shot accuracy."""
-    values = {}
+def held_out_values(config, held_out: Examples, images, vectors, model, temperature) -> dict[str, float]:
+    """One point of the held-out curve: the run's own objective in batches of its size, and two accuracies."""
+    settings, values = config.finetune, {}
     if len(held_out) >= 2:
-        v = image_differences(vectors.matrix, held_out.first, held_out.second)
-        w = model.encode_texts(held_out.texts)
-        loss, accuracy = infonce(torch.from_numpy(w), torch.from_numpy(v), temperature)
-        values = {"loss": float(loss), "in_batch_accuracy": float(accuracy),
-                  "difference_accuracy": float(beats(cosines(w, v), 0.0).mean())}
-    labelled = images.held_out[images.held_out.label.notna()]
-    labelled = labelled[vectors.has(labelled["id"])]
-    classes = sorted(images.table.label.dropna().unique())
-    if len(classes) >= 2 and len(labelled):
-        texts = model.encode_texts([config.evaluate.zero_shot_prompt.format(name) for name in classes])
+        w, twins = model.encode_texts(held_out.texts), model.encode_texts(held_out.twins) if settings.swap else None
+        difference = vectors.matrix[held_out.first] - vectors.matrix[held_out.second]
+        losses, accuracies, sizes = [], [], []
+        for rows in np.array_split(np.arange(len(held_out)), _steps(settings, len(held_out))[0]):
+            texts = np.concatenate([w[rows], twins[rows]]) if settings.swap else w[rows]
+            lines = np.concatenate([difference[rows], -difference[rows]]) if settings.swap else difference[rows]
+            loss, accuracy = _objective(settings, torch.from_numpy(texts), torch.from_numpy(lines), temperature)
+            losses, accuracies, sizes = [*losses, float(loss)], [*accuracies, float(accuracy)], [*sizes, len(rows)]
+        values = {"loss": float(np.average(losses, weights=sizes)),
+                  "in_batch_accuracy": float(np.average(accuracies, weights=sizes)),
+                  "difference_accuracy": float(beats(cosines(w, unit(difference)), 0.0).mean())}
+    labelled = images.held_out[images.held_out.label.notna() & vectors.has(images.held_out["id"])]
+    if images.classes and len(labelled):
+        texts = model.encode_texts([config.evaluate.zero_shot_prompt.format(name) for name in images.classes])
         found = zero_shot(vectors.matrix[vectors.rows(labelled["id"])], texts)
-        values["zero_shot_accuracy"] = float((np.array(classes)[found] == labelled.label.to_numpy()).mean())
-    return [_point(step, per_epoch, "held_out", metric, value) for metric, value in values.items()]
+        values["zero_shot_accuracy"] = float((np.array(images.classes)[found] == labelled.label.to_numpy()).mean())
+    return values
 
 
 def _start(settings: Finetune, model: DualEncoder, log_temperature: nn.Parameter) -> State:
@@ -228,21 +238,22 @@ def _step(settings, model, train, rows, matrix, log_temperature, optimizer) -> t
     with torch.autocast(matrix.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         features = model.text_features(model.batch(tokens))
     w = nn.functional.normalize(features.float(), dim=-1)
-    if settings.objective == "mse":
-        loss, accuracy = mse(w, difference)
-    else:
-        loss, accuracy = infonce(w, nn.functional.normalize(difference, dim=-1), log_temperature.exp())
+    loss, accuracy = _objective(settings, w, difference, log_temperature.exp())
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
     return float(loss.detach()), float(accuracy)
 
 
+def _objective(settings: Finetune, w, difference, temperature):
+    if settings.objective == "mse":
+        return mse(w, difference)
+    return infonce(w, nn.functional.normalize(difference, dim=-1), temperature)
+
+
 def _steps(settings: Finetune, n: int) -> tuple[int, int]:
-    """Steps per epoch (a last batch of one is dropped: it has no negatives) and in all."""
-    per_epoch = -(-n // settings.batch_size)
-    if n % settings.batch_size == 1 and per_epoch > 1:
-        per_epoch -= 1
+    """Steps per epoch and in all. Batches are of equal size, at most batch_size; one text alone has no negatives."""
+    per_epoch = max(1, min(-(-n // settings.batch_size), n // 2))
     return per_epoch, per_epoch * settings.epochs
 
 

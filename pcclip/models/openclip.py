@@ -11,16 +11,22 @@ from torch import nn
 from pcclip.errors import PcclipError
 from pcclip.models.encoder import DualEncoder
 from pcclip.models.torchvision_ops import declare_missing
+from pcclip.params import resolve
 
 _SCHEMAS = ("hf-hub:", "local-dir:")
 
 
 def split(spec: str) -> tuple[str, str | None]:
-    """'NAME:TAG' or 'NAME:/a/checkpoint' -> (NAME, TAG); 'hf-hub:...' and 'local-dir:...' -> (spec, None)."""
+    """'NAME:TAG' or 'NAME:/a/checkpoint' -> (NAME, TAG); 'hf-hub:...' and 'local-dir:...' -> (spec, None).
+
+    Relative paths are below the workbook's root.
+    """
+    if spec.startswith("local-dir:"):
+        return f"local-dir:{resolve(spec.removeprefix('local-dir:'))}", None
     if spec.startswith(_SCHEMAS):
         return spec, None
     name, _, tag = spec.partition(":")
-    return name, tag or None
+    return name, str(resolve(tag)) if tag and resolve(tag).is_file() else tag or None
 
 
 def check(spec: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pcclip.errors import PcclipError
 from pcclip.models.encoder import DualEncoder, weights_digest
+from pcclip.params import resolve
 from pcclip.stage import atomic, read_manifest, write_json
 
 WEIGHTS, CARD = "text_tower.safetensors", "model.json"
@@ -18,11 +19,10 @@ _HOME = "03_finetune"
 
 def folder_of(spec: str) -> Path | None:
     """The folder with saved weights that `spec` points to (a run, or a folder of weights), or None."""
-    from pcclip.params import root
-
-    for folder in (Path(spec), root() / spec):
+    for folder in (Path(spec), resolve(spec)):
         home = folder if folder.name == _HOME else folder / _HOME
-        if home.is_dir() and read_manifest(home) is None:
+        started = home.is_dir() or any(folder.glob("0[12]_*/manifest.json"))
+        if started and read_manifest(home) is None:
             raise PcclipError(f"model {spec!r}: this run has not finished finetuning; run notebook 03 first")
         for candidate in (folder, home):
             if (candidate / CARD).is_file():
@@ -65,6 +65,7 @@ def load(folder: Path, alpha: float, load_base: Callable[[str], DualEncoder]) ->
     base = model.text_tower.state_dict()
     if {n: v.shape for n, v in state.items()} != {n: v.shape for n, v in base.items()}:
         raise PcclipError(f"{folder / WEIGHTS}: its tensors do not fit {card['base']}; run notebook 03 again")
+    model.spec = str(folder.resolve())  # so that a run built on this one names it as its base
     base = {name: value.clone() for name, value in base.items()}
     model.text_tower.load_state_dict(state)
     if weights_digest(model.text_tower) != card["text_tower"]:

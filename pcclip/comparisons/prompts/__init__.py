@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from pcclip.errors import PcclipError
+from pcclip.params import resolve
 from pcclip.stage import digest
 
 
@@ -26,7 +27,7 @@ class Prompt:
 def load_prompt(name: str) -> Prompt:
     """Load a shipped prompt by name, or one of the user's by path. Raises PcclipError."""
     shipped = Path(__file__).parent / f"{name}.yaml"
-    path = shipped if shipped.is_file() else Path(name)
+    path = shipped if shipped.is_file() else resolve(name)
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in Path(__file__).parent.glob("*.yaml")))
         raise PcclipError(f"prompt {name!r}: no such file; shipped prompts: {known}")
