@@ -52,9 +52,10 @@ def rank(
     if top is not None and top < 1:
         raise PcclipError(f"rank: top = {top}; it must be 1 or more")
     run = run_folder(photos)
+    paths = [] if run else find_photos(photos)
     if not isinstance(model, DualEncoder):
         model = load_model(str(model or run or "minilm-efficientnet"), alpha)
-    vectors, bad = (load_vectors(run / EMBED, model), []) if run else embed_photos(find_photos(photos), model)
+    vectors, bad = (load_vectors(run / EMBED, model), []) if run else embed_photos(paths, model)
     ranked = order(vectors, axis(model, more, less))
     problems = pd.DataFrame(bad, columns=["path", "problem"])
     both = pd.concat([ranked.assign(problem=""), problems.assign(score=np.nan)], ignore_index=True)

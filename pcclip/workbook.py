@@ -105,6 +105,8 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
         raise PcclipError(f"{notebook.stem}: its kernel died (out of memory?); run again to continue") from None
     except FileNotFoundError as error:
         raise PcclipError(f"{notebook}: not there ({error}); run pcclip inside its checkout") from None
+    finally:
+        os.environ.pop(BATCH)
 
 
 def _marked(mark: Path) -> str | None:
