@@ -85,6 +85,7 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
 def examples(config: Config, comparisons: pd.DataFrame, split: str, vectors: Vectors, model: DualEncoder) -> Examples:
     """The kept comparisons of one split whose two images have a vector, told apart by it."""
     table = generate.kept(comparisons, split)
+    asked = len(table)
     table = table[vectors.has(table["first"], table["second"])]
     if config.finetune.comparisons == "template":
         texts = [from_captions(a, b) for a, b in zip(table.first_caption, table.second_caption, strict=True)]
@@ -94,6 +95,8 @@ def examples(config: Config, comparisons: pd.DataFrame, split: str, vectors: Vec
     first, second = vectors.rows(table["first"]), vectors.rows(table["second"])
     apart = np.linalg.norm(vectors.matrix[first] - vectors.matrix[second], axis=1) > 1e-6
     keep = np.flatnonzero(apart)
+    if len(keep) < asked:
+        say(f"{FOLDER}: {asked - len(keep)} {split} comparisons left out: no vector for an image, or equal ones")
     tokens, swapped = model.tokens(texts), model.tokens(twins)
     return Examples(first[keep], second[keep], [tokens[i] for i in keep], [swapped[i] for i in keep],
                     [texts[i] for i in keep], [twins[i] for i in keep])
