@@ -13,30 +13,26 @@ from jaxtyping import Float
 
 from pcclip import statistics
 from pcclip.comparisons.generate import template_pairs
-from pcclip.data import ImageSet, load_images
+from pcclip.data import ImageSet
 from pcclip.embed import FOLDER as EMBED
-from pcclip.embed import Vectors
+from pcclip.embed import Vectors, shared_inputs
 from pcclip.errors import PcclipError
 from pcclip.finetune.trainer import FOLDER as FINETUNE
-from pcclip.models import identify
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config
 from pcclip.progress import say
 from pcclip.scores import cosines, image_differences, unit
-from pcclip.stage import Stage, output_hashes, read_parquet, write_parquet
+from pcclip.stage import Stage, built_on, read_parquet, write_parquet
 
 FOLDER, ITEMS, CHANGES = "05_arithmetic", "items.parquet", "changes.parquet"
 _FORMAT = 1
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
-    images = images or load_images(config)
-    same = {"images": images.identity(), "model": identify(config.model), "seed": config.seed}
     return Stage(config.folder / FOLDER, {
         "format": _FORMAT, "arithmetic": config.arithmetic.model_dump(), "alpha": config.evaluate.alpha,
-        "bootstrap": config.evaluate.bootstrap, **same,
-        EMBED: output_hashes(config.folder / EMBED, images=same["images"], model=same["model"]),
-        FINETUNE: output_hashes(config.folder / FINETUNE, **same)})
+        "bootstrap": config.evaluate.bootstrap,
+        **built_on(config.folder, (EMBED, FINETUNE), shared_inputs(config, images))})
 
 
 def analyze(
@@ -53,8 +49,7 @@ def analyze(
         say(f"{FOLDER}: done already, read from {this.folder}")
         return tuple(read_parquet(this.folder / name).to_pandas() for name in (ITEMS, CHANGES))
     with this.work():
-        table = images.held_out[vectors.has(images.held_out["id"])].reset_index(drop=True)
-        pairs = template_pairs(table, config.arithmetic.pairs, config.seed)
+        pairs = template_pairs(vectors.of(images.held_out), config.arithmetic.pairs, config.seed)
         items = pd.concat([measures(model, vectors, images, pairs, config.arithmetic.strength).assign(model=which)
                            for which, model in models.items()], ignore_index=True)
         changed = pd.concat([changes(config, images, vectors, model).assign(model=which)
@@ -73,7 +68,7 @@ def measures(
     v = image_differences(vectors.matrix, first, second)
     right, reverse = model.encode_texts(list(pairs.difference)), model.encode_texts(list(pairs.swapped))
     captions = unit(model.encode_texts(list(pairs.first_caption)) - model.encode_texts(list(pairs.second_caption)))
-    pool = vectors.rows(images.held_out["id"][vectors.has(images.held_out["id"])])
+    pool = vectors.rows(vectors.of(images.held_out)["id"])
     values = {
         "image difference": cosines(right, v),
         "image difference, reversed text": cosines(reverse, v),
@@ -102,7 +97,7 @@ def rank_share(
 
 def changes(config: Config, images: ImageSet, vectors: Vectors, model: DualEncoder) -> pd.DataFrame:
     """The held-out photos nearest to image + text difference, for each change asked for in the parameters."""
-    table = images.held_out[vectors.has(images.held_out["id"])].reset_index(drop=True)
+    table = vectors.of(images.held_out)
     matrix, found = vectors.matrix[vectors.rows(table["id"])], []
     for change in config.arithmetic.changes:
         starts = np.flatnonzero(table.concept == change.start)

@@ -3,6 +3,7 @@
 Vectors are stored with id, path and the fingerprint of the image tower that made them, in one Parquet table.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,15 +45,23 @@ class Vectors:
             raise PcclipError(f"{len(missing)} images have no vector, e.g. {missing[0]!r}")
         return np.array([self.row[image] for image in ids], dtype=np.int64)
 
+    def of(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The rows of an image table that have a vector, numbered anew."""
+        return table[self.has(table["id"])].reset_index(drop=True)
+
     def has(self, *columns) -> np.ndarray:
         """True where every one of the parallel id columns has a vector."""
         return np.array([all(image in self.row for image in ids) for ids in zip(*columns, strict=True)], dtype=bool)
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
+    return Stage(config.folder / FOLDER, {"format": _FORMAT, **shared_inputs(config, images)})
+
+
+def shared_inputs(config: Config, images: ImageSet | None = None) -> dict:
+    """What every stage from here on depends on and must have in common with the others of its run."""
     images = images or load_images(config)
-    return Stage(config.folder / FOLDER, {
-        "format": _FORMAT, "images": images.identity(), "model": identify(config.model)})
+    return {"images": images.identity(), "model": identify(config.model), "seed": config.seed}
 
 
 def embed(config: Config, images: ImageSet, model: DualEncoder) -> tuple[Vectors, pd.DataFrame]:
@@ -77,6 +86,20 @@ def embed(config: Config, images: ImageSet, model: DualEncoder) -> tuple[Vectors
         write_parquet(this.folder / BAD, bad)
         this.finish([TABLE, BAD], {"images": vectors.num_rows, "bad": bad.num_rows, "width": model.width}, fingerprint)
     return load_vectors(this.folder, model), bad.to_pandas()
+
+
+def encode_readable(
+    paths: Sequence[str], model: DualEncoder, meter: Meter, batch_size: int, workers: int
+) -> tuple[Float[np.ndarray, "n d"], list[int], list[tuple[int, str]]]:
+    """Unit vectors of the images that can be read, their rows in `paths`, and (row, reason) of the others."""
+    matrix, good, bad = np.empty((len(paths), model.width), dtype=np.float32), [], []
+    for rows, pixels, broken in decoded(paths, model.preprocess, batch_size, workers):
+        if rows:
+            matrix[rows] = model.encode_pixels(pixels)
+        good += rows
+        bad += broken
+        meter.add(len(rows) + len(broken))
+    return matrix[good], good, bad
 
 
 def _check_share(bad: pa.Table, config: Config, images: int) -> None:
@@ -109,18 +132,12 @@ def _encode_shards(config: Config, table: pd.DataFrame, model: DualEncoder, part
     meter = Meter(sum(len(table.iloc[k * size : (k + 1) * size]) for k in todo), "images")
     for k in todo:
         part = table.iloc[k * size : (k + 1) * size]
-        matrix, bad = np.empty((len(part), model.width), dtype=np.float32), []
-        good = []
-        batches = decoded(list(part.path), model.preprocess, config.embed.batch_size, config.embed.workers)
-        for rows, pixels, broken in batches:
-            if rows:
-                matrix[rows] = model.encode_pixels(pixels)
-            good += rows
-            bad += [{"id": part.id.iloc[i], "path": part.path.iloc[i], "reason": why} for i, why in broken]
-            meter.add(len(rows) + len(broken))
+        matrix, good, broken = encode_readable(
+            list(part.path), model, meter, config.embed.batch_size, config.embed.workers)
+        bad = [{"id": part.id.iloc[i], "path": part.path.iloc[i], "reason": why} for i, why in broken]
         kinds = pa.schema([("id", pa.string()), ("path", pa.string()), ("reason", pa.string())])
         write_parquet(files[k][1], pa.Table.from_pylist(bad, schema=kinds))
-        write_parquet(files[k][0], _vector_table(part.iloc[good], matrix[good]))
+        write_parquet(files[k][0], _vector_table(part.iloc[good], matrix))
     return files
 
 

@@ -10,7 +10,7 @@ import os
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -223,6 +223,4 @@ def _names(loc: tuple) -> list[str]:
             kind = get_args(kind)[-1]
             continue
         kind = kind.model_fields[part].annotation
-        if get_origin(kind) is Union:
-            kind = get_args(kind)[0]
     return sorted(kind.model_fields)

@@ -17,7 +17,7 @@ def style() -> None:
 
 def image_set(table: pd.DataFrame) -> Figure:
     """How many images of each label are trained on and held out."""
-    table = table.assign(label=table.label.fillna("(no label)").str.replace("$", r"\$"))
+    table = table.assign(label=table.label.fillna("(no label)").map(_plain))
     counts = table.groupby(["label", "split"]).size().unstack(fill_value=0)
     counts = counts.loc[counts.sum(axis=1).sort_values().index]
     fig, ax = plt.subplots(figsize=(7, 0.28 * len(counts) + 1.2))
@@ -89,8 +89,7 @@ def ranking(predictions: pd.DataFrame, dataset: str, captions: dict[str, str]) -
     for ax, (model, items) in zip(axes[0], part.groupby("model", sort=False), strict=True):
         sns.regplot(items, x="truth", y="score", ax=ax, color=MODELS[model], scatter_kws={"s": 14})
         for row in items.iloc[:: max(1, len(items) // 14)].itertuples():
-            caption = captions.get(row.first, "")[:18].replace("$", r"\$")  # a dollar would start mathematics
-            ax.annotate(caption, (row.truth, row.score), fontsize=6, alpha=0.7)
+            ax.annotate(_plain(captions.get(row.first, "")[:18]), (row.truth, row.score), fontsize=6, alpha=0.7)
         ax.set(title=f"{model}: {dataset}", ylabel="score on the axis",
                xlabel="log10 of the true value" if positive else "true value")
     return _done(fig)
@@ -123,10 +122,16 @@ def label_cosines(matrix: np.ndarray, labels: pd.Series) -> Figure:
     np.fill_diagonal(totals, np.diag(totals) - sizes)  # an image's cosine with itself says nothing
     np.fill_diagonal(pairs, np.diag(pairs) - sizes)
     fig, ax = plt.subplots(figsize=(0.5 * len(names) + 3, 0.42 * len(names) + 2))
-    sns.heatmap(pd.DataFrame(totals / pairs, index=names, columns=names), cmap="vlag", center=0, annot=True,
+    shown = [_plain(name) for name in names]
+    sns.heatmap(pd.DataFrame(totals / pairs, index=shown, columns=shown), cmap="vlag", center=0, annot=True,
                 fmt=".2f", annot_kws={"size": 7}, cbar=False, ax=ax)
     ax.set(title="Mean cosine between photos")
     return _done(fig)
+
+
+def _plain(text: str) -> str:
+    """Text as it is: a dollar would start mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _done(fig: Figure) -> Figure:

@@ -9,12 +9,12 @@ import pandas as pd
 
 from pcclip.axes import text_axis
 from pcclip.embed import FOLDER as EMBED
-from pcclip.embed import Vectors, load_vectors
+from pcclip.embed import Vectors, encode_readable, load_vectors
 from pcclip.errors import PcclipError
-from pcclip.images import SUFFIXES, contact_sheet, decoded
+from pcclip.images import SUFFIXES, contact_sheet
 from pcclip.models import load_model
 from pcclip.models.encoder import DualEncoder
-from pcclip.params import root
+from pcclip.params import resolve
 from pcclip.progress import Meter
 from pcclip.stage import atomic, finished
 
@@ -88,7 +88,7 @@ def run_folder(photos) -> Path | None:
     """The folder of the run that `photos` names, or None."""
     if not isinstance(photos, str | Path):
         return None
-    for folder in (Path(photos), root() / photos):
+    for folder in (Path(photos), resolve(photos)):
         if (folder / EMBED).is_dir():
             finished(folder / EMBED)
             return folder
@@ -113,15 +113,9 @@ def find_photos(photos: str | Path | Sequence[str | Path]) -> list[str]:
 
 def embed_photos(paths: Sequence[str], model: DualEncoder) -> tuple[Vectors, list[tuple[str, str]]]:
     """Vectors of the readable photos, and (path, problem) of the others. Raises PcclipError when none is readable."""
-    matrix, good, bad = np.empty((len(paths), model.width), dtype=np.float32), [], []
-    meter = Meter(len(paths), "photos")
-    for rows, pixels, broken in decoded(paths, model.preprocess, batch_size=16, workers=4):
-        if rows:
-            matrix[rows] = model.encode_pixels(pixels)
-        good += rows
-        bad += [(paths[i], why) for i, why in broken]
-        meter.add(len(rows) + len(broken))
+    matrix, good, broken = encode_readable(paths, model, Meter(len(paths), "photos"), batch_size=16, workers=4)
+    bad = [(paths[i], why) for i, why in broken]
     if not good:
         raise PcclipError(f"none of the {len(paths)} photos can be read, e.g. {bad[0][0]}: {bad[0][1]}")
     chosen = [paths[i] for i in good]
-    return Vectors(chosen, chosen, matrix[good]), bad
+    return Vectors(chosen, chosen, matrix), bad

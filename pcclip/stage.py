@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Iterable
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -188,6 +189,14 @@ def finished(folder: Path, **expected) -> dict:
 def output_hashes(folder: Path, **expected) -> dict:
     """Hashes of an earlier stage's files, for the key of the stage that reads them; `expected` as in `finished`."""
     return {name: file["sha256"] for name, file in finished(folder, **expected)["outputs"].items()}
+
+
+def built_on(folder: Path, earlier: Iterable[str], shared: dict) -> dict:
+    """Inputs of a stage that reads earlier ones of the run in `folder`: what all share, and the hashes of their files.
+
+    Raises PcclipError when one of them has not finished or does not share images, model and seed.
+    """
+    return {**shared, **{name: output_hashes(folder / name, **shared) for name in earlier}}
 
 
 def versions() -> dict:

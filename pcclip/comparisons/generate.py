@@ -178,12 +178,12 @@ def _judged(pairs: pd.DataFrame, replies: list[Reply], model: DualEncoder, names
             pair.second_concept, length, model.context_length,
         )
         verdict, sentence, mended = filters.judge(candidate, names)
+        if mended:  # exchanging the sides can change the number of tokens
+            length = len(model.tokens([sentence])[0])
+            verdict = "in_context" if "in_context" in names and length > model.context_length else verdict
         rows.append({"raw": reply.text, "finish_reason": reply.finish_reason, "difference": sentence,
-                     "mended": mended, "verdict": verdict})
+                     "tokens": length, "mended": mended, "verdict": verdict})
     table = pd.concat([pairs, pd.DataFrame(rows)], axis=1)
-    table["tokens"] = [len(ids) for ids in model.tokens(list(table.difference))]
-    if "in_context" in names:  # exchanging the sides can change the number of tokens
-        table.loc[table.mended & (table.tokens > model.context_length), "verdict"] = "in_context"
     table["swapped"] = [swapped(s) if v == "kept" else "" for s, v in zip(table.difference, table.verdict, strict=True)]
     table.insert(0, "pair", np.arange(len(table)))
     return table

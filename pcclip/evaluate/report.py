@@ -13,17 +13,16 @@ from pcclip import statistics
 from pcclip.axes import ESTIMATORS, attribute_axis
 from pcclip.comparisons import generate
 from pcclip.comparisons.llm import Template
-from pcclip.data import ImageSet, load_images
+from pcclip.data import ImageSet
 from pcclip.embed import FOLDER as EMBED
-from pcclip.embed import Vectors
+from pcclip.embed import Vectors, shared_inputs
 from pcclip.errors import PcclipError
 from pcclip.evaluate import tasks
 from pcclip.finetune.trainer import FOLDER as FINETUNE
-from pcclip.models import identify
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config
 from pcclip.progress import say, track
-from pcclip.stage import Stage, atomic, output_hashes, read_parquet, write_parquet
+from pcclip.stage import Stage, atomic, built_on, read_parquet, write_parquet
 
 FOLDER, METRICS, PREDICTIONS, DIFFERENCES = "04_evaluate", "metrics.csv", "predictions.parquet", "differences.csv"
 _FORMAT = 1
@@ -35,13 +34,9 @@ _KEYS = ["task", "dataset"]
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
     """Raises PcclipError when an earlier stage has not finished."""
-    images = images or load_images(config)
-    same = {"images": images.identity(), "model": identify(config.model), "seed": config.seed}
     return Stage(config.folder / FOLDER, {
-        "format": _FORMAT, "evaluate": config.evaluate.model_dump(), **same,
-        generate.FOLDER: output_hashes(config.folder / generate.FOLDER, **same),
-        EMBED: output_hashes(config.folder / EMBED, images=same["images"], model=same["model"]),
-        FINETUNE: output_hashes(config.folder / FINETUNE, **same)})
+        "format": _FORMAT, "evaluate": config.evaluate.model_dump(),
+        **built_on(config.folder, (generate.FOLDER, EMBED, FINETUNE), shared_inputs(config, images))})
 
 
 def evaluate(
@@ -83,7 +78,7 @@ def check_attributes(config: Config, images: ImageSet) -> None:
 def predict(config, images, vectors, comparisons, models) -> pd.DataFrame:
     """Per-item predictions of every task for every model: columns task, dataset, model, item and those of tasks.py."""
     name, found = images.name, []
-    table = images.held_out[vectors.has(images.held_out["id"])].reset_index(drop=True)
+    table = vectors.of(images.held_out)
     sets = {f"{name}/template": generate.template_pairs(table, config.evaluate.pairs, config.seed)}
     written = generate.kept(comparisons, "held_out")
     written = written[vectors.has(written["first"], written["second"])]

@@ -17,17 +17,17 @@ from torch import nn
 
 from pcclip.comparisons import generate
 from pcclip.comparisons.sentences import from_captions
-from pcclip.data import ImageSet, load_images
+from pcclip.data import ImageSet
 from pcclip.embed import FOLDER as EMBED
-from pcclip.embed import Vectors
+from pcclip.embed import Vectors, shared_inputs
 from pcclip.errors import PcclipError
 from pcclip.finetune.losses import infonce, mse
-from pcclip.models import identify, saved
+from pcclip.models import saved
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config, Finetune
 from pcclip.progress import Meter, say
 from pcclip.scores import beats, cosines, unit, zero_shot
-from pcclip.stage import Stage, atomic, output_hashes
+from pcclip.stage import Stage, atomic, built_on
 
 FOLDER, CURVES = "03_finetune", "curves.csv"
 _FORMAT = 1
@@ -73,13 +73,9 @@ class State:
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
     """Raises PcclipError when 01 or 02 has not finished."""
-    images = images or load_images(config)
-    same = {"images": images.identity(), "model": identify(config.model), "seed": config.seed}
     return Stage(config.folder / FOLDER, {
-        "format": _FORMAT, "finetune": config.finetune.model_dump(), **same,
-        "zero_shot": config.evaluate.zero_shot_prompt,
-        generate.FOLDER: output_hashes(config.folder / generate.FOLDER, **same),
-        EMBED: output_hashes(config.folder / EMBED, images=same["images"], model=same["model"])})
+        "format": _FORMAT, "finetune": config.finetune.model_dump(), "zero_shot": config.evaluate.zero_shot_prompt,
+        **built_on(config.folder, (generate.FOLDER, EMBED), shared_inputs(config, images))})
 
 
 def examples(config: Config, comparisons: pd.DataFrame, split: str, vectors: Vectors, model: DualEncoder) -> Examples:
@@ -210,7 +206,7 @@ def held_out_values(config, held_out: Examples, images, vectors, model, temperat
         values = {"loss": float(np.average(losses, weights=sizes)),
                   "in_batch_accuracy": float(np.average(accuracies, weights=sizes)),
                   "difference_accuracy": float(beats(cosines(w, unit(difference)), 0.0).mean())}
-    labelled = images.held_out[images.held_out.label.notna() & vectors.has(images.held_out["id"])]
+    labelled = vectors.of(images.held_out[images.held_out.label.notna()])
     if images.classes and len(labelled):
         texts = model.encode_texts([config.evaluate.zero_shot_prompt.format(name) for name in images.classes])
         found = zero_shot(vectors.matrix[vectors.rows(labelled["id"])], texts)
