@@ -32,7 +32,7 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
     return Stage(config.folder / FOLDER, {
         "format": _FORMAT, "arithmetic": config.arithmetic.model_dump(), "alpha": config.evaluate.alpha,
         "bootstrap": config.evaluate.bootstrap,
-        **built_on(config.folder, (EMBED, FINETUNE), shared_inputs(config, images))})
+        **built_on((config.source_folder / EMBED, config.folder / FINETUNE), shared_inputs(config, images))})
 
 
 def analyze(

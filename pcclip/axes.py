@@ -27,6 +27,12 @@ def attribute_axis(model: DualEncoder, attribute: Attribute, estimator: str) -> 
     raise ValueError(f"unknown estimator {estimator!r}; known: {', '.join(ESTIMATORS)}")
 
 
+def paraphrase_axis(model: DualEncoder, paraphrases: list[tuple[str, str]]) -> Float[np.ndarray, " d"]:
+    """Mean of f(the first has more) - f(the first has less) over several ways to say it."""
+    texts = model.encode_texts([text for pair in paraphrases for text in pair])
+    return (texts[0::2] - texts[1::2]).mean(axis=0)
+
+
 def text_axis(model: DualEncoder, more: str, less: str | None = None) -> Float[np.ndarray, " d"]:
     """f(more) - f(less): what the two texts share cancels; without `less`, likeness to `more` alone."""
     texts = model.encode_texts([more, less] if less else [more])

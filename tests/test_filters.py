@@ -1,11 +1,23 @@
-"""Which sentences are kept: every rule with sentences it keeps and drops, mending, and cutting a raw reply."""
+"""Which sentences are kept: every rule with sentences it keeps and drops, mending, cutting a raw reply, agreement."""
 
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 
-from pcclip.comparisons.filters import RULES, Candidate, check_names, clean, judge, yield_table
+from pcclip.comparisons.filters import (
+    AS_RELEASED,
+    LISTS,
+    RULES,
+    Candidate,
+    agreement,
+    check_names,
+    clean,
+    clean_as_released,
+    judged,
+    rule_list,
+    yield_table,
+)
 from pcclip.errors import PcclipError
 
 GOOD = Candidate(
@@ -48,9 +60,39 @@ DROPS = {
 }
 
 
+KEEPS_AS_RELEASED = {
+    "starts_with_text": ["", "\n\nA: a disc", "x\n\n\n"],
+    "no_code": ["a red #1: disc", "it has #include"],
+    "no_numbers": ["100000 discs", "1111 and 5555 at 10:30:00 AM"],
+    "no_markup": ["5 < 6 </b>"],
+    "no_heading": ["a description: red", "The description of the image."],
+    "no_punctuation_run": ["????", "Oh!!!! -- a disc... and so on", ". . . x", "{{"],
+    "no_stutter": ["a banana, a cocoa bean", "haha", "so so so much"],
+    "ascii": ["It's ~ 'fine'\n\t"],
+    "answered": ["a disc"],
+    "sixty": ["x" * 60, "#1: " + "x" * 60, "x" * 60 + " Note: a guess"],
+}
+DROPS_AS_RELEASED = {
+    "starts_with_text": ["\n\n\n", " \n\n\nA: a disc", "\n\n\n\nx"],
+    "no_code": ["#include <stdio.h>", "# 1000 discs", "a disc #define X"],
+    "no_numbers": ["1000000 discs", "0" * 58, "11111", "155555", "at 0:00:00"],
+    "no_markup": ["a *red* disc", "a disc</p>", "a disc<br>"],
+    "no_heading": ["Description: a disc", "Description of the image: a disc"],
+    "no_punctuation_run": ["?????", "!!!!!", "-----", ".. .. ..", ". . . . ", '" " "', '"""', "{{{"],
+    "no_stutter": ["thththth", "lamalamalama", "t=t=t=t=", "t1t1t1", "aaaaaaa", "t.t.t.t"],
+    "ascii": ["a café", "“a disc”"],
+    "answered": ["", "Q: and the next?", "#1: "],
+    "sixty": ["x" * 59, "x" * 59 + "\n#2: " + "y" * 60, "x" * 30 + "#" * 30],
+}
+
+
 def cases(of_rule):
     return [pytest.param(rule, change, id=f"{rule}-{k}") for rule, all_of in of_rule.items()
             for k, change in enumerate(all_of)]
+
+
+def as_released(raw: str) -> Candidate:
+    return replace(GOOD, raw=raw, sentence=clean_as_released(raw))
 
 
 @pytest.mark.parametrize(("rule", "change"), cases(KEEPS))
@@ -63,47 +105,133 @@ def test_the_rule_drops(rule, change):
     assert not RULES[rule](replace(GOOD, **change))
 
 
+@pytest.mark.parametrize(("rule", "raw"), cases(KEEPS_AS_RELEASED))
+def test_the_released_rule_keeps(rule, raw):
+    assert AS_RELEASED[rule](as_released(raw))
+
+
+@pytest.mark.parametrize(("rule", "raw"), cases(DROPS_AS_RELEASED))
+def test_the_released_rule_drops(rule, raw):
+    assert not AS_RELEASED[rule](as_released(raw))
+
+
 def test_every_rule_has_its_cases():
     assert set(KEEPS) == set(DROPS) == set(RULES)
+    assert set(KEEPS_AS_RELEASED) == set(DROPS_AS_RELEASED) == set(AS_RELEASED)
 
 
-@pytest.mark.parametrize(("names", "expected"), [
-    (None, list(RULES)),
+@pytest.mark.parametrize(("chosen", "expected"), [
+    ("ours", list(RULES)), ("as_released", list(AS_RELEASED)), ("none", ["answered"]),
     ([], ["answered", "two_sides"]),
     (["in_context", "length"], ["answered", "length", "two_sides", "in_context"]),
 ])
-def test_answered_and_two_sides_always_apply(names, expected):
-    assert check_names(names) == expected
+def test_what_always_applies(chosen, expected):
+    assert check_names(chosen) == expected
+    assert "answered" in expected
 
 
-def test_an_unknown_rule_is_named_with_the_known_ones():
-    with pytest.raises(PcclipError, match="'lenght'.*answered.*in_context"):
-        check_names(["length", "lenght"])
+@pytest.mark.parametrize(("chosen", "message"), [
+    (["length", "lenght"], "'lenght'.*answered.*in_context"), (["no_code"], "'no_code'"),
+    ("released", "'released'.*ours, as_released, none"),
+])
+def test_an_unknown_rule_is_named_with_the_known_ones(chosen, message):
+    with pytest.raises(PcclipError, match=message):
+        check_names(chosen)
 
 
 def test_judge_names_the_first_rule_that_drops():
-    names = check_names(None)
-    assert judge(GOOD, names) == ("kept", GOOD.sentence, False)
+    ours = rule_list("ours")
+    assert ours.judge(GOOD) == ("kept", GOOD.sentence, False)
     both = replace(GOOD, finish_reason="length", tokens=99)
-    assert judge(both, names) == ("finished", GOOD.sentence, False)
-    assert judge(both, check_names(["in_context"]))[0] == "in_context"
+    assert ours.judge(both) == ("finished", GOOD.sentence, False)
+    assert rule_list(["in_context"]).judge(both)[0] == "in_context"
 
 
 def test_judge_mends_exchanged_sides():
     exchanged = replace(GOOD, **said("a long blue bar on white", "a bright red disc"))
     right = said("a bright red disc", "a long blue bar on white")["sentence"]
-    assert judge(exchanged, check_names(None)) == ("kept", right, True)
-    assert judge(exchanged, check_names(["two_sides"])) == ("kept", exchanged.sentence, False)
+    assert rule_list("ours").judge(exchanged) == ("kept", right, True)
+    for chosen in (["two_sides"], "none"):
+        assert rule_list(chosen).judge(exchanged) == ("kept", exchanged.sentence, False)
 
 
 @pytest.mark.parametrize("change", [said("a bar and a disc on white", "a red disc and bar"), {"tokens": 41}])
 def test_judge_mends_nothing_that_would_still_be_dropped(change):
     wrong = replace(GOOD, **{**said("a long blue bar on white", "a bright red disc"), **change})
-    assert judge(wrong, check_names(None)) == ("own_side", wrong.sentence, False)
+    assert rule_list("ours").judge(wrong) == ("own_side", wrong.sentence, False)
+
+
+@pytest.mark.parametrize(("name", "change", "verdict"), [
+    ("none", {"sentence": "Both."}, "kept"), ("none", {"finish_reason": "length", "tokens": 99}, "kept"),
+    ("none", {"sentence": ""}, "answered"), ("none", {"finish_reason": "error: no"}, "answered"),
+    ("as_released", {"sentence": "One is a disc and the other one is a bar, and both are on white paper."}, "kept"),
+    ("as_released", {"finish_reason": "length", "tokens": 99}, "kept"),
+    ("as_released", {"raw": "\n\n\n", "sentence": ""}, "starts_with_text"),
+    ("as_released", {"finish_reason": "error: no"}, "answered"),
+])
+def test_the_other_lists_ask_for_less(name, change, verdict):
+    assert LISTS[name].judge(replace(GOOD, **change))[0] == verdict
+
+
+@pytest.mark.parametrize(("raw", "expected"), [
+    ("#1: A: a red\tdisc\n", "a red disc"), (". a disc", "a disc"), ("a  disc", "a disc"),
+    ("a disc\nand a bar", "a discand a bar"),  # as released: newlines are taken out, not made spaces
+    ("a disc Q: and I hope #2: Note", "a disc"), ("a disc Note I hope Q:", "a disc"), ("a #red disc", "a red disc"),
+    ("a Notebook", "a"), ("Q: x", ""), ("", ""),
+])
+def test_clean_as_released(raw, expected):
+    assert clean_as_released(raw) == expected
+
+
+@pytest.fixture
+def replies():
+    """Six replies: both lists keep 0 and 1, ours only 2, the released one only 3 and 4, neither 5."""
+    long = "One image is of a red disc and the other one is of a long blue bar on white."
+    good = GOOD.sentence
+    raw = [good, good + "\n\nMore", good.replace("red", "röd"), long, good.replace(".", ""), ""]
+    return pd.DataFrame({
+        "raw": raw, "finish_reason": ["stop"] * 4 + ["length", "stop"],
+        "first_caption": GOOD.first_caption, "second_caption": GOOD.second_caption, "first_concept": "disc",
+        "second_concept": "bar", "difference": "of another list", "tokens": 0}, index=range(10, 16))
+
+
+def test_judged_goes_row_by_row(replies, tiny_encoder):
+    table = judged(replies, rule_list("ours"), tiny_encoder)
+    assert list(table.index) == list(replies.index)
+    assert list(table.verdict) == ["kept"] * 3 + ["no_loop", "finished", "answered"]
+    assert list(table.difference[:2]) == [GOOD.sentence] * 2
+    assert list(table.tokens) == [len(ids) for ids in tiny_encoder.tokens(list(table.difference))]
+    assert judged(replies[:0], rule_list("ours"), tiny_encoder).empty
+
+
+def test_judged_counts_a_mended_sentence_anew(replies, tiny_encoder):
+    replies["raw"] = "First image long blue bar on white, second image bright red disc."
+    table = judged(replies[:1], rule_list(["own_side", "in_context"]), tiny_encoder)
+    assert table.mended.all()
+    assert list(table.tokens) == [len(ids) for ids in tiny_encoder.tokens(list(table.difference))]
+
+
+def test_agreement_of_two_lists(replies, tiny_encoder):
+    counts, differ = agreement(replies, tiny_encoder, ["finished", "length"], "as_released")
+    row = counts.iloc[0]
+    assert dict(row[["replies", "both_keep", "only_chosen", "only_as_released", "neither"]]) == {
+        "replies": 6, "both_keep": 2, "only_chosen": 1, "only_as_released": 2, "neither": 1}
+    assert row.agreement == pytest.approx(0.5)
+    assert row.kappa == pytest.approx((0.5 - (0.5 * 4 / 6 + 0.5 * 2 / 6)) / (1 - 0.5))
+    assert sorted(differ.itertuples(index=False, name=None)) == [
+        ("as_released", "chosen", "finished", 1), ("as_released", "chosen", "two_sides", 1),
+        ("chosen", "as_released", "ascii", 1)]
+
+
+def test_agreement_of_a_list_with_itself(replies, tiny_encoder):
+    counts, differ = agreement(replies, tiny_encoder, "none", "none")
+    assert (counts.agreement[0], counts.kappa[0]) == (1, 1)
+    assert differ.empty
+    assert agreement(replies[:1], tiny_encoder)[0].kappa.isna().all()
 
 
 def test_yield_table_adds_up():
-    names = check_names(None)
+    names = check_names("ours")
     verdicts = pd.Series(["kept"] * 5 + ["answered"] * 2 + ["length"] + ["in_context"] * 4)
     table = yield_table(verdicts, names)
     assert list(table.rule) == names

@@ -207,7 +207,7 @@ def test_kept_are_the_kept_rows_of_one_split(ask):
 
 @pytest.fixture
 def all_rules(values):
-    return params.check({**values, "generate": {**values["generate"], "filters": None}})
+    return params.check({**values, "generate": {**values["generate"], "filters": "ours"}})
 
 
 def test_exchanged_sides_are_mended_in_the_table(all_rules, images, tiny_encoder):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pcclip.images import BadImage, contact_sheet, decoded, open_image
+from pcclip.images import BadImage, contact_sheet, decoded, file_of, in_tar, open_image
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -102,6 +102,37 @@ def test_a_decompression_bomb_is_a_bad_image(tmp_path, monkeypatch):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(BadImage, match="DecompressionBombError"):
         open_image(tmp_path / "a.png")
+
+
+def put_in_tar(tmp_path, content: bytes) -> tuple[str, int]:
+    """A file with `content` between other bytes, and where it starts."""
+    (tmp_path / "a.tar").write_bytes(b"x" * 700 + content + b"y" * 9)
+    return str(tmp_path / "a.tar"), 700
+
+
+def test_an_image_inside_a_tar(tmp_path):
+    Image.new("RGB", (3, 2), (9, 8, 7)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    tar, start = put_in_tar(tmp_path, content)
+    path = in_tar(tar, start, len(content), "folder/key#1.png")
+    assert pixel(path) == (9, 8, 7)
+    assert file_of(path) == tar
+    assert file_of("/x/a.tar") == "/x/a.tar"
+    assert file_of("/x/photo #1+2#.png") == "/x/photo #1+2#.png"
+
+
+@pytest.mark.parametrize(("size", "reason"), [(0, "empty file"), (20, "unreadable image"), (9999, "unreadable image")])
+def test_a_broken_image_inside_a_tar_has_a_reason(tmp_path, size, reason):
+    Image.effect_noise((64, 64), 50).save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    tar, start = put_in_tar(tmp_path, content[:1000])
+    with pytest.raises(BadImage, match=f"^{reason}"):
+        open_image(in_tar(tar, start, size, "a.jpg"))
+
+
+def test_a_tar_that_is_gone(tmp_path):
+    with pytest.raises(BadImage, match="^missing file"):
+        open_image(in_tar(str(tmp_path / "gone.tar"), 512, 10, "a.jpg"))
 
 
 # ---- decoded ---------------------------------------------------------------------------------------------------------

@@ -1,11 +1,16 @@
-"""Who writes the comparisons: the template, a real small language model, and prompt files."""
+"""Who writes the comparisons: the template, a real small language model, and prompt files; and forced choices."""
 
+import math
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from pcclip.comparisons import llm
-from pcclip.comparisons.llm import LlamaCpp, Question, Reply, Template, backend_identity, gguf_path, start_backend
+from pcclip.comparisons.llm import Choice, Odds, Question, Reply, Template, backend_identity, gguf_path, start_backend
+from pcclip.comparisons.llm.choice import from_tokens, from_verdict, top_tokens
+from pcclip.comparisons.llm.in_flight import as_answered
+from pcclip.comparisons.llm.llama_cpp import LlamaCpp
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.comparisons.sentences import from_captions
 from pcclip.errors import PcclipError
@@ -27,6 +32,81 @@ def test_template_answers_from_the_captions(prompt):
     for question, reply in backend.answers(iter(QUESTIONS)):
         assert reply == Reply(from_captions(question.first, question.second), "stop")
     assert backend.identity == Template.identity == backend_identity(Generate(backend="template"))
+
+
+def test_template_cannot_judge(prompt):
+    with pytest.raises(PcclipError, match="template cannot judge attributes"):
+        start_backend(Generate(backend="template"), prompt).choose([])
+
+
+@pytest.mark.parametrize(("backend", "package"), [
+    ("llama_cpp", "xllamacpp"), ("openai", "openai"), ("transformers", "accelerate")])
+def test_a_package_that_is_not_installed(backend, package, prompt, monkeypatch):
+    monkeypatch.setattr(llm, "find_spec", lambda name: None)
+    with pytest.raises(PcclipError, match=rf"generate\.backend = {backend} needs {package}: `pip install"):
+        start_backend(Generate(backend=backend, llm="any"), prompt)
+
+
+# forced choices
+
+LARGER = Choice("size", "A fox is much", ("larger", "bigger"), ("smaller", "less large"), "Is a fox larger?")
+
+
+@pytest.mark.parametrize(("top", "value"), [
+    ({" larger": 0.5, " smaller": 0.25}, math.log(2)),
+    ({" larger": 0.3, "Bigger": 0.2, " smaller": 0.25}, math.log(2)),  # every token of a list counts
+    ({" larger": 0.5, " sma": 0.25, " le": 0.01}, math.log(2)),  # three letters may begin a word, two may not
+    ({" larger": 0.5, " la": 0.3, " small": 0.25}, math.log(2)),
+    ({" larger": 0.5, " the": 0.1}, math.log(0.5) - math.log(0.1) + 1),  # below the last seen
+    ({" smaller": 0.5, " the": 0.1}, math.log(0.1) - 1 - math.log(0.5)),
+])
+def test_odds_of_tokens(top, value):
+    odds = from_tokens([(token, math.log(p)) for token, p in top.items()], LARGER)
+    assert odds == Odds(pytest.approx(value), "probabilities")
+    assert not odds.failed
+
+
+def test_odds_of_a_start_that_both_lists_share():
+    both = Choice("", "", ("heavier",), ("heavenly",), "")
+    assert from_tokens([(" heav", -0.1), (" heavier", -2.0), (" heavenly", -3.0)], both).value == pytest.approx(1.0)
+
+
+def test_odds_of_very_unlikely_words():
+    assert from_tokens([(" larger", -9999.0), (" smaller", -9998.0)], LARGER).value == pytest.approx(-1.0)
+
+
+def test_odds_without_any_option():
+    assert from_tokens([(" red", -0.1)], LARGER) == Odds(0.0, "probabilities: no option among the likely tokens")
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ('{"answer": "first", "confidence": 0.5}', math.log(3)),
+    ('{"answer": "second", "confidence": 0.5}', -math.log(3)),
+    ('{"answer": "second", "confidence": 1}', -4.0),
+    ('{"answer": "first", "confidence": 0}', 0.0),
+    ('{"answer": "neither", "confidence": 1.0}', 0.0),
+    ('Like {"answer": "second"}?\n```json\n{"answer": "first",\n "confidence": "0.5"}\n``` as asked', math.log(3)),
+])
+def test_odds_of_a_verdict(text, value):
+    assert from_verdict(text) == Odds(pytest.approx(value), "structured")
+
+
+@pytest.mark.parametrize("text", [
+    "", "the first", '{"answer": "first"}', '{"answer": "third", "confidence": 1}',
+    '{"answer": "first", "confidence": 85}', '{"answer": "first", "confidence": null}',
+    '{"answer": ["first"], "confidence": 1}', '{"answer": "first", "conf',
+    '{"answer": "first", "confidence": NaN}',
+])
+def test_a_verdict_that_is_none(text):
+    odds = from_verdict(text)
+    assert odds.failed
+    assert odds.reason.startswith("error: no verdict")
+
+
+@pytest.mark.parametrize("logprobs", [None, {}, {"top_logprobs": None}, {"top_logprobs": [{}]}, {"content": []}])
+def test_no_token_probabilities(logprobs):
+    with pytest.raises(LookupError):
+        top_tokens({"text": " larger", "logprobs": logprobs})
 
 
 # a GGUF that is not there, or not whole
@@ -70,11 +150,19 @@ class FakeEngine:
         return {"error": "no"} if "lemon" in text else {
             "choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
 
+    def handle_completions(self, request):
+        self.seen.append(request)
+        if "horse" in request["prompt"]:
+            raise RuntimeError("context is full")
+        top = [{"token": " larger", "logprob": -0.5}, {"token": " smaller", "logprob": -1.5}]
+        content = [] if "lemon" in request["prompt"] else [{"top_logprobs": top}]
+        return {"choices": [{"logprobs": {"content": content}}]}
+
 
 @pytest.fixture
 def engines(monkeypatch):
     made = []
-    monkeypatch.setattr(llm, "_engine", lambda path: made.append(FakeEngine()) or made[-1])
+    monkeypatch.setattr("pcclip.comparisons.llm.llama_cpp._engine", lambda path: made.append(FakeEngine()) or made[-1])
     return made
 
 
@@ -117,6 +205,48 @@ def test_the_real_model_answers_the_same_whatever_is_in_flight(prompt):
     assert len({reply.text for reply in found[0].values()}) == len(found[0]) == 6
     assert {reply.finish_reason for reply in found[0].values()} <= {"stop", "length"}
     assert sum(reply.text.startswith("The first image shows") for reply in found[0].values()) >= 5
+
+
+def sizes(*pairs):
+    return [Choice(f"{a} {b}", f"In real life, a {a} and a {b} differ in size: a {a} is much", ("larger", "bigger"),
+                   ("smaller", "lighter"), f"Is a {a} larger than a {b}?") for a, b in pairs]
+
+
+def test_an_error_costs_one_choice_only(engines, prompt):
+    choices = sizes(("fox", "cat"), ("horse", "cat"), ("lemon", "cat"), ("bus", "cat"))
+    found = {choice.key: odds for choice, odds in LlamaCpp(Generate(in_flight=2), prompt).choose(choices)}
+    assert {key for key, odds in found.items() if odds.failed} == {"horse cat", "lemon cat"}
+    assert found["fox cat"] == found["bus cat"] == Odds(pytest.approx(1.0), "probabilities")
+    assert all(odds.reason.startswith("error") for odds in found.values() if odds.failed)
+
+
+def test_what_the_engine_is_asked_to_continue(engines, prompt):
+    [choice] = sizes(("fox", "cat"))
+    list(LlamaCpp(Generate(in_flight=1), prompt).choose([choice]))
+    [[asked]] = [engine.seen for engine in engines]
+    assert asked["prompt"] == choice.text
+    assert (asked["n_predict"], asked["temperature"], asked["cache_prompt"]) == (1, 0.0, False)
+
+
+def test_what_is_left_when_the_consumer_stops_is_cancelled():
+    futures = {k: Future() for k in range(10)}
+    futures[1].set_result("one")
+    found = as_answered(futures.get, range(10), 4)
+    assert next(found) == (1, "one")
+    found.close()
+    assert [k for k, future in futures.items() if future.cancelled()] == [0, 2, 3]
+
+
+def test_the_real_model_judges_the_same_whatever_is_in_flight(prompt):
+    choices = sizes(("whale", "mouse"), ("mouse", "whale"), ("bus", "spoon"), ("spoon", "bus"))
+    found = []
+    for in_flight, asked in ((2, choices), (1, choices[::-1] + choices[:1])):
+        backend = start_backend(Generate(in_flight=in_flight), prompt)
+        found.append({choice.key: odds for choice, odds in backend.choose(asked)})
+    assert found[0] == found[1]
+    assert {odds.reason for odds in found[0].values()} == {"probabilities"}
+    assert found[0]["whale mouse"].value > found[0]["mouse whale"].value
+    assert found[0]["bus spoon"].value > found[0]["spoon bus"].value
 
 
 # prompt files

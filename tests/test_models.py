@@ -215,6 +215,94 @@ def test_another_process_imports_open_clip_and_finds_the_same_fingerprint(tiny_m
     assert done.stdout.strip() == tiny_encoder.image_fingerprint(), done.stderr[-2000:]
 
 
+# checkpoints
+
+@pytest.fixture(scope="module")
+def tiny_name(tiny_model, tmp_path_factory):
+    """The tiny model's architecture, known to open_clip by a name."""
+    import open_clip
+
+    config = json.loads((folder_of(tiny_model) / "open_clip_config.json").read_text())["model_cfg"]
+    path = tmp_path_factory.mktemp("configs") / "tiny-of-the-tests.json"
+    path.write_text(json.dumps(config))
+    open_clip.add_model_config(path)
+    return path.stem
+
+
+@pytest.fixture
+def weights(tiny_model):
+    return load_file(folder_of(tiny_model) / "open_clip_model.safetensors")
+
+
+def of_text(name: str) -> bool:
+    return not name.startswith(("visual.", "logit_scale"))
+
+
+def with_prefix(prefix: str):
+    return lambda weights: {prefix + name: value for name, value in weights.items()}
+
+
+def with_text_apart(weights):
+    return {f"text.{name}" if of_text(name) else name: value for name, value in weights.items()}
+
+
+@pytest.mark.parametrize("form", [
+    pytest.param(dict, id="plain"),
+    pytest.param(with_text_apart, id="text apart"),
+    pytest.param(lambda w: {"state_dict": w, "epoch": 3}, id="inside"),
+    pytest.param(lambda w: {"state_dict": with_prefix("module.")(with_text_apart(w))}, id="inside, prefixed, apart"),
+    *(pytest.param(with_prefix(p), id=p) for p in ("module.", "model.", "clip_model.", "module.model.")),
+    pytest.param(lambda w: {**w, "logit_scale": w["logit_scale"].reshape(1)}, id="scale as a vector"),
+])
+def test_a_checkpoint_in_any_form(tiny_name, tiny_encoder, weights, tmp_path, form):
+    torch.save(form(weights), tmp_path / "released.pt")
+    model = load_model(f"{tiny_name}:{tmp_path / 'released.pt'}")
+    assert (model.encode_texts(TEXTS) == tiny_encoder.encode_texts(TEXTS)).all()
+    for name, value in model.image_tower.state_dict().items():
+        assert torch.equal(value, weights[f"visual.{name}"])
+
+
+def test_a_checkpoint_as_safetensors(tiny_name, tiny_encoder, weights, tmp_path, caplog):
+    save_file(with_prefix("model.")(weights), tmp_path / "released.safetensors")
+    model = load_model(f"{tiny_name}:{tmp_path / 'released.safetensors'}")
+    assert (model.encode_texts(TEXTS) == tiny_encoder.encode_texts(TEXTS)).all()
+    assert "random" not in caplog.text  # open_clip says so before the weights are there
+
+
+@pytest.mark.parametrize("form", [dict, with_text_apart, with_prefix("module.")], ids=["plain", "apart", "prefixed"])
+def test_a_checkpoint_of_the_text_tower_alone(tiny_name, weights, tmp_path, form):
+    torch.save(form({n: v for n, v in weights.items() if of_text(n)}), tmp_path / "text.pt")
+    missing = r"text\.pt.*lacks \d+ of \d+ tensors \(logit_scale, visual\..*both towers"
+    with pytest.raises(PcclipError, match=missing) as error:
+        load_model(f"{tiny_name}:{tmp_path / 'text.pt'}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"visual.ln_post.weight": torch.ones(3)}, "size mismatch"), ({"head.weight": torch.ones(3)}, "head.weight")])
+def test_a_checkpoint_of_another_model(tiny_name, weights, tmp_path, change, message):
+    torch.save({**weights, **change}, tmp_path / "other.pt")
+    with pytest.raises(PcclipError, match=rf"other\.pt.*{message}"):
+        load_model(f"{tiny_name}:{tmp_path / 'other.pt'}")
+
+
+class Payload:
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.trace}",)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("key", ["state_dict", "x"])
+def test_a_checkpoint_that_would_run_something(tiny_name, tmp_path, key, legacy):
+    torch.save({key: Payload(tmp_path / "trace")}, tmp_path / "bad.pt", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(PcclipError, match=r"bad\.pt.*refused, its file holds \w+\.system"):
+        load_model(f"{tiny_name}:{tmp_path / 'bad.pt'}")
+    assert not (tmp_path / "trace").exists()
+
+
 # saved weights
 
 @pytest.fixture

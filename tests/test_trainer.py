@@ -15,7 +15,8 @@ from pcclip.data import load_images
 from pcclip.embed import Vectors, embed
 from pcclip.errors import PcclipError
 from pcclip.finetune import trainer
-from pcclip.finetune.trainer import examples, finetune, rate
+from pcclip.finetune.examples import of_comparisons as examples
+from pcclip.finetune.trainer import finetune, rate
 from pcclip.models import saved
 from pcclip.params import Finetune
 
@@ -68,7 +69,7 @@ def values_of(curve, split, metric):
 
 # what learns
 
-@pytest.mark.parametrize("objective", ["infonce", "mse"])
+@pytest.mark.parametrize("objective", ["infonce", "mse", "captions"])
 def test_the_loss_falls(prepare, objective):
     given = prepare(objective=objective, epochs=6, lr=3e-3, keep_epochs=[])
     curve = run(given)
@@ -78,10 +79,12 @@ def test_the_loss_falls(prepare, objective):
     assert set(curve.metric[curve.split == "held_out"]) == {
         "loss", "in_batch_accuracy", "difference_accuracy", "zero_shot_accuracy"}
     loss = values_of(curve, "train", "loss")
-    assert len(loss) == 6 * 5  # 40 pairs in batches of 8
-    assert loss[-5:].mean() < 0.95 * loss[:5].mean()
-    assert list(curve[(curve.split == "held_out") & (curve.metric == "loss")].step) == [0, 5, 10, 15, 20, 25, 30]
-    assert (curve.epoch == curve.step / 5).all()
+    steps = 2 if objective == "captions" else 5  # 15 captions, or 40 pairs, in batches of 8
+    assert len(loss) == 6 * steps
+    assert loss[-steps:].mean() < 0.95 * loss[:steps].mean()
+    points = curve[(curve.split == "held_out") & (curve.metric == "loss")].step
+    assert list(points) == [*range(0, 6 * steps, 5), 6 * steps]
+    assert (curve.epoch == curve.step / steps).all()
 
 
 @pytest.mark.parametrize("tune", ["transformer", "all"])
@@ -108,7 +111,7 @@ def test_swap_puts_the_twins_into_the_batch(prepare, swap, monkeypatch):
 
 def test_swapped_twins_have_the_reversed_difference(prepare, monkeypatch):
     given, seen = prepare(epochs=1, batch_size=20), []
-    monkeypatch.setattr(trainer, "infonce", lambda w, v, t: seen.append(v.detach()) or (w.sum(), torch.tensor(0.0)))
+    monkeypatch.setattr(trainer, "infonce", lambda w, v, *rest: seen.append(v.detach()) or (w.sum(), torch.tensor(0.0)))
     monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
     run(given)
     assert len(seen[0]) == 40
@@ -253,7 +256,7 @@ def test_the_result_is_a_model(prepare, tiny_encoder):
     assert np.abs(found[2] - tiny_encoder.encode_texts(texts)).max() > 1e-5
     assert not (folder / "epoch-009").exists()
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["counts"] == {"train": 40, "held_out": 20, "steps": 20, "tuned_parameters": sum(
+    assert manifest["counts"] == {"train": 40, "held_out": 20, "steps": 20, "verdicts": 0, "tuned_parameters": sum(
         p.numel() for p in given.model.tunable("transformer").values())}
     assert [json.loads((folder / part / saved.CARD).read_text())["epoch"] for part in ("epoch-002", ".")] == [2, 4]
 
@@ -273,7 +276,7 @@ def test_pairs_without_a_vector_are_dropped(prepare, tiny_encoder):
     assert found.texts == list(rest.difference)
     assert [fewer.ids[i] for i in found.first] == list(rest["first"])
     assert [fewer.ids[i] for i in found.second] == list(rest["second"])
-    assert found.swapped == tiny_encoder.tokens(list(rest.swapped))
+    assert found.twin_tokens == tiny_encoder.tokens(list(rest.swapped))
 
 
 def test_pairs_that_vectors_cannot_tell_apart_are_dropped(prepare, tiny_encoder):
@@ -299,13 +302,13 @@ def test_sentences_to_learn_from(prepare, source, tiny_encoder):
     else:
         train = generate.kept(table, "train")
         assert found.texts == list(map(from_captions, train.first_caption, train.second_caption))
-        assert found.swapped == tiny_encoder.tokens(list(map(from_captions, train.second_caption, train.first_caption)))
+        assert found.twin_tokens == tiny_encoder.tokens(list(map(from_captions, train.second_caption, train.first_caption)))
 
 
 def test_one_comparison_is_not_enough(prepare):
     given = prepare()
     given.comparisons.loc[1:, "verdict"] = "length"
-    with pytest.raises(PcclipError, match="1 training comparisons were kept"):
+    with pytest.raises(PcclipError, match="1 training texts were kept"):
         run(given)
 
 

@@ -6,36 +6,39 @@ everything: captions, raw reply, cleaned sentence, verdict, and the hashes of pr
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pcclip.comparisons import filters
+from pcclip.comparisons import filters, rewrites, verdicts
+from pcclip.comparisons.attributes import load_bank
+from pcclip.comparisons.journal import answer_all
 from pcclip.comparisons.llm import Backend, Question, Reply, backend_identity, start_backend
 from pcclip.comparisons.pairs import choose_pairs
-from pcclip.comparisons.prompts import load_prompt
-from pcclip.comparisons.sentences import from_captions, swapped
+from pcclip.comparisons.prompts import Prompt, load_prompt
+from pcclip.comparisons.sentences import from_captions, sides, swapped
 from pcclip.data import ImageSet, load_images
 from pcclip.errors import PcclipError
 from pcclip.models import identify
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config
-from pcclip.progress import say, track
-from pcclip.stage import Stage, digest, disk_errors, read_parquet, write_parquet
+from pcclip.progress import say
+from pcclip.stage import Stage, digest, read_parquet, write_parquet
 
 FOLDER, TABLE, LEFT_OUT = "01_generate", "comparisons.parquet", "left_out.parquet"
-_FORMAT = 1  # raise it when the meaning of the table changes: old stages are then done again
+_FORMAT = 2  # raise it when the meaning of the table changes: old stages are then done again
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
     """The stage with everything its result depends on. Raises PcclipError when something named does not exist."""
     images = images or load_images(config)
     filters.check_names(config.generate.filters)
-    settings = config.generate.model_dump(exclude={"in_flight"})
-    return Stage(config.folder / FOLDER, {
+    settings = config.generate.model_dump(exclude={"in_flight", "timeout", "retries", "base_url"})
+    return Stage(config.source_folder / FOLDER, {
         "format": _FORMAT, "generate": settings, "seed": config.seed, "images": images.identity(),
         "prompt": load_prompt(config.generate.prompt).hash, "backend": backend_identity(config.generate),
+        "rewrites": config.generate.rewrites and load_prompt(config.generate.rewrites, slots=("first",)).hash,
+        "attributes": config.generate.attributes and load_bank(config.generate.attributes).hash,
         "model": identify(config.model),
     })
 
@@ -77,15 +80,19 @@ def generate(config: Config, images: ImageSet, model: DualEncoder, backend: Back
         return read_parquet(this.folder / TABLE).to_pandas()
     prompt = load_prompt(config.generate.prompt)
     who = backend.identity if backend else this.inputs["backend"]
-    names = filters.check_names(config.generate.filters)
+    rules = filters.rule_list(config.generate.filters)
     with this.work():
         pairs = draw_pairs(config, images)
         sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens"})
         questions = [Question(digest([config.seed, p.first_caption, p.second_caption, p.first, p.second])[:16],
                               p.first_caption, p.second_caption) for p in pairs.itertuples()]
         journal = this.folder / f"answers-{digest([prompt.hash, who, sampling])[:12]}.jsonl"
-        replies = _ask_all(questions, lambda: backend or start_backend(config.generate, prompt), journal)
-        table = _judged(pairs, [replies[q.key] for q in questions], model, names)
+
+        def start(prompt: Prompt = prompt) -> Backend:
+            return backend or start_backend(config.generate, prompt)
+
+        replies = answer_all(questions, lambda rest: start().answers(rest), Reply, journal, "comparisons")
+        table = _judged(pairs, [replies[q.key] for q in questions], model, rules)
         table["prompt_hash"], table["model_hash"] = prompt.hash, who
         table["sampling"] = json.dumps(sampling)
         kept = int((table.verdict == "kept").sum())
@@ -96,18 +103,31 @@ def generate(config: Config, images: ImageSet, model: DualEncoder, backend: Back
                 f"{config.generate.min_yield}; most fell to rule {worst.index[0]!r} ({worst.iloc[0]}): "
                 f"check the model, the prompt and generate.filters{_commonest_error(table.finish_reason)}"
             )
-        write_parquet(this.folder / TABLE, table)
-        write_parquet(this.folder / LEFT_OUT, images.left_out.astype(str))
+        extra = _extra_tables(config, images, start, who)
+        for name, rows in {TABLE: table, LEFT_OUT: images.left_out.astype(str), **extra}.items():
+            write_parquet(this.folder / name, rows)
         by_split = table[table.verdict == "kept"].split.value_counts()
-        this.finish([TABLE, LEFT_OUT], {
+        this.finish([TABLE, LEFT_OUT, *extra], {
             "images": len(images.table), "left_out": len(images.left_out), "asked": len(table), "kept": kept,
-            **{f"kept_{split}": int(n) for split, n in by_split.items()}}, model=who)
+            **{f"kept_{split}": int(n) for split, n in by_split.items()},
+            **{name.split(".")[0]: len(rows) for name, rows in extra.items()}}, model=who)
     return table
 
 
 def kept(table: pd.DataFrame, split: str) -> pd.DataFrame:
     """The sentences of one split that every rule accepted."""
     return table[(table.verdict == "kept") & (table.split == split)].reset_index(drop=True)
+
+
+def _extra_tables(config: Config, images: ImageSet, start, who: str) -> dict[str, pd.DataFrame]:
+    """Tables by file name that the run asks for beside the comparisons: rewritten captions, attribute verdicts."""
+    extra = {}
+    if config.generate.rewrites:
+        prompt = load_prompt(config.generate.rewrites, slots=("first",))
+        extra[rewrites.TABLE] = rewrites.rewrite(config, images, lambda: start(prompt), who)
+    if config.generate.attributes:
+        extra[verdicts.TABLE] = verdicts.judge(config, images, start, who)
+    return extra
 
 
 def template_pairs(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
@@ -126,64 +146,13 @@ def _commonest_error(reasons: pd.Series) -> str:
     return f"; the backend said {errors.index[0]!r} {errors.iloc[0]} times" if len(errors) else ""
 
 
-def _ask_all(questions: list[Question], start, journal: Path) -> dict[str, Reply]:
-    """Replies by key: those in the journal, and the rest asked now and appended to it one by one."""
-    replies = _read_journal(journal)
-    wanted = {q.key: q for q in questions}
-    replies = {k: r for k, r in replies.items() if k in wanted and not r.finish_reason.startswith("error")}
-    rest = [q for q in wanted.values() if q.key not in replies]
-    if replies:
-        say(f"{FOLDER}: {len(replies)} of {len(wanted)} answers found in the journal, asking for {len(rest)}")
-    if rest:
-        with disk_errors(journal), open(journal, "a", encoding="utf8") as file:
-            for question, reply in track(start().answers(rest), len(rest), "comparisons"):
-                line = {"key": question.key, "text": reply.text, "finish_reason": reply.finish_reason}
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-                replies[question.key] = reply
-    missing = [q for q in wanted.values() if q.key not in replies]
-    if missing:
-        raise PcclipError(f"{FOLDER}: {len(missing)} of {len(wanted)} questions got no answer; run again to ask them")
-    return replies
-
-
-def _read_journal(journal: Path) -> dict[str, Reply]:
-    """Whole lines of the journal; a line that was cut short by a kill is removed from it."""
-    if not journal.is_file():
-        return {}
-    replies, end = {}, 0
-    with open(journal, "rb+") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-                reply = Reply(row["text"], row["finish_reason"])
-            except (ValueError, KeyError, TypeError):
-                break
-            if not line.endswith(b"\n"):
-                break
-            replies[row["key"]] = reply
-            end += len(line)
-        file.truncate(end)
-    return replies
-
-
-def _judged(pairs: pd.DataFrame, replies: list[Reply], model: DualEncoder, names: list[str]) -> pd.DataFrame:
-    """The pairs with raw reply, cleaned sentence, its length in tokens, whether it was mended, and the verdict."""
-    sentences = [filters.clean(reply.text) for reply in replies]
-    tokens = [len(ids) for ids in model.tokens(sentences)]
-    rows = []
-    for pair, reply, sentence, length in zip(pairs.itertuples(), replies, sentences, tokens, strict=True):
-        candidate = filters.Candidate(
-            sentence, reply.finish_reason, pair.first_caption, pair.second_caption, pair.first_concept,
-            pair.second_concept, length, model.context_length,
-        )
-        verdict, sentence, mended = filters.judge(candidate, names)
-        if mended:  # exchanging the sides can change the number of tokens
-            length = len(model.tokens([sentence])[0])
-            verdict = "in_context" if "in_context" in names and length > model.context_length else verdict
-        rows.append({"raw": reply.text, "finish_reason": reply.finish_reason, "difference": sentence,
-                     "tokens": length, "mended": mended, "verdict": verdict})
-    table = pd.concat([pairs, pd.DataFrame(rows)], axis=1)
-    table["swapped"] = [swapped(s) if v == "kept" else "" for s, v in zip(table.difference, table.verdict, strict=True)]
+def _judged(
+    pairs: pd.DataFrame, replies: list[Reply], model: DualEncoder, rules: filters.RuleList
+) -> pd.DataFrame:
+    """The pairs with raw reply, cleaned sentence, its length in tokens, whether it was mended, verdict, and twin."""
+    table = pairs.assign(raw=[r.text for r in replies], finish_reason=[r.finish_reason for r in replies])
+    table = table.join(filters.judged(table, rules, model))
+    table["swapped"] = [swapped(s) if v == "kept" and sides(s) else ""
+                        for s, v in zip(table.difference, table.verdict, strict=True)]
     table.insert(0, "pair", np.arange(len(table)))
     return table

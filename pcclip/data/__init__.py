@@ -1,21 +1,26 @@
 """Captioned image sets: one table (id, path, caption, concept, label, split and attribute columns), several sources.
 
-A source is a function from the `data` block to a table and the rows it left out; adding one is adding it to SOURCES.
+A source is a module with two functions of the `data` block: `missing`, the lines that say what is not there and where
+to get it, and `read`, which returns a table, the rows it left out and how many of those are bad. Adding one is adding
+it to SOURCES. README.md says what each of them reads.
 """
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from pcclip.data import folder, stamps
+from pcclip.data import coco, cub, folder, hub, karpathy, shards, stamps
+from pcclip.data.captions import chosen, tidied
 from pcclip.data.concepts import concept_of
+from pcclip.data.split import limited, official, split_by_concept
 from pcclip.errors import PcclipError
-from pcclip.params import Config
+from pcclip.images import file_of
+from pcclip.params import Config, Data
 from pcclip.stage import digest
 
-SOURCES = {"stamps": stamps.read, "folder": folder.read}
+SOURCES = {"stamps": stamps, "folder": folder, "coco": coco, "cub": cub, "karpathy": karpathy, "webdataset": shards,
+           "huggingface": hub}
 COLUMNS = ["id", "path", "caption", "concept", "label", "split"]
 
 
@@ -27,11 +32,17 @@ class ImageSet:
         name: the source's name, used as the dataset's name in results.
         table: one row per usable image, columns COLUMNS and then one float column per attribute.
         left_out: path, reason of everything the source holds but this set does not.
+        captions: id, caption of all captions of all images in the table; by default the table's own.
     """
 
     name: str
     table: pd.DataFrame
     left_out: pd.DataFrame
+    captions: pd.DataFrame | None = None
+
+    def __post_init__(self):
+        if self.captions is None:
+            object.__setattr__(self, "captions", self.table[["id", "caption"]])
 
     @property
     def attributes(self) -> list[str]:
@@ -52,63 +63,90 @@ class ImageSet:
         return labels if len(labels) >= 2 else []
 
     def identity(self) -> str:
-        """Hash of the table and of each file's size and time stamp: what a stage's key needs to notice a change."""
-        stats = [(p, s.st_size, s.st_mtime_ns) for p in self.table.path if (s := _stat(p))]
-        return digest([self.table.to_csv(index=False), stats])
+        """Hash of the table, all captions and each file's size and time stamp: what a stage's key must notice."""
+        files = dict.fromkeys(map(file_of, self.table.path))  # a shard of 10,000 images is one file
+        stats = [(file, *stat) for file in files if (stat := _stat(file))]
+        return digest([self.table.to_csv(index=False), self.captions.to_csv(index=False), stats])
+
+
+def missing(data: Data) -> list[str]:
+    """One line for each thing the source needs and cannot fetch by itself: what, from where, how much; [] if none."""
+    return SOURCES[data.source].missing(data)
 
 
 def load_images(config: Config) -> ImageSet:
-    """Read the configured source and split it by concept.
+    """Read the configured source, choose a caption for each image, split and limit.
 
     Raises:
-        PcclipError: nothing usable, duplicate ids, or a larger share of bad rows than data.max_bad.
+        PcclipError: something missing, nothing usable, duplicate ids, or a larger share of bad rows than data.max_bad.
     """
-    table, left_out, bad = SOURCES[config.data.source](config.data)
-    if len(table) == 0:
-        raise PcclipError(f"data source {config.data.source}: no usable image; left out: {_reasons(left_out)}")
-    if bad > config.data.max_bad * (len(table) + bad):
-        raise PcclipError(
-            f"data source {config.data.source}: {bad} of {len(table) + bad} rows are bad ({_reasons(left_out)}), "
-            f"more than data.max_bad = {config.data.max_bad}; mend them or raise it"
-        )
-    doubles = table.id[table.id.duplicated()].unique()
-    if len(doubles):
-        raise PcclipError(f"data source {config.data.source}: duplicate ids, e.g. {doubles[0]!r}; ids must be unique")
-    doubles = table.path[table.path.duplicated()].unique()
-    if len(doubles):  # one photo under two ids could be trained on and held out
-        raise PcclipError(f"data source {config.data.source}: {doubles[0]} is listed twice; keep one caption per image")
-    table = table.sort_values("id", ignore_index=True)
-    if config.data.limit and config.data.limit < len(table):
-        rows = np.random.default_rng(config.seed).choice(len(table), config.data.limit, replace=False)
-        table = table.loc[np.sort(rows)].reset_index(drop=True)
-    if "concept" not in table:
-        table["concept"] = ""
-    named = table.concept.fillna("").astype(str)
-    table["concept"] = named.where(named != "", table.caption.map(concept_of))
-    heads = table.concept.str.split().str[-1].fillna("")  # 'soccer ball' and 'tennis ball' stay together
-    table["split"] = split_by_concept(heads, config.data.held_out, config.seed)
+    data = config.data
+    table, texts, left_out = _read(data)
+    _refuse_doubles(table, data.source)
+    table = table.sort_values("id")
+    table["caption"] = chosen(texts, table["id"], data.captions, config.seed)
+    table["concept"] = _concepts(table)
+    table["split"] = _split(table, config)
+    table = limited(table, {"train": data.limit, "held_out": data.held_out_limit}, config.seed)
     if "label" not in table:
-        table["label"] = None
-    attributes = [c for c in table.columns if c not in COLUMNS]
-    return ImageSet(config.data.source, table[COLUMNS + attributes], left_out)
+        table = table.assign(label=None)
+    texts = texts[texts.index.isin(table.index)]
+    captions = pd.DataFrame({"id": table["id"][texts.index], "caption": texts}).sort_values(
+        "id", kind="stable", ignore_index=True)
+    attributes = [c for c in table.columns if c not in (*COLUMNS, "captions")]
+    return ImageSet(data.source, table[COLUMNS + attributes].reset_index(drop=True), left_out, captions)
 
 
-def split_by_concept(concepts: pd.Series, held_out: float, seed: int) -> np.ndarray:
-    """'train' or 'held_out' for each row, so that one concept is never on both sides.
+def _read(data: Data) -> tuple[pd.DataFrame, pd.Series, pd.DataFrame]:
+    """The usable rows, all their captions (the index says of which row) and what was left out."""
+    lacking = missing(data)
+    if lacking:
+        raise PcclipError(f"data source {data.source}: {'; '.join(lacking)}")
+    table, left_out, bad = SOURCES[data.source].read(data)
+    texts = tidied(table)
+    mute = table.path[~table.index.isin(texts.index)]
+    left_out = pd.concat([left_out, pd.DataFrame({"path": mute, "reason": "no caption"})], ignore_index=True)
+    table, bad = table.drop(index=mute.index), bad + len(mute)
+    if len(table) == 0:
+        raise PcclipError(f"data source {data.source}: no usable image; left out: {_reasons(left_out)}")
+    if bad > data.max_bad * (len(table) + bad):
+        raise PcclipError(
+            f"data source {data.source}: {bad} of {len(table) + bad} rows are bad ({_reasons(left_out)}), "
+            f"more than data.max_bad = {data.max_bad}; mend them or raise it")
+    return table, texts, left_out
 
-    Concepts are drawn at random; `held_out` is their share (at least one on each side).
-    """
-    names = np.array(sorted(set(concepts)))
-    if len(names) < 2:
-        raise PcclipError(f"need at least two concepts to hold one out; found {list(names)}")
-    size = int(np.clip(round(held_out * len(names)), 1, len(names) - 1))
-    chosen = set(np.random.default_rng(seed).choice(names, size, replace=False))
-    return np.where([c in chosen for c in concepts], "held_out", "train")
+
+def _refuse_doubles(table: pd.DataFrame, source: str) -> None:
+    doubles = table["id"][table["id"].duplicated()]
+    if len(doubles):
+        raise PcclipError(f"data source {source}: duplicate ids, e.g. {doubles.iloc[0]!r}; ids must be unique")
+    doubles = table.path[table.path.duplicated()]
+    if len(doubles):  # one photo under two ids could be trained on and held out
+        raise PcclipError(f"data source {source}: {doubles.iloc[0]} is listed twice; keep one caption per image")
 
 
-def _stat(path: str):
-    file = Path(path)
-    return file.stat() if file.exists() else None
+def _concepts(table: pd.DataFrame) -> pd.Series:
+    """The source's concepts, and by rule where it names none."""
+    if "concept" not in table:
+        return table.caption.map(concept_of)
+    named = table.concept.fillna("").astype(str)
+    return named.where(named != "", table.caption.map(concept_of))
+
+
+def _split(table: pd.DataFrame, config: Config):
+    if config.data.split == "official":
+        return official(table, config.data.source)
+    heads = table.concept.str.split().str[-1].fillna("")  # 'soccer ball' and 'tennis ball' stay together
+    return split_by_concept(heads, config.data.held_out, config.seed)
+
+
+def _stat(file: str) -> tuple[int, int] | None:
+    """Bytes and time stamp (ns)."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _reasons(left_out: pd.DataFrame) -> str:

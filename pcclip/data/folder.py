@@ -4,14 +4,26 @@ Columns: `path` (or `file`, relative to the directory) and `caption`; optional `
 `concept`; every other numeric column is an attribute.
 """
 
+import os
 from pathlib import Path
 
 import pandas as pd
 
+from pcclip.data.files import there
+from pcclip.data.rows import sort_out
 from pcclip.errors import PcclipError
 from pcclip.params import Data, resolve
 
 _KNOWN = {"id", "path", "caption", "label", "concept"}
+_READERS = {"captions.csv": pd.read_csv, "captions.jsonl": pd.read_json}
+
+
+def missing(data: Data) -> list[str]:
+    """Whether there is a captions file."""
+    folder = resolve(data.path)
+    if any((folder / name).is_file() for name in _READERS):
+        return []
+    return [f"{folder}: no {' or '.join(_READERS)}; write one with columns path, caption"]
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
@@ -29,23 +41,19 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     table["id"] = table["id"].astype(str) if "id" in table else table.path
     reason = pd.Series("", index=table.index)
     reason[table.caption == ""] = "empty caption"
-    reason[~table.path.map(lambda p: (folder / p).is_file())] = "missing file"
-    left_out = pd.DataFrame({"path": table.path, "reason": reason})[reason != ""]
-    table = table[reason == ""].copy()
-    table["path"] = table.path.map(lambda p: str((folder / p).resolve()))
+    reason[~there(table.path.map(lambda p: os.path.join(folder, p)))] = "missing file"
+    table, left_out, bad = sort_out(table, reason)
+    table["path"] = table.path.map(lambda p: os.path.realpath(os.path.join(folder, p)))
     extras = [c for c in table.columns if c not in _KNOWN and pd.api.types.is_numeric_dtype(table[c])]
     keep = [c for c in table.columns if c in _KNOWN] + extras
-    return table[keep].astype(dict.fromkeys(extras, float)), left_out.reset_index(drop=True), len(left_out)
+    return table[keep].astype(dict.fromkeys(extras, float)), left_out, bad
 
 
 def _captions(folder: Path) -> pd.DataFrame:
-    for name, reader in (("captions.csv", pd.read_csv), ("captions.jsonl", pd.read_json)):
-        path = folder / name
-        if path.is_file():
-            try:
-                text = dict.fromkeys(sorted(_KNOWN | {"file"}), str)
-                return (reader(path, lines=True, dtype=text, convert_dates=False) if name.endswith("jsonl")
-                        else reader(path, dtype=text))
-            except (ValueError, UnicodeDecodeError) as error:
-                raise PcclipError(f"{path}: cannot be read as a table ({error})") from None
-    raise PcclipError(f"{folder}: no captions.csv or captions.jsonl; write one with columns path, caption")
+    path = next(folder / name for name in _READERS if (folder / name).is_file())
+    text = dict.fromkeys(sorted(_KNOWN | {"file"}), str)
+    options = {"lines": True, "convert_dates": False} if path.suffix == ".jsonl" else {}
+    try:
+        return _READERS[path.name](path, dtype=text, **options)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise PcclipError(f"{path}: cannot be read as a table ({error})") from None

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pcclip.data.files import cache
 from pcclip.errors import PcclipError
 from pcclip.params import Data, resolve
 from pcclip.progress import say
@@ -22,6 +23,7 @@ PACKAGE = "tuxpaint-stamps-default"
 SYSTEM = Path("/usr/share/tuxpaint/stamps")
 HELP = (f"the stamps are in Debian's and Ubuntu's package {PACKAGE} (161 MB): `sudo apt-get install {PACKAGE}`; "
         "elsewhere unpack its .deb and set data.path to its usr/share/tuxpaint/stamps folder")
+_NO_APT = f"stamps not found in {SYSTEM} and this system has no apt-get; {HELP}"
 _FOLDERS = {"cartoon": "drawing", "toys": "toy", "plastic": "toy", "symbols": "symbol", "roadsigns": "symbol",
             "flags": "symbol", "body_parts": "symbol"}
 _CLASSES = {"animals": "animal", "clothes": "piece of clothing", "food": "food", "music": "musical instrument",
@@ -31,11 +33,16 @@ _CLASSES = {"animals": "animal", "clothes": "piece of clothing", "food": "food",
 _HERE = Path(__file__).parent
 
 
+def missing(data: Data) -> list[str]:
+    """Whether data.path is a folder; without it, whether the stamps are there or can be fetched."""
+    if data.path:
+        return [] if resolve(data.path).is_dir() else [f"{resolve(data.path)}: no such folder; {HELP}"]
+    return [] if SYSTEM.is_dir() or _cached().is_dir() or _can_fetch() else [_NO_APT]
+
+
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Find or fetch the stamps. Returns the table, what was left out (path, reason), and 0 bad rows."""
     stamps = resolve(data.path) if data.path else find()
-    if not stamps.is_dir():
-        raise PcclipError(f"{stamps}: no such folder; {HELP}")
     exceptions = pd.read_csv(_HERE / "stamps_exceptions.csv").set_index("stamp").fillna("")
     facts = pd.read_csv(_HERE / "stamps_facts.csv").set_index("stamp")
     rows, left_out = [], []
@@ -65,19 +72,17 @@ def _label(stamp: str) -> str | None:
 
 def find() -> Path:
     """The stamps folder: the system's, else the cache's, else fetched into the cache."""
-    cache = Path(os.environ.get("PCCLIP_CACHE", Path.home() / ".cache" / "pcclip"))
-    cached = cache / "stamps"
     if SYSTEM.is_dir():
         return SYSTEM
-    if not cached.is_dir():
-        fetch(cached)
-    return cached
+    if not _cached().is_dir():
+        fetch(_cached())
+    return _cached()
 
 
 def fetch(target: Path) -> None:
     """Download the Debian package and unpack it to `target`, all or nothing. Raises PcclipError with HELP."""
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise PcclipError(f"stamps not found in {SYSTEM} and this system has no apt-get; {HELP}")
+    if not _can_fetch():
+        raise PcclipError(_NO_APT)
     say(f"fetching {PACKAGE} (161 MB) into {target.parent}")
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +98,14 @@ def fetch(target: Path) -> None:
             if done.returncode or not Path(f"{scratch}/tree{SYSTEM}").is_dir():
                 raise PcclipError(f"{debs[0].name}: dpkg-deb could not unpack {PACKAGE}; {HELP}")
             os.replace(f"{scratch}/tree{SYSTEM}", target)
+
+
+def _cached() -> Path:
+    return cache() / "stamps"
+
+
+def _can_fetch() -> bool:
+    return bool(shutil.which("apt-get") and shutil.which("dpkg-deb"))
 
 
 def _apt(arguments: list[str], folder: str) -> bool:

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from pcclip import statistics
-from pcclip.axes import ESTIMATORS, attribute_axis
-from pcclip.comparisons import generate
+from pcclip.axes import ESTIMATORS, attribute_axis, paraphrase_axis
+from pcclip.comparisons import generate, verdicts
+from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.llm import Template
 from pcclip.data import ImageSet
 from pcclip.embed import FOLDER as EMBED
@@ -19,6 +20,7 @@ from pcclip.embed import Vectors, shared_inputs
 from pcclip.errors import PcclipError
 from pcclip.evaluate import tasks
 from pcclip.finetune.trainer import FOLDER as FINETUNE
+from pcclip.models import load_model
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config
 from pcclip.progress import say, track
@@ -36,13 +38,14 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
     """Raises PcclipError when an earlier stage has not finished."""
     return Stage(config.folder / FOLDER, {
         "format": _FORMAT, "evaluate": config.evaluate.model_dump(),
-        **built_on(config.folder, (generate.FOLDER, EMBED, FINETUNE), shared_inputs(config, images))})
+        **built_on((config.source_folder / generate.FOLDER, config.source_folder / EMBED, config.folder / FINETUNE),
+                   shared_inputs(config, images))})
 
 
 def evaluate(
     config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, models: dict[str, DualEncoder]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Run the stage, or read it when done. `models` are 'base' and 'finetuned'.
+    """Run the stage, or read it when done. `models` are those of `load_models`.
 
     Returns metrics (one row per task, dataset, model, metric) and paired differences, finetuned minus base.
     """
@@ -63,14 +66,21 @@ def evaluate(
     return pd.read_csv(config.folder / METRICS), pd.read_csv(this.folder / DIFFERENCES)
 
 
+def load_models(config: Config) -> dict[str, DualEncoder]:
+    """'base', 'finetuned' (weights averaged by evaluate.alpha), and 'alpha=A' for each of evaluate.alphas."""
+    mixed = {f"alpha={alpha:g}": alpha for alpha in config.evaluate.alphas}
+    return {"base": load_model(config.model), "finetuned": load_model(str(config.folder), config.evaluate.alpha),
+            **{name: load_model(str(config.folder), alpha) for name, alpha in mixed.items()}}
+
+
 def read_predictions(config: Config) -> pd.DataFrame:
     return read_parquet(config.folder / FOLDER / PREDICTIONS).to_pandas()
 
 
 def check_attributes(config: Config, images: ImageSet) -> None:
     """Raise PcclipError when an attribute is asked for that the image set does not have."""
-    for attribute in config.evaluate.attributes:
-        if attribute not in images.attributes:
+    for attribute, texts in config.evaluate.attributes.items():
+        if (texts.column or attribute) not in images.attributes:
             known = ", ".join(images.attributes) or "none"
             raise PcclipError(f"evaluate.attributes.{attribute}: {images.name} has no such attribute; it has: {known}")
 
@@ -81,7 +91,7 @@ def predict(config, images, vectors, comparisons, models) -> pd.DataFrame:
     table = vectors.of(images.held_out)
     sets = {f"{name}/template": generate.template_pairs(table, config.evaluate.pairs, config.seed)}
     written = generate.kept(comparisons, "held_out")
-    written = written[vectors.has(written["first"], written["second"])]
+    written = written[vectors.has(written["first"], written["second"]) & (written.swapped != "").to_numpy()]
     if len(written) and set(written.model_hash) != {Template.identity}:
         sets[f"{name}/llm"] = written
     labelled = table[table.label.notna()]
@@ -103,6 +113,8 @@ def predict(config, images, vectors, comparisons, models) -> pd.DataFrame:
                 model, vectors.matrix, vectors.rows(labelled["id"]), list(labelled.label), images.classes,
                 config.evaluate.zero_shot_prompt))
         _add_rankings(config, images.name, table, vectors, which, model, add)
+        if config.generate.attributes:
+            _add_verdicts(config, images.name, vectors, which, model, add)
     columns = ["task", "dataset", "model", "item", "first", "second", "score", "reference", "correct"]
     return pd.concat(found, ignore_index=True)[columns].astype({"correct": "boolean"})
 
@@ -127,10 +139,26 @@ def summarise(predictions: pd.DataFrame, draws: int, seed: int) -> tuple[pd.Data
 
 def _add_rankings(config, name, table, vectors, which, model, add) -> None:
     for attribute, texts in config.evaluate.attributes.items():
-        known = table[table[attribute].notna()]
-        if known[attribute].nunique() < 2:
+        column = texts.column or attribute
+        known = table[table[column].notna()]
+        if known[column].nunique() < 2:
             continue
         rows = vectors.rows(known["id"])
         for estimator in ESTIMATORS:
-            items = tasks.ranking_items(attribute_axis(model, texts, estimator), vectors.matrix, rows, known[attribute])
+            items = tasks.ranking_items(attribute_axis(model, texts, estimator), vectors.matrix, rows, known[column])
             add("ranking", f"{name}/{attribute}/{estimator}", which, items)
+
+
+def _add_verdicts(config, name, vectors, which, model, add) -> None:
+    """Agreement with the language model's own sure verdicts on held-out pairs, by trained and by held-out wordings."""
+    bank, table = load_bank(config.generate.attributes), verdicts.load(config)
+    sure = table[(table.split == "held_out") & table.verdict.isin(["first", "second"])]
+    sure = sure[vectors.has(sure["first"], sure["second"])]
+    for attribute in bank.attributes:
+        part = sure[sure.attribute == attribute.name]
+        for wording, paraphrases in (("trained_wording", attribute.paraphrases), ("new_wording", attribute.held_out)):
+            if len(part) and paraphrases:
+                axis = paraphrase_axis(model, paraphrases)
+                items = tasks.verdict_items(axis, vectors.matrix, vectors.rows(part["first"]),
+                                            vectors.rows(part["second"]), (part.verdict == "first").to_numpy())
+                add("verdict_agreement", f"{name}/{attribute.name}/{attribute.split}/{wording}", which, items)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from pcclip.models.encoder import DualEncoder
 from pcclip.scores import beats, cosines, image_differences, zero_shot
@@ -45,6 +45,16 @@ def ranking_items(
 ) -> pd.DataFrame:
     """Images with their projection on an attribute axis (score) and the attribute's true value (reference)."""
     return _items(rows, rows, matrix[rows] @ axis, np.asarray(values, dtype=float), None)
+
+
+def verdict_items(
+    axis: Float[np.ndarray, " d"], matrix: Float[np.ndarray, "n d"], first: Int[np.ndarray, " m"],
+    second: Int[np.ndarray, " m"], first_has_more: Bool[np.ndarray, " m"],
+) -> pd.DataFrame:
+    """Pairs with the projection of u1 - u2 on an attribute axis; correct when its sign is the verdict's."""
+    score = (matrix[first] - matrix[second]) @ axis
+    return _items(first, second, score, np.where(first_has_more, 1.0, -1.0),
+                  np.where(first_has_more, score > 0, score < 0))
 
 
 def _items(first, second, score, reference, correct) -> pd.DataFrame:

@@ -1,13 +1,14 @@
-"""The objectives. Each returns its loss and how often the right text is nearest to its image difference."""
+"""The objectives and the terms that can be added to them, each a function of vectors alone."""
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
 def infonce(
-    w: Float[Tensor, "b d"], v: Float[Tensor, "b d"], temperature: Float[Tensor, ""] | float
+    w: Float[Tensor, "b d"], v: Float[Tensor, "b d"], temperature: Float[Tensor, ""] | float,
+    ignore: Bool[Tensor, "b b"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Symmetric InfoNCE of PC-CLIP, L = 1/2 [CE(W V^T / tau, I) + CE(V W^T / tau, I)] (released finetune.py).
 
@@ -15,9 +16,15 @@ def infonce(
         w: unit text vectors of the differences.
         v: unit image differences, row i belonging to text i.
         temperature: tau, a number or a learned scalar.
+        ignore: symmetric; True where i and j are not to be held against each other. The diagonal never is.
+
+    Returns:
+        The loss, and how often the right text is nearest to its image difference.
     """
     logits = w @ v.T / temperature
     target = torch.arange(len(w), device=w.device)
+    if ignore is not None:
+        logits = logits.masked_fill(ignore & ~torch.eye(len(w), dtype=torch.bool, device=w.device), float("-inf"))
     loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     return loss, (logits.argmax(dim=1) == target).float().mean()
 
@@ -29,3 +36,44 @@ def mse(
     loss = ((w - difference) ** 2).sum(dim=-1).mean()
     nearest = (w @ F.normalize(difference, dim=-1).T).argmax(dim=1)
     return loss, (nearest == torch.arange(len(w), device=w.device)).float().mean()
+
+
+def attribute(
+    more: Float[Tensor, "m d"], less: Float[Tensor, "m d"], v: Float[Tensor, "m d"], target: Float[Tensor, " m"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """The antisymmetric attribute term, a step beyond the paper: <v, f(more) - f(less)> should have the verdict's sign.
+
+    mean of CE(sigmoid(<v, f(P+)> / tau), p) + CE(sigmoid(<v, f(P-)> / tau), 1 - p), which for a certain verdict
+    r = 2p - 1 = +-1 is softplus(-r <v, f(P+)> / tau) + softplus(r <v, f(P-)> / tau).
+
+    Args:
+        more: unit vectors of "The first is larger than the second.", one for each verdict.
+        less: unit vectors of its twin, "The first is smaller than the second."
+        v: unit image differences.
+        target: p, how probable it is that the first image has more of the attribute.
+        temperature: tau.
+    """
+    up = F.binary_cross_entropy_with_logits((v * more).sum(dim=-1) / temperature, target)
+    down = F.binary_cross_entropy_with_logits((v * less).sum(dim=-1) / temperature, 1 - target)
+    return up + down
+
+
+def replay(now: Float[Tensor, "b d"], base: Float[Tensor, "b d"]) -> Float[Tensor, ""]:
+    """Mean cosine distance of plain captions' unit vectors from where the base model has them: holds zero-shot."""
+    return 1 - (now * base).sum(dim=-1).mean()
+
+
+def shared_images(
+    first: Float[Tensor, " b"], second: Float[Tensor, " b"], swap: bool
+) -> Bool[Tensor, "b b"] | Bool[Tensor, "2b 2b"]:
+    """True for pairs that share an image, whose texts are partly true of each other: unmarked false negatives.
+
+    With `swap` the reversed twins follow the pairs; a pair and its own twin remain negatives, since they contradict.
+    """
+    one, two = first[:, None], second[:, None]
+    shared = (one == first) | (one == second) | (two == first) | (two == second)
+    if not swap:
+        return shared
+    twin = torch.eye(len(first), dtype=torch.bool, device=first.device)
+    return torch.cat([torch.cat([shared, shared & ~twin], 1), torch.cat([shared & ~twin, shared], 1)], 0)

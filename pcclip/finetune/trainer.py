@@ -16,17 +16,18 @@ import torch
 from torch import nn
 
 from pcclip.comparisons import generate
-from pcclip.comparisons.sentences import from_captions
 from pcclip.data import ImageSet
 from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import Vectors, shared_inputs
 from pcclip.errors import PcclipError
-from pcclip.finetune.losses import infonce, mse
+from pcclip.finetune import lora
+from pcclip.finetune.examples import AttributeExamples, Examples, of_captions, of_comparisons, of_verdicts
+from pcclip.finetune.losses import attribute, infonce, mse, replay, shared_images
 from pcclip.models import saved
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config, Finetune
 from pcclip.progress import Meter, say
-from pcclip.scores import beats, cosines, unit, zero_shot
+from pcclip.scores import beats, cosines, image_differences, zero_shot
 from pcclip.stage import Stage, atomic, built_on
 
 FOLDER, CURVES = "03_finetune", "curves.csv"
@@ -34,18 +35,18 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Examples:
-    """What the objective sees: rows of image vectors, and the tokens of each difference and of its swapped twin."""
+class Given:
+    """All that the loop reads: what is trained on, what is only looked at, and the image vectors of both."""
 
-    first: np.ndarray
-    second: np.ndarray
-    tokens: list[list[int]]
-    swapped: list[list[int]]
-    texts: list[str]
-    twins: list[str]
-
-    def __len__(self) -> int:
-        return len(self.first)
+    train: Examples
+    held_out: Examples
+    comparisons: Examples  # of the held-out images, for difference accuracy whatever the objective
+    attributes: AttributeExamples | None
+    captions: Examples | None  # replayed
+    base_captions: np.ndarray | None  # their unit vectors by the base model
+    matrix: torch.Tensor
+    images: ImageSet
+    vectors: Vectors
 
 
 @dataclass
@@ -75,27 +76,8 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
     """Raises PcclipError when 01 or 02 has not finished."""
     return Stage(config.folder / FOLDER, {
         "format": _FORMAT, "finetune": config.finetune.model_dump(), "zero_shot": config.evaluate.zero_shot_prompt,
-        **built_on(config.folder, (generate.FOLDER, EMBED), shared_inputs(config, images))})
-
-
-def examples(config: Config, comparisons: pd.DataFrame, split: str, vectors: Vectors, model: DualEncoder) -> Examples:
-    """The kept comparisons of one split whose two images have a vector, told apart by it."""
-    table = generate.kept(comparisons, split)
-    asked = len(table)
-    table = table[vectors.has(table["first"], table["second"])]
-    if config.finetune.comparisons == "template":
-        texts = [from_captions(a, b) for a, b in zip(table.first_caption, table.second_caption, strict=True)]
-        twins = [from_captions(b, a) for a, b in zip(table.first_caption, table.second_caption, strict=True)]
-    else:
-        texts, twins = list(table.difference), list(table.swapped)
-    first, second = vectors.rows(table["first"]), vectors.rows(table["second"])
-    apart = np.linalg.norm(vectors.matrix[first] - vectors.matrix[second], axis=1) > 1e-6
-    keep = np.flatnonzero(apart)
-    if len(keep) < asked:
-        say(f"{FOLDER}: {asked - len(keep)} {split} comparisons left out: no vector for an image, or equal ones")
-    tokens, swapped = model.tokens(texts), model.tokens(twins)
-    return Examples(first[keep], second[keep], [tokens[i] for i in keep], [swapped[i] for i in keep],
-                    [texts[i] for i in keep], [twins[i] for i in keep])
+        **built_on((config.source_folder / generate.FOLDER, config.source_folder / EMBED),
+                   shared_inputs(config, images))})
 
 
 def finetune(
@@ -110,21 +92,37 @@ def finetune(
     if this.done():
         say(f"{FOLDER}: done already, read from {this.folder}")
         return pd.read_csv(this.folder / CURVES)
-    train = examples(config, comparisons, "train", vectors, model)
-    held_out = examples(config, comparisons, "held_out", vectors, model)
-    if len(train) < 2:
-        raise PcclipError(f"{FOLDER}: {len(train)} training comparisons were kept; 01 must keep at least two")
+    given = _gather(config, images, vectors, comparisons, model)
+    if len(given.train) < 2:
+        raise PcclipError(f"{FOLDER}: {len(given.train)} training texts were kept; 01 must keep at least two")
     with this.work(), _own_text_tower(model):
         card = saved.describe(model)
-        kept_epochs = _optimise(config, train, held_out, images, vectors, model, card, this)
-        if not np.isfinite(model.encode_texts(train.texts[:1])).all():
+        kept_epochs, tuned = _optimise(config, given, model, card, this)
+        if not np.isfinite(model.encode_texts(given.train.texts[:1])).all():
             raise PcclipError(f"{FOLDER}: the last step left a text tower without numbers; lower finetune.lr")
         outputs = saved.save(model, {**card, "epoch": config.finetune.epochs}, this.folder)
         this.finish([*outputs, CURVES, *kept_epochs], {
-            "train": len(train), "held_out": len(held_out), "steps": _steps(config.finetune, len(train))[1],
-            "tuned_parameters": sum(p.numel() for p in model.tunable(config.finetune.tune).values()),
+            "train": len(given.train), "held_out": len(given.held_out),
+            "steps": _steps(config.finetune, len(given.train))[1], "tuned_parameters": tuned,
+            "verdicts": len(given.attributes) if given.attributes else 0,
         }, model=card["base_text_tower"][:16])
     return pd.read_csv(this.folder / CURVES)
+
+
+def _gather(config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: DualEncoder) -> Given:
+    """Everything the loop reads, made before the text tower changes."""
+    settings = config.finetune
+    held_out = of_comparisons(config, comparisons, "held_out", vectors, model)
+    plain = settings.objective == "captions"
+    captions = of_captions(config, images, "train", vectors, model) if plain or settings.replay else None
+    return Given(
+        train=captions if plain else of_comparisons(config, comparisons, "train", vectors, model),
+        held_out=of_captions(config, images, "held_out", vectors, model) if plain else held_out,
+        comparisons=held_out,
+        attributes=of_verdicts(config, vectors, model) if settings.attribute_weight else None,
+        captions=captions if settings.replay else None,
+        base_captions=model.encode_texts(captions.texts) if settings.replay else None,
+        matrix=torch.from_numpy(vectors.matrix).to(model.device), images=images, vectors=vectors)
 
 
 @contextmanager
@@ -138,12 +136,13 @@ def _own_text_tower(model: DualEncoder):
         model.text_tower = base
 
 
-def _optimise(config: Config, train, held_out, images, vectors, model, card, this: Stage) -> list[str]:
-    """The loop: from the last checkpoint to the last step. Returns the files of the epochs that were kept."""
-    settings, device = config.finetune, model.device
-    per_epoch, total = _steps(settings, len(train))
-    log_temperature = nn.Parameter(torch.tensor(np.log(settings.temperature), dtype=torch.float32, device=device))
-    state = _start(settings, model, log_temperature)
+def _optimise(config: Config, given: Given, model, card, this: Stage) -> tuple[list[str], int]:
+    """The loop: from the last checkpoint to the last step. Returns files of kept epochs, and how many values learn."""
+    settings = config.finetune
+    per_epoch, total = _steps(settings, len(given.train))
+    log_temperature = nn.Parameter(
+        torch.tensor(np.log(settings.temperature), dtype=torch.float32, device=model.device))
+    state = _start(config, model, log_temperature)
     checkpoint = this.partial / "checkpoint.pt"
     if not checkpoint.is_file():
         for old in this.folder.glob("epoch-*"):
@@ -151,32 +150,33 @@ def _optimise(config: Config, train, held_out, images, vectors, model, card, thi
     else:
         state.load(checkpoint)
         say(f"{FOLDER}: continuing at step {state.step} of {total}")
-    matrix = torch.from_numpy(vectors.matrix).to(device)
     meter = Meter(total - state.step, "steps")
     while True:
         epoch, k = divmod(state.step, per_epoch)
         last = state.step == total
         if (state.step % settings.evaluate_every == 0 or last) and not _seen(state.curve, state.step):
-            temperature = float(log_temperature.detach().exp())
-            values = held_out_values(config, held_out, images, vectors, model, temperature)
+            values = held_out_values(config, given, model, float(log_temperature.detach().exp()))
             state.curve += [_point(state.step, per_epoch, "held_out", name, value) for name, value in values.items()]
         if k == 0 and epoch in settings.keep_epochs:
-            saved.save(model, {**card, "epoch": epoch}, this.folder / f"epoch-{epoch:03d}")
+            with lora.merged(model):
+                saved.save(model, {**card, "epoch": epoch}, this.folder / f"epoch-{epoch:03d}")
         if (state.step % settings.checkpoint_every == 0 and state.step) or last:
             state.save(checkpoint)
             _write_curves(state.curve, this.folder / CURVES)
         if last:
-            return _kept_files(this.folder, settings.keep_epochs, total // per_epoch)
-        rows = np.array_split(np.random.default_rng([config.seed, epoch]).permutation(len(train)), per_epoch)[k]
+            lora.merge(model)
+            return (_kept_files(this.folder, settings.keep_epochs, total // per_epoch),
+                    sum(p.numel() for p in state.parameters.values()))
+        rows = np.array_split(
+            np.random.default_rng([config.seed, epoch]).permutation(len(given.train)), per_epoch)[k]
         for group in state.optimizer.param_groups:
             group["lr"] = settings.lr * rate(settings, state.step, per_epoch, total)
-        loss, accuracy = _step(settings, model, train, rows, matrix, log_temperature, state.optimizer)
-        if not np.isfinite(loss):
-            raise PcclipError(f"{FOLDER}: the loss became {loss} at step {state.step}; lower finetune.lr")
+        terms = _step(config, model, given, rows, state.step, log_temperature, state.optimizer)
+        if not np.isfinite(terms["loss"]):
+            raise PcclipError(f"{FOLDER}: the loss became {terms['loss']} at step {state.step}; lower finetune.lr")
         state.step += 1
-        state.curve += [_point(state.step, per_epoch, "train", "loss", loss),
-                        _point(state.step, per_epoch, "train", "in_batch_accuracy", accuracy)]
-        meter.add(1, f"loss {loss:.3f}, in-batch accuracy {accuracy:.2f}")
+        state.curve += [_point(state.step, per_epoch, "train", name, value) for name, value in terms.items()]
+        meter.add(1, f"loss {terms['loss']:.3f}, in-batch accuracy {terms['in_batch_accuracy']:.2f}")
 
 
 def rate(settings: Finetune, step: int, per_epoch: int, total: int) -> float:
@@ -191,35 +191,41 @@ def rate(settings: Finetune, step: int, per_epoch: int, total: int) -> float:
     return 1.0
 
 
-def held_out_values(config, held_out: Examples, images, vectors, model, temperature) -> dict[str, float]:
+def held_out_values(config: Config, given: Given, model: DualEncoder, temperature: float) -> dict[str, float]:
     """One point of the held-out curve: the run's own objective in batches of its size, and two accuracies."""
     settings, values = config.finetune, {}
-    if len(held_out) >= 2:
-        w, twins = model.encode_texts(held_out.texts), model.encode_texts(held_out.twins) if settings.swap else None
-        difference = vectors.matrix[held_out.first] - vectors.matrix[held_out.second]
+    if len(given.held_out) >= 2:
         losses, accuracies, sizes = [], [], []
-        for rows in np.array_split(np.arange(len(held_out)), _steps(settings, len(held_out))[0]):
-            texts = np.concatenate([w[rows], twins[rows]]) if settings.swap else w[rows]
-            lines = np.concatenate([difference[rows], -difference[rows]]) if settings.swap else difference[rows]
-            loss, accuracy = _objective(settings, torch.from_numpy(texts), torch.from_numpy(lines), temperature)
+        w = torch.from_numpy(model.encode_texts(given.held_out.texts))
+        twins = torch.from_numpy(model.encode_texts(given.held_out.twins)) if _swaps(settings) else None
+        for rows in np.array_split(np.arange(len(w)), _steps(settings, len(w))[0]):
+            texts = w[rows] if twins is None else torch.cat([w[rows], twins[rows]])
+            loss, accuracy = _objective(settings, texts, given.held_out, rows, given.matrix.cpu(), temperature)
             losses, accuracies, sizes = [*losses, float(loss)], [*accuracies, float(accuracy)], [*sizes, len(rows)]
         values = {"loss": float(np.average(losses, weights=sizes)),
-                  "in_batch_accuracy": float(np.average(accuracies, weights=sizes)),
-                  "difference_accuracy": float(beats(cosines(w, unit(difference)), 0.0).mean())}
-    labelled = vectors.of(images.held_out[images.held_out.label.notna()])
+                  "in_batch_accuracy": float(np.average(accuracies, weights=sizes))}
+    if len(given.comparisons):
+        pairs = given.comparisons
+        v = image_differences(given.vectors.matrix, pairs.first, pairs.second)
+        values["difference_accuracy"] = float(beats(cosines(model.encode_texts(pairs.texts), v), 0.0).mean())
+    images = given.images
+    labelled = given.vectors.of(images.held_out[images.held_out.label.notna()])
     if images.classes and len(labelled):
         texts = model.encode_texts([config.evaluate.zero_shot_prompt.format(name) for name in images.classes])
-        found = zero_shot(vectors.matrix[vectors.rows(labelled["id"])], texts)
+        found = zero_shot(given.vectors.matrix[given.vectors.rows(labelled["id"])], texts)
         values["zero_shot_accuracy"] = float((np.array(images.classes)[found] == labelled.label.to_numpy()).mean())
     return values
 
 
-def _start(settings: Finetune, model: DualEncoder, log_temperature: nn.Parameter) -> State:
+def _start(config: Config, model: DualEncoder, log_temperature: nn.Parameter) -> State:
+    settings = config.finetune
     model.text_tower.requires_grad_(False)
-    tuned = model.tunable(settings.tune)
-    for parameter in tuned.values():
+    if settings.tune == "lora":
+        parameters = lora.add(model, settings.lora_rank, config.seed)
+    else:
+        parameters = dict(model.tunable(settings.tune))
+    for parameter in parameters.values():
         parameter.requires_grad_(True)
-    parameters = dict(tuned)
     if settings.learn_temperature:
         parameters["log_temperature"] = log_temperature
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
@@ -227,27 +233,70 @@ def _start(settings: Finetune, model: DualEncoder, log_temperature: nn.Parameter
     return State(parameters, optimizer)
 
 
-def _step(settings, model, train, rows, matrix, log_temperature, optimizer) -> tuple[float, float]:
-    tokens = [train.tokens[i] for i in rows] + ([train.swapped[i] for i in rows] if settings.swap else [])
-    first = torch.as_tensor(train.first[rows], device=matrix.device)
-    second = torch.as_tensor(train.second[rows], device=matrix.device)
-    difference = matrix[first] - matrix[second]
-    if settings.swap:
-        difference = torch.cat([difference, -difference])
-    with torch.autocast(matrix.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-        features = model.text_features(model.batch(tokens))
-    w = nn.functional.normalize(features.float(), dim=-1)
-    loss, accuracy = _objective(settings, w, difference, log_temperature.exp())
+def _step(
+    config: Config, model: DualEncoder, given: Given, rows: np.ndarray, step: int, log_temperature, optimizer
+) -> dict[str, float]:
+    """One optimiser step. Returns its loss, in-batch accuracy, and each added term by name."""
+    settings, train = config.finetune, given.train
+    tokens = [train.tokens[i] for i in rows] + ([train.twin_tokens[i] for i in rows] if _swaps(settings) else [])
+    w = _unit_texts(settings, model, tokens)
+    loss, accuracy = _objective(settings, w, train, rows, given.matrix, log_temperature.exp())
+    terms = {}
+    draw = np.random.default_rng([config.seed, step, 1])
+    if given.attributes is not None and len(given.attributes):
+        terms["attribute"] = _attribute_term(settings, model, given, draw)
+        loss = loss + settings.attribute_weight * terms["attribute"]
+    if given.captions is not None and len(given.captions):
+        some = draw.integers(len(given.captions), size=min(settings.batch_size, len(given.captions)))
+        now = _unit_texts(settings, model, [given.captions.tokens[i] for i in some])
+        terms["replay"] = replay(now, torch.from_numpy(given.base_captions[some]).to(now.device))
+        loss = loss + settings.replay * terms["replay"]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
-    return float(loss.detach()), float(accuracy)
+    return {"loss": float(loss.detach()), "in_batch_accuracy": float(accuracy),
+            **{name: float(term.detach()) for name, term in terms.items()}}
 
 
-def _objective(settings: Finetune, w, difference, temperature):
+def _attribute_term(settings: Finetune, model: DualEncoder, given: Given, draw: np.random.Generator) -> torch.Tensor:
+    """The attribute term over some of the verdicts, each asked for by one of its attribute's paraphrases."""
+    verdicts = given.attributes
+    some = draw.integers(len(verdicts), size=min(settings.attribute_batch, len(verdicts)))
+    counts = np.array([len(texts) for texts in verdicts.more])
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    which = verdicts.attribute[some]
+    paraphrase = torch.as_tensor(starts[which] + draw.integers(counts[which]))
+    up = _unit_texts(settings, model, [ids for texts in verdicts.more for ids in texts])
+    down = _unit_texts(settings, model, [ids for texts in verdicts.less for ids in texts])
+    v = nn.functional.normalize(verdicts.differences(given.matrix, some), dim=-1)
+    target = torch.from_numpy(verdicts.target[some]).to(v.device)
+    paraphrase = paraphrase.to(v.device)
+    return attribute(up[paraphrase], down[paraphrase], v, target, settings.attribute_temperature)
+
+
+def _unit_texts(settings: Finetune, model: DualEncoder, tokens: list[list[int]]) -> torch.Tensor:
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        features = model.text_features(model.batch(tokens))
+    return nn.functional.normalize(features.float(), dim=-1)
+
+
+def _objective(settings: Finetune, w, examples: Examples, rows: np.ndarray, matrix, temperature):
+    """Loss and in-batch accuracy of the texts `w` of `rows`, followed by their twins where the run swaps."""
+    target, swap = examples.targets(matrix, rows), _swaps(settings)
+    if swap:
+        target = torch.cat([target, -target])
     if settings.objective == "mse":
-        return mse(w, difference)
-    return infonce(w, nn.functional.normalize(difference, dim=-1), temperature)
+        return mse(w, target)
+    ignore = None
+    if settings.mask_shared:
+        first = torch.as_tensor(examples.first[rows], device=matrix.device)
+        second = first if examples.second is None else torch.as_tensor(examples.second[rows], device=matrix.device)
+        ignore = shared_images(first, second, swap)
+    return infonce(w, nn.functional.normalize(target, dim=-1), temperature, ignore)
+
+
+def _swaps(settings: Finetune) -> bool:
+    return settings.swap and settings.objective != "captions"
 
 
 def _steps(settings: Finetune, n: int) -> tuple[int, int]:

@@ -3,6 +3,10 @@
 `force_custom_text` makes the text tower a module of its own in every model, so that it can be saved and tuned alone.
 """
 
+import logging
+import pickle
+import re
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,6 +18,7 @@ from pcclip.models.torchvision_ops import declare_missing
 from pcclip.params import resolve
 
 _SCHEMAS = ("hf-hub:", "local-dir:")
+_WRAPPERS = ("module.", "model.", "clip_model.")  # what training scripts put before every name of a checkpoint
 
 
 def split(spec: str) -> tuple[str, str | None]:
@@ -59,13 +64,23 @@ class OpenClip(DualEncoder):
         import open_clip
 
         name, tag = split(spec)
-        schema = name.startswith(_SCHEMAS)
+        file = tag if tag and Path(tag).is_file() else None
+        fresh = file is not None or tag == "random"
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), _quiet():
                 torch.manual_seed(0)  # NAME:random is the same model every time
                 model, _, preprocess = open_clip.create_model_and_transforms(
-                    name, None if schema or tag == "random" else tag, force_custom_text=True,
-                    load_weights=tag != "random", require_pretrained=tag != "random", weights_only=True)
+                    name, None if fresh else tag, force_custom_text=True, load_weights=not fresh,
+                    require_pretrained=not fresh, pretrained_text=not fresh, weights_only=True)
+            if file:
+                model.register_load_state_dict_pre_hook(_unwrap)
+                open_clip.load_checkpoint(model, file, weights_only=True)
+        except PcclipError as error:
+            raise PcclipError(f"model {spec!r}: {error}") from None
+        except pickle.UnpicklingError as error:
+            found = re.search(r"GLOBAL (\S+)", str(error))
+            raise PcclipError(f"model {spec!r}: refused, its file holds {found[1] if found else 'something'} and not "
+                              "only tensors; use a plain state dict or safetensors") from None
         except Exception as error:  # open_clip, safetensors, pickle and the hub each raise their own
             reason = " ".join(str(error).split())[:300]
             raise PcclipError(f"model {spec!r}: cannot be loaded ({type(error).__name__}: {reason})") from error
@@ -123,6 +138,38 @@ class OpenClip(DualEncoder):
 
     def transformer(self) -> nn.Module:
         return self.text_tower.transformer
+
+
+@contextmanager
+def _quiet():
+    """open_clip logs that weights are random, also when they are about to be loaded."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _unwrap(model: nn.Module, state: dict, *_) -> None:
+    """Before open_clip's state dict goes into the model: take off wrappers' prefixes and name the text tower apart.
+
+    Raises PcclipError when tensors are missing, as in a checkpoint of the text tower alone.
+    """
+    from open_clip.model import convert_to_custom_text_state_dict
+
+    names = list(state)
+    while found := next((w for w in _WRAPPERS if names and all(name.startswith(w) for name in names)), None):
+        names = [name.removeprefix(found) for name in names]
+    unwrapped = convert_to_custom_text_state_dict(dict(zip(names, state.values(), strict=True)))
+    wanted = model.state_dict().keys()
+    missing = sorted(wanted - unwrapped.keys())
+    if missing:
+        raise PcclipError(f"the checkpoint lacks {len(missing)} of {len(wanted)} tensors "
+                          f"({', '.join(missing[:3])} ...); it must hold both towers: "
+                          "save its weights together with those of their base model")
+    state.clear()
+    state.update(unwrapped)
 
 
 def _activation(tower: nn.Module) -> str:

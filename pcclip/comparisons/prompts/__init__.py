@@ -1,4 +1,7 @@
-"""Prompts are files: a version, a system line, a question with {first} and {second}, and worked examples."""
+"""Prompts are files: a version, a system line, a question with {first} and {second}, and worked examples.
+
+A prompt for rewriting one caption has {first} alone.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +27,8 @@ class Prompt:
         return [*self.prefix, {"role": "user", "content": self.question.format(first=first, second=second)}]
 
 
-def load_prompt(name: str) -> Prompt:
-    """Load a shipped prompt by name, or one of the user's by path. Raises PcclipError."""
+def load_prompt(name: str, slots: tuple[str, ...] = ("first", "second")) -> Prompt:
+    """Load a shipped prompt by name, or one of the user's by path; its question has exactly `slots`. PcclipError."""
     shipped = Path(__file__).parent / f"{name}.yaml"
     path = shipped if shipped.is_file() else resolve(name)
     if not path.is_file():
@@ -34,9 +37,9 @@ def load_prompt(name: str) -> Prompt:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf8"))
         question = values["question"]
-        if not ("{first}" in question and "{second}" in question):
-            raise KeyError("{first} and {second}")
-        question.format(first="", second="")
+        if any("{" + slot + "}" not in question for slot in slots):
+            raise KeyError(", ".join("{" + slot + "}" for slot in slots))
+        question.format(**dict.fromkeys(slots, ""))
         prefix = [{"role": "system", "content": values["system"].strip()}]
         for example in values.get("examples", []):
             prefix.append({"role": "user", "content": question.format(**example)})

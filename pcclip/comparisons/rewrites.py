@@ -1,0 +1,61 @@
+"""Training captions written anew by the language model: what the paper's rewritten-caption baseline is finetuned on."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from pcclip.comparisons import filters
+from pcclip.comparisons.journal import answer_all
+from pcclip.comparisons.llm import Backend, Question, Reply
+from pcclip.comparisons.prompts import load_prompt
+from pcclip.data import ImageSet
+from pcclip.errors import PcclipError
+from pcclip.params import Config
+from pcclip.stage import digest, read_parquet
+
+TABLE = "rewrites.parquet"
+_SHORTEST, _LONGEST = 3, 60  # words
+
+
+def rewrite(config: Config, images: ImageSet, start: Callable[[], Backend], identity: str) -> pd.DataFrame:
+    """Ask for every training caption once.
+
+    Returns columns id, original, raw, finish_reason, caption (cleaned) and verdict ('kept' or why not).
+    Raises PcclipError when fewer than generate.min_yield are kept.
+    """
+    prompt = load_prompt(config.generate.rewrites, slots=("first",))
+    table = images.captions[images.captions["id"].isin(set(images.train["id"]))].reset_index(drop=True)
+    questions = [Question(digest(["rewrite", config.seed, row.id, row.caption])[:16], row.caption, "")
+                 for row in table.itertuples()]
+    sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens"})
+    journal = config.source_folder / "01_generate" / f"rewrites-{digest([prompt.hash, identity, sampling])[:12]}.jsonl"
+    replies = answer_all(questions, lambda rest: start().answers(rest), Reply, journal, "rewrites")
+    raw = [replies[q.key] for q in questions]
+    table = table.rename(columns={"caption": "original"}).assign(
+        raw=[r.text for r in raw], finish_reason=[r.finish_reason for r in raw],
+        caption=[filters.clean(r.text) for r in raw])
+    table["verdict"] = [_verdict(row) for row in table.itertuples()]
+    kept = (table.verdict == "kept").mean()
+    if kept < config.generate.min_yield:
+        worst = table.verdict[table.verdict != "kept"].value_counts().index[0]
+        raise PcclipError(f"rewrites: only {kept:.0%} were kept, less than generate.min_yield; most were {worst!r}: "
+                          "check the model and the prompt")
+    return table
+
+
+def load(config: Config) -> pd.DataFrame:
+    """id and caption of the kept rewrites that 01 stored. Raises PcclipError when there are none."""
+    if config.generate.rewrites is None:
+        raise PcclipError("finetune.captions = rewrites needs generate.rewrites, a prompt file for 01 to write them")
+    table = read_parquet(config.source_folder / "01_generate" / TABLE).to_pandas()
+    return table.loc[table.verdict == "kept", ["id", "caption"]].reset_index(drop=True)
+
+
+def _verdict(row) -> str:
+    if row.finish_reason.startswith("error"):
+        return "error"
+    if row.finish_reason != "stop":
+        return "unfinished"
+    if not _SHORTEST <= len(row.caption.split()) <= _LONGEST:
+        return "length"
+    return "copied" if row.caption.strip(" .").lower() == row.original.strip(" .").lower() else "kept"
