@@ -123,7 +123,7 @@ class Finetune(Block):
     attribute_weight: Annotated[Number, Field(ge=0)] = 0.0  # weight of the antisymmetric attribute term
     attribute_temperature: Positive = 0.05
     attribute_batch: Count = 256  # verdicts a step
-    tune: Literal["transformer", "all", "lora"] = "transformer"  # as released, the whole text tower, or LoRA (peft)
+    tune: Literal["transformer", "all", "lora"] = "transformer"  # as released, the whole text tower, or LoRA
     lora_rank: Count = 8
     optimizer: Literal["adam", "adamw"] = "adam"
     lr: Positive = 1e-8
@@ -209,6 +209,16 @@ class Config(Block):
         return (root() / self.outputs / self.run).resolve()
 
     @property
+    def home(self) -> Path:
+        """outputs/RUN of a whole sweep, whichever member this is; of a single run its folder."""
+        return (root() / self.outputs / self.run.split("/")[0]).resolve()
+
+    @property
+    def journals(self) -> Path:
+        """Where answers are journalled: one place for all members of a sweep, so that nothing is asked twice."""
+        return self.home / "01_generate"
+
+    @property
     def source_folder(self) -> Path:
         """Where 01 and 02 are: outputs/REUSE, or the run's own folder."""
         return (root() / self.outputs / (self.reuse or self.run)).resolve()
@@ -231,7 +241,12 @@ def resolve(path: str | Path) -> Path:
 
 
 def read(path: str | Path) -> Config:
-    """Read and check one YAML file. Raises PcclipError with file, key, value and what is allowed."""
+    """Read and check one YAML file of one run. Raises PcclipError with file, key, value and what is allowed."""
+    return check(load_yaml(path), where=str(path))
+
+
+def load_yaml(path: str | Path) -> dict:
+    """The unchecked values of a parameter file. Raises PcclipError when it cannot be read or is no mapping."""
     path = Path(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf8"))
@@ -241,7 +256,7 @@ def read(path: str | Path) -> Config:
         raise PcclipError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise PcclipError(f"{path}: expected keys such as run, seed, model, data; found {type(values).__name__}")
-    return check(values, where=str(path))
+    return values
 
 
 def check(values: dict, where: str = "the parameters cell") -> Config:

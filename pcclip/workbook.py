@@ -9,19 +9,22 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from pcclip import arithmetic, embed
+from pcclip.check import check
 from pcclip.comparisons import generate
 from pcclip.data import ImageSet, load_images
 from pcclip.errors import PcclipError
 from pcclip.evaluate import report
 from pcclip.finetune import trainer
-from pcclip.params import Config, read, root
+from pcclip.params import Config, root
 from pcclip.progress import BATCH, say
 from pcclip.stage import Stage, digest, disk_errors, file_digest, write_json
+from pcclip.sweep import collect, parents, read_sweep
 
 NOTEBOOKS: dict[str, Callable[[Config, ImageSet], Stage]] = {
     "01_generate_comparisons": generate.stage,
@@ -35,34 +38,61 @@ NOTEBOOKS: dict[str, Callable[[Config, ImageSet], Stage]] = {
 def run(params_file: str | Path, check_only: bool = False) -> Path:
     """Run the five notebooks with one parameter file. Returns the run's folder.
 
-    Everything named in the file is checked before any work: parameters, image set, model, prompt, GGUF.
+    Everything named in the file is checked before any work: parameters, image set, model, prompt, GGUF. With `reuse`
+    01 and 02 are another run's. A file with a `sweep` runs 01 to 04 of each member and collects all metrics.
 
     Raises:
         PcclipError: a bad parameter or missing file; another run in the same folder; a notebook that failed.
     """
-    config = read(params_file)
+    members = read_sweep(params_file)
+    if check_only:
+        return check(members[0].config, params_file)
+    first, later = list(NOTEBOOKS)[:2], list(NOTEBOOKS)[2:] if len(members) == 1 else list(NOTEBOOKS)[2:4]
+    plan = [(config, first) for config in parents(members)]
+    plan += [(m.config, later if m.config.reuse else first + later) for m in members]
+    for config, _ in plan:
+        _check_names(config)
+    home = members[0].config.home
+    with _alone(home):
+        worked = sum(_run_notebooks(config, names, str(params_file)) for config, names in plan)
+        if len(members) > 1:
+            collect(members, home)
+    say(f"{home}: " + (f"{worked} notebooks run" if worked else "nothing new to do, all finished"))
+    return members[0].config.folder
+
+
+def _check_names(config: Config) -> None:
+    """Everything a run names is there. Raises PcclipError before any work is done."""
     images = load_images(config)
     report.check_attributes(config, images)
     arithmetic.check_changes(config, images)
-    for stage in (generate.stage, embed.stage):
-        stage(config, images)
-    if check_only:
-        say(f"{params_file}: fine, {len(images.table)} images, {len(images.held_out)} of them held out")
-        return config.folder
-    say(f"{params_file}: {len(images.table)} images, {len(images.left_out)} left out, results in {config.folder}")
-    with disk_errors(config.folder):
-        config.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(config.folder / ".lock")
+    if not config.reuse:
+        for stage in (generate.stage, embed.stage):
+            stage(config, images)
+
+
+def _run_notebooks(config: Config, names: list[str], source: str) -> int:
+    """Run what is not finished of one run. Returns how many notebooks ran."""
+    images = load_images(config)
+    say(f"{source}: {len(images.table)} images, {len(images.left_out)} left out, results in {config.folder}")
+    config.folder.mkdir(parents=True, exist_ok=True)
+    return sum(_run_notebook(name, NOTEBOOKS[name], config, images) for name in names)
+
+
+@contextmanager
+def _alone(folder: Path):
+    """Hold the run's lock, so that two runs never work in one folder."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise PcclipError(f"{config.folder}: another run is at work here; wait for it, or change `run`") from None
+            raise PcclipError(f"{folder}: another run is at work here; wait for it, or change `run`") from None
         try:
-            worked = [_run_notebook(name, stage, config, images) for name, stage in NOTEBOOKS.items()]
+            yield
         finally:
             lock.release()
-    say(f"{config.folder}: " + (f"{sum(worked)} notebooks run" if any(worked) else "nothing new to do, all finished"))
-    return config.folder
 
 
 def _run_notebook(name: str, stage_of: Callable, config: Config, images: ImageSet) -> bool:

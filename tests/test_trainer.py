@@ -7,14 +7,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
+from judge import BANK, NOUNS, Judge
 
 from pcclip import load_model, params
-from pcclip.comparisons import generate
+from pcclip.axes import paraphrase_axis
+from pcclip.comparisons import generate, rewrites, verdicts
+from pcclip.comparisons.llm import Reply
 from pcclip.comparisons.sentences import from_captions
 from pcclip.data import load_images
 from pcclip.embed import Vectors, embed
 from pcclip.errors import PcclipError
 from pcclip.finetune import trainer
+from pcclip.finetune.examples import of_captions, of_verdicts
 from pcclip.finetune.examples import of_comparisons as examples
 from pcclip.finetune.trainer import finetune, rate
 from pcclip.models import saved
@@ -32,11 +37,15 @@ def _one_thread():
 
 @pytest.fixture
 def prepare(values, tiny_encoder):
-    """prepare(run='a', lr=...) runs 01 and 02 and gives all that finetune() needs, with a model of its own."""
-    def call(run="tiny", model=None, **settings):
-        config = params.check({**values, "run": run, "finetune": {**values["finetune"], **settings}})
+    """prepare(run='a', lr=...) runs 01 and 02 and gives all that finetune() needs, with a model of its own.
+
+    `asks` are parameters of 01, answered by `backend`.
+    """
+    def call(run="tiny", model=None, asks=None, backend=None, **settings):
+        config = params.check({**values, "run": run, "generate": {**values["generate"], **(asks or {})},
+                               "finetune": {**values["finetune"], **settings}})
         images = load_images(config)
-        comparisons = generate.generate(config, images, tiny_encoder)
+        comparisons = generate.generate(config, images, tiny_encoder, backend)
         vectors, _ = embed(config, images, tiny_encoder)
         return SimpleNamespace(config=config, images=images, vectors=vectors, comparisons=comparisons,
                                model=model or load_model(config.model))
@@ -302,7 +311,8 @@ def test_sentences_to_learn_from(prepare, source, tiny_encoder):
     else:
         train = generate.kept(table, "train")
         assert found.texts == list(map(from_captions, train.first_caption, train.second_caption))
-        assert found.twin_tokens == tiny_encoder.tokens(list(map(from_captions, train.second_caption, train.first_caption)))
+        twins = list(map(from_captions, train.second_caption, train.first_caption))
+        assert found.twin_tokens == tiny_encoder.tokens(twins)
 
 
 def test_one_comparison_is_not_enough(prepare):
@@ -318,3 +328,272 @@ def test_an_earlier_stage_is_missing(prepare, stage):
     (given.config.folder / stage / "manifest.json").unlink()
     with pytest.raises(PcclipError, match=f"{stage}: this stage has not finished"):
         run(given)
+
+
+# the attribute term
+
+@pytest.fixture
+def bank(tmp_path):
+    """bank(size=..., weight=...) writes the bank of judge.py with changes to its attributes; gives parameters of 01."""
+    def write(**changes):
+        attributes = {name: {**entry, **changes.get(name, {})} for name, entry in BANK["attributes"].items()}
+        path = tmp_path / "bank.yaml"
+        path.write_text(yaml.safe_dump({**BANK, "attributes": attributes}))
+        return {"attributes": str(path), "attribute_pairs": 60, "held_out_attribute_pairs": 20, "thing_pairs": 6}
+    return write
+
+
+@pytest.fixture
+def judged(prepare, bank):
+    def call(run="tiny", **settings):
+        return prepare(run, asks=bank(), backend=Judge(), **settings)
+    return call
+
+
+def agreement(given, model) -> pd.Series:
+    """How often the axis of the trained wording orders two images as the verdict does, by split."""
+    table = verdicts.load(given.config)
+    table = table[(table.attribute == "size") & (table.kind == "image")]
+    axis = paraphrase_axis(model, BANK["attributes"]["size"]["train"])
+    first, second = (given.vectors.matrix[given.vectors.rows(table[side])] for side in ("first", "second"))
+    return ((first - second) @ axis * table.value > 0).groupby(table.split).mean()
+
+
+def test_the_attribute_term_teaches(judged):
+    settings = {"lr": 1e-3, "epochs": 8, "keep_epochs": []}
+    with_term, without = judged("with", attribute_weight=1.0, **settings), judged("without", **settings)
+    curve = run(with_term)
+    run(without)
+    taught, untaught = (agreement(given, load_model(str(given.config.folder))) for given in (with_term, without))
+    for split in ("train", "held_out"):
+        assert taught[split] > 0.8
+        assert taught[split] > untaught[split] + 0.2
+    term = values_of(curve, "train", "attribute")
+    assert len(term) == 40
+    assert term[-5:].mean() < 0.7 * term[:5].mean()
+
+
+def test_the_verdicts_that_are_trained_on(judged, tiny_encoder):
+    given = judged(attribute_weight=1.0)
+    found = of_verdicts(given.config, given.vectors, given.model)
+    table = verdicts.load(given.config)
+    table = table[(table.split == "train") & (table.attribute == "size")].reset_index(drop=True)
+    assert len(table) == len(found) == 66
+    photos = {name: tiny_encoder.encode_texts([f"a photo of {verdicts.named(name)}"])[0] for name in NOUNS}
+    vector = {**photos, **dict(zip(given.vectors.ids, given.vectors.matrix, strict=True))}
+    expected = np.stack([vector[a] - vector[b] for a, b in zip(table["first"], table["second"], strict=True)])
+    assert set(table.kind) == {"image", "thing"}
+    assert found.differences(np.arange(66)).numpy() == pytest.approx(expected, abs=1e-6)
+    assert found.target == pytest.approx(table.probability, abs=1e-6)
+    assert set(found.attribute) == {0}
+    [[up, down]] = BANK["attributes"]["size"]["train"]
+    assert (found.more, found.less) == ([tiny_encoder.tokens([up])], [tiny_encoder.tokens([down])])
+    run(given)
+    manifest = json.loads((given.config.folder / trainer.FOLDER / "manifest.json").read_text())
+    assert manifest["counts"]["verdicts"] == 66
+
+
+def test_verdicts_without_an_answer_or_a_vector_are_left_out(judged, monkeypatch):
+    given = judged(attribute_weight=1.0)
+    table = verdicts.load(given.config)
+    lost = table["first"][(table.kind == "image") & (table.split == "train")].iloc[0]
+    keep = [i for i, image in enumerate(given.vectors.ids) if image != lost]
+    fewer = Vectors([given.vectors.ids[i] for i in keep], [given.vectors.paths[i] for i in keep],
+                    given.vectors.matrix[keep])
+    silent = table.index[(table.split == "train") & (table["first"] != lost) & (table["second"] != lost)][:3]
+    table.loc[silent, ["value", "probability"]] = np.nan
+    monkeypatch.setattr(verdicts, "load", lambda config: table)
+    left = (table.split == "train") & table.value.notna() & (table["first"] != lost) & (table["second"] != lost)
+    assert len(of_verdicts(given.config, fewer, given.model)) == left.sum() < 63
+
+
+def test_every_verdict_meets_a_wording_of_its_own_attribute(prepare, bank, monkeypatch, tiny_encoder):
+    """Two attributes with two and one wordings: what reaches the loss, against the texts and verdicts."""
+    wordings = [[["It is big.", "It is small."], ["It is huge.", "It is tiny."]], BANK["attributes"]["weight"]["train"]]
+    asks = bank(size={"train": wordings[0]}, weight={"split": "train"})
+    given, seen = prepare(asks=asks, backend=Judge(), attribute_weight=1.0, epochs=1), []
+
+    def term(*given):
+        seen.append([x.detach().numpy() for x in given[:4]])
+        return given[0].sum() * 0
+
+    monkeypatch.setattr(trainer, "attribute", term)
+    examples = of_verdicts(given.config, given.vectors, given.model)
+    run(given)
+    known = {}
+    for k in range(len(examples)):
+        v = examples.differences(np.array([k]))[0].numpy()
+        known[(v / np.linalg.norm(v)).round(4).tobytes(), float(examples.target[k])] = int(examples.attribute[k])
+    used = set()
+    up, down, v, target = seen[0]  # before the first step the texts are the base model's
+    for k in range(len(v)):
+        attribute = known[v[k].round(4).tobytes(), float(target[k])]
+        texts = tiny_encoder.encode_texts([text for pair in wordings[attribute] for text in pair])
+        [match] = [i for i in range(len(wordings[attribute])) if np.allclose(up[k], texts[2 * i], atol=1e-5)]
+        assert np.allclose(down[k], texts[2 * match + 1], atol=1e-5)
+        used.add((attribute, match))
+    assert used == {(0, 0), (0, 1), (1, 0)}
+
+
+def test_the_attribute_term_needs_verdicts(prepare, judged, monkeypatch):
+    with pytest.raises(PcclipError, match=r"attribute_weight needs generate\.attributes"):
+        run(prepare("no-bank", attribute_weight=1.0))
+    given = judged(attribute_weight=1.0)
+    table = verdicts.load(given.config)
+    monkeypatch.setattr(verdicts, "load", lambda config: table[table.split == "held_out"])
+    with pytest.raises(PcclipError, match="01 has no verdict on training pairs"):
+        run(given)
+
+
+def test_a_new_wording_starts_anew_and_only_where_it_is_used(prepare, bank):
+    def stages(asks):
+        given = [prepare(name, asks=asks, backend=Judge(), attribute_weight=weight)
+                 for name, weight in (("with", 1.0), ("without", 0.0))]
+        return [trainer.stage(g.config, g.images).key for g in given]
+
+    before, after = stages(bank()), stages(bank(size={"train": [["The first is vast.", "The first is minute."]]}))
+    assert before[0] != after[0], "01's verdicts are the same, but not what is trained on"
+    assert before[1] == after[1]
+
+
+# replay, and pairs that share an image
+
+def test_replay_is_nothing_at_the_base_and_holds_captions(prepare):
+    free, held = prepare("free", lr=3e-3), prepare("held", lr=3e-3, replay=20.0)
+    run(free)
+    curve = run(held)
+    term = values_of(curve, "train", "replay")
+    assert term[0] == pytest.approx(0, abs=1e-6)
+    assert (term[1:] > 1e-6).all()
+    captions = list(held.images.train.caption)
+    base = held.model.encode_texts(captions)
+    moved = [1 - (load_model(str(g.config.folder)).encode_texts(captions) * base).sum(axis=1).mean()
+             for g in (free, held)]
+    assert moved[1] < 0.5 * moved[0]
+
+
+def test_terms_are_added_by_their_weights(judged):
+    plain, added = judged("plain", epochs=1), judged("added", epochs=1, attribute_weight=0.7, replay=3.0)
+    first = {name: values_of(run(given), "train", "loss")[0] for name, given in (("plain", plain), ("added", added))}
+    curve = run(added)
+    expected = first["plain"] + 0.7 * values_of(curve, "train", "attribute")[0] + 3 * values_of(
+        curve, "train", "replay")[0]
+    assert first["added"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("objective", "swap"), [("infonce", True), ("infonce", False), ("captions", False)])
+def test_pairs_that_share_an_image_are_masked(prepare, monkeypatch, objective, swap):
+    given, seen, infonce = prepare(mask_shared=True, objective=objective, swap=swap, epochs=1), [], trainer.infonce
+    order, step = [], trainer._step
+    monkeypatch.setattr(trainer, "infonce", lambda *a: seen.append(a[3]) or infonce(*a))
+    monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
+    monkeypatch.setattr(trainer, "_step", lambda *a: order.append((a[2].train, a[3])) or step(*a))
+    run(given)
+    train, rows = order[0]
+    images = [{train.first[i], train.first[i] if train.second is None else train.second[i]} for i in rows]
+    n = len(rows)
+    expected = np.array([[bool(a & b) for b in images * (1 + swap)] for a in images * (1 + swap)])
+    if swap:
+        expected[np.arange(n), n + np.arange(n)] = expected[n + np.arange(n), np.arange(n)] = False
+    assert (seen[0].numpy() == expected).all()
+    if objective == "infonce":
+        assert expected.sum() > len(expected), "some do share one"
+
+
+# captions, as they are and written anew
+
+def rewriting(prepare, **settings):
+    class Writer(Judge):
+        def answers(self, questions):
+            for question in questions:
+                text = from_captions(question.first, question.second)
+                yield question, Reply(text if question.second else f"A picture of {question.first[2:-1]}.", "stop")
+
+    return prepare(asks={"rewrites": "rewrite"}, backend=Writer(), captions="rewrites", **settings)
+
+
+def test_rewrites_are_trained_on_and_captions_evaluated(prepare, monkeypatch):
+    given, seen = rewriting(prepare, objective="captions", epochs=1), []
+    monkeypatch.setattr(trainer, "held_out_values", lambda config, g, *rest: seen.append(g) or {})
+    run(given)
+    [gathered] = {id(g): g for g in seen}.values()
+    assert sorted(gathered.train.texts) == sorted(rewrites.load(given.config).caption)
+    assert all(text.startswith("A picture of") for text in gathered.train.texts)
+    assert sorted(gathered.held_out.texts) == sorted(given.images.held_out.caption)
+    assert gathered.train.second is None
+    assert len(gathered.comparisons) == 20
+
+
+def test_rewrites_are_what_is_replayed(prepare):
+    given = rewriting(prepare, replay=1.0)
+    gathered = trainer._gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+    assert all(text.startswith("A picture of") for text in gathered.captions.texts)
+    assert len(gathered.train) == 40
+    assert gathered.base_captions == pytest.approx(given.model.encode_texts(gathered.captions.texts))
+
+
+def test_all_captions_of_an_image_that_has_a_vector(prepare):
+    given = prepare(objective="captions")
+    lost, image = given.images.train["id"][:2]
+    object.__setattr__(given.images, "captions", pd.DataFrame({
+        "id": [image, image, lost, given.images.held_out["id"][0]], "caption": ["One.", "Two.", "Three.", "Four."]}))
+    keep = [i for i, name in enumerate(given.vectors.ids) if name != lost]
+    fewer = Vectors([given.vectors.ids[i] for i in keep], [given.vectors.paths[i] for i in keep],
+                    given.vectors.matrix[keep])
+    found = of_captions(given.config, given.images, "train", fewer, given.model)
+    assert found.texts == ["One.", "Two."]
+    assert [fewer.ids[i] for i in found.first] == [image, image]
+    matrix = torch.tensor(fewer.matrix)
+    assert torch.equal(found.targets(matrix, np.array([1])), matrix[found.first[:1]])
+
+
+# everything at once, killed
+
+ALL = {"attribute_weight": 1.0, "replay": 0.5, "mask_shared": True, "learn_temperature": True}
+
+
+@pytest.mark.parametrize(("steps", "changes"), [(7, {}), (13, {"tune": "lora", "lora_rank": 2, "lr": 1e-2})])
+def test_a_killed_run_with_every_term_continues_on_the_same_curve(judged, monkeypatch, steps, changes):
+    given = judged("killed", **ALL, **changes)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, steps)
+        run(given)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 20 - steps // 2 * 2)  # no step more than from the last checkpoint
+        curve = run(judged("killed", **ALL, **changes))
+    whole = judged("whole", **ALL, **changes)
+    pd.testing.assert_frame_equal(run(whole), curve)
+    assert results(given) == results(whole)
+
+
+# LoRA
+
+LORA = {"tune": "lora", "lora_rank": 2, "lr": 1e-2}
+
+
+def test_a_run_with_lora(prepare):
+    given = prepare(**LORA)
+    before = weights_of(given.model)
+    curve = run(given)
+    folder = given.config.folder / trainer.FOLDER
+    after = weights_of(load_model(str(given.config.folder)))
+    assert after.keys() == before.keys()
+    matrices = {f"text_tower.{name}" for name, p in given.model.tunable("transformer").items() if p.ndim == 2}
+    assert {name for name in before if not torch.equal(after[name], before[name])} == matrices
+    assert all(torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) <= 2 for name in matrices)
+    assert all(torch.equal(value, before[name]) for name, value in weights_of(given.model).items()), "the base is left"
+    counts = json.loads((folder / "manifest.json").read_text())["counts"]
+    assert counts["tuned_parameters"] == sum(2 * sum(before[name].shape) for name in matrices)
+    loss = values_of(curve, "train", "loss")
+    assert loss[-5:].mean() < 0.95 * loss[:5].mean()
+
+
+def test_a_kept_epoch_is_the_model_of_a_run_that_ended_there(prepare):
+    long = prepare("long", **LORA, schedule="constant")
+    short = prepare("short", **LORA, schedule="constant", epochs=2, keep_epochs=[])
+    run(long)
+    run(short)
+    kept = weights_of(load_model(str(long.config.folder / trainer.FOLDER / "epoch-002")))
+    ended, last = (weights_of(load_model(str(given.config.folder))) for given in (short, long))
+    assert all(torch.equal(kept[name], value) for name, value in ended.items())
+    assert not all(torch.equal(last[name], value) for name, value in ended.items())

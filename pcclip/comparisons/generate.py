@@ -86,7 +86,7 @@ def generate(config: Config, images: ImageSet, model: DualEncoder, backend: Back
         sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens"})
         questions = [Question(digest([config.seed, p.first_caption, p.second_caption, p.first, p.second])[:16],
                               p.first_caption, p.second_caption) for p in pairs.itertuples()]
-        journal = this.folder / f"answers-{digest([prompt.hash, who, sampling])[:12]}.jsonl"
+        journal = config.journals / f"answers-{digest([prompt.hash, who, sampling])[:12]}.jsonl"
 
         def start(prompt: Prompt = prompt) -> Backend:
             return backend or start_backend(config.generate, prompt)

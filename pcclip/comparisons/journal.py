@@ -31,6 +31,8 @@ def answer_all(
     if answers:
         say(f"{noun}: {len(answers)} of {len(wanted)} answers found in the journal, asking for {len(rest)}")
     if rest:
+        with disk_errors(journal):
+            journal.parent.mkdir(parents=True, exist_ok=True)
         with disk_errors(journal), open(journal, "a", encoding="utf8") as file:
             for question, answer in track(ask(rest), len(rest), noun):
                 file.write(json.dumps({"key": question.key, **asdict(answer)}) + "\n")

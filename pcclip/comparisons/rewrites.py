@@ -6,12 +6,12 @@ import pandas as pd
 
 from pcclip.comparisons import filters
 from pcclip.comparisons.journal import answer_all
-from pcclip.comparisons.llm import Backend, Question, Reply
+from pcclip.comparisons.llm import Backend, Question, Reply, Template
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.data import ImageSet
 from pcclip.errors import PcclipError
 from pcclip.params import Config
-from pcclip.stage import digest, read_parquet
+from pcclip.stage import digest, finished, read_parquet
 
 TABLE = "rewrites.parquet"
 _SHORTEST, _LONGEST = 3, 60  # words
@@ -21,14 +21,17 @@ def rewrite(config: Config, images: ImageSet, start: Callable[[], Backend], iden
     """Ask for every training caption once.
 
     Returns columns id, original, raw, finish_reason, caption (cleaned) and verdict ('kept' or why not).
-    Raises PcclipError when fewer than generate.min_yield are kept.
+    Raises PcclipError when fewer than generate.min_yield are kept, and when the backend is the template.
     """
+    if identity == Template.identity:
+        raise PcclipError("generate.backend = template cannot rewrite captions; name a language model's backend, "
+                          "or leave generate.rewrites out")
     prompt = load_prompt(config.generate.rewrites, slots=("first",))
     table = images.captions[images.captions["id"].isin(set(images.train["id"]))].reset_index(drop=True)
     questions = [Question(digest(["rewrite", config.seed, row.id, row.caption])[:16], row.caption, "")
                  for row in table.itertuples()]
     sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens"})
-    journal = config.source_folder / "01_generate" / f"rewrites-{digest([prompt.hash, identity, sampling])[:12]}.jsonl"
+    journal = config.journals / f"rewrites-{digest([prompt.hash, identity, sampling])[:12]}.jsonl"
     replies = answer_all(questions, lambda rest: start().answers(rest), Reply, journal, "rewrites")
     raw = [replies[q.key] for q in questions]
     table = table.rename(columns={"caption": "original"}).assign(
@@ -44,10 +47,12 @@ def rewrite(config: Config, images: ImageSet, start: Callable[[], Backend], iden
 
 
 def load(config: Config) -> pd.DataFrame:
-    """id and caption of the kept rewrites that 01 stored. Raises PcclipError when there are none."""
+    """id and caption of the kept rewrites that 01 stored. Raises PcclipError when it has none by this prompt."""
     if config.generate.rewrites is None:
         raise PcclipError("finetune.captions = rewrites needs generate.rewrites, a prompt file for 01 to write them")
-    table = read_parquet(config.source_folder / "01_generate" / TABLE).to_pandas()
+    folder = config.source_folder / "01_generate"
+    finished(folder, rewrites=load_prompt(config.generate.rewrites, slots=("first",)).hash)
+    table = read_parquet(folder / TABLE).to_pandas()
     return table.loc[table.verdict == "kept", ["id", "caption"]].reset_index(drop=True)
 
 

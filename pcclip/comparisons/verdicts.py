@@ -2,13 +2,15 @@
 
 The odds of a stem are log P(more) - log P(less) of the word that follows it. A stem that compares two things is asked
 in both orders, since the first of two gets the better of it whatever they are; a stem about one thing is asked of each
-of the two. Either way a pair's value is half the difference of the two odds, in standard deviations over the pairs of
-its kind, averaged over the stems. A step beyond the paper, whose sentences leave attributes unlearned.
+of the two. Either way a pair's value is half the difference of the two odds, in standard deviations (about zero: which
+of two comes first means nothing) over the pairs of its kind, averaged over the stems. A step beyond the paper, whose
+sentences leave attributes unlearned.
 
 Nouns beyond the images' own need no photograph: f("a photo of a fox") - f("a photo of a horse") by the base model
-stands in for the difference of two photographs. Nouns that share a word with a held-out concept are never asked about.
+stands in for the difference of two photographs. Nouns with the head word of a held-out concept are never asked about.
 """
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -23,7 +25,7 @@ from pcclip.data import ImageSet
 from pcclip.data.concepts import singular, words_of
 from pcclip.errors import PcclipError
 from pcclip.params import Config
-from pcclip.stage import digest, read_parquet
+from pcclip.stage import digest, finished, read_parquet
 
 TABLE = "verdicts.parquet"
 KINDS = ("image", "thing")
@@ -46,7 +48,7 @@ def judge(config: Config, images: ImageSet, start: Callable[[], Backend], identi
     table = draw_pairs(config, images, bank)
     asked = {(a.name, stem): _choices(a, stem, table) for a in bank.attributes for stem in a.stems}
     asked = {key: both[_wanted(bank[key[0]], key[1], table)] for key, both in asked.items()}
-    journal = config.source_folder / "01_generate" / f"verdicts-{digest([bank.hash, identity])[:12]}.jsonl"
+    journal = config.journals / f"verdicts-{digest(identity)[:12]}.jsonl"
     questions = [choice for both in asked.values() for column in both for choice in both[column]]
     odds = answer_all(questions, lambda rest: start().choose(rest), Odds, journal, "verdicts")
     found = pd.concat([_weighed(attribute, table, asked, odds) for attribute in bank.attributes], ignore_index=True)
@@ -58,8 +60,10 @@ def judge(config: Config, images: ImageSet, start: Callable[[], Backend], identi
 
 
 def load(config: Config) -> pd.DataFrame:
-    """The verdicts that 01 stored. Raises PcclipError when there are none."""
-    return read_parquet(config.source_folder / "01_generate" / TABLE).to_pandas()
+    """The verdicts that 01 stored. Raises PcclipError when there are none, or they are of another bank."""
+    folder = config.source_folder / "01_generate"
+    finished(folder, attributes=load_bank(config.generate.attributes).hash)
+    return read_parquet(folder / TABLE).to_pandas()
 
 
 def draw_pairs(config: Config, images: ImageSet, bank: Bank) -> pd.DataFrame:
@@ -82,10 +86,9 @@ def draw_pairs(config: Config, images: ImageSet, bank: Bank) -> pd.DataFrame:
 
 
 def spare_things(bank: Bank, images: ImageSet) -> list[str]:
-    """The bank's nouns without those that share a word with a held-out concept."""
-    held_out = {singular(word) for concept in images.held_out.concept for word in words_of(concept)[-1:]}
-    return [thing for thing in bank.things
-            if not held_out & {singular(word) for word in words_of(thing.replace("-", " "))}]
+    """The bank's nouns without those that have the head word of a held-out concept in them."""
+    held_out = {word for concept in images.held_out.concept for word in _parts(concept)[-1:]}
+    return [thing for thing in bank.things if not held_out & set(_parts(thing))]
 
 
 def named(subject: str) -> str:
@@ -116,9 +119,15 @@ def surest(table: pd.DataFrame, n: int) -> pd.DataFrame:
     return best[["attribute", "first_subject", "second_subject", "verdict", "confidence"]]
 
 
+def _parts(noun: str) -> list[str]:
+    """Its words in the singular, those behind a hyphen or in parentheses too."""
+    return [singular(word) for word in words_of(re.sub("[-()]", " ", noun))]
+
+
 def _wanted(attribute: BankAttribute, stem: Stem, table: pd.DataFrame) -> pd.Series:
     """Which pairs a stem is asked about: a held-out attribute only held-out ones, and nouns never in two orders."""
-    return (table.split == "held_out") | ((attribute.split == "train") & ((table.kind == "image") | (not stem.compares)))
+    suits = (table.kind == "image") | (not stem.compares)
+    return (table.split == "held_out") | ((attribute.split == "train") & suits)
 
 
 def _choices(attribute: BankAttribute, stem: Stem, table: pd.DataFrame) -> pd.DataFrame:
@@ -132,7 +141,8 @@ def _choices(attribute: BankAttribute, stem: Stem, table: pd.DataFrame) -> pd.Da
             words["First"] = words["first"][:1].upper() + words["first"][1:]
             text = stem.text.format(**words)
             question = attribute.question.format(**words) if stem.compares else ""
-            made[key] = Choice(digest([attribute.name, text])[:16], text, stem.more, stem.less, question)
+            asked = digest([text, stem.more, stem.less, question])[:16]
+            made[key] = Choice(asked, text, stem.more, stem.less, question)
         return made[key]
 
     pairs = list(zip(table.first_subject, table.second_subject, strict=True))
@@ -150,8 +160,8 @@ def _weighed(attribute: BankAttribute, table: pd.DataFrame, asked: dict, odds: d
                           index=both.index, dtype=float)
         for kind in KINDS:
             part = value[table.kind[both.index] == kind]
-            values.loc[part.index, k] = part / max(float(part.std()), 1e-6) if part.notna().sum() > 1 else part
-        silent = value.index[value.isna()]
+            values.loc[part.index, k] = part / max(float((part**2).mean() ** 0.5), 1e-6)  # NaN passes max() by
+        silent = value.index[value.isna() & (reasons[value.index] == "")]
         reasons[silent] = [next(o.reason for o in told[both.index.get_loc(i)] if o.value is None) for i in silent]
     values = values[pd.concat([asked[attribute.name, s].one.reindex(table.index).notna() for s in attribute.stems],
                               axis=1).any(axis=1)]

@@ -1,8 +1,9 @@
 """Captioned image sets: one table (id, path, caption, concept, label, split and attribute columns), several sources.
 
 A source is a module with two functions of the `data` block: `missing`, the lines that say what is not there and where
-to get it, and `read`, which returns a table, the rows it left out and how many of those are bad. Adding one is adding
-it to SOURCES. README.md says what each of them reads.
+to get it, and `read`, which returns a table, the rows it left out and how many of those are bad. Where there is
+something to say it also has `to_fetch` and `published`, see below. Adding one is adding it to SOURCES. README.md says
+what each of them reads.
 """
 
 import os
@@ -72,6 +73,16 @@ class ImageSet:
 def missing(data: Data) -> list[str]:
     """One line for each thing the source needs and cannot fetch by itself: what, from where, how much; [] if none."""
     return SOURCES[data.source].missing(data)
+
+
+def to_fetch(data: Data) -> list[str]:
+    """One line for each thing that `load_images` would fetch by itself: what, and how much where known; [] if none."""
+    return getattr(SOURCES[data.source], "to_fetch", lambda data: [])(data)
+
+
+def published(data: Data) -> dict[str, tuple[int, int]]:
+    """(images, captions) of each side of the set as its authors published it; {} where it is the user's own."""
+    return getattr(SOURCES[data.source], "published", lambda data: {})(data)
 
 
 def load_images(config: Config) -> ImageSet:

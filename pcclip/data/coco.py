@@ -33,8 +33,13 @@ _WHOLE = {
 
 def missing(data: Data) -> list[str]:
     """What of the training set is not there; of the validation set too where the official split needs it."""
-    needed = ["train", "val"] if data.split == "official" else ["train"]
-    return [line for side in needed for line in _missing(data, f"{side}{_year(data)}")]
+    return [line for side in _needed(data) for line in _missing(data, f"{side}{_year(data)}")]
+
+
+def published(data: Data) -> dict[str, tuple[int, int]]:
+    """Images and captions of each side of the whole set, as far as it is needed."""
+    whole = {_SPLITS[side]: _WHOLE[f"{side}{_year(data)}"] for side in _needed(data)}
+    return {side: (found.images, found.captions) for side, found in whole.items()}
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
@@ -42,6 +47,10 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     table = pd.concat([_read(data, side) for side in _SPLITS if not _missing(data, f"{side}{_year(data)}")],
                       ignore_index=True)
     return sort_out(table, there(table.path).map({True: "", False: "missing file"}))
+
+
+def _needed(data: Data) -> list[str]:
+    return ["train", "val"] if data.split == "official" else ["train"]
 
 
 def _missing(data: Data, name: str) -> list[str]:

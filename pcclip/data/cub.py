@@ -13,6 +13,8 @@ _BIRDS = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz (1
 _CAPTIONS = "cvpr2016_cub.tar.gz (linked from https://github.com/reedscot/cvpr2016)"
 _TABLES = {"images.txt": "file", "image_class_labels.txt": "class", "train_test_split.txt": "is_training"}
 _CLASSES = "classes.txt"
+_IMAGES = {"train": 5_994, "held_out": 5_794}
+_CAPTIONS_EACH = 10
 
 
 def missing(data: Data) -> list[str]:
@@ -25,6 +27,11 @@ def missing(data: Data) -> list[str]:
     if _texts(root) is None:
         lines.append(f"{root}: no text_c10 in it or beside it; download {_CAPTIONS} and unpack it beside {root}")
     return lines
+
+
+def published(data: Data) -> dict[str, tuple[int, int]]:
+    """Images and captions of each side of the whole set."""
+    return {side: (count, _CAPTIONS_EACH * count) for side, count in _IMAGES.items()}
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:

@@ -44,6 +44,12 @@ def missing(data: Data) -> list[str]:
     return []
 
 
+def to_fetch(data: Data) -> list[str]:
+    """The set, where data.download allows it and it is not in the cache."""
+    return [f"data set {data.path}, from the hub"] if data.download and missing(
+        data.model_copy(update={"download": False})) else []
+
+
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Open the set and unpack its images. Returns the table, what was left out (path, reason), and the bad rows."""
     found = _open(data)

@@ -12,6 +12,8 @@ from pcclip.params import Data, resolve
 _JSON = "http://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 _FOLDERS = ["images", "flickr30k-images", "Flicker8k_Dataset", "train2014"]  # COCO's entries name their own folder
 _SPLITS = {"train": "train", "restval": "train", "test": "held_out"}
+_IMAGES = {"dataset_flickr8k": (6_000, 1_000), "dataset_flickr30k": (29_000, 1_000), "dataset_coco": (113_287, 5_000)}
+_CAPTIONS_EACH = 5
 
 
 def missing(data: Data) -> list[str]:
@@ -26,6 +28,12 @@ def missing(data: Data) -> list[str]:
     elif not images.is_dir():
         lines.append(f"{images}: no such folder; set data.images to the folder of the set's images")
     return lines
+
+
+def published(data: Data) -> dict[str, tuple[int, int]]:
+    """Images and captions of each side of the whole set; {} for a file by another name."""
+    counts = _IMAGES.get(resolve(data.path).stem, ())
+    return {side: (count, _CAPTIONS_EACH * count) for side, count in zip(("train", "held_out"), counts, strict=False)}
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:

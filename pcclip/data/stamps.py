@@ -30,6 +30,7 @@ _CLASSES = {"animals": "animal", "clothes": "piece of clothing", "food": "food",
             "household": "household item", "medical": "medical item", "military": "military equipment",
             "naturalforces": "natural force", "people": "person", "plants": "plant", "seasonal": "holiday decoration",
             "space": "thing in space", "sports": "sports equipment", "town": "thing in town", "vehicles": "vehicle"}
+_KEPT = 316
 _HERE = Path(__file__).parent
 
 
@@ -38,6 +39,16 @@ def missing(data: Data) -> list[str]:
     if data.path:
         return [] if resolve(data.path).is_dir() else [f"{resolve(data.path)}: no such folder; {HELP}"]
     return [] if SYSTEM.is_dir() or _cached().is_dir() or _can_fetch() else [_NO_APT]
+
+
+def to_fetch(data: Data) -> list[str]:
+    """The Debian package, unless the stamps are here."""
+    return [] if data.path or SYSTEM.is_dir() or _cached().is_dir() else [f"{PACKAGE}, 161 MB, with apt"]
+
+
+def published(data: Data) -> dict[str, tuple[int, int]]:
+    """The photographs that are kept, all on one side until concepts are held out."""
+    return {"train": (_KEPT, _KEPT)}
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:

@@ -36,8 +36,9 @@ _KEYS = ["task", "dataset"]
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
     """Raises PcclipError when an earlier stage has not finished."""
+    asks = {"attributes": load_bank(config.generate.attributes).hash} if config.generate.attributes else {}
     return Stage(config.folder / FOLDER, {
-        "format": _FORMAT, "evaluate": config.evaluate.model_dump(),
+        "format": _FORMAT, "evaluate": config.evaluate.model_dump(), **asks,
         **built_on((config.source_folder / generate.FOLDER, config.source_folder / EMBED, config.folder / FINETUNE),
                    shared_inputs(config, images))})
 

@@ -43,8 +43,9 @@ class Examples:
 
 @dataclass(frozen=True)
 class AttributeExamples:
-    """Verdicts as (m,) rows of image vectors, attribute numbers and probabilities, and the texts that ask for them."""
+    """Verdicts as (m,) rows of `matrix`, attribute numbers and probabilities, and the texts that ask for them."""
 
+    matrix: Float[Tensor, "n d"]  # image vectors, and below them the text vectors of plain nouns
     first: np.ndarray
     second: np.ndarray
     attribute: np.ndarray  # index into more and less
@@ -55,10 +56,10 @@ class AttributeExamples:
     def __len__(self) -> int:
         return len(self.first)
 
-    def differences(self, matrix: Float[Tensor, "n d"], rows: np.ndarray) -> Float[Tensor, "m d"]:
+    def differences(self, rows: np.ndarray) -> Float[Tensor, "m d"]:
         """u1 - u2 of some of the verdicts, not normalised."""
-        first, second = (torch.as_tensor(side[rows], device=matrix.device) for side in (self.first, self.second))
-        return matrix[first] - matrix[second]
+        first, second = (torch.as_tensor(side[rows], device=self.matrix.device) for side in (self.first, self.second))
+        return self.matrix[first] - self.matrix[second]
 
 
 def of_comparisons(
@@ -93,10 +94,8 @@ def of_captions(config: Config, images: ImageSet, split: str, vectors: Vectors, 
     Raises PcclipError when rewrites are asked for and 01 has none.
     """
     wanted = images.train if split == "train" else images.held_out
-    if config.finetune.captions == "rewrites" and split == "train":
-        table = rewrites.load(config)
-    else:
-        table = images.captions
+    rewritten = config.finetune.captions == "rewrites" and split == "train"
+    table = rewrites.load(config) if rewritten else images.captions
     table = table[table["id"].isin(set(wanted["id"])) & vectors.has(table["id"])]
     texts = list(table.caption)
     return Examples(texts, model.tokens(texts), vectors.rows(table["id"]))
@@ -105,19 +104,33 @@ def of_captions(config: Config, images: ImageSet, split: str, vectors: Vectors, 
 def of_verdicts(config: Config, vectors: Vectors, model: DualEncoder) -> AttributeExamples:
     """The trained attributes' verdicts on training pairs, with the bank's training paraphrases.
 
-    Raises PcclipError when 01 asked for none.
+    Nouns without a photograph stand for themselves: u is the base model's f("a photo of a fox"), and what photographs
+    and texts differ by cancels in u1 - u2, since no pair mixes them.
+
+    Raises PcclipError when 01 asked for none or got no answer.
     """
     if config.generate.attributes is None:
         raise PcclipError("finetune.attribute_weight needs generate.attributes, an attribute bank for 01 to ask about")
     bank: Bank = load_bank(config.generate.attributes)
-    table = verdicts.load(config)
-    table = table[(table.split == "train") & table.value.notna() & vectors.has(table["first"], table["second"])]
     names = [a.name for a in bank.attributes if a.split == "train"]
-    table = table[table.attribute.isin(names)]
-    first, second = vectors.rows(table["first"]), vectors.rows(table["second"])
-    keep = np.linalg.norm(vectors.matrix[first] - vectors.matrix[second], axis=1) > 1e-6
-    more = [[model.tokens([up])[0] for up, _ in bank[name].paraphrases] for name in names]
-    less = [[model.tokens([down])[0] for _, down in bank[name].paraphrases] for name in names]
+    table = verdicts.load(config)
+    table = table[(table.split == "train") & table.value.notna() & table.attribute.isin(names)]
+    images = table[(table.kind == "image").to_numpy() & vectors.has(table["first"], table["second"])]
+    nouns = table[table.kind == "thing"]
+    things = sorted({*nouns["first"], *nouns["second"]})
+    photos = [f"a photo of {verdicts.named(thing)}" for thing in things]
+    matrix = np.concatenate([vectors.matrix, model.encode_texts(photos)]) if things else vectors.matrix
+    row = {thing: len(vectors.matrix) + k for k, thing in enumerate(things)}
+    table = pd.concat([images, nouns])
+    first, second = (np.concatenate([vectors.rows(images[side]), nouns[side].map(row).to_numpy(dtype=np.int64)])
+                     for side in ("first", "second"))
+    keep = np.linalg.norm(matrix[first] - matrix[second], axis=1) > 1e-6
+    if not keep.any():
+        raise PcclipError("finetune.attribute_weight: 01 has no verdict on training pairs; "
+                          "raise generate.attribute_pairs or thing_pairs")
     return AttributeExamples(
-        first[keep], second[keep], table.attribute.map(names.index).to_numpy(dtype=np.int64)[keep],
-        table.probability.to_numpy(dtype=np.float32)[keep], more, less)
+        torch.from_numpy(matrix).to(model.device), first[keep], second[keep],
+        table.attribute.map(names.index).to_numpy(dtype=np.int64)[keep],
+        table.probability.to_numpy(dtype=np.float32)[keep],
+        more=[[model.tokens([up])[0] for up, _ in bank[name].paraphrases] for name in names],
+        less=[[model.tokens([down])[0] for _, down in bank[name].paraphrases] for name in names])

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -65,7 +65,7 @@ def replay(now: Float[Tensor, "b d"], base: Float[Tensor, "b d"]) -> Float[Tenso
 
 
 def shared_images(
-    first: Float[Tensor, " b"], second: Float[Tensor, " b"], swap: bool
+    first: Int[Tensor, " b"], second: Int[Tensor, " b"], swap: bool
 ) -> Bool[Tensor, "b b"] | Bool[Tensor, "2b 2b"]:
     """True for pairs that share an image, whose texts are partly true of each other: unmarked false negatives.
 

@@ -5,7 +5,8 @@ import pandas as pd
 from torch import nn
 
 _PARTS = {"attn": "attention", "attention": "attention", "mlp": "MLP", "intermediate": "MLP", "output": "MLP",
-          "ln": "LayerNorm", "layernorm": "LayerNorm", "norm": "LayerNorm", "embedding": "embedding"}
+          "ln": "LayerNorm", "layernorm": "LayerNorm", "norm": "LayerNorm", "embedding": "embedding",
+          "embeddings": "embedding"}
 
 
 def movement(base: nn.Module, tuned: nn.Module) -> pd.DataFrame:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from pcclip.comparisons import generate
+from pcclip.comparisons.attributes import load_bank
 from pcclip.data import ImageSet
 from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import Vectors, shared_inputs
@@ -74,8 +75,11 @@ class State:
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
     """Raises PcclipError when 01 or 02 has not finished."""
+    asks = {"attributes": load_bank(config.generate.attributes).hash} if (
+        config.finetune.attribute_weight and config.generate.attributes) else {}
     return Stage(config.folder / FOLDER, {
         "format": _FORMAT, "finetune": config.finetune.model_dump(), "zero_shot": config.evaluate.zero_shot_prompt,
+        **asks,
         **built_on((config.source_folder / generate.FOLDER, config.source_folder / EMBED),
                    shared_inputs(config, images))})
 
@@ -268,7 +272,7 @@ def _attribute_term(settings: Finetune, model: DualEncoder, given: Given, draw: 
     paraphrase = torch.as_tensor(starts[which] + draw.integers(counts[which]))
     up = _unit_texts(settings, model, [ids for texts in verdicts.more for ids in texts])
     down = _unit_texts(settings, model, [ids for texts in verdicts.less for ids in texts])
-    v = nn.functional.normalize(verdicts.differences(given.matrix, some), dim=-1)
+    v = nn.functional.normalize(verdicts.differences(some), dim=-1)
     target = torch.from_numpy(verdicts.target[some]).to(v.device)
     paraphrase = paraphrase.to(v.device)
     return attribute(up[paraphrase], down[paraphrase], v, target, settings.attribute_temperature)

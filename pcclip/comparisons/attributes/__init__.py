@@ -2,10 +2,11 @@
 
 Each attribute has `stems`, texts for the language model to continue, each with the words that may come next for more
 and for less of it. A stem with {second} compares two things and is asked in both orders; one without is asked of each
-thing alone. `question` is for servers that tell no probabilities. `train` and `held_out` are paraphrase pairs for the
-text tower: the former are trained on, the latter only ever evaluated. An attribute whose `split` is held_out is asked
-about held-out images and evaluated, but no text of it is trained on. `things` are nouns beyond the images' own that
-are compared too: 'imagenet' (open_clip's 1000 class names) or a list.
+thing alone. {first} is 'a fox', {First} 'A fox' and {bare} 'fox'. `question` is for servers that tell no
+probabilities. `train` and `held_out` are paraphrase pairs for the text tower: the former are trained on, the latter
+only ever evaluated. An attribute whose `split` is held_out is asked about held-out images and evaluated, but no text
+of it is trained on. `things` are nouns beyond the images' own that are compared too: 'imagenet' (open_clip's 1000
+class names) or a list.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pcclip.params import resolve
 from pcclip.stage import digest
 
 _KEYS = {"split", "stems", "question", "train", "held_out"}
+_FIRST = ("{first}", "{First}", "{bare}")  # the first thing as 'a fox', 'A fox' and 'fox'
 
 
 @dataclass(frozen=True)
@@ -66,18 +68,31 @@ def load_bank(name: str) -> Bank:
         known = ", ".join(sorted(p.stem for p in Path(__file__).parent.glob("*.yaml")))
         raise PcclipError(f"attribute bank {name!r}: no such file; shipped banks: {known}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf8"))
-        subject = values.get("subject", "concept")
-        attributes = [_attribute(key, entry) for key, entry in values["attributes"].items()]
-        if subject not in ("concept", "caption"):
-            raise ValueError(f"subject {subject!r} is neither concept nor caption")
-        if not any(a.split == "train" for a in attributes):
-            raise ValueError("no attribute has split: train")
-        things = _things(values.get("things") or [])
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, yaml.YAMLError) as error:
+        return _bank(path.stem, yaml.safe_load(path.read_text(encoding="utf8")))
+    except (ValueError, yaml.YAMLError) as error:
         raise PcclipError(f"{path}: not an attribute bank ({' '.join(str(error).split())}); "
                           "see pcclip/comparisons/attributes/everyday.yaml") from None
-    return Bank(path.stem, digest(values)[:16], subject, things, attributes)
+
+
+def _bank(name: str, values) -> Bank:
+    """Check everything, and that no text which is only evaluated is also trained on. Raises ValueError."""
+    _check_keys("the file", values, {"attributes"}, {"version", "subject", "things"})
+    subject = values.get("subject", "concept")
+    if subject not in ("concept", "caption"):
+        raise ValueError(f"subject: {subject!r} is neither concept nor caption")
+    _check_keys("attributes", values["attributes"])
+    attributes = [_attribute(str(key), entry) for key, entry in values["attributes"].items()]
+    if not any(a.split == "train" for a in attributes):
+        raise ValueError("no attribute has split: train")
+    if subject == "caption" and any("{bare}" in stem.text for a in attributes for stem in a.stems):
+        raise ValueError("{bare} is for subject: concept; a caption has its own article")
+    trained = {text for a in attributes if a.split == "train" for pair in a.paraphrases for text in pair}
+    for a in attributes:
+        for pair in a.held_out if a.split == "train" else [*a.paraphrases, *a.held_out]:
+            if trained & {*pair}:
+                raise ValueError(f"{a.name}: held out, but also trained on: {min(trained & {*pair})!r}")
+    things = _things(values["things"]) if values.get("things") else []
+    return Bank(name, digest(values)[:16], subject, things, attributes)
 
 
 def _things(named: str | list) -> list[str]:
@@ -86,23 +101,69 @@ def _things(named: str | list) -> list[str]:
         declare_missing()
         from open_clip import IMAGENET_CLASSNAMES
 
-        named = IMAGENET_CLASSNAMES
+        named = list(IMAGENET_CLASSNAMES)
     if isinstance(named, str):
         raise ValueError(f"things: {named!r} is neither imagenet nor a list of nouns")
-    return sorted({str(name).lower() for name in named})
+    return sorted({noun.lower() for noun in _texts("things", named)})
 
 
-def _attribute(name: str, entry: dict) -> BankAttribute:
-    if set(entry) != _KEYS:
-        raise ValueError(f"{name}: needs exactly the keys {', '.join(sorted(_KEYS))}")
+def _attribute(name: str, entry) -> BankAttribute:
+    _check_keys(name, entry, _KEYS)
     if entry["split"] not in ("train", "held_out"):
-        raise ValueError(f"{name}: split is train or held_out")
-    stems = [Stem(" ".join(s["text"].split()), tuple(s["more"]), tuple(s["less"])) for s in entry["stems"]]
-    for text in [*(stem.text for stem in stems), entry["question"]]:
-        text.format(first="", second="", First="", bare="")
+        raise ValueError(f"{name}: split is train or held_out, not {entry['split']!r}")
+    if not isinstance(entry["stems"], list):
+        raise ValueError(f"{name}: stems: needs a list of stems")
+    stems = [_stem(f"{name}: stem {k + 1}", stem) for k, stem in enumerate(entry["stems"])]
+    _check_slots(f"{name}: question", entry["question"])
     if not any(stem.compares for stem in stems) or "{second}" not in entry["question"]:
         raise ValueError(f"{name}: a stem and the question must compare {{first}} with {{second}}")
-    pairs = {key: [(str(up), str(down)) for up, down in entry[key]] for key in ("train", "held_out")}
-    if not pairs["train"] or set(pairs["train"]) & set(pairs["held_out"]):
-        raise ValueError(f"{name}: needs paraphrases to train on, none of them also held out")
-    return BankAttribute(name, entry["split"], stems, entry["question"], pairs["train"], pairs["held_out"])
+    train, held_out = (_pairs(f"{name}: {key}", entry[key]) for key in ("train", "held_out"))
+    if not train:
+        raise ValueError(f"{name}: train: needs a pair of texts")
+    return BankAttribute(name, entry["split"], stems, entry["question"], train, held_out)
+
+
+def _stem(where: str, entry) -> Stem:
+    _check_keys(where, entry, {"text", "more", "less"})
+    more, less = (tuple(_texts(f"{where}: {key}", entry[key])) for key in ("more", "less"))
+    if both := {*more} & {*less}:
+        raise ValueError(f"{where}: {min(both)!r} says both more and less")
+    _check_slots(where, entry["text"])
+    return Stem(" ".join(entry["text"].split()), more, less)
+
+
+def _pairs(where: str, entry) -> list[tuple[str, str]]:
+    """Pairs of texts: the first has more, the first has less."""
+    if not isinstance(entry, list):
+        raise ValueError(f"{where}: needs a list of pairs of texts")
+    pairs = [tuple(_texts(where, pair)) for pair in entry]
+    for pair in pairs:
+        if len({*pair}) != 2 or len(pair) != 2:
+            raise ValueError(f"{where}: needs two different texts, not {list(pair)!r}")
+    return pairs
+
+
+def _texts(where: str, entry) -> list[str]:
+    if not isinstance(entry, list) or not entry or not all(isinstance(text, str) and text.strip() for text in entry):
+        raise ValueError(f"{where}: needs a list of texts, not {repr(entry)[:80]} (yes, no and numbers go in quotes)")
+    return entry
+
+
+def _check_keys(where: str, entry, needed: set = frozenset(), allowed: set | None = None) -> None:
+    """Raises ValueError unless `entry` has the needed keys and, where any are named, no other than the allowed ones."""
+    if not isinstance(entry, dict) or not entry:
+        raise ValueError(f"{where}: needs keys and values, not {entry!r}")
+    if needed - set(entry):
+        raise ValueError(f"{where}: lacks {', '.join(sorted(needed - set(entry)))}")
+    if needed and (other := set(entry) - needed - (allowed or set())):
+        raise ValueError(f"{where}: unknown key {', '.join(sorted(map(str, other)))}")
+
+
+def _check_slots(where: str, text) -> None:
+    """Raises ValueError unless `text` names the first thing and has no braces but those that are filled."""
+    try:
+        text.format(first="", second="", First="", bare="")
+    except (LookupError, ValueError, AttributeError):
+        raise ValueError(f"{where}: {text!r} is a text with no braces but {', '.join(_FIRST)}, {{second}}") from None
+    if not any(slot in text for slot in _FIRST):
+        raise ValueError(f"{where}: {text!r} does not name {{first}}")

@@ -5,10 +5,11 @@ import json
 import os
 import random
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from functools import partial
+from threading import Thread
 
 import openai
-from anyio.from_thread import start_blocking_portal
 
 from pcclip.comparisons.llm.choice import Choice, Odds, from_tokens, from_verdict, top_tokens
 from pcclip.comparisons.llm.identity import server_identity
@@ -21,6 +22,7 @@ from pcclip.progress import say
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0  # seconds between our own retries, as the client waits between its own
 _CONNECT = 10.0  # seconds
+_THREAD = "pcclip-requests"
 _TOP = 20  # token probabilities; most servers give no more
 _VERDICT_TOKENS = 64
 _SCHEMA, _PROBABILITIES = "reply by JSON schema", "token probabilities"
@@ -34,7 +36,7 @@ class _NoAnswer(Exception):
     """A whole reply of the server that does not hold what was asked for."""
 
 
-class _Without(Exception):
+class _Without(_NoAnswer):
     """A whole reply without the feature that was asked for."""
 
 
@@ -65,9 +67,15 @@ class OpenAIServer:
         client = openai.AsyncOpenAI(
             base_url=config.base_url, api_key=self._key or "none", max_retries=config.retries,
             timeout=openai.Timeout(config.timeout, connect=min(_CONNECT, config.timeout)))
-        with start_blocking_portal() as portal, portal.wrap_async_context_manager(client):
-            submit = partial(portal.start_task_soon, self._safely, partial(ask, client), failed)
-            yield from as_answered(submit, items, config.in_flight)
+        started = Future()
+        Thread(target=asyncio.run, args=(_until_stopped(client, started),), name=_THREAD, daemon=True).start()
+        loop, stop = started.result()
+        try:
+            yield from as_answered(
+                lambda item: asyncio.run_coroutine_threadsafe(self._safely(partial(ask, client), failed, item), loop),
+                items, config.in_flight)
+        finally:
+            loop.call_soon_threadsafe(stop.set)  # and no waiting, which would never end while the interpreter ends
 
     async def _safely(self, ask, failed, item) -> Reply | Odds:
         try:
@@ -149,6 +157,14 @@ class OpenAIServer:
     def _line(self, error: Exception) -> str:
         text = " ".join(str(error).split())
         return (text.replace(self._key, "***") if self._key else text)[:200]
+
+
+async def _until_stopped(client: openai.AsyncOpenAI, started: Future) -> None:
+    """Hand out the running loop and what stops it. asyncio.run then cancels the requests that are left."""
+    stop = asyncio.Event()
+    async with client:
+        started.set_result((asyncio.get_running_loop(), stop))
+        await stop.wait()
 
 
 async def _difference(chat) -> Reply:

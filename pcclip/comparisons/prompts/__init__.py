@@ -46,6 +46,7 @@ def load_prompt(name: str, slots: tuple[str, ...] = ("first", "second")) -> Prom
             prefix.append({"role": "assistant", "content": example["answer"].strip()})
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(repr(error).split())
-        raise PcclipError(f"{path}: a prompt needs version, system, question with {{first}} and {{second}}, and "
-                          f"examples with first, second, answer ({reason})") from None
+        braced = " and ".join("{" + slot + "}" for slot in slots)
+        raise PcclipError(f"{path}: a prompt for this needs version, system, question with {braced}, and "
+                          f"examples with {', '.join(slots)}, answer ({reason})") from None
     return Prompt(path.stem, digest(values)[:16], prefix, question)

@@ -1,0 +1,244 @@
+"""Check a parameter file before any work: what is fine, what will be fetched, what the run costs, what is missing.
+
+No weights are loaded and nothing is fetched. What is wrong in the file itself is an error at once.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from pcclip import arithmetic, data, sizes
+from pcclip.comparisons import filters, llm
+from pcclip.comparisons.attributes import load_bank
+from pcclip.comparisons.llm.identity import gguf_path, weights_source
+from pcclip.comparisons.prompts import load_prompt
+from pcclip.errors import PcclipError
+from pcclip.estimate import estimate, in_bytes, table
+from pcclip.evaluate import report
+from pcclip.models import minilm_efficientnet, openclip, saved
+from pcclip.params import Config, Generate
+from pcclip.progress import say
+
+FINE, FETCHED, MISSING = "fine", "to fetch", "missing"
+_SECONDS = 2.0  # for a server to take a connection
+_ANY = ("*.safetensors", "*.bin", "*.pt")
+
+
+@dataclass(frozen=True)
+class Finding:
+    state: str  # FINE, FETCHED or MISSING
+    text: str
+
+
+def check(config: Config, params_file: str | Path) -> Path:
+    """Print what was found and the estimate. Returns the run's folder.
+
+    Raises:
+        PcclipError: something in the file is wrong, or, one line each, what is missing.
+    """
+    found = list(_texts(config))
+    images, of_data = _data(config)
+    towers, why_no_towers = _tried(sizes.of_model, config.model)
+    size, why_no_size = _tried(sizes.of_llm, config.generate)
+    found += [*of_data, *_model(config.model, towers, why_no_towers),
+              *_language_model(config.generate, size, why_no_size), *_finetuning(config)]
+    missing = [finding.text for finding in found if finding.state == MISSING]
+    for finding in found:
+        if finding.state != MISSING:
+            say(f"{finding.state:<8}  {finding.text}")
+    rows, assumed = estimate(config, images, towers, size)
+    say(f"\n{table(rows)}\n")
+    for line in assumed:
+        say(f"assumed   {line}")
+    if missing:
+        raise PcclipError("\n".join([f"{params_file}: missing:", *missing]))
+    say(f"\n{params_file}: fine, nothing is missing")
+    return config.folder
+
+
+def reachable(url: str) -> bool:
+    """Whether something takes a TCP connection at the URL's host, or at the proxy that leads there, in two seconds."""
+    answered = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection(_place(url), _SECONDS).close()
+            answered.append(True)
+        except (OSError, ValueError):  # no such port or name
+            pass
+
+    thread = threading.Thread(target=connect, daemon=True)  # looking a name up knows no time limit
+    thread.start()
+    thread.join(_SECONDS)
+    return bool(answered)
+
+
+def _place(url: str) -> tuple[str, int]:
+    """Host and port to connect to."""
+    place = urlsplit(url)
+    proxy = getproxies().get(place.scheme)
+    if proxy and not proxy_bypass(place.hostname):
+        place = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    return place.hostname, place.port or {"https": 443}.get(place.scheme, 80)
+
+
+def _texts(config: Config) -> Iterator[Finding]:
+    """Prompt, filters and bank. Raises PcclipError when one does not load."""
+    settings = config.generate
+    filters.check_names(settings.filters)
+    prompts = [load_prompt(settings.prompt).name]
+    if settings.rewrites:
+        prompts.append(load_prompt(settings.rewrites, slots=("first",)).name)
+    bank = f", attribute bank {load_bank(settings.attributes).name}" if settings.attributes else ""
+    yield Finding(FINE, f"parameters, prompt {' and '.join(prompts)}, filters {settings.filters}{bank}")
+
+
+def _data(config: Config) -> tuple[data.ImageSet | None, list[Finding]]:
+    """The images, if they are here. Raises PcclipError when they are and something asked of them is not in them."""
+    source = config.data.source
+    if missing := data.missing(config.data):
+        return None, [Finding(MISSING, f"data source {source}: {line}") for line in missing]
+    if to_fetch := data.to_fetch(config.data):
+        return None, [Finding(FETCHED, f"data source {source}: {line}") for line in to_fetch]
+    images = data.load_images(config)
+    report.check_attributes(config, images)
+    arithmetic.check_changes(config, images)
+    return images, [Finding(FINE, f"data source {source}: {len(images.train)} train images, {len(images.held_out)} "
+                                  f"held out, {len(images.left_out)} left out")]
+
+
+def _model(spec: str, towers: sizes.Towers | None, why_none: str) -> Iterator[Finding]:
+    """Raises PcclipError when nothing is known by that name."""
+    if saved.folder_of(spec):
+        yield Finding(FINE, f"model {spec}: finetuned weights are there")
+        yield from _model(sizes.base_of(spec), towers, why_none)
+        return
+    if spec != minilm_efficientnet.SPEC:
+        openclip.check(spec)
+    if why_none:
+        yield Finding(MISSING, why_none)
+        return
+    told = (f"{towers.image_parameters / 1e6:.0f} M image and {towers.text_parameters / 1e6:.0f} M text parameters"
+            if towers else "its size is told on the hub alone")
+    yield Finding(FINE, f"model {spec}: {told}")
+    if spec != minilm_efficientnet.SPEC:
+        yield _weights(spec, towers and towers.bytes)
+
+
+def _weights(spec: str, size: int | None) -> Finding:
+    """Of an open_clip model."""
+    from open_clip.pretrained import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME, get_pretrained_cfg
+
+    name, tag = openclip.split(spec)
+    what = f"weights of {spec}"
+    if name.startswith("local-dir:"):
+        folder = Path(name.removeprefix("local-dir:"))
+        there = any(any(folder.glob(pattern)) for pattern in _ANY)
+        return Finding(FINE, f"{what}: there") if there else Finding(MISSING, f"{what}: none in {folder}; put "
+                                                                              f"{HF_SAFE_WEIGHTS_NAME} there")
+    if tag == "random" or (tag and Path(tag).is_file()):
+        return Finding(FINE, f"{what}: {'drawn at random' if tag == 'random' else 'there'}")
+    if name.startswith("hf-hub:"):
+        repository, file = name.removeprefix("hf-hub:"), ""
+    else:
+        entry = get_pretrained_cfg(name, tag)
+        repository, _, file = entry.get("hf_hub", "").rpartition("/")
+        if not repository:
+            path = Path("~/.cache/clip").expanduser() / Path(entry["url"]).name
+            return Finding(FINE, f"{what}: there") if path.is_file() else _to_fetch(
+                what, size, entry["url"], f"download {entry['url']} to {path}")
+    files = [Path(file).with_suffix(".safetensors").name, file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+    if any(_cached(repository, file) for file in files):
+        return Finding(FINE, f"{what}: in the hub's cache")
+    return _to_fetch(what, size, _hub(), f"run `hf download {repository}` where there is a network and bring the hub's "
+                                         "cache here, or give model as NAME:/path/to/checkpoint")
+
+
+def _language_model(settings: Generate, size: sizes.LanguageModel | None, why_none: str) -> Iterator[Finding]:
+    if settings.backend == "template":
+        return
+    package, how = llm._NEEDS[settings.backend]
+    if find_spec(package) is None:
+        yield Finding(MISSING, f"generate.backend = {settings.backend} needs {package}: {how}")
+    if settings.backend == "openai":
+        yield _server(settings, size)
+        return
+    if why_none:
+        yield Finding(MISSING, why_none)
+        return
+    told = f"{size.parameters / 1e9:.3g} G parameters by {size.source}" if size else (
+        "unknown size: give generate.llm a local folder to know")
+    if settings.backend == "llama_cpp":
+        yield Finding(FINE, f"language model {gguf_path(settings.gguf)}: {told}")
+        return
+    yield _hub_model(settings.llm, told, size and size.bytes)
+
+
+def _server(settings: Generate, size: sizes.LanguageModel | None) -> Finding:
+    told = (f"{settings.llm} of {size.parameters / 1e9:.3g} G parameters by its name" if size else
+            f"{settings.llm} of unknown size")
+    key = f"$OPENAI_API_KEY is {'set' if os.environ.get('OPENAI_API_KEY') else 'not set'}"
+    if reachable(settings.base_url):
+        return Finding(FINE, f"language model {told}: a server is at {settings.base_url}; {key}")
+    return Finding(MISSING, f"language model {told}: nothing answers at generate.base_url = {settings.base_url}; "
+                            f"start the server there or change it; {key}")
+
+
+def _hub_model(name: str, told: str, size: float | None) -> Finding:
+    """A transformers model by hub name, or in a folder."""
+    source, revision = weights_source(name)
+    what = f"language model {name}: {told}"
+    if Path(source).is_dir():
+        lacking = [kind for kind in ("config.json", "*.safetensors") if not any(Path(source).glob(kind))]
+        return Finding(MISSING, f"{what}, but no {' and no '.join(lacking)} in it; fetch it again") if lacking else (
+            Finding(FINE, f"{what}, there"))
+    if _cached(source, "config.json", revision) and any(
+            _cached(source, file, revision) for file in ("model.safetensors", "model.safetensors.index.json")):
+        return Finding(FINE, f"{what}, in the hub's cache")
+    return _to_fetch(what, size, _hub(), f"run `hf download {source}` where there is a network and give its folder as "
+                                         "generate.llm")
+
+
+def _finetuning(config: Config) -> Iterator[Finding]:
+    if config.finetune.tune == "lora" and find_spec("peft") is None:
+        yield Finding(MISSING, "finetune.tune = lora needs peft: `pip install 'pcclip[paper]'`")
+
+
+def _to_fetch(what: str, size: float | None, url: str, by_hand: str) -> Finding:
+    """Fetched by itself where there is a network; else how to do it by hand."""
+    much = f"about {in_bytes(size)}" if size else "of unknown size"
+    if reachable(url) and not _offline():
+        return Finding(FETCHED, f"{what}: {much}")
+    return Finding(MISSING, f"{what}: not here, and {urlsplit(url).hostname} cannot be reached; {by_hand} ({much})")
+
+
+def _hub() -> str:
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
+
+
+def _cached(repository: str, file: str, revision: str | None = None) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repository, file, revision=revision), str)
+
+
+def _tried(size_of: Callable, what) -> tuple:
+    """What a function finds and '', or None and what it says is missing."""
+    try:
+        return size_of(what), ""
+    except PcclipError as error:
+        return None, str(error)

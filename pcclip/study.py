@@ -1,0 +1,83 @@
+"""What a sweep found: its members' metrics side by side, over seeds, against one of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from pcclip.errors import PcclipError
+from pcclip.sweep import TABLE
+
+SHOWN = ["difference", "order", "zero-shot", "size, one-sided", "size, antisymmetric"]
+_MEASURES = {  # (task, end of the dataset's name, metric) -> the name shown; templates are the same for every variant
+    ("difference_classification", "/template", "accuracy"): "difference",
+    ("difference_order", "/template", "accuracy"): "order",
+    ("zero_shot", "", "accuracy"): "zero-shot",
+    ("ranking", "/body_mass/one_sided", "pairwise_accuracy"): "size, one-sided",
+    ("ranking", "/body_mass/antisymmetric", "pairwise_accuracy"): "size, antisymmetric",
+}
+
+
+def load(folder: Path) -> pd.DataFrame:
+    """The sweep's table with a column `measure`, base models as a variant of their own. Raises PcclipError."""
+    path = Path(folder) / TABLE
+    if not path.is_file():
+        raise PcclipError(f"{path}: not there; run a parameter file with a `sweep` first, e.g. params/study.yaml")
+    table = pd.read_csv(path, dtype={"variant": str, "run": str}).fillna({"variant": ""})
+    if (table.variant == "").all():  # a grid alone: its values name the variants
+        table["variant"] = table.run.str.split("/").str[-1]
+    table["measure"] = [_measure(row) for row in table.itertuples()]
+    table.loc[table.model == "base", "variant"] = "base"
+    table = table[table.measure.notna() & table.model.isin(["base", "finetuned"])]
+    return table.assign(seed=_seeds(table)).drop_duplicates(["variant", "seed", "measure"], ignore_index=True)
+
+
+def wide(table: pd.DataFrame) -> pd.DataFrame:
+    """One row for each variant and seed, one column for each measure, in the sweep's order, base first."""
+    rows = table.pivot(index=["variant", "seed"], columns="measure", values="value").reset_index()
+    order = ["base", *(v for v in dict.fromkeys(table.variant) if v != "base")]
+    return rows.sort_values("variant", key=lambda v: v.map(order.index), kind="stable", ignore_index=True)
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Per variant: the mean over seeds of each measure, half its range, and how many seeds there are."""
+    groups = wide(table).groupby("variant", sort=False)
+    columns = {}
+    for name in [m for m in SHOWN if m in set(table.measure)]:
+        columns[name] = groups[name].mean()
+        columns[f"± {name}"] = (groups[name].max() - groups[name].min()) / 2
+    return pd.DataFrame({**columns, "seeds": groups.size()})
+
+
+def against(table: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Every variant minus `reference` on the same seeds: measure, mean difference, 95% t interval. PcclipError."""
+    rows = wide(table).set_index(["variant", "seed"])
+    if reference not in rows.index.get_level_values("variant"):
+        known = ", ".join(dict.fromkeys(table.variant))
+        raise PcclipError(f"no variant {reference!r} in this sweep; it has: {known}")
+    found = []
+    for variant in dict.fromkeys(rows.index.get_level_values("variant")):
+        change = (rows.loc[variant] - rows.loc[reference]).dropna(how="all")
+        for name in [m for m in SHOWN if m in change and variant != reference]:
+            low, high = _interval(change[name].to_numpy())
+            found.append({"variant": variant, "measure": name, "minus reference": change[name].mean(),
+                          "ci_low": low, "ci_high": high, "seeds": len(change)})
+    return pd.DataFrame(found)
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    """95% t interval of the mean; without a second value there is none."""
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def _measure(row) -> str | None:
+    return next((name for (task, end, metric), name in _MEASURES.items()
+                 if row.task == task and row.metric == metric and row.dataset.endswith(end)), None)
+
+
+def _seeds(table: pd.DataFrame) -> pd.Series:
+    return table["seed"] if "seed" in table else pd.Series(0, index=table.index)

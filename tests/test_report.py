@@ -1,0 +1,166 @@
+"""Stage 04: agreement with the verdicts, weight averaging as rows of the results, and the figures of both."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from judge import BANK, Judge
+from matplotlib.colors import to_hex
+
+from pcclip import params, plots
+from pcclip.axes import paraphrase_axis
+from pcclip.comparisons import generate, verdicts
+from pcclip.data import load_images
+from pcclip.embed import embed
+from pcclip.evaluate import report
+from pcclip.finetune.trainer import finetune
+
+
+def prepared(values, model, tmp_path, **evaluate) -> SimpleNamespace:
+    """Stages 01 to 03 of a run with an attribute bank."""
+    (tmp_path / "bank.yaml").write_text(yaml.safe_dump(BANK))
+    config = params.check({
+        **values, "evaluate": {**values["evaluate"], **evaluate},
+        "finetune": {**values["finetune"], "epochs": 1, "keep_epochs": []},
+        "generate": {**values["generate"], "attributes": str(tmp_path / "bank.yaml"), "attribute_pairs": 20,
+                     "held_out_attribute_pairs": 25}})
+    images = load_images(config)
+    comparisons = generate.generate(config, images, model, Judge())
+    vectors, _ = embed(config, images, model)
+    finetune(config, images, vectors, comparisons, model)
+    return SimpleNamespace(config=config, images=images, vectors=vectors, comparisons=comparisons)
+
+
+def agreement(given, model) -> pd.DataFrame:
+    """Per-item predictions of verdict_agreement."""
+    found = report.predict(given.config, given.images, given.vectors, given.comparisons, {"base": model})
+    return found[found.task == "verdict_agreement"]
+
+
+@pytest.fixture
+def given(values, tiny_encoder, tmp_path):
+    return prepared(values, tiny_encoder, tmp_path)
+
+
+class Knowing:
+    """A model whose texts are the vectors it was given, 0 for the others."""
+
+    def __init__(self, texts, width):
+        self.texts, self.width = texts, width
+
+    def encode_texts(self, texts):
+        return np.stack([self.texts.get(text, np.zeros(self.width)) for text in texts]).astype(np.float32)
+
+
+# verdict agreement
+
+def test_agreement_with_the_verdicts_by_hand(given, tiny_encoder):
+    predictions = agreement(given, tiny_encoder)
+    metrics = report.summarise(predictions, 100, 0)[0].set_index("dataset")
+    assert set(metrics.index) == {"folder/size/train/trained_wording", "folder/size/train/new_wording",
+                                  "folder/weight/held_out/trained_wording"}, "weight has no new wording"
+    table = verdicts.load(given.config)
+    table = table[(table.split == "held_out") & table.verdict.isin(["first", "second"])]
+    for attribute, wording, key in (
+            ("size", "train", "train/trained_wording"), ("size", "held_out", "train/new_wording"),
+            ("weight", "train", "held_out/trained_wording")):
+        [[up, down]] = BANK["attributes"][attribute][wording]
+        axis = tiny_encoder.encode_texts([up])[0] - tiny_encoder.encode_texts([down])[0]
+        sure = table[table.attribute == attribute]
+        step = given.vectors.matrix[given.vectors.rows(sure["first"])] - given.vectors.matrix[
+            given.vectors.rows(sure["second"])]
+        right = (step @ axis > 0) == (sure.verdict == "first")
+        row = metrics.loc[f"folder/{attribute}/{key}"]
+        assert row.value == pytest.approx(right.mean())
+        assert (row.metric, row.n) == ("accuracy", len(sure))
+        items = predictions[predictions.dataset == f"folder/{attribute}/{key}"]
+        assert list(items["first"]) == list(sure["first"])
+        assert list(items.reference) == list(np.where(sure.verdict == "first", 1.0, -1.0))
+        assert list(items.score) == pytest.approx(step @ axis, abs=1e-6)
+
+
+@pytest.mark.parametrize(("sign", "value"), [(1, 1.0), (-1, 0.0), (0, 0.0)])
+def test_a_model_that_knows_agrees_and_a_tie_does_not(given, sign, value):
+    [[up, down]] = BANK["attributes"]["size"]["train"]
+    axis = np.eye(32)[0]
+    size = given.images.table.set_index("id")["size"]
+    given.vectors.matrix[:] = 0
+    given.vectors.matrix[:, 0] = size[given.vectors.ids].to_numpy() / 20
+    items = agreement(given, Knowing({up: sign * axis, down: -sign * axis}, 32))
+    found = items.groupby("dataset").correct.mean()
+    assert found["folder/size/train/trained_wording"] == value
+    assert found["folder/size/train/new_wording"] == 0, "no text, no axis"
+
+
+def test_no_bank_no_verdicts(values, tiny_encoder):
+    config = params.check(values)
+    images = load_images(config)
+    comparisons = generate.generate(config, images, tiny_encoder)
+    vectors, _ = embed(config, images, tiny_encoder)
+    predictions = report.predict(config, images, vectors, comparisons, {"base": tiny_encoder})
+    assert "verdict_agreement" not in set(predictions.task)
+
+
+def test_a_new_wording_is_evaluated_anew(given, tmp_path, tiny_encoder):
+    before = report.stage(given.config, given.images).key
+    bank = {**BANK, "attributes": {**BANK["attributes"], "size": {
+        **BANK["attributes"]["size"], "held_out": [["It is vast.", "It is minute."]]}}}
+    (tmp_path / "bank.yaml").write_text(yaml.safe_dump(bank))
+    generate.generate(given.config, given.images, tiny_encoder, Judge())
+    assert report.stage(given.config, given.images).key != before
+
+
+def test_the_paraphrase_axis_is_the_mean_of_the_differences():
+    vectors = dict(zip("abcd", np.eye(4), strict=True))
+    axis = paraphrase_axis(Knowing(vectors, 4), [("a", "b"), ("c", "d")])
+    assert list(axis) == [0.5, -0.5, 0.5, -0.5]
+    assert list(paraphrase_axis(Knowing(vectors, 4), [("a", "b")])) == [1, -1, 0, 0]
+
+
+# weight averaging
+
+def test_alphas_are_rows_between_base_and_finetuned(values, tiny_encoder, tmp_path):
+    given = prepared(values, tiny_encoder, tmp_path, alphas=[0.0, 0.25, 1.0])
+    models = report.load_models(given.config)
+    assert list(models) == ["base", "finetuned", "alpha=0", "alpha=0.25", "alpha=1"]
+    weight = "transformer.resblocks.0.mlp.c_fc.weight"
+    base, tuned, mixed = (models[name].text_tower.get_parameter(weight) for name in ("base", "finetuned", "alpha=0.25"))
+    assert not base.equal(tuned)
+    assert mixed.detach().numpy() == pytest.approx((0.25 * tuned + 0.75 * base).detach().numpy(), abs=1e-7)
+    metrics, paired = report.evaluate(given.config, given.images, given.vectors, given.comparisons, models)
+    table = metrics.pivot(index=["task", "dataset", "metric"], columns="model", values="value")
+    assert set(table.columns) == set(models)
+    assert table.notna().all(axis=None)
+    assert list(table["alpha=0"]) == list(table["base"])
+    assert list(table["alpha=1"]) == list(table["finetuned"])
+    assert list(paired.finetuned_minus_base) == pytest.approx(
+        (table["finetuned"] - table["base"]).loc[list(zip(paired.task, paired.dataset, paired.metric, strict=True))],
+        abs=2e-6)
+
+
+# figures
+
+def test_weight_averaging_draws_the_table():
+    table = pd.DataFrame({"alpha": [0.0, 0.5, 1.0] * 2, "task": ["order"] * 3 + ["zero shot"] * 3,
+                          "value": [0.5, 0.7, 0.9, 0.6, 0.55, 0.3]})
+    [ax] = plots.weight_averaging(table).axes
+    drawn = [list(zip(*line.get_data(), strict=True)) for line in ax.get_lines() if len(line.get_xdata())]
+    for task, part in table.groupby("task"):
+        assert list(zip(part.alpha, part.value, strict=True)) in drawn, task
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["order", "zero shot"]
+
+
+def test_a_study_draws_every_seed_and_their_mean():
+    table = pd.DataFrame({"variant": ["ours", "ours", "paper", "paper"], "size order": [0.9, 0.7, 0.5, 0.6],
+                          "zero_shot": [0.2, 0.4, 0.3, np.nan]})
+    order, zero_shot = plots.study(table, ["size order", "zero_shot"]).axes
+    assert [label.get_text() for label in order.get_yticklabels()] == ["ours", "paper"]
+    assert [bar.get_width() for bar in order.patches] == pytest.approx([0.8, 0.55])
+    assert [bar.get_width() for bar in zero_shot.patches] == pytest.approx([0.3, 0.3])
+    dots = sorted(x for points in order.collections for x, _ in np.ma.getdata(points.get_offsets()))
+    assert dots == [0.5, 0.6, 0.7, 0.9]
+    assert {to_hex(c) for points in order.collections for c in points.get_facecolors()} == {plots.MODELS["finetuned"]}
+    assert order.get_xlim() == pytest.approx((0.45, 0.93))
+    assert zero_shot.get_title() == "zero shot"
