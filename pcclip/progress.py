@@ -53,7 +53,8 @@ def track(items: Iterable, total: int, what: str) -> Iterator:
 
 def _interactive() -> bool:
     """True in a kernel that a person looks at: not in a script, nor in a kernel that papermill started."""
-    if "ipykernel" not in sys.modules or BATCH in os.environ:
+    kernel = sys.modules.get("ipykernel.kernelapp")  # starting a kernel imports it too
+    if kernel is None or not kernel.IPKernelApp.initialized() or BATCH in os.environ:
         return False
     import psutil
 

@@ -24,13 +24,20 @@ def load(folder: Path) -> pd.DataFrame:
     path = Path(folder) / TABLE
     if not path.is_file():
         raise PcclipError(f"{path}: not there; run a parameter file with a `sweep` first, e.g. params/study.yaml")
-    table = pd.read_csv(path, dtype={"variant": str, "run": str}).fillna({"variant": ""})
-    if (table.variant == "").all():  # a grid alone: its values name the variants
-        table["variant"] = table.run.str.split("/").str[-1]
+    columns = list(pd.read_csv(path, nrows=0).columns)
+    names = columns[columns.index("variant"):]  # and behind it the grid's keys
+    table = pd.read_csv(path, dtype=dict.fromkeys(["run", *names], str), keep_default_na=False, na_values={
+        name: [""] for name in ("value", "ci_low", "ci_high")})
+    table["variant"] = [_variant(row, names) for row in table[names].to_dict("records")]
     table["measure"] = [_measure(row) for row in table.itertuples()]
     table.loc[table.model == "base", "variant"] = "base"
     table = table[table.measure.notna() & table.model.isin(["base", "finetuned"])]
     return table.assign(seed=_seeds(table)).drop_duplicates(["variant", "seed", "measure"], ignore_index=True)
+
+
+def shown(table: pd.DataFrame) -> list[str]:
+    """The measures that the sweep has, in the order they are shown in."""
+    return [name for name in SHOWN if name in set(table.measure)]
 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
@@ -44,7 +51,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Per variant: the mean over seeds of each measure, half its range, and how many seeds there are."""
     groups = wide(table).groupby("variant", sort=False)
     columns = {}
-    for name in [m for m in SHOWN if m in set(table.measure)]:
+    for name in shown(table):
         columns[name] = groups[name].mean()
         columns[f"± {name}"] = (groups[name].max() - groups[name].min()) / 2
     return pd.DataFrame({**columns, "seeds": groups.size()})
@@ -58,12 +65,19 @@ def against(table: pd.DataFrame, reference: str) -> pd.DataFrame:
         raise PcclipError(f"no variant {reference!r} in this sweep; it has: {known}")
     found = []
     for variant in dict.fromkeys(rows.index.get_level_values("variant")):
-        change = (rows.loc[variant] - rows.loc[reference]).dropna(how="all")
-        for name in [m for m in SHOWN if m in change and variant != reference]:
-            low, high = _interval(change[name].to_numpy())
+        change = rows.loc[variant] - rows.loc[reference]
+        for name in shown(table) if variant != reference else []:
+            values = change[name].dropna().to_numpy()
+            low, high = _interval(values)
             found.append({"variant": variant, "measure": name, "minus reference": change[name].mean(),
-                          "ci_low": low, "ci_high": high, "seeds": len(change)})
+                          "ci_low": low, "ci_high": high, "seeds": len(values)})
     return pd.DataFrame(found)
+
+
+def _variant(row: dict, names: list[str]) -> str:
+    """The grid's values, seeds aside, and the variant's own name."""
+    parts = [f"{name.split('.')[-1]}={row[name]}" for name in names if name not in ("variant", "seed")]
+    return ", ".join([*parts, *filter(None, [row["variant"]])]) or "finetuned"
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
@@ -80,4 +94,4 @@ def _measure(row) -> str | None:
 
 
 def _seeds(table: pd.DataFrame) -> pd.Series:
-    return table["seed"] if "seed" in table else pd.Series(0, index=table.index)
+    return pd.to_numeric(table["seed"]) if "seed" in table else pd.Series(0, index=table.index)

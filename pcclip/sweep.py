@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from pcclip.errors import PcclipError
 from pcclip.params import Config, check, load_yaml
@@ -32,6 +31,11 @@ class Member:
     variant: str
     grid: dict
 
+    @property
+    def swept(self) -> bool:
+        """False for the one run of a file without a sweep."""
+        return bool(self.variant or self.grid)
+
 
 def read_sweep(path: str | Path) -> list[Member]:
     """The runs a parameter file stands for, one when it has no `sweep`. Raises PcclipError."""
@@ -41,6 +45,8 @@ def read_sweep(path: str | Path) -> list[Member]:
         return [Member(check(values, where=str(path)), "", {})]
     grid, variants = _plan(plan, path)
     base = check(values, where=str(path))
+    if base.reuse:
+        raise PcclipError(f"{path}: reuse = {base.reuse!r}: a sweep has an 01 and 02 of its own; leave reuse out")
     members = []
     for point in itertools.product(*grid.values()):
         chosen = dict(zip(grid, point, strict=True))
@@ -55,16 +61,20 @@ def read_sweep(path: str | Path) -> list[Member]:
 def parents(members: list[Member]) -> list[Config]:
     """The runs whose 01 and 02 the members share, each once."""
     shared = {m.config.reuse: m.config.model_copy(update={"run": m.config.reuse, "reuse": None})
-              for m in members if m.config.reuse}
-    return list(shared.values()) if len(members) > 1 else []
+              for m in members if m.swept and m.config.reuse}
+    return list(shared.values())
 
 
 def collect(members: list[Member], folder: Path) -> pd.DataFrame:
-    """All members' metrics.csv in one table, with columns variant and the grid's, written to folder/sweep.csv."""
+    """All members' metrics.csv in one table, written to folder/sweep.csv.
+
+    After metrics.csv's columns come run, variant and one for each key of the grid, `sweep.KEY` where that is taken.
+    """
     tables = []
     for member in members:
         metrics = pd.read_csv(member.config.folder / "metrics.csv")
-        tables.append(metrics.assign(run=member.config.run, variant=member.variant, **member.grid))
+        grid = {f"sweep.{key}" if key in metrics else key: str(value) for key, value in member.grid.items()}
+        tables.append(metrics.assign(run=member.config.run, variant=member.variant, **grid))
     table = pd.concat(tables, ignore_index=True)
     with atomic(folder / TABLE) as temporary:
         table.to_csv(temporary, index=False)
@@ -72,14 +82,23 @@ def collect(members: list[Member], folder: Path) -> pd.DataFrame:
 
 
 def _plan(plan, path) -> tuple[dict[str, list], dict[str, dict]]:
-    if not isinstance(plan, dict) or not plan or set(plan) - {"grid", "variants"}:
+    known = isinstance(plan, dict) and not set(plan) - {"grid", "variants"}
+    if not known or not (plan.get("grid") or plan.get("variants")):
         raise PcclipError(f"{path}: sweep: needs grid (key: list of values), variants (name: changes), or both")
     grid, variants = plan.get("grid") or {}, plan.get("variants") or {"": {}}
-    if not all(isinstance(v, list) and v for v in grid.values()):
+    if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
         raise PcclipError(f"{path}: sweep.grid: every key needs a list of values")
-    if not all(isinstance(changes, dict) for changes in variants.values()):
+    if not isinstance(variants, dict) or not all(isinstance(changes, dict) for changes in variants.values()):
         raise PcclipError(f"{path}: sweep.variants: every name needs its changes, such as {{finetune.swap: false}}")
-    return grid, variants
+    if plan.get("variants") and {"", "base"} & set(variants):
+        raise PcclipError(f"{path}: sweep.variants: give every variant a name, and not 'base', the untuned model's")
+    changed = [key for changes in variants.values() for key in changes]
+    for key in [*grid, *changed]:
+        if not isinstance(key, str) or (key not in ("seed", "model") and "." not in key):
+            raise PcclipError(f"{path}: sweep: {key}: needs seed, model, or a key with its block, as in finetune.lr")
+        if key in grid and key in changed:
+            raise PcclipError(f"{path}: sweep: {key}: in the grid and in a variant; leave it out of one of them")
+    return grid, {str(name): changes for name, changes in variants.items()}
 
 
 def _member(values: dict, base: Config, grid: dict, name: str, changes: dict, where: str) -> Member:

@@ -47,15 +47,18 @@ def run(params_file: str | Path, check_only: bool = False) -> Path:
     members = read_sweep(params_file)
     if check_only:
         return check(members[0].config, params_file)
-    first, later = list(NOTEBOOKS)[:2], list(NOTEBOOKS)[2:] if len(members) == 1 else list(NOTEBOOKS)[2:4]
+    swept = members[0].swept
+    first, later = list(NOTEBOOKS)[:2], list(NOTEBOOKS)[2:4 if swept else 5]
     plan = [(config, first) for config in parents(members)]
     plan += [(m.config, later if m.config.reuse else first + later) for m in members]
     for config, _ in plan:
         _check_names(config)
+    if members[0].config.reuse and not swept:
+        trainer.stage(members[0].config)  # what is reused has finished
     home = members[0].config.home
     with _alone(home):
         worked = sum(_run_notebooks(config, names, str(params_file)) for config, names in plan)
-        if len(members) > 1:
+        if swept:
             collect(members, home)
     say(f"{home}: " + (f"{worked} notebooks run" if worked else "nothing new to do, all finished"))
     return members[0].config.folder

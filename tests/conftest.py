@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,6 +84,33 @@ def values(photos, tiny_model, tmp_path) -> dict:
         }}},
         "arithmetic": {"pairs": 40, "neighbours": 2},
     }
+
+
+@pytest.fixture(scope="session")
+def tiny_sweep(photos, tiny_model, tmp_path_factory) -> SimpleNamespace:
+    """A sweep of two late variants, run: its file, the values without the sweep, its folder, which notebooks ran where.
+
+    The attribute has the name that a study shows.
+    """
+    from in_process import execute
+
+    from pcclip import workbook
+
+    work, ran = tmp_path_factory.mktemp("sweep"), []
+    given = values.__wrapped__(photos, tiny_model, work)
+    given["evaluate"]["attributes"] = {"body_mass": {**given["evaluate"]["attributes"]["size"], "column": "size"}}
+    sweep = {"variants": {"slow": {"finetune.lr": 1e-4}, "no twins": {"finetune.swap": False}}}
+    path = work / "swept.yaml"
+    path.write_text(yaml.safe_dump(given | {"sweep": sweep}, sort_keys=False))
+
+    def noted(notebook, executed, parameters):
+        execute(notebook, executed, parameters)
+        ran.append((parameters["run"], notebook.stem))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workbook, "_execute", noted)
+        workbook.run(path)
+    return SimpleNamespace(path=path, values=given, folder=work / "outputs" / "tiny", ran=ran)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from llm_server import serving
+from tiny_llm import TEMPLATE, save_llm
 
 from pcclip import params
 from pcclip.comparisons import generate
@@ -23,7 +24,6 @@ from pcclip.comparisons.prompts import load_prompt
 from pcclip.comparisons.sentences import from_captions
 from pcclip.data import load_images
 from pcclip.errors import PcclipError
-from pcclip.models.torchvision_ops import declare_missing
 from pcclip.params import Generate
 
 QUESTIONS = [Question(f"q{k}", f"A red disc {k}.", f"A blue bar {k}.") for k in range(12)]
@@ -412,30 +412,12 @@ def test_the_server_of_llama_cpp(prompt):
 
 WORDS = ("A red disc blue bar green The first image shows , while the second . large small larger smaller bigger is "
          "much fox bus than You compare two photos read their captions and system user assistant").split()
-TEMPLATE = ("{% for m in messages %}{{ m.role }} {{ m.content }} [end] {% endfor %}"
-            "{% if add_generation_prompt %}assistant{% endif %}")
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + TEMPLATE
 
 
 @pytest.fixture(scope="module")
 def tiny_llm(tmp_path_factory):
-    """The folder of a random Llama of 2 layers with a tokenizer of words."""
-    declare_missing()
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("tiny_llm")
-    vocabulary = {word: k for k, word in enumerate(dict.fromkeys(["[unk]", "[end]", *WORDS]))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[unk]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="[end]", chat_template=TEMPLATE).save_pretrained(folder)
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=2048, initializer_range=0.3, eos_token_id=vocabulary["[end]"],
-        bos_token_id=None)).save_pretrained(folder)
-    return folder
+    return save_llm(tmp_path_factory.mktemp("tiny_llm"), WORDS)
 
 
 def here(folder, **settings) -> Generate:

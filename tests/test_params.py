@@ -16,10 +16,12 @@ from pydantic import ValidationError
 
 from pcclip import params
 from pcclip.errors import PcclipError
+from pcclip.sweep import read_sweep
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FILES = sorted((ROOT / "params").glob("*.yaml"))
 SHARED = ("run", "seed", "model", "outputs", "data")
+RUN_NOTEBOOKS = [path for path in NOTEBOOKS if not path.name.startswith("07")]  # 07 reads a sweep's table
 OWN_BLOCK = {"01": "generate", "02": "embed", "03": "finetune", "04": "evaluate", "05": "arithmetic"}
 
 
@@ -60,7 +62,8 @@ def test_unknown_key_names_file_key_allowed_names_and_a_guess(tmp_path):
 
 def test_unknown_key_inside_a_named_attribute_lists_that_blocks_keys():
     texts = dict.fromkeys(("more", "less", "comparison", "comparison_swapped"), "x")
-    with pytest.raises(PcclipError, match=r"evaluate\.attributes\.size\.mor: .* allowed: column, comparison, .* less, more$"):
+    says = r"evaluate\.attributes\.size\.mor: .* allowed: column, comparison, .* less, more$"
+    with pytest.raises(PcclipError, match=says):
         params.check({"evaluate": {"attributes": {"size": {**texts, "mor": "y"}}}})
 
 
@@ -156,7 +159,23 @@ def test_results_go_below_the_root_or_an_absolute_path(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_parameter_file_is_valid(path):
-    assert params.read(path).run
+    assert all(member.config.run for member in read_sweep(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_parameter_file_names_every_block(path):
+    """What a file leaves out would keep the value of a notebook's own cell, which is the demo's."""
+    assert set(yaml.safe_load(path.read_text())) - {"sweep", "reuse"} == set(params.Config.model_fields) - {"reuse"}
+
+
+def test_files_that_reuse_a_run_say_what_it_says():
+    """What 01 and 02 read is told again in them, for those who run one notebook by hand."""
+    files = {member.config.run: member.config for path in FILES for member in read_sweep(path) if not member.swept}
+    reusing = [config for config in files.values() if config.reuse]
+    assert reusing
+    for config in reusing:
+        for block in ("seed", "model", "data", "generate", "embed"):
+            assert getattr(config, block) == getattr(files[config.reuse], block), f"{config.run}: {block}"
 
 
 # ---- notebooks -------------------------------------------------------------------------------------------------------
@@ -174,17 +193,22 @@ def values_of(path) -> dict:
     return names
 
 
-def test_there_are_five_notebooks():
-    assert [path.name[:2] for path in NOTEBOOKS] == list(OWN_BLOCK)
+def test_there_are_five_notebooks_of_a_run_and_one_that_compares():
+    assert [path.name[:2] for path in RUN_NOTEBOOKS] == list(OWN_BLOCK)
+    assert [path.name[:2] for path in NOTEBOOKS] == [*OWN_BLOCK, "07"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_the_comparing_notebook_is_told_which_sweep():
+    assert set(values_of(NOTEBOOKS[-1])) == {"run", "outputs", "variant_of_reference"}
+
+
+@pytest.mark.parametrize("path", RUN_NOTEBOOKS, ids=name_of)
 def test_notebook_has_one_parameters_cell_with_every_field(path):
     assert len(code_cells(path, parameters=True)) == 1
     assert set(values_of(path)) == set(params.Config.model_fields)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+@pytest.mark.parametrize("path", RUN_NOTEBOOKS, ids=name_of)
 def test_notebook_says_what_the_demo_file_says(path):
     notebook, demo = params.check(values_of(path)), params.read(ROOT / "params" / "demo.yaml")
     for field in (*SHARED, OWN_BLOCK[path.name[:2]]):
@@ -193,7 +217,7 @@ def test_notebook_says_what_the_demo_file_says(path):
         assert getattr(notebook.evaluate, field) == getattr(demo.evaluate, field), field
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+@pytest.mark.parametrize("path", RUN_NOTEBOOKS, ids=name_of)
 def test_papermill_knows_every_key_of_the_demo_file(path, caplog):
     import papermill
 
@@ -263,9 +287,3 @@ def test_environment_is_in_step_with_the_project():
         for item in permitted if name in needed else ():
             if item.operator in (">=", "==", "~="):
                 assert needed[name].contains(item.version.removesuffix(".*")), f"{name}{item}, needs {needed[name]}"
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_parameter_file_names_every_block(path):
-    """What a file leaves out would keep the value of a notebook's own cell, which is the demo's."""
-    assert set(yaml.safe_load(path.read_text())) - {"sweep", "reuse"} == set(params.Config.model_fields) - {"reuse"}

@@ -55,7 +55,7 @@ def captions_of(images: image_sets.ImageSet, image: str) -> list[str]:
 
 # ---- coco ------------------------------------------------------------------------------------------------------------
 
-def coco_side(root: Path, name: str, first: int, captions: dict[int, list[str]]) -> None:
+def coco_side(root: Path, name: str, captions: dict[int, list[str]]) -> None:
     """One side of COCO: the JSON's fields as published, annotations in an order of their own, and the images."""
     prefix = f"COCO_{name}_" if name.endswith("2014") else ""
     pictures = [{"license": 3, "file_name": f"{prefix}{image:012d}.jpg", "height": 8, "width": 8, "id": image,
@@ -66,14 +66,14 @@ def coco_side(root: Path, name: str, first: int, captions: dict[int, list[str]])
     values = {"info": {}, "licenses": [], "images": pictures, "annotations": notes}
     put(root / "annotations" / f"captions_{name}.json", json.dumps(values))
     for picture in pictures:
-        put(root / name / picture["file_name"], jpeg(first))
+        put(root / name / picture["file_name"], jpeg(picture["id"] % 251))
 
 
 @pytest.fixture
 def coco_root(tmp_path):
-    coco_side(tmp_path, "train2017", 9, {9: ["A cat.", "A small grey cat on a mat. "], 25: ["A dog.", "", "One dog."],
-                                         30: ["A cow."], 34: ["A pig.", "The pig."]})
-    coco_side(tmp_path, "val2017", 139, {139: ["A hen."], 285: ["A fox."]})
+    coco_side(tmp_path, "train2017", {9: ["A cat.", "A small grey cat on a mat. "], 25: ["A dog.", "", "One dog."],
+                                      30: ["A cow."], 34: ["A pig.", "The pig."]})
+    coco_side(tmp_path, "val2017", {139: ["A hen."], 285: ["A fox."]})
     return tmp_path
 
 
@@ -100,7 +100,7 @@ def test_the_whole_set_is_not_remarked_on(coco_root, capsys, monkeypatch):
 
 @pytest.mark.parametrize("part", ["2014", 2014])
 def test_coco_2014_has_its_own_names(tmp_path, part):
-    coco_side(tmp_path, "train2014", 9, {9: ["A cat."], 25: ["A dog."]})
+    coco_side(tmp_path, "train2014", {9: ["A cat."], 25: ["A dog."]})
     images = load("coco", tmp_path, part=part)
     assert set(images.table.id) == {"train2014/COCO_train2014_000000000009", "train2014/COCO_train2014_000000000025"}
     assert set(images.table.split) == {"train", "held_out"}
@@ -175,18 +175,18 @@ def test_the_first_caption_or_the_longest(coco_root):
 
 
 def test_longest_counts_words(tmp_path):
-    coco_side(tmp_path, "train2017", 0, {1: ["Extraordinarily incomprehensible.", "A cat is in."], 2: ["A dog."]})
+    coco_side(tmp_path, "train2017", {1: ["Extraordinarily incomprehensible.", "A cat is in."], 2: ["A dog."]})
     assert load("coco", tmp_path, captions="longest").table.caption[0] == "A cat is in."
 
 
 def test_a_random_caption_follows_from_seed_and_id(tmp_path):
     captions = {image: [f"A {noun} {image}." for noun in NOUNS] for image in range(1, 21)}
-    coco_side(tmp_path, "train2017", 0, captions)
+    coco_side(tmp_path, "train2017", captions)
     whole = load("coco", tmp_path, captions="random").table.set_index("id").caption
     assert len({text.split()[1] for text in whole}) > 3
     assert (load("coco", tmp_path, captions="random").table.set_index("id").caption == whole).all()
     assert (load("coco", tmp_path, captions="random", seed=1).table.set_index("id").caption != whole).any()
-    coco_side(tmp_path, "train2017", 0, {image: captions[image] for image in (20, 3, 11)})
+    coco_side(tmp_path, "train2017", {image: captions[image] for image in (20, 3, 11)})
     fewer = load("coco", tmp_path, captions="random").table.set_index("id").caption
     assert (fewer == whole[fewer.index]).all()
 

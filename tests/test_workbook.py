@@ -213,3 +213,11 @@ def test_a_dead_kernel_reads_as_a_failure(write, monkeypatch):
     monkeypatch.setattr("papermill.execute_notebook", die)
     with pytest.raises(PcclipError, match="its kernel died"):
         run(path)
+
+
+def test_a_process_that_starts_kernels_shows_no_bars():
+    import ipykernel.kernelapp  # noqa: F401  papermill does
+
+    from pcclip import progress
+
+    assert not progress._interactive()

@@ -21,7 +21,7 @@ from pcclip.data import ImageSet, load_images
 from pcclip.errors import PcclipError
 from pcclip.models import identify
 from pcclip.models.encoder import DualEncoder
-from pcclip.params import Config
+from pcclip.params import Config, Generate
 from pcclip.progress import say
 from pcclip.stage import Stage, digest, read_parquet, write_parquet
 
@@ -37,6 +37,7 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
     return Stage(config.source_folder / FOLDER, {
         "format": _FORMAT, "generate": settings, "seed": config.seed, "images": images.identity(),
         "prompt": load_prompt(config.generate.prompt).hash, "backend": backend_identity(config.generate),
+        "judge": config.generate.attributes and backend_identity(_judge(config.generate)),
         "rewrites": config.generate.rewrites and load_prompt(config.generate.rewrites, slots=("first",)).hash,
         "attributes": config.generate.attributes and load_bank(config.generate.attributes).hash,
         "model": identify(config.model),
@@ -125,9 +126,18 @@ def _extra_tables(config: Config, images: ImageSet, start, who: str) -> dict[str
     if config.generate.rewrites:
         prompt = load_prompt(config.generate.rewrites, slots=("first",))
         extra[rewrites.TABLE] = rewrites.rewrite(config, images, lambda: start(prompt), who)
-    if config.generate.attributes:
+    if config.generate.attributes and config.generate.attributes_gguf:
+        judge = _judge(config.generate)
+        extra[verdicts.TABLE] = verdicts.judge(
+            config, images, lambda: start_backend(judge, load_prompt(judge.prompt)), backend_identity(judge))
+    elif config.generate.attributes:
         extra[verdicts.TABLE] = verdicts.judge(config, images, start, who)
     return extra
+
+
+def _judge(settings: Generate) -> Generate:
+    """The settings of the language model that judges attributes."""
+    return settings.model_copy(update={"gguf": settings.attributes_gguf or settings.gguf})
 
 
 def template_pairs(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:

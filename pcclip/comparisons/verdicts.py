@@ -67,7 +67,10 @@ def load(config: Config) -> pd.DataFrame:
 
 
 def draw_pairs(config: Config, images: ImageSet, bank: Bank) -> pd.DataFrame:
-    """Pairs to judge: kind, split, first, second, first_subject, second_subject. No pair crosses a split or a kind."""
+    """Pairs to judge: kind, split, first, second, first_subject, second_subject.
+
+    No pair crosses a split or a kind. Like is compared with like: images of one label, where the set has labels.
+    """
     settings, chosen = config.generate, []
     nouns = pd.DataFrame({"id": spare_things(bank, images)}).assign(subject=lambda t: t["id"])
     for kind, split, table, count in (
@@ -76,13 +79,22 @@ def draw_pairs(config: Config, images: ImageSet, bank: Bank) -> pd.DataFrame:
          settings.held_out_attribute_pairs),
         ("thing", "train", nouns, settings.thing_pairs),
     ):
-        if not count or table.subject.nunique() < 2:
-            continue
-        pairs = choose_pairs(table.subject, count, "balanced", False, config.seed)
-        one, two = (table.iloc[pairs[:, k]].reset_index(drop=True) for k in (0, 1))
-        chosen.append(pd.DataFrame({"kind": kind, "split": split, "first": one["id"], "second": two["id"],
-                                    "first_subject": one.subject, "second_subject": two.subject}))
+        groups = [group for _, group in table.groupby(_alike(table)) if group.subject.nunique() > 1]
+        for group in groups if count else []:
+            share = -(-count * len(group) // sum(map(len, groups)))
+            pairs = choose_pairs(group.subject, share, "balanced", False, config.seed)
+            one, two = (group.iloc[pairs[:, k]].reset_index(drop=True) for k in (0, 1))
+            chosen.append(pd.DataFrame({"kind": kind, "split": split, "first": one["id"], "second": two["id"],
+                                        "first_subject": one.subject, "second_subject": two.subject}))
+    if not chosen:
+        raise PcclipError("verdicts: no two subjects to compare; raise generate.attribute_pairs or thing_pairs")
     return pd.concat(chosen, ignore_index=True)
+
+
+def _alike(table: pd.DataFrame) -> pd.Series:
+    """The group of each row within which it is compared: its label, or one group where there are none."""
+    labels = table.label if "label" in table else pd.Series("", index=table.index)
+    return labels.astype(object).where(labels.notna(), "").astype(str)
 
 
 def spare_things(bank: Bank, images: ImageSet) -> list[str]:

@@ -101,6 +101,13 @@ def of_captions(config: Config, images: ImageSet, split: str, vectors: Vectors, 
     return Examples(texts, model.tokens(texts), vectors.rows(table["id"]))
 
 
+def plain_texts(config: Config, images: ImageSet) -> list[str]:
+    """What replay holds where the base model has it: training captions, training concepts in the zero-shot prompt."""
+    train = images.train
+    captions = images.captions[images.captions["id"].isin(set(train["id"]))].caption
+    return [*captions, *(config.evaluate.zero_shot_prompt.format(concept) for concept in sorted(set(train.concept)))]
+
+
 def of_verdicts(config: Config, vectors: Vectors, model: DualEncoder) -> AttributeExamples:
     """The trained attributes' verdicts on training pairs, with the bank's training paraphrases.
 

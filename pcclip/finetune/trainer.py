@@ -22,7 +22,14 @@ from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import Vectors, shared_inputs
 from pcclip.errors import PcclipError
 from pcclip.finetune import lora
-from pcclip.finetune.examples import AttributeExamples, Examples, of_captions, of_comparisons, of_verdicts
+from pcclip.finetune.examples import (
+    AttributeExamples,
+    Examples,
+    of_captions,
+    of_comparisons,
+    of_verdicts,
+    plain_texts,
+)
 from pcclip.finetune.losses import attribute, infonce, mse, replay, shared_images
 from pcclip.models import saved
 from pcclip.models.encoder import DualEncoder
@@ -43,8 +50,8 @@ class Given:
     held_out: Examples
     comparisons: Examples  # of the held-out images, for difference accuracy whatever the objective
     attributes: AttributeExamples | None
-    captions: Examples | None  # replayed
-    base_captions: np.ndarray | None  # their unit vectors by the base model
+    replayed: list[list[int]]  # tokens of the plain texts that are held where they are
+    base_replayed: np.ndarray | None  # their unit vectors by the base model
     matrix: torch.Tensor
     images: ImageSet
     vectors: Vectors
@@ -116,16 +123,15 @@ def finetune(
 def _gather(config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: DualEncoder) -> Given:
     """Everything the loop reads, made before the text tower changes."""
     settings = config.finetune
-    held_out = of_comparisons(config, comparisons, "held_out", vectors, model)
-    plain = settings.objective == "captions"
-    captions = of_captions(config, images, "train", vectors, model) if plain or settings.replay else None
+    pairs = {split: of_comparisons(config, comparisons, split, vectors, model) for split in ("train", "held_out")}
+    texts = pairs
+    if settings.objective == "captions":
+        texts = {split: of_captions(config, images, split, vectors, model) for split in pairs}
+    replayed = plain_texts(config, images) if settings.replay else []
     return Given(
-        train=captions if plain else of_comparisons(config, comparisons, "train", vectors, model),
-        held_out=of_captions(config, images, "held_out", vectors, model) if plain else held_out,
-        comparisons=held_out,
+        train=texts["train"], held_out=texts["held_out"], comparisons=pairs["held_out"],
         attributes=of_verdicts(config, vectors, model) if settings.attribute_weight else None,
-        captions=captions if settings.replay else None,
-        base_captions=model.encode_texts(captions.texts) if settings.replay else None,
+        replayed=model.tokens(replayed), base_replayed=model.encode_texts(replayed) if replayed else None,
         matrix=torch.from_numpy(vectors.matrix).to(model.device), images=images, vectors=vectors)
 
 
@@ -250,10 +256,10 @@ def _step(
     if given.attributes is not None and len(given.attributes):
         terms["attribute"] = _attribute_term(settings, model, given, draw)
         loss = loss + settings.attribute_weight * terms["attribute"]
-    if given.captions is not None and len(given.captions):
-        some = draw.integers(len(given.captions), size=min(settings.batch_size, len(given.captions)))
-        now = _unit_texts(settings, model, [given.captions.tokens[i] for i in some])
-        terms["replay"] = replay(now, torch.from_numpy(given.base_captions[some]).to(now.device))
+    if given.replayed:
+        some = draw.integers(len(given.replayed), size=settings.replay_batch)
+        now = _unit_texts(settings, model, [given.replayed[i] for i in some])
+        terms["replay"] = replay(now, torch.from_numpy(given.base_replayed[some]).to(now.device))
         loss = loss + settings.replay * terms["replay"]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

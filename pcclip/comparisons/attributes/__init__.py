@@ -6,7 +6,7 @@ thing alone. {first} is 'a fox', {First} 'A fox' and {bare} 'fox'. `question` is
 probabilities. `train` and `held_out` are paraphrase pairs for the text tower: the former are trained on, the latter
 only ever evaluated. An attribute whose `split` is held_out is asked about held-out images and evaluated, but no text
 of it is trained on. `things` are nouns beyond the images' own that are compared too: 'imagenet' (open_clip's 1000
-class names) or a list.
+class names), 'imagenet animals' (the first 398 of them) or a list.
 """
 
 from dataclasses import dataclass
@@ -59,6 +59,8 @@ class Bank:
     def __getitem__(self, name: str) -> BankAttribute:
         return next(a for a in self.attributes if a.name == name)
 
+_IMAGENET = {"imagenet": 1000, "imagenet animals": 398}
+
 
 def load_bank(name: str) -> Bank:
     """Load a shipped bank by name, or one of the user's by path. Raises PcclipError."""
@@ -97,13 +99,13 @@ def _bank(name: str, values) -> Bank:
 
 def _things(named: str | list) -> list[str]:
     """The bank's extra nouns, each once, in lower case."""
-    if named == "imagenet":
+    if isinstance(named, str) and named in _IMAGENET:
         declare_missing()
         from open_clip import IMAGENET_CLASSNAMES
 
-        named = list(IMAGENET_CLASSNAMES)
+        named = list(IMAGENET_CLASSNAMES)[:_IMAGENET[named]]
     if isinstance(named, str):
-        raise ValueError(f"things: {named!r} is neither imagenet nor a list of nouns")
+        raise ValueError(f"things: {named!r} is neither imagenet, imagenet animals, nor a list of nouns")
     return sorted({noun.lower() for noun in _texts("things", named)})
 
 

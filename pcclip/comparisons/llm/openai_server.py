@@ -102,6 +102,8 @@ class OpenAIServer:
         return from_tokens(top, choice)
 
     async def _verdict(self, client: openai.AsyncOpenAI, choice: Choice) -> Odds:
+        if not choice.question:
+            return Odds(None, "error: a stem about one thing needs token probabilities")
         messages = [{"role": "user", "content": f"{choice.question}\n{_AS_JSON}"}]
         chat = partial(self._chat, client, messages=messages, max_tokens=_VERDICT_TOKENS, temperature=0.0)
         by_schema = partial(chat, response_format=_schema(_VERDICT))

@@ -1,0 +1,17 @@
+"""Not a test: a notebook's cells run in this process, for tests that need what a run leaves and not its kernels."""
+
+import shutil
+from pathlib import Path
+
+import nbformat
+
+
+def execute(notebook: Path, executed: Path, parameters: dict) -> None:
+    """In place of workbook._execute, in a sixth of its time; the executed notebook is a copy without outputs."""
+    names = {}
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, f"{notebook.name}/{cell.id}", "exec"), names)
+        if "parameters" in cell.metadata.get("tags", []):
+            names.update(parameters)
+    shutil.copyfile(notebook, executed)
