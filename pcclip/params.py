@@ -93,6 +93,7 @@ class Generate(Block):
     rewrites: str | None = None  # a prompt file: also have every training caption written anew, for that baseline
     attributes: str | None = None  # an attribute bank: also ask which of two things is larger, faster, ...
     attributes_gguf: str | None = None  # llama_cpp: the GGUF that judges them, where it is not the one that writes
+    attributes_within: Literal["label", "set"] = "label"  # compare like with like: images of one label, or any two
     attribute_pairs: Annotated[int, Field(ge=0)] = 400  # pairs of training images judged for each attribute
     thing_pairs: Annotated[int, Field(ge=0)] = 0  # pairs of the bank's nouns, which need no image
     held_out_attribute_pairs: Count = 200  # pairs of held-out images, only ever evaluated

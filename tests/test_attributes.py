@@ -37,7 +37,8 @@ def bank_file(tmp_path):
 @pytest.fixture
 def config(values, bank_file):
     return params.check({**values, "generate": {
-        **values["generate"], "attributes": bank_file(), "attribute_pairs": 30, "held_out_attribute_pairs": 10,
+        **values["generate"], "attributes": bank_file(), "attributes_within": "set",
+        "attribute_pairs": 30, "held_out_attribute_pairs": 10,
         "thing_pairs": 6}})
 
 
@@ -61,7 +62,7 @@ def test_shipped_banks(name):
     bank = load_bank(name)
     assert bank.name == name
     assert {a.split for a in bank.attributes} == {"train", "held_out"}
-    assert {"goldfish", "tennis ball"} <= set(bank.things)
+    assert {"goldfish", "bald eagle"} <= set(bank.things)
     assert bank["size"].stems[0].compares
     assert not bank["size"].stems[1].compares
     assert all(a.held_out for a in bank.attributes)
@@ -106,7 +107,7 @@ SIZE, STEM = ("attributes", "size"), ("attributes", "size", "stems", 0)
     (("attributes",), ["size"], "attributes: needs keys and values, not"),
     (("thing",), "imagenet", "the file: unknown key thing"),
     (("subject",), "animal", "subject: 'animal' is neither concept nor caption"),
-    (("things",), "image net", "things: 'image net' is neither imagenet nor a list"),
+    (("things",), "image net", "things: 'image net' is neither imagenet, imagenet animals, nor a list"),
     (("things",), [1, "fox"], "things: needs a list of texts"),
     (("things",), 7, "things: needs a list of texts"),
     (SIZE, "large", "size: needs keys and values, not 'large'"),
@@ -477,3 +478,15 @@ def test_a_changed_bank_is_asked_about_anew(config, images, tiny_encoder, bank_f
     generate.generate(config, images, tiny_encoder, again)
     assert {c.more for c in again.asked} == {("enormous",)}
     verdicts.load(config)
+
+
+def test_like_is_compared_with_like(config, images):
+    given = config.model_copy(update={"generate": config.generate.model_copy(update={"attributes_within": "label"})})
+    found = verdicts.draw_pairs(given, images, load_bank(config.generate.attributes))
+    label = images.table.set_index("id").label
+    pictures = found[found.kind == "image"]
+    assert len(pictures) > 10
+    assert (label[pictures["first"]].to_numpy() == label[pictures["second"]].to_numpy()).all()
+    anywhere = verdicts.draw_pairs(config, images, load_bank(config.generate.attributes))
+    anywhere = anywhere[anywhere.kind == "image"]
+    assert (label[anywhere["first"]].to_numpy() != label[anywhere["second"]].to_numpy()).any()

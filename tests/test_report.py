@@ -24,7 +24,8 @@ def prepared(values, model, tmp_path, **evaluate) -> SimpleNamespace:
     config = params.check({
         **values, "evaluate": {**values["evaluate"], **evaluate},
         "finetune": {**values["finetune"], "epochs": 1, "keep_epochs": []},
-        "generate": {**values["generate"], "attributes": str(tmp_path / "bank.yaml"), "attribute_pairs": 20,
+        "generate": {**values["generate"], "attributes": str(tmp_path / "bank.yaml"), "attributes_within": "set",
+                     "attribute_pairs": 20,
                      "held_out_attribute_pairs": 25}})
     images = load_images(config)
     comparisons = generate.generate(config, images, model, Judge())

@@ -339,7 +339,8 @@ def bank(tmp_path):
         attributes = {name: {**entry, **changes.get(name, {})} for name, entry in BANK["attributes"].items()}
         path = tmp_path / "bank.yaml"
         path.write_text(yaml.safe_dump({**BANK, "attributes": attributes}))
-        return {"attributes": str(path), "attribute_pairs": 60, "held_out_attribute_pairs": 20, "thing_pairs": 6}
+        return {"attributes": str(path), "attributes_within": "set",
+                "attribute_pairs": 60, "held_out_attribute_pairs": 20, "thing_pairs": 6}
     return write
 
 

@@ -69,7 +69,7 @@ def load(config: Config) -> pd.DataFrame:
 def draw_pairs(config: Config, images: ImageSet, bank: Bank) -> pd.DataFrame:
     """Pairs to judge: kind, split, first, second, first_subject, second_subject.
 
-    No pair crosses a split or a kind. Like is compared with like: images of one label, where the set has labels.
+    No pair crosses a split or a kind, nor a label where like is compared with like and the set has labels.
     """
     settings, chosen = config.generate, []
     nouns = pd.DataFrame({"id": spare_things(bank, images)}).assign(subject=lambda t: t["id"])
@@ -79,7 +79,8 @@ def draw_pairs(config: Config, images: ImageSet, bank: Bank) -> pd.DataFrame:
          settings.held_out_attribute_pairs),
         ("thing", "train", nouns, settings.thing_pairs),
     ):
-        groups = [group for _, group in table.groupby(_alike(table)) if group.subject.nunique() > 1]
+        alike = table.groupby(_alike(table, settings.attributes_within))
+        groups = [group for _, group in alike if group.subject.nunique() > 1]
         for group in groups if count else []:
             share = -(-count * len(group) // sum(map(len, groups)))
             pairs = choose_pairs(group.subject, share, "balanced", False, config.seed)
@@ -91,9 +92,9 @@ def draw_pairs(config: Config, images: ImageSet, bank: Bank) -> pd.DataFrame:
     return pd.concat(chosen, ignore_index=True)
 
 
-def _alike(table: pd.DataFrame) -> pd.Series:
+def _alike(table: pd.DataFrame, within: str) -> pd.Series:
     """The group of each row within which it is compared: its label, or one group where there are none."""
-    labels = table.label if "label" in table else pd.Series("", index=table.index)
+    labels = table.label if within == "label" and "label" in table else pd.Series("", index=table.index)
     return labels.astype(object).where(labels.notna(), "").astype(str)
 
 
