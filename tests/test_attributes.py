@@ -207,7 +207,7 @@ def test_kinds_of_pairs_that_are_not_wanted(config, images, changes, kinds):
 def test_nouns_of_held_out_concepts_are_not_compared(config, images, concept, thing, spared):
     images.table["concept"] = images.table.concept.where(images.table.split == "train", concept)
     bank = Bank("mine", "", "concept", [thing], [])
-    assert verdicts.spare_things(bank, images) == ([thing] if spared else [])
+    assert verdicts.spare(bank.things, images) == ([thing] if spared else [])
 
 
 def test_nouns_of_held_out_concepts_are_never_asked_about(config, images, bank_file):

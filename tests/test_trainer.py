@@ -18,6 +18,7 @@ from pcclip.comparisons.sentences import from_captions
 from pcclip.data import load_images
 from pcclip.embed import Vectors, embed
 from pcclip.errors import PcclipError
+from pcclip.finetune import examples as examples_module
 from pcclip.finetune import trainer
 from pcclip.finetune.examples import of_captions, of_verdicts
 from pcclip.finetune.examples import of_comparisons as examples
@@ -524,11 +525,16 @@ def test_rewrites_are_trained_on_and_captions_evaluated(prepare, monkeypatch):
     assert len(gathered.comparisons) == 20
 
 
-def test_captions_and_concepts_of_training_images_are_replayed(prepare):
+def test_training_captions_and_nouns_are_replayed_but_nothing_held_out(prepare, monkeypatch):
+    monkeypatch.setattr(examples_module, "imagenet_names", lambda: ["anchor", "bar stool", "wedge tail"])
     given = prepare(replay=1.0)
     gathered = trainer._gather(given.config, given.images, given.vectors, given.comparisons, given.model)
     train = given.images.train
-    texts = [*train.caption, *(f"a photo of a {concept}" for concept in sorted(set(train.concept)))]
+    held_out = set(given.images.held_out.concept)
+    spared = [noun for noun in ("anchor", "bar stool", "wedge tail") if not set(noun.split()) & held_out]
+    assert "anchor" in spared
+    nouns = sorted({*train.concept, *spared})
+    texts = [*train.caption, *(f"a photo of a {noun}" for noun in nouns)]
     assert gathered.replayed == given.model.tokens(texts)
     assert gathered.base_replayed == pytest.approx(given.model.encode_texts(texts))
 

@@ -11,7 +11,7 @@ stands in for the difference of two photographs. Nouns with the head word of a h
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -72,7 +72,7 @@ def draw_pairs(config: Config, images: ImageSet, bank: Bank) -> pd.DataFrame:
     No pair crosses a split or a kind, nor a label where like is compared with like and the set has labels.
     """
     settings, chosen = config.generate, []
-    nouns = pd.DataFrame({"id": spare_things(bank, images)}).assign(subject=lambda t: t["id"])
+    nouns = pd.DataFrame({"id": spare(bank.things, images)}).assign(subject=lambda t: t["id"])
     for kind, split, table, count in (
         ("image", "train", images.train.assign(subject=images.train[bank.subject]), settings.attribute_pairs),
         ("image", "held_out", images.held_out.assign(subject=images.held_out[bank.subject]),
@@ -98,10 +98,10 @@ def _alike(table: pd.DataFrame, within: str) -> pd.Series:
     return labels.astype(object).where(labels.notna(), "").astype(str)
 
 
-def spare_things(bank: Bank, images: ImageSet) -> list[str]:
-    """The bank's nouns without those that have the head word of a held-out concept in them."""
+def spare(nouns: Iterable[str], images: ImageSet) -> list[str]:
+    """The nouns without those that have the head word of a held-out concept in them."""
     held_out = {word for concept in images.held_out.concept for word in _parts(concept)[-1:]}
-    return [thing for thing in bank.things if not held_out & set(_parts(thing))]
+    return [noun for noun in nouns if not held_out & set(_parts(noun))]
 
 
 def named(subject: str) -> str:

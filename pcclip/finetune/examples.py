@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pcclip.comparisons import generate, rewrites, verdicts
-from pcclip.comparisons.attributes import Bank, load_bank
+from pcclip.comparisons.attributes import Bank, imagenet_names, load_bank
 from pcclip.comparisons.sentences import from_captions
 from pcclip.data import ImageSet
 from pcclip.embed import Vectors
@@ -102,10 +102,13 @@ def of_captions(config: Config, images: ImageSet, split: str, vectors: Vectors, 
 
 
 def plain_texts(config: Config, images: ImageSet) -> list[str]:
-    """What replay holds where the base model has it: training captions, training concepts in the zero-shot prompt."""
-    train = images.train
-    captions = images.captions[images.captions["id"].isin(set(train["id"]))].caption
-    return [*captions, *(config.evaluate.zero_shot_prompt.format(concept) for concept in sorted(set(train.concept)))]
+    """What replay holds where the base model has it: training captions, and nouns in the zero-shot prompt.
+
+    The nouns are the training concepts and ImageNet's class names, but none that names a held-out concept.
+    """
+    captions = images.captions[images.captions["id"].isin(set(images.train["id"]))].caption
+    nouns = sorted({*images.train.concept, *verdicts.spare(imagenet_names(), images)})
+    return [*captions, *(config.evaluate.zero_shot_prompt.format(noun) for noun in nouns)]
 
 
 def of_verdicts(config: Config, vectors: Vectors, model: DualEncoder) -> AttributeExamples:

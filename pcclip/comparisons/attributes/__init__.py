@@ -97,13 +97,18 @@ def _bank(name: str, values) -> Bank:
     return Bank(name, digest(values)[:16], subject, things, attributes)
 
 
+def imagenet_names() -> list[str]:
+    """open_clip's names of the 1000 ImageNet classes in their order: 398 animals, then everything else."""
+    declare_missing()
+    from open_clip import IMAGENET_CLASSNAMES
+
+    return list(IMAGENET_CLASSNAMES)
+
+
 def _things(named: str | list) -> list[str]:
     """The bank's extra nouns, each once, in lower case."""
     if isinstance(named, str) and named in _IMAGENET:
-        declare_missing()
-        from open_clip import IMAGENET_CLASSNAMES
-
-        named = list(IMAGENET_CLASSNAMES)[:_IMAGENET[named]]
+        named = imagenet_names()[:_IMAGENET[named]]
     if isinstance(named, str):
         raise ValueError(f"things: {named!r} is neither imagenet, imagenet animals, nor a list of nouns")
     return sorted({noun.lower() for noun in _texts("things", named)})
