@@ -6,6 +6,7 @@ everything: captions, raw reply, cleaned sentence, verdict, and the hashes of pr
 """
 
 import json
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -126,11 +127,10 @@ def _extra_tables(config: Config, images: ImageSet, start, who: str) -> dict[str
     if config.generate.rewrites:
         prompt = load_prompt(config.generate.rewrites, slots=("first",))
         extra[rewrites.TABLE] = rewrites.rewrite(config, images, lambda: start(prompt), who)
-    if config.generate.attributes and config.generate.attributes_gguf:
-        judge = _judge(config.generate)
-        extra[verdicts.TABLE] = verdicts.judge(
-            config, images, lambda: start_backend(judge, load_prompt(judge.prompt)), backend_identity(judge))
-    elif config.generate.attributes:
+    if config.generate.attributes:
+        if config.generate.attributes_gguf:
+            judge = _judge(config.generate)
+            start, who = partial(start_backend, judge, load_prompt(judge.prompt)), backend_identity(judge)
         extra[verdicts.TABLE] = verdicts.judge(config, images, start, who)
     return extra
 

@@ -204,20 +204,22 @@ def rate(settings: Finetune, step: int, per_epoch: int, total: int) -> float:
 def held_out_values(config: Config, given: Given, model: DualEncoder, temperature: float) -> dict[str, float]:
     """One point of the held-out curve: the run's own objective in batches of its size, and two accuracies."""
     settings, values = config.finetune, {}
+    held_out = model.encode_texts(given.held_out.texts) if len(given.held_out) else None
     if len(given.held_out) >= 2:
         losses, accuracies, sizes = [], [], []
-        w = torch.from_numpy(model.encode_texts(given.held_out.texts))
+        w, matrix = torch.from_numpy(held_out), given.matrix.cpu()
         twins = torch.from_numpy(model.encode_texts(given.held_out.twins)) if _swaps(settings) else None
         for rows in np.array_split(np.arange(len(w)), _steps(settings, len(w))[0]):
             texts = w[rows] if twins is None else torch.cat([w[rows], twins[rows]])
-            loss, accuracy = _objective(settings, texts, given.held_out, rows, given.matrix.cpu(), temperature)
+            loss, accuracy = _objective(settings, texts, given.held_out, rows, matrix, temperature)
             losses, accuracies, sizes = [*losses, float(loss)], [*accuracies, float(accuracy)], [*sizes, len(rows)]
         values = {"loss": float(np.average(losses, weights=sizes)),
                   "in_batch_accuracy": float(np.average(accuracies, weights=sizes))}
     if len(given.comparisons):
         pairs = given.comparisons
         v = image_differences(given.vectors.matrix, pairs.first, pairs.second)
-        values["difference_accuracy"] = float(beats(cosines(model.encode_texts(pairs.texts), v), 0.0).mean())
+        w = held_out if pairs is given.held_out else model.encode_texts(pairs.texts)
+        values["difference_accuracy"] = float(beats(cosines(w, v), 0.0).mean())
     images = given.images
     labelled = given.vectors.of(images.held_out[images.held_out.label.notna()])
     if images.classes and len(labelled):

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import yaml
 
+from pcclip.comparisons.shipped import find
 from pcclip.errors import PcclipError
 from pcclip.models.torchvision_ops import declare_missing
-from pcclip.params import resolve
 from pcclip.stage import digest
 
 _KEYS = {"split", "stems", "question", "train", "held_out"}
+_IMAGENET = {"imagenet": 1000, "imagenet animals": 398}  # how many of its class names
 _FIRST = ("{first}", "{First}", "{bare}")  # the first thing as 'a fox', 'A fox' and 'fox'
 
 
@@ -59,16 +60,9 @@ class Bank:
     def __getitem__(self, name: str) -> BankAttribute:
         return next(a for a in self.attributes if a.name == name)
 
-_IMAGENET = {"imagenet": 1000, "imagenet animals": 398}
-
-
 def load_bank(name: str) -> Bank:
     """Load a shipped bank by name, or one of the user's by path. Raises PcclipError."""
-    shipped = Path(__file__).parent / f"{name}.yaml"
-    path = shipped if shipped.is_file() else resolve(name)
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in Path(__file__).parent.glob("*.yaml")))
-        raise PcclipError(f"attribute bank {name!r}: no such file; shipped banks: {known}")
+    path = find(name, Path(__file__).parent, "attribute bank")
     try:
         return _bank(path.stem, yaml.safe_load(path.read_text(encoding="utf8")))
     except (ValueError, yaml.YAMLError) as error:

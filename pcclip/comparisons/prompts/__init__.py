@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from pcclip.comparisons.shipped import find
 from pcclip.errors import PcclipError
-from pcclip.params import resolve
 from pcclip.stage import digest
 
 
@@ -29,11 +29,7 @@ class Prompt:
 
 def load_prompt(name: str, slots: tuple[str, ...] = ("first", "second")) -> Prompt:
     """Load a shipped prompt by name, or one of the user's by path; its question has exactly `slots`. PcclipError."""
-    shipped = Path(__file__).parent / f"{name}.yaml"
-    path = shipped if shipped.is_file() else resolve(name)
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in Path(__file__).parent.glob("*.yaml")))
-        raise PcclipError(f"prompt {name!r}: no such file; shipped prompts: {known}")
+    path = find(name, Path(__file__).parent, "prompt")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf8"))
         question = values["question"]
