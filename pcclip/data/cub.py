@@ -19,14 +19,18 @@ _CAPTIONS_EACH = 10
 
 def missing(data: Data) -> list[str]:
     """What of the birds and of their captions is not there."""
-    root, lines = resolve(data.path), []
-    lacking = [name for name in (*_TABLES, _CLASSES) if not (root / name).is_file()]
-    lacking += ["images/"] if not (root / "images").is_dir() else []
-    if lacking:
-        lines.append(f"{root}: no {', '.join(lacking)}; download {_BIRDS} and set data.path to its CUB_200_2011")
+    root = resolve(data.path)
+    lines = [f"{line} and set data.path to its CUB_200_2011" for line in missing_birds(root)]
     if _texts(root) is None:
         lines.append(f"{root}: no text_c10 in it or beside it; download {_CAPTIONS} and unpack it beside {root}")
     return lines
+
+
+def missing_birds(root: Path) -> list[str]:
+    """What of the birds themselves is not in `root`, a CUB_200_2011: at most one line, which names the download."""
+    lacking = [name for name in (*_TABLES, _CLASSES) if not (root / name).is_file()]
+    lacking += ["images/"] if not (root / "images").is_dir() else []
+    return [f"{root}: no {', '.join(lacking)}; download {_BIRDS}"] if lacking else []
 
 
 def published(data: Data) -> dict[str, tuple[int, int]]:
@@ -37,20 +41,29 @@ def published(data: Data) -> dict[str, tuple[int, int]]:
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Returns the table, what was left out (path, reason), and how many of those are bad rows."""
     root = resolve(data.path).resolve()
+    table, names, reason = birds(root)
+    label, texts = table["class"].map(dict(names.map(readable))), _texts(root)
+    captions = [_captions(texts / f"{stem}.txt") for stem in table["id"]]
+    return sort_out(table.drop(columns="class").assign(captions=captions, concept=label, label=label), reason)
+
+
+def birds(root: Path) -> tuple[pd.DataFrame, pd.Series, pd.Series]:
+    """The images of `root`, a CUB_200_2011: id, path, class (its number, as text), split ('train' or 'held_out').
+
+    Returns them, the names of classes.txt by number, and why a row cannot be used, '' where it can. Raises PcclipError
+    when a file is not as published.
+    """
     table = pd.concat([_column(root / name, column) for name, column in _TABLES.items()], axis=1)
-    classes = _column(root / _CLASSES, "class")["class"].map(_readable)
-    label = table["class"].map({str(number): name for number, name in classes.items()})
+    names = _column(root / _CLASSES, "class")["class"].rename(index=str)
     split = table.is_training.map({"1": "train", "0": "held_out"})
-    files, texts = table.file.fillna(""), _texts(root)
-    stems = files.str.removesuffix(".jpg")
-    captions = [_captions(texts / f"{stem}.txt") for stem in stems]
-    table = pd.DataFrame({"id": stems, "path": f"{root}/images/" + files, "captions": captions, "concept": label,
-                          "label": label, "split": split}).reset_index(drop=True)
+    files = table.file.fillna("")
+    table = pd.DataFrame({"id": files.str.removesuffix(".jpg"), "path": f"{root}/images/" + files,
+                          "class": table["class"], "split": split}).reset_index(drop=True)
     reason = pd.Series("", index=table.index)
     reason[~there(table.path)] = "missing file"
-    reason[table.concept.isna()] = "no class"
+    reason[~table["class"].isin(names.index)] = "no class"
     reason[table.split.isna()] = "no split"
-    return sort_out(table, reason)
+    return table, names, reason
 
 
 def _column(path: Path, name: str) -> pd.DataFrame:
@@ -71,6 +84,6 @@ def _captions(path: Path) -> list[str]:
     return path.read_text(encoding="utf8", errors="replace").splitlines() if path.is_file() else []
 
 
-def _readable(name: str) -> str:
+def readable(name: str) -> str:
     """'001.Black_footed_Albatross' -> 'black footed albatross'."""
     return name.split(".", 1)[-1].replace("_", " ").lower()
