@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from pcclip.comparisons.attributes import Bank, BankAttribute, Stem, load_bank
+from pcclip.comparisons.attributes import Bank, BankAttribute, Stem, load_bank, with_article
 from pcclip.comparisons.journal import answer_all
 from pcclip.comparisons.llm import Backend, Choice, Odds
 from pcclip.comparisons.pairs import choose_pairs
@@ -110,7 +110,7 @@ def named(subject: str) -> str:
     head = subject.split(" ", 1)[0].lower()
     if head in ("a", "an", "the", "some", "two", "this", "our"):
         return subject[:1].lower() + subject[1:]
-    return f"{'an' if subject[:1].lower() in 'aeiou' else 'a'} {subject}"
+    return with_article(subject)
 
 
 def summary(table: pd.DataFrame, bank: Bank) -> pd.DataFrame:

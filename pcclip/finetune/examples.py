@@ -101,14 +101,17 @@ def of_captions(config: Config, images: ImageSet, split: str, vectors: Vectors, 
     return Examples(texts, model.tokens(texts), vectors.rows(table["id"]))
 
 
-def plain_texts(config: Config, images: ImageSet) -> list[str]:
-    """What replay holds where the base model has it: training captions, and nouns in the zero-shot prompt.
+def plain_texts(config: Config, images: ImageSet) -> list[list[str]]:
+    """What replay holds where the base model has it: training captions, and nouns and classes in the zero-shot prompt.
 
-    The nouns are the training concepts and ImageNet's class names, but none that names a held-out concept.
+    The nouns are the training concepts and ImageNet's class names, but none that names a held-out concept; the
+    classes are the training images' labels.
     """
     captions = images.captions[images.captions["id"].isin(set(images.train["id"]))].caption
-    nouns = sorted({*images.train.concept, *verdicts.spare(imagenet_names(), images)})
-    return [*captions, *(config.evaluate.zero_shot_prompt.format(noun) for noun in nouns)]
+    nouns = {*images.train.concept, *verdicts.spare(imagenet_names(), images)}
+    labels = {*images.train.label.dropna()}
+    prompted = [[config.evaluate.zero_shot_prompt.format(name) for name in sorted(names)] for names in (nouns, labels)]
+    return [kind for kind in ([*captions], *prompted) if kind]
 
 
 def of_verdicts(config: Config, vectors: Vectors, model: DualEncoder) -> AttributeExamples:

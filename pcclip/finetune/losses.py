@@ -40,12 +40,14 @@ def mse(
 
 def attribute(
     more: Float[Tensor, "m d"], less: Float[Tensor, "m d"], v: Float[Tensor, "m d"], target: Float[Tensor, " m"],
-    temperature: float,
+    temperature: float, antisymmetric: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """The antisymmetric attribute term, a step beyond the paper: <v, f(more) - f(less)> should have the verdict's sign.
+    """The attribute term, a step beyond the paper: <v, f(more)> and -<v, f(less)> should have the verdict's sign.
 
     mean of CE(sigmoid(<v, f(P+)> / tau), p) + CE(sigmoid(<v, f(P-)> / tau), 1 - p), which for a certain verdict
-    r = 2p - 1 = +-1 is softplus(-r <v, f(P+)> / tau) + softplus(r <v, f(P-)> / tau).
+    r = 2p - 1 = +-1 is softplus(-r <v, f(P+)> / tau) + softplus(r <v, f(P-)> / tau). Each of the two may be met by
+    the words that both texts share; `antisymmetric` is the weight of CE(sigmoid(<v, f(P+) - f(P-)> / tau), p), which
+    may not.
 
     Args:
         more: unit vectors of "The first is larger than the second.", one for each verdict.
@@ -53,10 +55,12 @@ def attribute(
         v: unit image differences.
         target: p, how probable it is that the first image has more of the attribute.
         temperature: tau.
+        antisymmetric: weight of the difference of the two texts, beside 1 for each of them.
     """
-    up = F.binary_cross_entropy_with_logits((v * more).sum(dim=-1) / temperature, target)
-    down = F.binary_cross_entropy_with_logits((v * less).sum(dim=-1) / temperature, 1 - target)
-    return up + down
+    up, down = (v * more).sum(dim=-1) / temperature, (v * less).sum(dim=-1) / temperature
+    cross_entropy = F.binary_cross_entropy_with_logits
+    each = cross_entropy(up, target) + cross_entropy(down, 1 - target)
+    return each + antisymmetric * cross_entropy(up - down, target)
 
 
 def replay(now: Float[Tensor, "b d"], base: Float[Tensor, "b d"]) -> Float[Tensor, ""]:

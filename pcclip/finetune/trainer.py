@@ -51,6 +51,7 @@ class Given:
     comparisons: Examples  # of the held-out images, for difference accuracy whatever the objective
     attributes: AttributeExamples | None
     replayed: list[list[int]]  # tokens of the plain texts that are held where they are
+    replay_kinds: np.ndarray  # what each of them is: 0 a caption, 1 a noun, 2 a class
     base_replayed: np.ndarray | None  # their unit vectors by the base model
     matrix: torch.Tensor
     images: ImageSet
@@ -127,11 +128,13 @@ def _gather(config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.
     texts = pairs
     if settings.objective == "captions":
         texts = {split: of_captions(config, images, split, vectors, model) for split in pairs}
-    replayed = plain_texts(config, images) if settings.replay else []
+    kinds = plain_texts(config, images) if settings.replay else []
+    replayed = [text for texts in kinds for text in texts]
     return Given(
         train=texts["train"], held_out=texts["held_out"], comparisons=pairs["held_out"],
         attributes=of_verdicts(config, vectors, model) if settings.attribute_weight else None,
-        replayed=model.tokens(replayed), base_replayed=model.encode_texts(replayed) if replayed else None,
+        replayed=model.tokens(replayed), replay_kinds=np.repeat(np.arange(len(kinds)), [len(texts) for texts in kinds]),
+        base_replayed=model.encode_texts(replayed) if replayed else None,
         matrix=torch.from_numpy(vectors.matrix).to(model.device), images=images, vectors=vectors)
 
 
@@ -259,7 +262,7 @@ def _step(
         terms["attribute"] = _attribute_term(settings, model, given, draw)
         loss = loss + settings.attribute_weight * terms["attribute"]
     if given.replayed:
-        some = draw.integers(len(given.replayed), size=settings.replay_batch)
+        some = _some_of_each_kind(given.replay_kinds, settings.replay_batch, draw)
         now = _unit_texts(settings, model, [given.replayed[i] for i in some])
         terms["replay"] = replay(now, torch.from_numpy(given.base_replayed[some]).to(now.device))
         loss = loss + settings.replay * terms["replay"]
@@ -270,20 +273,28 @@ def _step(
             **{name: float(term.detach()) for name, term in terms.items()}}
 
 
+def _some_of_each_kind(kinds: np.ndarray, size: int, draw: np.random.Generator) -> np.ndarray:
+    """`size` rows, each of a kind drawn evenly: fifteen class names weigh as much as a thousand nouns."""
+    chosen = draw.choice(np.unique(kinds), size)
+    return np.array([draw.choice(np.flatnonzero(kinds == kind)) for kind in chosen])
+
+
 def _attribute_term(settings: Finetune, model: DualEncoder, given: Given, draw: np.random.Generator) -> torch.Tensor:
-    """The attribute term over some of the verdicts, each asked for by one of its attribute's paraphrases."""
-    verdicts = given.attributes
+    """The attribute term over some of the verdicts, each asked for by one of a few of its attribute's paraphrases."""
+    verdicts, size = given.attributes, settings.attribute_paraphrases
     some = draw.integers(len(verdicts), size=min(settings.attribute_batch, len(verdicts)))
-    counts = np.array([len(texts) for texts in verdicts.more])
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    chosen = [draw.permutation(len(texts))[:size] for texts in verdicts.more]
+    counts = np.array([len(rows) for rows in chosen])
+    starts = np.cumsum(counts) - counts
     which = verdicts.attribute[some]
-    paraphrase = torch.as_tensor(starts[which] + draw.integers(counts[which]))
-    up = _unit_texts(settings, model, [ids for texts in verdicts.more for ids in texts])
-    down = _unit_texts(settings, model, [ids for texts in verdicts.less for ids in texts])
+    paraphrase = torch.as_tensor(starts[which] + draw.integers(counts[which]), device=verdicts.matrix.device)
+    asked = [texts[i] for texts, rows in zip(verdicts.more, chosen, strict=True) for i in rows]
+    asked += [texts[i] for texts, rows in zip(verdicts.less, chosen, strict=True) for i in rows]
+    up, down = _unit_texts(settings, model, asked).chunk(2)
     v = nn.functional.normalize(verdicts.differences(some), dim=-1)
     target = torch.from_numpy(verdicts.target[some]).to(v.device)
-    paraphrase = paraphrase.to(v.device)
-    return attribute(up[paraphrase], down[paraphrase], v, target, settings.attribute_temperature)
+    return attribute(up[paraphrase], down[paraphrase], v, target, settings.attribute_temperature,
+                     settings.attribute_antisymmetric)
 
 
 def _unit_texts(settings: Finetune, model: DualEncoder, tokens: list[list[int]]) -> torch.Tensor:

@@ -4,9 +4,10 @@ Each attribute has `stems`, texts for the language model to continue, each with 
 and for less of it. A stem with {second} compares two things and is asked in both orders; one without is asked of each
 thing alone. {first} is 'a fox', {First} 'A fox' and {bare} 'fox'. `question` is for servers that tell no
 probabilities. `train` and `held_out` are paraphrase pairs for the text tower: the former are trained on, the latter
-only ever evaluated. An attribute whose `split` is held_out is asked about held-out images and evaluated, but no text
-of it is trained on. `things` are nouns beyond the images' own that are compared too: 'imagenet' (open_clip's 1000
-class names), 'imagenet animals' (the first 398 of them) or a list.
+only ever evaluated. A paraphrase that is one text with {more} and {less} (or {a_more} and {a_less}: 'a big', 'an
+enormous') is a pair for every two of the attribute's `words`. An attribute whose `split` is held_out is asked about
+held-out images and evaluated, but no text of it is trained on. `things` are nouns beyond the images' own that are
+compared too: 'imagenet' (open_clip's 1000 class names), 'imagenet animals' (the first 398 of them) or a list.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pcclip.errors import PcclipError
 from pcclip.models.torchvision_ops import declare_missing
 from pcclip.stage import digest
 
-_KEYS = {"split", "stems", "question", "train", "held_out"}
+_KEYS, _WORDS = {"split", "stems", "question", "train", "held_out"}, {"words"}
 _IMAGENET = {"imagenet": 1000, "imagenet animals": 398}  # how many of its class names
 _FIRST = ("{first}", "{First}", "{bare}")  # the first thing as 'a fox', 'A fox' and 'fox'
 
@@ -59,6 +60,7 @@ class Bank:
 
     def __getitem__(self, name: str) -> BankAttribute:
         return next(a for a in self.attributes if a.name == name)
+
 
 def load_bank(name: str) -> Bank:
     """Load a shipped bank by name, or one of the user's by path. Raises PcclipError."""
@@ -109,7 +111,7 @@ def _things(named: str | list) -> list[str]:
 
 
 def _attribute(name: str, entry) -> BankAttribute:
-    _check_keys(name, entry, _KEYS)
+    _check_keys(name, entry, _KEYS, _WORDS)
     if entry["split"] not in ("train", "held_out"):
         raise ValueError(f"{name}: split is train or held_out, not {entry['split']!r}")
     if not isinstance(entry["stems"], list):
@@ -118,7 +120,8 @@ def _attribute(name: str, entry) -> BankAttribute:
     _check_slots(f"{name}: question", entry["question"])
     if not any(stem.compares for stem in stems) or "{second}" not in entry["question"]:
         raise ValueError(f"{name}: a stem and the question must compare {{first}} with {{second}}")
-    train, held_out = (_pairs(f"{name}: {key}", entry[key]) for key in ("train", "held_out"))
+    words = _pairs(f"{name}: words", entry.get("words", []), [])
+    train, held_out = (_pairs(f"{name}: {key}", entry[key], words) for key in ("train", "held_out"))
     if not train:
         raise ValueError(f"{name}: train: needs a pair of texts")
     return BankAttribute(name, entry["split"], stems, entry["question"], train, held_out)
@@ -133,15 +136,36 @@ def _stem(where: str, entry) -> Stem:
     return Stem(" ".join(entry["text"].split()), more, less)
 
 
-def _pairs(where: str, entry) -> list[tuple[str, str]]:
+def _pairs(where: str, entry, words: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Pairs of texts: the first has more, the first has less."""
     if not isinstance(entry, list):
         raise ValueError(f"{where}: needs a list of pairs of texts")
-    pairs = [tuple(_texts(where, pair)) for pair in entry]
+    pairs = []
+    for given in entry:
+        frame = isinstance(given, str) and "{" in given
+        if frame and not words:
+            raise ValueError(f"{where}: {given!r} has braces but the attribute has no words to fill them with")
+        pairs += [_worded(where, given, *both) for both in words] if frame else [tuple(_texts(where, given))]
     for pair in pairs:
         if len({*pair}) != 2 or len(pair) != 2:
             raise ValueError(f"{where}: needs two different texts, not {list(pair)!r}")
-    return pairs
+    return list(dict.fromkeys(pairs))
+
+
+def _worded(where: str, text: str, more: str, less: str) -> tuple[str, str]:
+    """One text for two words, and the same with the words exchanged."""
+    def filled(one: str, two: str) -> str:
+        return text.format(more=one, less=two, a_more=with_article(one), a_less=with_article(two))
+
+    try:
+        return filled(more, less), filled(less, more)
+    except (LookupError, ValueError, AttributeError):
+        raise ValueError(f"{where}: {text!r} has braces but {{more}}, {{less}}, {{a_more}}, {{a_less}}") from None
+
+
+def with_article(noun: str) -> str:
+    """'fox' -> 'a fox', 'enormous' -> 'an enormous'."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def _texts(where: str, entry) -> list[str]:
