@@ -123,7 +123,9 @@ class Finetune(Block):
     mask_shared: bool = False  # pairs that share an image are no negatives of each other
     replay: Annotated[Number, Field(ge=0)] = 0.0  # weight of holding plain captions where the base model has them
     replay_batch: Count = 32  # plain texts a step
-    attribute_weight: Annotated[Number, Field(ge=0)] = 0.0  # weight of the antisymmetric attribute term
+    attribute_weight: Annotated[Number, Field(ge=0)] = 0.0  # weight of the attribute term
+    attribute_antisymmetric: Annotated[Number, Field(ge=0)] = 0.0  # in it, weight of f(more) - f(less); 1 is each's
+    attribute_paraphrases: Count = 8  # of each attribute's, how many a step
     attribute_temperature: Positive = 0.05
     attribute_batch: Count = 256  # verdicts a step
     tune: Literal["transformer", "all", "lora"] = "transformer"  # as released, the whole text tower, or LoRA
@@ -154,15 +156,59 @@ class Attribute(Block):
     comparison_swapped: str  # its twin with the roles exchanged
 
 
+class Labelled(Block):
+    """04: a labelled image set; pcclip/data/README.md names them and says what each reads."""
+
+    path: str | None = None  # its folder; by default the set's own in ~/.cache/pcclip
+    limit: Count | None = None  # test images, of every class alike
+    tune_limit: Annotated[int, Field(ge=0)] | None = None  # and those on which anything is chosen
+    tasks: list[Literal["zero_shot", "extended", "differences", "comparative", "distances", "probe"]] = [
+        "zero_shot", "differences", "comparative", "distances", "probe"]
+    texts: Literal["template", "llm"] = "template"  # who says how classes differ: their names, or generate's backend
+    things: str = ""  # what the classes are, told to the language model: bird, flower, land seen from above
+    class_pairs: Count = 100  # pairs of classes that get a text, those confused most on tune first
+    pairs: Count = 2000  # image pairs of the corrected difference classification
+    shots: Count = 5  # of the linear probe
+    descriptions: Count = 2  # of each class, in extended prompts
+
+
+class Changes(Block):
+    """04: a set of image pairs with texts about what differs."""
+
+    path: str  # its folder
+    limit: Count | None = None  # test pairs
+    distractors: Count = 9  # wrong texts beside the right one
+    max_bad: Share = 0.05  # a larger share of unusable pairs fails
+
+
+class Judge(Block):
+    """04: the language model itself decides which text is right, as a peer with its cost."""
+
+    sees: Literal["captions", "images"] = "captions"  # images: generate.backend must be an OpenAI-compatible server
+    pairs: Count = 100  # held-out pairs it is asked about
+    price_in: Annotated[Number, Field(ge=0)] | None = None  # money for a million tokens
+    price_out: Annotated[Number, Field(ge=0)] | None = None
+
+
 class Evaluate(Block):
     """04: base beside finetuned, on held-out concepts, scored by the same texts."""
 
     alpha: Share = 1.0  # weight averaging: alpha * finetuned + (1 - alpha) * base
     alphas: list[Share] = []  # further rows of the results, one for each: a weight-averaging sweep
+    peers: dict[str, str] = {}  # further rows by name: a model's spec, or a run's folder such as outputs/captions
+    labelled: dict[str, Labelled] = {}  # labelled sets by name, scored too
+    changes: dict[Literal["spot_the_diff", "birds_to_words", "fashion_iq", "compbench"], Changes] = {}
+    judge: Judge | None = None
     pairs: Count = 1000  # held-out pairs for the template sentences
     zero_shot_prompt: str = "a photo of a {}"
     attributes: dict[str, Attribute] = {}
     bootstrap: Annotated[int, Field(ge=100)] = 2000
+
+    @model_validator(mode="after")
+    def _peers_have_names_of_their_own(self):
+        if taken := {"base", "finetuned", "supervised", "judge"} & set(self.peers):
+            raise ValueError(f"peers: {min(taken)!r} is the name of another row of the results; choose another")
+        return self
 
     @model_validator(mode="after")
     def _prompt_has_slot(self):
@@ -196,6 +242,7 @@ class Config(Block):
 
     run: Annotated[str, Field(pattern=_RUN)] = "demo"
     reuse: Annotated[str, Field(pattern=_RUN)] | None = None  # the run whose 01 and 02 serve this one too
+    tuned: Annotated[str, Field(pattern=_RUN)] | None = None  # the run whose 03 is evaluated too: then only 04 is run
     seed: Annotated[int, Field(ge=0)] = 0
     model: str = "ViT-L-14:datacomp_xl_s13b_b90k"
     outputs: str = "outputs"
@@ -223,8 +270,13 @@ class Config(Block):
 
     @property
     def source_folder(self) -> Path:
-        """Where 01 and 02 are: outputs/REUSE, or the run's own folder."""
-        return (root() / self.outputs / (self.reuse or self.run)).resolve()
+        """Where 01 and 02 are: outputs/REUSE, outputs/TUNED, or the run's own folder."""
+        return (root() / self.outputs / (self.reuse or self.tuned or self.run)).resolve()
+
+    @property
+    def tuned_folder(self) -> Path:
+        """Where 03 is: outputs/TUNED, or the run's own folder."""
+        return (root() / self.outputs / (self.tuned or self.run)).resolve()
 
 
 def root() -> Path:

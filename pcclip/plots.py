@@ -7,6 +7,17 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 MODELS = {"base": "#9aa5b1", "finetuned": "#d1495b"}
+_OTHERS = ("#2e86ab", "#e9a03b", "#4f9d69", "#7b5ea7", "#8d6346", "#3d5a80")  # peers, in the order they come
+TABLES = {  # task -> the title of its table: the paper's first, in its order; a task that is not here follows as it is
+    "difference_classification": "Difference-based classification",
+    "zero_shot": "Zero-shot classification",
+    "confused_subset": "Confused classes",
+    "extended_prompts": "Extended prompts",
+    "embedding_distance": "Embedding distances",
+    "difference_order": "Order: a text beats its swapped twin",
+    "ranking": "Ranking by an attribute",
+    "verdict_agreement": "Agreement with the language model's sure verdicts",
+}
 
 
 def style() -> None:
@@ -142,6 +153,116 @@ def study(table: pd.DataFrame, metrics: list[str]) -> Figure:
     return _done(fig)
 
 
+def tables(metrics: pd.DataFrame, paired: pd.DataFrame | None = None) -> dict[str, pd.DataFrame]:
+    """Every task's table by its title, laid out as the paper's are (`paper_table`), the paper's own tables first.
+
+    Args:
+        metrics: columns task, dataset, model, metric, value, ci_low, ci_high, n; protocol where there is one.
+        paired: differences as `statistics.compare` returns them; they become a row of the tables.
+
+    Returns:
+        One table for each task, or for each of its metrics where it has several.
+    """
+    found = {}
+    for task in sorted(dict.fromkeys(metrics.task), key=[*TABLES, *metrics.task].index):
+        part = metrics[metrics.task == task]
+        title, names = TABLES.get(task, words(task).capitalize()), list(dict.fromkeys(part.metric))
+        for name in names:
+            change = None if paired is None else paired[(paired.task == task) & (paired.metric == name)]
+            found[title if len(names) == 1 else f"{title}, {words(name)}"] = paper_table(
+                part[part.metric == name], change)
+    return found
+
+
+def paper_table(metrics: pd.DataFrame, paired: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One metric of one task: a row for each model, a column for each data set (and protocol), `value [low, high]`.
+
+    With `paired` a further row has the differences; a star marks those whose p value, adjusted by Holm's method, is
+    below 0.05. The last row has the number of items, n. What was not measured is an empty cell.
+    """
+    cells = metrics.assign(column=_column(metrics), cell=[
+        _cell(row.value, row.ci_low, row.ci_high) for row in metrics.itertuples()])
+    rows, columns = (list(dict.fromkeys(cells[name])) for name in ("model", "column"))
+    table = cells.pivot(index="model", columns="column", values="cell").loc[rows, columns].fillna("")
+    if paired is not None and len(paired):
+        change = differences(paired)
+        stars = np.where(change.p_holm < 0.05, " *", "")
+        told = [_cell(row.difference, row.ci_low, row.ci_high, "+") + star
+                for row, star in zip(change.itertuples(), stars, strict=True)]
+        for name, part in pd.Series(told, index=_column(change)).groupby(change["name"].to_numpy(), sort=False):
+            table.loc[name] = part.reindex(columns).fillna("")
+    table.loc["n"] = cells.groupby("column").n.first().reindex(columns).astype(str)
+    return table.rename_axis(index=None, columns=None)
+
+
+def forest(paired: pd.DataFrame) -> Figure:
+    """Differences with 95% intervals, a panel for each metric; hollow dots: p, adjusted by Holm, is not below 0.05."""
+    paired = differences(paired)
+    names = list(dict.fromkeys(paired.metric)) or [None]
+    heights = [0.34 * max(1, (paired.metric == name).sum()) + 0.9 for name in names]
+    fig, axes = plt.subplots(len(names), 1, figsize=(7.6, sum(heights)), squeeze=False, height_ratios=heights)
+    for ax, name in zip(axes[:, 0], names, strict=True):
+        part = paired[paired.metric == name].reset_index(drop=True)
+        doubtful = part.p_holm >= 0.05
+        for rows, model, full in ((~doubtful, "finetuned", True), (doubtful, "base", False)):
+            kind, colour = part[rows], MODELS[model]
+            spread = np.maximum(0, [kind.difference - kind.ci_low, kind.ci_high - kind.difference])
+            ax.errorbar(kind.difference, kind.index, xerr=spread, fmt="o", color=colour, capsize=3,
+                        mfc=colour if full else "white")
+        ax.axvline(0, color="black", lw=0.8, ls=":")
+        ax.set(yticks=part.index, yticklabels=part.what.map(_plain), ylim=(len(part) - 0.4, -0.6))
+        ax.set_title(f"{words(name or 'nothing was compared')}: {', '.join(dict.fromkeys(part['name']))}", loc="left")
+    if paired.p_holm.notna().any():
+        axes[-1, 0].set_xlabel("hollow: p, adjusted by Holm, is 0.05 or more")
+    return _done(fig)
+
+
+def alpha_sweep(table: pd.DataFrame) -> Figure:
+    """Accuracy against alpha: a panel for each data set, a line for each model (columns dataset, model, alpha, value).
+
+    Where they are given, ci_low and ci_high become bands, the `split` named tune is dashed, and `chosen`, a Boolean,
+    puts a ring around the alpha that was chosen.
+    """
+    names, models = (list(dict.fromkeys(table[column])) for column in ("dataset", "model"))
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(3.4 * columns + 1, 3 * rows), squeeze=False)
+    for ax in axes.flat[len(names):]:
+        ax.set_axis_off()
+    for ax, name in zip(axes.flat, names, strict=False):
+        part = table[table.dataset == name].assign(split=lambda rows: rows.get("split", ""))
+        part = part.sort_values("alpha", kind="stable")
+        for (model, split), line in part.groupby(["model", "split"], sort=False):
+            colour = _colours(models)[model]
+            ax.plot(line.alpha, line.value, color=colour, ls="--" if split == "tune" else "-", marker="o", ms=3,
+                    label=_plain(", ".join(filter(None, [model, split]))))
+            if {"ci_low", "ci_high"} <= set(line):
+                ax.fill_between(line.alpha, line.ci_low, line.ci_high, color=colour, alpha=0.12, lw=0)
+            if "chosen" in line:
+                ring = line[line.chosen.astype(bool)]
+                ax.scatter(ring.alpha, ring.value, s=70, facecolors="none", edgecolors=colour, zorder=4)
+        ax.set(title=_plain(name), xlabel="alpha", ylabel="accuracy" if ax in axes[:, 0] else "")
+    lines = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
+    fig.legend(lines.values(), lines.keys(), frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _done(fig)
+
+
+def differences(paired: pd.DataFrame) -> pd.DataFrame:
+    """Paired differences as the figures show them, from tables of any age; the first only knew finetuned - base.
+
+    Columns difference, before, after, p_holm (NaN where unknown), name ('after - before') and what (task and data set).
+    """
+    table = paired.rename(columns={"finetuned_minus_base": "difference"})
+    table = table.assign(after=table.get("after", "finetuned"), before=table.get("before", "base"),
+                         p_holm=table.get("p_holm", np.nan))
+    return table.assign(name=table.after + " - " + table.before, what=_what(table))
+
+
+def words(name: str) -> str:
+    """A name as it is read: its underscores are spaces."""
+    return name.replace("_", " ")
+
+
 def label_cosines(matrix: np.ndarray, labels: pd.Series) -> Figure:
     """Mean cosine between the images of each two labels, for labels with at least two images."""
     counts = labels.value_counts()
@@ -162,6 +283,33 @@ def label_cosines(matrix: np.ndarray, labels: pd.Series) -> Figure:
                 fmt=".2f", annot_kws={"size": 7}, cbar=False, ax=ax)
     ax.set(title="Mean cosine between photos")
     return _done(fig)
+
+
+def _column(table: pd.DataFrame) -> list[str]:
+    """The data set, and the protocol where it has one."""
+    protocols = table.protocol.fillna("") if "protocol" in table else [""] * len(table)
+    return [f"{name}, {words(protocol)}" if protocol else name
+            for name, protocol in zip(table.dataset, protocols, strict=True)]
+
+
+def _what(table: pd.DataFrame) -> pd.Series:
+    """What a row is about: task and data set; a ranking's data set says it all."""
+    named = [name if task == "ranking" else f"{words(task)}, {name}"
+             for task, name in zip(table.task, _column(table), strict=True)]
+    return pd.Series(named, index=table.index, dtype=str)
+
+
+def _cell(value: float, low: float, high: float, sign: str = "") -> str:
+    """value [low, high]; without an interval the value alone."""
+    if np.isnan(value):
+        return ""
+    return f"{value:{sign}.3f}" + ("" if np.isnan([low, high]).any() else f" [{low:{sign}.3f}, {high:{sign}.3f}]")
+
+
+def _colours(models: list[str]) -> dict[str, str]:
+    """MODELS' own colours, and one for each other model."""
+    others = [name for name in models if name not in MODELS]
+    return MODELS | {name: _OTHERS[k % len(_OTHERS)] for k, name in enumerate(others)}
 
 
 def _plain(text: str) -> str:

@@ -1,16 +1,26 @@
-"""Values with intervals: bootstrap over images, paired between models by using the same resamples.
+"""Values with intervals: bootstrap over images, paired between models by using the same resamples; and tests.
 
 Pairs share images, so pairs are not independent: every bootstrap here draws images with replacement, and a pair counts
 as often as both its images were drawn (pigeonhole bootstrap, Owen 2007). A single-image item counts as often as its
-image was drawn. Intervals are the 2.5% and 97.5% percentiles.
+image was drawn. Intervals are the 2.5% and 97.5% percentiles. None of this says how much another training seed would
+change; that is `over_seeds`, a source of variation of its own.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.stats import rankdata
+from scipy import stats
+from scipy.sparse import csr_array
+
+from pcclip.errors import PcclipError
+
+_FEW = 2000  # up to so many images the draws are a multinomial's; beyond, where that is slow, they are counted indices
+CLEAR = 2.0  # references that differ by this factor differ clearly
+_CELLS = 2**22  # values held at once, whatever the number of images and draws
 
 
 @dataclass(frozen=True)
@@ -27,34 +37,64 @@ class Estimate:
         return float(low), float(high)
 
 
-def resamples(images: np.ndarray, draws: int, seed: int) -> tuple[np.ndarray, Float[np.ndarray, "b n"]]:
-    """How often each distinct image is drawn in each resample: (distinct images, (draws, n) counts)."""
-    distinct = np.unique(images)
-    counts = np.random.default_rng(seed).multinomial(len(distinct), np.full(len(distinct), 1 / len(distinct)), draws)
-    return distinct, counts.astype(np.float64)
+class Discordant(NamedTuple):
+    """Items that only one of two models has right, and McNemar's p value for both having the same accuracy."""
+
+    only_a: int
+    only_b: int
+    p_value: float
+
+
+class Seeds(NamedTuple):
+    """Mean over training seeds, its standard error and 95% t interval, and how many seeds there are."""
+
+    mean: float
+    standard_error: float
+    ci_low: float
+    ci_high: float
+    n: int
+
+
+def resamples(n: int, draws: int, seed: int) -> Iterator[Float[np.ndarray, "k n"]]:
+    """How often each of n images is drawn in each resample, some resamples at a time, (draws, n) in all.
+
+    Depends on n, draws and seed alone: models scored on the same images see the same resamples.
+    """
+    rng = np.random.default_rng(seed)
+    for size in _chunks(draws, n):
+        if n <= _FEW:
+            counts = rng.multinomial(n, np.full(n, 1 / n), size)
+        else:
+            counts = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(size)])
+        yield counts.astype(np.float64)
 
 
 def accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
     """Share of correct items."""
     first, second = items["first"].to_numpy(), items["second"].to_numpy()
-    distinct, counts = resamples(np.concatenate([first, second]), draws, seed)
-    one, two = np.searchsorted(distinct, first), np.searchsorted(distinct, second)
-    correct = items.correct.to_numpy(dtype=float)
-    values = np.empty(draws)
-    for k, count in enumerate(counts):
-        weights = np.where(one == two, count[one], count[one] * count[two])
-        total = weights.sum()
-        values[k] = weights @ correct / total if total else np.nan
-    return Estimate(float(correct.mean()), values, len(items))
+    correct, alone = items.correct.to_numpy(dtype=float), first == second
+    distinct, place = np.unique(first if alone.all() else np.concatenate([first, second]), return_inverse=True)
+    n, one, two = len(distinct), place[: len(items)], place[-len(items) :]
+    weights = [correct, np.ones(len(items))]
+    single = np.stack([np.bincount(one[alone], weight[alone], n) for weight in weights])
+    double = [csr_array((weight[~alone], (one[~alone], two[~alone])), shape=(n, n)) for weight in weights]
+    sums = []
+    for counts in resamples(n, draws, seed):
+        found = single @ counts.T
+        if not alone.all():
+            found += np.stack([np.einsum("nk,kn->k", pairs @ counts.T, counts) for pairs in double])
+        sums.append(found)
+    right, total = np.concatenate(sums, axis=1)
+    return Estimate(float(correct.mean()), _ratio(right, total), len(items))
 
 
 def spearman(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
     """Spearman's rank correlation of score and reference over images."""
     score, reference = items.score.to_numpy(), items.reference.to_numpy()
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(0, len(items), (draws, len(items)))
-    return Estimate(float(_rank_correlation(score[None], reference[None])[0]),
-                    _rank_correlation(score[rows], reference[rows]), len(items))
+    rng, n = np.random.default_rng(seed), len(items)
+    values = [_rank_correlation(score[rows], reference[rows])
+              for rows in (rng.integers(0, n, (size, n)) for size in _chunks(draws, n))]
+    return Estimate(float(_rank_correlation(score[None], reference[None])[0]), np.concatenate(values), n)
 
 
 def pairwise_accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
@@ -62,16 +102,38 @@ def pairwise_accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
 
     n is the number of images.
     """
-    score, reference = items.score.to_numpy(), items.reference.to_numpy()
-    truth = np.sign(reference[:, None] - reference[None])
-    agree = np.where(truth != 0, (np.sign(score[:, None] - score[None]) * truth + 1) / 2, 0.0)
-    known = (truth != 0).astype(float)
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(items), np.full(len(items), 1 / len(items)), draws).astype(float)
-    right = np.einsum("bi,bi->b", counts @ agree, counts)
-    total = np.einsum("bi,bi->b", counts @ known, counts)
-    values = np.divide(right, total, out=np.full(draws, np.nan), where=total > 0)
-    return Estimate(float(agree.sum() / known.sum()), values, len(items))
+    return _ordered(items, draws, seed, lambda one, other: one != other)
+
+
+def clear_pairwise_accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
+    """The same over pairs whose references differ by a factor of CLEAR or more, as facts about species are no surer.
+
+    Only for positive references; for others n is 0.
+    """
+    if (items.reference <= 0).any():
+        return Estimate(float("nan"), np.full(draws, np.nan), 0)
+    return _ordered(items, draws, seed, lambda one, other: (one >= CLEAR * other) | (other >= CLEAR * one))
+
+
+def _ordered(items: pd.DataFrame, draws: int, seed: int, counts_if: Callable) -> Estimate:
+    """Share of the pairs of images whose two references pass `counts_if` that the score puts in the right order."""
+    score, reference, n = items.score.to_numpy(), items.reference.to_numpy(), len(items)
+
+    def counted(counts: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "2 k"]:
+        """Pairs in the right order and all pairs, each as often as both its images."""
+        found, start = np.zeros((2, len(counts))), 0
+        for size in _chunks(n, n):
+            rows = slice(start, start := start + size)
+            one, other = reference[rows, None], reference[None]
+            known = counts_if(one, other)
+            agree = np.where(known, (np.sign(score[rows, None] - score[None]) * np.sign(one - other) + 1) / 2, 0.0)
+            for k, pairs in enumerate((agree, known.astype(float))):
+                found[k] += np.einsum("kr,kr->k", counts @ pairs.T, counts[:, rows])
+        return found
+
+    right, total = np.concatenate([counted(counts) for counts in resamples(n, draws, seed)], axis=1)
+    found, pairs = counted(np.ones((1, n)))[:, 0]
+    return Estimate(float(found / pairs) if pairs else float("nan"), _ratio(right, total), n if pairs else 0)
 
 
 def mean(values: np.ndarray, first: np.ndarray, second: np.ndarray, draws: int, seed: int) -> Estimate:
@@ -79,14 +141,165 @@ def mean(values: np.ndarray, first: np.ndarray, second: np.ndarray, draws: int, 
     return accuracy(pd.DataFrame({"first": first, "second": second, "correct": values}), draws, seed)
 
 
+def mean_score(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
+    """Mean of the score, for what is neither right nor wrong, such as a distance."""
+    return mean(items.score.to_numpy(), items["first"].to_numpy(), items["second"].to_numpy(), draws, seed)
+
+
+MEASURES: dict[str, Callable[[pd.DataFrame, int, int], Estimate]] = {
+    "accuracy": accuracy, "spearman": spearman, "pairwise_accuracy": pairwise_accuracy,
+    "clear_pairwise_accuracy": clear_pairwise_accuracy, "mean_score": mean_score}
+METRICS_OF = {"ranking": ("spearman", "pairwise_accuracy", "clear_pairwise_accuracy"),
+              "embedding_distance": ("mean_score",)}
+
+
+def metrics_of(task: str) -> tuple[str, ...]:
+    """The names in MEASURES that a task is measured by: accuracy, unless METRICS_OF says otherwise."""
+    return METRICS_OF.get(task, ("accuracy",))
+
+
 def paired_difference(after: Estimate, before: Estimate) -> tuple[float, float, float]:
-    """(after - before, ci_low, ci_high) from draws that used the same resamples."""
-    low, high = np.nanpercentile(after.draws - before.draws, [2.5, 97.5])
+    """(after - before, ci_low, ci_high) from draws that used the same resamples. PcclipError when they cannot have."""
+    low, high = np.nanpercentile(_paired(after, before), [2.5, 97.5])
     return after.value - before.value, float(low), float(high)
 
 
+def p_value(after: Estimate, before: Estimate) -> float:
+    """Two-sided bootstrap p value of after = before: twice the smaller share of draws on one side of 0, 0 included.
+
+    One draw is added to either side, so with b draws nothing is below 2 / (b + 1). Raises PcclipError as above.
+    """
+    change = _paired(after, before)
+    change = change[~np.isnan(change)]
+    tail = min((change <= 0).sum(), (change >= 0).sum())
+    return float(min(1.0, 2 * (tail + 1) / (len(change) + 1)))
+
+
+def mcnemar(items_a: pd.DataFrame, items_b: pd.DataFrame) -> Discordant:
+    """McNemar's exact two-sided test of two models on the same items: a binomial on those that only one has right.
+
+    The test takes items as independent. Pairs that share images are not, and then it is too sure of itself.
+
+    Raises:
+        PcclipError: the items are not the same, row by row.
+    """
+    _same_items(items_a, items_b)
+    a, b = (items.correct.to_numpy(dtype=bool) for items in (items_a, items_b))
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    differ = only_a + only_b
+    return Discordant(only_a, only_b, float(stats.binomtest(only_a, differ).pvalue) if differ else 1.0)
+
+
+def holm(p_values: Sequence[float]) -> Float[np.ndarray, " n"]:
+    """Holm's step-down adjusted p values, in the order given; a NaN stays one and counts as no test.
+
+    Rejecting what is below 0.05 keeps the chance of any false rejection in the family below 0.05.
+    """
+    given = np.asarray(p_values, dtype=float)
+    adjusted, order = np.full(len(given), np.nan), np.argsort(given, kind="stable")
+    order = order[~np.isnan(given[order])]
+    steps = given[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return adjusted
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95% t interval of the mean; without a second value there is none, (nan, nan)."""
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def over_seeds(values: Sequence[float]) -> Seeds:
+    """What one metric does over training seeds, each value from a run with a seed of its own.
+
+    This is the spread of training; an interval from `accuracy` is that of the test images. Neither holds the other.
+    Raises PcclipError without a value.
+    """
+    values = np.asarray(values, dtype=float)
+    if not len(values):
+        raise PcclipError("no run to take a mean over: give one value for each training seed")
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+    return Seeds(float(values.mean()), error, *t_interval(values), len(values))
+
+
+def compare(predictions: pd.DataFrame, after: str, before: str, draws: int, seed: int) -> pd.DataFrame:
+    """Two models on the same items: a row for each task, dataset, protocol where there is one, and metric.
+
+    Args:
+        predictions: per-item predictions, columns task, dataset, model and those of a task; protocol if known.
+        after, before: names of models; the difference is after - before.
+        draws, seed: of the bootstrap.
+
+    Returns:
+        The keys, then after, before (names), difference, ci_low, ci_high, n; p_mcnemar (accuracies alone), p_bootstrap;
+        test, which of the two counts: 'mcnemar' where every item has an image of its own, else 'bootstrap', as pairs
+        that share images make McNemar's test too sure of itself; and p_holm, that p value adjusted by Holm's method
+        for all data sets of the same task (and protocol) and metric.
+
+    Raises:
+        PcclipError: no predictions of a model, or the two were scored on different items.
+    """
+    known = list(dict.fromkeys(predictions.model))
+    for name in (after, before):
+        if name not in known:
+            raise PcclipError(f"no predictions of the model {name!r}; there are: {', '.join(known) or 'none'}")
+    keys = [key for key in ("task", "dataset", "protocol") if key in predictions]
+    rows = []
+    for group, items in predictions.groupby(keys, sort=False):
+        new, old = (items[items.model == name] for name in (after, before))
+        if not len(new) or not len(old):
+            continue
+        _same_items(new, old, f"{', '.join(map(str, group))}: ")
+        own_image = (new["first"] == new["second"]).all() and new["first"].is_unique
+        for metric in metrics_of(group[0]):
+            pair = [MEASURES[metric](side, draws, seed) for side in (new, old)]
+            if not pair[0].n:
+                continue
+            value, low, high = paired_difference(*pair)
+            right_or_wrong = metric == "accuracy"
+            rows.append({
+                **dict(zip(keys, group, strict=True)), "metric": metric, "after": after, "before": before,
+                "difference": value, "ci_low": low, "ci_high": high, "n": pair[0].n,
+                "p_mcnemar": mcnemar(new, old).p_value if right_or_wrong else np.nan, "p_bootstrap": p_value(*pair),
+                "test": "mcnemar" if right_or_wrong and own_image else "bootstrap"})
+    table = pd.DataFrame(rows, columns=[*keys, "metric", "after", "before", "difference", "ci_low", "ci_high", "n",
+                                        "p_mcnemar", "p_bootstrap", "test"])
+    counts = table.p_mcnemar.where(table.test == "mcnemar", table.p_bootstrap)
+    family = [table[key] for key in keys if key != "dataset"] + [table.metric]
+    return table.assign(p_holm=counts.groupby(family).transform(lambda p: holm(p.to_numpy())))
+
+
+def _chunks(total: int, width: int) -> Iterator[int]:
+    """Sizes that add up to `total`, so that so many rows of `width` values stay below _CELLS."""
+    step = max(1, _CELLS // max(1, width))
+    for start in range(0, total, step):
+        yield min(step, total - start)
+
+
+def _ratio(right: Float[np.ndarray, " b"], total: Float[np.ndarray, " b"]) -> Float[np.ndarray, " b"]:
+    """right / total; NaN for a resample that drew no item."""
+    return np.divide(right, total, out=np.full(len(right), np.nan), where=total > 0)
+
+
+def _paired(after: Estimate, before: Estimate) -> Float[np.ndarray, " b"]:
+    if after.n != before.n or len(after.draws) != len(before.draws):
+        raise PcclipError(f"a paired difference needs the same items and draws; these are {after.n} and {before.n} "
+                          f"items, {len(after.draws)} and {len(before.draws)} draws: score both models on one set")
+    return after.draws - before.draws
+
+
+def _same_items(a: pd.DataFrame, b: pd.DataFrame, where: str = "") -> None:
+    columns = [name for name in ("item", "first", "second") if name in a and name in b]
+    if len(a) != len(b) or any((a[name].to_numpy() != b[name].to_numpy()).any() for name in columns):
+        raise PcclipError(f"{where}the two models were not scored on the same items in the same order; score both on "
+                          "one set of images")
+
+
 def _rank_correlation(a: Float[np.ndarray, "b n"], b: Float[np.ndarray, "b n"]) -> Float[np.ndarray, " b"]:
-    a, b = rankdata(a, axis=1), rankdata(b, axis=1)
+    a, b = stats.rankdata(a, axis=1), stats.rankdata(b, axis=1)
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
     return np.divide((a * b).sum(axis=1), scale, out=np.full(len(a), np.nan), where=scale > 0)

@@ -2,20 +2,22 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from pcclip.errors import PcclipError
+from pcclip.statistics import t_interval
 from pcclip.sweep import TABLE
 
-SHOWN = ["difference", "order", "zero-shot", "size, one-sided", "size, antisymmetric"]
+SHOWN = ["difference", "order", "zero-shot", "size, one-sided", "size, antisymmetric", "size, clear pairs",
+         "heavier, antisymmetric"]
 _MEASURES = {  # (task, end of the dataset's name, metric) -> the name shown; templates are the same for every variant
     ("difference_classification", "/template", "accuracy"): "difference",
     ("difference_order", "/template", "accuracy"): "order",
     ("zero_shot", "", "accuracy"): "zero-shot",
     ("ranking", "/body_mass/one_sided", "pairwise_accuracy"): "size, one-sided",
     ("ranking", "/body_mass/antisymmetric", "pairwise_accuracy"): "size, antisymmetric",
+    ("ranking", "/body_mass/antisymmetric", "clear_pairwise_accuracy"): "size, clear pairs",
+    ("ranking", "/heavier/antisymmetric", "pairwise_accuracy"): "heavier, antisymmetric",
 }
 
 
@@ -68,7 +70,7 @@ def against(table: pd.DataFrame, reference: str) -> pd.DataFrame:
         change = rows.loc[variant] - rows.loc[reference]
         for name in shown(table) if variant != reference else []:
             values = change[name].dropna().to_numpy()
-            low, high = _interval(values)
+            low, high = t_interval(values)
             found.append({"variant": variant, "measure": name, "minus reference": change[name].mean(),
                           "ci_low": low, "ci_high": high, "seeds": len(values)})
     return pd.DataFrame(found)
@@ -78,14 +80,6 @@ def _variant(row: dict, names: list[str]) -> str:
     """The grid's values, seeds aside, and the variant's own name."""
     parts = [f"{name.split('.')[-1]}={row[name]}" for name in names if name not in ("variant", "seed")]
     return ", ".join([*parts, *filter(None, [row["variant"]])]) or "finetuned"
-
-
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    """95% t interval of the mean; without a second value there is none."""
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
 
 
 def _measure(row) -> str | None:

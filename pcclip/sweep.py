@@ -47,6 +47,8 @@ def read_sweep(path: str | Path) -> list[Member]:
     base = check(values, where=str(path))
     if base.reuse:
         raise PcclipError(f"{path}: reuse = {base.reuse!r}: a sweep has an 01 and 02 of its own; leave reuse out")
+    if base.tuned:
+        raise PcclipError(f"{path}: tuned = {base.tuned!r}: a sweep has models of its own; leave tuned or sweep out")
     members = []
     for point in itertools.product(*grid.values()):
         chosen = dict(zip(grid, point, strict=True))

@@ -19,7 +19,7 @@ from pcclip.check import check
 from pcclip.comparisons import generate
 from pcclip.data import ImageSet, load_images
 from pcclip.errors import PcclipError
-from pcclip.evaluate import report
+from pcclip.evaluate import html, report
 from pcclip.finetune import trainer
 from pcclip.params import Config, root
 from pcclip.progress import BATCH, say
@@ -39,7 +39,8 @@ def run(params_file: str | Path, check_only: bool = False) -> Path:
     """Run the five notebooks with one parameter file. Returns the run's folder.
 
     Everything named in the file is checked before any work: parameters, image set, model, prompt, GGUF. With `reuse`
-    01 and 02 are another run's. A file with a `sweep` runs 01 to 04 of each member and collects all metrics.
+    01 and 02 are another run's; with `tuned` 03 is too, and only 04 is run. A file with a `sweep` runs 01 to 04 of
+    each member and collects all metrics. Of a single run a report is written at the end.
 
     Raises:
         PcclipError: a bad parameter or missing file; another run in the same folder; a notebook that failed.
@@ -50,18 +51,29 @@ def run(params_file: str | Path, check_only: bool = False) -> Path:
     swept = members[0].swept
     first, later = list(NOTEBOOKS)[:2], list(NOTEBOOKS)[2:4 if swept else 5]
     plan = [(config, first) for config in parents(members)]
-    plan += [(m.config, later if m.config.reuse else first + later) for m in members]
+    plan += [(m.config, _notebooks(m.config, first, later)) for m in members]
     for config, _ in plan:
         _check_names(config)
     if members[0].config.reuse and not swept:
         trainer.stage(members[0].config)  # what is reused has finished
+    if members[0].config.tuned:
+        report.stage(members[0].config)
     home = members[0].config.home
     with _alone(home):
         worked = sum(_run_notebooks(config, names, str(params_file)) for config, names in plan)
         if swept:
             collect(members, home)
+        elif worked or not (members[0].config.folder / html.PAGE).is_file():
+            say(f"report: {html.write(members[0].config, members[0].config.folder)}")
     say(f"{home}: " + (f"{worked} notebooks run" if worked else "nothing new to do, all finished"))
     return members[0].config.folder
+
+
+def _notebooks(config: Config, first: list[str], later: list[str]) -> list[str]:
+    """Which are run: of another run's finetuned model only the evaluation."""
+    if config.tuned:
+        return ["04_evaluate"]
+    return later if config.reuse else first + later
 
 
 def _check_names(config: Config) -> None:
@@ -69,7 +81,7 @@ def _check_names(config: Config) -> None:
     images = load_images(config)
     report.check_attributes(config, images)
     arithmetic.check_changes(config, images)
-    if not config.reuse:
+    if not (config.reuse or config.tuned):
         for stage in (generate.stage, embed.stage):
             stage(config, images)
 

@@ -1,10 +1,9 @@
 """Stage 04: base beside finetuned on held-out concepts, the same texts for both; per-item predictions kept.
 
-Writes 04_evaluate/predictions.parquet and differences.csv (paired, finetuned minus base), and metrics.csv in the run's
-folder: task, dataset, model, metric, value, ci_low, ci_high, n.
+Writes 04_evaluate/predictions.parquet, differences.csv (paired, finetuned minus base, with p values) and, of labelled
+sets, class_texts.parquet and comparative.csv; and metrics.csv in the run's folder: task, dataset, protocol, model,
+metric, value, ci_low, ci_high, n.
 """
-
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -13,34 +12,44 @@ from pcclip import statistics
 from pcclip.axes import ESTIMATORS, attribute_axis, paraphrase_axis
 from pcclip.comparisons import generate, verdicts
 from pcclip.comparisons.attributes import load_bank
-from pcclip.comparisons.llm import Template
+from pcclip.comparisons.llm import Template, backend_identity
+from pcclip.comparisons.prompts import load_prompt
+from pcclip.comparisons.sentences import sides
 from pcclip.data import ImageSet
 from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import Vectors, shared_inputs
 from pcclip.errors import PcclipError
-from pcclip.evaluate import tasks
+from pcclip.evaluate import changed, groups, labelled, supervised, tasks
+from pcclip.evaluate.predictions import Predictions
 from pcclip.finetune.trainer import FOLDER as FINETUNE
-from pcclip.models import load_model
+from pcclip.models import identify, load_model
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config
 from pcclip.progress import say, track
-from pcclip.stage import Stage, atomic, built_on, read_parquet, write_parquet
+from pcclip.stage import Stage, atomic, built_on, digest, read_parquet, write_parquet
 
 FOLDER, METRICS, PREDICTIONS, DIFFERENCES = "04_evaluate", "metrics.csv", "predictions.parquet", "differences.csv"
-_FORMAT = 1
-_MEASURES = {"accuracy": statistics.accuracy, "spearman": statistics.spearman,
-             "pairwise_accuracy": statistics.pairwise_accuracy}
-_METRICS_OF = {"ranking": ("spearman", "pairwise_accuracy")}
-_KEYS = ["task", "dataset"]
+SWEEP, TEXTS, COST = "comparative.csv", "class_texts.parquet", "judge.csv"
+_FORMAT = 2
+statistics.MEASURES["worst_group_accuracy"] = groups.worst_group_accuracy  # a floor above statistics
+statistics.METRICS_OF["worst_group"] = ("worst_group_accuracy",)
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
-    """Raises PcclipError when an earlier stage has not finished."""
+    """Raises PcclipError when an earlier stage has not finished, or a named set or model is not there."""
     asks = {"attributes": load_bank(config.generate.attributes).hash} if config.generate.attributes else {}
+    settings = config.evaluate
+    if settings.judge or any(s.texts == "llm" for s in settings.labelled.values()):
+        prompts = [load_prompt("class_differences").hash, load_prompt("describe_class", slots=("first",)).hash]
+        asks["language_model"] = [backend_identity(config.generate), prompts]
+    sets = {name: found.identity() for name, found in labelled.load(config).items()}
+    sets |= {name: digest([found.pairs.to_csv(), found.images.to_csv()])
+             for name, found in changed.load(config).items()}
     return Stage(config.folder / FOLDER, {
-        "format": _FORMAT, "evaluate": config.evaluate.model_dump(), **asks,
-        **built_on((config.source_folder / generate.FOLDER, config.source_folder / EMBED, config.folder / FINETUNE),
-                   shared_inputs(config, images))})
+        "format": _FORMAT, "evaluate": settings.model_dump(), **asks, "sets": sets,
+        "peers": {name: identify(spec) for name, spec in settings.peers.items()},
+        **built_on((config.source_folder / generate.FOLDER, config.source_folder / EMBED,
+                    config.tuned_folder / FINETUNE), shared_inputs(config, images))})
 
 
 def evaluate(
@@ -48,34 +57,60 @@ def evaluate(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Run the stage, or read it when done. `models` are those of `load_models`.
 
-    Returns metrics (one row per task, dataset, model, metric) and paired differences, finetuned minus base.
+    Returns metrics (one row per task, dataset, protocol, model, metric) and paired differences, finetuned minus base,
+    as `statistics.compare` gives them.
     """
     this = stage(config, images)
     if this.done():
         say(f"{FOLDER}: done already, read from {this.folder}")
-        return pd.read_csv(config.folder / METRICS), pd.read_csv(this.folder / DIFFERENCES)
+        return _read(config.folder / METRICS), _read(this.folder / DIFFERENCES)
     check_attributes(config, images)
     with this.work():
         (config.folder / METRICS).unlink(missing_ok=True)
-        predictions = predict(config, images, vectors, comparisons, models)
-        metrics, paired = summarise(predictions, config.evaluate.bootstrap, config.seed)
-        write_parquet(this.folder / PREDICTIONS, predictions)
-        for table, path in ((paired, this.folder / DIFFERENCES), (metrics, config.folder / METRICS)):
+        predictions, cost = _predicted(config, images, vectors, comparisons, models)
+        sweep, texts = labelled.score(config, models, predictions)
+        changed.score(config, models, predictions)
+        items = predictions.table()
+        metrics, paired = summarise(items, config.evaluate.bootstrap, config.seed)
+        for name, table in ((PREDICTIONS, items), (TEXTS, texts)):
+            write_parquet(this.folder / name, table)
+        for table, path in ((paired, this.folder / DIFFERENCES), (metrics, config.folder / METRICS),
+                            (sweep, this.folder / SWEEP), (cost, this.folder / COST)):
             with atomic(path) as temporary:
                 table.to_csv(temporary, index=False, float_format="%.6f")
-        this.finish([PREDICTIONS, DIFFERENCES, f"../{METRICS}"], {"predictions": len(predictions)})
-    return pd.read_csv(config.folder / METRICS), pd.read_csv(this.folder / DIFFERENCES)
+        this.finish([PREDICTIONS, DIFFERENCES, SWEEP, TEXTS, COST, f"../{METRICS}"], {"predictions": len(items)})
+    return _read(config.folder / METRICS), _read(this.folder / DIFFERENCES)
 
 
 def load_models(config: Config) -> dict[str, DualEncoder]:
-    """'base', 'finetuned' (weights averaged by evaluate.alpha), and 'alpha=A' for each of evaluate.alphas."""
+    """'base', 'finetuned' (weights averaged by evaluate.alpha), 'alpha=A' for each of evaluate.alphas, and the peers.
+
+    Raises PcclipError when a peer's image tower is not the base's, whose image vectors it is to share.
+    """
     mixed = {f"alpha={alpha:g}": alpha for alpha in config.evaluate.alphas}
-    return {"base": load_model(config.model), "finetuned": load_model(str(config.folder), config.evaluate.alpha),
-            **{name: load_model(str(config.folder), alpha) for name, alpha in mixed.items()}}
+    tuned = str(config.tuned_folder)
+    models = {"base": load_model(config.model), "finetuned": load_model(tuned, config.evaluate.alpha),
+              **{name: load_model(tuned, alpha) for name, alpha in mixed.items()}}
+    for name, spec in config.evaluate.peers.items():
+        models[name] = load_model(spec)
+        if models[name].image_fingerprint() != models["base"].image_fingerprint():
+            raise PcclipError(f"evaluate.peers.{name}: {spec} has another image tower than {config.model}; "
+                              "compare models that share one, or evaluate it in a run of its own")
+    return models
 
 
 def read_predictions(config: Config) -> pd.DataFrame:
     return read_parquet(config.folder / FOLDER / PREDICTIONS).to_pandas()
+
+
+def read_sweep(config: Config) -> pd.DataFrame:
+    """The comparative-prompting sweep of the labelled sets: what was tried on the tune images, and what was chosen."""
+    return _read(config.folder / FOLDER / SWEEP)
+
+
+def read_cost(config: Config) -> pd.DataFrame:
+    """What the judge cost; empty without one."""
+    return _read(config.folder / FOLDER / COST)
 
 
 def check_attributes(config: Config, images: ImageSet) -> None:
@@ -87,70 +122,116 @@ def check_attributes(config: Config, images: ImageSet) -> None:
 
 
 def predict(config, images, vectors, comparisons, models) -> pd.DataFrame:
-    """Per-item predictions of every task for every model: columns task, dataset, model, item and those of tasks.py."""
-    name, found = images.name, []
+    """Per-item predictions of the run's own held-out images, as predictions.Predictions has them."""
+    return _predicted(config, images, vectors, comparisons, models)[0].table()
+
+
+def summarise(predictions: pd.DataFrame, draws: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Metrics with 95% intervals, and paired differences finetuned - base, from per-item predictions."""
+    metrics = []
+    for (task, dataset, protocol), items in predictions.groupby(["task", "dataset", "protocol"], sort=False):
+        for metric in statistics.metrics_of(task):
+            for which, part in items.groupby("model", sort=False):
+                estimate = statistics.MEASURES[metric](part, draws, seed)
+                if not estimate.n:
+                    continue
+                low, high = estimate.interval
+                metrics.append({"task": task, "dataset": dataset, "protocol": protocol, "model": which,
+                                "metric": metric, "value": estimate.value, "ci_low": low, "ci_high": high,
+                                "n": estimate.n})
+    both = {"base", "finetuned"} <= set(predictions.model)
+    return pd.DataFrame(metrics), (
+        statistics.compare(predictions, "finetuned", "base", draws, seed) if both else pd.DataFrame(columns=["task"]))
+
+
+def _predicted(config, images, vectors, comparisons, models) -> tuple[Predictions, pd.DataFrame]:
+    """Every task on the run's own held-out images, for every model; and what a judge cost."""
+    name, predictions = images.name, Predictions()
     table = vectors.of(images.held_out)
-    sets = {f"{name}/template": generate.template_pairs(table, config.evaluate.pairs, config.seed)}
-    written = generate.kept(comparisons, "held_out")
-    written = written[vectors.has(written["first"], written["second"]) & (written.swapped != "").to_numpy()]
-    if len(written) and set(written.model_hash) != {Template.identity}:
-        sets[f"{name}/llm"] = written
-    labelled = table[table.label.notna()]
-
-    def add(task: str, dataset: str, model: str, items: pd.DataFrame):
-        items = items.assign(task=task, dataset=dataset, model=model, item=np.arange(len(items)))
-        found.append(items.assign(first=[vectors.ids[i] for i in items["first"]],
-                                  second=[vectors.ids[i] for i in items["second"]]))
-
+    sets = _pair_sets(config, name, table, vectors, comparisons)
+    known = table[table.label.notna()]
     for which, model in track(models.items(), len(models), "models"):
         for dataset, pairs in sets.items():
             classified, ordered = tasks.differences(
                 model, vectors.matrix, vectors.rows(pairs["first"]), vectors.rows(pairs["second"]),
                 list(pairs.difference), list(pairs.swapped))
-            add("difference_classification", dataset, which, classified)
-            add("difference_order", dataset, which, ordered)
-        if images.classes and len(labelled):
-            add("zero_shot", name, which, tasks.zero_shot_items(
-                model, vectors.matrix, vectors.rows(labelled["id"]), list(labelled.label), images.classes,
-                config.evaluate.zero_shot_prompt))
-        _add_rankings(config, images.name, table, vectors, which, model, add)
+            predictions.add("difference_classification", dataset, which, classified, vectors.ids)
+            predictions.add("difference_order", dataset, which, ordered, vectors.ids)
+        if images.classes and len(known):
+            predictions.add("zero_shot", name, which, tasks.zero_shot_items(
+                model, vectors.matrix, vectors.rows(known["id"]), list(known.label), images.classes,
+                config.evaluate.zero_shot_prompt), vectors.ids)
+        _add_rankings(config, name, table, vectors, which, model, predictions)
         if config.generate.attributes:
-            _add_verdicts(config, images.name, vectors, which, model, add)
-    columns = ["task", "dataset", "model", "item", "first", "second", "score", "reference", "correct"]
-    return pd.concat(found, ignore_index=True)[columns].astype({"correct": "boolean"})
+            _add_verdicts(config, name, vectors, which, model, predictions)
+    _add_ceilings(config, images, table, vectors, predictions)
+    return predictions, _judged(config, sets, images, vectors, predictions)
 
 
-def summarise(predictions: pd.DataFrame, draws: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Metrics with 95% intervals, and paired differences finetuned - base, from per-item predictions."""
-    metrics, paired = [], []
-    for (task, dataset), items in predictions.groupby(_KEYS, sort=False):
-        for metric in _METRICS_OF.get(task, ("accuracy",)):
-            measure: Callable = _MEASURES[metric]
-            found = {which: measure(part, draws, seed) for which, part in items.groupby("model", sort=False)}
-            for which, estimate in found.items():
-                low, high = estimate.interval
-                metrics.append({"task": task, "dataset": dataset, "model": which, "metric": metric,
-                                "value": estimate.value, "ci_low": low, "ci_high": high, "n": estimate.n})
-            if {"base", "finetuned"} <= set(found):
-                value, low, high = statistics.paired_difference(found["finetuned"], found["base"])
-                paired.append({"task": task, "dataset": dataset, "metric": metric, "finetuned_minus_base": value,
-                               "ci_low": low, "ci_high": high, "n": found["base"].n})
-    return pd.DataFrame(metrics), pd.DataFrame(paired)
+def _pair_sets(config, name, table, vectors, comparisons) -> dict[str, pd.DataFrame]:
+    """The held-out pairs with their sentences and swapped twins: template ones, and what the language model wrote."""
+    sets = {f"{name}/template": generate.template_pairs(table, config.evaluate.pairs, config.seed)}
+    written = generate.kept(comparisons, "held_out")
+    written = written[vectors.has(written["first"], written["second"]) & (written.swapped != "").to_numpy()]
+    if len(written) and set(written.model_hash) != {Template.identity}:
+        sets[f"{name}/llm"] = written
+    return sets
 
 
-def _add_rankings(config, name, table, vectors, which, model, add) -> None:
+def _ranked(config: Config, table: pd.DataFrame):
+    """Attribute, its texts, its column, and the images whose value is known, where these differ."""
     for attribute, texts in config.evaluate.attributes.items():
         column = texts.column or attribute
         known = table[table[column].notna()]
-        if known[column].nunique() < 2:
-            continue
+        if known[column].nunique() >= 2:
+            yield attribute, texts, column, known
+
+
+def _add_rankings(config, name, table, vectors, which, model, predictions) -> None:
+    for attribute, texts, column, known in _ranked(config, table):
         rows = vectors.rows(known["id"])
         for estimator in ESTIMATORS:
             items = tasks.ranking_items(attribute_axis(model, texts, estimator), vectors.matrix, rows, known[column])
-            add("ranking", f"{name}/{attribute}/{estimator}", which, items)
+            predictions.add("ranking", f"{name}/{attribute}/{estimator}", which, items, vectors.ids)
 
 
-def _add_verdicts(config, name, vectors, which, model, add) -> None:
+def _add_ceilings(config, images, table, vectors, predictions) -> None:
+    """The ranking by an axis fitted to the true values of the training images: what no text is expected to beat."""
+    done = set()
+    for attribute, _, column, known in _ranked(config, table):
+        taught = vectors.of(images.train[images.train[column].notna()])
+        if column in done or taught[column].nunique() < 3:
+            continue
+        done.add(column)
+        values = taught[column].to_numpy(dtype=float)
+        values = np.log(values) if (values > 0).all() else values
+        axis, _ = supervised.ridge_axis(vectors.matrix, vectors.rows(taught["id"]), values)
+        items = tasks.ranking_items(axis, vectors.matrix, vectors.rows(known["id"]), known[column])
+        predictions.add("ranking", f"{images.name}/{attribute}/supervised", "supervised", items, vectors.ids)
+
+
+def _judged(config, sets, images, vectors, predictions) -> pd.DataFrame:
+    """Ask the language model itself which image each of some held-out sentences is about. Returns what it cost."""
+    settings = config.evaluate.judge
+    if settings is None:
+        return pd.DataFrame(columns=["judge"])
+    from pcclip.evaluate import judge
+
+    dataset = next(iter(sets))
+    pairs = sets[dataset].head(settings.pairs)
+    about = [sides(text)[0] for text in pairs.difference]
+    prices = None if settings.price_in is None else (settings.price_in, settings.price_out or 0.0)
+    first, second = vectors.rows(pairs["first"]), vectors.rows(pairs["second"])
+    captions = images.table.set_index("id").caption
+    ask, shown = (judge.judge_images, vectors.paths) if settings.sees == "images" else (
+        judge.judge_captions, [captions.get(image, "") for image in vectors.ids])
+    items, cost = ask(config.generate, first, second, shown, about, np.ones(len(pairs), dtype=bool),
+                      config.home / FOLDER, prices)
+    predictions.add("difference_order", f"{dataset}, first {len(pairs)}", "judge", items, vectors.ids)
+    return cost
+
+
+def _add_verdicts(config, name, vectors, which, model, predictions) -> None:
     """Agreement with the language model's own sure verdicts on held-out pairs, by trained and by held-out wordings."""
     bank, table = load_bank(config.generate.attributes), verdicts.load(config)
     sure = table[(table.split == "held_out") & table.verdict.isin(["first", "second"])]
@@ -162,4 +243,11 @@ def _add_verdicts(config, name, vectors, which, model, add) -> None:
                 axis = paraphrase_axis(model, paraphrases)
                 items = tasks.verdict_items(axis, vectors.matrix, vectors.rows(part["first"]),
                                             vectors.rows(part["second"]), (part.verdict == "first").to_numpy())
-                add("verdict_agreement", f"{name}/{attribute.name}/{attribute.split}/{wording}", which, items)
+                predictions.add("verdict_agreement", f"{name}/{attribute.name}/{attribute.split}/{wording}", which,
+                                items, vectors.ids)
+
+
+def _read(path) -> pd.DataFrame:
+    """A table of this stage. An empty protocol is text, not a missing number."""
+    table = pd.read_csv(path)
+    return table.assign(protocol=table.protocol.fillna("")) if "protocol" in table else table

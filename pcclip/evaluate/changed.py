@@ -1,0 +1,66 @@
+"""Change captioning in stage 04: does the difference of two images find the text that a person wrote about it?"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from pcclip.data.changes import ChangeSet, load_changes
+from pcclip.data.labelled import LabelledSet
+from pcclip.embed import Vectors, embed_labelled
+from pcclip.evaluate import retrieval
+from pcclip.evaluate.predictions import Predictions
+from pcclip.models.encoder import DualEncoder
+from pcclip.params import Changes, Config
+from pcclip.progress import say
+
+FOLDER = "changes"  # below the run's folder: vectors of each set
+
+
+def load(config: Config) -> dict[str, ChangeSet]:
+    """The sets of image pairs of the parameters. Raises PcclipError when one is not there."""
+    return {name: load_changes(name, settings.path, settings.max_bad)
+            for name, settings in config.evaluate.changes.items()}
+
+
+def score(config: Config, models: Mapping[str, DualEncoder], predictions: Predictions) -> None:
+    """Score every model on every set: retrieval of the right text, or the verdict for sets that ask which has more."""
+    for name, found in load(config).items():
+        settings = config.evaluate.changes[name]
+        pairs = _test_pairs(found, settings, config.seed)
+        vectors = _embedded(config, found, pairs, models["base"])
+        pairs = pairs[vectors.has(pairs["first"], pairs["second"])].reset_index(drop=True)
+        say(f"{name}: {len(pairs)} test pairs")
+        first, second = vectors.rows(pairs["first"]), vectors.rows(pairs["second"])
+        for which, model in models.items():
+            if "answer" in pairs:
+                for form, items in zip(("one_sided", "antisymmetric"), retrieval.worded_verdicts(
+                        model.encode_texts, vectors.matrix, first, second, list(pairs.text), list(pairs.swapped),
+                        (pairs.answer == "first").to_numpy()), strict=True):
+                    predictions.add("which_has_more", f"{name}/{form}", which, items, vectors.ids)
+                continue
+            twins = (pairs.swapped != "").to_numpy()
+            forms = {"one_sided": np.ones(len(pairs), dtype=bool), **({"antisymmetric": twins} if twins.any() else {})}
+            for form, kept in forms.items():
+                items = retrieval.retrieval_items(
+                    model.encode_texts, vectors.matrix, first[kept], second[kept], list(pairs.text[kept]),
+                    found.orientation, distractors=settings.distractors, seed=config.seed,
+                    twins=list(pairs.swapped[kept]) if form == "antisymmetric" else None)
+                predictions.add("change_retrieval", f"{name}/{form}/1 of {settings.distractors + 1}", which, items,
+                                vectors.ids)
+
+
+def _test_pairs(found: ChangeSet, settings: Changes, seed: int) -> pd.DataFrame:
+    pairs = found.pairs[found.pairs["split"] == "test"]
+    return pairs.sample(settings.limit, random_state=seed).sort_index() if (
+        settings.limit and settings.limit < len(pairs)) else pairs
+
+
+def _embedded(config: Config, found: ChangeSet, pairs: pd.DataFrame, base: DualEncoder) -> Vectors:
+    """The vectors of the images of these pairs."""
+    images = found.images[found.images["id"].isin({*pairs["first"], *pairs["second"]})]
+    table = pd.DataFrame({"id": images["id"], "label": 0, "split": "test"}).reset_index(drop=True)
+    embedded, _ = embed_labelled(
+        config.home / FOLDER / found.name, LabelledSet(found.name, table, list(images.path), ["image"]), base,
+        config.embed.batch_size, config.embed.workers, config.embed.shard)
+    return embedded

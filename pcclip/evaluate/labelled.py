@@ -1,0 +1,255 @@
+"""Labelled sets in stage 04: every task of PC-CLIP's evaluation, as released and corrected, for all models alike.
+
+Image vectors are cached once per set and image tower. What is chosen (confused classes, alpha) is chosen on the set's
+tune images. Texts about classes are templates, or are written by the run's language model and journalled.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from pcclip.comparisons import class_texts
+from pcclip.comparisons.llm import Template, backend_identity, start_backend
+from pcclip.data.labelled import LabelledSet, awa2
+from pcclip.data.labelled.sets import folder_of, load_labelled
+from pcclip.embed import Vectors, embed_labelled
+from pcclip.errors import PcclipError
+from pcclip.evaluate import class_differences, comparative, distances, probe, templates, zero_shot
+from pcclip.evaluate.predictions import Predictions
+from pcclip.models.encoder import DualEncoder
+from pcclip.params import Config, Labelled
+from pcclip.progress import say
+
+FOLDER = "labelled"  # below the run's folder: vectors of each set, and the journals of texts about classes
+PROTOCOLS = ("as_released", "corrected")
+_CONFUSED = comparative.RELEASED_PAIRS
+_SWEEP = ["dataset", "form", "mode", "protocol", "model", "alpha", "value", "plain", "split", "chosen"]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A set with everything its tasks read."""
+
+    name: str
+    settings: Labelled
+    images: LabelledSet
+    vectors: Vectors
+    tune: tuple[Int[np.ndarray, " t"], Int[np.ndarray, " t"]]  # rows of the vectors, and each one's class
+    test: tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]
+
+    @property
+    def unseen(self) -> bool:
+        """Whether tune and test images are of different classes by the set's own splits, as AwA2's are.
+
+        A small draw of another set, or one without tune images, can look the same; its classes are all candidates.
+        """
+        return self.name == "awa2"
+
+
+def load(config: Config) -> dict[str, LabelledSet]:
+    """The labelled sets of the parameters. Raises PcclipError when one is not there."""
+    return {name: load_labelled(name, settings.path, settings.limit, settings.tune_limit, config.seed)
+            for name, settings in config.evaluate.labelled.items()}
+
+
+def score(
+    config: Config, models: Mapping[str, DualEncoder], predictions: Predictions
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score every model on every labelled set.
+
+    Returns:
+        The comparative-prompting sweep (_SWEEP; `chosen` marks the value that was used) and all texts about classes
+        (dataset, first, second or '', text, swapped or '', source, verdict).
+    """
+    swept, texts = [], []
+    for name, images in load(config).items():
+        ready = _ready(config, name, images, models["base"])
+        say(f"{name}: {len(ready.test[0])} test and {len(ready.tune[0])} tune images, {len(images.classes)} classes")
+        tasks, described, differences = ready.settings.tasks, None, _no_pairs()
+        if "extended" in tasks:
+            described, told = _descriptions(config, ready, models["base"])
+            texts.append(told.assign(dataset=name))
+        if {"differences", "comparative", "distances"} & set(tasks):
+            differences, released = _class_pairs(config, ready, models)
+            texts += [table.assign(dataset=name) for table in (differences, released)]
+        pairs = list(_image_pairs(config, ready, differences)) if "differences" in tasks else []
+        for which, model in models.items():
+            if "zero_shot" in tasks or "extended" in tasks:
+                _zero_shot(ready, which, model, described, predictions)
+            for what, protocol, table in pairs:
+                for task, items in class_differences.difference_items(
+                        model.encode_texts, ready.vectors.matrix, table).items():
+                    predictions.add(task, f"{name}/{what}", which, items, ready.vectors.ids, protocol)
+            if "distances" in tasks:
+                for protocol in PROTOCOLS:
+                    items = distances.distance_items(model.encode_texts, images.classes, differences, protocol)
+                    predictions.add("embedding_distance", name, which, items, images.classes, protocol)
+        if "comparative" in tasks:
+            swept += _comparative(ready, models, differences, released, predictions)
+        if "probe" in tasks and len(ready.tune[0]) and not ready.unseen:
+            for protocol in PROTOCOLS:  # of image vectors, which all the models share
+                items = probe.probe_items(ready.vectors.matrix, *ready.tune, *ready.test, ready.settings.shots,
+                                          [config.seed], protocol)
+                predictions.add("linear_probe", f"{name}/{ready.settings.shots}-shot", "base", items,
+                                ready.vectors.ids, protocol)
+    told = pd.concat(texts, ignore_index=True) if texts else _no_pairs().assign(dataset=[])
+    return pd.concat(swept, ignore_index=True)[_SWEEP] if swept else pd.DataFrame(columns=_SWEEP), told.fillna("")
+
+
+def _ready(config: Config, name: str, images: LabelledSet, base: DualEncoder) -> Ready:
+    vectors, bad = embed_labelled(config.home / FOLDER / name, images, base, config.embed.batch_size,
+                                  config.embed.workers, config.embed.shard)
+    if len(bad):
+        say(f"{name}: {len(bad)} images cannot be read, e.g. {bad.path[0]}: {bad.reason[0]}")
+    table = vectors.of(images.table)
+    split = {}
+    for side in ("tune", "test"):
+        part = table[table["split"] == side]
+        split[side] = (vectors.rows(part["id"]), part.label.to_numpy(dtype=np.int64))
+    if not len(split["test"][0]):
+        raise PcclipError(f"labelled set {name}: no test image; unpack it again")
+    return Ready(name, config.evaluate.labelled[name], images, vectors, split["tune"], split["test"])
+
+
+def _zero_shot(ready: Ready, which: str, model: DualEncoder, described, predictions: Predictions) -> None:
+    """All ways to prompt. Where test classes have no tune images, they alone are the candidates, as in zero-shot
+    learning and as released."""
+    images, (rows, labels), seen = ready.images, ready.test, described
+    if ready.unseen:
+        classes = np.unique(labels)
+        images = replace(images, classes=[images.classes[k] for k in classes],
+                         released=[images.released[k] for k in classes] if images.released else None)
+        labels = np.searchsorted(classes, labels)
+        seen = [described[k] for k in classes] if described else None
+    variants = tuple(zero_shot.VARIANTS) if "zero_shot" in ready.settings.tasks else ()
+    found = zero_shot.zero_shot_tasks(model.encode_texts, images, ready.vectors.matrix, rows, labels, seen, variants)
+    for name, items in found.items():
+        variant, protocol, *_ = name.split("/")
+        task = "extended_prompts" if variant == "extended" else "zero_shot"
+        predictions.add(task, f"{ready.name}/{variant}", which, items, ready.vectors.ids, protocol)
+        if name == "single/corrected":
+            predictions.add("worst_group", f"{ready.name}/{variant}", which, items, ready.vectors.ids, protocol)
+
+
+def _image_pairs(
+    config: Config, ready: Ready, written: pd.DataFrame
+) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """What is compared, the protocol, and the image pairs with their texts, the same for every model."""
+    classes, (rows, labels), draw = ready.images.classes, ready.test, {
+        "seed": config.seed, "count": ready.settings.pairs}
+    asked = [("class names", "corrected", class_differences.class_names(classes))]
+    told = written[written.source == "llm"]
+    if len(told):
+        asked.append(("llm texts", "corrected", class_differences.class_pairs(classes, told)))
+    for protocol in PROTOCOLS:
+        if ready.name == "cifar100":
+            asked.append(("size", protocol, class_differences.cifar100_size(classes, protocol)))
+        if ready.name == "flowers":
+            asked.append(("colour", protocol, class_differences.flowers_colour(classes, protocol)))
+        if ready.name == "awa2":
+            binary = awa2.binary(folder_of(ready.name, ready.settings.path))
+            say_what = awa2.difference_texts(ready.images, binary, protocol)
+            asked += [("attributes", protocol, class_differences.every_class(len(classes), say_what)),
+                      ("size", protocol, class_differences.awa2_size(classes, labels, binary, protocol))]
+    for what, protocol, differences in asked:
+        try:
+            yield what, protocol, class_differences.image_pairs(differences, rows, labels, protocol, **draw)
+        except PcclipError as error:
+            if "no two of these images" not in str(error):
+                raise
+            say(f"{ready.name}/{what}, {protocol}: {error}")  # a small draw may lack the classes of a question
+
+
+def _comparative(
+    ready: Ready, models: Mapping[str, DualEncoder], differences: pd.DataFrame, released: pd.DataFrame,
+    predictions: Predictions,
+) -> list[pd.DataFrame]:
+    """Every form and mode of comparative prompting. Returns the sweeps."""
+    if not len(ready.tune[0]) or ready.unseen:
+        say(f"{ready.name}: no tune images of the test classes, so nothing to choose comparative prompting on")
+        return []
+    prompts, swept = templates.prompts(ready.images.classes, "single"), []
+
+    def vectors(table: pd.DataFrame) -> dict[str, comparative.ClassVectors]:
+        return {which: comparative.class_vectors(
+            model.encode_texts, zero_shot.class_texts(model.encode_texts, prompts), ready.images.classes, table)
+            for which, model in models.items()}
+
+    given = {"corrected": vectors(differences), "as_released": vectors(released)}
+    forms = [("as_released", "released"), *(("corrected", form) for form in comparative.FORMS)]
+    for protocol, form in forms:
+        for mode in comparative.MODES:
+            try:
+                items, chosen = comparative.comparative(given[protocol], ready.vectors.matrix, ready.tune, ready.test,
+                                                        form, mode, protocol, k=_CONFUSED)
+            except PcclipError as error:
+                if mode != "confused" or "confuses no two classes" not in str(error):
+                    raise
+                say(f"{ready.name}: {error}")
+                continue
+            task = "comparative_prompting" if mode == "all" else "confused_subset"
+            for (which, prompting), part in items.groupby(["model", "prompting"], sort=False):
+                name = f"{ready.name}/{form}" if prompting == "comparative" else f"{ready.name}/plain"
+                if protocol == "as_released" and mode == "confused":
+                    name += f", classes that {which} confuses"  # other images for each model: not to be compared
+                if prompting == "comparative" or form == "released":
+                    predictions.add(task, name, which, part, ready.vectors.ids, protocol)
+            for which, one in chosen.items():
+                sweep = one.sweep[(one.sweep.model == which) & (one.sweep.temperature == one.temperature)]
+                swept.append(pd.DataFrame({
+                    "dataset": ready.name, "form": form, "mode": mode, "protocol": protocol, "model": which,
+                    "alpha": sweep.value, "value": sweep.accuracy, "plain": sweep.plain, "split": one.split,
+                    "chosen": sweep.value == one.value}))
+    return swept
+
+
+def _class_pairs(
+    config: Config, ready: Ready, models: Mapping[str, DualEncoder]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Texts about pairs of classes: those for all that is corrected, and those of the released protocol.
+
+    The former are of all pairs, or of those that the base confuses most on tune images; the latter of those that each
+    model confuses most on the test images, which the released protocol looks at.
+    """
+    classes, settings = ready.images.classes, ready.settings
+    prompts, (rows, labels) = templates.prompts(classes, "single"), ready.test
+    matrix, chosen = ready.vectors.matrix, []
+    texts = {which: zero_shot.class_texts(model.encode_texts, prompts) for which, model in models.items()}
+    every = np.argwhere(np.triu(np.ones((len(classes), len(classes)), dtype=bool), 1))
+    if len(every) > settings.class_pairs:
+        seen = comparative.confused_pairs(comparative.confusions(texts["base"], matrix, *ready.tune),
+                                          settings.class_pairs)
+        rest = np.random.default_rng(config.seed).permutation(every)
+        every = np.array(list(dict.fromkeys(map(tuple, [*seen, *rest])))[: settings.class_pairs])
+    chosen = list(map(tuple, every))
+    peeked = {tuple(sorted(pair)) for found in texts.values() for pair in comparative.confused_pairs(
+        comparative.confusions(found, matrix, rows, labels), _CONFUSED, both_ways=False)}
+    return tuple(_written(config, ready, [(classes[a], classes[b]) for a, b in wanted], models["base"])
+                 for wanted in (chosen, sorted(peeked)))
+
+
+def _written(config: Config, ready: Ready, pairs: list[tuple[str, str]], base: DualEncoder) -> pd.DataFrame:
+    template = ready.settings.texts == "template"
+    identity = Template.identity if template else backend_identity(config.generate)
+    table, _ = class_texts.class_differences(
+        pairs, config.generate, partial(start_backend, config.generate), identity, config.home / FOLDER, base,
+        ready.settings.things)
+    return table[["first", "second", "difference", "swapped", "source", "verdict"]]
+
+
+def _descriptions(config: Config, ready: Ready, base: DualEncoder) -> tuple[list[list[str]], pd.DataFrame]:
+    if ready.settings.texts == "template":
+        raise PcclipError(f"evaluate.labelled.{ready.name}: extended prompts need texts: llm, and generate's backend")
+    table, _ = class_texts.descriptions(
+        ready.images.classes, ready.settings.things, config.generate, partial(start_backend, config.generate),
+        backend_identity(config.generate), config.home / FOLDER, base, ready.settings.descriptions)
+    told = table.rename(columns={"class": "first", "description": "difference"})
+    return class_texts.per_class(table, ready.images.classes), told[["first", "difference", "source", "verdict"]]
+
+
+def _no_pairs() -> pd.DataFrame:
+    return pd.DataFrame(columns=["first", "second", "difference", "swapped", "source", "verdict"])
