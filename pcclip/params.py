@@ -171,6 +171,12 @@ class Labelled(Block):
     shots: Count = 5  # of the linear probe
     descriptions: Count = 2  # of each class, in extended prompts
 
+    @model_validator(mode="after")
+    def _has_descriptions(self):
+        if "extended" in self.tasks and self.texts == "template":
+            raise ValueError("tasks: extended prompts need texts: llm, as no template describes a class")
+        return self
+
 
 class Changes(Block):
     """04: a set of image pairs with texts about what differs."""

@@ -137,6 +137,12 @@ SIZE, STEM = ("attributes", "size"), ("attributes", "size", "stems", 0)
     ((*SIZE, "train"), ["The first is larger."], "size: train: needs a list of texts"),
     ((*SIZE, "held_out"), [["The first is smaller.", "x"]], "size: held out, but also trained on: 'The first is smal"),
     (("attributes", "weight", "train"), [["The first is larger.", "x"]], "weight: held out, but also trained on"),
+    ((*SIZE, "train"), ["The first is {more}."], "size: train: 'The first is {more}.' has braces but the attribute "
+                                                 "has no words to fill them with"),
+    ((*SIZE, "words"), "big", "size: words: needs a list of pairs of texts"),
+    ((*SIZE, "words"), ["big"], "size: words: needs a list of texts"),
+    ((*SIZE, "words"), [["big", "big"]], "size: words: needs two different texts"),
+    ((*SIZE, "words"), [["{more}", "small"], "{less}"], "size: words: '{less}' has braces but the attribute has no"),
 ])
 def test_a_malformed_bank_says_what_is_wrong_in_one_line(bank_file, where, value, says):
     bank = deepcopy(BANK)
@@ -148,6 +154,59 @@ def test_a_malformed_bank_says_what_is_wrong_in_one_line(bank_file, where, value
     with pytest.raises(PcclipError, match=rf"mine\.yaml: not an attribute bank \({says}") as error:
         load_bank(bank_file(bank))
     assert "\n" not in str(error.value)
+
+
+def worded(bank_file, train, words=(("larger", "smaller"), ("enormous", "tiny")), **changes) -> Bank:
+    """The bank with frames for paraphrases, and words for them."""
+    size = {**BANK["attributes"]["size"], "train": train, "words": [list(pair) for pair in words], **changes}
+    return load_bank(bank_file({**BANK, "attributes": {**BANK["attributes"], "size": size}}))
+
+
+def test_a_frame_is_a_pair_for_every_two_words(bank_file):
+    found = worded(bank_file, ["One is {more} than the other.", ["It is vast.", "It is minute."],
+                               "{a_more} thing, not {a_less} one: {more}, {less}"])["size"]
+    assert found.paraphrases == [
+        ("One is larger than the other.", "One is smaller than the other."),
+        ("One is enormous than the other.", "One is tiny than the other."),
+        ("It is vast.", "It is minute."),
+        ("a larger thing, not a smaller one: larger, smaller", "a smaller thing, not a larger one: smaller, larger"),
+        ("an enormous thing, not a tiny one: enormous, tiny", "a tiny thing, not an enormous one: tiny, enormous")]
+    assert found.held_out == [tuple(BANK["attributes"]["size"]["held_out"][0])]
+
+
+def test_frames_are_held_out_too_and_equal_pairs_are_one(bank_file):
+    found = worded(bank_file, ["It is {more}.", ["It is larger.", "It is smaller."], "It is  {more}."],
+                   held_out=["How {more}!"])["size"]
+    assert found.held_out == [("How larger!", "How smaller!"), ("How enormous!", "How tiny!")]
+    assert found.paraphrases[:2] == [("It is larger.", "It is smaller."), ("It is enormous.", "It is tiny.")]
+    assert len(found.paraphrases) == 4
+
+
+def test_words_make_another_bank(bank_file):
+    one, other = (worded(bank_file, ["It is {more}."], words) for words in (
+        [["larger", "smaller"]], [["larger", "smaller"], ["bigger", "smaller"]]))
+    assert one.hash != other.hash
+    assert len(other["size"].paraphrases) == 2
+
+
+@pytest.mark.parametrize("frame", ["It is {most}.", "It is {}.", "It is {more.x}.", "It is {more", "It is {0}.",
+                                   "It is {more!z}."])
+def test_a_frame_with_other_braces(bank_file, frame):
+    with pytest.raises(PcclipError, match=r"size: train: .* has braces but \{more\}, \{less\}, \{a_more\}, "
+                                          r"\{a_less\}\); see") as error:
+        worded(bank_file, [frame])
+    assert "\n" not in str(error.value)
+    assert frame in str(error.value)
+
+
+def test_a_frame_whose_words_change_nothing(bank_file):
+    with pytest.raises(PcclipError, match="size: train: needs two different texts"):
+        worded(bank_file, ["It is {{more}}."])
+
+
+def test_words_do_not_bring_a_held_out_text_into_training(bank_file):
+    with pytest.raises(PcclipError, match="size: held out, but also trained on: 'It is larger.'"):
+        worded(bank_file, ["It is {more}."], held_out=[["It is larger.", "It is not."]])
 
 
 @pytest.mark.parametrize("key", ["split", "stems", "question", "train", "held_out"])

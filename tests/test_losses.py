@@ -168,6 +168,30 @@ def test_the_attribute_term_falls_where_the_axis_agrees(rng):
     assert right == pytest.approx(2 * np.log1p(np.exp(-10)))
 
 
+def test_the_antisymmetric_weight_by_hand():
+    """Axis-aligned vectors, so that f(more) scores 0.6, f(less) 0.8 and their difference -0.2."""
+    more, less, v = (torch.tensor([row], dtype=torch.float64) for row in ([0.6, 0.8], [0.8, 0.6], [1.0, 0.0]))
+    for p in (1.0, 0.0, 0.3):
+        def cross_entropy(logit, target):
+            return target * np.log1p(np.exp(-logit)) + (1 - target) * np.log1p(np.exp(logit))
+
+        each = cross_entropy(0.6 / 0.5, p) + cross_entropy(0.8 / 0.5, 1 - p)
+        both = cross_entropy(-0.2 / 0.5, p)
+        for weight in (0.0, 1.0, 2.5):
+            found = attribute(more, less, v, torch.tensor([p], dtype=torch.float64), 0.5, weight)
+            assert float(found) == pytest.approx(each + weight * both)
+
+
+def test_what_both_texts_share_is_no_help_to_the_antisymmetric_part(rng):
+    """A common part raises f(more) and lowers f(less) at once; of their difference it leaves nothing."""
+    more, less, v, shared = (torch.tensor(unit(rng.normal(size=(6, 7)))) for _ in range(4))
+    target = torch.tensor([1.0, 0.0, 0.7, 0.5, 0.1, 1.0], dtype=torch.float64)
+    moved = [attribute(more + shared, less + shared, v, target, 0.1, weight) for weight in (0.0, 3.0)]
+    plain = [attribute(more, less, v, target, 0.1, weight) for weight in (0.0, 3.0)]
+    assert float(moved[0]) != pytest.approx(float(plain[0]))
+    assert float(moved[1] - moved[0]) == pytest.approx(float(plain[1] - plain[0]))
+
+
 # replay
 
 def test_replay_is_the_mean_cosine_distance(pair):

@@ -99,6 +99,17 @@ def test_wrong_type(values, key):
     ({"evaluate": {"alpha": 2}}, "evaluate.alpha"),
     ({"evaluate": {"zero_shot_prompt": "a photo"}}, "zero_shot_prompt must contain {}"),
     ({"seed": -1}, "seed"),
+    ({"evaluate": {"peers": {"base": "x"}}}, "peers: 'base' is the name of another row"),
+    ({"evaluate": {"peers": {"mine": "x", "judge": "y", "finetuned": "z"}}}, "'finetuned' is the name of another row"),
+    ({"evaluate": {"labelled": {"cifar10": {"tasks": ["retrieval"]}}}}, "evaluate.labelled.cifar10.tasks.0"),
+    ({"evaluate": {"labelled": {"cifar10": {"limit": 0}}}}, "evaluate.labelled.cifar10.limit"),
+    ({"evaluate": {"labelled": {"cifar10": {"texts": "gpt"}}}}, "evaluate.labelled.cifar10.texts"),
+    ({"evaluate": {"changes": {"clevr": {"path": "x"}}}}, "evaluate.changes.clevr"),
+    ({"evaluate": {"changes": {"compbench": {}}}}, "evaluate.changes.compbench.path: missing"),
+    ({"evaluate": {"changes": {"compbench": {"path": "x", "distractors": 0}}}}, "compbench.distractors"),
+    ({"evaluate": {"judge": {"sees": "both"}}}, "evaluate.judge.sees"),
+    ({"evaluate": {"judge": {"price_in": -1}}}, "evaluate.judge.price_in"),
+    ({"tuned": "../x"}, "tuned"),
     ({"run": "../x"}, "run"),
     ({"run": "a//b"}, "run"),
     ({"run": "a/../b"}, "run"),
@@ -110,6 +121,21 @@ def test_impossible_value(values, key):
     with pytest.raises(PcclipError, match="^here: ") as error:
         params.check(values, where="here")
     assert key in str(error.value)
+
+
+def test_an_unknown_key_of_a_labelled_set_lists_the_keys_it_may_have():
+    says = r"evaluate\.labelled\.cifar10\.limits: unknown key; did you mean limit\? allowed: .* tune_limit$"
+    with pytest.raises(PcclipError, match=says):
+        params.check({"evaluate": {"labelled": {"cifar10": {"limits": 3}}}})
+
+
+def test_what_is_left_out_of_a_labelled_set_and_of_a_judge():
+    evaluate = params.check({"evaluate": {"labelled": {"cifar10": {"tune_limit": 0}}, "judge": {}}}).evaluate
+    found = evaluate.labelled["cifar10"]
+    assert (found.path, found.limit, found.tune_limit, found.texts) == (None, None, 0, "template")
+    assert "extended" not in found.tasks, "it needs someone who writes"
+    assert (evaluate.judge.sees, evaluate.judge.price_in) == ("captions", None)
+    assert params.check({}).evaluate.judge is None
 
 
 def test_every_mistake_is_reported_at_once():
@@ -157,6 +183,22 @@ def test_results_go_below_the_root_or_an_absolute_path(monkeypatch, tmp_path):
     assert params.check({"run": "mine", "outputs": "/data"}).folder.as_posix() == "/data/mine"
 
 
+@pytest.mark.parametrize(("reuse", "tuned", "source", "finetuned"), [
+    (None, None, "mine", "mine"), ("early", None, "early", "mine"), (None, "late", "late", "late"),
+    ("early", "late", "early", "late")])
+def test_where_the_stages_are(tmp_path, reuse, tuned, source, finetuned):
+    config = params.check({"run": "mine", "outputs": str(tmp_path), "reuse": reuse, "tuned": tuned})
+    assert (config.folder, config.home) == (tmp_path / "mine", tmp_path / "mine")
+    assert (config.source_folder, config.tuned_folder) == (tmp_path / source, tmp_path / finetuned)
+
+
+def test_a_sweep_has_models_of_its_own(tmp_path):
+    """Its members would else do 01 and 02 anew in the folder of the run whose model they evaluate."""
+    path = written(tmp_path, "tuned: demo\nsweep: {grid: {seed: [0, 1]}}")
+    with pytest.raises(PcclipError, match="tuned = 'demo': a sweep has models of its own; leave tuned or sweep out"):
+        read_sweep(path)
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_parameter_file_is_valid(path):
     assert all(member.config.run for member in read_sweep(path))
@@ -165,17 +207,21 @@ def test_parameter_file_is_valid(path):
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_parameter_file_names_every_block(path):
     """What a file leaves out would keep the value of a notebook's own cell, which is the demo's."""
-    assert set(yaml.safe_load(path.read_text())) - {"sweep", "reuse"} == set(params.Config.model_fields) - {"reuse"}
+    other = {"sweep", "reuse", "tuned"}
+    assert set(yaml.safe_load(path.read_text())) - other == set(params.Config.model_fields) - other
 
 
 def test_files_that_reuse_a_run_say_what_it_says():
     """What 01 and 02 read is told again in them, for those who run one notebook by hand."""
     files = {member.config.run: member.config for path in FILES for member in read_sweep(path) if not member.swept}
-    reusing = [config for config in files.values() if config.reuse]
-    assert reusing
-    for config in reusing:
-        for block in ("seed", "model", "data", "generate", "embed"):
-            assert getattr(config, block) == getattr(files[config.reuse], block), f"{config.run}: {block}"
+    for key, blocks in (("reuse", ("seed", "model", "data", "generate", "embed")),
+                        ("tuned", ("seed", "model", "data", "generate", "embed", "finetune"))):
+        reusing = [config for config in files.values() if getattr(config, key)]
+        assert reusing
+        for config in reusing:
+            other = files[getattr(config, key)]
+            for block in blocks:
+                assert getattr(config, block) == getattr(other, block), f"{config.run}: {block}"
 
 
 # ---- notebooks -------------------------------------------------------------------------------------------------------
@@ -215,6 +261,8 @@ def test_notebook_says_what_the_demo_file_says(path):
         assert getattr(notebook, field) == getattr(demo, field), field
     for field in ("zero_shot_prompt", "alpha", "bootstrap"):  # read by other notebooks than 04, too
         assert getattr(notebook.evaluate, field) == getattr(demo.evaluate, field), field
+    if path.name[:2] in ("01", "03", "04"):  # 03 and 04 read the bank too
+        assert notebook.generate.attributes == demo.generate.attributes
 
 
 @pytest.mark.parametrize("path", RUN_NOTEBOOKS, ids=name_of)

@@ -131,14 +131,54 @@ def test_alphas_are_rows_between_base_and_finetuned(values, tiny_encoder, tmp_pa
     assert not base.equal(tuned)
     assert mixed.detach().numpy() == pytest.approx((0.25 * tuned + 0.75 * base).detach().numpy(), abs=1e-7)
     metrics, paired = report.evaluate(given.config, given.images, given.vectors, given.comparisons, models)
-    table = metrics.pivot(index=["task", "dataset", "metric"], columns="model", values="value")
+    table = metrics[metrics.model != "supervised"].pivot(
+        index=["task", "dataset", "metric"], columns="model", values="value")
     assert set(table.columns) == set(models)
     assert table.notna().all(axis=None)
+    assert report.read_sweep(given.config).empty, "no labelled set"
+    assert report.read_cost(given.config).empty, "no judge"
     assert list(table["alpha=0"]) == list(table["base"])
     assert list(table["alpha=1"]) == list(table["finetuned"])
-    assert list(paired.finetuned_minus_base) == pytest.approx(
+    assert list(paired.difference) == pytest.approx(
         (table["finetuned"] - table["base"]).loc[list(zip(paired.task, paired.dataset, paired.metric, strict=True))],
         abs=2e-6)
+
+
+# the table of metrics
+
+def ranking(reference, **model) -> pd.DataFrame:
+    """Predictions of a ranking by scores 1, 2, ..., by name of the model."""
+    return pd.concat([pd.DataFrame({
+        "task": "ranking", "dataset": "set/size", "protocol": "", "model": name, "first": range(len(score)),
+        "second": range(len(score)), "score": score, "reference": reference, "correct": None})
+        for name, score in model.items()], ignore_index=True).astype({"correct": "boolean"})
+
+
+@pytest.mark.parametrize(("reference", "value"), [
+    ([1.0, 1.5, 2.0, 4.0], 0.75), ([0.0, 1.5, 2.0, 4.0], None), ([-1.0, 1.5, 2.0, 4.0], None),
+    ([1.0, 1.2, 1.4, 1.6], None),
+])
+def test_clear_pairs_have_a_row_where_there_are_any(reference, value):
+    items = ranking(reference, base=[1.0, 2.0, 4.0, 3.0], finetuned=[1.0, 2.0, 3.0, 4.0])
+    metrics, paired = report.summarise(items, 200, 0)
+    found = metrics[metrics.metric == "clear_pairwise_accuracy"].set_index("model")
+    assert set(metrics.metric) - {"clear_pairwise_accuracy"} == {"spearman", "pairwise_accuracy"}
+    assert metrics[["value", "ci_low", "ci_high"]].notna().all(axis=None)
+    if value is None:
+        assert found.empty
+        assert "clear_pairwise_accuracy" not in set(paired.metric)
+        return
+    assert found.value.to_dict() == {"base": value, "finetuned": 1.0}  # 1:2, 1:4 and 1.5:4 are right, 2:4 is not
+    assert paired.set_index("metric").difference["clear_pairwise_accuracy"] == pytest.approx(0.25)
+
+
+def test_the_worst_group_is_measured_by_its_worst_class():
+    items = pd.DataFrame({"task": "worst_group", "dataset": "set/single", "protocol": "corrected", "model": "base",
+                          "first": range(6), "second": range(6), "score": 0.0, "reference": [0.0] * 4 + [1.0] * 2,
+                          "correct": [True, True, True, False, True, False]})
+    metrics, paired = report.summarise(items, 200, 0)
+    assert metrics[["metric", "value", "n"]].to_numpy().tolist() == [["worst_group_accuracy", 0.5, 6]]
+    assert paired.empty, "one model alone"
 
 
 # figures

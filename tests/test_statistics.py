@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import binomtest, spearmanr
 
 from pcclip import statistics
 from pcclip.axes import ESTIMATORS, attribute_axis
+from pcclip.errors import PcclipError
 from pcclip.evaluate import tasks
 from pcclip.params import Attribute
 from pcclip.scores import unit
@@ -24,6 +25,11 @@ class Fake:
 
 def pair_items(correct, first, second) -> pd.DataFrame:
     return pd.DataFrame({"first": first, "second": second, "correct": correct})
+
+
+def singles(correct) -> pd.DataFrame:
+    """Items that have an image of their own each."""
+    return pair_items(np.array(correct, dtype=bool), np.arange(len(correct)), np.arange(len(correct)))
 
 
 def scored(score, reference) -> pd.DataFrame:
@@ -132,6 +138,43 @@ def test_pairwise_accuracy_by_hand(score, reference, expected):
     assert statistics.pairwise_accuracy(scored(score, reference), 100, 0).value == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("score", "reference", "expected"), [
+    ([1, 2, 3], [1, 2, 4], 1.0),  # 1:2 and 2:4 differ by the factor itself
+    ([3, 2, 1], [1, 2, 4], 0.0),
+    ([1, 2, 0], [1, 2, 3.99], 0.5),  # 1:2 is right, 1:3.99 wrong, and 2:3.99 too close to count
+    ([1, 1, 0], [1, 2, 3.99], 0.25),  # a tie counts half
+    ([2, 1, 3], [2, 3.9, 8], 1.0),  # the wrong one is too close
+    ([5, 4, 3], [0.25, 0.125, 0.5], 1 / 3),
+])
+def test_clear_pairwise_accuracy_by_hand(score, reference, expected):
+    found = statistics.clear_pairwise_accuracy(scored(score, reference), 100, 0)
+    assert found.value == pytest.approx(expected)
+    assert found.n == 3
+
+
+def test_clear_pairwise_accuracy_equals_a_loop(rng):
+    items = scored(rng.integers(0, 30, 30), np.exp(rng.normal(size=30)))
+    points = [(np.sign(a.score - b.score) * np.sign(a.reference - b.reference) + 1) / 2
+              for a in items.itertuples() for b in items.itertuples()
+              if max(a.reference, b.reference) >= 2 * min(a.reference, b.reference)]
+    found = statistics.clear_pairwise_accuracy(items, 200, 0)
+    assert 0 < len(points) < 30 * 29
+    assert found.value == pytest.approx(np.mean(points))
+    assert found.interval[0] < found.value < found.interval[1]
+    drawn = np.random.default_rng(0).multinomial(30, np.full(30, 1 / 30), 200)
+    copies = items.loc[np.repeat(np.arange(30), drawn[0])]
+    assert found.draws[0] == pytest.approx(statistics.clear_pairwise_accuracy(copies, 100, 0).value)
+
+
+@pytest.mark.parametrize("reference", [[0, 1, 2], [-1, 1, 5], [-4, -2, -1], [1, 1.5, 1.9]])
+def test_no_clear_pairs(reference):
+    """Factors say nothing of what may be zero or less; and there may be none."""
+    found = statistics.clear_pairwise_accuracy(scored([1, 2, 3], reference), 100, 0)
+    assert found.n == 0
+    assert np.isnan([found.value, *found.draws]).all()
+    assert len(found.draws) == 100
+
+
 # paired differences
 
 @pytest.mark.parametrize("measure", [statistics.accuracy, statistics.spearman, statistics.pairwise_accuracy])
@@ -152,6 +195,254 @@ def test_pairing_narrows_the_difference():
     assert value == pytest.approx(after.mean() - before.mean())
     assert 0 < low < value < high
     assert high - low < 0.7 * np.diff(estimates[0].interval)[0]
+
+
+def test_a_difference_needs_the_same_items_and_draws():
+    one, fewer = (statistics.accuracy(singles([1, 0, 1, 1][:n]), 100, 0) for n in (4, 3))
+    with pytest.raises(PcclipError, match="these are 4 and 3 items, 100 and 100 draws"):
+        statistics.paired_difference(one, fewer)
+    with pytest.raises(PcclipError, match="100 and 200 draws"):
+        statistics.p_value(one, statistics.accuracy(singles([1, 0, 1, 1]), 200, 0))
+
+
+# resamples
+
+def naive_accuracy(items, draws, seed):
+    """Draw by draw and item by item, as the definition says."""
+    images = sorted({*items["first"], *items["second"]})
+    counts = np.random.default_rng(seed).multinomial(len(images), np.full(len(images), 1 / len(images)), draws)
+    for row in counts:
+        count, right, total = dict(zip(images, row, strict=True)), 0, 0
+        for one, two, correct in zip(items["first"], items["second"], items.correct, strict=True):
+            weight = count[one] if one == two else count[one] * count[two]
+            right, total = right + weight * correct, total + weight
+        yield right / total if total else np.nan
+
+
+@pytest.mark.parametrize("kind", ["single", "pairs", "mixed", "repeated"])
+def test_accuracy_equals_a_loop_over_draws_and_items(kind, rng):
+    first, second = rng.integers(0, 9, (2, 14)) if kind != "single" else np.tile(rng.permutation(14), (2, 1))
+    if kind == "mixed":
+        second[:7] = first[:7]
+    if kind == "repeated":
+        second = first
+    items = pair_items(rng.random(14) < 0.6, np.array(list("abcdefghijklmn"))[first],
+                       np.array(list("abcdefghijklmn"))[second])
+    np.testing.assert_array_equal(statistics.accuracy(items, 60, 3).draws, list(naive_accuracy(items, 60, 3)))
+
+
+def test_rank_measures_equal_a_loop_over_draws(rng):
+    items = scored(rng.integers(0, 9, 20), rng.integers(0, 9, 20))
+    rows = np.random.default_rng(3).integers(0, 20, (50, 20))
+    np.testing.assert_allclose(statistics.spearman(items, 50, 3).draws,
+                               [spearmanr(items.score[row], items.reference[row]).statistic for row in rows])
+    counts = np.random.default_rng(3).multinomial(20, np.full(20, 1 / 20), 50)
+    drawn = [items.loc[np.repeat(np.arange(20), count)] for count in counts]  # an image and its copy are a tied pair
+    np.testing.assert_allclose(statistics.pairwise_accuracy(items, 50, 3).draws,
+                               [brute_pairwise(part.score.to_numpy(), part.reference.to_numpy()) for part in drawn])
+
+
+@pytest.mark.parametrize("measure", [statistics.accuracy, statistics.spearman, statistics.pairwise_accuracy])
+def test_working_in_pieces_changes_no_draw(measure, monkeypatch, rng):
+    items = pd.concat([scored(rng.normal(size=30), rng.integers(0, 9, 30)),
+                       pair_items(rng.random(30) < 0.6, rng.integers(0, 20, 30), rng.integers(0, 20, 30))], axis=1)
+    whole = measure(items, 100, 1)
+    monkeypatch.setattr(statistics, "_CELLS", 7 * 30)
+    pieces = measure(items, 100, 1)
+    np.testing.assert_array_equal(whole.draws, pieces.draws)
+    assert whole.value == pieces.value
+
+
+def test_resamples_draw_as_many_images_as_there_are():
+    for n in (5, 2001):  # a multinomial's, and counted indices
+        counts = np.concatenate(list(statistics.resamples(n, 400, 0)))
+        assert counts.shape == (400, n)
+        assert (counts.sum(axis=1) == n).all()
+        assert counts[:, 0].mean() == pytest.approx(1, abs=0.2)
+        assert counts[:, 0].var() == pytest.approx(1 - 1 / n, abs=0.3)
+
+
+def test_many_images_have_the_binomial_interval(rng):
+    correct = rng.random(3000) < 0.7
+    low, high = statistics.accuracy(singles(correct), 1000, 0).interval
+    error = np.sqrt(correct.mean() * (1 - correct.mean()) / 3000)
+    assert [low, high] == pytest.approx(correct.mean() + 1.96 * error * np.array([-1, 1]), abs=0.15 * error * 1.96)
+
+
+def test_models_see_the_same_resamples_of_many_images(rng):
+    before = rng.random(3000) < 0.5
+    after = before.copy()
+    after[:30] = True
+    value, low, high = statistics.paired_difference(
+        *(statistics.accuracy(singles(correct), 500, 0) for correct in (after, before)))
+    gained = (after & ~before).sum() / 3000
+    assert value == pytest.approx(gained)
+    assert 0 < low < gained < high < 0.02, "unpaired draws would differ by 0.035"
+
+
+def test_mean_score():
+    items = scored([0.5, 1.5, 4.0], [0, 0, 0]).assign(first=list("abc"), second=list("bca"))
+    assert statistics.mean_score(items, 100, 0).value == 2
+
+
+# tests
+
+def test_mcnemar_by_hand():
+    a, b = singles([1, 1, 1, 1, 1, 1, 0, 1, 0]), singles([0, 0, 0, 0, 0, 0, 1, 1, 0])
+    assert statistics.mcnemar(a, b) == (6, 1, pytest.approx(2 * (1 + 7) / 2**7))  # P(X <= 1) of 7 coins, both tails
+    assert statistics.mcnemar(b, a) == (1, 6, pytest.approx(0.125))
+    assert statistics.mcnemar(a.iloc[:5], b.iloc[:5]) == (5, 0, pytest.approx(2 / 2**5))
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(3, 12), (40, 25), (1, 0), (9, 9)])
+def test_mcnemar_equals_scipys_binomial(only_a, only_b):
+    a = singles([1] * only_a + [0] * only_b + [1] * 5)
+    b = singles([0] * only_a + [1] * only_b + [1] * 5)
+    assert statistics.mcnemar(a, b) == (only_a, only_b, binomtest(only_a, only_a + only_b).pvalue)
+
+
+def test_mcnemar_of_models_that_never_differ():
+    same = singles([1, 0, 1])
+    assert statistics.mcnemar(same, same) == (0, 0, 1)
+    assert statistics.mcnemar(singles([1, 0]), singles([0, 1])) == (1, 1, 1)
+
+
+def test_mcnemar_refuses_other_images():
+    with pytest.raises(PcclipError, match="not scored on the same items in the same order"):
+        statistics.mcnemar(singles([1, 0]), singles([1, 0]).iloc[::-1])
+    with pytest.raises(PcclipError, match="not scored on the same items"):
+        statistics.mcnemar(singles([1, 0]), singles([1, 0, 1]))
+
+
+@pytest.mark.parametrize(("given", "adjusted"), [
+    ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # 4 x .005, 3 x .01, 2 x .03, and never less than before
+    ([0.01, 0.02, 0.03], [0.03, 0.04, 0.04]),
+    ([0.5, 0.9], [1.0, 1.0]), ([0.02], [0.02]), ([], []),
+    ([0.04, np.nan, 0.01], [0.04, np.nan, 0.02]),
+])
+def test_holm_by_hand(given, adjusted):
+    np.testing.assert_allclose(statistics.holm(given), adjusted)
+
+
+def test_bootstrap_p_value_by_hand():
+    def estimate(draws):
+        return statistics.Estimate(0.0, np.array(draws, dtype=float), 4)
+
+    zero = estimate([0] * 9)
+    assert statistics.p_value(estimate([1] * 9), zero) == pytest.approx(2 / 10)  # none at or below 0
+    assert statistics.p_value(estimate([-1] + [1] * 8), zero) == pytest.approx(4 / 10)
+    assert statistics.p_value(zero, estimate([-1] + [1] * 8)) == pytest.approx(4 / 10)
+    assert statistics.p_value(estimate([0, 0] + [1] * 7), zero) == pytest.approx(6 / 10), "a tie is on both sides"
+    assert statistics.p_value(zero, zero) == 1
+    assert statistics.p_value(estimate([np.nan] * 2 + [1] * 7), zero) == pytest.approx(2 / 8)
+
+
+def test_p_values_of_no_difference_are_uniform():
+    found = {"mcnemar": [], "bootstrap": []}
+    for seed in range(200):
+        a, b = (singles(row) for row in np.random.default_rng(seed).random((2, 80)) < 0.6)
+        found["mcnemar"].append(statistics.mcnemar(a, b).p_value)
+        found["bootstrap"].append(statistics.p_value(*(statistics.accuracy(items, 100, seed) for items in (a, b))))
+    assert 0.01 <= np.mean(np.array(found["bootstrap"]) < 0.1) <= 0.17
+    assert 0.01 <= np.mean(np.array(found["mcnemar"]) < 0.1) <= 0.13, "an exact test is never too sure of itself"
+    assert np.median(found["bootstrap"]) == pytest.approx(0.5, abs=0.15)
+
+
+# seeds
+
+def test_over_seeds_by_hand():
+    found = statistics.over_seeds([0.5, 0.6, 0.7])
+    assert found.mean == pytest.approx(0.6)
+    assert found.standard_error == pytest.approx(0.1 / np.sqrt(3))
+    half = 4.302653 * 0.1 / np.sqrt(3)  # Student's t with 2 degrees of freedom, from a table
+    assert (found.ci_low, found.ci_high) == pytest.approx((0.6 - half, 0.6 + half))
+    assert found.n == 3
+    assert statistics.t_interval([0.5, 0.6, 0.7]) == (found.ci_low, found.ci_high)
+
+
+def test_one_seed_has_no_interval():
+    mean, *rest, n = statistics.over_seeds([0.5])
+    assert (mean, n) == (0.5, 1)
+    assert np.isnan(rest).all()
+    with pytest.raises(PcclipError, match="one value for each training seed"):
+        statistics.over_seeds([])
+
+
+# two models compared
+
+def predictions_of(**models) -> pd.DataFrame:
+    """Predictions of a task with images of their own ('zero_shot', two sets), of pairs and of a ranking."""
+    found = []
+    for model, shift in models.items():
+        rng = np.random.default_rng(0)
+        for task, dataset, n in (("zero_shot", "easy", 200), ("zero_shot", "hard", 30),
+                                 ("difference_order", "pairs", 60), ("ranking", "by size", 25)):
+            images = np.arange(n)
+            right = rng.random(n) < 0.5 + 0.5 * shift if task != "ranking" else [None] * n
+            found.append(pd.DataFrame({
+                "task": task, "dataset": dataset, "model": model, "item": images, "first": images,
+                "second": (images + 1) % n if task == "difference_order" else images, "correct": right,
+                "score": rng.normal(size=n) + shift * images, "reference": images.astype(float)}))
+    return pd.concat(found, ignore_index=True).astype({"correct": "boolean"})
+
+
+def test_compare_has_a_row_for_each_task_dataset_and_metric():
+    predictions = predictions_of(base=0.0, finetuned=0.5, other=0.2)
+    found = statistics.compare(predictions, "finetuned", "base", 200, 0)
+    assert list(zip(found.task, found.dataset, found.metric, strict=True)) == [
+        ("zero_shot", "easy", "accuracy"), ("zero_shot", "hard", "accuracy"), ("difference_order", "pairs", "accuracy"),
+        ("ranking", "by size", "spearman"), ("ranking", "by size", "pairwise_accuracy")]
+    assert set(found.after) == {"finetuned"}
+    assert set(found.before) == {"base"}
+    assert list(found.test) == ["mcnemar", "mcnemar", "bootstrap", "bootstrap", "bootstrap"]
+    easy = found.iloc[0]
+    new, old = (predictions[(predictions.dataset == "easy") & (predictions.model == name)]
+                for name in ("finetuned", "base"))
+    assert easy.difference == pytest.approx(new.correct.mean() - old.correct.mean())
+    assert easy.ci_low < easy.difference < easy.ci_high
+    assert easy.p_mcnemar == statistics.mcnemar(new, old).p_value
+    np.testing.assert_allclose(found.p_holm[:2], statistics.holm(found.p_mcnemar[:2]))
+    assert (found.p_holm[:2] > found.p_mcnemar[:2]).any()
+    assert list(found.p_holm[2:]) == list(found.p_bootstrap[2:]), "alone in their families"
+    assert found.p_mcnemar[3:].isna().all()
+    back = statistics.compare(predictions, "base", "finetuned", 200, 0)
+    np.testing.assert_allclose(back.difference, -found.difference)
+    np.testing.assert_allclose(back.p_holm, found.p_holm)
+
+
+def test_an_image_in_two_items_makes_it_a_matter_of_the_bootstrap():
+    predictions = predictions_of(base=0.0, finetuned=0.5)
+    predictions.loc[predictions["first"] == 1, ["first", "second"]] = 0
+    found = statistics.compare(predictions, "finetuned", "base", 100, 0)
+    assert set(found.test) == {"bootstrap"}
+    assert found.p_mcnemar[:3].notna().all()
+
+
+def test_protocols_are_families_of_their_own():
+    one = predictions_of(base=0.0, finetuned=0.3)
+    both = pd.concat([one.assign(protocol="as_released"), one.assign(protocol="corrected")])
+    plain, found = (statistics.compare(table, "finetuned", "base", 100, 0) for table in (one, both))
+    assert list(found.protocol.unique()) == ["as_released", "corrected"]
+    assert len(found) == 2 * len(plain)
+    for protocol, part in found.groupby("protocol"):
+        np.testing.assert_allclose(part.p_holm, plain.p_holm, err_msg=protocol)
+
+
+def test_compare_refuses_what_cannot_be_paired():
+    predictions = predictions_of(base=0.0, finetuned=0.3)
+    with pytest.raises(PcclipError, match="no predictions of the model 'tuned'; there are: base, finetuned"):
+        statistics.compare(predictions, "tuned", "base", 100, 0)
+    moved = predictions.copy()
+    moved.loc[(moved.model == "base") & (moved.dataset == "hard"), "first"] += 1
+    with pytest.raises(PcclipError, match="zero_shot, hard: the two models were not scored on the same items"):
+        statistics.compare(moved, "finetuned", "base", 100, 0)
+
+
+def test_a_task_that_one_model_lacks_is_no_comparison():
+    predictions = predictions_of(base=0.0, finetuned=0.3)
+    part = predictions[(predictions.model == "base") | (predictions.task == "zero_shot")]
+    assert set(statistics.compare(part, "finetuned", "base", 100, 0).task) == {"zero_shot"}
+    assert list(statistics.compare(part[part.model == "base"], "base", "base", 100, 0).p_holm) == [1] * 5
 
 
 # tasks

@@ -436,6 +436,25 @@ def test_every_verdict_meets_a_wording_of_its_own_attribute(prepare, bank, monke
     assert used == {(0, 0), (0, 1), (1, 0)}
 
 
+def test_a_step_asks_in_a_few_of_the_wordings_and_in_the_end_in_all(prepare, bank, monkeypatch):
+    wordings = [[f"It has {word} more.", f"It has {word} less."] for word in ("ever", "far", "much", "rather")]
+    given, seen = prepare(asks=bank(size={"train": wordings}), backend=Judge(), attribute_weight=1.0, epochs=2,
+                          attribute_paraphrases=3, attribute_antisymmetric=0.7), []
+    steps, spoken = [], given.model.batch
+    monkeypatch.setattr(given.model, "batch", lambda tokens: seen.append([tuple(t) for t in tokens]) or spoken(tokens))
+    monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
+    monkeypatch.setattr(trainer, "attribute", lambda *a: steps.append(a) or a[0].sum() * 0)
+    run(given)
+    up, down = ([tuple(given.model.tokens([pair[side]])[0]) for pair in wordings] for side in (0, 1))
+    asked = [tokens for tokens in seen if set(tokens) & {*up}]
+    assert len(asked) == len(steps) == 10
+    for tokens in asked:
+        assert len(set(tokens[:3])) == 3, "three wordings, each of them once"
+        assert [up.index(text) for text in tokens[:3]] == [down.index(text) for text in tokens[3:]]
+    assert {text for tokens in asked for text in tokens} == {*up, *down}
+    assert {arguments[4:] for arguments in steps} == {(0.05, 0.7)}, "temperature and antisymmetric weight"
+
+
 def test_the_attribute_term_needs_verdicts(prepare, judged, monkeypatch):
     with pytest.raises(PcclipError, match=r"attribute_weight needs generate\.attributes"):
         run(prepare("no-bank", attribute_weight=1.0))
@@ -525,18 +544,52 @@ def test_rewrites_are_trained_on_and_captions_evaluated(prepare, monkeypatch):
     assert len(gathered.comparisons) == 20
 
 
-def test_training_captions_and_nouns_are_replayed_but_nothing_held_out(prepare, monkeypatch):
+def test_captions_nouns_and_classes_of_training_are_replayed_but_nothing_held_out(prepare, monkeypatch):
     monkeypatch.setattr(examples_module, "imagenet_names", lambda: ["anchor", "bar stool", "wedge tail"])
     given = prepare(replay=1.0)
+    table = given.images.table
+    table["label"] = table.label.mask(table.split == "held_out", "unheard of").mask(table.index == 0)
     gathered = trainer._gather(given.config, given.images, given.vectors, given.comparisons, given.model)
     train = given.images.train
     held_out = set(given.images.held_out.concept)
     spared = [noun for noun in ("anchor", "bar stool", "wedge tail") if not set(noun.split()) & held_out]
     assert "anchor" in spared
     nouns = sorted({*train.concept, *spared})
-    texts = [*train.caption, *(f"a photo of a {noun}" for noun in nouns)]
+    texts = [*train.caption, *(f"a photo of a {name}" for name in (*nouns, "angular", "round"))]
     assert gathered.replayed == given.model.tokens(texts)
     assert gathered.base_replayed == pytest.approx(given.model.encode_texts(texts))
+    assert list(gathered.replay_kinds) == [0] * len(train) + [1] * len(nouns) + [2] * 2
+
+
+def test_a_kind_without_texts_is_left_out(prepare):
+    given = prepare(replay=1.0)
+    given.images.table["label"] = None
+    captions, nouns = examples_module.plain_texts(given.config, given.images)
+    assert set(captions) == set(given.images.train.caption)
+    assert "a photo of a goldfish" in nouns
+    gathered = trainer._gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+    assert set(gathered.replay_kinds) == {0, 1}
+
+
+def test_replay_draws_each_kind_evenly():
+    kinds = np.repeat([0, 1, 2], [1000, 300, 2])
+    drawn = trainer._some_of_each_kind(kinds, 9000, np.random.default_rng(0))
+    assert np.bincount(kinds[drawn]) == pytest.approx([3000] * 3, abs=150)
+    assert np.bincount(drawn, minlength=1302)[1300:] == pytest.approx([1500] * 2, abs=120), "and each of a kind evenly"
+    assert len(set(drawn[drawn < 1000])) > 900
+    again = trainer._some_of_each_kind(kinds, 9000, np.random.default_rng(0))
+    assert (drawn == again).all()
+    assert set(trainer._some_of_each_kind(np.array([1, 1]), 5, np.random.default_rng(0))) <= {0, 1}
+
+
+def test_what_is_replayed_is_held_where_the_base_has_that_very_text(prepare, monkeypatch):
+    given, seen = prepare(replay=1.0, replay_batch=7, epochs=1), []
+    monkeypatch.setattr(trainer, "replay", lambda now, base: seen.append((now.detach(), base)) or now.sum() * 0)
+    run(given)
+    now, base = seen[0]  # before the first step the texts are the base model's
+    assert len(now) == 7
+    assert now.numpy() == pytest.approx(base.numpy(), abs=1e-5)
+    assert [len(base) for _, base in seen] == [7] * 5
 
 
 def test_all_captions_of_an_image_that_has_a_vector(prepare):

@@ -1,5 +1,6 @@
 """The whole workbook on the tiny set: every notebook under papermill, killed and resumed, run twice, run wrongly."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from conftest import ROOT
 from filelock import FileLock
+from in_process import execute
 from nbclient.exceptions import DeadKernelError
 
 from pcclip import run, workbook
@@ -88,12 +90,15 @@ def test_every_stage_has_a_manifest(survivor):
 def test_metrics_are_one_tidy_table(survivor):
     _, folder = survivor
     table = pd.read_csv(folder / "metrics.csv")
-    assert list(table.columns) == ["task", "dataset", "model", "metric", "value", "ci_low", "ci_high", "n"]
-    assert set(table.model) == {"base", "finetuned"}
+    assert list(table.columns) == ["task", "dataset", "protocol", "model", "metric", "value", "ci_low", "ci_high", "n"]
+    assert set(table.model) == {"base", "finetuned", "supervised"}
     assert set(table.task) == {"difference_classification", "difference_order", "zero_shot", "ranking"}
     assert set(table.metric) == {"accuracy", "spearman", "pairwise_accuracy"}
-    assert set(table[table.task == "ranking"].dataset) == {
-        f"folder/size/{estimator}" for estimator in ("one_sided", "antisymmetric", "two_prompt")}
+    assert table.protocol.isna().all(), "no labelled set"
+    ranked = table[table.task == "ranking"]
+    asked = {f"folder/size/{estimator}" for estimator in ("one_sided", "antisymmetric", "two_prompt")}
+    assert set(ranked[ranked.model != "supervised"].dataset) == asked
+    assert set(table[table.model == "supervised"].dataset) == {"folder/size/supervised"}
     assert table.value.between(table.ci_low - 1e-9, table.ci_high + 1e-9).all()
     predictions = pd.read_parquet(folder / "04_evaluate" / "predictions.parquet")
     accuracy = predictions[predictions.task == "zero_shot"].groupby("model").correct.mean()
@@ -109,6 +114,92 @@ def test_a_second_run_does_nothing_and_says_so(survivor, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert out.count("finished already, skipped") == 5
     assert "nothing new to do" in out
+
+
+@pytest.fixture
+def ran(monkeypatch) -> list[tuple[str, str]]:
+    """Notebooks are run in this process; (run, notebook) of those that were."""
+    found = []
+
+    def noted(notebook, executed, parameters):
+        execute(notebook, executed, parameters)
+        found.append((parameters["run"], notebook.stem))
+
+    monkeypatch.setattr(workbook, "_execute", noted)
+    return found
+
+
+def test_a_single_run_ends_with_a_report(survivor, ran):
+    """Written when something ran or when it is not there, and left alone otherwise."""
+    path, folder = survivor
+    page = folder / "report.html"
+    whole = page.read_bytes()
+    assert whole.lower().startswith(b"<!doctype html>")
+    page.write_text("left alone")
+    run(path)
+    assert page.read_text() == "left alone"
+    page.unlink()
+    run(path)
+    assert page.read_bytes() == whole
+    assert ran == []
+    page.write_text("stale")
+    (folder / ".05_analyze_embedding_arithmetic.done.json").unlink()
+    run(path)
+    assert ran == [("tiny", "05_analyze_embedding_arithmetic")]
+    assert page.read_bytes() == whole
+
+
+def test_members_of_a_sweep_have_no_report(tiny_sweep):
+    assert (tiny_sweep.folder / "sweep.csv").is_file()
+    assert not list(tiny_sweep.folder.rglob("report.html"))
+
+
+def evaluating(path: Path, **changes) -> Path:
+    """A parameter file beside another for a run that evaluates its model."""
+    values = yaml.safe_load(path.read_text())
+    for key, value in {"run": "again", "tuned": "tiny", **changes}.items():
+        values[key] = {**values[key], **value} if isinstance(value, dict) else value
+    other = path.with_name(f"{values['run']}.yaml")
+    other.write_text(yaml.safe_dump(values))
+    return other
+
+
+def kept_in(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_another_runs_model_is_evaluated_in_a_folder_of_its_own(survivor, ran, capsys):
+    path, folder = survivor
+    before, other = kept_in(folder), folder.with_name("again")
+    again = evaluating(path, evaluate={"alphas": [0.5]})
+    assert run(again) == other
+    assert ran == [("again", "04_evaluate")]
+    assert kept_in(folder) == before, "nothing of the other run was touched"
+    assert {found.name for found in other.iterdir() if not found.name.startswith(".")} == {
+        "04_evaluate", "04_evaluate.ipynb", "metrics.csv", "report.html"}
+    own, theirs = (pd.read_csv(place / "metrics.csv") for place in (other, folder))
+    assert set(own.model) == {"base", "finetuned", "supervised", "alpha=0.5"}
+    pd.testing.assert_frame_equal(own[own.model != "alpha=0.5"].reset_index(drop=True), theirs)
+    assert "05_arithmetic has not finished" not in (other / "report.html").read_text()
+    run(again)
+    assert len(ran) == 1
+    assert "nothing new to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"tuned": "nobody"}, "outputs/nobody/01_generate: this stage has not finished; run its notebook first"),
+    ({"tuned": "half"}, "outputs/half/03_finetune: this stage has not finished; run its notebook first"),
+    ({"seed": 3}, "outputs/tiny/01_generate: made with other images and seed than now asked for"),
+])
+def test_a_model_that_cannot_be_evaluated(survivor, monkeypatch, changes, message):
+    path, folder = survivor
+    half = shutil.copytree(folder, folder.with_name("half"), dirs_exist_ok=True)
+    (half / "03_finetune" / "manifest.json").unlink()
+    monkeypatch.setattr(workbook, "_execute", lambda *a: pytest.fail("work was started"))
+    with pytest.raises(PcclipError, match=message) as error:
+        run(evaluating(path, run="refused", **changes))
+    assert "\n" not in str(error.value)
+    assert not folder.with_name("refused").exists()
 
 
 def test_a_damaged_result_is_made_again(survivor, monkeypatch):

@@ -58,14 +58,15 @@ def load(config: Config) -> dict[str, LabelledSet]:
 
 def score(
     config: Config, models: Mapping[str, DualEncoder], predictions: Predictions
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Score every model on every labelled set.
 
     Returns:
-        The comparative-prompting sweep (_SWEEP; `chosen` marks the value that was used) and all texts about classes
-        (dataset, first, second or '', text, swapped or '', source, verdict).
+        The comparative-prompting sweep (_SWEEP; `chosen` marks the value that was used), all texts about classes
+        (dataset, first, second or '', text, swapped or '', source, verdict), and why comparing helps or hurts
+        (comparative.by_pair of each model, by the form that compares all pairs, on test images).
     """
-    swept, texts = [], []
+    swept, texts, why = [], [], []
     for name, images in load(config).items():
         ready = _ready(config, name, images, models["base"])
         say(f"{name}: {len(ready.test[0])} test and {len(ready.tune[0])} tune images, {len(images.classes)} classes")
@@ -89,7 +90,8 @@ def score(
                     items = distances.distance_items(model.encode_texts, images.classes, differences, protocol)
                     predictions.add("embedding_distance", name, which, items, images.classes, protocol)
         if "comparative" in tasks:
-            swept += _comparative(ready, models, differences, released, predictions)
+            tried, reasons = _comparative(ready, models, differences, released, predictions)
+            swept, why = swept + tried, why + reasons
         if "probe" in tasks and len(ready.tune[0]) and not ready.unseen:
             for protocol in PROTOCOLS:  # of image vectors, which all the models share
                 items = probe.probe_items(ready.vectors.matrix, *ready.tune, *ready.test, ready.settings.shots,
@@ -97,7 +99,8 @@ def score(
                 predictions.add("linear_probe", f"{name}/{ready.settings.shots}-shot", "base", items,
                                 ready.vectors.ids, protocol)
     told = pd.concat(texts, ignore_index=True) if texts else _no_pairs().assign(dataset=[])
-    return pd.concat(swept, ignore_index=True)[_SWEEP] if swept else pd.DataFrame(columns=_SWEEP), told.fillna("")
+    return (pd.concat(swept, ignore_index=True)[_SWEEP] if swept else pd.DataFrame(columns=_SWEEP), told.fillna(""),
+            pd.concat(why, ignore_index=True) if why else pd.DataFrame(columns=["dataset", "model"]))
 
 
 def _ready(config: Config, name: str, images: LabelledSet, base: DualEncoder) -> Ready:
@@ -167,12 +170,12 @@ def _image_pairs(
 def _comparative(
     ready: Ready, models: Mapping[str, DualEncoder], differences: pd.DataFrame, released: pd.DataFrame,
     predictions: Predictions,
-) -> list[pd.DataFrame]:
-    """Every form and mode of comparative prompting. Returns the sweeps."""
+) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
+    """Every form and mode of comparative prompting. Returns the sweeps, and why it helps or hurts."""
     if not len(ready.tune[0]) or ready.unseen:
         say(f"{ready.name}: no tune images of the test classes, so nothing to choose comparative prompting on")
-        return []
-    prompts, swept = templates.prompts(ready.images.classes, "single"), []
+        return [], []
+    prompts, swept, why = templates.prompts(ready.images.classes, "single"), [], []
 
     def vectors(table: pd.DataFrame) -> dict[str, comparative.ClassVectors]:
         return {which: comparative.class_vectors(
@@ -204,7 +207,12 @@ def _comparative(
                     "dataset": ready.name, "form": form, "mode": mode, "protocol": protocol, "model": which,
                     "alpha": sweep.value, "value": sweep.accuracy, "plain": sweep.plain, "split": one.split,
                     "chosen": sweep.value == one.value}))
-    return swept
+                if comparative.FORMS[form].rerank and mode == "all":
+                    own = items[items.model == which]
+                    before, after = (own[own.prompting == name] for name in ("plain", "comparative"))
+                    why.append(comparative.by_pair(before, after, one, given[protocol][which], ready.vectors.matrix)
+                               .assign(dataset=ready.name, model=which))
+    return swept, why
 
 
 def _class_pairs(

@@ -21,12 +21,12 @@ NOTES = {  # what the name of a task or data set begins with -> what the release
     "confused":
         "The confused classes as released are those of the test set, others for each model. Corrected: chosen on a "
         "split that is never scored, the same for every model.",
-    "awa2":
+    "awa2/":
         "AwA2 as released gives the test animals attributes of other animals, leaves out attributes one place off, and "
         "takes the column 'small' for 'big'. Corrected: each animal's own attributes, the right columns.",
-    "cifar100":
+    "cifar100/size":
         "CIFAR-100's sizes as released have a misspelt text ('whiel'). Corrected: it is spelt right.",
-    "flowers":
+    "flowers/colour":
         "Blue and yellow flowers as released are picked by numbers that belong to flowers of other colours. Corrected: "
         "they are picked by name.",
     "embedding_distance":

@@ -1,8 +1,8 @@
 """Stage 04: base beside finetuned on held-out concepts, the same texts for both; per-item predictions kept.
 
-Writes 04_evaluate/predictions.parquet, differences.csv (paired, finetuned minus base, with p values) and, of labelled
-sets, class_texts.parquet and comparative.csv; and metrics.csv in the run's folder: task, dataset, protocol, model,
-metric, value, ci_low, ci_high, n.
+Writes 04_evaluate/predictions.parquet, differences.csv (paired, finetuned minus base, with p values), judge.csv and, of
+labelled sets, class_texts.parquet, comparative.csv and comparative_pairs.csv; and metrics.csv in the run's folder with
+columns task, dataset, protocol, model, metric, value, ci_low, ci_high, n.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from pcclip.data import ImageSet
 from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import Vectors, shared_inputs
 from pcclip.errors import PcclipError
-from pcclip.evaluate import changed, groups, labelled, supervised, tasks
+from pcclip.evaluate import changed, labelled, supervised, tasks
 from pcclip.evaluate.predictions import Predictions
 from pcclip.finetune.trainer import FOLDER as FINETUNE
 from pcclip.models import identify, load_model
@@ -29,10 +29,8 @@ from pcclip.progress import say, track
 from pcclip.stage import Stage, atomic, built_on, digest, read_parquet, write_parquet
 
 FOLDER, METRICS, PREDICTIONS, DIFFERENCES = "04_evaluate", "metrics.csv", "predictions.parquet", "differences.csv"
-SWEEP, TEXTS, COST = "comparative.csv", "class_texts.parquet", "judge.csv"
-_FORMAT = 2
-statistics.MEASURES["worst_group_accuracy"] = groups.worst_group_accuracy  # a floor above statistics
-statistics.METRICS_OF["worst_group"] = ("worst_group_accuracy",)
+SWEEP, WHY, TEXTS, COST = "comparative.csv", "comparative_pairs.csv", "class_texts.parquet", "judge.csv"
+_FORMAT = 3
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
@@ -68,17 +66,17 @@ def evaluate(
     with this.work():
         (config.folder / METRICS).unlink(missing_ok=True)
         predictions, cost = _predicted(config, images, vectors, comparisons, models)
-        sweep, texts = labelled.score(config, models, predictions)
+        sweep, texts, why = labelled.score(config, models, predictions)
         changed.score(config, models, predictions)
         items = predictions.table()
         metrics, paired = summarise(items, config.evaluate.bootstrap, config.seed)
         for name, table in ((PREDICTIONS, items), (TEXTS, texts)):
             write_parquet(this.folder / name, table)
         for table, path in ((paired, this.folder / DIFFERENCES), (metrics, config.folder / METRICS),
-                            (sweep, this.folder / SWEEP), (cost, this.folder / COST)):
+                            (sweep, this.folder / SWEEP), (why, this.folder / WHY), (cost, this.folder / COST)):
             with atomic(path) as temporary:
                 table.to_csv(temporary, index=False, float_format="%.6f")
-        this.finish([PREDICTIONS, DIFFERENCES, SWEEP, TEXTS, COST, f"../{METRICS}"], {"predictions": len(items)})
+        this.finish([PREDICTIONS, DIFFERENCES, SWEEP, WHY, TEXTS, COST, f"../{METRICS}"], {"predictions": len(items)})
     return _read(config.folder / METRICS), _read(this.folder / DIFFERENCES)
 
 
@@ -106,6 +104,11 @@ def read_predictions(config: Config) -> pd.DataFrame:
 def read_sweep(config: Config) -> pd.DataFrame:
     """The comparative-prompting sweep of the labelled sets: what was tried on the tune images, and what was chosen."""
     return _read(config.folder / FOLDER / SWEEP)
+
+
+def read_why(config: Config) -> pd.DataFrame:
+    """Whether the text of each pair of classes points where their images differ (comparative.by_pair), by model."""
+    return _read(config.folder / FOLDER / WHY)
 
 
 def read_cost(config: Config) -> pd.DataFrame:
@@ -219,7 +222,7 @@ def _judged(config, sets, images, vectors, predictions) -> pd.DataFrame:
 
     dataset = next(iter(sets))
     pairs = sets[dataset].head(settings.pairs)
-    about = [sides(text)[0] for text in pairs.difference]
+    about = [sides(text)[0].removeprefix("shows ") for text in pairs.difference]
     prices = None if settings.price_in is None else (settings.price_in, settings.price_out or 0.0)
     first, second = vectors.rows(pairs["first"]), vectors.rows(pairs["second"])
     captions = images.table.set_index("id").caption
