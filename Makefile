@@ -10,7 +10,7 @@ demo: setup  ## the five notebooks on real photographs, into outputs/demo
 	$(BIN)/pcclip run params/demo.yaml
 
 test: setup  ## every test, with coverage
-	$(BIN)/python -m pytest --cov=pcclip --cov-report=term --cov-fail-under=85
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov=pcclip --cov-report=term --cov-fail-under=85
 
 setup: .venv/.ready
 

@@ -318,12 +318,13 @@ def test_stored_p_values_are_shown_and_absent_ones_found(made, copy):
 def test_protocols_that_were_used_are_explained(copy):
     assert "a text has to beat its own twin" in copy.write().text
     metrics = pd.read_csv(copy.folder / "metrics.csv")
-    more = metrics.head(2).assign(task="zero_shot", dataset="flowers", protocol=["as_released", "corrected"])
+    more = metrics.head(2).assign(task="zero_shot", dataset="flowers/colour", protocol=["as_released", "corrected"])
     pd.concat([metrics, more]).to_csv(copy.folder / "metrics.csv", index=False)
     found = copy.write()
     assert html.NOTES["flowers/colour"] in found.text
     assert html.NOTES["awa2/"] not in found.text
-    assert {"flowers, as released", "flowers, corrected"} <= {row[0] for table in found.tables for row in table}
+    told = {row[0] for table in found.tables for row in table}
+    assert {"flowers/colour, as released", "flowers/colour, corrected"} <= told
 
 
 def test_a_run_that_reuses_anothers_comparisons(made, copy):

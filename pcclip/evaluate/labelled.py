@@ -250,8 +250,6 @@ def _written(config: Config, ready: Ready, pairs: list[tuple[str, str]], base: D
 
 
 def _descriptions(config: Config, ready: Ready, base: DualEncoder) -> tuple[list[list[str]], pd.DataFrame]:
-    if ready.settings.texts == "template":
-        raise PcclipError(f"evaluate.labelled.{ready.name}: extended prompts need texts: llm, and generate's backend")
     table, _ = class_texts.descriptions(
         ready.images.classes, ready.settings.things, config.generate, partial(start_backend, config.generate),
         backend_identity(config.generate), config.home / FOLDER, base, ready.settings.descriptions)
