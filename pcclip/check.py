@@ -47,7 +47,8 @@ def check(config: Config, params_file: str | Path) -> Path:
     towers, why_no_towers = _tried(sizes.of_model, config.model)
     size, why_no_size = _tried(sizes.of_llm, config.generate)
     found += [*of_data, *_model(config.model, towers, why_no_towers),
-              *_language_model(config.generate, size, why_no_size), *_finetuning(config)]
+              *_language_model(config.generate, size, why_no_size), *_finetuning(config),
+              *(Finding(MISSING, line) for line in report.lacking(config))]
     missing = [finding.text for finding in found if finding.state == MISSING]
     for finding in found:
         if finding.state != MISSING:

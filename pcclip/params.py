@@ -166,7 +166,7 @@ class Labelled(Block):
         "zero_shot", "differences", "comparative", "distances", "probe"]
     texts: Literal["template", "llm"] = "template"  # who says how classes differ: their names, or generate's backend
     things: str = ""  # what the classes are, told to the language model: bird, flower, land seen from above
-    class_pairs: Count = 100  # pairs of classes that get a text, those confused most on tune first
+    class_pairs: Annotated[int, Field(ge=3)] = 100  # pairs of classes with a text, those confused most on tune first
     pairs: Count = 2000  # image pairs of the corrected difference classification
     shots: Count = 5  # of the linear probe
     descriptions: Count = 2  # of each class, in extended prompts
@@ -194,6 +194,12 @@ class Judge(Block):
     pairs: Count = 100  # held-out pairs it is asked about
     price_in: Annotated[Number, Field(ge=0)] | None = None  # money for a million tokens
     price_out: Annotated[Number, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _has_both_prices(self):
+        if (self.price_in is None) != (self.price_out is None):
+            raise ValueError("judge: give both price_in and price_out, or neither")
+        return self
 
 
 class Evaluate(Block):
@@ -258,6 +264,15 @@ class Config(Block):
     finetune: Finetune = Finetune()
     evaluate: Evaluate = Evaluate()
     arithmetic: Arithmetic = Arithmetic()
+
+    @model_validator(mode="after")
+    def _someone_writes(self):
+        backend, judge = self.generate.backend, self.evaluate.judge
+        if backend == "template" and (judge or any(s.texts == "llm" for s in self.evaluate.labelled.values())):
+            raise ValueError("evaluate: a judge and texts: llm need a language model as generate.backend")
+        if judge and judge.sees == "images" and backend != "openai":
+            raise ValueError("evaluate.judge.sees: images need generate.backend: openai, a multimodal model's server")
+        return self
 
     @property
     def folder(self) -> Path:
@@ -354,4 +369,6 @@ def _names(loc: tuple) -> list[str]:
             kind = get_args(kind)[-1]
             continue
         kind = kind.model_fields[part].annotation
+        kind = next((one for one in get_args(kind) if isinstance(one, type) and issubclass(one, Block)), kind) if (
+            get_origin(kind) not in (dict, list)) else kind  # Judge | None
     return sorted(kind.model_fields)

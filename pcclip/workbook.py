@@ -80,6 +80,8 @@ def _check_names(config: Config) -> None:
     """Everything a run names is there. Raises PcclipError before any work is done."""
     images = load_images(config)
     report.check_attributes(config, images)
+    if lines := report.lacking(config):
+        raise PcclipError("\n".join(lines))
     arithmetic.check_changes(config, images)
     if not (config.reuse or config.tuned):
         for stage in (generate.stage, embed.stage):

@@ -282,7 +282,8 @@ def test_the_supervised_axis_is_a_row(everything):
     assert list(items["first"]) == list(held_out["id"])
     assert list(items.reference) == list(held_out["size"])
     train = everything.images.train
-    axis, _ = ridge_axis(everything.vectors.matrix, everything.vectors.rows(train["id"]), np.log(train["size"]))
+    axis, _ = ridge_axis(everything.vectors.matrix, everything.vectors.rows(train["id"]), np.log(train["size"]),
+                         list(train.concept))
     rows = everything.vectors.rows(held_out["id"])
     assert items.score.to_numpy() == pytest.approx(everything.vectors.matrix[rows] @ axis, abs=1e-6)
 
@@ -497,13 +498,14 @@ def test_a_limit_draws_test_pairs_by_the_seed(everything, tiny_encoder):
 
 
 def test_the_judge_is_a_peer_with_its_cost(everything, writer):
-    rows = everything.metrics[everything.metrics.model == "judge"]
-    assert rows[["task", "dataset", "metric", "value", "n"]].to_numpy().tolist() == [
-        ["difference_order", "folder/template, first 7", "accuracy", 1.0, 7]], "it can read"
-    judged, base = (everything.predictions[(everything.predictions.model == model) & (
-        everything.predictions.task == "difference_order") & everything.predictions.dataset.str.startswith(
-            "folder/template")].head(7) for model in ("judge", "base"))
-    assert (judged[["first", "second"]].to_numpy() == base[["first", "second"]].to_numpy()).all()
+    """It is asked about the sentences that were written, as a template repeats the caption, and all on the same."""
+    asked = everything.predictions[everything.predictions.dataset == "folder/llm, first 7"]
+    assert set(asked.model) == {"judge", "base", "finetuned", "other"}
+    pairs = [part[["first", "second"]].to_numpy().tolist() for _, part in asked.groupby("model")]
+    assert all(found == pairs[0] for found in pairs)
+    written = everything.predictions[(everything.predictions.dataset == "folder/llm") & (
+        everything.predictions.task == "difference_order") & (everything.predictions.model == "base")].head(7)
+    assert written[["first", "second"]].to_numpy().tolist() == pairs[0]
     cost = report.read_cost(everything.config)
     assert len(cost) == 1
     assert cost.loc[0, ["pairs", "answers", "unanswered", "requests", "metered"]].tolist() == [7, 14, 0, 14, 0]

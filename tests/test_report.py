@@ -120,6 +120,18 @@ def test_the_paraphrase_axis_is_the_mean_of_the_differences():
     assert list(paraphrase_axis(Knowing(vectors, 4), [("a", "b")])) == [1, -1, 0, 0]
 
 
+# pairs
+
+def test_cubs_written_pairs_have_the_released_draws_too(given):
+    table = given.vectors.of(given.images.held_out)
+    sets = report._pair_sets(given.config, "cub", table, given.vectors, given.comparisons)
+    assert list(sets) == [("cub/template", ""), ("cub/llm", ""), ("cub/llm", "as_released")]
+    written, drawn = sets["cub/llm", ""], sets["cub/llm", "as_released"]
+    assert len(drawn) == 5 * len(written) > 0, "fewer than 5000: each of five draws has them all"
+    assert set(drawn.difference) == set(written.difference)
+    assert len(report._pair_sets(given.config, "folder", table, given.vectors, given.comparisons)) == 2
+
+
 # weight averaging
 
 def test_alphas_are_rows_between_base_and_finetuned(values, tiny_encoder, tmp_path):

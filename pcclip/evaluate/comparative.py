@@ -356,8 +356,8 @@ def by_pair(
 
     Returns, a row for each pair (once) whose classes both have images: first, second, n (images of either), plain,
     comparative (accuracies over those), names_fit and text_fit (cosines of f(a) - f(b), and of f(d_ab) - f(d_ba), with
-    the difference of the classes' mean images), text_names (cosine of the two). A text helps where text_fit is high
-    and not merely what the names say already.
+    the difference of the classes' mean images), text_names (cosine of the two). The accuracies count whatever else the
+    images were taken for.
     """
     labels = after.reference.to_numpy(dtype=np.int64)
     c = len(vectors.classes)

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from pcclip.comparisons import class_texts
 from pcclip.comparisons.llm import Template, backend_identity, start_backend
 from pcclip.data.labelled import LabelledSet, awa2
-from pcclip.data.labelled.sets import folder_of, load_labelled
+from pcclip.data.labelled.sets import SETS, folder_of, load_labelled
 from pcclip.embed import Vectors, embed_labelled
 from pcclip.errors import PcclipError
 from pcclip.evaluate import class_differences, comparative, distances, probe, templates, zero_shot
@@ -48,6 +48,13 @@ class Ready:
         A small draw of another set, or one without tune images, can look the same; its classes are all candidates.
         """
         return self.name == "awa2"
+
+
+def missing(name: str, path: str | None) -> list[str]:
+    """One line for each thing of a set that is not there. Raises PcclipError when there is no such set."""
+    if name not in SETS:
+        raise PcclipError(f"labelled set {name!r}: not known; the sets are {', '.join(SETS)}")
+    return [f"labelled set {name}: {line}" for line in SETS[name].missing(folder_of(name, path))]
 
 
 def load(config: Config) -> dict[str, LabelledSet]:
@@ -175,14 +182,16 @@ def _comparative(
     if not len(ready.tune[0]) or ready.unseen:
         say(f"{ready.name}: no tune images of the test classes, so nothing to choose comparative prompting on")
         return [], []
-    prompts, swept, why = templates.prompts(ready.images.classes, "single"), [], []
+    images, swept, why = ready.images, [], []
 
-    def vectors(table: pd.DataFrame) -> dict[str, comparative.ClassVectors]:
+    def vectors(table: pd.DataFrame, names: list[str]) -> dict[str, comparative.ClassVectors]:
+        prompts = templates.prompts(names, "single")
         return {which: comparative.class_vectors(
-            model.encode_texts, zero_shot.class_texts(model.encode_texts, prompts), ready.images.classes, table)
+            model.encode_texts, zero_shot.class_texts(model.encode_texts, prompts), images.classes, table)
             for which, model in models.items()}
 
-    given = {"corrected": vectors(differences), "as_released": vectors(released)}
+    given = {"corrected": vectors(differences, images.classes),
+             "as_released": vectors(released, images.released or images.classes)}
     forms = [("as_released", "released"), *(("corrected", form) for form in comparative.FORMS)]
     for protocol, form in forms:
         for mode in comparative.MODES:
@@ -223,20 +232,23 @@ def _class_pairs(
     The former are of all pairs, or of those that the base confuses most on tune images; the latter of those that each
     model confuses most on the test images, which the released protocol looks at.
     """
-    classes, settings = ready.images.classes, ready.settings
-    prompts, (rows, labels) = templates.prompts(classes, "single"), ready.test
-    matrix, chosen = ready.vectors.matrix, []
-    texts = {which: zero_shot.class_texts(model.encode_texts, prompts) for which, model in models.items()}
-    every = np.argwhere(np.triu(np.ones((len(classes), len(classes)), dtype=bool), 1))
-    if len(every) > settings.class_pairs:
-        seen = comparative.confused_pairs(comparative.confusions(texts["base"], matrix, *ready.tune),
-                                          settings.class_pairs)
-        rest = np.random.default_rng(config.seed).permutation(every)
-        every = np.array(list(dict.fromkeys(map(tuple, [*seen, *rest])))[: settings.class_pairs])
-    chosen = list(map(tuple, every))
-    peeked = {tuple(sorted(pair)) for found in texts.values() for pair in comparative.confused_pairs(
-        comparative.confusions(found, matrix, rows, labels), _CONFUSED, both_ways=False)}
-    return tuple(_written(config, ready, [(classes[a], classes[b]) for a, b in wanted], models["base"])
+    images, settings, (rows, labels) = ready.images, ready.settings, ready.test
+    among = np.unique(labels) if ready.unseen else np.arange(len(images.classes))
+    chosen = [(a, b) for k, a in enumerate(among) for b in among[k + 1:]]
+
+    def confusions(model: DualEncoder, names: list[str], rows, labels):
+        texts = zero_shot.class_texts(model.encode_texts, templates.prompts(names, "single"))
+        return comparative.confusions(texts, ready.vectors.matrix, rows, labels)
+
+    if len(chosen) > settings.class_pairs:
+        seen = [] if ready.unseen else comparative.confused_pairs(
+            confusions(models["base"], images.classes, *ready.tune), settings.class_pairs)
+        rest = np.random.default_rng(config.seed).permutation(np.array(chosen))
+        chosen = list(dict.fromkeys(map(tuple, [*seen, *rest])))[: settings.class_pairs]
+    peeking = models.values() if "comparative" in settings.tasks and not ready.unseen else []
+    peeked = {tuple(sorted(pair)) for model in peeking for pair in comparative.confused_pairs(
+        confusions(model, images.released or images.classes, rows, labels), _CONFUSED, both_ways=False)}
+    return tuple(_written(config, ready, [(images.classes[a], images.classes[b]) for a, b in wanted], models["base"])
                  for wanted in (chosen, sorted(peeked)))
 
 

@@ -19,14 +19,14 @@ from pcclip.data import ImageSet
 from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import Vectors, shared_inputs
 from pcclip.errors import PcclipError
-from pcclip.evaluate import changed, labelled, supervised, tasks
+from pcclip.evaluate import changed, class_differences, labelled, supervised, tasks
 from pcclip.evaluate.predictions import Predictions
 from pcclip.finetune.trainer import FOLDER as FINETUNE
-from pcclip.models import identify, load_model
+from pcclip.models import identify, load_model, saved
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config
 from pcclip.progress import say, track
-from pcclip.stage import Stage, atomic, built_on, digest, read_parquet, write_parquet
+from pcclip.stage import Stage, atomic, built_on, digest, read_manifest, read_parquet, write_parquet
 
 FOLDER, METRICS, PREDICTIONS, DIFFERENCES = "04_evaluate", "metrics.csv", "predictions.parquet", "differences.csv"
 SWEEP, WHY, TEXTS, COST = "comparative.csv", "comparative_pairs.csv", "class_texts.parquet", "judge.csv"
@@ -39,7 +39,8 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
     settings = config.evaluate
     if settings.judge or any(s.texts == "llm" for s in settings.labelled.values()):
         prompts = [load_prompt("class_differences").hash, load_prompt("describe_class", slots=("first",)).hash]
-        asks["language_model"] = [backend_identity(config.generate), prompts]
+        sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens", "min_yield"})
+        asks["language_model"] = [backend_identity(config.generate), prompts, sampling]
     sets = {name: found.identity() for name, found in labelled.load(config).items()}
     sets |= {name: digest([found.pairs.to_csv(), found.images.to_csv()])
              for name, found in changed.load(config).items()}
@@ -83,18 +84,44 @@ def evaluate(
 def load_models(config: Config) -> dict[str, DualEncoder]:
     """'base', 'finetuned' (weights averaged by evaluate.alpha), 'alpha=A' for each of evaluate.alphas, and the peers.
 
-    Raises PcclipError when a peer's image tower is not the base's, whose image vectors it is to share.
+    Raises PcclipError when a peer's image tower is not the base's, whose image vectors it is to share, or it was
+    finetuned on other images or another split, so that it may have seen what is held out here.
     """
     mixed = {f"alpha={alpha:g}": alpha for alpha in config.evaluate.alphas}
     tuned = str(config.tuned_folder)
     models = {"base": load_model(config.model), "finetuned": load_model(tuned, config.evaluate.alpha),
               **{name: load_model(tuned, alpha) for name, alpha in mixed.items()}}
     for name, spec in config.evaluate.peers.items():
+        _check_split(config, name, spec)
         models[name] = load_model(spec)
         if models[name].image_fingerprint() != models["base"].image_fingerprint():
             raise PcclipError(f"evaluate.peers.{name}: {spec} has another image tower than {config.model}; "
                               "compare models that share one, or evaluate it in a run of its own")
     return models
+
+
+def lacking(config: Config) -> list[str]:
+    """One line for each labelled set, set of image pairs and peer that the parameters name and that is not there."""
+    lines = []
+    for look in (*(lambda n=n, s=s: labelled.missing(n, s.path) for n, s in config.evaluate.labelled.items()),
+                 *(lambda n=n, s=s: changed.missing(n, s.path) for n, s in config.evaluate.changes.items()),
+                 *(lambda spec=spec: identify(spec) and [] for spec in config.evaluate.peers.values())):
+        try:
+            lines += look()
+        except PcclipError as error:
+            lines.append(str(error))
+    return lines
+
+
+def _check_split(config: Config, name: str, spec: str) -> None:
+    """Raise PcclipError when the run of a peer had other images or another seed, and so another split."""
+    folder = saved.folder_of(spec)
+    manifest = folder and read_manifest(folder)
+    told = manifest["inputs"] if manifest else {}
+    for key, value in shared_inputs(config, None).items():
+        if key in ("images", "seed") and told.get(key, value) != value:
+            raise PcclipError(f"evaluate.peers.{name}: {spec} was finetuned with other {key}, and may have seen what "
+                              "is held out here; finetune it on this run's split")
 
 
 def read_predictions(config: Config) -> pd.DataFrame:
@@ -154,12 +181,12 @@ def _predicted(config, images, vectors, comparisons, models) -> tuple[Prediction
     sets = _pair_sets(config, name, table, vectors, comparisons)
     known = table[table.label.notna()]
     for which, model in track(models.items(), len(models), "models"):
-        for dataset, pairs in sets.items():
+        for (dataset, protocol), pairs in sets.items():
             classified, ordered = tasks.differences(
                 model, vectors.matrix, vectors.rows(pairs["first"]), vectors.rows(pairs["second"]),
                 list(pairs.difference), list(pairs.swapped))
-            predictions.add("difference_classification", dataset, which, classified, vectors.ids)
-            predictions.add("difference_order", dataset, which, ordered, vectors.ids)
+            predictions.add("difference_classification", dataset, which, classified, vectors.ids, protocol)
+            predictions.add("difference_order", dataset, which, ordered, vectors.ids, protocol)
         if images.classes and len(known):
             predictions.add("zero_shot", name, which, tasks.zero_shot_items(
                 model, vectors.matrix, vectors.rows(known["id"]), list(known.label), images.classes,
@@ -168,16 +195,22 @@ def _predicted(config, images, vectors, comparisons, models) -> tuple[Prediction
         if config.generate.attributes:
             _add_verdicts(config, name, vectors, which, model, predictions)
     _add_ceilings(config, images, table, vectors, predictions)
-    return predictions, _judged(config, sets, images, vectors, predictions)
+    return predictions, _judged(config, sets, images, vectors, models, predictions)
 
 
-def _pair_sets(config, name, table, vectors, comparisons) -> dict[str, pd.DataFrame]:
-    """The held-out pairs with their sentences and swapped twins: template ones, and what the language model wrote."""
-    sets = {f"{name}/template": generate.template_pairs(table, config.evaluate.pairs, config.seed)}
+def _pair_sets(config, name, table, vectors, comparisons) -> dict[tuple[str, str], pd.DataFrame]:
+    """The held-out pairs with their sentences and swapped twins, by data set and protocol.
+
+    They are template sentences and what the language model wrote. CUB's written ones have the released protocol too:
+    five draws of 5000 pairs.
+    """
+    sets = {(f"{name}/template", ""): generate.template_pairs(table, config.evaluate.pairs, config.seed)}
     written = generate.kept(comparisons, "held_out")
     written = written[vectors.has(written["first"], written["second"]) & (written.swapped != "").to_numpy()]
     if len(written) and set(written.model_hash) != {Template.identity}:
-        sets[f"{name}/llm"] = written
+        sets[f"{name}/llm", ""] = written
+        if name == "cub":
+            sets[f"{name}/llm", "as_released"] = class_differences.given_pairs(written, "as_released")
     return sets
 
 
@@ -208,29 +241,37 @@ def _add_ceilings(config, images, table, vectors, predictions) -> None:
         done.add(column)
         values = taught[column].to_numpy(dtype=float)
         values = np.log(values) if (values > 0).all() else values
-        axis, _ = supervised.ridge_axis(vectors.matrix, vectors.rows(taught["id"]), values)
+        axis, _ = supervised.ridge_axis(vectors.matrix, vectors.rows(taught["id"]), values, list(taught.concept))
         items = tasks.ranking_items(axis, vectors.matrix, vectors.rows(known["id"]), known[column])
         predictions.add("ranking", f"{images.name}/{attribute}/supervised", "supervised", items, vectors.ids)
 
 
-def _judged(config, sets, images, vectors, predictions) -> pd.DataFrame:
-    """Ask the language model itself which image each of some held-out sentences is about. Returns what it cost."""
+def _judged(config, sets, images, vectors, models, predictions) -> pd.DataFrame:
+    """Ask the language model which image each of some held-out sentences is about, and score all models on the same.
+
+    The sentences are those that 01 had written, where there are any: a template repeats the caption. Returns the cost.
+    """
     settings = config.evaluate.judge
     if settings is None:
         return pd.DataFrame(columns=["judge"])
     from pcclip.evaluate import judge
 
-    dataset = next(iter(sets))
-    pairs = sets[dataset].head(settings.pairs)
+    (source, _), pairs = next(reversed([item for item in sets.items() if item[0][1] == ""]))
+    pairs = pairs.head(settings.pairs)
+    dataset = f"{source}, first {len(pairs)}"
     about = [sides(text)[0].removeprefix("shows ") for text in pairs.difference]
-    prices = None if settings.price_in is None else (settings.price_in, settings.price_out or 0.0)
+    prices = None if settings.price_in is None else (settings.price_in, settings.price_out)
     first, second = vectors.rows(pairs["first"]), vectors.rows(pairs["second"])
     captions = images.table.set_index("id").caption
     ask, shown = (judge.judge_images, vectors.paths) if settings.sees == "images" else (
         judge.judge_captions, [captions.get(image, "") for image in vectors.ids])
     items, cost = ask(config.generate, first, second, shown, about, np.ones(len(pairs), dtype=bool),
                       config.home / FOLDER, prices)
-    predictions.add("difference_order", f"{dataset}, first {len(pairs)}", "judge", items, vectors.ids)
+    predictions.add("difference_order", dataset, "judge", items, vectors.ids)
+    for which, model in models.items():
+        _, ordered = tasks.differences(
+            model, vectors.matrix, first, second, list(pairs.difference), list(pairs.swapped))
+        predictions.add("difference_order", dataset, which, ordered, vectors.ids)
     return cost
 
 

@@ -6,8 +6,8 @@
     imagenet_a       imagenet-a/<wnid>/*.jpg: what a ResNet-50 got wrong, of 200 classes (Hendrycks et al. 2021)
     imagenet_sketch  sketch/<wnid>/*.JPEG (Wang et al. 2019)
 
-A wnid is a class's WordNet id; the 1000 classes are in the order of their wnids. Names are open_clip's, of which two
-are given to two classes each ('missile' and 'sunglasses'), so that no model can tell these apart. Images of
+A wnid is a class's WordNet id; the 1000 classes are in the order of their wnids. Names are open_clip's; as it has
+'missile' and 'sunglasses' twice, one of each is called by another of its WordNet names. Images of
 train/<wnid>, the first TUNE_EACH of a class by name, are the 'tune' split; without them that split is empty.
 """
 
@@ -30,12 +30,15 @@ _KAGGLE, _SOLUTION = "ILSVRC/Data/CLS-LOC", "LOC_val_solution.csv"
 _TRAIN = ("train", f"{_KAGGLE}/train")
 
 
+_RENAMED = {744: "projectile missile", 836: "sunglass"}
+
+
 def class_names() -> list[str]:
-    """open_clip's names of the 1000 classes in their order."""
+    """open_clip's names of the 1000 classes in their order, but for two, so that no two classes share a name."""
     declare_missing()
     from open_clip import IMAGENET_CLASSNAMES
 
-    return list(IMAGENET_CLASSNAMES)
+    return [_RENAMED.get(row, name) for row, name in enumerate(IMAGENET_CLASSNAMES)]
 
 
 @cache

@@ -69,6 +69,8 @@ def _check(whole: LabelledSet) -> None:
     doubles = table["id"][table["id"].duplicated()]
     if len(doubles):
         raise PcclipError(f"labelled set {whole.name}: duplicate ids, e.g. {doubles.iloc[0]!r}; unpack it again")
+    if len({*whole.classes}) < len(whole.classes):
+        raise PcclipError(f"labelled set {whole.name}: two classes share a name; unpack it again")
     if not (table.label.between(0, len(whole.classes) - 1) & table.split.isin(SPLITS)).all():
         raise PcclipError(f"labelled set {whole.name}: labels or splits that do not exist; unpack it again")
 
