@@ -482,5 +482,5 @@ def test_labels_that_are_no_classes(rows, labels, rng):
 
 
 def test_an_unknown_protocol(rng):
-    with pytest.raises(PcclipError, match="no protocol 'mine'; known: corrected, as_released"):
+    with pytest.raises(PcclipError, match="no protocol 'mine'; known: as_released, corrected"):
         co.comparative({"base": random_vectors(rng)}, *random_images(rng, 9)[:1], None, None, protocol="mine")

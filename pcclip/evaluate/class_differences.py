@@ -17,10 +17,10 @@ from jaxtyping import Bool, Float, Int
 
 from pcclip.errors import PcclipError
 from pcclip.evaluate import tasks
+from pcclip.evaluate.protocols import PROTOCOLS
 from pcclip.evaluate.zero_shot import Encode, encoded
 from pcclip.scores import unit
 
-PROTOCOLS = ("as_released", "corrected")
 TASKS = ("difference_classification", "difference_order", "difference_centred")
 _SEEDS, _IMAGES, _GIVEN = range(5), 100, 5000  # as released: draws, images a draw, pairs a draw where pairs are given
 _COLUMNS = ["first", "second", "difference", "swapped"]

@@ -18,12 +18,12 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 
 from pcclip.errors import PcclipError
+from pcclip.evaluate.protocols import PROTOCOLS
 from pcclip.evaluate.zero_shot import classify
 from pcclip.scores import cosines, unit
 
 NULL = "The first image shows a thing, while the second image shows a thing."
 MODES = ("all", "confused")
-PROTOCOLS = ("corrected", "as_released")
 ALPHAS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
 STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 RELEASED_ALPHA, RELEASED_PAIRS = 0.8, 3

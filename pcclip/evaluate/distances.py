@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from pcclip.errors import PcclipError
+from pcclip.evaluate.protocols import PROTOCOLS
 from pcclip.evaluate.zero_shot import Encode, encoded
 from pcclip.scores import beats, cosines, unit
 
@@ -35,8 +36,8 @@ def distance_items(
         PcclipError: an unknown protocol, no pairs, a column that is not there, a name that is no class, or vectors that
             are not numbers.
     """
-    if protocol not in ("as_released", "corrected"):
-        raise PcclipError(f"unknown protocol {protocol!r}; known: as_released, corrected")
+    if protocol not in PROTOCOLS:
+        raise PcclipError(f"unknown protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
     lacking = {"first", "second", "difference", *(["swapped"] if protocol == "corrected" else [])} - set(pairs.columns)
     if lacking or pairs.empty:
         raise PcclipError(f"embedding distances: pairs have no {min(lacking) if lacking else 'rows'}; write texts of "

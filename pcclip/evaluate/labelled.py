@@ -20,12 +20,12 @@ from pcclip.embed import Vectors, embed_labelled
 from pcclip.errors import PcclipError
 from pcclip.evaluate import class_differences, comparative, distances, probe, templates, zero_shot
 from pcclip.evaluate.predictions import Predictions
+from pcclip.evaluate.protocols import PROTOCOLS
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config, Labelled
 from pcclip.progress import say
 
 FOLDER = "labelled"  # below the run's folder: vectors of each set, and the journals of texts about classes
-PROTOCOLS = ("as_released", "corrected")
 _CONFUSED = comparative.RELEASED_PAIRS
 _SWEEP = ["dataset", "form", "mode", "protocol", "model", "alpha", "value", "plain", "split", "chosen"]
 

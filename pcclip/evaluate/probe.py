@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 
 from pcclip.errors import PcclipError
+from pcclip.evaluate.protocols import PROTOCOLS
 
 _PENALTIES = np.logspace(-1, -6, 6)
 _CHUNK = 8192  # images scored at once
@@ -40,8 +41,8 @@ def probe_items(
     Raises:
         PcclipError: no tune images, fewer than one shot, or an unknown protocol.
     """
-    if protocol not in ("corrected", "as_released"):
-        raise PcclipError(f"unknown protocol {protocol!r}; known: corrected, as_released")
+    if protocol not in PROTOCOLS:
+        raise PcclipError(f"unknown protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
     if not len(tune):
         raise PcclipError("a linear probe needs tune images and this set has none; leave the probe out")
     if shots < 1:

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+PROTOCOLS = ("as_released", "corrected")
 NOTES = {  # what the name of a task or data set begins with -> what the released code does, what is done here
     "difference_classification":
         "Difference-based classification as released asks whether cos(v, f(d)) is above 0. Whatever all texts of "

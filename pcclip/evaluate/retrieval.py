@@ -3,16 +3,15 @@
 The link to change captioning: sets of image pairs with human texts about their differences (pcclip.data.changes).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from pcclip.errors import PcclipError
+from pcclip.evaluate.zero_shot import Encode
 from pcclip.scores import cosines, image_differences, unit
-
-Encode = Callable[[Sequence[str]], Float[np.ndarray, "t d"]]
 
 _TIE = 1e-6  # cosines in float32 are not known more exactly
 _KEYS, _NUMBERS = 4_000_000, 16_000_000  # random keys and vector entries held at once

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from pcclip.comparisons.class_texts import EXTENDED
 from pcclip.errors import PcclipError
 from pcclip.models.torchvision_ops import declare_missing
 
 SETS = ("single", "simple7", "official80")
 _SINGLE = "This is a photo of a {}"
-_DESCRIBED = _SINGLE + ". {}"
 
 
 def prompts(classes: Sequence[str], templates: str) -> list[list[str]]:
@@ -39,7 +39,7 @@ def described(classes: Sequence[str], descriptions: Sequence[Sequence[str]]) -> 
     for name, texts in zip(classes, descriptions, strict=True):
         if isinstance(texts, str) or not texts or not all(text.strip() for text in texts):
             raise PcclipError(f"class {name!r}: needs a list of descriptions, none of them empty; write them first")
-    return [[_DESCRIBED.format(name, text) for text in texts]
+    return [[EXTENDED.format(name, text) for text in texts]
             for name, texts in zip(classes, descriptions, strict=True)]
 
 
