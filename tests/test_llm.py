@@ -287,7 +287,7 @@ def test_the_hash_follows_the_content(tmp_path):
 
 
 def test_prompt_missing():
-    with pytest.raises(PcclipError, match="'nope': no such file; shipped prompts: class_differences, describe_class, differences"):
+    with pytest.raises(PcclipError, match="'nope': no such file; shipped prompts: class_differences, describe_class, "):
         load_prompt("nope")
 
 
