@@ -145,3 +145,29 @@ def fresh_encoder(tiny_model):
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """No waiting between retries, and no key of the developer's."""
+    for name in ("openai._base_client.INITIAL_RETRY_DELAY", "openai._base_client.MAX_RETRY_DELAY",
+                 "pcclip.comparisons.llm.openai_server._FIRST_WAIT"):
+        monkeypatch.setattr(name, 0.01)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+@pytest.fixture
+def ran(monkeypatch) -> list[tuple[str, str]]:
+    """Notebooks are run in this process; (run, notebook) of those that were."""
+    from in_process import execute
+
+    from pcclip import workbook
+
+    found = []
+
+    def noted(notebook, executed, parameters):
+        execute(notebook, executed, parameters)
+        found.append((parameters["run"], notebook.stem))
+
+    monkeypatch.setattr(workbook, "_execute", noted)
+    return found

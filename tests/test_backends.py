@@ -26,6 +26,8 @@ from pcclip.data import load_images
 from pcclip.errors import PcclipError
 from pcclip.params import Generate
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 QUESTIONS = [Question(f"q{k}", f"A red disc {k}.", f"A blue bar {k}.") for k in range(12)]
 CHOICES = [Choice(f"c{k}", f"A fox {k} is much", ("larger",), ("smaller",), f"Is fox {k} larger?") for k in range(6)]
 
@@ -33,15 +35,6 @@ CHOICES = [Choice(f"c{k}", f"A fox {k} is much", ("larger",), ("smaller",), f"Is
 @pytest.fixture(scope="module")
 def prompt():
     return load_prompt("differences")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """No waiting between retries, and no key of the developer's."""
-    for name in ("openai._base_client.INITIAL_RETRY_DELAY", "openai._base_client.MAX_RETRY_DELAY",
-                 "pcclip.comparisons.llm.openai_server._FIRST_WAIT"):
-        monkeypatch.setattr(name, 0.01)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
 def ask_of(server, **settings) -> Generate:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from test_labelled import HUNDRED as CIFAR100
 
 from pcclip import statistics
 from pcclip.errors import PcclipError
@@ -26,13 +27,6 @@ from pcclip.evaluate.class_differences import (
 )
 from pcclip.scores import unit
 
-CIFAR100 = """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
-castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
-flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
-motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy
-porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel
-streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
-willow_tree wolf woman worm""".split()
 LARGE, SMALL = {15, 42, 43, 97}, {36, 65, 74, 80}
 WRITTEN = pd.DataFrame({"first": ["cat", "dog"], "second": ["dog", "owl"], "difference": ["c-d", "d-o"],
                         "swapped": ["d-c", "o-d"]})

@@ -21,6 +21,8 @@ from pcclip.evaluate.judge import cost, judge_captions, judge_images
 from pcclip.evaluate.judged import Judged
 from pcclip.params import Generate
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 SHADES = [250, 20, 160, 90, 200, 50]
 FIRST, SECOND = np.array([0, 1, 2, 3, 4, 5]), np.array([1, 2, 3, 4, 5, 0])
 BRIGHTER = np.array(SHADES)[FIRST] > np.array(SHADES)[SECOND]
@@ -83,15 +85,6 @@ def judging(behave=lambda text, n: "ok", answer=brighter):
         server.odds = lambda text: {" first": -0.1, " second": -3.0} if "first" in brighter(text) else {
             " first": -3.0, " second": -0.1}
         yield server
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """No waiting between retries, and no key of the developer's."""
-    for name in ("openai._base_client.INITIAL_RETRY_DELAY", "openai._base_client.MAX_RETRY_DELAY",
-                 "pcclip.comparisons.llm.openai_server._FIRST_WAIT"):
-        monkeypatch.setattr(name, 0.01)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
 @pytest.fixture

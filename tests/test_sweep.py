@@ -3,7 +3,6 @@
 import pandas as pd
 import pytest
 import yaml
-from in_process import execute
 from llm_server import serving
 
 from pcclip import params, workbook
@@ -160,18 +159,6 @@ def test_one_table_of_all_members(members, tmp_path):
 # through the notebooks
 
 FIRST, LAST = ["01_generate_comparisons", "02_embed_images"], ["03_finetune", "04_evaluate"]
-
-
-@pytest.fixture
-def ran(monkeypatch):
-    """(run, notebook) of every notebook that was run, in this process."""
-    found = []
-
-    def noted(notebook, executed, parameters):
-        execute(notebook, executed, parameters)
-        found.append((parameters["run"], notebook.stem))
-    monkeypatch.setattr(workbook, "_execute", noted)
-    return found
 
 
 def test_01_and_02_run_once_03_and_04_for_each(tiny_sweep):

@@ -11,7 +11,6 @@ import pytest
 import yaml
 from conftest import ROOT
 from filelock import FileLock
-from in_process import execute
 from nbclient.exceptions import DeadKernelError
 
 from pcclip import run, workbook
@@ -114,19 +113,6 @@ def test_a_second_run_does_nothing_and_says_so(survivor, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert out.count("finished already, skipped") == 5
     assert "nothing new to do" in out
-
-
-@pytest.fixture
-def ran(monkeypatch) -> list[tuple[str, str]]:
-    """Notebooks are run in this process; (run, notebook) of those that were."""
-    found = []
-
-    def noted(notebook, executed, parameters):
-        execute(notebook, executed, parameters)
-        found.append((parameters["run"], notebook.stem))
-
-    monkeypatch.setattr(workbook, "_execute", noted)
-    return found
 
 
 def test_a_single_run_ends_with_a_report(survivor, ran):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from pcclip.data.changes import ChangeSet, load_changes, missing
+from pcclip.data.changes import ChangeSet, load_changes
 from pcclip.data.labelled import LabelledSet
 from pcclip.embed import Vectors, embed_labelled
 from pcclip.evaluate import retrieval
@@ -13,8 +13,6 @@ from pcclip.evaluate.predictions import Predictions
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Changes, Config
 from pcclip.progress import say
-
-__all__ = ["FOLDER", "load", "missing", "score"]
 
 FOLDER = "changes"  # below the run's folder: vectors of each set
 

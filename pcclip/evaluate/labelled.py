@@ -15,7 +15,7 @@ from jaxtyping import Int
 from pcclip.comparisons import class_texts
 from pcclip.comparisons.llm import Template, backend_identity, start_backend
 from pcclip.data.labelled import LabelledSet, awa2
-from pcclip.data.labelled.sets import SETS, folder_of, load_labelled
+from pcclip.data.labelled.sets import folder_of, load_labelled
 from pcclip.embed import Vectors, embed_labelled
 from pcclip.errors import PcclipError
 from pcclip.evaluate import class_differences, comparative, distances, probe, templates, zero_shot
@@ -48,13 +48,6 @@ class Ready:
         A small draw of another set, or one without tune images, can look the same; its classes are all candidates.
         """
         return self.name == "awa2"
-
-
-def missing(name: str, path: str | None) -> list[str]:
-    """One line for each thing of a set that is not there. Raises PcclipError when there is no such set."""
-    if name not in SETS:
-        raise PcclipError(f"labelled set {name!r}: not known; the sets are {', '.join(SETS)}")
-    return [f"labelled set {name}: {line}" for line in SETS[name].missing(folder_of(name, path))]
 
 
 def load(config: Config) -> dict[str, LabelledSet]:

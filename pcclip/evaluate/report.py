@@ -5,6 +5,8 @@ labelled sets, class_texts.parquet, comparative.csv and comparative_pairs.csv; a
 columns task, dataset, protocol, model, metric, value, ci_low, ci_high, n.
 """
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
@@ -15,7 +17,8 @@ from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.llm import Template, backend_identity
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.comparisons.sentences import sides
-from pcclip.data import ImageSet
+from pcclip.data import ImageSet, changes
+from pcclip.data.labelled.sets import missing as missing_set
 from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import Vectors, shared_inputs
 from pcclip.errors import PcclipError
@@ -102,10 +105,12 @@ def load_models(config: Config) -> dict[str, DualEncoder]:
 
 def lacking(config: Config) -> list[str]:
     """One line for each labelled set, set of image pairs and peer that the parameters name and that is not there."""
-    lines = []
-    for look in (*(lambda n=n, s=s: labelled.missing(n, s.path) for n, s in config.evaluate.labelled.items()),
-                 *(lambda n=n, s=s: changed.missing(n, s.path) for n, s in config.evaluate.changes.items()),
-                 *(lambda spec=spec: identify(spec) and [] for spec in config.evaluate.peers.values())):
+    asked, lines = config.evaluate, []
+    looks = [lambda name=name, path=one.path: [f"labelled set {name}: {line}" for line in missing_set(name, path)]
+             for name, one in asked.labelled.items()]
+    looks += [partial(changes.missing, name, one.path) for name, one in asked.changes.items()]
+    looks += [lambda spec=spec: identify(spec) and [] for spec in asked.peers.values()]
+    for look in looks:
         try:
             lines += look()
         except PcclipError as error:

@@ -43,16 +43,20 @@ def load_labelled(
         PcclipError: no such set, something missing, nothing usable, duplicate ids, labels that are no class, or more
             than MAX_BAD of the images unusable.
     """
-    if name not in SETS:
-        raise PcclipError(f"labelled set {name!r}: not known; the sets are {', '.join(SETS)}")
-    root = folder_of(name, path)
-    lacking = SETS[name].missing(root)
+    lacking = missing(name, path)
     if lacking:
         raise PcclipError(f"labelled set {name}: {'; '.join(lacking)}")
-    whole = SETS[name].read(root)
+    whole = SETS[name].read(folder_of(name, path))
     _check(whole)
     sizes = {"tune": tune_limit, "test": limit}
     return whole.rows(np.sort(np.concatenate([_drawn(whole.table, split, sizes[split], seed) for split in SPLITS])))
+
+
+def missing(name: str, path: str | None) -> list[str]:
+    """One line for each thing of a set that is not there. Raises PcclipError when there is no such set."""
+    if name not in SETS:
+        raise PcclipError(f"labelled set {name!r}: not known; the sets are {', '.join(SETS)}")
+    return SETS[name].missing(folder_of(name, path))
 
 
 def folder_of(name: str, path: str | None) -> Path:
