@@ -18,12 +18,15 @@ from pcclip.comparisons import filters, llm
 from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.llm.identity import gguf_path, weights_source
 from pcclip.comparisons.prompts import load_prompt
+from pcclip.embed import FOLDER as EMBED
 from pcclip.errors import PcclipError
-from pcclip.estimate import estimate, in_bytes, table
+from pcclip.estimate import Row, estimate, in_bytes, summed, table
 from pcclip.evaluate import report
+from pcclip.finetune import trainer
 from pcclip.models import minilm_efficientnet, openclip, saved
-from pcclip.params import Config, Generate
+from pcclip.params import COMPARISONS, Config, Generate
 from pcclip.progress import say
+from pcclip.stage import finished
 
 FINE, FETCHED, MISSING = "fine", "to fetch", "missing"
 _SECONDS = 2.0  # for a server to take a connection
@@ -36,31 +39,62 @@ class Finding:
     text: str
 
 
-def check(config: Config, params_file: str | Path) -> Path:
-    """Print what was found and the estimate. Returns the run's folder.
+def check(plan: list[tuple[Config, list[str]]], params_file: str | Path) -> None:
+    """Print what was found, each thing once, and the estimate over all runs of the file.
+
+    Args:
+        plan: each run with the notebooks it runs; 01 and 02 of another run are looked for and not counted.
 
     Raises:
         PcclipError: something in the file is wrong, or, one line each, what is missing.
     """
-    found = list(_texts(config))
-    images, of_data = _data(config)
-    towers, why_no_towers = _tried(sizes.of_model, config.model)
-    size, why_no_size = _tried(sizes.of_llm, config.generate)
-    found += [*of_data, *_model(config.model, towers, why_no_towers),
-              *_language_model(config.generate, size, why_no_size), *_finetuning(config),
-              *(Finding(MISSING, line) for line in report.lacking(config))]
+    found, rows, assumed = {}, [], {}
+    made = {config.run for config, notebooks in plan if "02_embed_images" in notebooks}
+    for config, notebooks in plan:
+        findings, of_run, why = _run(config, notebooks)
+        found.update(dict.fromkeys([*findings, *(_built_on(config) if config.reuse not in made else [])]))
+        rows += of_run
+        assumed.update(dict.fromkeys(why))
     missing = [finding.text for finding in found if finding.state == MISSING]
     for finding in found:
         if finding.state != MISSING:
             say(f"{finding.state:<8}  {finding.text}")
-    rows, assumed = estimate(config, images, towers, size)
-    say(f"\n{table(rows)}\n")
+    say(f"\n{table(summed(rows))}\n")
     for line in assumed:
         say(f"assumed   {line}")
     if missing:
         raise PcclipError("\n".join([f"{params_file}: missing:", *missing]))
     say(f"\n{params_file}: fine, nothing is missing")
-    return config.folder
+
+
+def _run(config: Config, notebooks: list[str]) -> tuple[list[Finding], list[Row], list[str]]:
+    """Of one run: what was found, rows of the estimate, and what is assumed in them."""
+    found = list(_texts(config))
+    images, of_data = _data(config)
+    towers, why_no_towers = _tried(sizes.of_model, config.model)
+    size, why_no_size = _tried(sizes.of_llm, config.generate)
+    judge, why_no_judge = _tried(sizes.of_llm, config.generate.judging)
+    found += [*of_data, *_model(config.model, towers, why_no_towers)]
+    numbers = {name[:2] for name in notebooks}
+    if "01" in numbers or config.evaluate.judge:
+        found += _language_model(config.generate, size, why_no_size)
+    if "01" in numbers and config.generate.attributes:
+        found += _language_model(config.generate.judging, judge, why_no_judge)
+    if "03" in numbers:
+        found += _finetuning(config)
+    found += [Finding(MISSING, line) for line in report.lacking(config)]
+    rows, assumed = estimate(config, images, towers, size, judge)
+    return found, [row for row in rows if row.stage[:2] in numbers], assumed
+
+
+def _built_on(config: Config) -> Iterator[Finding]:
+    """The stages of another run that this one starts from."""
+    folders = [config.source_folder / name for name in (COMPARISONS, EMBED)] if config.reuse or config.tuned else []
+    for folder in [*folders, *([config.tuned_folder / trainer.FOLDER] if config.tuned else [])]:
+        try:
+            finished(folder)
+        except PcclipError as error:
+            yield Finding(MISSING, str(error))
 
 
 def reachable(url: str) -> bool:
@@ -164,7 +198,7 @@ def _weights(spec: str, size: int | None) -> Finding:
 def _language_model(settings: Generate, size: sizes.LanguageModel | None, why_none: str) -> Iterator[Finding]:
     if settings.backend == "template":
         return
-    package, how = llm._NEEDS[settings.backend]
+    package, how = llm.NEEDS[settings.backend]
     if find_spec(package) is None:
         yield Finding(MISSING, f"generate.backend = {settings.backend} needs {package}: {how}")
     if settings.backend == "openai":

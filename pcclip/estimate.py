@@ -10,6 +10,7 @@ Beside the paper (30 A100 hours of generation, 12 of finetuning): its configurat
 how the paper batched its questions is not known.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -63,13 +64,24 @@ class Counts:
 
 
 def estimate(
-    config: Config, images: ImageSet | None, towers: Towers | None, llm: LanguageModel | None
+    config: Config, images: ImageSet | None, towers: Towers | None, llm: LanguageModel | None,
+    judge: LanguageModel | None = None,
 ) -> tuple[list[Row], list[str]]:
-    """Rows of the table, and one line for each assumed number. `images` is None where the set is not here."""
+    """Rows of the table, and one line for each assumed number.
+
+    `images` is None where the set is not here; `judge` is the model that gives verdicts, where it is not `llm`.
+    """
     counts = _counted(config, images) if images else _assumed(config)
-    rows = [*_generation(config, counts, llm), _embedding(counts, towers), _finetuning(config, counts, towers),
-            _evaluation(config, counts, towers)]
+    rows = [*_generation(config, counts, llm, judge or llm), _embedding(counts, towers),
+            _finetuning(config, counts, towers), _evaluation(config, counts, towers)]
     return rows, [*counts.assumed, *_constants(config)]
+
+
+def summed(rows: list[Row]) -> list[Row]:
+    """Equal rows as one that says how often, as the members of a sweep have many."""
+    return [row if n == 1 else Row(row.stage, f"{n} times {row.work}", *(
+        None if value is None else n * value for value in (row.flops, row.disk, row.hours)), row.on)
+        for row, n in Counter(rows).items()]
 
 
 def table(rows: list[Row]) -> str:
@@ -143,7 +155,9 @@ def _assumed(config: Config) -> Counts:
         [*assumed, f"{CAPTION_TOKENS} tokens a caption"])
 
 
-def _generation(config: Config, counts: Counts, llm: LanguageModel | None) -> Iterator[Row]:
+def _generation(
+    config: Config, counts: Counts, llm: LanguageModel | None, judge: LanguageModel | None
+) -> Iterator[Row]:
     settings = config.generate
     asked, written = counts.pairs + counts.held_out_pairs, min(SENTENCE_TOKENS, settings.max_tokens)
     read = _read(config, load_prompt(settings.prompt), 2 * counts.caption)
@@ -154,7 +168,7 @@ def _generation(config: Config, counts: Counts, llm: LanguageModel | None) -> It
                      (ROW_BYTES + JOURNAL_BYTES) * counts.train_captions)
     if settings.attributes:
         asked, read = _choices(config)
-        yield _asked(config, "01 verdicts, at most", asked, read, 1, llm, JOURNAL_BYTES * asked)
+        yield _asked(config, "01 verdicts, at most", asked, read, 1, judge, JOURNAL_BYTES * asked)
 
 
 def _asked(config: Config, stage: str, asked: int, read: float, written: float, llm: LanguageModel | None,

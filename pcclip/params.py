@@ -36,6 +36,7 @@ Share = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
+COMPARISONS = "01_generate"  # the folder of stage 01
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._=,-]*"
 _RUN = rf"^{_NAME}(/{_NAME})*$"
 
@@ -97,6 +98,11 @@ class Generate(Block):
     attribute_pairs: Annotated[int, Field(ge=0)] = 400  # pairs of training images judged for each attribute
     thing_pairs: Annotated[int, Field(ge=0)] = 0  # pairs of the bank's nouns, which need no image
     held_out_attribute_pairs: Count = 200  # pairs of held-out images, only ever evaluated
+
+    @property
+    def judging(self) -> "Generate":
+        """The same settings with the language model that judges attributes."""
+        return self.model_copy(update={"gguf": self.attributes_gguf}) if self.attributes_gguf else self
 
     @model_validator(mode="after")
     def _names_its_model(self):
@@ -287,7 +293,7 @@ class Config(Block):
     @property
     def journals(self) -> Path:
         """Where answers are journalled: one place for all members of a sweep, so that nothing is asked twice."""
-        return self.home / "01_generate"
+        return self.home / COMPARISONS
 
     @property
     def source_folder(self) -> Path:

@@ -24,7 +24,7 @@ from pcclip.finetune import trainer
 from pcclip.params import Config, root
 from pcclip.progress import BATCH, say
 from pcclip.stage import Stage, digest, disk_errors, file_digest, write_json
-from pcclip.sweep import collect, parents, read_sweep
+from pcclip.sweep import Member, collect, parents, read_sweep
 
 NOTEBOOKS: dict[str, Callable[[Config, ImageSet], Stage]] = {
     "01_generate_comparisons": generate.stage,
@@ -46,12 +46,10 @@ def run(params_file: str | Path, check_only: bool = False) -> Path:
         PcclipError: a bad parameter or missing file; another run in the same folder; a notebook that failed.
     """
     members = read_sweep(params_file)
+    swept, plan = members[0].swept, _plan(members)
     if check_only:
-        return check(members[0].config, params_file)
-    swept = members[0].swept
-    first, later = list(NOTEBOOKS)[:2], list(NOTEBOOKS)[2:4 if swept else 5]
-    plan = [(config, first) for config in parents(members)]
-    plan += [(m.config, _notebooks(m.config, first, later)) for m in members]
+        check(plan, params_file)
+        return members[0].config.home
     for config, _ in plan:
         _check_names(config)
     if members[0].config.reuse and not swept:
@@ -67,6 +65,13 @@ def run(params_file: str | Path, check_only: bool = False) -> Path:
             say(f"report: {html.write(members[0].config, members[0].config.folder)}")
     say(f"{home}: " + (f"{worked} notebooks run" if worked else "nothing new to do, all finished"))
     return members[0].config.folder
+
+
+def _plan(members: list[Member]) -> list[tuple[Config, list[str]]]:
+    """Each run with its notebooks: 01 and 02 that members share first; a sweep has no 05."""
+    first, later = list(NOTEBOOKS)[:2], list(NOTEBOOKS)[2:4 if members[0].swept else 5]
+    return ([(config, first) for config in parents(members)]
+            + [(member.config, _notebooks(member.config, first, later)) for member in members])
 
 
 def _notebooks(config: Config, first: list[str], later: list[str]) -> list[str]:

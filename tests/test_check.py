@@ -33,7 +33,7 @@ def checked(values, tmp_path, capsys):
     def run(**changes):
         changed = dict(values)
         for key, block in changes.items():
-            changed[key] = {**changed[key], **block} if isinstance(block, dict) else block
+            changed[key] = {**changed.get(key, {}), **block} if isinstance(block, dict) else block
         path = tmp_path / "changed.yaml"
         path.write_text(yaml.safe_dump(changed))
         status = cli.main(["run", str(path), "--check"])
@@ -268,3 +268,53 @@ def test_an_answer_that_never_comes_is_not_waited_for(closed_port):
 def test_a_name_that_says_nothing_of_a_gguf(tmp_path):
     with pytest.raises(PcclipError, match="not a whole GGUF file"):
         sizes.gguf_elements(tmp_path / "none.gguf")
+
+
+def counted(out: str) -> list[str]:
+    """Stage and work of each line of the estimate."""
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    return [line for line in lines if line[:2] in ("01", "02", "03", "04")]
+
+
+def test_a_sweep_is_checked_and_counted_whole(checked):
+    variants = {"plain": {}, "unfiltered": {"generate.filters": "none"}, "other": {"model": "ViT-Z-1"}}
+    assert "unknown model 'ViT-Z-1'" in checked(sweep={"variants": variants})[2]
+    del variants["other"]
+    once = counted(checked()[1])
+    status, out, _ = checked(sweep={"grid": {"finetune.lr": [0.1, 0.2]}, "variants": variants})
+    assert status == 0
+    assert out.count("data source folder") == 1, "what the members share is told once"
+    assert "filters ['two_sides', 'in_context']" in out
+    assert "filters none" in out
+    swept = counted(out)
+    works = [line.split(" sentences")[0].split(" images")[0] for line in swept]
+    assert works[0].startswith("01 comparisons 3 times"), "the shared one, and one for each member with other filters"
+    assert works[1] == "02 embed 3 times 24"
+    assert "03 finetune 4 times 40 texts at most" in swept[2]
+    assert len(swept) == len(once)
+
+
+def test_what_another_run_made_is_looked_for_and_not_counted(checked):
+    status, out, error = checked(reuse="nowhere")
+    assert status == 1
+    assert "nowhere/01_generate: this stage has not finished" in error
+    assert "nowhere/02_embed: this stage has not finished" in error
+    assert {line[:2] for line in counted(out)} == {"03", "04"}
+    status, out, error = checked(tuned="nowhere")
+    assert "nowhere/03_finetune: this stage has not finished" in error
+    assert {line[:2] for line in counted(out)} == {"04"}
+
+
+def test_the_language_model_that_judges(checked, tmp_path):
+    writes, judges = gguf(tmp_path / "writes.gguf", [(10, 10)]), gguf(tmp_path / "judges.gguf", [(100, 100)])
+    ask = {"backend": "llama_cpp", "gguf": str(writes), "attributes": "size", "attributes_gguf": str(judges)}
+    status, out, _ = checked(generate=ask)
+    assert status == 0
+    assert "judges.gguf: 1e-05 G parameters" in out
+    alike = checked(generate={**ask, "attributes_gguf": str(writes)})[1]
+
+    def flops(told: str) -> float:
+        return float(next(line for line in told.splitlines() if line.startswith("01 verdicts")).split()[-6])
+
+    assert flops(out) == pytest.approx(100 * flops(alike), rel=0.1)
+    assert "nowhere.gguf: no such file" in checked(generate={**ask, "attributes_gguf": "nowhere.gguf"})[2]

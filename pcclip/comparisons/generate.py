@@ -22,11 +22,11 @@ from pcclip.data import ImageSet, load_images
 from pcclip.errors import PcclipError
 from pcclip.models import identify
 from pcclip.models.encoder import DualEncoder
-from pcclip.params import Config, Generate
+from pcclip.params import COMPARISONS, Config
 from pcclip.progress import say
 from pcclip.stage import Stage, digest, read_parquet, write_parquet
 
-FOLDER, TABLE, LEFT_OUT = "01_generate", "comparisons.parquet", "left_out.parquet"
+FOLDER, TABLE, LEFT_OUT = COMPARISONS, "comparisons.parquet", "left_out.parquet"
 _FORMAT = 2  # raise it when the meaning of the table changes: old stages are then done again
 
 
@@ -38,7 +38,7 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
     return Stage(config.source_folder / FOLDER, {
         "format": _FORMAT, "generate": settings, "seed": config.seed, "images": images.identity(),
         "prompt": load_prompt(config.generate.prompt).hash, "backend": backend_identity(config.generate),
-        "judge": config.generate.attributes and backend_identity(_judge(config.generate)),
+        "judge": config.generate.attributes and backend_identity(config.generate.judging),
         "rewrites": config.generate.rewrites and load_prompt(config.generate.rewrites, slots=("first",)).hash,
         "attributes": config.generate.attributes and load_bank(config.generate.attributes).hash,
         "model": identify(config.model),
@@ -129,15 +129,10 @@ def _extra_tables(config: Config, images: ImageSet, start, who: str) -> dict[str
         extra[rewrites.TABLE] = rewrites.rewrite(config, images, lambda: start(prompt), who)
     if config.generate.attributes:
         if config.generate.attributes_gguf:
-            judge = _judge(config.generate)
+            judge = config.generate.judging
             start, who = partial(start_backend, judge, load_prompt(judge.prompt)), backend_identity(judge)
         extra[verdicts.TABLE] = verdicts.judge(config, images, start, who)
     return extra
-
-
-def _judge(settings: Generate) -> Generate:
-    """The settings of the language model that judges attributes."""
-    return settings.model_copy(update={"gguf": settings.attributes_gguf or settings.gguf})
 
 
 def template_pairs(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:

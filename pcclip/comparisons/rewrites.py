@@ -10,7 +10,7 @@ from pcclip.comparisons.llm import Backend, Question, Reply, Template
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.data import ImageSet
 from pcclip.errors import PcclipError
-from pcclip.params import Config
+from pcclip.params import COMPARISONS, Config
 from pcclip.stage import digest, finished, read_parquet
 
 TABLE = "rewrites.parquet"
@@ -50,7 +50,7 @@ def load(config: Config) -> pd.DataFrame:
     """id and caption of the kept rewrites that 01 stored. Raises PcclipError when it has none by this prompt."""
     if config.generate.rewrites is None:
         raise PcclipError("finetune.captions = rewrites needs generate.rewrites, a prompt file for 01 to write them")
-    folder = config.source_folder / "01_generate"
+    folder = config.source_folder / COMPARISONS
     finished(folder, rewrites=load_prompt(config.generate.rewrites, slots=("first",)).hash)
     table = read_parquet(folder / TABLE).to_pandas()
     return table.loc[table.verdict == "kept", ["id", "caption"]].reset_index(drop=True)

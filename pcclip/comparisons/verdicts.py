@@ -24,7 +24,7 @@ from pcclip.comparisons.pairs import choose_pairs
 from pcclip.data import ImageSet
 from pcclip.data.concepts import singular, words_of
 from pcclip.errors import PcclipError
-from pcclip.params import Config
+from pcclip.params import COMPARISONS, Config
 from pcclip.stage import digest, finished, read_parquet
 
 TABLE = "verdicts.parquet"
@@ -61,7 +61,7 @@ def judge(config: Config, images: ImageSet, start: Callable[[], Backend], identi
 
 def load(config: Config) -> pd.DataFrame:
     """The verdicts that 01 stored. Raises PcclipError when there are none, or they are of another bank."""
-    folder = config.source_folder / "01_generate"
+    folder = config.source_folder / COMPARISONS
     finished(folder, attributes=load_bank(config.generate.attributes).hash)
     return read_parquet(folder / TABLE).to_pandas()
 

@@ -16,10 +16,10 @@ from pcclip.comparisons.sentences import from_captions
 from pcclip.errors import PcclipError
 from pcclip.params import Generate
 
-__all__ = ["Backend", "Choice", "Odds", "Question", "Reply", "Template", "backend_identity", "gguf_identity",
+__all__ = ["NEEDS", "Backend", "Choice", "Odds", "Question", "Reply", "Template", "backend_identity", "gguf_identity",
            "gguf_path", "start_backend"]
 
-_NEEDS = {  # backend -> package and how to get it
+NEEDS = {  # backend -> package and how to get it
     "llama_cpp": ("xllamacpp", "`pip install xllamacpp` (`make setup` does it)"),
     "openai": ("openai", "`pip install 'pcclip[paper]'`"),
     "transformers": ("accelerate", "`pip install 'pcclip[paper]'`"),
@@ -53,7 +53,7 @@ def start_backend(config: Generate, prompt: Prompt) -> Backend:
     """The backend of the parameters, its model loaded. Raises PcclipError when its package or model is not there."""
     if config.backend == "template":
         return Template()
-    package, how = _NEEDS[config.backend]
+    package, how = NEEDS[config.backend]
     if find_spec(package) is None:
         raise PcclipError(f"generate.backend = {config.backend} needs {package}: {how}")
     if config.backend == "openai":
