@@ -37,6 +37,11 @@ def block(source: str, path, **values) -> dict:
     return {"source": source, "path": str(path), **values}
 
 
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("PCCLIP_CACHE", str(tmp_path / "cache"))
+
+
 def load(source: str, path, seed: int = 0, **values) -> image_sets.ImageSet:
     return load_images(params.check({"seed": seed, "data": block(source, path, **values)}))
 
@@ -415,6 +420,16 @@ def test_shards_are_indexed_where_they_are(shards, pattern):
     assert len(list(shards.iterdir())) == 2
 
 
+def test_a_shard_is_read_again_only_when_it_changed(shards, monkeypatch):
+    first = load("webdataset", shards).table
+    monkeypatch.setattr("pcclip.data.shards._read_shard", lambda tar: ([], [{"path": tar, "reason": "read again"}]))
+    assert load("webdataset", shards).table.equals(first)
+    shard(shards / "00001.tar", NOUNS[3:5], first=3)
+    images = load("webdataset", shards, max_bad=0.4)
+    assert list(images.table.id) == list(first.id[:3])
+    assert list(images.left_out.reason) == ["read again"]
+
+
 def test_one_shard_of_two(shards):
     assert len(load("webdataset", shards / "00001.tar").table) == 3
 
@@ -519,10 +534,8 @@ def test_shards_have_no_official_split(shards):
 
 @pytest.fixture
 def hf(tmp_path, monkeypatch):
-    """A function that saves a data set by save_to_disk and returns its folder; the cache is a folder of its own."""
+    """A function that saves a data set by save_to_disk and returns its folder."""
     import datasets
-
-    monkeypatch.setenv("PCCLIP_CACHE", str(tmp_path / "cache"))
 
     def save(texts: list, name: str = "saved", kind=None, pictures: list | None = None, text: str = "caption", **more):
         pictures = pictures or [{"bytes": jpeg(10 * k), "path": None} for k in range(len(texts))]

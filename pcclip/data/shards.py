@@ -1,6 +1,7 @@
 """The `webdataset` source: tar shards of an image and a caption (.txt or .json) per key, indexed but not unpacked.
 
-An image's path is its place in the shard; pcclip.images reads it from there.
+An image's path is its place in the shard; pcclip.images reads it from there. What a shard holds is kept in
+~/.cache/pcclip/shards until its size or time changes: every stage asks for the table, and reading one takes long.
 """
 
 import glob
@@ -13,10 +14,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from pcclip.data.files import cache
 from pcclip.images import in_tar
 from pcclip.params import Data, resolve
 from pcclip.progress import track
+from pcclip.stage import digest, write_json
 
+_FORMAT = 1  # raise it when what is kept of a shard changes
 _IMAGES, _TEXTS = ("jpg", "jpeg", "png", "webp"), ("txt", "json")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _COLUMNS = ["id", "path", "captions", "label"]
@@ -36,7 +40,7 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Index every shard. Returns the table, what was left out (path, reason), and how many of those are bad rows."""
     files, rows, left_out = shards(data.path), [], []
     for file in track(files, len(files), "shards"):
-        good, bad = _read_shard(os.path.realpath(file))
+        good, bad = _index(os.path.realpath(file))
         rows += good
         left_out += bad
     return pd.DataFrame(rows, columns=_COLUMNS), pd.DataFrame(left_out, columns=["path", "reason"]), len(left_out)
@@ -60,6 +64,18 @@ def _expanded(pattern: str) -> list[str]:
     first, last = found.groups()
     return [name for number in range(int(first), int(last) + 1) for name in _expanded(
         f"{pattern[:found.start()]}{number:0{len(first)}d}{pattern[found.end():]}")]
+
+
+def _index(tar: str) -> tuple[list[dict], list[dict]]:
+    """Rows and faults of one shard, from the cache where it has them."""
+    state = os.stat(tar)
+    kept = cache() / "shards" / f"{digest([_FORMAT, tar, state.st_size, state.st_mtime_ns])[:32]}.json"
+    try:
+        rows, bad = json.loads(kept.read_bytes())
+    except (OSError, ValueError):
+        rows, bad = _read_shard(tar)
+        write_json(kept, [rows, bad])
+    return rows, bad
 
 
 def _read_shard(tar: str) -> tuple[list[dict], list[dict]]:
