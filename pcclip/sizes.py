@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 from pcclip.comparisons.llm.identity import gguf_path, weights_source
 from pcclip.errors import PcclipError
-from pcclip.models import minilm_efficientnet, openclip, saved
+from pcclip.models import minilm_efficientnet, openclip, packed, saved
 from pcclip.models.torchvision_ops import declare_missing
 from pcclip.params import Generate
 
@@ -154,7 +153,7 @@ def _minilm_efficientnet() -> Towers:
     with torch.device("meta"):
         image = EfficientNet.from_name("efficientnet-lite2")
     counts = {name: math.prod(shape) for name, shape in safetensors_shapes(minilm).items()}
-    pixels = minilm_efficientnet._PIXELS
+    pixels = minilm_efficientnet.PIXELS
     return Towers(
         width=384, context_length=256, shortens=True, image_flops=_flops(image, (pixels, pixels)),
         image_parameters=_count(image), text_parameters=sum(counts.values()),
@@ -201,7 +200,7 @@ def _open_clip(values: dict) -> Towers | None:
     looked_up = sum(_count(m) for m in blocks.modules() if isinstance(m, torch.nn.Embedding))
     return Towers(
         width=values["embed_dim"], context_length=text.context_length,
-        shortens=openclip.OpenClip._can_shorten(SimpleNamespace(text_tower=text)),
+        shortens=packed.causal(text),
         image_flops=_flops(model.visual, size if isinstance(size, tuple | list) else (size, size)),
         image_parameters=_count(model.visual), text_parameters=_count(text), text_blocks=_count(blocks) - looked_up)
 

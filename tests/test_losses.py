@@ -67,13 +67,13 @@ def masked(size, *pairs):
     ignore = torch.zeros(size, size, dtype=torch.bool)
     for i, j in pairs:
         ignore[i, j] = ignore[j, i] = True
-    return ignore
+    return ignore.__getitem__
 
 
 def test_ignored_pairs_are_left_out_of_the_sums(pair):
     w, v = pair
     ignore = masked(12, (0, 1), (0, 2), (3, 7), (10, 11))
-    logits = np.where(ignore.numpy(), -np.inf, w @ v.T / 0.2)
+    logits = np.where(ignore(torch.arange(12)).numpy(), -np.inf, w @ v.T / 0.2)
     by_text = [np.log(np.exp(row).sum()) - row[i] for i, row in enumerate(logits)]
     by_image = [np.log(np.exp(column).sum()) - column[i] for i, column in enumerate(logits.T)]
     loss, accuracy = infonce(torch.tensor(w), torch.tensor(v), 0.2, ignore)
@@ -95,16 +95,36 @@ def test_two_groups_that_ignore_each_other_are_two_batches(pair):
 @pytest.mark.parametrize("marked", [None, torch.zeros(12, 12, dtype=torch.bool), torch.eye(12, dtype=torch.bool)])
 def test_the_right_text_is_never_ignored(pair, marked):
     w, v = (torch.tensor(x) for x in pair)
-    assert float(infonce(w, v, 0.3, marked)[0]) == pytest.approx(reference_infonce(*pair, 0.3)[0])
+    ignore = None if marked is None else marked.__getitem__
+    assert float(infonce(w, v, 0.3, ignore)[0]) == pytest.approx(reference_infonce(*pair, 0.3)[0])
 
 
 def test_a_pair_that_ignores_all_others_has_nothing_to_learn(pair):
     w, v = (torch.tensor(x, requires_grad=True) for x in pair)
-    loss, accuracy = infonce(w, v, 0.3, torch.ones(12, 12, dtype=torch.bool))
+    loss, accuracy = infonce(w, v, 0.3, torch.ones(12, 12, dtype=torch.bool).__getitem__)
     loss.backward()
     assert loss.item() == 0
     assert float(accuracy) == 1
     assert not w.grad.any()
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 12])
+@pytest.mark.parametrize("ignore", [None, masked(12, (0, 1), (0, 2), (3, 7), (10, 11))])
+def test_a_few_texts_at_once_are_the_same_loss(pair, ignore, at_once):
+    found = []
+    for size in (4096, at_once):
+        w, tau = torch.tensor(pair[0], requires_grad=True), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+        loss, accuracy = infonce(w, torch.tensor(pair[1]), tau, ignore, size)
+        found.append((loss.detach(), accuracy, *torch.autograd.grad(loss, (w, tau))))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_some_rows_of_shared_images(rng, swap):
+    first, second = (torch.tensor(rng.integers(0, 6, 10)) for _ in range(2))
+    rows = torch.tensor([7, 0, 3, 9])
+    assert torch.equal(shared_images(first, second, swap, rows), shared_images(first, second, swap)[rows])
 
 
 @pytest.mark.parametrize("swap", [False, True])

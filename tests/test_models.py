@@ -440,6 +440,14 @@ def test_minilm_texts_do_not_see_their_padding(minilm):
     torch.testing.assert_close(alone, beside, rtol=0, atol=1e-5)
 
 
+def test_minilm_class_vectors_are_made_once(minilm, monkeypatch, tmp_path):
+    monkeypatch.setenv("PCCLIP_CACHE", str(tmp_path))
+    made = minilm._class_matrix()
+    np.testing.assert_allclose(made, minilm.image_tower.class_matrix, atol=1e-5)
+    monkeypatch.setattr(minilm, "encode_texts", lambda texts: pytest.fail("encoded again"))
+    assert torch.equal(minilm._class_matrix(), made)
+
+
 def test_minilm_images_live_among_the_class_names(minilm):
     classes = minilm.image_tower.class_matrix
     assert classes.shape == (1000, 384)

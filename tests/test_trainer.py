@@ -1,5 +1,6 @@
 """Stage 03 on a tiny run: what learns, what stays, and that a killed run continues on the same curve."""
 
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from pcclip.embed import Vectors, embed
 from pcclip.errors import PcclipError
 from pcclip.finetune import examples as examples_module
 from pcclip.finetune import trainer
-from pcclip.finetune.examples import of_captions, of_verdicts
+from pcclip.finetune.examples import Replayed, of_captions, of_verdicts
 from pcclip.finetune.examples import of_comparisons as examples
 from pcclip.finetune.trainer import finetune, rate
 from pcclip.models import saved
@@ -59,6 +60,10 @@ def weights_of(model) -> dict[str, torch.Tensor]:
 
 def run(given) -> pd.DataFrame:
     return finetune(given.config, given.images, given.vectors, given.comparisons, given.model)
+
+
+def lists(tokens) -> list[list[int]]:
+    return [tokens.ids[a:b].tolist() for a, b in itertools.pairwise(tokens.starts)]
 
 
 def stop_after(monkeypatch, steps):
@@ -112,8 +117,8 @@ def test_only_what_is_tuned_changes(prepare, tune):
 @pytest.mark.parametrize("swap", [False, True])
 def test_swap_puts_the_twins_into_the_batch(prepare, swap, monkeypatch):
     given = prepare(swap=swap, epochs=1)
-    sizes, batch = [], given.model.batch
-    monkeypatch.setattr(given.model, "batch", lambda tokens: sizes.append(len(tokens)) or batch(tokens))
+    sizes, features = [], given.model.features
+    monkeypatch.setattr(given.model, "features", lambda tokens: sizes.append(len(tokens)) or features(tokens))
     monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
     run(given)
     assert sizes[:5] == [16 if swap else 8] * 5
@@ -286,7 +291,7 @@ def test_pairs_without_a_vector_are_dropped(prepare, tiny_encoder):
     assert found.texts == list(rest.difference)
     assert [fewer.ids[i] for i in found.first] == list(rest["first"])
     assert [fewer.ids[i] for i in found.second] == list(rest["second"])
-    assert found.twin_tokens == tiny_encoder.tokens(list(rest.swapped))
+    assert lists(found.twin_tokens) == tiny_encoder.tokens(list(rest.swapped))
 
 
 def test_pairs_that_vectors_cannot_tell_apart_are_dropped(prepare, tiny_encoder):
@@ -313,7 +318,7 @@ def test_sentences_to_learn_from(prepare, source, tiny_encoder):
         train = generate.kept(table, "train")
         assert found.texts == list(map(from_captions, train.first_caption, train.second_caption))
         twins = list(map(from_captions, train.second_caption, train.first_caption))
-        assert found.twin_tokens == tiny_encoder.tokens(twins)
+        assert lists(found.twin_tokens) == tiny_encoder.tokens(twins)
 
 
 def test_one_comparison_is_not_enough(prepare):
@@ -384,11 +389,13 @@ def test_the_verdicts_that_are_trained_on(judged, tiny_encoder):
     vector = {**photos, **dict(zip(given.vectors.ids, given.vectors.matrix, strict=True))}
     expected = np.stack([vector[a] - vector[b] for a, b in zip(table["first"], table["second"], strict=True)])
     assert set(table.kind) == {"image", "thing"}
-    assert found.differences(np.arange(66)).numpy() == pytest.approx(expected, abs=1e-6)
+    gathered = trainer._gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+    assert found.differences(gathered.matrix, np.arange(66)).numpy() == pytest.approx(expected, abs=1e-6)
+    assert len(gathered.matrix) == len(given.vectors.matrix) + len(NOUNS), "and the images once"
     assert found.target == pytest.approx(table.probability, abs=1e-6)
     assert set(found.attribute) == {0}
     [[up, down]] = BANK["attributes"]["size"]["train"]
-    assert (found.more, found.less) == ([tiny_encoder.tokens([up])], [tiny_encoder.tokens([down])])
+    assert (lists(found.more), lists(found.less)) == (tiny_encoder.tokens([up]), tiny_encoder.tokens([down]))
     run(given)
     manifest = json.loads((given.config.folder / trainer.FOLDER / "manifest.json").read_text())
     assert manifest["counts"]["verdicts"] == 66
@@ -420,10 +427,11 @@ def test_every_verdict_meets_a_wording_of_its_own_attribute(prepare, bank, monke
 
     monkeypatch.setattr(trainer, "attribute", term)
     examples = of_verdicts(given.config, given.vectors, given.model)
+    matrix = torch.from_numpy(np.concatenate([given.vectors.matrix, examples.nouns]))
     run(given)
     known = {}
     for k in range(len(examples)):
-        v = examples.differences(np.array([k]))[0].numpy()
+        v = examples.differences(matrix, np.array([k]))[0].numpy()
         known[(v / np.linalg.norm(v)).round(4).tobytes(), float(examples.target[k])] = int(examples.attribute[k])
     used = set()
     up, down, v, target = seen[0]  # before the first step the texts are the base model's
@@ -440,18 +448,20 @@ def test_a_step_asks_in_a_few_of_the_wordings_and_in_the_end_in_all(prepare, ban
     wordings = [[f"It has {word} more.", f"It has {word} less."] for word in ("ever", "far", "much", "rather")]
     given, seen = prepare(asks=bank(size={"train": wordings}), backend=Judge(), attribute_weight=1.0, epochs=2,
                           attribute_paraphrases=3, attribute_antisymmetric=0.7), []
-    steps, spoken = [], given.model.batch
-    monkeypatch.setattr(given.model, "batch", lambda tokens: seen.append([tuple(t) for t in tokens]) or spoken(tokens))
+    steps, features = [], given.model.features
+    monkeypatch.setattr(given.model, "features", lambda tokens: seen.append(lists(tokens)) or features(tokens))
     monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
     monkeypatch.setattr(trainer, "attribute", lambda *a: steps.append(a) or a[0].sum() * 0)
     run(given)
-    up, down = ([tuple(given.model.tokens([pair[side]])[0]) for pair in wordings] for side in (0, 1))
-    asked = [tokens for tokens in seen if set(tokens) & {*up}]
+    up, down = (given.model.tokens([pair[side] for pair in wordings]) for side in (0, 1))
+    asked = [[text for text in texts if text in up + down] for texts in seen]
+    asked = [texts for texts in asked if texts]
     assert len(asked) == len(steps) == 10
-    for tokens in asked:
-        assert len(set(tokens[:3])) == 3, "three wordings, each of them once"
-        assert [up.index(text) for text in tokens[:3]] == [down.index(text) for text in tokens[3:]]
-    assert {text for tokens in asked for text in tokens} == {*up, *down}
+    for texts in asked:
+        assert len(texts) == 6
+        assert len({up.index(text) for text in texts[:3]}) == 3, "three wordings, each of them once"
+        assert [up.index(text) for text in texts[:3]] == [down.index(text) for text in texts[3:]]
+    assert all(any(text in texts for texts in asked) for text in up + down)
     assert {arguments[4:] for arguments in steps} == {(0.05, 0.7)}, "temperature and antisymmetric weight"
 
 
@@ -505,7 +515,7 @@ def test_terms_are_added_by_their_weights(judged, monkeypatch):
 def test_pairs_that_share_an_image_are_masked(prepare, monkeypatch, objective, swap):
     given, seen, infonce = prepare(mask_shared=True, objective=objective, swap=swap, epochs=1), [], trainer.infonce
     order, step = [], trainer._step
-    monkeypatch.setattr(trainer, "infonce", lambda *a: seen.append(a[3]) or infonce(*a))
+    monkeypatch.setattr(trainer, "infonce", lambda *a: seen.append(a[3](torch.arange(len(a[0])))) or infonce(*a))
     monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
     monkeypatch.setattr(trainer, "_step", lambda *a: order.append((a[2].train, a[3])) or step(*a))
     run(given)
@@ -556,9 +566,9 @@ def test_captions_nouns_and_classes_of_training_are_replayed_but_nothing_held_ou
     assert "anchor" in spared
     nouns = sorted({*train.concept, *spared})
     texts = [*train.caption, *(f"a photo of a {name}" for name in (*nouns, "angular", "round"))]
-    assert gathered.replayed == given.model.tokens(texts)
-    assert gathered.base_replayed == pytest.approx(given.model.encode_texts(texts))
-    assert list(gathered.replay_kinds) == [0] * len(train) + [1] * len(nouns) + [2] * 2
+    assert lists(gathered.replayed.tokens) == given.model.tokens(texts)
+    assert gathered.replayed.base.numpy() == pytest.approx(given.model.encode_texts(texts))
+    assert list(gathered.replayed.kinds) == [0] * len(train) + [1] * len(nouns) + [2] * 2
 
 
 def test_a_kind_without_texts_is_left_out(prepare):
@@ -568,18 +578,18 @@ def test_a_kind_without_texts_is_left_out(prepare):
     assert set(captions) == set(given.images.train.caption)
     assert "a photo of a goldfish" in nouns
     gathered = trainer._gather(given.config, given.images, given.vectors, given.comparisons, given.model)
-    assert set(gathered.replay_kinds) == {0, 1}
+    assert set(gathered.replayed.kinds) == {0, 1}
 
 
 def test_replay_draws_each_kind_evenly():
     kinds = np.repeat([0, 1, 2], [1000, 300, 2])
-    drawn = trainer._some_of_each_kind(kinds, 9000, np.random.default_rng(0))
+    replayed = Replayed(None, kinds, None)
+    drawn = replayed.draw(9000, np.random.default_rng(0))
     assert np.bincount(kinds[drawn]) == pytest.approx([3000] * 3, abs=150)
     assert np.bincount(drawn, minlength=1302)[1300:] == pytest.approx([1500] * 2, abs=120), "and each of a kind evenly"
     assert len(set(drawn[drawn < 1000])) > 900
-    again = trainer._some_of_each_kind(kinds, 9000, np.random.default_rng(0))
-    assert (drawn == again).all()
-    assert set(trainer._some_of_each_kind(np.array([1, 1]), 5, np.random.default_rng(0))) <= {0, 1}
+    assert (drawn == replayed.draw(9000, np.random.default_rng(0))).all()
+    assert set(Replayed(None, np.array([1, 1]), None).draw(5, np.random.default_rng(0))) <= {0, 1}
 
 
 def test_what_is_replayed_is_held_where_the_base_has_that_very_text(prepare, monkeypatch):
@@ -607,12 +617,80 @@ def test_all_captions_of_an_image_that_has_a_vector(prepare):
     assert torch.equal(found.targets(matrix, np.array([1])), matrix[found.first[:1]])
 
 
-# everything at once, killed
+# texts in memory at once
 
 ALL = {"attribute_weight": 1.0, "replay": 0.5, "mask_shared": True, "learn_temperature": True}
 
 
-@pytest.mark.parametrize(("steps", "changes"), [(7, {}), (13, {"tune": "lora", "lora_rank": 2, "lr": 1e-2})])
+def gradients(given, **changes) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """What the first step says, and the gradient of everything that learns."""
+    config = given.config.model_copy(update={"finetune": given.config.finetune.model_copy(update=changes)})
+    gathered = trainer._gather(config, given.images, given.vectors, given.comparisons, given.model)
+    with trainer._own_text_tower(given.model):
+        temperature = torch.nn.Parameter(torch.tensor(-1.0))
+        state = trainer._start(config, given.model, temperature)
+        rows = np.random.default_rng(0).permutation(len(gathered.train))[:12]
+        terms = trainer._step(config, given.model, gathered, rows, 3, temperature, state.optimizer)
+        return terms, {name: p.grad.clone() for name, p in state.parameters.items()}
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"objective": "mse"}, {"objective": "captions"}, ALL,
+    {**ALL, "tune": "all"}, {**ALL, "swap": False, "tune": "lora", "lora_rank": 2}], ids=str)
+def test_a_few_texts_at_once_give_the_gradients_of_all(judged, settings):
+    given = judged(**settings)
+    whole, expected = gradients(given)
+    assert set(whole) == {"loss", "in_batch_accuracy", *(("attribute", "replay") if "replay" in settings else ())}
+    assert ("log_temperature" in expected) == ("replay" in settings)
+    for micro_batch in (1, 5, 1000):
+        terms, found = gradients(given, micro_batch=micro_batch)
+        assert terms == pytest.approx(whole, abs=1e-6)
+        assert found.keys() == expected.keys()
+        for name, gradient in found.items():
+            close = 1e-6 * max(1.0, float(expected[name].abs().max()))
+            torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=close, msg=name)
+
+
+def test_no_more_texts_are_in_the_tower_than_asked_for(judged, monkeypatch):
+    given = judged(**ALL, micro_batch=5, epochs=1)
+    sizes, features = [], given.model.features
+    monkeypatch.setattr(given.model, "features", lambda tokens: sizes.append(
+        (len(tokens), torch.is_grad_enabled())) or features(tokens))
+    monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
+    gradients(given)
+    with_gradients = [n for n, enabled in sizes if enabled]
+    assert max(with_gradients) == 5
+    assert sum(with_gradients) == 12 + 12 + 2 + 32  # pairs, their twins, the two wordings, replayed texts
+    assert len(with_gradients) == -(-58 // 5)
+
+
+def test_how_many_are_in_memory_may_change_between_a_run_and_its_continuation(prepare):
+    keys = {trainer.stage(g.config, g.images).key for g in (prepare(), prepare(micro_batch=3))}
+    assert len(keys) == 1
+
+
+def test_a_processor_without_bf16_is_named(prepare, monkeypatch, capsys):
+    monkeypatch.setattr(trainer, "has_bf16", lambda device: False)
+    run(prepare("slow", precision="bf16", epochs=1))
+    run(prepare("plain", precision="fp32", epochs=1))
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("this cpu has no instructions for bf16") == 1
+
+
+def test_held_out_texts_are_encoded_in_the_precision_of_the_run(prepare):
+    values = []
+    for precision in ("fp32", "bf16"):
+        given = prepare(precision, precision=precision)
+        gathered = trainer._gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+        values.append(trainer.held_out_values(given.config, gathered, given.model, 0.1)["loss"])
+    assert values[0] != values[1]
+    assert values[0] == pytest.approx(values[1], rel=0.05)
+
+
+# everything at once, killed
+
+@pytest.mark.parametrize(("steps", "changes"), [
+    (5, {"micro_batch": 7, "precision": "bf16"}), (7, {}), (13, {"tune": "lora", "lora_rank": 2, "lr": 1e-2})])
 def test_a_killed_run_with_every_term_continues_on_the_same_curve(judged, monkeypatch, steps, changes):
     given = judged("killed", **ALL, **changes)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

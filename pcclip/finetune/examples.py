@@ -15,6 +15,7 @@ from pcclip.data import ImageSet
 from pcclip.embed import Vectors
 from pcclip.errors import PcclipError
 from pcclip.models.encoder import DualEncoder
+from pcclip.models.tokens import Tokens
 from pcclip.params import Config
 from pcclip.progress import say
 
@@ -24,42 +25,82 @@ class Examples:
     """Texts and the images they are about: two of them for a difference, one for a plain caption (second is None)."""
 
     texts: list[str]
-    tokens: list[list[int]]
+    tokens: Tokens
     first: np.ndarray
     second: np.ndarray | None = None
-    twins: list[str] | None = None  # each text with the roles of the images exchanged
-    twin_tokens: list[list[int]] | None = None
+    twin_tokens: Tokens | None = None  # of each text with the roles of the images exchanged
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def targets(self, matrix: Float[Tensor, "n d"], rows: np.ndarray) -> Float[Tensor, "b d"]:
         """What the texts of `rows` are to lie along, not normalised: u1 - u2, or u for plain captions."""
-        first = matrix[torch.as_tensor(self.first[rows], device=matrix.device)]
         if self.second is None:
-            return first
-        return first - matrix[torch.as_tensor(self.second[rows], device=matrix.device)]
+            return matrix[torch.as_tensor(self.first[rows], device=matrix.device)]
+        return _differences(matrix, self.first[rows], self.second[rows])
 
 
 @dataclass(frozen=True)
 class AttributeExamples:
-    """Verdicts as (m,) rows of `matrix`, attribute numbers and probabilities, and the texts that ask for them."""
+    """Verdicts as (m,) rows of image vectors with `nouns` below them, attribute numbers and probabilities, and the
+    texts that ask for them."""
 
-    matrix: Float[Tensor, "n d"]  # image vectors, and below them the text vectors of plain nouns
+    nouns: Float[np.ndarray, "k d"]  # the text vectors of plain nouns
     first: np.ndarray
     second: np.ndarray
-    attribute: np.ndarray  # index into more and less
+    attribute: np.ndarray  # index into paraphrases
     target: np.ndarray  # p, float32: how probable it is that the first has more
-    more: list[list[list[int]]]  # per attribute, per paraphrase: tokens
-    less: list[list[list[int]]]
+    more: Tokens  # every paraphrase of every attribute, one attribute after the other
+    less: Tokens
+    paraphrases: np.ndarray  # how many of them each attribute has
 
     def __len__(self) -> int:
         return len(self.first)
 
-    def differences(self, rows: np.ndarray) -> Float[Tensor, "m d"]:
+    def differences(self, matrix: Float[Tensor, "n+k d"], rows: np.ndarray) -> Float[Tensor, "m d"]:
         """u1 - u2 of some of the verdicts, not normalised."""
-        first, second = (torch.as_tensor(side[rows], device=self.matrix.device) for side in (self.first, self.second))
-        return self.matrix[first] - self.matrix[second]
+        return _differences(matrix, self.first[rows], self.second[rows])
+
+    def draw(self, verdicts: int, paraphrases: int, draw: np.random.Generator) -> "Asked":
+        """Some of the verdicts, each to be asked for by one of a few of its attribute's paraphrases."""
+        some = draw.integers(len(self), size=min(verdicts, len(self)))
+        chosen = [draw.permutation(count)[:paraphrases] for count in self.paraphrases]
+        counts = np.array([len(rows) for rows in chosen])
+        starts = np.cumsum(counts) - counts
+        which = self.attribute[some]
+        text = starts[which] + draw.integers(counts[which])
+        begins = np.cumsum(self.paraphrases) - self.paraphrases
+        rows = np.concatenate([begin + rows for begin, rows in zip(begins, chosen, strict=True)])
+        return Asked(some, text, Tokens.joined([self.more[rows], self.less[rows]]))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One step's verdicts: their rows, which of the texts asks for each, and the texts for more and then for less."""
+
+    rows: np.ndarray
+    text: np.ndarray
+    tokens: Tokens
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Plain texts that are held where the base model has them, of a few kinds: captions, nouns, classes."""
+
+    tokens: Tokens
+    kinds: np.ndarray  # (n,), ascending: which kind each is
+    base: Float[Tensor, "n d"]  # unit vectors by the base model
+
+    def draw(self, size: int, draw: np.random.Generator) -> np.ndarray:
+        """`size` rows, each of a kind drawn evenly: fifteen class names weigh as much as a thousand nouns."""
+        kinds, starts, counts = np.unique(self.kinds, return_index=True, return_counts=True)
+        chosen = np.searchsorted(kinds, draw.choice(kinds, size))
+        return starts[chosen] + draw.integers(counts[chosen])
+
+
+def _differences(matrix: Float[Tensor, "n d"], first: np.ndarray, second: np.ndarray) -> Float[Tensor, "m d"]:
+    one, two = (torch.as_tensor(side, device=matrix.device) for side in (first, second))
+    return matrix[one] - matrix[two]
 
 
 def of_comparisons(
@@ -75,7 +116,7 @@ def of_comparisons(
     else:
         texts, twins = list(table.difference), list(table.swapped)
     first, second = vectors.rows(table["first"]), vectors.rows(table["second"])
-    keep = np.linalg.norm(vectors.matrix[first] - vectors.matrix[second], axis=1) > 1e-6
+    keep = _apart(vectors.matrix, first, second)
     if keep.sum() < asked:
         say(f"{asked - keep.sum()} {split} comparisons left out: no vector for an image, or equal ones")
     if config.finetune.swap:
@@ -85,7 +126,7 @@ def of_comparisons(
         keep &= has_twin
     rows = np.flatnonzero(keep)
     texts, twins = [texts[i] for i in rows], [twins[i] for i in rows]
-    return Examples(texts, model.tokens(texts), first[rows], second[rows], twins, model.tokens(twins))
+    return Examples(texts, model.tokenised(texts), first[rows], second[rows], model.tokenised(twins))
 
 
 def of_captions(config: Config, images: ImageSet, split: str, vectors: Vectors, model: DualEncoder) -> Examples:
@@ -98,7 +139,7 @@ def of_captions(config: Config, images: ImageSet, split: str, vectors: Vectors, 
     table = rewrites.load(config) if rewritten else images.captions
     table = table[table["id"].isin(set(wanted["id"])) & vectors.has(table["id"])]
     texts = list(table.caption)
-    return Examples(texts, model.tokens(texts), vectors.rows(table["id"]))
+    return Examples(texts, model.tokenised(texts), vectors.rows(table["id"]))
 
 
 def plain_texts(config: Config, images: ImageSet) -> list[list[str]]:
@@ -132,18 +173,25 @@ def of_verdicts(config: Config, vectors: Vectors, model: DualEncoder) -> Attribu
     nouns = table[table.kind == "thing"]
     things = sorted({*nouns["first"], *nouns["second"]})
     photos = [f"a photo of {verdicts.named(thing)}" for thing in things]
-    matrix = np.concatenate([vectors.matrix, model.encode_texts(photos)]) if things else vectors.matrix
+    said = model.encode_texts(photos)
     row = {thing: len(vectors.matrix) + k for k, thing in enumerate(things)}
-    table = pd.concat([images, nouns])
     first, second = (np.concatenate([vectors.rows(images[side]), nouns[side].map(row).to_numpy(dtype=np.int64)])
                      for side in ("first", "second"))
-    keep = np.linalg.norm(matrix[first] - matrix[second], axis=1) > 1e-6
+    keep = np.concatenate([_apart(vectors.matrix, first[: len(images)], second[: len(images)]),
+                           _apart(said, *(side[len(images):] - len(vectors.matrix) for side in (first, second)))])
     if not keep.any():
         raise PcclipError("finetune.attribute_weight: 01 has no verdict on training pairs; "
                           "raise generate.attribute_pairs or thing_pairs")
+    table = pd.concat([images, nouns])
+    paraphrases = [pair for name in names for pair in bank[name].paraphrases]
     return AttributeExamples(
-        torch.from_numpy(matrix).to(model.device), first[keep], second[keep],
+        said, first[keep], second[keep],
         table.attribute.map(names.index).to_numpy(dtype=np.int64)[keep],
         table.probability.to_numpy(dtype=np.float32)[keep],
-        more=[[model.tokens([up])[0] for up, _ in bank[name].paraphrases] for name in names],
-        less=[[model.tokens([down])[0] for _, down in bank[name].paraphrases] for name in names])
+        more=model.tokenised([up for up, _ in paraphrases]), less=model.tokenised([down for _, down in paraphrases]),
+        paraphrases=np.array([len(bank[name].paraphrases) for name in names]))
+
+
+def _apart(matrix: Float[np.ndarray, "n d"], first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Whether two vectors differ, pair by pair."""
+    return np.linalg.norm(matrix[first] - matrix[second], axis=1) > 1e-6

@@ -1,14 +1,17 @@
 """The objectives and the terms that can be added to them, each a function of vectors alone."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
 def infonce(
     w: Float[Tensor, "b d"], v: Float[Tensor, "b d"], temperature: Float[Tensor, ""] | float,
-    ignore: Bool[Tensor, "b b"] | None = None,
+    ignore: Callable[[Int[Tensor, " r"]], Bool[Tensor, "r b"]] | None = None, at_once: int = 4096,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Symmetric InfoNCE of PC-CLIP, L = 1/2 [CE(W V^T / tau, I) + CE(V W^T / tau, I)] (released finetune.py).
 
@@ -16,17 +19,31 @@ def infonce(
         w: unit text vectors of the differences.
         v: unit image differences, row i belonging to text i.
         temperature: tau, a number or a learned scalar.
-        ignore: symmetric; True where i and j are not to be held against each other. The diagonal never is.
+        ignore: gives rows of a symmetric matrix, True where i and j are not to be held against each other. The diagonal
+            never is.
+        at_once: texts whose logits are in memory at once; those of a larger batch are computed again for the gradient.
 
     Returns:
         The loss, and how often the right text is nearest to its image difference.
     """
-    logits = w @ v.T / temperature
-    target = torch.arange(len(w), device=w.device)
-    if ignore is not None:
-        logits = logits.masked_fill(ignore & ~torch.eye(len(w), dtype=torch.bool, device=w.device), float("-inf"))
-    loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-    return loss, (logits.argmax(dim=1) == target).float().mean()
+    def block(w: Tensor, v: Tensor, temperature: Tensor | float, rows: Tensor):
+        """Of some texts: their sums over all images, each image's sum over them, their own logits, which are right."""
+        logits = w @ v.T / temperature
+        if ignore is not None:
+            own = rows[:, None] == torch.arange(len(v), device=v.device)
+            logits = logits.masked_fill(ignore(rows) & ~own, float("-inf"))
+        right = logits.gather(1, rows[:, None]).squeeze(1)
+        return logits.logsumexp(dim=1), logits.logsumexp(dim=0), right, logits.argmax(dim=1) == rows
+
+    parts = torch.arange(len(w), device=w.device).split(at_once)
+    if len(parts) == 1:
+        found = [block(w, v, temperature, parts[0])]
+    else:
+        found = [checkpoint(block, w[rows], v, temperature, rows, use_reentrant=False) for rows in parts]
+    over_images, over_texts, right, hits = zip(*found, strict=True)
+    right = torch.cat(right)
+    loss = ((torch.cat(over_images) - right).mean() + (torch.stack(over_texts).logsumexp(dim=0) - right).mean()) / 2
+    return loss, torch.cat(hits).float().mean()
 
 
 def mse(
@@ -69,15 +86,19 @@ def replay(now: Float[Tensor, "b d"], base: Float[Tensor, "b d"]) -> Float[Tenso
 
 
 def shared_images(
-    first: Int[Tensor, " b"], second: Int[Tensor, " b"], swap: bool
-) -> Bool[Tensor, "b b"] | Bool[Tensor, "2b 2b"]:
+    first: Int[Tensor, " b"], second: Int[Tensor, " b"], swap: bool, rows: Int[Tensor, " r"] | None = None
+) -> Bool[Tensor, "r b"] | Bool[Tensor, "r 2b"]:
     """True for pairs that share an image, whose texts are partly true of each other: unmarked false negatives.
 
     With `swap` the reversed twins follow the pairs; a pair and its own twin remain negatives, since they contradict.
+    `rows` are those of the matrix that are wanted; None is all of them.
     """
-    one, two = first[:, None], second[:, None]
+    if swap:
+        first, second = torch.cat([first, second]), torch.cat([second, first])
+    rows = torch.arange(len(first), device=first.device) if rows is None else rows
+    one, two = first[rows, None], second[rows, None]
     shared = (one == first) | (one == second) | (two == first) | (two == second)
     if not swap:
         return shared
-    twin = torch.eye(len(first), dtype=torch.bool, device=first.device)
-    return torch.cat([torch.cat([shared, shared & ~twin], 1), torch.cat([shared & ~twin, shared], 1)], 0)
+    twin = (rows + len(first) // 2) % len(first)
+    return shared & (twin[:, None] != torch.arange(len(first), device=first.device))

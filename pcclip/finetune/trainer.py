@@ -8,6 +8,7 @@ import shutil
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +22,22 @@ from pcclip.data import ImageSet
 from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import Vectors, shared_inputs
 from pcclip.errors import PcclipError
-from pcclip.finetune import lora
+from pcclip.finetune import gradcache, lora
 from pcclip.finetune.examples import (
+    Asked,
     AttributeExamples,
     Examples,
+    Replayed,
     of_captions,
     of_comparisons,
     of_verdicts,
     plain_texts,
 )
 from pcclip.finetune.losses import attribute, infonce, mse, replay, shared_images
+from pcclip.finetune.precision import autocast, has_bf16
 from pcclip.models import saved
 from pcclip.models.encoder import DualEncoder
+from pcclip.models.tokens import Tokens
 from pcclip.params import Config, Finetune
 from pcclip.progress import Meter, say
 from pcclip.scores import beats, cosines, image_differences, zero_shot
@@ -40,6 +45,7 @@ from pcclip.stage import Stage, atomic, built_on
 
 FOLDER, CURVES = "03_finetune", "curves.csv"
 _FORMAT = 1
+_NOT_RESULTS = {"micro_batch"}  # may change between a run and its continuation
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,8 @@ class Given:
     held_out: Examples
     comparisons: Examples  # of the held-out images, for difference accuracy whatever the objective
     attributes: AttributeExamples | None
-    replayed: list[list[int]]  # tokens of the plain texts that are held where they are
-    replay_kinds: np.ndarray  # what each of them is: 0 a caption, 1 a noun, 2 a class
-    base_replayed: np.ndarray | None  # their unit vectors by the base model
-    matrix: torch.Tensor
+    replayed: Replayed | None
+    matrix: torch.Tensor  # on the model's device: the image vectors, and below them the nouns of `attributes`
     images: ImageSet
     vectors: Vectors
 
@@ -86,8 +90,8 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
     asks = {"attributes": load_bank(config.generate.attributes).hash} if (
         config.finetune.attribute_weight and config.generate.attributes) else {}
     return Stage(config.folder / FOLDER, {
-        "format": _FORMAT, "finetune": config.finetune.model_dump(), "zero_shot": config.evaluate.zero_shot_prompt,
-        **asks,
+        "format": _FORMAT, "finetune": config.finetune.model_dump(exclude=_NOT_RESULTS),
+        "zero_shot": config.evaluate.zero_shot_prompt, **asks,
         **built_on((config.source_folder / generate.FOLDER, config.source_folder / EMBED),
                    shared_inputs(config, images))})
 
@@ -107,6 +111,9 @@ def finetune(
     given = _gather(config, images, vectors, comparisons, model)
     if len(given.train) < 2:
         raise PcclipError(f"{FOLDER}: {len(given.train)} training texts were kept; 01 must keep at least two")
+    if config.finetune.precision == "bf16" and not has_bf16(model.device):
+        say(f"{FOLDER}: this {model.device.type} has no instructions for bf16, so fp32 would be faster: "
+            "finetune.precision: fp32")
     with this.work(), _own_text_tower(model):
         card = saved.describe(model)
         kept_epochs, tuned = _optimise(config, given, model, card, this)
@@ -128,14 +135,31 @@ def _gather(config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.
     texts = pairs
     if settings.objective == "captions":
         texts = {split: of_captions(config, images, split, vectors, model) for split in pairs}
-    kinds = plain_texts(config, images) if settings.replay else []
-    replayed = [text for texts in kinds for text in texts]
+    attributes = of_verdicts(config, vectors, model) if settings.attribute_weight else None
     return Given(
-        train=texts["train"], held_out=texts["held_out"], comparisons=pairs["held_out"],
-        attributes=of_verdicts(config, vectors, model) if settings.attribute_weight else None,
-        replayed=model.tokens(replayed), replay_kinds=np.repeat(np.arange(len(kinds)), [len(texts) for texts in kinds]),
-        base_replayed=model.encode_texts(replayed) if replayed else None,
-        matrix=torch.from_numpy(vectors.matrix).to(model.device), images=images, vectors=vectors)
+        train=texts["train"], held_out=texts["held_out"], comparisons=pairs["held_out"], attributes=attributes,
+        replayed=_replayed(config, images, model) if settings.replay else None,
+        matrix=_on_device(model.device, vectors.matrix, *([attributes.nouns] if attributes else [])),
+        images=images, vectors=vectors)
+
+
+def _replayed(config: Config, images: ImageSet, model: DualEncoder) -> Replayed | None:
+    kinds = plain_texts(config, images)
+    tokens = model.tokenised([text for texts in kinds for text in texts])
+    if not len(tokens):
+        return None
+    base = torch.from_numpy(_encoded(config.finetune, model, tokens)).to(model.device)
+    return Replayed(tokens, np.repeat(np.arange(len(kinds)), [len(texts) for texts in kinds]), base)
+
+
+def _on_device(device: torch.device, *parts: np.ndarray) -> torch.Tensor:
+    """Rows of all parts, without another copy of them there."""
+    if len(parts) == 1:
+        return torch.from_numpy(parts[0]).to(device)
+    matrix = torch.empty(sum(map(len, parts)), parts[0].shape[1], device=device)
+    for rows, part in zip(matrix.split([len(part) for part in parts]), parts, strict=True):
+        rows.copy_(torch.from_numpy(part))
+    return matrix
 
 
 @contextmanager
@@ -207,26 +231,28 @@ def rate(settings: Finetune, step: int, per_epoch: int, total: int) -> float:
 def held_out_values(config: Config, given: Given, model: DualEncoder, temperature: float) -> dict[str, float]:
     """One point of the held-out curve: the run's own objective in batches of its size, and two accuracies."""
     settings, values = config.finetune, {}
-    held_out = model.encode_texts(given.held_out.texts) if len(given.held_out) else None
+    held_out = _encoded(settings, model, given.held_out.tokens) if len(given.held_out) else None
     if len(given.held_out) >= 2:
         losses, accuracies, sizes = [], [], []
-        w, matrix = torch.from_numpy(held_out), given.matrix.cpu()
-        twins = torch.from_numpy(model.encode_texts(given.held_out.twins)) if _swaps(settings) else None
+        w = torch.from_numpy(held_out).to(given.matrix.device)
+        twins = torch.from_numpy(
+            _encoded(settings, model, given.held_out.twin_tokens)).to(w) if _swaps(settings) else None
         for rows in np.array_split(np.arange(len(w)), _steps(settings, len(w))[0]):
             texts = w[rows] if twins is None else torch.cat([w[rows], twins[rows]])
-            loss, accuracy = _objective(settings, texts, given.held_out, rows, matrix, temperature)
+            loss, accuracy = _objective(settings, texts, given.held_out, rows, given.matrix, temperature)
             losses, accuracies, sizes = [*losses, float(loss)], [*accuracies, float(accuracy)], [*sizes, len(rows)]
         values = {"loss": float(np.average(losses, weights=sizes)),
                   "in_batch_accuracy": float(np.average(accuracies, weights=sizes))}
     if len(given.comparisons):
         pairs = given.comparisons
         v = image_differences(given.vectors.matrix, pairs.first, pairs.second)
-        w = held_out if pairs is given.held_out else model.encode_texts(pairs.texts)
+        w = held_out if pairs is given.held_out else _encoded(settings, model, pairs.tokens)
         values["difference_accuracy"] = float(beats(cosines(w, v), 0.0).mean())
     images = given.images
     labelled = given.vectors.of(images.held_out[images.held_out.label.notna()])
     if images.classes and len(labelled):
-        texts = model.encode_texts([config.evaluate.zero_shot_prompt.format(name) for name in images.classes])
+        texts = _encoded(settings, model, model.tokenised(
+            [config.evaluate.zero_shot_prompt.format(name) for name in images.classes]))
         found = zero_shot(given.vectors.matrix[given.vectors.rows(labelled["id"])], texts)
         values["zero_shot_accuracy"] = float((np.array(images.classes)[found] == labelled.label.to_numpy()).mean())
     return values
@@ -244,7 +270,8 @@ def _start(config: Config, model: DualEncoder, log_temperature: nn.Parameter) ->
     if settings.learn_temperature:
         parameters["log_temperature"] = log_temperature
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-    optimizer = kind(parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay)
+    optimizer = kind(parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay,
+                     fused=model.device.type in ("cpu", "cuda"))
     return State(parameters, optimizer)
 
 
@@ -253,53 +280,53 @@ def _step(
 ) -> dict[str, float]:
     """One optimiser step. Returns its loss, in-batch accuracy, and each added term by name."""
     settings, train = config.finetune, given.train
-    tokens = [train.tokens[i] for i in rows] + ([train.twin_tokens[i] for i in rows] if _swaps(settings) else [])
-    w = _unit_texts(settings, model, tokens)
-    loss, accuracy = _objective(settings, w, train, rows, given.matrix, log_temperature.exp())
-    terms = {}
     draw = np.random.default_rng([config.seed, step, 1])
+    texts = [train.tokens[rows]] + ([train.twin_tokens[rows]] if _swaps(settings) else [])
+    own = sum(map(len, texts))
+    asked = replayed = None
     if given.attributes is not None and len(given.attributes):
-        terms["attribute"] = _attribute_term(settings, model, given, draw)
-        loss = loss + settings.attribute_weight * terms["attribute"]
-    if given.replayed:
-        some = _some_of_each_kind(given.replay_kinds, settings.replay_batch, draw)
-        now = _unit_texts(settings, model, [given.replayed[i] for i in some])
-        terms["replay"] = replay(now, torch.from_numpy(given.base_replayed[some]).to(now.device))
-        loss = loss + settings.replay * terms["replay"]
+        asked = given.attributes.draw(settings.attribute_batch, settings.attribute_paraphrases, draw)
+        texts.append(asked.tokens)
+    if given.replayed is not None:
+        replayed = given.replayed.draw(settings.replay_batch, draw)
+        texts.append(given.replayed.tokens[replayed])
+
+    def terms(vectors: torch.Tensor) -> dict[str, torch.Tensor]:
+        w, said, now = vectors.split([own, len(asked.tokens) if asked else 0, 0 if replayed is None else len(replayed)])
+        loss, accuracy = _objective(settings, w, train, rows, given.matrix, log_temperature.exp())
+        added = {}
+        if asked:
+            added["attribute"] = _attribute_term(settings, given, asked, said)
+            loss = loss + settings.attribute_weight * added["attribute"]
+        if replayed is not None:
+            added["replay"] = replay(now, given.replayed.base[torch.from_numpy(replayed).to(now.device)])
+            loss = loss + settings.replay * added["replay"]
+        return {"loss": loss, "in_batch_accuracy": accuracy, **added}
+
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    found = gradcache.backward(
+        partial(_unit_texts, settings, model), Tokens.joined(texts), terms, settings.micro_batch)
     optimizer.step()
-    return {"loss": float(loss.detach()), "in_batch_accuracy": float(accuracy),
-            **{name: float(term.detach()) for name, term in terms.items()}}
+    return {name: float(value.detach()) for name, value in found.items()}
 
 
-def _some_of_each_kind(kinds: np.ndarray, size: int, draw: np.random.Generator) -> np.ndarray:
-    """`size` rows, each of a kind drawn evenly: fifteen class names weigh as much as a thousand nouns."""
-    chosen = draw.choice(np.unique(kinds), size)
-    return np.array([draw.choice(np.flatnonzero(kinds == kind)) for kind in chosen])
+def _attribute_term(settings: Finetune, given: Given, asked: Asked, said: torch.Tensor) -> torch.Tensor:
+    """The attribute term over the verdicts that were drawn, from the unit vectors of the texts that ask for them."""
+    up, down = said.chunk(2)
+    v = nn.functional.normalize(given.attributes.differences(given.matrix, asked.rows), dim=-1)
+    text, target = (torch.from_numpy(x).to(v.device) for x in (asked.text, given.attributes.target[asked.rows]))
+    return attribute(up[text], down[text], v, target, settings.attribute_temperature, settings.attribute_antisymmetric)
 
 
-def _attribute_term(settings: Finetune, model: DualEncoder, given: Given, draw: np.random.Generator) -> torch.Tensor:
-    """The attribute term over some of the verdicts, each asked for by one of a few of its attribute's paraphrases."""
-    verdicts, size = given.attributes, settings.attribute_paraphrases
-    some = draw.integers(len(verdicts), size=min(settings.attribute_batch, len(verdicts)))
-    chosen = [draw.permutation(len(texts))[:size] for texts in verdicts.more]
-    counts = np.array([len(rows) for rows in chosen])
-    starts = np.cumsum(counts) - counts
-    which = verdicts.attribute[some]
-    paraphrase = torch.as_tensor(starts[which] + draw.integers(counts[which]), device=verdicts.matrix.device)
-    asked = [texts[i] for texts, rows in zip(verdicts.more, chosen, strict=True) for i in rows]
-    asked += [texts[i] for texts, rows in zip(verdicts.less, chosen, strict=True) for i in rows]
-    up, down = _unit_texts(settings, model, asked).chunk(2)
-    v = nn.functional.normalize(verdicts.differences(some), dim=-1)
-    target = torch.from_numpy(verdicts.target[some]).to(v.device)
-    return attribute(up[paraphrase], down[paraphrase], v, target, settings.attribute_temperature,
-                     settings.attribute_antisymmetric)
+def _encoded(settings: Finetune, model: DualEncoder, tokens: Tokens) -> np.ndarray:
+    """Unit vectors in the precision of the run, without gradients."""
+    with autocast(settings.precision, model.device):
+        return model.encode_tokens(tokens)
 
 
-def _unit_texts(settings: Finetune, model: DualEncoder, tokens: list[list[int]]) -> torch.Tensor:
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-        features = model.text_features(model.batch(tokens))
+def _unit_texts(settings: Finetune, model: DualEncoder, tokens: Tokens) -> torch.Tensor:
+    with autocast(settings.precision, model.device):
+        features = model.features(tokens)
     return nn.functional.normalize(features.float(), dim=-1)
 
 
@@ -314,7 +341,7 @@ def _objective(settings: Finetune, w, examples: Examples, rows: np.ndarray, matr
     if settings.mask_shared:
         first = torch.as_tensor(examples.first[rows], device=matrix.device)
         second = first if examples.second is None else torch.as_tensor(examples.second[rows], device=matrix.device)
-        ignore = shared_images(first, second, swap)
+        ignore = partial(shared_images, first, second, swap)
     return infonce(w, nn.functional.normalize(target, dim=-1), temperature, ignore)
 
 

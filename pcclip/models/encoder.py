@@ -11,8 +11,12 @@ from torch import Tensor, nn
 
 from pcclip.errors import PcclipError
 from pcclip.images import decoded
+from pcclip.models.tokens import Tokens, groups
 from pcclip.progress import Meter
 from pcclip.stage import digest
+
+_OVERHEAD = {"cpu": 16}  # of one more group of texts, in tokens; elsewhere launching kernels costs more
+_OVERHEAD_ELSEWHERE = 8192
 
 
 class DualEncoder(nn.Module):
@@ -59,36 +63,49 @@ class DualEncoder(nn.Module):
     def device(self) -> torch.device:
         return next(self.text_tower.parameters()).device
 
-    def batch(self, tokens: Sequence[list[int]]) -> Int[Tensor, "n t"]:
-        """Pad token lists to the longest of them; longer than the context is cut, keeping the end-of-text token."""
-        limit = self.context_length
-        cut = [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in tokens]
-        longest = max(len(ids) for ids in cut)
-        out = torch.full((len(cut), longest), self.pad_id, dtype=torch.long)
-        for row, ids in enumerate(cut):
-            out[row, : len(ids)] = torch.tensor(ids)
-        return out.to(self.device)
+    def tokenised(self, texts: Sequence[str]) -> Tokens:
+        """To be stored: texts over the context length are cut, keeping the end-of-text token."""
+        return Tokens.of(self.tokens(texts), self.context_length)
+
+    def batch(self, tokens: Tokens | Sequence[list[int]]) -> Int[Tensor, "n t"]:
+        """Texts padded to the longest of them."""
+        if not isinstance(tokens, Tokens):
+            tokens = Tokens.of(tokens, self.context_length)
+        return tokens.padded(self.pad_id).to(self.device)
+
+    def features(self, tokens: Tokens) -> Float[Tensor, "n d"]:
+        """Text vectors before normalisation, in order, the texts grouped by length so that little padding is computed.
+
+        With gradients where they are asked for. Equal to `text_features` of all texts padded alike, up to rounding.
+        """
+        found = groups(tokens.lengths, _OVERHEAD.get(self.device.type, _OVERHEAD_ELSEWHERE))
+        back = np.empty(len(tokens), dtype=np.int64)
+        back[np.concatenate(found)] = np.arange(len(tokens))
+        vectors = torch.cat([self.text_features(self.batch(tokens[rows])) for rows in found])
+        return vectors[torch.from_numpy(back).to(vectors.device)]
 
     def tunable(self, which: str) -> dict[str, nn.Parameter]:
         """Named parameters to train: 'transformer' (as released) or 'all' of the text tower."""
         chosen = {id(p) for p in (self.transformer() if which == "transformer" else self.text_tower).parameters()}
         return {name: p for name, p in self.text_tower.named_parameters() if id(p) in chosen}
 
-    @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Float[np.ndarray, "n d"]:
-        """Unit text vectors, float32, in the order given. Texts over the context length are cut.
+        """Unit text vectors, float32, in the order given. Texts over the context length are cut."""
+        return self.encode_tokens(self.tokenised([_checked(text) for text in texts]), batch_size)
 
-        Batches are grouped by length, so that short texts see no padding they do not need.
+    @torch.inference_mode()
+    def encode_tokens(self, tokens: Tokens, batch_size: int = 256) -> Float[np.ndarray, "n d"]:
+        """Unit text vectors, float32, in the order given, of texts that are tokens already.
+
+        Batches are of similar length, so that short texts see no padding they do not need.
         """
         self.eval()
-        tokens = self.tokens([_checked(text) for text in texts])
-        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        order = np.argsort(tokens.lengths, kind="stable")
         out = np.empty((len(tokens), self.width), dtype=np.float32)
         meter = Meter(len(tokens), "texts") if len(tokens) > batch_size else None
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            features = self.text_features(self.batch([tokens[i] for i in rows]))
-            out[rows] = nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+            out[rows] = nn.functional.normalize(self.features(tokens[rows]).float(), dim=-1).cpu().numpy()
             if meter:
                 meter.add(len(rows))
         return out

