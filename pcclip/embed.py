@@ -1,21 +1,24 @@
-"""Stage 02: images to vectors. Decoding overlaps encoding; unreadable images are recorded, not skipped in silence.
+"""Stage 02: images to vectors. Decoding, encoding and writing overlap; unreadable images are recorded and counted.
 
 Vectors are stored with id, path and the fingerprint of the image tower that made them, in one Parquet table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from jaxtyping import Float
+from PIL import Image
 
 from pcclip.data import ImageSet, load_images
-from pcclip.data.labelled import MAX_BAD, Chosen, LabelledSet
+from pcclip.data.labelled import LabelledSet
 from pcclip.errors import PcclipError
-from pcclip.images import decoded
+from pcclip.images import batches, decoded_batches
 from pcclip.models import identify
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config
@@ -24,6 +27,7 @@ from pcclip.stage import Stage, read_parquet, write_parquet
 
 FOLDER, TABLE, BAD = "02_embed", "vectors.parquet", "bad_images.parquet"
 _FORMAT = 1
+DRAFT = 2  # see encode_by_all
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class Vectors:
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
-    return Stage(config.source_folder / FOLDER, {"format": _FORMAT, **shared_inputs(config, images)})
+    draft = {"draft": True} if config.embed.draft else {}
+    return Stage(config.source_folder / FOLDER, {"format": _FORMAT, **draft, **shared_inputs(config, images)})
 
 
 def shared_inputs(config: Config, images: ImageSet | None = None) -> dict:
@@ -73,7 +78,8 @@ def embed(config: Config, images: ImageSet, model: DualEncoder) -> tuple[Vectors
     given = _Given(images.table[["id", "path"]], list(images.table.path), config.data.max_bad,
                    f"data.max_bad = {config.data.max_bad}; mend them or raise it")
     settings = config.embed
-    return _run(stage(config, images), given, model, settings.batch_size, settings.workers, settings.shard)
+    return _run(stage(config, images), given, model, settings.batch_size, settings.workers, settings.shard,
+                settings.draft)
 
 
 def embed_labelled(
@@ -88,11 +94,11 @@ def embed_labelled(
         The vectors, in the table's order, and the bad images (id, path, reason), which have none.
 
     Raises:
-        PcclipError: more than labelled.MAX_BAD of the images cannot be read.
+        PcclipError: more than labelled.max_bad of the images cannot be read.
     """
     this = Stage(folder, {"format": _FORMAT, "images": labelled.identity(), "model": model.image_fingerprint()})
     table = pd.DataFrame({"id": labelled.table["id"].to_numpy(), "path": labelled.paths})
-    given = _Given(table, labelled.images, MAX_BAD, f"{MAX_BAD:.0%}; unpack the set again")
+    given = _Given(table, labelled.images, labelled.max_bad, f"{labelled.max_bad:.0%}; unpack the set again")
     return _run(this, given, model, batch_size, workers, shard)
 
 
@@ -113,7 +119,7 @@ class _Given:
 
 
 def _run(
-    this: Stage, given: _Given, model: DualEncoder, batch_size: int, workers: int, shard: int
+    this: Stage, given: _Given, model: DualEncoder, batch_size: int, workers: int, shard: int, draft: bool = False
 ) -> tuple[Vectors, pd.DataFrame]:
     """Do a stage of vectors, or read it when done."""
     if this.done():
@@ -123,7 +129,7 @@ def _run(
         return load_vectors(this.folder, model), bad.to_pandas()
     fingerprint = model.image_fingerprint()
     with this.work():
-        shards = _encode_shards(this, given, model, batch_size, workers, shard)
+        shards = _encode_shards(this, given, model, batch_size, workers, shard, draft)
         vectors = pa.concat_tables([read_parquet(vector) for vector, _ in shards])
         bad = pa.concat_tables([read_parquet(bad) for _, bad in shards])
         given.check_share(bad, this)
@@ -138,14 +144,46 @@ def encode_readable(
     paths: Sequence, model: DualEncoder, meter: Meter, batch_size: int, workers: int
 ) -> tuple[Float[np.ndarray, "n d"], list[int], list[tuple[int, str]]]:
     """Unit vectors of the images that can be read, their rows in `paths`, and (row, reason) of the others."""
-    matrix, good, bad = np.empty((len(paths), model.width), dtype=np.float32), [], []
-    for rows, pixels, broken in decoded(paths, model.preprocess, batch_size, workers):
-        if rows:
-            matrix[rows] = model.encode_pixels(pixels)
-        good += rows
-        bad += broken
-        meter.add(len(rows) + len(broken))
-    return matrix[good], good, bad
+    [matrix], good, bad = encode_by_all(paths, [model], meter, batch_size, workers)
+    return matrix, good, bad
+
+
+def encode_by_all(
+    paths: Sequence, models: Sequence[DualEncoder], meter: Meter, batch_size: int, workers: int, draft: bool = False
+) -> tuple[list[Float[np.ndarray, "n d"]], list[int], list[tuple[int, str]]]:
+    """The same by several image towers in one pass, each image opened once: one matrix per model.
+
+    With `draft` large JPEG files are decoded at a fraction of their size (`DRAFT` times the largest model's pixels or
+    more), and their vectors differ a little.
+    """
+    wanted = batches(len(paths), batch_size)
+    return _gathered(_encoded(paths, models, wanted, meter, workers, draft), models)
+
+
+def _encoded(
+    images: Sequence, models: Sequence[DualEncoder], wanted: Iterable[range], meter: Meter, workers: int, draft: bool
+) -> Iterator[tuple[list[int], list[np.ndarray], list[tuple[int, str]]]]:
+    """(rows, one matrix per model, bad) of each batch."""
+    at_least = DRAFT * max(map(_side, models)) if draft else None
+    for rows, pixels, bad in decoded_batches(images, [model.preprocess for model in models], wanted, workers, at_least):
+        found = [model.encode_pixels(of_one) for model, of_one in zip(models, pixels, strict=bool(rows))]
+        meter.add(len(rows) + len(bad))
+        yield rows, found, bad
+
+
+def _side(model: DualEncoder) -> int:
+    """The longer side of what the image tower sees, in pixels."""
+    return max(model.preprocess(Image.new("RGB", (8, 8))).shape[1:])
+
+
+def _gathered(
+    encoded: Iterable[tuple], models: Sequence[DualEncoder]
+) -> tuple[list[Float[np.ndarray, "n d"]], list[int], list[tuple[int, str]]]:
+    """Batches of `_encoded` as one."""
+    parts = list(encoded)
+    matrices = [np.concatenate([np.empty((0, model.width), np.float32), *(found[k] for _, found, _ in parts if found)])
+                for k, model in enumerate(models)]
+    return matrices, [row for rows, _, _ in parts for row in rows], [one for _, _, bad in parts for one in bad]
 
 
 def load_vectors(folder: Path, model: DualEncoder) -> Vectors:
@@ -160,25 +198,40 @@ def load_vectors(folder: Path, model: DualEncoder) -> Vectors:
 
 
 def _encode_shards(
-    this: Stage, given: _Given, model: DualEncoder, batch_size: int, workers: int, size: int
+    this: Stage, given: _Given, model: DualEncoder, batch_size: int, workers: int, size: int, draft: bool
 ) -> list[tuple[Path, Path]]:
-    """Encode what is not there yet, one pair of files per shard; returns all of them in order."""
-    table, partial = given.table, this.partial
-    files = [(partial / f"vectors-{size}-{k:06d}.parquet", partial / f"bad-{size}-{k:06d}.parquet")
-             for k in range(0, len(table), size)]
+    """Encode what is not there yet, one pair of files per shard; returns all of them in order.
+
+    The images of the next shard are decoded while this one is encoded and the last one is written.
+    """
+    shards = batches(len(given.table), size)
+    files = [(this.partial / f"vectors-{size}-{k:06d}.parquet", this.partial / f"bad-{size}-{k:06d}.parquet")
+             for k in range(len(shards))]
     todo = [k for k, (vectors, _) in enumerate(files) if not vectors.is_file()]
     if len(todo) < len(files):
         say(f"{this.folder.name}: {len(files) - len(todo)} of {len(files)} shards found, encoding the rest")
-    meter = Meter(sum(len(table.iloc[k * size : (k + 1) * size]) for k in todo), "images")
-    for k in todo:
-        part = table.iloc[k * size : (k + 1) * size]
-        images = Chosen(given.images, range(k * size, k * size + len(part)))
-        matrix, good, broken = encode_readable(images, model, meter, batch_size, workers)
-        bad = [{"id": part.id.iloc[i], "path": part.path.iloc[i], "reason": why} for i, why in broken]
-        kinds = pa.schema([("id", pa.string()), ("path", pa.string()), ("reason", pa.string())])
-        write_parquet(files[k][1], pa.Table.from_pylist(bad, schema=kinds))
-        write_parquet(files[k][0], _vector_table(part.iloc[good], matrix))
+    wanted = {k: batches(len(shards[k]), batch_size, shards[k].start) for k in todo}
+    meter = Meter(sum(len(shards[k]) for k in todo), "images")
+    encoded = _encoded(given.images, [model], [rows for k in todo for rows in wanted[k]], meter, workers, draft)
+    with ThreadPoolExecutor(1) as writer:
+        writing = []
+        for k in todo:
+            [matrix], good, bad = _gathered(islice(encoded, len(wanted[k])), [model])
+            for before in writing:
+                before.result()  # a full disk ends the run here
+            writing = [writer.submit(_write_shard, *files[k], given.table, matrix, good, bad)]
+        for last in writing:
+            last.result()
     return files
+
+
+def _write_shard(
+    vectors: Path, unreadable: Path, table: pd.DataFrame, matrix: np.ndarray, good: list[int], bad: list[tuple]
+) -> None:
+    kinds = pa.schema([("id", pa.string()), ("path", pa.string()), ("reason", pa.string())])
+    rows = [{"id": table.id.iloc[row], "path": table.path.iloc[row], "reason": why} for row, why in bad]
+    write_parquet(unreadable, pa.Table.from_pylist(rows, schema=kinds))
+    write_parquet(vectors, _vector_table(table.iloc[good], matrix))
 
 
 def _vector_table(part: pd.DataFrame, matrix: np.ndarray) -> pa.Table:

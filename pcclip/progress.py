@@ -24,7 +24,7 @@ class Meter:
         self._total, self._what, self._done = total, what, 0
         self._started = self._last = time.monotonic()
         self._bar = None
-        if _interactive():
+        if interactive():
             from tqdm.notebook import tqdm
 
             self._bar = tqdm(total=total, desc=what)
@@ -39,7 +39,7 @@ class Meter:
         if now - self._last >= _SECONDS or self._done >= self._total:
             rate = self._done / max(now - self._started, 1e-9)
             left = (self._total - self._done) / rate
-            say(f"{self._what}: {self._done}/{self._total}, {rate:.1f}/s, {left:.0f} s left{', ' * bool(note)}{note}")
+            say(f"{self._what}: {self._done}/{self._total}, {_rate(rate)}, {_time(left)} left{', ' * bool(note)}{note}")
             self._last = now
 
 
@@ -51,7 +51,18 @@ def track(items: Iterable, total: int, what: str) -> Iterator:
         meter.add()
 
 
-def _interactive() -> bool:
+def _rate(per_second: float) -> str:
+    return f"{per_second:.1f}/s" if per_second >= 0.1 else f"{per_second * 3600:.0f} an hour"
+
+
+def _time(seconds: float) -> str:
+    """87 -> '87 s', 1234 -> '21 min', 12345 -> '3.4 h'."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def interactive() -> bool:
     """True in a kernel that a person looks at: not in a script, nor in a kernel that papermill started."""
     kernel = sys.modules.get("ipykernel.kernelapp")  # starting a kernel imports it too
     if kernel is None or not kernel.IPKernelApp.initialized() or BATCH in os.environ:

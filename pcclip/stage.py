@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from pcclip.errors import PcclipError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
+_SETTLED = 2_000_000_000  # nanoseconds since a file was written
 _LOCK_SECONDS = 10  # a killed run's kernel needs a moment to notice and let go
 
 
@@ -35,6 +37,23 @@ def digest(value) -> str:
 
 
 def file_digest(path: Path) -> str:
+    """SHA-256 of a file. Model files are part of many keys, so a process reads a file again only when it has changed.
+
+    One that was written just now is always read: it could change within the tick of the file system's clock.
+    """
+    found = os.stat(path)
+    if time.time_ns() - found.st_mtime_ns < _SETTLED:
+        return _read_digest(str(path))
+    return _settled_digest(
+        str(path), (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+
+
+@lru_cache(maxsize=1024)
+def _settled_digest(path: str, version: tuple) -> str:
+    return _read_digest(path)
+
+
+def _read_digest(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

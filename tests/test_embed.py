@@ -9,9 +9,9 @@ from PIL import Image
 
 from pcclip import params
 from pcclip.data import load_images
-from pcclip.embed import TABLE, Vectors, embed, load_vectors, stage
+from pcclip.embed import DRAFT, TABLE, Vectors, embed, encode_by_all, load_vectors, stage
 from pcclip.errors import PcclipError
-from pcclip.models.encoder import DualEncoder
+from pcclip.progress import Meter
 from pcclip.stage import finished, read_parquet
 
 SHARD = 5  # of the fixture `values`; 24 photos are five shards of at most two batches
@@ -29,24 +29,6 @@ def own_photos(photos, values, tmp_path):
     shutil.copytree(photos, tmp_path / "photos")
     values["data"]["path"] = str(tmp_path / "photos")
     return tmp_path / "photos"
-
-
-@pytest.fixture
-def encoded(monkeypatch):
-    """Counts the images that go through any encoder; set `limit` to interrupt after that many."""
-    class Counter:
-        total, limit = 0, float("inf")
-
-    encode_pixels = DualEncoder.encode_pixels
-
-    def counted(self, pixels):
-        if Counter.total >= Counter.limit:
-            raise KeyboardInterrupt
-        Counter.total += len(pixels)
-        return encode_pixels(self, pixels)
-
-    monkeypatch.setattr(DualEncoder, "encode_pixels", counted)
-    return Counter
 
 
 def run(values: dict, model, **embed_settings):
@@ -202,3 +184,77 @@ def test_resume_with_another_shard_size(values, tiny_encoder, encoded, shard):
     encoded.limit = float("inf")
     resumed, _ = run(values, tiny_encoder, shard=shard)
     assert resumed.ids == list(load_images(params.check(values)).table.id)
+
+
+def test_a_full_disk_ends_the_run_while_the_next_shard_is_encoded(values, tiny_encoder, encoded, monkeypatch):
+    from pcclip import embed as module
+
+    def full(path, table):
+        raise PcclipError(f"{path}: no room on disk")
+
+    monkeypatch.setattr(module, "write_parquet", full)
+    with pytest.raises(PcclipError, match="no room on disk"):
+        run(values, tiny_encoder)
+    assert encoded.total == 2 * SHARD
+
+
+# ---- several models, and drafts --------------------------------------------------------------------------------------
+
+@pytest.fixture
+def other_tower(fresh_encoder):
+    """A model with another image tower."""
+    with torch.no_grad():
+        for parameter in fresh_encoder.image_tower.parameters():
+            parameter.add_(0.05)
+    return fresh_encoder
+
+
+def test_several_models_in_one_pass_open_every_photo_once(own_photos, tiny_encoder, other_tower, monkeypatch):
+    from pcclip import images
+
+    paths = [str(path) for path in sorted(own_photos.glob("*.png"))]
+    (own_photos / "bar-red.png").write_bytes(b"")
+    opened, open_image = [], images.open_image
+    monkeypatch.setattr(images, "open_image", lambda source, *rest: opened.append(source) or open_image(source, *rest))
+    (one, other), good, bad = encode_by_all(paths, [tiny_encoder, other_tower], Meter(24, "photos"), 4, 2)
+    assert sorted(opened) == paths
+    assert [paths[row].rpartition("/")[2] for row, _ in bad] == ["bar-red.png"]
+    assert good == [row for row in range(24) if row != bad[0][0]]
+    readable = [paths[row] for row in good]
+    assert one == pytest.approx(tiny_encoder.encode_images(readable), abs=1e-5)
+    assert other == pytest.approx(other_tower.encode_images(readable), abs=1e-5)
+    assert not np.allclose(one, other, atol=1e-2)
+
+
+def test_nothing_readable_by_several_models(own_photos, tiny_encoder):
+    (own_photos / "bar-red.png").write_bytes(b"")
+    (one, two), good, bad = encode_by_all(
+        [str(own_photos / "bar-red.png")], [tiny_encoder, tiny_encoder], Meter(1, "photos"), 4, 2)
+    assert one.shape == two.shape == (0, 32)
+    assert (good, bad) == ([], [(0, "empty file")])
+
+
+@pytest.fixture
+def large_jpegs(own_photos, values):
+    """The photos as JPEG files many times as large as the tower's 32 pixels; `values` finds them."""
+    for path in own_photos.glob("*.png"):
+        with Image.open(path) as image:
+            image.resize((600, 600), Image.Resampling.BICUBIC).save(path.with_suffix(".jpg"), quality=95)
+        path.unlink()
+    table = own_photos / "captions.csv"
+    table.write_text(table.read_text().replace(".png", ".jpg"))
+
+
+def test_drafts_are_a_stage_of_their_own_with_nearly_the_same_vectors(values, large_jpegs, tiny_encoder):
+    whole, _ = run(values, tiny_encoder)
+    drafted = {**values, "embed": {**values["embed"], "draft": True}}
+    assert not stage(params.check(drafted)).done()
+    draft, _ = run(drafted, tiny_encoder)
+    cosines = (whole.matrix * draft.matrix).sum(axis=1)
+    assert not np.array_equal(whole.matrix, draft.matrix)
+    assert cosines.min() > 0.999
+    assert DRAFT >= 2, "fewer pixels than twice what the tower sees would show"
+
+
+def test_a_run_without_drafts_has_the_key_it_always_had(config):
+    assert "draft" not in stage(config).inputs

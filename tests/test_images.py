@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pcclip.images import BadImage, contact_sheet, decoded, file_of, in_tar, open_image
+from pcclip.images import BadImage, batches, contact_sheet, decoded, decoded_batches, file_of, in_tar, open_image
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -164,6 +164,83 @@ def test_decoded_with_nothing_readable_in_a_batch(broken):
 
 def test_decoded_without_images():
     assert list(decoded([], to_tensor, batch_size=4, workers=2)) == []
+
+
+def test_decoded_batches_of_any_rows_for_several_models(broken):
+    shades = [Image.new("RGB", (6, 6), (k, k, k)) for k in range(9)]
+    shades[5] = broken / "empty.jpg"
+    opened = []
+
+    def small(image):
+        opened.append(image.getpixel((0, 0))[0])
+        return to_tensor(image)[:, :2, :2]
+
+    found = list(decoded_batches(shades, [to_tensor, small], [[8, 3], range(4, 7), [5]], workers=3))
+    assert [(rows, bad) for rows, _, bad in found] == [
+        ([8, 3], []), ([4, 6], [(5, "empty file")]), ([], [(5, "empty file")])]
+    assert [[tuple(of_one.shape) for of_one in pixels] for _, pixels, _ in found] == [
+        [(2, 3, 4, 4), (2, 3, 2, 2)], [(2, 3, 4, 4), (2, 3, 2, 2)], []]
+    assert found[0][1][0][:, 0, 0, 0].tolist() == found[0][1][1][:, 0, 0, 0].tolist() == [8, 3]
+    assert sorted(opened) == [3, 4, 6, 8]
+
+
+def test_batches_end_where_the_rows_end():
+    assert batches(5, 2, start=10) == [range(10, 12), range(12, 14), range(14, 15)]
+    assert batches(0, 2) == []
+
+
+def test_two_batches_are_decoded_ahead_and_no_more():
+    opened = []
+    shades = [Image.new("RGB", (6, 6), (k, k, k)) for k in range(12)]
+
+    def noted(image):
+        opened.append(image.getpixel((0, 0))[0])
+        return to_tensor(image)
+
+    stream = decoded(shades, noted, batch_size=2, workers=1)  # one worker: what is stacked last was decoded last
+    assert next(stream)[0] == [0, 1]
+    assert len(opened) <= 6
+    assert next(stream)[0] == [2, 3]
+    assert len(opened) <= 8
+    stream.close()
+    assert len(opened) <= 8, "what nobody waits for is not decoded"
+
+
+def test_an_error_in_preprocessing_is_not_a_bad_image():
+    def fails(image):
+        raise TypeError("no such size")
+
+    with pytest.raises(TypeError, match="no such size"):
+        list(decoded([Image.new("RGB", (6, 6))] * 9, fails, batch_size=2, workers=2))
+
+
+# ---- draft -----------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def large(tmp_path):
+    """A smooth JPEG of 800 x 600, as photos are."""
+    Image.radial_gradient("L").resize((800, 600)).convert("RGB").save(tmp_path / "large.jpg", quality=95)
+    return tmp_path / "large.jpg"
+
+
+@pytest.mark.parametrize(("at_least", "size"), [
+    (None, (800, 600)), (301, (800, 600)), (300, (400, 300)), (150, (200, 150)), (10, (100, 75)), (5000, (800, 600))])
+def test_a_draft_keeps_both_sides_long_enough(large, at_least, size):
+    assert open_image(large, at_least).size == size
+
+
+def test_a_draft_is_nearly_the_same_picture(large):
+    whole, draft = (np.asarray(open_image(large, at_least).resize((64, 64)), dtype=float) for at_least in (None, 128))
+    assert 0 < np.abs(whole - draft).max() < 8
+    assert np.abs(whole - draft).mean() < 1
+
+
+def test_a_draft_of_other_formats_is_the_picture_itself(large, tmp_path):
+    whole = open_image(large)
+    whole.save(tmp_path / "large.png")
+    assert np.array_equal(np.asarray(open_image(tmp_path / "large.png", 64)), np.asarray(whole))
+    with Image.open(large) as opened:  # an image that somebody else holds is never drafted
+        assert open_image(opened, 64).size == (800, 600)
 
 
 # ---- contact_sheet ---------------------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 """Stages: when work counts as done, what survives a failure, and who may write."""
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import time
 
 import pyarrow as pa
 import pytest
@@ -269,3 +271,47 @@ def test_damaged_table_names_the_file(tmp_path, part):
     path.write_bytes(content)
     with pytest.raises(PcclipError, match=r"t\.parquet: not a whole Parquet file"):
         read_parquet(path)
+
+
+# ---- file digests ----------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def settled(tmp_path):
+    """A file that was written an hour ago."""
+    path = tmp_path / "weights.bin"
+    path.write_bytes(b"one")
+    hour_ago = time.time() - 3600
+    os.utime(path, (hour_ago, hour_ago))
+    return path
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Paths whose whole content was read for a digest."""
+    found, read = [], stage._read_digest
+    monkeypatch.setattr(stage, "_read_digest", lambda path: found.append(path) or read(path))
+    return found
+
+
+def test_a_settled_file_is_read_once(settled, opened):
+    assert stage.file_digest(settled) == stage.file_digest(str(settled)) == hashlib.sha256(b"one").hexdigest()
+    assert opened == [str(settled)]
+
+
+def test_a_file_that_was_just_written_is_read_each_time(tmp_path, opened):
+    path = tmp_path / "new.bin"
+    for content in (b"one", b"two"):  # the same size, perhaps within a tick of the clock
+        path.write_bytes(content)
+        assert stage.file_digest(path) == hashlib.sha256(content).hexdigest()
+    assert len(opened) == 2
+
+
+@pytest.mark.parametrize("how", ["written over", "replaced"])
+def test_a_changed_file_is_read_again_though_its_time_stamp_is_the_old_one(settled, tmp_path, how):
+    stage.file_digest(settled)
+    before = settled.stat()
+    changed = settled if how == "written over" else tmp_path / "other.bin"
+    changed.write_bytes(b"two")
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.replace(changed, settled)
+    assert stage.file_digest(settled) == hashlib.sha256(b"two").hexdigest()

@@ -6,6 +6,7 @@ everything: captions, raw reply, cleaned sentence, verdict, and the hashes of pr
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -27,6 +28,7 @@ from pcclip.progress import say
 from pcclip.stage import Stage, digest, read_parquet, write_parquet
 
 FOLDER, TABLE, LEFT_OUT = COMPARISONS, "comparisons.parquet", "left_out.parquet"
+_COUNTED = 200  # questions whose tokens are counted
 _FORMAT = 2  # raise it when the meaning of the table changes: old stages are then done again
 
 
@@ -93,7 +95,12 @@ def generate(config: Config, images: ImageSet, model: DualEncoder, backend: Back
         def start(prompt: Prompt = prompt) -> Backend:
             return backend or start_backend(config.generate, prompt)
 
-        replies = answer_all(questions, lambda rest: start().answers(rest), Reply, journal, "comparisons")
+        def ask(rest: list[Question]) -> Iterable[tuple[Question, Reply]]:
+            if config.generate.backend != "template":
+                say(budget(rest, prompt, model, config.generate.max_tokens))
+            return start().answers(rest)
+
+        replies = answer_all(questions, ask, Reply, journal, "comparisons")
         table = _judged(pairs, [replies[q.key] for q in questions], model, rules)
         table["prompt_hash"], table["model_hash"] = prompt.hash, who
         table["sampling"] = json.dumps(sampling)
@@ -114,6 +121,16 @@ def generate(config: Config, images: ImageSet, model: DualEncoder, backend: Back
             **{f"kept_{split}": int(n) for split, n in by_split.items()},
             **{name.split(".")[0]: len(rows) for name, rows in extra.items()}}, model=who)
     return table
+
+
+def budget(questions: Sequence[Question], prompt: Prompt, model: DualEncoder, max_tokens: int) -> str:
+    """What the questions will cost, counted with the model's own tokenizer on some of them: one line."""
+    some = questions[:: max(1, len(questions) // _COUNTED)]
+    shared = sum(map(len, model.tokens([message["content"] for message in prompt.prefix])))
+    own = sum(map(len, model.tokens([prompt.messages(q.first, q.second)[-1]["content"] for q in some]))) / len(some)
+    return (f"comparisons: asking {len(questions):,} questions of about {own:.0f} tokens, each after a prompt of "
+            f"{shared}: about {len(questions) * (shared + own):,.0f} tokens in and at most "
+            f"{len(questions) * max_tokens:,} out; how long it takes is told with the first answers")
 
 
 def kept(table: pd.DataFrame, split: str) -> pd.DataFrame:

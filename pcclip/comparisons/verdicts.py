@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from pcclip.comparisons.attributes import Bank, BankAttribute, Stem, load_bank, with_article
 from pcclip.comparisons.journal import answer_all
@@ -179,7 +179,7 @@ def _weighed(attribute: BankAttribute, table: pd.DataFrame, asked: dict, odds: d
     values = values[pd.concat([asked[attribute.name, s].one.reindex(table.index).notna() for s in attribute.stems],
                               axis=1).any(axis=1)]
     value = values.mean(axis=1)
-    probability = pd.Series(norm.cdf(value), index=value.index)
+    probability = pd.Series(ndtr(value), index=value.index)
     confidence = (2 * probability - 1).abs()
     verdict = np.where(confidence < _CERTAIN, "neither", np.where(value > 0, "first", "second"))
     return table.loc[value.index].assign(

@@ -17,7 +17,7 @@ import yaml
 
 from pcclip.comparisons.shipped import find
 from pcclip.errors import PcclipError
-from pcclip.models.torchvision_ops import declare_missing
+from pcclip.imagenet import imagenet_names
 from pcclip.stage import digest
 
 _KEYS, _WORDS = {"split", "stems", "question", "train", "held_out"}, {"words"}
@@ -91,14 +91,6 @@ def _bank(name: str, values) -> Bank:
                 raise ValueError(f"{a.name}: held out, but also trained on: {min(trained & {*pair})!r}")
     things = _things(values["things"]) if values.get("things") else []
     return Bank(name, digest(values)[:16], subject, things, attributes)
-
-
-def imagenet_names() -> list[str]:
-    """open_clip's names of the 1000 ImageNet classes in their order: 398 animals, then everything else."""
-    declare_missing()
-    from open_clip import IMAGENET_CLASSNAMES
-
-    return list(IMAGENET_CLASSNAMES)
 
 
 def _things(named: str | list) -> list[str]:

@@ -1,0 +1,53 @@
+"""Progress: how many, how fast, and the time left in words that fit it."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from pcclip import progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds on the clock, to be set by the test."""
+    class Clock:
+        now = 0.0
+
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: Clock.now))
+    return Clock
+
+
+def lines(capsys) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(("total", "told"), [
+    (100, "things: 10/100, 1.0/s, 90 s left"), (1000, "things: 10/1000, 1.0/s, 16 min left"),
+    (36010, "things: 10/36010, 1.0/s, 10.0 h left")])
+def test_the_first_answers_say_how_long_it_takes(clock, capsys, total, told):
+    meter = progress.Meter(total, "things")
+    clock.now = 10.0
+    meter.add(10)
+    assert lines(capsys) == [told]
+
+
+def test_what_takes_minutes_each_is_counted_by_the_hour(clock, capsys):
+    meter = progress.Meter(3, "notebooks")
+    clock.now = 360.0
+    meter.add(1, "base")
+    assert lines(capsys) == ["notebooks: 1/3, 10 an hour, 12 min left, base"]
+
+
+def test_a_line_every_few_seconds_and_one_at_the_end(clock, capsys):
+    meter = progress.Meter(100, "things")
+    for second in range(100):
+        clock.now = second + 1.0
+        meter.add()
+    told = lines(capsys)
+    assert len(told) == 20
+    assert told[-1] == "things: 100/100, 1.0/s, 0 s left"
+
+
+def test_track_yields_everything(capsys):
+    assert list(progress.track("abc", 3, "letters")) == ["a", "b", "c"]
+    assert lines(capsys)[-1].startswith("letters: 3/3")
