@@ -37,14 +37,27 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
 
     rank = commands.add_parser("rank", help="order photos by an attribute")
-    rank.add_argument("photos", help="a folder, a glob in quotes, or a run's folder such as outputs/demo")
-    rank.add_argument("--more", required=True, help='what the top looks like, e.g. "a large animal"')
+    rank.add_argument("photos", help="a folder, a glob in quotes, a run's folder such as outputs/demo, or stored "
+                                     "vectors ('*.parquet')")
+    rank.add_argument("--more", help='what the top looks like, e.g. "a large animal"')
     rank.add_argument("--less", help='what the bottom looks like, e.g. "a small animal"')
+    rank.add_argument("--estimator", default="two_prompt", help="how the words become an axis: one_sided, "
+                      "antisymmetric, two_prompt (default) or ensemble")
+    rank.add_argument("--paraphrases", action="store_true", help="ensemble: also by paraphrases that the small "
+                      "language model of `make setup` writes")
+    rank.add_argument("--examples", type=Path, metavar="FILE", help="examples: CSV or JSON lines with path and side "
+                      "(most or least)")
+    rank.add_argument("--most", nargs="+", metavar="PHOTO", help="examples of much of it")
+    rank.add_argument("--least", nargs="+", metavar="PHOTO", help="examples of little of it")
+    rank.add_argument("--votes", type=Path, metavar="FILE", help="pairwise votes in JSON lines, as notebook 06 keeps "
+                      "them")
     rank.add_argument("--model", help="a spec or a run's folder (default: the run's own, else minilm-efficientnet)")
     rank.add_argument("--alpha", type=float, default=1.0, help="share of the finetuned weights (default 1)")
+    rank.add_argument("--top", type=int, help="only so many of the best")
+    rank.add_argument("--bottom", type=int, help="only so many of the worst; with --top, both ends")
     rank.add_argument("--json", action="store_true", help="print JSON")
-    rank.add_argument("--sheet", type=Path, help="also write a contact sheet of them to this PNG")
-    rank.add_argument("--top", type=int, help="print only this many")
+    rank.add_argument("--csv", type=Path, metavar="FILE", help="also write the table to this CSV")
+    rank.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet of the first 60 (PNG)")
     rank.set_defaults(command=_rank)
 
     convert = commands.add_parser("convert", help="the paper's released pickles to tables, or back")
@@ -66,16 +79,29 @@ def _run(options) -> None:
 def _rank(options) -> None:
     from contextlib import redirect_stdout
 
+    from pcclip.examples import Examples
+    from pcclip.params import Generate
     from pcclip.ranking import rank
+    from pcclip.stage import atomic
 
+    examples = options.examples
+    if options.most or options.least:
+        if examples:
+            raise PcclipError("rank: --examples and --most/--least both name examples; give them one way")
+        examples = Examples(options.most or (), options.least or ())
     with redirect_stdout(sys.stderr):  # progress must not get into the result
-        table = rank(options.photos, options.more, options.less, options.model, options.alpha,
-                     top=options.top, sheet=options.sheet)
+        table = rank(options.photos, options.more, options.less, options.model, options.alpha, options.top,
+                     options.sheet, bottom=options.bottom, estimator=options.estimator, examples=examples,
+                     votes=options.votes, writer=Generate(max_tokens=40) if options.paraphrases else None)
+    if options.csv:
+        with atomic(options.csv) as temporary:
+            table.to_csv(temporary, index=False)
     if options.json:
         print(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
         return
     for row in table.itertuples():
-        print(f"{row.position:5d}  {row.problem or format(row.score, '+.4f'):>8}  {row.path}")
+        score = f"{row.score:+.4f}" + (f" +/- {row.deviation:.4f}" if "deviation" in table else "")
+        print(f"{row.position:5d}  {row.problem or score:>8}  {row.path}")
 
 
 def _convert(options) -> None:

@@ -1,4 +1,4 @@
-"""Ranking: rank() on photos and runs, the command line, and the box in the notebook."""
+"""Ranking: rank() on photos, runs and stored vectors by words, examples and votes, and the command line."""
 
 import json
 import re
@@ -6,20 +6,25 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
-import pcclip
 from pcclip import params
-from pcclip.axes import ESTIMATORS, attribute_axis
+from pcclip.axes import ESTIMATORS, Query, agreeing, attribute_axis
 from pcclip.cli import main
+from pcclip.comparisons.llm import Reply
+from pcclip.comparisons.paraphrases import paraphrases
 from pcclip.data import load_images
-from pcclip.embed import embed
+from pcclip.embed import embed, load_vectors
 from pcclip.errors import PcclipError
+from pcclip.examples import Examples, read_examples
 from pcclip.models.encoder import DualEncoder
-from pcclip.ranking import axis, embed_photos, find_photos, order, rank
-from pcclip.widgets.ranking import RankingBox
+from pcclip.params import Generate
+from pcclip.ranking import _vectors_of, embed_photos, find_photos, rank
+from pcclip.stage import Stage, finished
+from pcclip.votes import Vote, VoteFile
 
 MORE, LESS = "a red disc", "a blue square"
 
@@ -61,7 +66,8 @@ def names(table) -> list[str]:
 def test_order_is_that_of_the_projection(photos, tiny_encoder):
     table = rank(photos, MORE, LESS, tiny_encoder)
     texts = tiny_encoder.encode_texts([f"a photo of {MORE}", f"a photo of {LESS}"])
-    scores = tiny_encoder.encode_images(list(table.path)) @ (texts[0] - texts[1])
+    axis = (texts[0] - texts[1]) / np.linalg.norm(texts[0] - texts[1])
+    scores = tiny_encoder.encode_images(list(table.path)) @ axis
     assert list(table.columns) == ["position", "path", "score", "problem"]
     assert list(table.position) == list(range(1, 25))
     assert (np.diff(table.score) <= 0).all()
@@ -149,20 +155,8 @@ def test_one_file_with_brackets_in_its_name(few, tiny_encoder):
 
 
 def test_pcclip_rank_is_the_function_whatever_was_imported_before():
-    code = "import pcclip.ranking, pcclip.widgets.ranking, pcclip; assert callable(pcclip.rank)"
+    code = "import pcclip.ranking, pcclip.widgets, pcclip; assert callable(pcclip.rank)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-# ---- axes ------------------------------------------------------------------------------------------------------------
-
-def test_axes_are_differences_of_the_attributes_texts(config, tiny_encoder):
-    size = config.evaluate.attributes["size"]
-    more, less, comparison, swapped = tiny_encoder.encode_texts(
-        [size.more, size.less, size.comparison, size.comparison_swapped])
-    expected = {"one_sided": comparison, "antisymmetric": comparison - swapped, "two_prompt": more - less}
-    assert set(expected) == set(ESTIMATORS)
-    for estimator, direction in expected.items():
-        assert attribute_axis(tiny_encoder, size, estimator) == pytest.approx(direction, abs=1e-6)
 
 
 # ---- command line ----------------------------------------------------------------------------------------------------
@@ -246,74 +240,228 @@ def test_help_does_not_import_torch(argument):
     assert "pcclip" in done.stdout
 
 
-# ---- the box ---------------------------------------------------------------------------------------------------------
+# ---- examples, votes, estimators -------------------------------------------------------------------------------------
 
-@pytest.fixture(scope="module")
-def other_encoder(tiny_model):
-    """The tiny model with another text tower, as finetuning leaves it."""
-    model = pcclip.load_model(tiny_model)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for weights in model.transformer().parameters():
-            weights.add_(0.3 * torch.randn_like(weights))
-    return model
+def paths_of(photos, *stems) -> list[str]:
+    return [str(photos / f"{stem}.png") for stem in stems]
 
 
-@pytest.fixture(scope="module")
-def vectors(photos, tiny_encoder):
-    return embed_photos(find_photos(photos), tiny_encoder)[0]
+def test_the_estimator_changes_the_axis(photos, tiny_encoder):
+    query = Query(MORE, LESS)
+    for estimator in ESTIMATORS:
+        axis = attribute_axis(tiny_encoder, query.attribute(), estimator)
+        table = rank(photos, MORE, LESS, tiny_encoder, estimator=estimator)
+        assert table.score.to_numpy() == pytest.approx(tiny_encoder.encode_images(list(table.path)) @ axis, abs=1e-5)
+
+
+def test_one_example_each_is_enough(photos, tiny_encoder):
+    most, least = paths_of(photos, "disc-red", "bar-blue")
+    table = rank(photos, model=tiny_encoder, examples=Examples([most], [least])).set_index("path")
+    vectors = tiny_encoder.encode_images([most, least])
+    axis = (vectors[0] - vectors[1]) / np.linalg.norm(vectors[0] - vectors[1])
+    assert table.score[most] - table.score[least] == pytest.approx(axis @ (vectors[0] - vectors[1]), abs=1e-5)
+    assert (table.deviation > 0).all()
+
+
+def test_examples_need_not_be_among_the_photos(few, photos, tiny_encoder):
+    most, least = paths_of(photos, "disc-green", "square-blue")
+    table = rank(few, MORE, LESS, tiny_encoder, examples=Examples([most], [least]))
+    assert len(table) == 7
+    with pytest.raises(PcclipError, match=r"example .*a-broken\.png: unreadable image"):
+        rank(photos, model=tiny_encoder, examples=Examples([few / "a-broken.png"]))
+
+
+def test_examples_are_found_however_their_path_is_written(few, tiny_encoder, monkeypatch):
+    monkeypatch.chdir(few)
+    vectors, _ = embed_photos(find_photos(few / "deep"), tiny_encoder)
+    monkeypatch.setattr(DualEncoder, "encode_pixels", None)
+    names = ["deep/dot-red.PNG", str(few / "deep" / ".." / "deep" / "wedge-blue.jpg")]
+    found = _vectors_of(names, vectors, tiny_encoder)
+    np.testing.assert_array_equal(found, vectors.matrix)
+
+
+@pytest.mark.parametrize("text", ["path,side\n{a},most\n{b},least\n",
+                                  '{{"path": "{a}", "side": "most"}}\n{{"path": "{b}", "side": "least"}}\n'])
+def test_an_examples_file(tmp_path, text):
+    file = tmp_path / ("e.csv" if text.startswith("path") else "e.jsonl")
+    file.write_text(text.format(a="x/1.png", b="2"))
+    assert read_examples(file) == Examples(["x/1.png"], ["2"])
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("path,what\na,most\n", "it needs path and side"), ("path,side\na,more\n", "side 'more'; it must be most or least"),
+    ("", "cannot be read as CSV"), ("path,side\n", "no examples"),
+    ("path,side\na,most\na,least\n", "most and as least")])
+def test_an_examples_file_that_is_none(tmp_path, text, message):
+    (tmp_path / "e.csv").write_text(text)
+    with pytest.raises(PcclipError, match=message):
+        read_examples(tmp_path / "e.csv")
+    with pytest.raises(PcclipError, match="cannot be read as CSV"):
+        read_examples(tmp_path / "none.csv")
 
 
 @pytest.fixture
-def box(vectors, tiny_encoder, other_encoder):
-    captions = {path: f"no. {i}" for i, path in enumerate(vectors.ids)}
-    captions[vectors.ids[0]] = "<img src=x onerror=alert(1)> & \"'{0}"
-    return RankingBox(vectors, captions, {"base": tiny_encoder, "finetuned": other_encoder}, MORE, LESS)
+def votes(photos, tmp_path):
+    """A file with thirty votes for red over blue photos."""
+    file, label = VoteFile(tmp_path / "votes.jsonl"), Query(MORE, LESS).label
+    for shape in ("disc", "bar", "ring", "cross", "wedge", "dot") * 5:
+        file.append(Vote(*paths_of(photos, f"{shape}-red", f"{shape}-blue"), "first"), attribute=label)
+    return file
 
 
-def shown(box) -> list[str]:
-    return re.findall(r"<figcaption[^>]*>\d+\. (.*?)<br>", box.gallery.value)
+def test_votes_order_the_photos(photos, tiny_encoder, votes):
+    table = rank(photos, model=tiny_encoder, votes=votes.path).set_index("path")
+    for shape in ("disc", "ring", "cross"):
+        red, blue = paths_of(photos, f"{shape}-red", f"{shape}-blue")
+        assert table.score[red] > table.score[blue]
 
 
-def test_box_shows_the_order_of_its_model(box, vectors, other_encoder):
-    assert box.model.value == "finetuned"
-    table = order(vectors, axis(other_encoder, MORE, LESS))
-    rank_of = {path: i for i, path in enumerate(vectors.paths)}
-    plain = [caption for caption in shown(box) if caption.startswith("no.")]
-    assert plain == [f"no. {rank_of[path]}" for path in table.path if rank_of[path]]
-    assert box.gallery.value.count("data:image/jpeg;base64,/9j/") == 24
+def test_votes_move_the_texts_order(photos, tiny_encoder, votes):
+    words, both = (rank(photos, LESS, MORE, tiny_encoder, votes=given).set_index("path")
+                   for given in (None, votes.path))
+    red, blue = paths_of(photos, "ring-red", "ring-blue")
+    assert both.score[red] - both.score[blue] > words.score[red] - words.score[blue]
 
 
-@pytest.mark.parametrize(("control", "value"), [
-    ("more", "a green ring"), ("less", "a green ring"), ("less", ""), ("model", "base"), ("direction", "least first")])
-def test_box_follows_every_control(box, control, value):
-    before = shown(box)
-    getattr(box, control).value = value
-    assert shown(box) != before
-    assert sorted(shown(box)) == sorted(before)
+def test_a_file_of_votes_on_two_attributes_is_asked_for_one(photos, tiny_encoder, votes):
+    expected = rank(photos, MORE, LESS, tiny_encoder, votes=votes.path)
+    votes.append(Vote(*paths_of(photos, "disc-blue", "disc-red"), "first"), attribute="a blue thing")
+    assert rank(photos, MORE, LESS, tiny_encoder, votes=votes.path).equals(expected)
+    with pytest.raises(PcclipError, match=r"votes on .* \(30\), 'a blue thing' \(1\); ask for one of these"):
+        rank(photos, "something else", model=tiny_encoder, votes=votes.path)
 
 
-def test_box_least_first_is_the_reverse(box):
-    before = shown(box)
-    box.direction.value = "least first"
-    assert shown(box) == before[::-1]
+def test_votes_on_other_photos(few, tiny_encoder, tmp_path, capsys):
+    cast = [Vote("x", "y", "first"), Vote("y", "z", "tie")]
+    with pytest.raises(PcclipError, match="votes: none is on these photos"):
+        rank(few, MORE, model=tiny_encoder, votes=cast)
+    known = Vote(str(few / "disc-red.png"), str(few / "bar-blue.png"), "first")
+    rank(few, MORE, model=tiny_encoder, votes=[*cast, known])
+    assert "2 of 3 are on photos that are not here" in capsys.readouterr().out
+    with pytest.raises(PcclipError, match="no votes there"):
+        rank(few, MORE, model=tiny_encoder, votes=tmp_path / "none.jsonl")
 
 
-def test_box_escapes_captions(box):
-    html = box.gallery.value
-    assert "<img src=x" not in html
-    assert html.count("&lt;img src=x onerror=alert(1)&gt; &amp; &quot;&#x27;{0}") == 2  # caption and alt
+@pytest.mark.parametrize(("given", "message"), [
+    ({}, "nothing to rank by"), ({"less": "x"}, "less without more"), ({"more": "x", "estimator": "best"}, "known: o"),
+    ({"more": "x", "bottom": 0}, "bottom = 0"), ({"more": "x", "less": "x"}, "more and less are both"),
+    ({"more": "x", "writer": Generate()}, "'two_prompt' uses no paraphrases")])
+def test_what_makes_no_sense(few, tiny_encoder, given, message):
+    with pytest.raises(PcclipError, match=message):
+        rank(few, **{"model": tiny_encoder, **given})
 
 
-def test_box_asks_for_a_text_when_there_is_none(box):
-    box.more.value = "  "
-    assert "Type what" in box.problem.value
-    box.more.value = "a red disc"
-    assert box.problem.value == ""
+def test_top_and_bottom(photos, tiny_encoder):
+    whole = rank(photos, MORE, LESS, tiny_encoder)
+    ends = rank(photos, MORE, LESS, tiny_encoder, top=3, bottom=2)
+    assert list(ends.position) == [1, 2, 3, 23, 24]
+    assert list(ends.path) == [*whole.path[:3], *whole.path[-2:]]
+    assert list(rank(photos, MORE, LESS, tiny_encoder, bottom=2).path) == list(whole.path[-2:])
 
 
-def test_box_survives_a_photo_that_is_gone(photos, tiny_encoder, tmp_path):
-    Image.open(photos / "disc-red.png").save(tmp_path / "a.png")
-    vectors, _ = embed_photos([str(tmp_path / "a.png")], tiny_encoder)
-    (tmp_path / "a.png").unlink()
-    assert shown(RankingBox(vectors, {}, {"base": tiny_encoder})) == [str(tmp_path / "a.png")]
+# ---- paraphrases -----------------------------------------------------------------------------------------------------
+
+class Writer:
+    """Says what it is told to, in turn, and counts."""
+
+    identity = "told"
+
+    def __init__(self, *texts):
+        self.texts, self.asked = texts, 0
+
+    def __call__(self, settings, prompt):
+        return self
+
+    def answers(self, questions):
+        for question in questions:
+            yield question, Reply(self.texts[self.asked % len(self.texts)], "stop")
+            self.asked += 1
+
+
+def test_paraphrases_are_sorted_out_and_asked_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("pcclip.comparisons.paraphrases.backend_identity", lambda settings: "told")
+    writer = Writer("A huge beast | a tiny creature.", "no pair", "one | one", "a|b|c", "a huge beast|a tiny creature")
+    found = paraphrases("large", "small", Generate(), tmp_path, 5, start=writer)
+    assert found == [("a huge beast", "a tiny creature")]
+    assert paraphrases("large", "small", Generate(), tmp_path, 5, start=None) == found
+    paraphrases("large", None, Generate(), tmp_path, 1, start=writer)
+    assert writer.asked == 6
+
+
+def test_no_paraphrase_that_can_be_used(tmp_path, monkeypatch):
+    monkeypatch.setattr("pcclip.comparisons.paraphrases.backend_identity", lambda settings: "told")
+    with pytest.raises(PcclipError, match=r"none of 2 replies is a pair of phrases \(stop: 'I cannot'\)"):
+        paraphrases("large", "small", Generate(), tmp_path, 2, start=Writer("I cannot"))
+    with pytest.raises(PcclipError, match="template writes no paraphrases"):
+        paraphrases("large", "small", Generate(backend="template"), tmp_path)
+
+
+def test_the_ensemble_has_the_paraphrases(photos, tiny_encoder, monkeypatch):
+    query, written = Query(MORE, LESS), [("a scarlet circle", "a navy box"), ("a navy box", "a scarlet circle")]
+    monkeypatch.setattr("pcclip.ranking.paraphrases", lambda *given: written)
+    used = agreeing(tiny_encoder, query, written)
+    assert len(used) == 1
+    expected = attribute_axis(tiny_encoder, query.attribute(), "ensemble", used)
+    table = rank(photos, MORE, LESS, tiny_encoder, estimator="ensemble", writer=Generate())
+    assert table.score.to_numpy() == pytest.approx(tiny_encoder.encode_images(list(table.path)) @ expected, abs=1e-5)
+
+
+# ---- stored vectors --------------------------------------------------------------------------------------------------
+
+def test_a_run_that_reuses_anothers_vectors(run_folder, tiny_encoder):
+    """Known by the hashes of what its own stage read; the run with the vectors stands beside it."""
+    vectors = finished(run_folder / "02_embed")["outputs"]
+    other = run_folder.parent / "other"
+    stage = Stage(other / "04_evaluate", {"02_embed": {name: file["sha256"] for name, file in vectors.items()}})
+    with stage.work():
+        stage.finish([], {})
+    assert rank(other, MORE, LESS, tiny_encoder).equals(rank(run_folder, MORE, LESS, tiny_encoder))
+    (run_folder.parent / "far" / "away").mkdir(parents=True)
+    run_folder.rename(run_folder.parent / "far" / "away" / "tiny")
+    with pytest.raises(PcclipError, match="it reuses the 02_embed of a run that is not beside it"):
+        rank(other, MORE, LESS, tiny_encoder)
+
+
+def test_a_run_may_be_ranked_by_votes_on_its_ids(run_folder, tiny_encoder):
+    ids = load_vectors(run_folder / "02_embed", tiny_encoder).ids
+    table = rank(run_folder, MORE, model=tiny_encoder, votes=[Vote(ids[0], ids[1], "first")], top=3)
+    assert list(table.position) == [1, 2, 3]
+    assert table.deviation.notna().all()
+
+
+def test_files_of_vectors(run_folder, tiny_encoder):
+    files = str(run_folder / "02_embed" / "vec*.parquet")
+    expected = rank(run_folder, MORE, LESS, tiny_encoder, top=4)
+    assert rank(files, MORE, LESS, tiny_encoder, top=4).equals(expected)
+    shown = Examples([expected.path[0]], [expected.path[3]])
+    assert rank(files, MORE, LESS, tiny_encoder, examples=shown).equals(
+        rank(run_folder, MORE, LESS, tiny_encoder, examples=shown))
+    with pytest.raises(PcclipError, match="no such file of vectors"):
+        rank(str(run_folder / "x*.parquet"), MORE, LESS, tiny_encoder)
+
+
+# ---- the new flags ---------------------------------------------------------------------------------------------------
+
+def test_cli_examples_votes_csv(photos, tiny_model, votes, tmp_path, capfd):
+    most, least = paths_of(photos, "disc-red", "bar-blue")
+    status, out, _ = cli(capfd, "rank", photos, "--model", tiny_model, "--most", most, "--least", least, "--votes",
+                         votes.path, "--top", 2, "--bottom", 1, "--csv", tmp_path / "t.csv")
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert status == 0
+    assert list(table.position) == [1, 2, 24]
+    assert list(table.columns) == ["position", "path", "score", "problem", "deviation"]
+    for line, row in zip(out.splitlines(), table.itertuples(), strict=True):
+        assert f"{row.score:+.4f} +/- {row.deviation:.4f}" in line
+        assert row.path in line
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["--less", "x"], ["--more", "x", "--estimator", "best"], ["--examples", "none.csv"], ["--votes", "none.jsonl"],
+    ["--examples", "none.csv", "--most", "a.png"], ["--most", "a.png", "--least", "a.png"],
+    ["--more", "x", "--paraphrases"], ["--more", "x", "--bottom", "0"],
+])
+def test_cli_what_makes_no_sense_is_one_line(few, tiny_model, capfd, arguments):
+    status, out, err = cli(capfd, "rank", few, "--model", tiny_model, *arguments)
+    assert (status, out) == (1, "")
+    assert re.fullmatch(r"pcclip: .+\n", err.splitlines(keepends=True)[-1])
+    assert "Traceback" not in err
