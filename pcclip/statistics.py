@@ -1,13 +1,10 @@
 """Values with intervals: bootstrap over images, paired between models by using the same resamples; and tests.
 
-Pairs share images, so pairs are not independent: every bootstrap here draws images with replacement, and a pair counts
-as often as both its images were drawn (pigeonhole bootstrap, Owen 2007). A single-image item counts as often as its
-image was drawn. Intervals are the 2.5% and 97.5% percentiles. None of this says how much another training seed would
-change; that is `over_seeds`, a source of variation of its own.
+How images are drawn is said in bootstrap.py; measures of a ranking are in rank_measures.py. None of this says how much
+another training seed would change; that is `over_seeds`, a source of variation of its own.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,25 +13,18 @@ from jaxtyping import Float
 from scipy import stats
 from scipy.sparse import csr_array
 
+from pcclip.bootstrap import Estimate, chunks, ratio, resamples
 from pcclip.errors import PcclipError
-
-_FEW = 2000  # up to so many images the draws are a multinomial's; beyond, where that is slow, they are counted indices
-CLEAR = 2.0  # references that differ by this factor differ clearly
-_CELLS = 2**22  # values held at once, whatever the number of images and draws
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value, its bootstrap draws (for paired differences), and the number of items behind it."""
-
-    value: float
-    draws: Float[np.ndarray, " b"]
-    n: int
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        low, high = np.nanpercentile(self.draws, [2.5, 97.5])
-        return float(low), float(high)
+from pcclip.rank_measures import (
+    TOP,
+    auc,
+    clear_pairwise_accuracy,
+    kendall,
+    ndcg,
+    pairwise_accuracy,
+    precision_at_k,
+    spearman,
+)
 
 
 class Discordant(NamedTuple):
@@ -55,20 +45,6 @@ class Seeds(NamedTuple):
     n: int
 
 
-def resamples(n: int, draws: int, seed: int) -> Iterator[Float[np.ndarray, "k n"]]:
-    """How often each of n images is drawn in each resample, some resamples at a time, (draws, n) in all.
-
-    Depends on n, draws and seed alone: models scored on the same images see the same resamples.
-    """
-    rng = np.random.default_rng(seed)
-    for size in _chunks(draws, n):
-        if n <= _FEW:
-            counts = rng.multinomial(n, np.full(n, 1 / n), size)
-        else:
-            counts = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(size)])
-        yield counts.astype(np.float64)
-
-
 def accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
     """Share of correct items."""
     first, second = items["first"].to_numpy(), items["second"].to_numpy()
@@ -85,55 +61,7 @@ def accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
             found += np.stack([np.einsum("nk,kn->k", pairs @ counts.T, counts) for pairs in double])
         sums.append(found)
     right, total = np.concatenate(sums, axis=1)
-    return Estimate(float(correct.mean()), _ratio(right, total), len(items))
-
-
-def spearman(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
-    """Spearman's rank correlation of score and reference over images."""
-    score, reference = items.score.to_numpy(), items.reference.to_numpy()
-    rng, n = np.random.default_rng(seed), len(items)
-    values = [_rank_correlation(score[rows], reference[rows])
-              for rows in (rng.integers(0, n, (size, n)) for size in _chunks(draws, n))]
-    return Estimate(float(_rank_correlation(score[None], reference[None])[0]), np.concatenate(values), n)
-
-
-def pairwise_accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
-    """Share of image pairs, unequal in reference, that the score puts in the right order; a tied score counts half.
-
-    n is the number of images.
-    """
-    return _ordered(items, draws, seed, lambda one, other: one != other)
-
-
-def clear_pairwise_accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
-    """The same over pairs whose references differ by a factor of CLEAR or more, as facts about species are no surer.
-
-    Only for positive references; for others n is 0.
-    """
-    if (items.reference <= 0).any():
-        return Estimate(float("nan"), np.full(draws, np.nan), 0)
-    return _ordered(items, draws, seed, lambda one, other: (one >= CLEAR * other) | (other >= CLEAR * one))
-
-
-def _ordered(items: pd.DataFrame, draws: int, seed: int, counts_if: Callable) -> Estimate:
-    """Share of the pairs of images whose two references pass `counts_if` that the score puts in the right order."""
-    score, reference, n = items.score.to_numpy(), items.reference.to_numpy(), len(items)
-
-    def counted(counts: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "2 k"]:
-        """Pairs in the right order and all pairs, each as often as both its images."""
-        found, start = np.zeros((2, len(counts))), 0
-        for size in _chunks(n, n):
-            rows = slice(start, start := start + size)
-            one, other = reference[rows, None], reference[None]
-            known = counts_if(one, other)
-            agree = np.where(known, (np.sign(score[rows, None] - score[None]) * np.sign(one - other) + 1) / 2, 0.0)
-            for k, pairs in enumerate((agree, known.astype(float))):
-                found[k] += np.einsum("kr,kr->k", counts @ pairs.T, counts[:, rows])
-        return found
-
-    right, total = np.concatenate([counted(counts) for counts in resamples(n, draws, seed)], axis=1)
-    found, pairs = counted(np.ones((1, n)))[:, 0]
-    return Estimate(float(found / pairs) if pairs else float("nan"), _ratio(right, total), n if pairs else 0)
+    return Estimate(float(correct.mean()), ratio(right, total), len(items))
 
 
 def mean(values: np.ndarray, first: np.ndarray, second: np.ndarray, draws: int, seed: int) -> Estimate:
@@ -173,17 +101,45 @@ def worst_group_accuracy(
                     int(sizes.sum()))
 
 
+def macro_accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
+    """Mean over groups of the share of correct items, each group with the same weight; n counts the items.
+
+    The reference is the number of an item's group; items without one (NaN) are left out. Of a resample in which a group
+    was not drawn it is the mean of the others. n is 0 where no item has a group.
+    """
+    items = items[items.reference.notna()]
+    if items.empty:
+        return Estimate(float("nan"), np.full(draws, np.nan), 0)
+    group = np.unique(items.reference, return_inverse=True)[1]
+    image, n = pd.factorize(items["first"])[0], items["first"].nunique()
+    correct, shape = items.correct.to_numpy(dtype=float), (group.max() + 1, n)
+    right, total = (csr_array((weight, (group, image)), shape=shape) for weight in (correct, np.ones(len(items))))
+    sampled = [np.nanmean(ratio(right @ counts.T, total @ counts.T), axis=0) for counts in resamples(n, draws, seed)]
+    value = right.sum(axis=1) / total.sum(axis=1)
+    return Estimate(float(value.mean()), np.concatenate(sampled), len(items))
+
+
 MEASURES: dict[str, Callable[[pd.DataFrame, int, int], Estimate]] = {
-    "accuracy": accuracy, "spearman": spearman, "pairwise_accuracy": pairwise_accuracy,
-    "clear_pairwise_accuracy": clear_pairwise_accuracy, "worst_group_accuracy": worst_group_accuracy,
-    "mean_score": mean_score}
+    "accuracy": accuracy, "macro_accuracy": macro_accuracy, "spearman": spearman,
+    "pairwise_accuracy": pairwise_accuracy, "clear_pairwise_accuracy": clear_pairwise_accuracy, "kendall": kendall,
+    "auc": auc, f"ndcg_at_{TOP}": ndcg, f"precision_at_{TOP}": precision_at_k,
+    "worst_group_accuracy": worst_group_accuracy, "mean_score": mean_score}
 METRICS_OF = {"ranking": ("spearman", "pairwise_accuracy", "clear_pairwise_accuracy"),
-              "worst_group": ("worst_group_accuracy",), "embedding_distance": ("mean_score",)}
+              "relative_values": ("spearman", "pairwise_accuracy"),
+              "worst_group": ("worst_group_accuracy",), "embedding_distance": ("mean_score",),
+              **dict.fromkeys(("vg_relation", "vg_attribution", "sugarcrepe", "sugarcrepe_pp_itt", "sugarcrepe_pp_tot",
+                               "vl_checklist"), ("macro_accuracy", "accuracy"))}
+FURTHER = ("kendall", "auc", f"ndcg_at_{TOP}", f"precision_at_{TOP}")  # of every ranking; no model is tested by them
 
 
 def metrics_of(task: str) -> tuple[str, ...]:
-    """The names in MEASURES that a task is measured by: accuracy, unless METRICS_OF says otherwise."""
+    """The names in MEASURES by which two models are compared on a task: accuracy, unless METRICS_OF says otherwise."""
     return METRICS_OF.get(task, ("accuracy",))
+
+
+def measured_by(task: str) -> tuple[str, ...]:
+    """The names in MEASURES that a model's table has on a task: those of `metrics_of`, and further ones of rankings."""
+    return metrics_of(task) + (FURTHER if "spearman" in metrics_of(task) else ())
 
 
 def paired_difference(after: Estimate, before: Estimate) -> tuple[float, float, float]:
@@ -300,18 +256,6 @@ def compare(predictions: pd.DataFrame, after: str, before: str, draws: int, seed
     return table.assign(p_holm=counts.groupby(family).transform(lambda p: holm(p.to_numpy())))
 
 
-def _chunks(total: int, width: int) -> Iterator[int]:
-    """Sizes that add up to `total`, so that so many rows of `width` values stay below _CELLS."""
-    step = max(1, _CELLS // max(1, width))
-    for start in range(0, total, step):
-        yield min(step, total - start)
-
-
-def _ratio(right: Float[np.ndarray, " b"], total: Float[np.ndarray, " b"]) -> Float[np.ndarray, " b"]:
-    """right / total; NaN for a resample that drew no item."""
-    return np.divide(right, total, out=np.full(len(right), np.nan), where=total > 0)
-
-
 def _paired(after: Estimate, before: Estimate) -> Float[np.ndarray, " b"]:
     if after.n != before.n or len(after.draws) != len(before.draws):
         raise PcclipError(f"a paired difference needs the same items and draws; these are {after.n} and {before.n} "
@@ -326,13 +270,6 @@ def _same_items(a: pd.DataFrame, b: pd.DataFrame, where: str = "") -> None:
                           "one set of images")
 
 
-def _rank_correlation(a: Float[np.ndarray, "b n"], b: Float[np.ndarray, "b n"]) -> Float[np.ndarray, " b"]:
-    a, b = stats.rankdata(a, axis=1), stats.rankdata(b, axis=1)
-    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
-    scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return np.divide((a * b).sum(axis=1), scale, out=np.full(len(a), np.nan), where=scale > 0)
-
-
 def _resampled(
     items: pd.DataFrame, draws: int, seed: int, groups: Sequence | None
 ) -> tuple[list, Float[np.ndarray, " g"], Float[np.ndarray, "g b"], np.ndarray]:
@@ -344,8 +281,6 @@ def _resampled(
     members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     sampled = np.empty((len(names), draws))
     for group, rows in enumerate(members):
-        step = max(1, _CELLS // len(rows))
-        for k in range(0, draws, step):
-            drawn = rng.integers(0, len(rows), (min(step, draws - k), len(rows)))
-            sampled[group, k:k + step] = correct[rows][drawn].mean(axis=1)
+        sampled[group] = np.concatenate([correct[rows][rng.integers(0, len(rows), (size, len(rows)))].mean(axis=1)
+                                         for size in chunks(draws, len(rows))])
     return list(names), np.array([correct[rows].mean() for rows in members]), sampled, np.bincount(codes)

@@ -5,11 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest, spearmanr
 
-from pcclip import statistics
-from pcclip.axes import ESTIMATORS, attribute_axis
+from pcclip import bootstrap, statistics
 from pcclip.errors import PcclipError
 from pcclip.evaluate import tasks
-from pcclip.params import Attribute
 from pcclip.scores import unit
 
 
@@ -247,7 +245,7 @@ def test_working_in_pieces_changes_no_draw(measure, monkeypatch, rng):
     items = pd.concat([scored(rng.normal(size=30), rng.integers(0, 9, 30)),
                        pair_items(rng.random(30) < 0.6, rng.integers(0, 20, 30), rng.integers(0, 20, 30))], axis=1)
     whole = measure(items, 100, 1)
-    monkeypatch.setattr(statistics, "_CELLS", 7 * 30)
+    monkeypatch.setattr(bootstrap, "CELLS", 7 * 30)
     pieces = measure(items, 100, 1)
     np.testing.assert_array_equal(whole.draws, pieces.draws)
     assert whole.value == pieces.value
@@ -534,26 +532,3 @@ def test_ranking_items_are_projections():
     np.testing.assert_allclose(items.score, [-np.sqrt(2), 2])
     assert list(items.reference) == [7, 5]
     assert items.correct.isna().all()
-
-
-# axes
-
-TEXTS = Attribute(more="a big one", less="a small one", comparison="The first is bigger, the second smaller.",
-                  comparison_swapped="The first is smaller, the second bigger.")
-VECTORS = dict(zip((TEXTS.more, TEXTS.less, TEXTS.comparison, TEXTS.comparison_swapped),
-                   unit(np.random.default_rng(0).normal(size=(4, 5))).astype(np.float32), strict=True))
-
-
-@pytest.mark.parametrize(("estimator", "expected"), [
-    ("one_sided", VECTORS[TEXTS.comparison]),
-    ("antisymmetric", VECTORS[TEXTS.comparison] - VECTORS[TEXTS.comparison_swapped]),
-    ("two_prompt", VECTORS[TEXTS.more] - VECTORS[TEXTS.less]),
-])
-def test_axis(estimator, expected):
-    np.testing.assert_allclose(attribute_axis(Fake(VECTORS), TEXTS, estimator), expected)
-    assert estimator in ESTIMATORS
-
-
-def test_unknown_axis():
-    with pytest.raises(ValueError, match="'two_sided'; known: one_sided, antisymmetric, two_prompt"):
-        attribute_axis(Fake(VECTORS), TEXTS, "two_sided")

@@ -1,0 +1,39 @@
+"""Fields of MATLAB files (up to version 7.2; scipy reads them, and no pickles are in them)."""
+
+from pathlib import Path
+from zlib import error as zlib_error
+
+import numpy as np
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+from pcclip.errors import PcclipError
+
+
+def fields(path: Path, names: list[str], source: str) -> list[np.ndarray]:
+    """The fields of a file, in the order of their names.
+
+    Raises:
+        PcclipError: the file cannot be read or lacks one of them; says to fetch it from `source` again.
+    """
+    try:
+        found = loadmat(path, variable_names=names, appendmat=False)
+        return [np.asarray(found[name]) for name in names]
+    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, NotImplementedError, MatReadError,
+            zlib_error) as error:
+        told = " ".join(str(error).split())
+        raise PcclipError(f"{path}: no fields {', '.join(names)} that can be read ({told}); download it again from "
+                          f"{source}") from None
+
+
+def texts(cells: np.ndarray) -> list[str]:
+    """The texts of a cell array, in MATLAB's order; an empty cell is ''."""
+    return ["".join(map(str, np.ravel(cell))) for cell in np.ravel(cells, order="F")]
+
+
+def table(cell: np.ndarray, columns: int) -> np.ndarray:
+    """A cell's matrix of at least so many columns, (m, c) in float64; without rows where it has another shape."""
+    matrix = np.asarray(cell)
+    if matrix.dtype == object or matrix.ndim != 2 or matrix.shape[1] < columns:
+        return np.empty((0, columns))
+    return matrix.astype(np.float64)
