@@ -1,10 +1,13 @@
 """A language model in this process, through transformers: a hub name or a local folder with safetensors."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 
 import jinja2
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from pcclip.comparisons.llm.choice import Choice, Odds
 from pcclip.comparisons.llm.identity import weights_identity, weights_source
@@ -13,6 +16,7 @@ from pcclip.comparisons.prompts import Prompt
 from pcclip.errors import PcclipError
 from pcclip.models.torchvision_ops import declare_missing
 from pcclip.params import Generate
+from pcclip.progress import Meter
 
 _WINDOW = 8  # batches whose rows are sorted by length, so that less is padding
 
@@ -99,13 +103,44 @@ class InProcess:
         width = max(map(len, rows))
         ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=self._model.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self._model.device)
-        try:
+        with _in_memory(self._config):
             return self._model.generate(
                 ids, attention_mask=mask, max_new_tokens=max_tokens, do_sample=False, return_dict_in_generate=True,
                 **options)
-        except torch.OutOfMemoryError:
-            raise PcclipError(f"generate.in_flight = {self._config.in_flight}: too many rows for the GPU's memory; "
-                              "lower it and run again: finished answers are kept") from None
+
+
+@torch.inference_mode()
+def log_likelihoods(config: Generate, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
+    """log P(text) of each text by itself, in nats: the sum over its tokens, after a start token and without an end.
+
+    The start is the tokenizer's own, else its end of a text. Raises PcclipError when the model cannot be loaded.
+    """
+    tokenizer, model, ends = _load(config.llm)
+    start = next(token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, *ends, 0) if token is not None)
+    rows = [ids if ids[:1] == [start] else [start, *ids] for ids in (tokenizer(text).input_ids for text in texts)]
+    found, meter = np.empty(len(rows)), Meter(len(rows), "texts")
+    order = np.argsort([len(row) for row in rows], kind="stable")
+    for k in range(0, len(order), config.in_flight):
+        chosen = order[k : k + config.in_flight]
+        width = max(len(rows[k]) for k in chosen)
+        ids = torch.tensor([rows[k] + [0] * (width - len(rows[k])) for k in chosen], device=model.device)
+        mask = torch.tensor([[1] * len(rows[k]) + [0] * (width - len(rows[k])) for k in chosen], device=model.device)
+        with _in_memory(config):
+            logs = model(ids, attention_mask=mask).logits[:, :-1].float().log_softmax(-1)
+        each = logs.gather(-1, ids[:, 1:, None])[..., 0]
+        found[chosen] = (each * mask[:, 1:]).sum(dim=1).cpu().numpy()
+        meter.add(len(chosen))
+    return found
+
+
+@contextmanager
+def _in_memory(config: Generate) -> Iterator[None]:
+    """Raises PcclipError, which says what to lower, where a batch is too large."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise PcclipError(f"generate.in_flight = {config.in_flight}: too many rows for the GPU's memory; lower it and "
+                          "run again: finished answers are kept") from None
 
 
 class _Sampler:
