@@ -3,25 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+from planted import WIDTH, Fake, N, differences
 
 from pcclip import params
 from pcclip.arithmetic import changes, check_changes, measures, rank_share, summary
+from pcclip.arithmetic.retrieval import ALPHAS, RANK, forms, ranks, sweep, sweep_table
+from pcclip.arithmetic.texts import Remembered
 from pcclip.data import ImageSet
 from pcclip.embed import Vectors
 from pcclip.errors import PcclipError
 from pcclip.scores import unit
-
-N, WIDTH = 40, 256  # wide enough that random photos are nearly orthogonal
-
-
-class Fake:
-    """An encoder that knows a vector for every text."""
-
-    def __init__(self, vectors: dict):
-        self.vectors = vectors
-
-    def encode_texts(self, texts):
-        return np.stack([self.vectors[text] for text in texts]).astype(np.float32)
 
 
 @pytest.fixture
@@ -54,9 +45,7 @@ def pairs(rng):
 @pytest.fixture
 def parallelograms(vectors):
     """f(caption i) = u_i and f('i not j') = unit(u_i - u_j)."""
-    u = vectors.matrix
-    return Fake({**{f"caption {i}": u[i] for i in range(N)},
-                 **{f"{i} not {j}": unit(u[i] - u[j]) for i in range(N) for j in range(N)}})
+    return Fake(differences(vectors.matrix))
 
 
 @pytest.fixture
@@ -180,3 +169,57 @@ def test_summary_has_intervals(parallelograms, noise, vectors, images, pairs):
     assert 0 < width["base"] < 0.5
     exact = table[(table.model == "finetuned") & (table.measure == "image difference")].iloc[0]
     assert (exact.ci_low, exact.ci_high) == pytest.approx((1, 1), abs=1e-5)
+
+
+# the sweep of alpha
+
+def swept(model, vectors, pairs, alphas=ALPHAS):
+    pool, start = np.arange(30), vectors.rows(pairs["second"])
+    return sweep(vectors.matrix, pool, vectors.rows(pairs["first"]), start, forms(Remembered(model), pairs, 0), 200, 0,
+                 alphas)
+
+
+def test_ranks_by_hand():
+    scores = np.array([[9, 3, 2, 1.0], [9, 1, 2, 3], [9, 2, 2, 2], [1, 2, 3, 4]])
+    np.testing.assert_allclose(ranks(scores, np.array([1, 1, 1, 0]), np.array([0, 0, 0, 3])), [0, 2, 1, 2])
+
+
+def test_the_sweep_of_perfect_parallelograms(parallelograms, vectors, pairs):
+    found = swept(parallelograms, vectors, pairs)
+    for form in ("f(d)", "f(d) - f(swapped)", "f(caption 1) - f(caption 2)"):
+        assert found[form, 0.0, RANK].value == pytest.approx(0.5, abs=0.08), "the image alone knows nothing"
+        assert found[form, 1.0, RANK].value == 0
+        assert found[form, 1.0, "recall@1"].value == 1
+        assert found[form, float("inf"), "recall@1"].value == 1
+    assert found["f(caption 1)", float("inf"), RANK].value == 0
+    assert found["f(d) of another pair", 1.0, RANK].value == pytest.approx(0.5, abs=0.1)
+    values = [found["f(d)", alpha, RANK].value for alpha in sorted(ALPHAS)]
+    assert values == sorted(values, reverse=True)
+
+
+def test_the_sweep_of_texts_that_know_nothing(noise, vectors, pairs):
+    for (form, alpha, metric), one in swept(noise, vectors, pairs).items():
+        if metric == RANK:
+            assert one.value == pytest.approx(0.5, abs=0.1), (form, alpha)
+
+
+def test_the_sweep_of_a_constant_is_the_image_alone(vectors, pairs, rng):
+    constant = unit(rng.normal(size=WIDTH))
+    blind = Fake(dict.fromkeys(differences(vectors.matrix), constant))
+    found = swept(blind, vectors, pairs)
+    assert found["f(d)", float("inf"), RANK].value == pytest.approx(0.5, abs=0.1)
+    assert found["f(d) - f(swapped)", 1.0, RANK].value == pytest.approx(found["f(d)", 0.0, RANK].value, abs=1e-6)
+
+
+def test_the_sweep_says_what_the_items_say(parallelograms, vectors, images, pairs):
+    found = by_measure(measures(parallelograms, vectors, images, pairs, 0.05))["retrieval rank, image + text"]
+    assert swept(parallelograms, vectors, pairs, [0.05])["f(d)", 0.05, RANK].value == pytest.approx(found.mean(),
+                                                                                                   abs=1e-6)
+
+
+def test_the_table_of_sweeps(parallelograms, vectors, pairs):
+    found = swept(parallelograms, vectors, pairs, [0.0, 1.0])
+    table = sweep_table({"base": found, "finetuned": found})
+    assert list(table.columns) == ["model", "form", "alpha", "metric", "value", "ci_low", "ci_high", "n"]
+    assert len(table) == 2 * 5 * 2 * 4
+    assert (table.n == len(pairs)).all()

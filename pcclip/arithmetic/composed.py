@@ -1,0 +1,148 @@
+"""Composed image retrieval in stage 05: an image, a text of what should be different, recall@k of the right images.
+
+The query is u + alpha * step. A step is f(text), f(text) - f(before) where the set says what is replaced (SIMAT's own
+form), or f("The first image shows TEXT, while the second image shows BEFORE."), which is what finetuning taught. alpha
+0 is the image alone and inf the text alone: the two baselines. Nothing is chosen on the queries that are scored; every
+alpha is a row.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from pcclip.arithmetic.resampling import Measured, means
+from pcclip.arithmetic.texts import Remembered
+from pcclip.comparisons.sentences import from_captions
+from pcclip.data.composed import ComposedSet, load_composed, missing
+from pcclip.data.labelled import LabelledSet
+from pcclip.embed import Vectors, embed_labelled
+from pcclip.models.encoder import DualEncoder
+from pcclip.params import Config
+from pcclip.progress import say
+from pcclip.scores import unit
+
+__all__ = ["COLUMNS", "FOLDER", "load", "missing", "score", "scored", "steps"]
+
+FOLDER = "composed"  # below the run's folder: vectors of each set
+COLUMNS = ["dataset", "model", "form", "alpha", "metric", "value", "ci_low", "ci_high", "n"]
+_ROWS = 512
+_SUBSET = (1, 2, 3)
+
+
+def load(config: Config) -> dict[str, ComposedSet]:
+    """The sets of the parameters. Raises PcclipError when one is not there."""
+    return {name: load_composed(name, one.path, one.max_bad) for name, one in config.arithmetic.composed.items()}
+
+
+def score(
+    config: Config, base: DualEncoder, models: Mapping[str, Remembered], alphas: list[float]
+) -> pd.DataFrame:
+    """Every model on every set and gallery: columns COLUMNS. `alphas` as in retrieval.sweep."""
+    rows = []
+    for name, given in load(config).items():
+        settings = config.arithmetic.composed[name]
+        queries = given.queries
+        if settings.limit and settings.limit < len(queries):
+            queries = queries.sample(settings.limit, random_state=config.seed).sort_index()
+        vectors = _embedded(config, given, base, settings.max_bad)
+        say(f"{name}: {len(queries)} composed queries, {len(vectors.ids)} images")
+        for gallery, part in queries.groupby("gallery", sort=True):
+            images = given.images[given.images.gallery == gallery]
+            where = name if queries.gallery.nunique() == 1 else f"{name}/{gallery}"
+            for which, model in models.items():
+                found = scored(vectors, vectors.of(images), part, model, given, alphas, config.evaluate.bootstrap,
+                               config.seed)
+                rows += [[where, which, form, alpha, metric, one.value, *one.interval, one.n]
+                         for (form, alpha, metric), one in found.items()]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def scored(
+    vectors: Vectors, images: pd.DataFrame, queries: pd.DataFrame, model: Remembered, given: ComposedSet,
+    alphas: list[float], draws: int, seed: int,
+) -> dict[tuple[str, float, str], Measured]:
+    """(form, alpha, metric) -> weighted recall@k in one gallery, the bootstrap being over starting images."""
+    place = {image: k for k, image in enumerate(images["id"])}
+    known = [start in place and any(image in place for image in right)
+             for start, right in zip(queries.start, queries.right, strict=True)]
+    queries = queries[known]
+    if queries.empty:
+        return {}
+    gallery = vectors.matrix[vectors.rows(images["id"])]
+    start = np.array([place[image] for image in queries.start])
+    weight = queries.weight.to_numpy(dtype=float)
+    right = _mask(queries.right, place)
+    barred = None if given.start_is_candidate else start
+    members = _mask(queries.members, place) if queries.members.str.len().gt(0).all() else None
+    found = {}
+    for form, step in steps(model, queries).items():
+        for alpha in alphas:
+            query = step if np.isinf(alpha) else gallery[start] + alpha * step
+            hits = _hits(query, gallery, right, barred, None, given.recalls)
+            values = {f"recall@{k}": row for k, row in zip(given.recalls, hits, strict=True)}
+            if members is not None:
+                hits = _hits(query, gallery, right, barred, members, _SUBSET)
+                values |= {f"subset recall@{k}": row for k, row in zip(_SUBSET, hits, strict=True)}
+            found |= {(form, float(alpha), name): one for name, one in _weighted(
+                values, weight, start, draws, seed).items()}
+    return found
+
+
+def steps(model: Remembered, queries: pd.DataFrame) -> dict[str, Float[np.ndarray, "m d"]]:
+    """The forms of a step that these queries have, unit vectors."""
+    text, found = list(queries.text), {"f(text)": model.encode_texts(list(queries.text))}
+    if (queries.before != "").all():
+        before = list(queries.before)
+        found["f(text) - f(before)"] = unit(found["f(text)"] - model.encode_texts(before))
+        found["f(difference)"] = model.encode_texts([from_captions(a, b) for a, b in zip(text, before, strict=True)])
+    return found
+
+
+def _hits(
+    query: Float[np.ndarray, "m d"], gallery: Float[np.ndarray, "n d"], right: Bool[np.ndarray, "m n"],
+    barred: np.ndarray | None, members: Bool[np.ndarray, "m n"] | None, recalls: tuple[int, ...],
+) -> Bool[np.ndarray, "k m"]:
+    """Whether a right image is among the first k; one that is tied with a wrong one comes after it."""
+    ranks = []
+    for rows in _parts(len(query)):
+        scores, wanted = query[rows] @ gallery.T, right[rows].copy()
+        if barred is not None:
+            scores[np.arange(len(scores)), barred[rows]] = -np.inf
+            wanted[np.arange(len(scores)), barred[rows]] = False
+        if members is not None:
+            scores = np.where(members[rows], scores, -np.inf)
+            wanted &= members[rows]
+        best = np.where(wanted, scores, -np.inf).max(axis=1, keepdims=True)
+        ahead = ((scores >= best - 1e-6) & ~wanted & np.isfinite(scores)).sum(axis=1)
+        ranks.append(np.where(wanted.any(axis=1), ahead, scores.shape[1]))
+    rank = np.concatenate(ranks)
+    return np.stack([rank < k for k in recalls])
+
+
+def _weighted(values: dict, weight: np.ndarray, start: np.ndarray, draws: int, seed: int) -> dict[str, Measured]:
+    sums = means({**{name: weight * row for name, row in values.items()}, "": weight}, start[:, None], draws, seed)
+    total = sums.pop("")
+    return {name: Measured(one.value / total.value, one.replicates / total.replicates, one.n)
+            for name, one in sums.items()}
+
+
+def _mask(ids_of: pd.Series, place: dict[str, int]) -> Bool[np.ndarray, "m n"]:
+    mask = np.zeros((len(ids_of), len(place)), dtype=bool)
+    for row, ids in zip(mask, ids_of, strict=True):
+        row[[place[image] for image in ids if image in place]] = True
+    return mask
+
+
+def _parts(count: int) -> Iterator[slice]:
+    for start in range(0, count, _ROWS):
+        yield slice(start, start + _ROWS)
+
+
+def _embedded(config: Config, given: ComposedSet, base: DualEncoder, max_bad: float) -> Vectors:
+    images = given.images.drop_duplicates("id")
+    table = pd.DataFrame({"id": images["id"], "label": 0, "split": "test"}).reset_index(drop=True)
+    labelled = LabelledSet(given.name, table, list(images.path), ["image"], max_bad=max_bad)
+    return embed_labelled(config.home / FOLDER / given.name, labelled, base, config.embed.batch_size,
+                          config.embed.workers, config.embed.shard)[0]
