@@ -1,5 +1,7 @@
 """One seaborn style, one function per figure. Each returns the matplotlib figure; computing happens elsewhere."""
 
+from collections.abc import Iterator
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -16,6 +18,8 @@ TABLES = {  # task -> the title of its table: the paper's first, in its order; a
     "embedding_distance": "Embedding distances",
     "difference_order": "Order: a text beats its swapped twin",
     "ranking": "Ranking by an attribute",
+    "relative_values": "Ranking public images by an attribute",
+    "relative_pairs": "Pairs of public images: which has more of an attribute",
     "verdict_agreement": "Agreement with the language model's sure verdicts",
 }
 
@@ -82,11 +86,15 @@ def intervals(table: pd.DataFrame, value: str, label: str, chance: float | None 
 
 
 def metrics(table: pd.DataFrame, metric: str, title: str) -> Figure:
-    """One metric of metrics.csv for every task and dataset that has it; the dotted line is chance for pairs."""
+    """One metric of metrics.csv for every task and dataset that has it.
+
+    The dotted line is chance, for pairs where there are several; for a share it is the supervised axis.
+    """
     part = table[table.metric == metric].copy()
     part["what"] = [d if t == "ranking" else f"{t.replace('_', ' ')}, {d}"
                     for t, d in zip(part.task, part.dataset, strict=True)]
-    fig = intervals(part.rename(columns={"value": metric}), metric, "what", 0.0 if metric == "spearman" else 0.5)
+    line = 0.0 if metric in ("spearman", "kendall") else 1.0 if metric.endswith("_share") else 0.5
+    fig = intervals(part.rename(columns={"value": metric}), metric, "what", line)
     fig.axes[0].set_title(title, loc="left")
     return _done(fig)
 
@@ -104,6 +112,16 @@ def ranking(predictions: pd.DataFrame, dataset: str, captions: dict[str, str]) -
             ax.annotate(_plain(captions.get(row.first, "")[:18]), (row.truth, row.score), fontsize=6, alpha=0.7)
         ax.set(title=f"{model}: {dataset}", ylabel="score on the axis",
                xlabel="log10 of the true value" if positive else "true value")
+    return _done(fig)
+
+
+def scores(table: pd.DataFrame) -> Figure:
+    """How the scores of all photos are spread, model by model (columns model, score)."""
+    names = list(dict.fromkeys(table.model))
+    fig, axes = plt.subplots(1, len(names), figsize=(4.2 * len(names), 2.6), squeeze=False, sharey=True)
+    for ax, name in zip(axes[0], names, strict=True):
+        sns.histplot(table[table.model == name], x="score", color=_colours(names)[name], bins=40, ax=ax)
+        ax.set(title=_plain(name), xlabel="score on the axis", ylabel="photos" if ax is axes[0, 0] else "")
     return _done(fig)
 
 
@@ -164,14 +182,37 @@ def tables(metrics: pd.DataFrame, paired: pd.DataFrame | None = None) -> dict[st
         One table for each task, or for each of its metrics where it has several.
     """
     found = {}
-    for task in sorted(dict.fromkeys(metrics.task), key=[*TABLES, *metrics.task].index):
-        part = metrics[metrics.task == task]
-        title, names = TABLES.get(task, words(task).capitalize()), list(dict.fromkeys(part.metric))
-        for name in names:
-            change = None if paired is None else paired[(paired.task == task) & (paired.metric == name)]
-            found[title if len(names) == 1 else f"{title}, {words(name)}"] = paper_table(
-                part[part.metric == name], change)
+    for title, part in _by_table(metrics):
+        same = None if paired is None else (paired.task == part.task.iloc[0]) & (paired.metric == part.metric.iloc[0])
+        found[title] = paper_table(part, None if paired is None else paired[same])
     return found
+
+
+def overview(metrics: pd.DataFrame) -> Figure:
+    """All that `tables` has in one figure: a panel for each table, a row for each data set, a dot for each model.
+
+    Columns as of `tables`; bars are the 95% intervals. Peers have the colours that come next.
+    """
+    panels, models = list(_by_table(metrics)), list(dict.fromkeys(metrics.model))
+    colours, rows = _colours(models), -(-len(panels) // 2)
+    sizes = [0.34 * len(dict.fromkeys(_column(part))) + 0.9 for _, part in panels] + [0.0]
+    heights = [max(sizes[k : k + 2]) for k in range(0, 2 * rows, 2)]
+    fig, axes = plt.subplots(rows, 2, figsize=(14, sum(heights)), squeeze=False, height_ratios=heights)
+    for ax in axes.flat[len(panels):]:
+        ax.set_axis_off()
+    for ax, (title, part) in zip(axes.flat, panels, strict=False):
+        column = _column(part)
+        names, own = (list(dict.fromkeys(values)) for values in (column, part.model))
+        y = [names.index(name) + 0.7 * ((own.index(model) + 0.5) / len(own) - 0.5)
+             for name, model in zip(column, part.model, strict=True)]
+        ax.hlines(y, part.ci_low, part.ci_high, colors=[colours[model] for model in part.model])
+        sns.scatterplot(x=part.value, y=y, hue=part.model, palette=colours, legend=False, ax=ax, zorder=3)
+        ax.set(yticks=range(len(names)), yticklabels=map(_plain, names), ylim=(len(names) - 0.5, -0.5), xlabel="",
+               ylabel="")
+        ax.set_title(title, loc="left")
+    dots = [plt.Line2D([], [], marker="o", color=colours[model], label=_plain(model)) for model in models]
+    fig.legend(handles=dots, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return _done(fig)
 
 
 def paper_table(metrics: pd.DataFrame, paired: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -181,13 +222,13 @@ def paper_table(metrics: pd.DataFrame, paired: pd.DataFrame | None = None) -> pd
     below 0.05. The last row has the number of items, n. What was not measured is an empty cell.
     """
     cells = metrics.assign(column=_column(metrics), cell=[
-        _cell(row.value, row.ci_low, row.ci_high) for row in metrics.itertuples()])
+        cell(row.value, row.ci_low, row.ci_high) for row in metrics.itertuples()])
     rows, columns = (list(dict.fromkeys(cells[name])) for name in ("model", "column"))
     table = cells.pivot(index="model", columns="column", values="cell").loc[rows, columns].fillna("")
     if paired is not None and len(paired):
         change = differences(paired)
         stars = np.where(change.p_holm < 0.05, " *", "")
-        told = [_cell(row.difference, row.ci_low, row.ci_high, "+") + star
+        told = [cell(row.difference, row.ci_low, row.ci_high, "+") + star
                 for row, star in zip(change.itertuples(), stars, strict=True)]
         for name, part in pd.Series(told, index=_column(change)).groupby(change["name"].to_numpy(), sort=False):
             table.loc[name] = part.reindex(columns).fillna("")
@@ -247,6 +288,26 @@ def alpha_sweep(table: pd.DataFrame) -> Figure:
     return _done(fig)
 
 
+def learning_curve(table: pd.DataFrame, references: dict[str, float] | None = None) -> Figure:
+    """Pairwise accuracy against the number of votes (evaluate.learning_curve), mean and 95% interval over its seeds.
+
+    `references` are accuracies without any votes, by name: a dotted line each.
+    """
+    fig, ax = plt.subplots(figsize=(6.4, 3.8))
+    named = table.assign(prior=table.prior.map({"text": "text as the prior", "none": "votes alone"}),
+                         asked=table.asked.map({"next_pair": "most informative pair", "random": "random pair"}))
+    sns.lineplot(named, x="votes", y="accuracy", hue="prior", style="asked", errorbar=("ci", 95), n_boot=500, seed=0,
+                 palette=[MODELS["finetuned"], MODELS["base"]], hue_order=["text as the prior", "votes alone"], ax=ax)
+    for colour, (name, value) in zip(_OTHERS, (references or {}).items(), strict=False):
+        ax.axhline(value, color=colour, linestyle=":", label=_plain(name))
+    ax.set_xscale("symlog", linthresh=1)
+    ticks = sorted(set(table.votes))
+    ax.set_xticks(ticks, [str(count) for count in ticks])
+    ax.set(xlabel="votes", ylabel="pairwise accuracy", title="What votes teach, on photos never voted on")
+    ax.legend(frameon=False, fontsize=8)
+    return _done(fig)
+
+
 def differences(paired: pd.DataFrame) -> pd.DataFrame:
     """Paired differences as the figures show them, from tables of any age; the first only knew finetuned - base.
 
@@ -285,6 +346,15 @@ def label_cosines(matrix: np.ndarray, labels: pd.Series) -> Figure:
     return _done(fig)
 
 
+def _by_table(metrics: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The titles of `tables` and the metrics of each, one metric of one task."""
+    for task in sorted(dict.fromkeys(metrics.task), key=[*TABLES, *metrics.task].index):
+        part = metrics[metrics.task == task]
+        title, names = TABLES.get(task, words(task).capitalize()), list(dict.fromkeys(part.metric))
+        for name in names:
+            yield title if len(names) == 1 else f"{title}, {words(name)}", part[part.metric == name]
+
+
 def _column(table: pd.DataFrame) -> list[str]:
     """The data set, and the protocol where it has one."""
     protocols = table.protocol.fillna("") if "protocol" in table else [""] * len(table)
@@ -299,7 +369,7 @@ def _what(table: pd.DataFrame) -> pd.Series:
     return pd.Series(named, index=table.index, dtype=str)
 
 
-def _cell(value: float, low: float, high: float, sign: str = "") -> str:
+def cell(value: float, low: float, high: float, sign: str = "") -> str:
     """value [low, high]; without an interval the value alone."""
     if np.isnan(value):
         return ""

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from pcclip.errors import PcclipError
-from pcclip.statistics import t_interval
+from pcclip.statistics import over_seeds, t_interval
 from pcclip.sweep import TABLE
 
 SHOWN = ["difference", "order", "zero-shot", "size, one-sided", "size, antisymmetric", "size, clear pairs",
@@ -59,6 +60,26 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({**columns, "seeds": groups.size()})
 
 
+def seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """Two sources of variation side by side, for each variant and measure: training seeds, and test images.
+
+    Returns variant, measure, seeds (how many), mean over seeds; seeds_low, seeds_high, the 95% t interval of that mean,
+    missing for one seed; images_low, images_high, the bootstrap interval over images that a single run gives, averaged
+    over the runs; and wider, which of the two is: 'seeds' or 'images'. Where a seed draws the split too, the first
+    interval holds some of the second's variation; else neither holds the other's.
+    """
+    found, order = [], ["base", *(v for v in dict.fromkeys(table.variant) if v != "base")]
+    for (variant, measure), runs in table.groupby(["variant", "measure"], sort=False):
+        mean, _, low, high, n = over_seeds(runs.value)
+        images = runs[["ci_low", "ci_high"]].mean()
+        found.append({"variant": variant, "measure": measure, "seeds": n, "mean": mean, "seeds_low": low,
+                      "seeds_high": high, "images_low": images.ci_low, "images_high": images.ci_high,
+                      "wider": _wider(high - low, images.ci_high - images.ci_low)})
+    places = [order, SHOWN]
+    return pd.DataFrame(found).sort_values(["variant", "measure"], ignore_index=True, key=lambda names: names.map(
+        places[names.name == "measure"].index))
+
+
 def against(table: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Every variant minus `reference` on the same seeds: measure, mean difference, 95% t interval. PcclipError."""
     rows = wide(table).set_index(["variant", "seed"])
@@ -80,6 +101,11 @@ def _variant(row: dict, names: list[str]) -> str:
     """The grid's values, seeds aside, and the variant's own name."""
     parts = [f"{name.split('.')[-1]}={row[name]}" for name in names if name not in ("variant", "seed")]
     return ", ".join([*parts, *filter(None, [row["variant"]])]) or "finetuned"
+
+
+def _wider(seeds: float, images: float) -> str:
+    """'' where one of the widths is not known."""
+    return "" if np.isnan([seeds, images]).any() else "seeds" if seeds > images else "images"
 
 
 def _measure(row) -> str | None:

@@ -23,7 +23,6 @@ from pcclip.evaluate.class_differences import (
     flowers_colour,
     given_pairs,
     image_pairs,
-    over_seeds,
 )
 from pcclip.scores import unit
 
@@ -439,11 +438,3 @@ def test_blocks_change_nothing(planted, monkeypatch):
 def test_bad_vectors_say_what_to_do(vectors, matrix, says):
     with pytest.raises(PcclipError, match=says):
         difference_items(known(vectors), matrix, pairs_of([0], [1], ["a"], ["b"]))
-
-
-def test_over_seeds_by_hand():
-    items = pd.DataFrame({"seed": [0, 0, 1, 1, 1, 1], "correct": [True, False, True, True, True, False]})
-    mean, error = over_seeds(items)
-    assert mean == pytest.approx((0.5 + 0.75) / 2)
-    assert error == pytest.approx(np.std([0.5, 0.75]) / np.sqrt(2))
-    assert over_seeds(items[items.seed == 0]) == (0.5, 0)

@@ -1,4 +1,4 @@
-"""Comparative prompting: class vectors worked out by hand, what is chosen on which images, and where it helps."""
+"""Comparative prompting: class vectors worked out by hand, what is chosen on which images, where and why it helps."""
 
 from dataclasses import replace
 
@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 
 from pcclip.errors import PcclipError
 from pcclip.evaluate import comparative as co
+from pcclip.evaluate import gains
 from pcclip.evaluate.zero_shot import classify
 from pcclip.scores import unit
 
@@ -167,7 +168,7 @@ def test_nothing_added_is_plain_zero_shot(form, rng):
     chosen = co.choose(models, matrix, rows, labels, form, values=[co.FORMS[form].values[0]])
     for vectors in models.values():
         items = co.apply(chosen, vectors, matrix, rows, labels)
-        expected = classify(matrix, vectors.classes, rows, labels).drop(columns="rank")
+        expected = classify(matrix, vectors.classes, rows, labels)
         pd.testing.assert_frame_equal(items, expected)
         pd.testing.assert_frame_equal(co.plain(chosen, vectors, matrix, rows, labels), expected)
     assert (chosen.sweep.accuracy == chosen.sweep.plain).all()
@@ -223,7 +224,7 @@ def test_test_images_never_touch_the_choice(form, rng):
     for name in ("pairs", "weights", "scored"):
         np.testing.assert_array_equal(getattr(chosen["base"], name), getattr(again["base"], name))
     pd.testing.assert_frame_equal(chosen["base"].sweep, again["base"].sweep)
-    assert set(chosen["base"].table().split) == {"tune"}
+    assert chosen["base"].split == "tune"
     moved_labels = co.comparative(models, matrix, (tune[0], (tune[1] + 1) % 5), (test, right), form)[1]
     assert not chosen["base"].sweep.equals(moved_labels["base"].sweep), "tune labels do"
 
@@ -235,8 +236,36 @@ def test_the_choice_is_the_best_mean_over_models(form, rng):
     mean = chosen.sweep.groupby(["temperature", "value"]).accuracy.mean()
     assert mean.loc[chosen.temperature, chosen.value] == pytest.approx(mean.max())
     assert len(chosen.sweep) == 3 * len(co.FORMS[form].temperatures) * len(co.FORMS[form].values)
-    assert chosen.table().accuracy[0] == pytest.approx(mean.max())
-    assert chosen.table().plain[0] == pytest.approx(chosen.sweep.groupby("model").plain.first().mean())
+
+
+@pytest.mark.parametrize("form", co.FORMS)
+def test_pairs_and_alpha_are_chosen_on_images_of_their_own(form, rng):
+    models = {"base": random_vectors(rng), "other": random_vectors(rng)}
+    matrix, rows, labels = random_images(rng, 200)
+    tune = rows[:101][::-1], labels[:101][::-1]
+    _, chosen = co.comparative(models, matrix, tune, (rows[101:], labels[101:]), form)
+    one, other = co.halves(*tune)
+    assert sorted([*one[0], *other[0]]) == list(range(101))
+    assert [len(one[0]), len(other[0])] == [51, 50]
+    assert np.abs(np.bincount(one[1], minlength=5) - np.bincount(other[1], minlength=5)).max() == 1
+    for half in (one, other):
+        np.testing.assert_array_equal(labels[half[0]], half[1])
+    rates = co.confusions(models["base"].classes, matrix, *one)
+    if form in ("weighted", "rerank"):
+        assert len(chosen["base"].pairs) == 20
+    else:
+        pairs = co.confused_pairs(rates, co.RELEASED_PAIRS)
+        assert chosen["base"].pairs.tolist() == [*pairs.tolist(), *pairs[:, ::-1].tolist()]
+    np.testing.assert_allclose(chosen["base"].weights, co._weights(chosen["base"].pairs, rates,
+                                                                   chosen["base"].temperature))
+    for name, vectors in models.items():
+        right = classify(matrix, vectors.classes, *other).correct.mean()
+        assert set(chosen[name].sweep.plain[chosen[name].sweep.model == name]) == {right}
+
+
+def test_one_image_has_no_halves():
+    with pytest.raises(PcclipError, match="^1 tune images to choose pairs and alpha on; read the set with its tune sp"):
+        co.halves([3], [0])
 
 
 def test_every_model_counts_alike():
@@ -271,9 +300,6 @@ def test_pairs_follow_the_base_and_its_confusions():
     chosen = co.choose({"base": base, "other": other}, images, np.arange(5), labels, k=1)
     assert chosen.pairs.tolist() == [[0, 1], [1, 0]]  # images of class 0 go to class 1
     assert chosen.weights.tolist() == [1, 1]
-    table = chosen.table()
-    assert list(zip(table["first"], table.second, strict=True)) == [("class 0", "class 1"), ("class 1", "class 0")]
-    assert set(table.base) == {"base"}
     chosen = co.choose({"base": base, "other": other}, images, np.arange(5), labels, k=1, base="other", both_ways=False)
     assert (chosen.base, chosen.pairs.tolist()) == ("other", [[1, 2]])
     with pytest.raises(PcclipError, match="no text says how 'class 2' differs from 'class 0'; have it written"):
@@ -311,7 +337,7 @@ def test_nothing_is_confused():
     vectors = vectors_of([X, Y], [(0, 1)], [X], [Y])
     args = ({"base": vectors}, np.stack([X, Y]), np.arange(2), [0, 1])
     chosen = co.choose(*args)
-    assert len(chosen.pairs) == len(chosen.table()) == 0
+    assert len(chosen.pairs) == 0
     assert co.apply(chosen, vectors, *args[1:]).correct.all()
     with pytest.raises(PcclipError, match="base confuses no two classes on the tune images; use mode = all"):
         co.choose(*args, mode="confused")
@@ -332,7 +358,7 @@ def test_as_released():
     assert chosen["base"].base == "base"
     assert chosen["other"].base == "other"
     assert {(c.split, c.value) for c in chosen.values()} == {("test", 0.8)}
-    expected = classify(images, moved(base, [(0, 1)], 0.8), np.arange(4), labels).drop(columns="rank")
+    expected = classify(images, moved(base, [(0, 1)], 0.8), np.arange(4), labels)
     found = items[(items.model == "base") & (items.prompting == "comparative")].drop(columns=["model", "prompting"])
     pd.testing.assert_frame_equal(found.reset_index(drop=True), expected)
     _, chosen = co.comparative(models, images, tune, (np.arange(4), labels), protocol="as_released", values=[0.9])
@@ -366,13 +392,12 @@ def test_a_true_text_tells_a_confused_pair_apart(form, rng):
     accuracy = items.groupby("prompting").correct.mean()
     assert accuracy["plain"] < 0.75
     assert accuracy["comparative"] > 0.95
-    before, after = (items[items.prompting == name] for name in ("plain", "comparative"))
-    table = co.by_class(before, after, chosen["base"]).set_index("name")
+    table = gains.by_class(items, chosen["base"]).set_index("name")
     assert table.n.sum() == 200
-    assert (table.helped - table.hurt).sum() == after.correct.sum() - before.correct.sum()
+    assert (table.helped - table.hurt).sum() == round(200 * (accuracy["comparative"] - accuracy["plain"]))
     assert (table.comparative[["class 0", "class 1"]] > 0.9).all()
     assert not table.changed["class 2"] or form in ("weighted", "rerank")
-    pair = co.by_pair(before, after, chosen["base"], vectors, images).set_index(["first", "second"])
+    pair = gains.by_pair(items, chosen["base"], vectors, images).set_index(["first", "second"])
     assert pair.text_fit["class 0", "class 1"] > 0.9 > 0.3 > abs(pair.names_fit["class 0", "class 1"])
     assert pair.comparative["class 0", "class 1"] > 0.95
 
@@ -422,23 +447,84 @@ def test_a_random_model_is_at_chance(form, protocol, rng):
 
 # tables
 
-def test_where_it_helps_and_hurts_by_hand():
-    vectors = vectors_of([X, Y, Z], [(0, 1)], [X], [Y])
-    images = np.stack([X, X, Y, Y, X])
-    labels = np.array([0, 0, 1, 1, 1])
+def prompted(before, found) -> pd.DataFrame:
+    """Items of one model by plain prompting, and of the classes found by comparing."""
+    after = before.assign(score=found, correct=before.reference == found).set_index(before.index + len(before))
+    return pd.concat([before.assign(prompting="plain"), after.assign(prompting="comparative")]).assign(model="base")
+
+
+def by_hand():
+    """Three classes, five images of the first two; what was chosen, and items."""
+    vectors = vectors_of([X, Y, Z], [(0, 1), (1, 2)], [X, Y], [Y, Z])
+    images, labels = np.stack([X, X, Y, Y, X]), np.array([0, 0, 1, 1, 1])
     chosen = co.choose({"base": vectors}, images, np.arange(5), labels, k=1, values=[0.9])
     before = co.plain(chosen, vectors, images, np.arange(5), labels)
     assert before.correct.tolist() == [True] * 4 + [False]
-    after = before.assign(correct=[True, False, False, True, True])
-    table = co.by_class(before, after.set_index(after.index + 7), chosen)
-    assert table.to_dict("list") == {
+    return vectors, images, chosen, prompted(before, np.array([0.0, 1, 2, 1, 1]))
+
+
+def test_where_it_helps_and_hurts_by_hand():
+    _, _, chosen, items = by_hand()
+    assert gains.by_class(items, chosen).to_dict("list") == {
         "name": ["class 0", "class 1"], "changed": [True, True], "n": [2, 3], "plain": [1.0, pytest.approx(2 / 3)],
         "comparative": [0.5, pytest.approx(2 / 3)], "helped": [0, 1], "hurt": [1, 1]}
-    [pair] = co.by_pair(before, after, chosen, vectors, images).to_dict("records")
+
+
+def test_why_by_hand():
+    """An image that goes to a third class is not the pair's to tell apart; class 2 has no images."""
+    vectors, images, chosen, items = by_hand()
+    [pair] = gains.by_pair(items, chosen, vectors, images).to_dict("records")
     # mean images X and (X + 2 Y) / 3 differ along X - Y, as the names do and the texts
-    assert pair == {"first": "class 0", "second": "class 1", "n": 5, "plain": pytest.approx(0.8),
-                    "comparative": pytest.approx(0.6), "names_fit": pytest.approx(1), "text_fit": pytest.approx(1),
+    assert pair == {"first": "class 0", "second": "class 1", "n": 4, "plain": 0.75, "comparative": 0.75, "helped": 1,
+                    "hurt": 1, "names_fit": pytest.approx(1), "text_fit": pytest.approx(1),
                     "text_names": pytest.approx(1)}
+
+
+def test_a_pair_that_no_image_is_between():
+    vectors, images, chosen, items = by_hand()
+    [pair] = gains.by_pair(items.assign(score=2.0, correct=False), chosen, vectors, images).to_dict("records")
+    assert [pair[name] for name in ("n", "helped", "hurt")] == [0, 0, 0]
+    assert np.isnan([pair["plain"], pair["comparative"]]).all()
+    none = gains.by_pair(items, replace(chosen, pairs=np.zeros((0, 2), dtype=int)), vectors, images)
+    assert none.empty
+    assert none.columns.tolist() == gains.BY_PAIR
+
+
+# tested
+
+def changing(helped, hurt, **keys) -> pd.DataFrame:
+    """Items of 40 images, so many newly right and newly wrong; half of the others are right."""
+    same = [True, False] * ((40 - helped - hurt) // 2)
+    was = np.array([True] * hurt + [False] * helped + same)
+    now = np.array([False] * hurt + [True] * helped + same)
+    rows = pd.DataFrame({"first": np.arange(40), "second": np.arange(40), "score": 0.0, "reference": 0.0})
+    keys = {"form": "rerank", "mode": "all", "protocol": "corrected", "model": "base", "best_on_tune": True, **keys}
+    return pd.concat([rows.assign(correct=was, prompting="plain"), rows.assign(correct=now, prompting="comparative")],
+                     ignore_index=True).assign(**keys)
+
+
+def test_comparing_is_tested_against_the_same_model_without():
+    items = pd.concat([
+        changing(10, 0, dataset="flowers"), changing(8, 2, dataset="cub"),
+        changing(10, 0, dataset="cub", model="finetuned"),
+        changing(0, 6, dataset="cub", form="released", best_on_tune=False)], ignore_index=True)
+    table = gains.tested(items, 300, 0).set_index(["form", "model", "dataset"])
+    assert list(table.columns) == [name for name in gains.TESTED if name not in table.index.names]
+    one = table.loc["rerank", "base", "flowers"]
+    assert [one.n, one.helped, one.hurt, one.plain, one.comparative, one.difference] == [40, 10, 0, 0.375, 0.625, 0.25]
+    assert one.ci_low < 0.25 < one.ci_high
+    assert [one.test, one.best_on_tune] == ["mcnemar", True]
+    p = 2 * 0.5**10
+    assert one.p_mcnemar == pytest.approx(p)
+    assert one.p_holm == pytest.approx(2 * p), "two data sets"
+    assert table.p_holm["rerank", "finetuned", "cub"] == pytest.approx(p), "another model is a family of its own"
+    assert table.p_holm["rerank", "base", "cub"] == pytest.approx(binomtest(8, 10).pvalue)
+    hurt = table.loc["released", "base", "cub"]
+    assert [hurt.difference, hurt.hurt, hurt.best_on_tune] == [pytest.approx(-0.15), 6, False]
+
+
+def test_nothing_was_compared():
+    assert gains.tested(pd.DataFrame(columns=gains.KEYS), 100, 0).columns.tolist() == gains.TESTED
 
 
 # what cannot be

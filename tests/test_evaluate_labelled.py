@@ -1,6 +1,8 @@
 """Stage 04 on labelled sets, sets of changes and with a judge: which rows there are, on what items, chosen on what."""
 
+import os
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -17,19 +19,21 @@ from PIL import Image
 from test_labelled import FILES, TEN, put, records
 
 from pcclip import load_model, params
-from pcclip.comparisons import generate
+from pcclip.axes import ridge_axis
+from pcclip.comparisons import class_texts, generate
 from pcclip.comparisons.llm import Odds, Reply
 from pcclip.data import load_images
 from pcclip.data.labelled import LabelledSet, cifar, sets
 from pcclip.embed import Vectors, embed
 from pcclip.errors import PcclipError
-from pcclip.evaluate import changed, judge, labelled, report
-from pcclip.evaluate.comparative import ALPHAS, FORMS
+from pcclip.evaluate import changed, html, judge, judged, labelled, page, report
+from pcclip.evaluate.comparative import ALPHAS, FORMS, halves
 from pcclip.evaluate.predictions import Predictions
-from pcclip.evaluate.supervised import ridge_axis
+from pcclip.evaluate.protocols import both
 from pcclip.finetune.trainer import finetune
 from pcclip.scores import unit
 from pcclip.stage import read_manifest
+from pcclip.statistics import metrics_of
 
 MANY = 30  # images in a file of the tiny CIFAR-10
 ALL = ["zero_shot", "extended", "differences", "comparative", "distances", "probe"]
@@ -205,9 +209,13 @@ def keys_of(table: pd.DataFrame, dataset: str) -> set[tuple[str, str, str, str]]
 def test_every_task_has_its_rows(everything):
     assert keys_of(everything.metrics, "cifar10") == rows_of_cifar10()
     assert keys_of(everything.predictions, "cifar10") == rows_of_cifar10()
-    n = everything.metrics[everything.metrics.dataset.str.startswith("cifar10")].groupby("task").n.max()
+    own = everything.metrics[everything.metrics.dataset.str.startswith("cifar10")]
+    n = own[own.protocol == "corrected"].groupby("task").n.max()
     assert n[["zero_shot", "extended_prompts", "comparative_prompting", "linear_probe"]].tolist() == [MANY] * 4
+    assert own.n[(own.task == "linear_probe") & (own.protocol == "as_released")].item() == 5 * MANY, "five seeds"
     assert n["difference_order"] == 60
+    centred = {("difference_centred", f"folder/{name}", "", model) for name in ("template", "llm") for model in MODELS}
+    assert centred <= keys_of(everything.metrics, "folder")
     assert n["embedding_distance"] == 12
     assert set(everything.metrics.protocol) == {"", *labelled.PROTOCOLS}
 
@@ -254,6 +262,9 @@ def test_every_corrected_difference_has_a_test(everything):
     paired = everything.paired.set_index(["task", "dataset", "protocol", "metric"])
     told = everything.metrics.set_index(["task", "dataset", "protocol", "metric"])
     for key in {*told.index[told.model == "finetuned"]}:
+        if key[3] not in metrics_of(key[0]):
+            assert key not in paired.index, "shares and further measures of rankings"
+            continue
         if "that" in key[1]:
             assert key not in paired.index, "other images for each model"
             continue
@@ -276,7 +287,7 @@ def test_the_supervised_axis_is_a_row(everything):
     ranked = everything.metrics[everything.metrics.task == "ranking"]
     ceiling = ranked[ranked.model == "supervised"]
     assert set(ceiling.dataset) == {"folder/size/supervised"}
-    assert set(ceiling.metric) == {"spearman", "pairwise_accuracy"}, "no size is twice another here"
+    assert set(ceiling.metric) == {"spearman", "pairwise_accuracy", "kendall", "auc"}, "no size is twice another here"
     held_out = everything.images.held_out
     items = everything.predictions[everything.predictions.model == "supervised"]
     assert list(items["first"]) == list(held_out["id"])
@@ -319,17 +330,69 @@ def test_why_comparing_helps_is_told_of_every_model_and_pair(everything):
     for model in MODELS:
         part = why[why.model == model]
         assert set(zip(part["first"], part.second, strict=True)) == set(zip(pairs["first"], pairs.second, strict=True))
-        assert set(part.n) == {6}, "three test images of either class"
+        assert part.n.between(0, 6).all(), "there are three test images of either class"
+        assert (part.helped - part.hurt).to_numpy() == pytest.approx(
+            (part.n * (part.comparative - part.plain)).fillna(0).to_numpy(), abs=1e-4)
         assert part[["names_fit", "text_fit", "text_names"]].abs().le(1).all(axis=None)
     fits = why.pivot(index=["first", "second"], columns="model", values="text_fit")
     assert not np.allclose(fits["base"], fits["other"])
 
 
+def test_comparing_is_tested_for_every_form_and_model(everything):
+    gains = report.read_gains(everything.config)
+    forms = [("corrected", form) for form in FORMS] + [("as_released", "released")]
+    assert sorted(zip(gains.protocol, gains.form, gains["mode"], gains.model, strict=True)) == sorted(
+        (*form, mode, model) for form in forms for mode in ("all", "confused") for model in MODELS)
+    told = everything.metrics.set_index(["task", "dataset", "protocol", "model"]).value
+    for row in gains.itertuples():
+        task = "comparative_prompting" if row.mode == "all" else "confused_subset"
+        end = CLASSES_OF.format(row.model) if (row.mode, row.protocol) == ("confused", "as_released") else ""
+        for value, name in ((row.plain, "plain"), (row.comparative, row.form)):
+            assert value == pytest.approx(told[task, f"cifar10/{name}{end}", row.protocol, row.model], abs=2e-6)
+        assert row.difference == pytest.approx(row.comparative - row.plain, abs=2e-6)
+        assert row.helped - row.hurt == round(row.n * row.difference)
+    sweep = report.read_sweep(everything.config)
+    for mode, part in gains[gains.best_on_tune].groupby("mode"):
+        assert (part.protocol == "corrected").all()
+        kept = sweep[sweep.chosen & (sweep.protocol == "corrected") & (sweep["mode"] == mode)]
+        assert kept.groupby("form").value.mean().round(6).max() == pytest.approx(
+            kept.value[kept.form == part.form.unique().item()].mean(), abs=2e-6)
+    classes = report.read_classes(everything.config)
+    assert set(zip(classes.form, classes.model, strict=True)) == {(form, model) for form in FORMS for model in MODELS}
+    net = (classes.helped - classes.hurt).groupby([classes.form, classes.model]).sum()
+    whole = gains[(gains["mode"] == "all") & (gains.protocol == "corrected")].set_index(["form", "model"])
+    assert net.to_dict() == (whole.helped - whole.hurt).to_dict()
+
+
+def test_both_protocols_stand_side_by_side(everything):
+    table = both(everything.metrics).set_index(["task", "dataset", "model"])
+    for model in MODELS:
+        row = table.loc["confused_subset", "cifar10/released", model]
+        assert row.as_released[0].isdigit()
+        assert row.corrected[0].isdigit()
+        assert "others for each model" in row.correction
+    assert not table.index.get_level_values("task").isin(["difference_order", "difference_centred"]).any()
+
+
+def test_the_report_tells_of_comparing_and_of_the_judge(everything, monkeypatch):
+    monkeypatch.setattr(page, "svg", lambda drawn: "")
+    for name in ("curves", "forest", "alpha_sweep"):
+        monkeypatch.setattr(html.plots, name, lambda *given: None)
+    found = html.write(everything.config, everything.config.folder).read_text(encoding="utf8")
+    gains = report.read_gains(everything.config)
+    assert found.count(f"<td>{gains.form.iloc[0]}</td>") >= 6
+    assert 'id="comparative"' in found
+    assert "Each class that it hurts and helps most" in found
+    after = found[found.index('id="judge"'):]
+    assert re.search(r"requests</th><td[^>]*>14</td>", after)
+    assert re.search(r"judge</th><td>.* on captions</td>", after)
+
+
 def scored(given, settings, base) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """The sweep, texts and predictions of the base on the tiny CIFAR-10."""
-    predictions = Predictions()
-    sweep, texts, *_ = labelled.score(settled(given, "cifar10", **settings), {"base": base}, predictions)
-    return sweep, texts, predictions.table()
+    predictions, config = Predictions(), settled(given, "cifar10", **settings)
+    told = labelled.score(config, labelled.load(config), {"base": base}, predictions)
+    return told.sweep, told.texts, predictions.table()
 
 
 def test_the_test_images_choose_nothing_that_is_corrected_and_the_tune_images_do(
@@ -393,10 +456,10 @@ def test_a_finished_evaluation_is_read(everything, monkeypatch):
     pd.testing.assert_frame_equal(metrics, everything.metrics)
     pd.testing.assert_frame_equal(paired, everything.paired)
     outputs = read_manifest(everything.config.folder / report.FOLDER)["outputs"]
-    assert {report.SWEEP, report.TEXTS, report.COST, "../metrics.csv"} <= set(outputs)
+    assert {report.SWEEP, report.GAINS, report.CLASSES, report.TEXTS, report.COST, "../metrics.csv"} <= set(outputs)
 
 
-def test_another_set_peer_or_writer_is_evaluated_anew(everything, given_cifar, pairs_of_birds):
+def test_another_set_peer_or_writer_is_evaluated_anew(everything, given_cifar, pairs_of_birds, monkeypatch):
     folder, lists = given_cifar(), pairs_of_birds / "birds-to-words-v1.0.tsv"
     weights = Path(everything.config.generate.gguf)
 
@@ -417,7 +480,17 @@ def test_another_set_peer_or_writer_is_evaluated_anew(everything, given_cifar, p
     put(weights, "other weights")
     found.append(key())
     put(weights, own)
-    assert len(set(found)) == len(found) == 6
+    photo = pairs_of_birds / "images" / "0.png"
+    stamp = photo.stat()
+    os.utime(photo, (1, 1))
+    found.append(key())
+    os.utime(photo, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    for module in (class_texts, judged):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "FORMAT", 99)
+            found.append(key())
+    assert key() in found
+    assert len(set(found)) == len(found) == 9
 
 
 def test_a_set_that_is_not_there_is_said_before_any_work(everything, tmp_path):
@@ -464,7 +537,7 @@ def test_changes_follow_the_truth(everything, tiny_encoder):
     found = everything.predictions
     for sign, value in ((1, 1.0), (-1, 0.0)):
         predictions, knowing = Predictions(), Planted(tiny_encoder, along_the_truth(everything, tiny_encoder, sign))
-        changed.score(everything.config, {"base": knowing}, predictions)
+        changed.score(everything.config, changed.load(everything.config), {"base": knowing}, predictions)
         correct = predictions.table().groupby("dataset").correct.mean()
         assert set(correct.index) == set(found.dataset[found.task.isin(["change_retrieval", "which_has_more"])])
         assert set(correct) == {value}
@@ -482,14 +555,45 @@ def along_the_truth(given, encoder, sign):
     return vectors.__getitem__
 
 
+def with_changes(given, seed=0, **sets) -> params.Config:
+    return given.config.model_copy(update={"seed": seed, "evaluate": given.config.evaluate.model_copy(
+        update={"changes": {name: params.Changes(**settings) for name, settings in sets.items()}})})
+
+
+def test_too_few_texts_for_the_distractors_are_told_before_any_work(everything, pairs_of_birds):
+    line = ("evaluate.changes.birds_to_words.distractors, one_sided: 5 distractors are asked for, but a pair has only "
+            "2 other texts in its split; ask for fewer")
+    config = with_changes(everything, birds_to_words={"path": str(pairs_of_birds), "distractors": 5})
+    assert report.lacking(config) == [line]
+    with pytest.raises(PcclipError, match=f"^{re.escape(line)}$"):
+        report.stage(config, everything.images)
+    config = with_changes(everything, birds_to_words={"path": str(pairs_of_birds), "distractors": 2})
+    with pytest.raises(PcclipError, match="distractors, antisymmetric: 2 .* has only 1 other texts"):
+        changed.load(config)
+
+
+def test_unreadable_images_count_by_the_sets_own_share(everything, compbench, tiny_encoder, tmp_path):
+    place = tmp_path / "compbench"
+    shutil.copytree(compbench, place)
+    put(place / test_changes.COMPBENCH_IMAGES[0], "no picture")
+    for max_bad in (0.1, 0.2):  # one of eight images, two of five pairs
+        config = with_changes(everything, compbench={"path": str(place), "max_bad": max_bad}).model_copy(
+            update={"outputs": str(tmp_path / "outputs")})
+        predictions = Predictions()
+        if max_bad == 0.1:
+            with pytest.raises(PcclipError, match=r"compbench: 1 of 8 images cannot be read .*, more than 10%"):
+                changed.score(config, changed.load(config), {"base": tiny_encoder}, predictions)
+            continue
+        changed.score(config, changed.load(config), {"base": tiny_encoder}, predictions)
+        assert predictions.table().groupby("dataset").size().tolist() == [3, 3]
+
+
 def test_a_limit_draws_test_pairs_by_the_seed(everything, tiny_encoder):
-    limited = params.Changes(path=everything.config.evaluate.changes["compbench"].path, limit=2)
+    limited = {"path": everything.config.evaluate.changes["compbench"].path, "limit": 2}
     drawn = []
     for seed in (0, 0, 1, 2, 3):
-        config = everything.config.model_copy(update={"seed": seed, "evaluate": everything.config.evaluate.model_copy(
-            update={"changes": {"compbench": limited}})})
-        predictions = Predictions()
-        changed.score(config, {"base": tiny_encoder}, predictions)
+        config, predictions = with_changes(everything, seed, compbench=limited), Predictions()
+        changed.score(config, changed.load(config), {"base": tiny_encoder}, predictions)
         items = predictions.table()
         assert items.groupby("dataset").size().tolist() == [2, 2]
         drawn.append(tuple(items["first"] + items["second"]))
@@ -547,19 +651,22 @@ def test_unseen_animals_compete_among_themselves(everything, tiny_encoder, tmp_p
 
     monkeypatch.setattr(labelled, "embed_labelled", of_planted(unit(matrix)))
     config, predictions = settled(everything, "awa2", path=str(zoo), pairs=4), Predictions()
-    sweep, *_ = labelled.score(config, {"base": Planted(tiny_encoder, vector)}, predictions)
+    told = labelled.score(config, labelled.load(config), {"base": Planted(tiny_encoder, vector)}, predictions)
     items, said = predictions.table(), capsys.readouterr().out
     classified = items[items.task == "zero_shot"]
     assert list(classified.groupby("dataset").size()) == [4, 4, 4, 8]
     assert set(classified["first"].str.split("/").str[0]) == {"dalmatian", "blue+whale"}
     assert (classified.reference == classified["first"].str.startswith("blue").astype(int)).all()
     assert set(classified.score) == {1}, "a whale, whatever is shown, and never an antelope"
-    assert sweep.empty
+    assert told.sweep.empty
+    assert told.gains.empty
     assert not {"comparative_prompting", "confused_subset", "linear_probe"} & set(items.task)
     assert "awa2: no tune images of the test classes, so nothing to choose comparative prompting on" in said
-    told = items[items.task == "difference_order"]
-    assert set(zip(told.dataset.str.removeprefix("awa2/"), told.protocol, strict=True)) == {
-        ("class names", "corrected"), ("attributes", "corrected"), ("attributes", "as_released"), ("size", "corrected")}
+    corrected = {("class names", "corrected"), ("attributes", "corrected"), ("size", "corrected")}
+    for task, expected in (("difference_order", corrected), ("difference_centred", corrected),
+                           ("difference_classification", corrected | {("attributes", "as_released")})):
+        part = items[items.task == task]
+        assert set(zip(part.dataset.str.removeprefix("awa2/"), part.protocol, strict=True)) == expected
     assert "awa2/size, as_released: no two of these images are of classes that are compared" in said, (
         "by the attributes of other animals neither is large")
 
@@ -578,7 +685,7 @@ def test_a_small_draw_leaves_no_class_out(everything, cifar10, tiny_encoder, lim
     model = Planted(tiny_encoder, lambda text: seen.append(text) or unit(np.ones((1, 32)))[0])
     config = settled(everything, "cifar10", path=str(cifar10), tasks=["zero_shot"], **limits)
     predictions = Predictions()
-    labelled.score(config, {"base": model}, predictions)
+    labelled.score(config, labelled.load(config), {"base": model}, predictions)
     assert {f"This is a photo of a {name}" for name in TEN} <= set(seen)
     items = predictions.table()
     assert len(items[(items.dataset == "cifar10/single") & (items.task == "zero_shot")]) == 2 * limits["limit"]
@@ -616,10 +723,9 @@ def of_clusters(everything, encoder, monkeypatch, text_vectors, settings, spread
                           "split": np.where(np.arange(len(labels)) < N_TUNE, "tune", "test")})
     made = LabelledSet("made", table, list(table["id"]), TEN, released=[f"{name}_" for name in TEN])
     monkeypatch.setattr(labelled, "embed_labelled", of_planted(matrix))
-    monkeypatch.setattr(labelled, "load", lambda config: {"made": made})
     predictions, config = Predictions(), settled(everything, "made", **settings)
-    _, texts, *_ = labelled.score(config, {"base": Planted(encoder, text_vectors(means))}, predictions)
-    return SimpleNamespace(texts=texts, items=predictions.table(), matrix=matrix, labels=labels, means=means)
+    told = labelled.score(config, {"made": made}, {"base": Planted(encoder, text_vectors(means))}, predictions)
+    return SimpleNamespace(texts=told.texts, items=predictions.table(), matrix=matrix, labels=labels, means=means)
 
 
 def oracle(means):
@@ -662,7 +768,8 @@ def test_texts_are_of_the_classes_that_are_confused_on_tune_images(everything, t
         mistakes = Counter({pair: count for pair, count in mistakes.items() if len(pair) == 2})
         return sum(mistakes[pair] for pair in written), sum(count for _, count in mistakes.most_common(4))
 
-    (tune, most_on_tune), (test, most_on_test) = (caught(rows) for rows in (slice(N_TUNE), slice(N_TUNE, None)))
+    choosing, _ = halves(np.arange(N_TUNE), given.labels[:N_TUNE])[0]
+    (tune, most_on_tune), (test, most_on_test) = (caught(rows) for rows in (choosing, np.arange(N_TUNE, len(found))))
     assert tune == most_on_tune > 0
     assert test < most_on_test, "there it would be other pairs"
 

@@ -19,7 +19,6 @@ from pcclip.data.labelled.sets import load_labelled
 from pcclip.embed import embed_labelled, load_vectors
 from pcclip.errors import PcclipError
 from pcclip.images import open_image
-from pcclip.models.encoder import DualEncoder
 from pcclip.models.torchvision_ops import declare_missing
 from pcclip.stage import finished
 
@@ -515,21 +514,6 @@ def test_identity_notices_the_file_of_many(binary):
 
 
 # ---- vectors ---------------------------------------------------------------------------------------------------------
-
-@pytest.fixture
-def encoded(monkeypatch):
-    """Counts the images that go through any encoder; set `limit` to interrupt after that many."""
-    counter, encode_pixels = SimpleNamespace(total=0, limit=float("inf")), DualEncoder.encode_pixels
-
-    def counted(self, given):
-        if counter.total >= counter.limit:
-            raise KeyboardInterrupt
-        counter.total += len(given)
-        return encode_pixels(self, given)
-
-    monkeypatch.setattr(DualEncoder, "encode_pixels", counted)
-    return counter
-
 
 @pytest.mark.parametrize("layout", ["binary", "package"])
 def test_vectors_of_images_in_one_file(layout, tiny_encoder, tmp_path, encoded, capsys, request):

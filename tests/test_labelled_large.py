@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import BIRDS
 from PIL import Image
 
 from pcclip.data.labelled import awa2, cub, imagenet
@@ -42,29 +43,6 @@ def reasons(images) -> dict[str, str]:
 
 
 # ---- CUB -------------------------------------------------------------------------------------------------------------
-
-BIRDS = [("001.Black_footed_Albatross", "Black_Footed_Albatross_0046_18", 0),
-         ("001.Black_footed_Albatross", "Black_Footed_Albatross_0009_34", 1),
-         ("002.Laysan_Albatross", "Laysan_Albatross_0002_1027", 1),
-         ("010.Red_winged_Blackbird", "Red_Winged_Blackbird_0003_5098", 1),
-         ("010.Red_winged_Blackbird", "Red_Winged_Blackbird_0006_5636", 0)]
-
-
-@pytest.fixture
-def birds(tmp_path):
-    """CUB_200_2011 with five birds of three kinds, and no captions."""
-    root = tmp_path / "CUB_200_2011"
-    classes = sorted({folder for folder, _, _ in BIRDS})
-    for name, values in {
-        "classes.txt": classes, "images.txt": [f"{folder}/{bird}.jpg" for folder, bird, _ in BIRDS],
-        "image_class_labels.txt": [classes.index(folder) + 1 for folder, _, _ in BIRDS],
-        "train_test_split.txt": [is_training for _, _, is_training in BIRDS],
-    }.items():
-        put(root / name, numbered(values))
-    for folder, bird, _ in BIRDS:
-        picture(root / "images" / folder / f"{bird}.jpg")
-    return root
-
 
 @pytest.mark.parametrize("up", [False, True])
 def test_cub(birds, up):

@@ -48,6 +48,22 @@ def test_every_task_and_metric_has_a_table_the_papers_first():
     assert found["Ranking by an attribute, spearman"].loc["base", "birds/size"] == "-0.100 [-0.300, 0.100]"
 
 
+def test_one_call_draws_every_table():
+    rows = [("zero_shot", "cub", "base", "accuracy", 0.5), ("zero_shot", "cub", "a $ peer", "accuracy", 0.7),
+            ("zero_shot", "sun", "base", "accuracy", 0.6), ("ranking", "s/size", "base", "spearman", 0.1),
+            ("ranking", "s/size", "base", "pairwise_accuracy", 0.55)]
+    table = pd.DataFrame(rows, columns=["task", "dataset", "model", "metric", "value"])
+    table = table.assign(ci_low=table.value - 0.1, ci_high=table.value + 0.1, n=9)
+    panels = [ax for ax in plots.overview(table).axes if ax.get_title(loc="left")]
+    assert [ax.get_title(loc="left") for ax in panels] == list(plots.tables(table))
+    bars, dots = panels[0].collections
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["cub", "sun"]
+    assert dots.get_offsets()[:, 0].tolist() == [0.5, 0.7, 0.6]
+    assert dots.get_offsets()[:, 1].round().tolist() == [0, 0, 1]
+    assert [[point[0] for point in bar] for bar in bars.get_segments()] == [
+        pytest.approx([value - 0.1, value + 0.1]) for value in (0.5, 0.7, 0.6)]
+
+
 def test_protocols_stand_side_by_side():
     one = METRICS[METRICS.dataset == "birds"].query("task == 'zero_shot'")
     both = pd.concat([one.assign(protocol="as_released"), one.assign(protocol="corrected", value=0.125),

@@ -6,12 +6,13 @@ import pytest
 import torch
 from scipy.optimize import brentq
 
-from pcclip import statistics
+from pcclip import bootstrap, statistics
+from pcclip.axes import ridge_axis
 from pcclip.errors import PcclipError
 from pcclip.evaluate import probe, tasks
 from pcclip.evaluate.distances import distance_items
 from pcclip.evaluate.probe import probe_items
-from pcclip.evaluate.supervised import ridge_axis, share
+from pcclip.evaluate.rankings import share
 from pcclip.scores import unit
 from pcclip.statistics import Estimate, group_accuracies, worst_group_accuracy
 
@@ -191,7 +192,7 @@ def test_two_models_see_the_same_resamples(rng):
 
 def test_large_groups_are_resampled_in_parts(rng, monkeypatch):
     items = graded({0: list(rng.random(400) < 0.5), 1: [True] * 3})
-    monkeypatch.setattr(statistics, "_CELLS", 3000)
+    monkeypatch.setattr(bootstrap, "CELLS", 3000)
     estimate = worst_group_accuracy(items, 200, 0)
     assert len(estimate.draws) == 200
     assert estimate.draws.std() == pytest.approx(0.025, rel=0.25)

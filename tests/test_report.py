@@ -10,7 +10,7 @@ from judge import BANK, Judge
 from matplotlib.colors import to_hex
 
 from pcclip import params, plots
-from pcclip.axes import paraphrase_axis
+from pcclip.axes import text_axis
 from pcclip.comparisons import generate, verdicts
 from pcclip.data import load_images
 from pcclip.embed import embed
@@ -68,7 +68,7 @@ def test_agreement_with_the_verdicts_by_hand(given, tiny_encoder):
             ("size", "train", "train/trained_wording"), ("size", "held_out", "train/new_wording"),
             ("weight", "train", "held_out/trained_wording")):
         [[up, down]] = BANK["attributes"][attribute][wording]
-        axis = tiny_encoder.encode_texts([up])[0] - tiny_encoder.encode_texts([down])[0]
+        axis = text_axis(tiny_encoder, up, down)
         sure = table[table.attribute == attribute]
         step = given.vectors.matrix[given.vectors.rows(sure["first"])] - given.vectors.matrix[
             given.vectors.rows(sure["second"])]
@@ -111,13 +111,6 @@ def test_a_new_wording_is_evaluated_anew(given, tmp_path, tiny_encoder):
     (tmp_path / "bank.yaml").write_text(yaml.safe_dump(bank))
     generate.generate(given.config, given.images, tiny_encoder, Judge())
     assert report.stage(given.config, given.images).key != before
-
-
-def test_the_paraphrase_axis_is_the_mean_of_the_differences():
-    vectors = dict(zip("abcd", np.eye(4), strict=True))
-    axis = paraphrase_axis(Knowing(vectors, 4), [("a", "b"), ("c", "d")])
-    assert list(axis) == [0.5, -0.5, 0.5, -0.5]
-    assert list(paraphrase_axis(Knowing(vectors, 4), [("a", "b")])) == [1, -1, 0, 0]
 
 
 # pairs
@@ -174,7 +167,7 @@ def test_clear_pairs_have_a_row_where_there_are_any(reference, value):
     items = ranking(reference, base=[1.0, 2.0, 4.0, 3.0], finetuned=[1.0, 2.0, 3.0, 4.0])
     metrics, paired = report.summarise(items, 200, 0)
     found = metrics[metrics.metric == "clear_pairwise_accuracy"].set_index("model")
-    assert set(metrics.metric) - {"clear_pairwise_accuracy"} == {"spearman", "pairwise_accuracy"}
+    assert set(metrics.metric) - {"clear_pairwise_accuracy"} == {"spearman", "pairwise_accuracy", "kendall", "auc"}
     assert metrics[["value", "ci_low", "ci_high"]].notna().all(axis=None)
     if value is None:
         assert found.empty

@@ -98,6 +98,21 @@ def test_a_seed_that_one_side_lacks_is_left_out(tmp_path):
     assert np.isnan(found.loc["zero-shot", ["ci_low", "ci_high"]].astype(float)).all()
 
 
+def test_seeds_and_images_are_two_sources_of_variation(tmp_path):
+    rows = [row("finetuned", value, "order", f"s/{seed}", "ours", seed=seed) | {"ci_low": value - 0.02 * (seed + 1),
+                                                                               "ci_high": value + 0.01}
+            for seed, value in enumerate([0.8, 0.9, 0.7])]
+    rows += [row("base", 0.5, measure, "s/0", "ours", seed=0) | {"ci_low": 0.4, "ci_high": 0.6}
+             for measure in ("order", "difference")]
+    found = study.seeds(loaded(tmp_path, rows))
+    assert found[["variant", "measure", "seeds", "wider"]].to_numpy().tolist() == [
+        ["base", "difference", 1, ""], ["base", "order", 1, ""], ["ours", "order", 3, "seeds"]]
+    half = 4.302653 * 0.1 / np.sqrt(3)
+    assert found.loc[2, "mean":"images_high"].tolist() == pytest.approx([0.8, 0.8 - half, 0.8 + half, 0.76, 0.81])
+    assert found.loc[0, ["mean", "images_low", "images_high"]].tolist() == [0.5, 0.4, 0.6]
+    assert found.loc[0, ["seeds_low", "seeds_high"]].isna().all(), "one seed has no spread"
+
+
 def test_an_unknown_reference_names_the_known(table):
     with pytest.raises(PcclipError, match="^no variant 'theirs' in this sweep; it has: base, ours, plain$"):
         study.against(table, "theirs")
@@ -138,7 +153,7 @@ def test_the_notebook_compares_a_sweep(tiny_sweep, tmp_path):
             "run": "tiny", "outputs": str(tiny_sweep.folder.parent), "variant_of_reference": "slow"})
     cells = [cell for cell in nbformat.read(tmp_path / "07.ipynb", 4).cells if cell.cell_type == "code"]
     shown = [" ".join(out.data) for cell in cells for out in cell.outputs if "data" in out]
-    assert sum("text/html" in kinds for kinds in shown) == 3
+    assert sum("text/html" in kinds for kinds in shown) == 4
     assert sum("image/png" in kinds for kinds in shown) == 1
     html = "".join(out.data["text/html"] for out in cells[-1].outputs)
     assert "no twins" in html

@@ -10,7 +10,7 @@ from pcclip import statistics
 from pcclip.data.labelled import LabelledSet
 from pcclip.errors import PcclipError
 from pcclip.evaluate import templates
-from pcclip.evaluate.zero_shot import VARIANTS, among, class_texts, classify, zero_shot_tasks
+from pcclip.evaluate.zero_shot import VARIANTS, class_texts, classify, zero_shot_tasks
 from pcclip.scores import unit
 
 AXES = np.eye(4, dtype=np.float32)
@@ -121,19 +121,14 @@ def test_classify_by_hand():
     assert list(items.score) == [2, 0, 1, 0]
     assert list(items.reference) == [2, 2, 0, 1]
     assert list(items.correct) == [True, False, False, False]
-    assert list(items["rank"]) == [0, 2, 3, 1]
-    assert list(among(items, 1).correct) == list(items.correct)
-    assert list(among(items, 2).correct) == [True, False, False, True]
-    assert among(items, 4).correct.all()
     assert items.score.dtype == items.reference.dtype == float
 
 
 def test_a_tie_goes_to_the_lower_index():
     texts = AXES[[3, 0, 0, 3]]
-    for label, rank in enumerate([2, 0, 1, 3]):
+    for label in range(4):
         items = classify(AXES, texts, [0], [label])
         assert items.score[0] == 1
-        assert items["rank"][0] == rank
         assert items.correct[0] == (label == 1)
 
 
@@ -147,10 +142,10 @@ def test_equal_texts_tie_whatever_the_arithmetic(block):
         twins = [0, count // 2, count - 1]
         texts[twins] = texts[0]
         matrix = unit(texts[0] + rng.normal(size=(20, width)) / width).astype(np.float32)
-        for label, rank in zip(twins, (0, 1, 2), strict=True):
+        for label in twins:
             items = classify(matrix, texts, np.arange(20), np.full(20, label), block)
             assert (items.score == 0).all()
-            assert (items["rank"] == rank).all()
+            assert (items.correct == (label == 0)).all()
 
 
 def test_blocks_change_nothing(rng):
@@ -159,8 +154,7 @@ def test_blocks_change_nothing(rng):
     whole = classify(matrix, texts, rows, labels)
     scores = matrix[rows] @ texts.T
     np.testing.assert_array_equal(whole.score, scores.argmax(axis=1))
-    order = (-scores).argsort(axis=1)
-    np.testing.assert_array_equal(whole["rank"], (order == labels[:, None]).argmax(axis=1))
+    np.testing.assert_array_equal(whole.correct, scores.argmax(axis=1) == labels)
     for block in (1, 7, 90):
         pd.testing.assert_frame_equal(classify(matrix, texts, rows, labels, block), whole)
     assert len(classify(matrix, texts, [], [])) == 0
@@ -185,11 +179,10 @@ def test_every_variant_and_each_text_encoded_once():
     encode = Listening()
     matrix = unit(np.random.default_rng(0).normal(size=(20, 8))).astype(np.float32)
     rows, labels = np.arange(5, 20), np.arange(15) % 3
-    found = zero_shot_tasks(encode, labelled(NAMES, raw), matrix, rows, labels, descriptions, top=2)
+    found = zero_shot_tasks(encode, labelled(NAMES, raw), matrix, rows, labels, descriptions)
     names = ["single/as_released", "single/corrected", "simple7/corrected", "official80/corrected",
              "official80_scores/corrected", "extended/as_released", "extended/corrected"]
-    assert [name for name in found if not name.endswith("top2")] == names
-    assert len(found) == 2 * len(names)
+    assert list(found) == names
     assert len(encode.asked) == len(set(encode.asked))
     expected = {
         "single/as_released": class_texts(encode, templates.prompts(raw, "single")),
@@ -201,15 +194,13 @@ def test_every_variant_and_each_text_encoded_once():
         "extended/corrected": class_texts(encode, templates.described(NAMES, descriptions)),
     }
     for name, texts in expected.items():
-        items = classify(matrix, texts, rows, labels)
-        pd.testing.assert_frame_equal(found[name], items)
-        pd.testing.assert_frame_equal(found[f"{name}/top2"], among(items, 2))
+        pd.testing.assert_frame_equal(found[name], classify(matrix, texts, rows, labels))
 
 
 def test_what_is_not_asked_for_is_not_encoded():
     encode = Listening()
-    found = zero_shot_tasks(encode, labelled(), np.ones((1, 8)), [0], [0], variants=["single"], top=3)
-    assert list(found) == ["single/as_released", "single/corrected"], "top 3 of 3 classes says nothing"
+    found = zero_shot_tasks(encode, labelled(), np.ones((1, 8)), [0], [0], variants=["single"])
+    assert list(found) == ["single/as_released", "single/corrected"]
     assert encode.asked == [text for texts in templates.prompts(NAMES, "single") for text in texts]
     assert found["single/as_released"].equals(found["single/corrected"]), "no raw names, no difference"
 
@@ -222,10 +213,10 @@ def planted(rng, sets=25):
 
 def test_a_random_model_is_at_chance(rng):
     images, matrix, rows, labels = planted(rng)
-    found = zero_shot_tasks(Listening(16), images, matrix, rows, labels, [[f"no {k}"] for k in range(10)], top=5)
+    found = zero_shot_tasks(Listening(16), images, matrix, rows, labels, [[f"no {k}"] for k in range(10)])
     for name, items in found.items():
         low, high = statistics.accuracy(items, 300, 0).interval
-        assert low <= (0.5 if name.endswith("top5") else 0.1) <= high, name
+        assert low <= 0.1 <= high, name
         assert high - low < 0.15
 
 
@@ -235,7 +226,7 @@ def test_an_oracle_is_right(rng):
     matrix = unit(texts[labels] + 0.02 * rng.normal(size=(len(labels), 16))).astype(np.float32)
     known = {text: texts[k] for name in templates.SETS for k, prompts in enumerate(templates.prompts(
         images.classes, name)) for text in prompts}
-    for name, items in zero_shot_tasks(Listening(16, known), images, matrix, rows, labels, top=5).items():
+    for name, items in zero_shot_tasks(Listening(16, known), images, matrix, rows, labels).items():
         assert items.correct.all(), name
         assert statistics.accuracy(items, 100, 0).interval == (1, 1)
 

@@ -28,7 +28,7 @@ from pcclip.params import Generate
 from pcclip.stage import digest
 
 EXTENDED = "This is a photo of a {}. {}"  # where a description goes; its tokens must fit the text tower
-_FORMAT = 1  # raise it when what is asked, or what a reply means, changes: everything is then asked again
+FORMAT = 1  # raise it when what is asked, or what a reply means, changes: everything is then asked again
 _RETRIES = 2
 
 
@@ -143,7 +143,7 @@ class _Asked:
     def __init__(self, noun: str, prompt: Prompt, settings: Generate, start: Callable, identity: str, journals: Path):
         self._noun, self._prompt, self._settings = noun, prompt, settings
         sampling = settings.model_dump(include={"temperature", "top_p", "max_tokens"})
-        self._content = [_FORMAT, prompt.hash, identity, sampling]
+        self._content = [FORMAT, prompt.hash, identity, sampling]
         self._journal = Path(journals) / f"{noun}-{digest(self._content)[:12]}.jsonl"
         self._started = cache(lambda: start(prompt))
         self.origin = {"prompt_hash": prompt.hash, "model_hash": identity, "sampling": json.dumps(sampling)}

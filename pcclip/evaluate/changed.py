@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from pcclip.data.changes import ChangeSet, load_changes
+from pcclip.data.changes import ChangeSet, load_changes, missing
 from pcclip.data.labelled import LabelledSet
 from pcclip.embed import Vectors, embed_labelled
+from pcclip.errors import PcclipError
 from pcclip.evaluate import retrieval
 from pcclip.evaluate.predictions import Predictions
 from pcclip.models.encoder import DualEncoder
@@ -18,14 +19,23 @@ FOLDER = "changes"  # below the run's folder: vectors of each set
 
 
 def load(config: Config) -> dict[str, ChangeSet]:
-    """The sets of image pairs of the parameters. Raises PcclipError when one is not there."""
-    return {name: load_changes(name, settings.path, settings.max_bad)
-            for name, settings in config.evaluate.changes.items()}
+    """The sets of image pairs of the parameters. Raises PcclipError when one is not there, or not fit to be scored."""
+    return {name: _load(config, name) for name in config.evaluate.changes}
 
 
-def score(config: Config, models: Mapping[str, DualEncoder], predictions: Predictions) -> None:
+def lacking(config: Config, name: str) -> list[str]:
+    """One line for each thing of a set that is not there. PcclipError when all is there and cannot be scored."""
+    lines = missing(name, config.evaluate.changes[name].path)
+    if not lines:
+        _load(config, name)
+    return lines
+
+
+def score(
+    config: Config, sets: Mapping[str, ChangeSet], models: Mapping[str, DualEncoder], predictions: Predictions
+) -> None:
     """Score every model on every set: retrieval of the right text, or the verdict for sets that ask which has more."""
-    for name, found in load(config).items():
+    for name, found in sets.items():
         settings = config.evaluate.changes[name]
         pairs = _test_pairs(found, settings, config.seed)
         vectors = _embedded(config, found, pairs, models["base"])
@@ -39,15 +49,35 @@ def score(config: Config, models: Mapping[str, DualEncoder], predictions: Predic
                         (pairs.answer == "first").to_numpy()), strict=True):
                     predictions.add("which_has_more", f"{name}/{form}", which, items, vectors.ids)
                 continue
-            twins = (pairs.swapped != "").to_numpy()
-            forms = {"one_sided": np.ones(len(pairs), dtype=bool), **({"antisymmetric": twins} if twins.any() else {})}
-            for form, kept in forms.items():
+            for form, kept in _forms(pairs):
                 items = retrieval.retrieval_items(
                     model.encode_texts, vectors.matrix, first[kept], second[kept], list(pairs.text[kept]),
                     found.orientation, distractors=settings.distractors, seed=config.seed,
                     twins=list(pairs.swapped[kept]) if form == "antisymmetric" else None)
                 predictions.add("change_retrieval", f"{name}/{form}/1 of {settings.distractors + 1}", which, items,
                                 vectors.ids)
+
+
+def _load(config: Config, name: str) -> ChangeSet:
+    """A set whose test pairs, were all their images readable, can be scored as asked."""
+    settings = config.evaluate.changes[name]
+    found = load_changes(name, settings.path, settings.max_bad)
+    pairs = _test_pairs(found, settings, config.seed)
+    if pairs.empty:
+        raise PcclipError(f"change set {name}: no usable test pair; fetch what is missing")
+    for form, kept in [] if "answer" in pairs else _forms(pairs):
+        try:
+            retrieval.check_distractors(*(pairs[side][kept] for side in ("first", "second", "text")),
+                                        settings.distractors)
+        except PcclipError as error:
+            raise PcclipError(f"evaluate.changes.{name}.distractors, {form}: {error}") from None
+    return found
+
+
+def _forms(pairs: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
+    """What the texts of pairs are retrieved by, and which pairs that can be asked of: those with a twin, or all."""
+    twins = (pairs.swapped != "").to_numpy()
+    return [("one_sided", np.ones(len(pairs), dtype=bool)), *([("antisymmetric", twins)] if twins.any() else [])]
 
 
 def _test_pairs(found: ChangeSet, settings: Changes, seed: int) -> pd.DataFrame:
@@ -60,7 +90,8 @@ def _embedded(config: Config, found: ChangeSet, pairs: pd.DataFrame, base: DualE
     """The vectors of the images of these pairs."""
     images = found.images[found.images["id"].isin({*pairs["first"], *pairs["second"]})]
     table = pd.DataFrame({"id": images["id"], "label": 0, "split": "test"}).reset_index(drop=True)
-    embedded, _ = embed_labelled(
-        config.home / FOLDER / found.name, LabelledSet(found.name, table, list(images.path), ["image"]), base,
-        config.embed.batch_size, config.embed.workers, config.embed.shard)
+    given = LabelledSet(found.name, table, list(images.path), ["image"],
+                        max_bad=config.evaluate.changes[found.name].max_bad)
+    embedded, _ = embed_labelled(config.home / FOLDER / found.name, given, base, config.embed.batch_size,
+                                 config.embed.workers, config.embed.shard)
     return embedded

@@ -230,8 +230,8 @@ def difference_items(
     difference_centred, cos(v, f(d) - mean) > 0: the mean of the distinct texts of these pairs, swapped ones included,
         taken off; training-free too. It sees texts only, so that it is fair where a single text is not.
 
-    The columns are those of `tasks` and seed (of the draw) and equal (the two images have the same vector: there is no
-    difference to fit, the item counts as wrong). A tie is wrong.
+    The columns are those of `tasks`, seed (of the draw, where pairs have one) and equal (the two images have the same
+    vector: there is no difference to fit, the item counts as wrong). A tie is wrong.
 
     Raises:
         PcclipError: vectors of different widths, or vectors that are not numbers.
@@ -250,17 +250,12 @@ def difference_items(
         for items in parts[-1]:
             items["correct"] &= ~equal
             items["equal"] = equal
-    found = {task: pd.concat(tables, ignore_index=True).assign(seed=pairs.seed.to_numpy())
+    drawn = {"seed": pairs.seed.to_numpy()} if "seed" in pairs else {}
+    found = {task: pd.concat(tables, ignore_index=True).assign(**drawn)
              for task, tables in zip(TASKS, zip(*parts, strict=True), strict=True)}
     if not np.isfinite(found[TASKS[0]].score).all():
         raise PcclipError("image vectors hold values that are not numbers; embed the images again")
     return found
-
-
-def over_seeds(items: pd.DataFrame) -> tuple[float, float]:
-    """Mean accuracy over the draws and its standard error, as released (deviation over n draws, not over n - 1)."""
-    accuracies = items.groupby("seed").correct.mean()
-    return float(accuracies.mean()), float(accuracies.std(ddof=0) / np.sqrt(len(accuracies)))
 
 
 def _opposites(

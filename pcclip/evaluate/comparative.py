@@ -3,10 +3,10 @@
 As published, for pairs (a, b) with a text d_ab on how a differs from b:
     f'_b = mean over a of ( f(a) - f(d_ab) ),    t_b = normalise( alpha f(b) + (1 - alpha) f'_b ),
 other classes as they are. Released with three pairs by hand for each data set, read off the confusions of the test
-images and others for each model, and a fixed alpha. Here pairs and alpha come from the tune split and are the same for
-every model. Beyond the paper (FORMS): a null text's vector taken off, or the swapped text's, which takes off whatever
-both share; all pairs, weighted by how often they are confused; and the two nearest classes of an image compared
-directly.
+images and others for each model, and a fixed alpha. Here pairs come from one half of the tune split and alpha from the
+other, and both are the same for every model. Beyond the paper (FORMS): a null text's vector taken off, or the swapped
+text's, which takes off whatever both share; all pairs, weighted by how often they are confused; and the two nearest
+classes of an image compared directly.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -132,7 +132,7 @@ class Chosen:
         scored: the classes an image may go to; images of others are left out.
         value: alpha, or the strength of a rerank.
         temperature: of the weights.
-        sweep: temperature, value, model, accuracy, plain (without comparing), on that split.
+        sweep: temperature, value, model, accuracy, plain (without comparing), on the images that it was chosen on.
     """
 
     form: str
@@ -147,14 +147,6 @@ class Chosen:
     temperature: float
     sweep: pd.DataFrame = field(repr=False)
 
-    def table(self) -> pd.DataFrame:
-        """What was chosen, a row a pair, with the mean accuracy of the models where it was chosen."""
-        best = self.sweep[(self.sweep.value == self.value) & (self.sweep.temperature == self.temperature)]
-        first, second = ([self.names[k] for k in self.pairs[:, side]] for side in (0, 1))
-        return pd.DataFrame({"first": first, "second": second, "weight": self.weights}).assign(
-            form=self.form, mode=self.mode, value=self.value, temperature=self.temperature, base=self.base,
-            split=self.split, accuracy=best.accuracy.mean(), plain=best.plain.mean())
-
 
 def comparative(
     models: Mapping[str, ClassVectors], matrix: Float[np.ndarray, "n d"], tune: Images, test: Images,
@@ -164,8 +156,8 @@ def comparative(
     """Zero-shot with and without comparing, of every model.
 
     As released, the pairs are those that each model confuses most on the very images it is tested on, one class of a
-    pair is changed, and alpha is fixed; corrected, pairs and alpha are chosen on tune, are the same for every model,
-    and both classes of a pair are changed.
+    pair is changed, and alpha is fixed; corrected, pairs are chosen on one half of tune and alpha on the other, are the
+    same for every model, and both classes of a pair are changed.
 
     Args:
         models: all that are compared, by name.
@@ -187,7 +179,8 @@ def comparative(
     if protocol not in PROTOCOLS:
         raise PcclipError(f"no protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
     if protocol == "corrected":
-        chosen = dict.fromkeys(models, choose(models, matrix, *tune, form, mode, base, k, values))
+        confused, rest = halves(*tune)
+        chosen = dict.fromkeys(models, choose(models, matrix, *rest, form, mode, base, k, values, confused=confused))
     elif form != "released":
         raise PcclipError(f"the form {form!r} is not in the release; use protocol = corrected")
     else:
@@ -206,6 +199,7 @@ def choose(
     models: Mapping[str, ClassVectors], matrix: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " m"],
     labels: Int[np.ndarray, " m"], form: str = "released", mode: str = "all", base: str = "base",
     k: int = RELEASED_PAIRS, values: Sequence[float] | None = None, both_ways: bool = True, split: str = "tune",
+    confused: Images | None = None,
 ) -> Chosen:
     """Pairs by the base model's confusions, alpha (or strength, and temperature) by the models' mean accuracy.
 
@@ -214,10 +208,11 @@ def choose(
 
     Args:
         models: all that are compared, with texts for the same pairs.
-        matrix, rows, labels: the images to choose on.
+        matrix, rows, labels: the images to choose alpha on.
         form, mode, base, k, values: as in `comparative`.
         both_ways: change both classes of a confused pair; else only the one whose images are taken for the other's.
         split: what those images are called in the tables.
+        confused: the images whose confusions choose the pairs and their weights; None for the same ones.
 
     Raises:
         PcclipError: an unknown form or mode, no base model, no images, a confused pair without a text, models with
@@ -225,12 +220,12 @@ def choose(
             `classify` raises.
     """
     this, vectors = _checked(models, form, mode, base, k, split, len(rows), values)
-    rates = confusions(vectors.classes, matrix, rows, labels)
-    confused = confused_pairs(rates, k, both_ways)
-    scored = np.unique(confused) if mode == "confused" else np.arange(len(rates))
-    if not len(scored):
+    rates = confusions(vectors.classes, matrix, *(confused or (rows, labels)))
+    worst = confused_pairs(rates, k, both_ways)
+    scored = np.unique(worst) if mode == "confused" else np.arange(len(rates))
+    if not np.isin(labels, scored).any():
         raise PcclipError(f"{base} confuses no two classes on the {split} images; use mode = all, or more images")
-    ordered = confused if this.pairs == "confused" else vectors.pairs
+    ordered = worst if this.pairs == "confused" else vectors.pairs
     if both_ways:
         ordered = np.concatenate([ordered, ordered[:, ::-1]])
     ordered = ordered[np.isin(ordered, scored).all(axis=1)]
@@ -269,6 +264,19 @@ def plain(
 ) -> pd.DataFrame:
     """Items of plain zero-shot on the same classes and images as `apply`."""
     return _classified(vectors.classes, chosen.scored, matrix, *_kept(vectors, chosen.scored, rows, labels))
+
+
+def halves(rows: Int[np.ndarray, " m"], labels: Int[np.ndarray, " m"]) -> tuple[Images, Images]:
+    """The images in two parts with as many of each class, so that alpha is not chosen on images that chose the pairs.
+
+    The larger part is the first. Raises PcclipError for fewer than two images.
+    """
+    rows, labels = np.asarray(rows, dtype=np.int64), np.asarray(labels, dtype=np.int64)
+    if len(rows) < 2:
+        raise PcclipError(f"{len(rows)} tune images to choose pairs and alpha on; read the set with its tune split")
+    order = np.argsort(labels, kind="stable")
+    one, other = (np.sort(order[start::2]) for start in (0, 1))
+    return (rows[one], labels[one]), (rows[other], labels[other])
 
 
 def confusions(
@@ -332,52 +340,6 @@ def blended(
     return classes
 
 
-def by_class(before: pd.DataFrame, after: pd.DataFrame, chosen: Chosen) -> pd.DataFrame:
-    """Where it helps and where it hurts, of items of `plain` and `apply`.
-
-    Returns, a row for each class that has images: name, changed (whether it is the second of a pair), n, plain,
-    comparative (accuracies), helped (images newly right), hurt (newly wrong).
-    """
-    was, now = (items.correct.to_numpy(dtype=bool) for items in (before, after))
-    table = pd.DataFrame({"k": after.reference.to_numpy(dtype=np.int64), "plain": was, "comparative": now,
-                          "helped": now & ~was, "hurt": was & ~now})
-    grouped = table.groupby("k")
-    found = pd.concat([grouped.size().rename("n"), grouped[["plain", "comparative"]].mean(),
-                       grouped[["helped", "hurt"]].sum()], axis=1).reset_index()
-    found.insert(0, "name", [chosen.names[k] for k in found.k])
-    found.insert(1, "changed", found.k.isin(chosen.pairs[:, 1]))
-    return found.drop(columns="k")
-
-
-def by_pair(
-    before: pd.DataFrame, after: pd.DataFrame, chosen: Chosen, vectors: ClassVectors, matrix: Float[np.ndarray, "n d"]
-) -> pd.DataFrame:
-    """Why: whether a pair's text points where the images of its classes differ.
-
-    Returns, a row for each pair (once) whose classes both have images: first, second, n (images of either), plain,
-    comparative (accuracies over those), names_fit and text_fit (cosines of f(a) - f(b), and of f(d_ab) - f(d_ba), with
-    the difference of the classes' mean images), text_names (cosine of the two). The accuracies count whatever else the
-    images were taken for.
-    """
-    labels = after.reference.to_numpy(dtype=np.int64)
-    c = len(vectors.classes)
-    n = np.bincount(labels, minlength=c)
-    means = csr_matrix((np.ones(len(labels)), (labels, np.arange(len(labels)))), (c, len(labels))) @ matrix[
-        after["first"].to_numpy()] / np.maximum(n, 1)[:, None]
-    pairs = vectors.pairs
-    told = {tuple(sorted(pair)) for pair in chosen.pairs.tolist()}
-    rows = [k for k, pair in enumerate(pairs.tolist()) if tuple(sorted(pair)) in told and n[pair].min() > 0]
-    (a, b), total = pairs[rows].reshape(-1, 2).T, n[pairs[rows]].sum(axis=1)
-    right = {name: np.bincount(labels, items.correct.to_numpy(dtype=float), c) for name, items in (
-        ("plain", before), ("comparative", after))}
-    images, names, texts = (unit(v) for v in (means[a] - means[b], vectors.classes[a] - vectors.classes[b],
-                                              vectors.right[rows] - vectors.swapped[rows]))
-    return pd.DataFrame({
-        "first": [vectors.names[k] for k in a], "second": [vectors.names[k] for k in b], "n": total,
-        **{name: (hits[a] + hits[b]) / total for name, hits in right.items()},
-        "names_fit": cosines(names, images), "text_fit": cosines(texts, images), "text_names": cosines(texts, names)})
-
-
 def _checked(models, form, mode, base, k, split, images, values) -> tuple[Form, ClassVectors]:
     """The form and the base model's vectors. Raises PcclipError for what cannot be."""
     if form not in FORMS or mode not in MODES:
@@ -408,7 +370,7 @@ def _guesses(
 def _classified(classes, scored, matrix, rows, labels) -> pd.DataFrame:
     """Items of `classify` among the scored classes, with their indexes among all."""
     place = np.searchsorted(scored, labels)
-    items = classify(matrix, classes[scored], rows, place).drop(columns="rank")
+    items = classify(matrix, classes[scored], rows, place)
     return items.assign(**{name: scored[items[name].to_numpy(dtype=np.int64)].astype(float)
                            for name in ("score", "reference")})
 

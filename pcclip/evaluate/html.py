@@ -24,12 +24,12 @@ from pcclip.finetune import trainer
 from pcclip.params import Config
 from pcclip.stage import atomic, read_manifest, read_parquet
 
-PAGE = "report.html"
 STAGES = (generate.FOLDER, embed.FOLDER, trainer.FOLDER, report.FOLDER, arithmetic.FOLDER)
 _STRIP, _PAIRS, _ROWS = 8, 3, 40  # photos a strip, pairs a data set, rows of a long table
 _ESTIMATORS = ("two_prompt", "antisymmetric", "one_sided")  # the first that there is shows an attribute's ranking
 _BLOCKS = ("seed", "generate", "finetune", "evaluate", "arithmetic")  # what manifests have of the parameters
-_NUMBERS = ("value", "ci_low", "ci_high", "finetuned_minus_base", "difference", "p_mcnemar", "p_bootstrap", "p_holm")
+_NUMBERS = ("value", "ci_low", "ci_high", "finetuned_minus_base", "difference", "p_mcnemar", "p_bootstrap", "p_holm",
+            "plain", "comparative", "tokens_in", "tokens_out", "money")
 
 
 def write(config: Config, folder: Path) -> Path:
@@ -44,12 +44,13 @@ def write(config: Config, folder: Path) -> Path:
     with plt.rc_context():
         plots.style()
         plt.rcParams["legend.frameon"] = False
-        parts = (_what_was_run, _data, _training, _results, _rankings, _failures, _arithmetic, _protocols, _provenance)
+        parts = (_what_was_run, _data, _training, _results, _comparative, _judge, _rankings, _failures, _arithmetic,
+                 _protocols, _provenance)
         sections = [found for part in parts if (found := part(run))]
         text = page.render(run=config.run, lead=run.lead, warnings=run.warnings, tiles=_tiles(run), sections=sections)
-    with atomic(run.folder / PAGE) as temporary:
+    with atomic(run.folder / report.PAGE) as temporary:
         temporary.write_text(text, encoding="utf8")
-    return run.folder / PAGE
+    return run.folder / report.PAGE
 
 
 class _Run:
@@ -174,7 +175,13 @@ def _results(run: _Run) -> dict:
             "the difference's p value, adjusted by Holm's method for the data sets of its task, is below 0.05.")
     if run.metrics is None:
         return page.section("results", "Results", "", [_unfinished(report.FOLDER)])
-    parts = [page.results(title, table.T) for title, table in plots.tables(run.metrics, run.paired).items()]
+    further = run.metrics.metric.isin(statistics.FURTHER)
+    parts = [page.results(title, table.T) for title, table in plots.tables(run.metrics[~further], run.paired).items()]
+    parts += [_further(run.metrics[further])] if further.any() else []
+    if run.metrics.metric.str.endswith("_share").any():
+        parts.append(page.text("A share is what a text axis reaches of the supervised axis, which is fitted to the "
+                               "true values of training photos: 1 is as good, and there is none where that axis may "
+                               "itself be at chance. Of pairwise accuracy, chance is taken off both."))
     if run.paired is not None and len(run.paired):
         parts += [page.heading("Paired differences"), page.figure(
             plots.forest(run.paired), "Differences on the same items and resamples, with 95% intervals. One that does "
@@ -188,6 +195,57 @@ def _results(run: _Run) -> dict:
                             "of itself there: for them, and for rankings, the bootstrap over images counts."),
                   page.folded("All p values", page.table(head, rows))]
     return page.section("results", "Results", text, parts)
+
+
+def _comparative(run: _Run) -> dict | None:
+    """What comparative prompting is worth: tested, what was tried, and where and why it helps and hurts."""
+    gains, tried = run.table(report.FOLDER, report.GAINS), run.table(report.FOLDER, report.SWEEP)
+    if gains is None or not len(gains):
+        return None
+    head = ["data set", "form", "classes", "protocol", "model", "plain", "comparative", "helped", "hurt", "difference",
+            "p", "adjusted by Holm"]
+    rows = [[row.dataset, row.form, row.mode, plots.words(row.protocol), row.model, f"{row.plain:.3f}",
+             f"{row.comparative:.3f}", row.helped, row.hurt,
+             page.minus(f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}]"),
+             _p(row.p_mcnemar if row.test == "mcnemar" else row.p_bootstrap), _p(row.p_holm)]
+            for row in gains.itertuples()]
+    best = gains[gains.best_on_tune]
+    parts = [page.table(head, [row for row, kept in zip(rows, gains.best_on_tune, strict=True) if kept],
+                        "By the form that did best on the tune images"),
+             page.folded("Every form", page.table(head, rows))]
+    tried = tried[(tried["mode"] == "all") & (tried.protocol == "corrected")]
+    parts.append(page.figure(
+        plots.alpha_sweep(tried.assign(dataset=tried.dataset + ", " + tried.form)), "Accuracy on tune images for every "
+        "alpha (strength, for rerank) that was tried, with a ring around what was chosen. Alpha 1 and strength 0 leave "
+        "zero-shot as it is."))
+    classes = run.table(report.FOLDER, report.CLASSES).merge(
+        best.loc[best["mode"] == "all", ["dataset", "form", "model"]])
+    pairs = run.table(report.FOLDER, report.WHY)
+    pairs = pairs.assign(name=pairs["first"] + ", " + pairs.second)
+    for table, what, fits in ((classes, "class", []), (pairs, "pair", ["names_fit", "text_fit"])):
+        parts += [page.table(
+            ["data set", "model", what, "images", "plain", "comparative", "helped", "hurt", *map(plots.words, fits)],
+            [[row.dataset, row.model, row.name, row.n, _share(row.plain), _share(row.comparative), row.helped, row.hurt,
+              *(f"{getattr(row, fit):.2f}" for fit in fits)] for row in _ends(table).itertuples(index=False)],
+            f"Each {what} that it hurts and helps most")] if len(table) else []
+    text = ("The same model with comparative prompting and without, on the same images: those newly right (helped), "
+            "newly wrong (hurt), and the paired difference. Pairs of classes are chosen on one half of the tune "
+            "images, alpha and form on the other. A pair's images are those of its two classes that both ways take "
+            "for one of the two, by the form that tells an image's two nearest classes apart; names fit and text fit "
+            "are the cosines of the names' difference, and of the text's, with that of the classes' mean images.")
+    return page.section("comparative", "Comparative prompting", text, parts)
+
+
+def _judge(run: _Run) -> dict | None:
+    """What the language model cost that was asked as a judge."""
+    cost = run.table(report.FOLDER, report.COST)
+    if cost is None or not len(cost):
+        return None
+    rows = [[plots.words(name), "" if pd.isna(value) else value if isinstance(value, str) else f"{value:,.10g}"]
+            for name, value in cost.iloc[0].items()]
+    text = ("The language model as one more row of the results. Tokens and money are of the replies that said how many "
+            "tokens they took (metered); seconds are summed over requests in flight at the same time.")
+    return page.section("judge", "The judge's cost", text, [page.table(["", ""], rows)])
 
 
 def _rankings(run: _Run) -> dict | None:
@@ -292,6 +350,26 @@ def _tiles(run: _Run) -> list[dict]:
     return [{"name": row.what, "before": f"{row.base:.3f}", "after": f"{row.finetuned:.3f}",
              "difference": page.minus(f"{row.difference:+.3f}"), "sure": row.p_holm < 0.05,
              "interval": page.minus(f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]")} for row in both.itertuples()]
+
+
+def _ends(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that lost most and that won most, the worst first; those where nothing changed are left out."""
+    gain = table.helped - table.hurt
+    table = table[gain != 0].assign(gain=gain).sort_values("gain", kind="stable")
+    return table if len(table) <= 2 * _STRIP else pd.concat([table.head(_STRIP), table.tail(_STRIP)])
+
+
+def _share(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.3f}"
+
+
+def _further(metrics: pd.DataFrame) -> dict:
+    """Measures of rankings by which no model is tested, a row for each data set and model."""
+    cells = metrics.assign(what=metrics.dataset + ", " + metrics.model, cell=[
+        plots.cell(row.value, row.ci_low, row.ci_high) for row in metrics.itertuples()])
+    rows, columns = (list(dict.fromkeys(cells[name])) for name in ("what", "metric"))
+    table = cells.pivot(index="what", columns="metric", values="cell").loc[rows, columns].fillna("")
+    return page.results("Further measures of rankings", table.rename(columns=plots.words))
 
 
 def _unfinished(stage: str) -> dict:

@@ -21,11 +21,10 @@ from pcclip.comparisons.journal import answer_all
 from pcclip.comparisons.llm import Backend, Choice, backend_identity, start_backend
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.errors import PcclipError
-from pcclip.evaluate.judged import Judged, Look
+from pcclip.evaluate.judged import FORMAT, Judged, Look
 from pcclip.params import Generate
 from pcclip.stage import digest, file_digest
 
-_FORMAT = 1  # raise it when a question's words change: old answers are then not taken for theirs
 _MILLION = 1_000_000
 _AMOUNTS = ["requests", "metered", "tokens_in", "tokens_out", "seconds"]
 _FIRST, _SECOND = ("first",), ("second",)
@@ -130,7 +129,7 @@ def _judged(
     if not pairs:
         raise PcclipError("judge: no pair to ask about; check the data set and its split")
     orders = [(asked(a, b, statement), asked(b, a, statement)) for a, b, statement in pairs]
-    journal = folder / f"judge-{digest([_FORMAT, identity])[:12]}.jsonl"
+    journal = folder / f"judge-{digest([FORMAT, identity])[:12]}.jsonl"
     found = answer_all([question for both in orders for question in both], ask, Judged, journal, "judge")
     told = [(found[one.key], found[two.key]) for one, two in orders]
     reasons = [next((answer.reason for answer in both if answer.failed), "") for both in told]

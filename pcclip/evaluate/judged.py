@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from pcclip.comparisons.llm import Odds
 
+FORMAT = 1  # raise it when a question's words change: old answers are then not taken for theirs
+
 
 @dataclass(frozen=True)
 class Look:

@@ -1,7 +1,8 @@
 """Labelled sets in stage 04: every task of PC-CLIP's evaluation, as released and corrected, for all models alike.
 
-Image vectors are cached once per set and image tower. What is chosen (confused classes, alpha) is chosen on the set's
-tune images. Texts about classes are templates, or are written by the run's language model and journalled.
+Image vectors are cached once per set and image tower. What is chosen is chosen on the set's tune images:
+confused classes on one half of them, alpha on the other. Texts about classes are templates, or are written by the run's
+language model and journalled.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,15 +19,16 @@ from pcclip.data.labelled import LabelledSet, awa2
 from pcclip.data.labelled.sets import folder_of, load_labelled
 from pcclip.embed import Vectors, embed_labelled
 from pcclip.errors import PcclipError
-from pcclip.evaluate import class_differences, comparative, distances, probe, templates, zero_shot
+from pcclip.evaluate import class_differences, comparative, distances, gains, probe, templates, zero_shot
 from pcclip.evaluate.predictions import Predictions
-from pcclip.evaluate.protocols import PROTOCOLS
+from pcclip.evaluate.protocols import PROTOCOLS, SCORED_AS_RELEASED, own_confusions
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config, Labelled
 from pcclip.progress import say
 
 FOLDER = "labelled"  # below the run's folder: vectors of each set, and the journals of texts about classes
 _CONFUSED = comparative.RELEASED_PAIRS
+_RELEASED_SEEDS = range(5)  # of the linear probe
 _SWEEP = ["dataset", "form", "mode", "protocol", "model", "alpha", "value", "plain", "split", "chosen"]
 
 
@@ -50,6 +52,26 @@ class Ready:
         return self.name == "awa2"
 
 
+@dataclass(frozen=True)
+class Told:
+    """What is told of the labelled sets beside the predictions.
+
+    Attributes:
+        sweep: of comparative prompting (_SWEEP): what was tried, `chosen` marks the value that was used.
+        texts: about classes: dataset, first, second or '', text, swapped or '', source, verdict.
+        gains: comparative against plain prompting, tested (gains.TESTED).
+        classes: where that helps and hurts, by corrected form and model, all classes (dataset, form, model and
+            gains.BY_CLASS).
+        pairs: why, by the form that compares an image's two nearest classes (dataset, model and gains.BY_PAIR).
+    """
+
+    sweep: pd.DataFrame
+    texts: pd.DataFrame
+    gains: pd.DataFrame
+    classes: pd.DataFrame
+    pairs: pd.DataFrame
+
+
 def load(config: Config) -> dict[str, LabelledSet]:
     """The labelled sets of the parameters. Raises PcclipError when one is not there."""
     return {name: load_labelled(name, settings.path, settings.limit, settings.tune_limit, config.seed)
@@ -57,17 +79,11 @@ def load(config: Config) -> dict[str, LabelledSet]:
 
 
 def score(
-    config: Config, models: Mapping[str, DualEncoder], predictions: Predictions
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Score every model on every labelled set.
-
-    Returns:
-        The comparative-prompting sweep (_SWEEP; `chosen` marks the value that was used), all texts about classes
-        (dataset, first, second or '', text, swapped or '', source, verdict), and why comparing helps or hurts
-        (comparative.by_pair of each model, by the form that compares all pairs, on test images).
-    """
-    swept, texts, why = [], [], []
-    for name, images in load(config).items():
+    config: Config, sets: Mapping[str, LabelledSet], models: Mapping[str, DualEncoder], predictions: Predictions
+) -> Told:
+    """Score every model on every labelled set, and tell what was tried, written and gained."""
+    texts, found = [], {name: [] for name in ("sweep", "items", "classes", "pairs")}
+    for name, images in sets.items():
         ready = _ready(config, name, images, models["base"])
         say(f"{name}: {len(ready.test[0])} test and {len(ready.tune[0])} tune images, {len(images.classes)} classes")
         tasks, described, differences = ready.settings.tasks, None, _no_pairs()
@@ -84,23 +100,31 @@ def score(
             for what, protocol, table in pairs:
                 for task, items in class_differences.difference_items(
                         model.encode_texts, ready.vectors.matrix, table).items():
-                    predictions.add(task, f"{name}/{what}", which, items, ready.vectors.ids, protocol)
+                    if protocol == "corrected" or task in SCORED_AS_RELEASED:
+                        predictions.add(task, f"{name}/{what}", which, items, ready.vectors.ids, protocol)
             if "distances" in tasks:
                 for protocol in PROTOCOLS:
                     items = distances.distance_items(model.encode_texts, images.classes, differences, protocol)
                     predictions.add("embedding_distance", name, which, items, images.classes, protocol)
         if "comparative" in tasks:
-            tried, reasons = _comparative(ready, models, differences, released, predictions)
-            swept, why = swept + tried, why + reasons
+            for part, tables in _comparative(ready, models, differences, released, predictions).items():
+                found[part] += tables
         if "probe" in tasks and len(ready.tune[0]) and not ready.unseen:
             for protocol in PROTOCOLS:  # of image vectors, which all the models share
+                seeds = [config.seed] if protocol == "corrected" else _RELEASED_SEEDS
                 items = probe.probe_items(ready.vectors.matrix, *ready.tune, *ready.test, ready.settings.shots,
-                                          [config.seed], protocol)
+                                          seeds, protocol)
                 predictions.add("linear_probe", f"{name}/{ready.settings.shots}-shot", "base", items,
                                 ready.vectors.ids, protocol)
+    def joined(part: str, columns: list[str]) -> pd.DataFrame:
+        return pd.concat(found[part] or [pd.DataFrame(columns=columns)], ignore_index=True)[columns]
+
     told = pd.concat(texts, ignore_index=True) if texts else _no_pairs().assign(dataset=[])
-    return (pd.concat(swept, ignore_index=True)[_SWEEP] if swept else pd.DataFrame(columns=_SWEEP), told.fillna(""),
-            pd.concat(why, ignore_index=True) if why else pd.DataFrame(columns=["dataset", "model"]))
+    compared = pd.concat(found["items"], ignore_index=True) if found["items"] else pd.DataFrame(columns=gains.KEYS)
+    return Told(joined("sweep", _SWEEP), told.fillna(""),
+                gains.tested(compared, config.evaluate.bootstrap, config.seed),
+                joined("classes", ["dataset", "form", "model", *gains.BY_CLASS]),
+                joined("pairs", ["dataset", "model", *gains.BY_PAIR]))
 
 
 def _ready(config: Config, name: str, images: LabelledSet, base: DualEncoder) -> Ready:
@@ -170,21 +194,13 @@ def _image_pairs(
 def _comparative(
     ready: Ready, models: Mapping[str, DualEncoder], differences: pd.DataFrame, released: pd.DataFrame,
     predictions: Predictions,
-) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
-    """Every form and mode of comparative prompting. Returns the sweeps, and why it helps or hurts."""
-    if not len(ready.tune[0]) or ready.unseen:
+) -> dict[str, list[pd.DataFrame]]:
+    """Every form and mode of comparative prompting. Returns tables for the fields of Told, and the items."""
+    told = {name: [] for name in ("sweep", "items", "classes", "pairs")}
+    if len(ready.tune[0]) < 2 or ready.unseen:
         say(f"{ready.name}: no tune images of the test classes, so nothing to choose comparative prompting on")
-        return [], []
-    images, swept, why = ready.images, [], []
-
-    def vectors(table: pd.DataFrame, names: list[str]) -> dict[str, comparative.ClassVectors]:
-        prompts = templates.prompts(names, "single")
-        return {which: comparative.class_vectors(
-            model.encode_texts, zero_shot.class_texts(model.encode_texts, prompts), images.classes, table)
-            for which, model in models.items()}
-
-    given = {"corrected": vectors(differences, images.classes),
-             "as_released": vectors(released, images.released or images.classes)}
+        return told
+    given = _class_vectors(ready.images, models, differences, released)
     forms = [("as_released", "released"), *(("corrected", form) for form in comparative.FORMS)]
     for protocol, form in forms:
         for mode in comparative.MODES:
@@ -196,25 +212,62 @@ def _comparative(
                     raise
                 say(f"{ready.name}: {error}")
                 continue
-            task = "comparative_prompting" if mode == "all" else "confused_subset"
-            for (which, prompting), part in items.groupby(["model", "prompting"], sort=False):
-                name = f"{ready.name}/{form}" if prompting == "comparative" else f"{ready.name}/plain"
-                if protocol == "as_released" and mode == "confused":
-                    name += f", classes that {which} confuses"  # other images for each model: not to be compared
-                if prompting == "comparative" or form == "released":
-                    predictions.add(task, name, which, part, ready.vectors.ids, protocol)
-            for which, one in chosen.items():
-                sweep = one.sweep[(one.sweep.model == which) & (one.sweep.temperature == one.temperature)]
-                swept.append(pd.DataFrame({
-                    "dataset": ready.name, "form": form, "mode": mode, "protocol": protocol, "model": which,
-                    "alpha": sweep.value, "value": sweep.accuracy, "plain": sweep.plain, "split": one.split,
-                    "chosen": sweep.value == one.value}))
-                if comparative.FORMS[form].rerank and mode == "all":
-                    own = items[items.model == which]
-                    before, after = (own[own.prompting == name] for name in ("plain", "comparative"))
-                    why.append(comparative.by_pair(before, after, one, given[protocol][which], ready.vectors.matrix)
-                               .assign(dataset=ready.name, model=which))
-    return swept, why
+            _add_prompted(ready, form, mode, protocol, items, predictions)
+            keys = {"dataset": ready.name, "form": form, "mode": mode, "protocol": protocol}
+            told["items"].append(items.drop(columns=["score", "reference"]).assign(**keys))
+            told["sweep"] += [_swept(one, which).assign(**keys) for which, one in chosen.items()]
+            for which, own in items.groupby("model", sort=False) if (mode, protocol) == ("all", "corrected") else []:
+                told["classes"].append(gains.by_class(own, chosen[which]).assign(**keys, model=which))
+                if comparative.FORMS[form].rerank:
+                    told["pairs"].append(gains.by_pair(own, chosen[which], given[protocol][which], ready.vectors.matrix)
+                                         .assign(dataset=ready.name, model=which))
+    best = _best_forms(pd.concat(told["sweep"], ignore_index=True))
+    for items in told["items"]:
+        items["best_on_tune"] = (items[["mode", "form", "protocol"]].iloc[0].to_list() in best)
+    return told
+
+
+def _class_vectors(
+    images: LabelledSet, models: Mapping[str, DualEncoder], differences: pd.DataFrame, released: pd.DataFrame
+) -> dict[str, dict[str, comparative.ClassVectors]]:
+    """What every model makes of classes and texts, by protocol."""
+    def vectors(table: pd.DataFrame, names: list[str]) -> dict[str, comparative.ClassVectors]:
+        prompts = templates.prompts(names, "single")
+        return {which: comparative.class_vectors(
+            model.encode_texts, zero_shot.class_texts(model.encode_texts, prompts), images.classes, table)
+            for which, model in models.items()}
+
+    return {"corrected": vectors(differences, images.classes),
+            "as_released": vectors(released, images.released or images.classes)}
+
+
+def _add_prompted(
+    ready: Ready, form: str, mode: str, protocol: str, items: pd.DataFrame, predictions: Predictions
+) -> None:
+    task = "comparative_prompting" if mode == "all" else "confused_subset"
+    for (which, prompting), part in items.groupby(["model", "prompting"], sort=False):
+        name = f"{ready.name}/{form if prompting == 'comparative' else 'plain'}"
+        if protocol == "as_released" and mode == "confused":
+            name = own_confusions(name, which)  # other images for each model: not to be compared
+        if prompting == "comparative" or form == "released":
+            predictions.add(task, name, which, part, ready.vectors.ids, protocol)
+
+
+def _swept(chosen: comparative.Chosen, which: str) -> pd.DataFrame:
+    """What was tried for a model, by the weights that were chosen."""
+    sweep = chosen.sweep[(chosen.sweep.model == which) & (chosen.sweep.temperature == chosen.temperature)]
+    return pd.DataFrame({"model": which, "alpha": sweep.value, "value": sweep.accuracy, "plain": sweep.plain,
+                         "split": chosen.split, "chosen": sweep.value == chosen.value})
+
+
+def _best_forms(sweep: pd.DataFrame) -> list[list[str]]:
+    """For each mode the corrected form (mode, form, protocol) that does best where alpha was chosen.
+
+    Models are taken together; of equals it is the first.
+    """
+    kept = sweep[sweep.chosen & (sweep.protocol == "corrected")]
+    means = kept.groupby(["mode", "form", "protocol"], sort=False).value.mean().round(12)
+    return [list(best) for best in means.groupby("mode", sort=False).idxmax()]
 
 
 def _class_pairs(
@@ -222,8 +275,8 @@ def _class_pairs(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Texts about pairs of classes: those for all that is corrected, and those of the released protocol.
 
-    The former are of all pairs, or of those that the base confuses most on tune images; the latter of those that each
-    model confuses most on the test images, which the released protocol looks at.
+    The former are of all pairs, or of those that the base confuses most on the tune images that choose pairs; the
+    latter of those that each model confuses most on the test images, which the released protocol looks at.
     """
     images, settings, (rows, labels) = ready.images, ready.settings, ready.test
     among = np.unique(labels) if ready.unseen else np.arange(len(images.classes))
@@ -234,8 +287,9 @@ def _class_pairs(
         return comparative.confusions(texts, ready.vectors.matrix, rows, labels)
 
     if len(chosen) > settings.class_pairs:
+        tune = comparative.halves(*ready.tune)[0] if len(ready.tune[0]) > 1 else ready.tune
         seen = [] if ready.unseen else comparative.confused_pairs(
-            confusions(models["base"], images.classes, *ready.tune), settings.class_pairs)
+            confusions(models["base"], images.classes, *tune), settings.class_pairs)
         rest = np.random.default_rng(config.seed).permutation(np.array(chosen))
         chosen = list(dict.fromkeys(map(tuple, [*seen, *rest])))[: settings.class_pairs]
     peeking = models.values() if "comparative" in settings.tasks and not ready.unseen else []

@@ -3,6 +3,7 @@
 import pandas as pd
 
 PROTOCOLS = ("as_released", "corrected")
+SCORED_AS_RELEASED = ("difference_classification",)  # of the three ways to score a difference, the release has this one
 NOTES = {  # what the name of a task or data set begins with -> what the released code does, what is done here
     "difference_classification":
         "Difference-based classification as released asks whether cos(v, f(d)) is above 0. Whatever all texts of "
@@ -10,6 +11,9 @@ NOTES = {  # what the name of a task or data set begins with -> what the release
     "difference_order":
         "Order is the corrected form of that: a text has to beat its own twin with the sides exchanged, and such a "
         "constant cancels.",
+    "difference_centred":
+        "Centred is the other corrected form: the mean of all texts of differences is taken off each of them, and what "
+        "they share goes with it.",
     "zero_shot":
         "Zero-shot classification as released puts the raw names of classes into the prompt (AnnualCrop, "
         "/a/airport_terminal). Corrected: readable names.",
@@ -40,16 +44,24 @@ NOTES = {  # what the name of a task or data set begins with -> what the release
 
 
 def both(metrics: pd.DataFrame) -> pd.DataFrame:
-    """As released beside corrected: task, dataset, model, metric, as_released, corrected, n and what is corrected.
+    """As released beside corrected: task, dataset, model, metric, as_released, corrected, and what is corrected.
 
-    One row for all that was scored by both protocols; the numbers are `value [low, high]`.
+    One row for all that was scored by both protocols; the numbers are `value [low, high]`. Where the images differ too,
+    as those of the confused classes do, that is part of the correction.
     """
     keys = ["task", "dataset", "model", "metric"]
     told = metrics[metrics.protocol != ""]
+    told = told.assign(dataset=[name.removesuffix(own_confusions("", which)) for name, which in zip(
+        told.dataset, told.model, strict=True)])
     cells = told.assign(cell=[f"{row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]" for row in told.itertuples()])
     table = cells.pivot(index=keys, columns="protocol", values="cell").reindex(columns=["as_released", "corrected"])
     table = table.dropna().reset_index().rename_axis(columns=None)
     return table.assign(correction=[note(row.task, row.dataset) for row in table.itertuples()])
+
+
+def own_confusions(dataset: str, model: str) -> str:
+    """A data set's name where its images are those of the classes that this model confuses."""
+    return f"{dataset}, classes that {model} confuses"
 
 
 def note(task: str, dataset: str) -> str:

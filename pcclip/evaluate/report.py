@@ -1,54 +1,85 @@
 """Stage 04: base beside finetuned on held-out concepts, the same texts for both; per-item predictions kept.
 
 Writes 04_evaluate/predictions.parquet, differences.csv (paired, finetuned minus base, with p values), judge.csv and, of
-labelled sets, class_texts.parquet, comparative.csv and comparative_pairs.csv; and metrics.csv in the run's folder with
-columns task, dataset, protocol, model, metric, value, ci_low, ci_high, n.
+labelled sets (labelled.Told), class_texts.parquet, comparative.csv, comparative_gains.csv, comparative_classes.csv and
+comparative_pairs.csv; and metrics.csv in the run's folder with columns task, dataset, protocol, model, metric, value,
+ci_low, ci_high, n.
 """
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from pcclip import statistics
-from pcclip.axes import ESTIMATORS, attribute_axis, paraphrase_axis
-from pcclip.comparisons import generate, verdicts
+from pcclip.axes import ESTIMATORS, attribute_axis, paraphrase_axis, ridge_axis
+from pcclip.comparisons import class_texts, generate, verdicts
 from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.llm import Template, backend_identity
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.comparisons.sentences import sides
 from pcclip.data import ImageSet, changes
+from pcclip.data.compositional import CompositionalSet
+from pcclip.data.labelled import LabelledSet
 from pcclip.data.labelled.sets import missing as missing_set
+from pcclip.data.relative import RelativeSet
 from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import Vectors, shared_inputs
 from pcclip.errors import PcclipError
-from pcclip.evaluate import changed, class_differences, labelled, supervised, tasks
+from pcclip.evaluate import changed, class_differences, compositional, judged, labelled, rankings, relative, tasks
 from pcclip.evaluate.predictions import Predictions
+from pcclip.evaluate.protocols import SCORED_AS_RELEASED
 from pcclip.finetune.trainer import FOLDER as FINETUNE
 from pcclip.models import identify, load_model, saved
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config
 from pcclip.progress import say, track
-from pcclip.stage import Stage, atomic, built_on, digest, read_manifest, read_parquet, write_parquet
+from pcclip.stage import Stage, atomic, built_on, read_manifest, read_parquet, write_parquet
 
 FOLDER, METRICS, PREDICTIONS, DIFFERENCES = "04_evaluate", "metrics.csv", "predictions.parquet", "differences.csv"
-SWEEP, WHY, TEXTS, COST = "comparative.csv", "comparative_pairs.csv", "class_texts.parquet", "judge.csv"
-_FORMAT = 3
+PAGE = "report.html"  # html.py writes it
+SWEEP, GAINS, CLASSES, WHY = (
+    f"comparative{end}.csv" for end in ("", "_gains", "_classes", "_pairs"))
+TEXTS, COST = "class_texts.parquet", "judge.csv"
+_FORMAT = 4
 
 
-def stage(config: Config, images: ImageSet | None = None) -> Stage:
+@dataclass(frozen=True)
+class Sets:
+    """The sets that the parameters name beside the run's own images, by name."""
+
+    labelled: dict[str, LabelledSet]
+    changes: dict[str, changes.ChangeSet]
+    relative: dict[str, RelativeSet]
+    compositional: dict[str, CompositionalSet]
+
+
+def load_sets(config: Config) -> Sets:
+    """Raises PcclipError when one is not there, or not fit to be scored."""
+    return Sets(labelled.load(config), changed.load(config), relative.load(config), compositional.load(config))
+
+
+def stage(config: Config, images: ImageSet | None = None, sets: Sets | None = None) -> Stage:
     """Raises PcclipError when an earlier stage has not finished, or a named set or model is not there."""
     asks = {"attributes": load_bank(config.generate.attributes).hash} if config.generate.attributes else {}
     settings = config.evaluate
+    if settings.compositional and config.generate.backend == compositional.LIKELIHOOD:
+        asks["likelihoods"] = backend_identity(config.generate)
     if settings.judge or any(s.texts == "llm" for s in settings.labelled.values()):
         prompts = [load_prompt("class_differences").hash, load_prompt("describe_class", slots=("first",)).hash]
         sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens", "min_yield"})
-        asks["language_model"] = [backend_identity(config.generate), prompts, sampling]
-    sets = {name: found.identity() for name, found in labelled.load(config).items()}
-    sets |= {name: digest([found.pairs.to_csv(), found.images.to_csv()])
-             for name, found in changed.load(config).items()}
+        asks["language_model"] = [backend_identity(config.generate), prompts, sampling, class_texts.FORMAT,
+                                  judged.FORMAT]
+    if settings.relative:
+        asks["relative_texts"] = {name: {attribute: one.model_dump() for attribute, one in relative.texts(
+            config, name).items()} for name in settings.relative}
+    sets = sets or load_sets(config)
+    given = {**sets.labelled, **sets.changes, **{f"relative {name}": one for name, one in sets.relative.items()},
+             **sets.compositional}
     return Stage(config.folder / FOLDER, {
-        "format": _FORMAT, "evaluate": settings.model_dump(), **asks, "sets": sets,
+        "format": _FORMAT, "evaluate": settings.model_dump(), **asks,
+        "sets": {name: found.identity() for name, found in given.items()},
         "peers": {name: identify(spec) for name, spec in settings.peers.items()},
         **built_on((config.source_folder / generate.FOLDER, config.source_folder / EMBED,
                     config.tuned_folder / FINETUNE), shared_inputs(config, images))})
@@ -62,7 +93,8 @@ def evaluate(
     Returns metrics (one row per task, dataset, protocol, model, metric) and paired differences, finetuned minus base,
     as `statistics.compare` gives them.
     """
-    this = stage(config, images)
+    sets = load_sets(config)
+    this = stage(config, images, sets)
     if this.done():
         say(f"{FOLDER}: done already, read from {this.folder}")
         return _read(config.folder / METRICS), _read(this.folder / DIFFERENCES)
@@ -70,17 +102,22 @@ def evaluate(
     with this.work():
         (config.folder / METRICS).unlink(missing_ok=True)
         predictions, cost = _predicted(config, images, vectors, comparisons, models)
-        sweep, texts, why = labelled.score(config, models, predictions)
-        changed.score(config, models, predictions)
+        told = labelled.score(config, sets.labelled, models, predictions)
+        changed.score(config, sets.changes, models, predictions)
+        relative.score(config, sets.relative, models, predictions)
+        compositional.score(config, sets.compositional, models, predictions)
         items = predictions.table()
         metrics, paired = summarise(items, config.evaluate.bootstrap, config.seed)
-        for name, table in ((PREDICTIONS, items), (TEXTS, texts)):
+        for name, table in ((PREDICTIONS, items), (TEXTS, told.texts)):
             write_parquet(this.folder / name, table)
         for table, path in ((paired, this.folder / DIFFERENCES), (metrics, config.folder / METRICS),
-                            (sweep, this.folder / SWEEP), (why, this.folder / WHY), (cost, this.folder / COST)):
+                            (told.sweep, this.folder / SWEEP), (told.gains, this.folder / GAINS),
+                            (told.classes, this.folder / CLASSES), (told.pairs, this.folder / WHY),
+                            (cost, this.folder / COST)):
             with atomic(path) as temporary:
                 table.to_csv(temporary, index=False, float_format="%.6f")
-        this.finish([PREDICTIONS, DIFFERENCES, SWEEP, WHY, TEXTS, COST, f"../{METRICS}"], {"predictions": len(items)})
+        this.finish([PREDICTIONS, DIFFERENCES, SWEEP, GAINS, CLASSES, WHY, TEXTS, COST, f"../{METRICS}"],
+                    {"predictions": len(items)})
     return _read(config.folder / METRICS), _read(this.folder / DIFFERENCES)
 
 
@@ -104,11 +141,13 @@ def load_models(config: Config) -> dict[str, DualEncoder]:
 
 
 def lacking(config: Config) -> list[str]:
-    """One line for each labelled set, set of image pairs and peer that the parameters name and that is not there."""
+    """One line for each labelled set, other set and peer that is named and is not there or cannot be used."""
     asked, lines = config.evaluate, []
     looks = [lambda name=name, path=one.path: [f"labelled set {name}: {line}" for line in missing_set(name, path)]
              for name, one in asked.labelled.items()]
-    looks += [partial(changes.missing, name, one.path) for name, one in asked.changes.items()]
+    looks += [partial(changed.lacking, config, name) for name in asked.changes]
+    looks += [partial(relative.lacking, config, name) for name in asked.relative]
+    looks += [partial(compositional.lacking, config, name) for name in asked.compositional]
     looks += [lambda spec=spec: identify(spec) and [] for spec in asked.peers.values()]
     for look in looks:
         try:
@@ -138,8 +177,18 @@ def read_sweep(config: Config) -> pd.DataFrame:
     return _read(config.folder / FOLDER / SWEEP)
 
 
+def read_gains(config: Config) -> pd.DataFrame:
+    """Comparative against plain prompting, tested, for each model (gains.tested)."""
+    return _read(config.folder / FOLDER / GAINS)
+
+
+def read_classes(config: Config) -> pd.DataFrame:
+    """Where comparing helps and where it hurts (gains.by_class), by corrected form and model."""
+    return _read(config.folder / FOLDER / CLASSES)
+
+
 def read_why(config: Config) -> pd.DataFrame:
-    """Whether the text of each pair of classes points where their images differ (comparative.by_pair), by model."""
+    """Whether the text of each pair of classes points where their images differ (gains.by_pair), by model."""
     return _read(config.folder / FOLDER / WHY)
 
 
@@ -163,19 +212,8 @@ def predict(config, images, vectors, comparisons, models) -> pd.DataFrame:
 
 def summarise(predictions: pd.DataFrame, draws: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Metrics with 95% intervals, and paired differences finetuned - base, from per-item predictions."""
-    metrics = []
-    for (task, dataset, protocol), items in predictions.groupby(["task", "dataset", "protocol"], sort=False):
-        for metric in statistics.metrics_of(task):
-            for which, part in items.groupby("model", sort=False):
-                estimate = statistics.MEASURES[metric](part, draws, seed)
-                if not estimate.n:
-                    continue
-                low, high = estimate.interval
-                metrics.append({"task": task, "dataset": dataset, "protocol": protocol, "model": which,
-                                "metric": metric, "value": estimate.value, "ci_low": low, "ci_high": high,
-                                "n": estimate.n})
     both = {"base", "finetuned"} <= set(predictions.model)
-    return pd.DataFrame(metrics), (
+    return rankings.measured(predictions, draws, seed), (
         statistics.compare(predictions, "finetuned", "base", draws, seed) if both else pd.DataFrame(columns=["task"]))
 
 
@@ -187,11 +225,11 @@ def _predicted(config, images, vectors, comparisons, models) -> tuple[Prediction
     known = table[table.label.notna()]
     for which, model in track(models.items(), len(models), "models"):
         for (dataset, protocol), pairs in sets.items():
-            classified, ordered = tasks.differences(
-                model, vectors.matrix, vectors.rows(pairs["first"]), vectors.rows(pairs["second"]),
-                list(pairs.difference), list(pairs.swapped))
-            predictions.add("difference_classification", dataset, which, classified, vectors.ids, protocol)
-            predictions.add("difference_order", dataset, which, ordered, vectors.ids, protocol)
+            rows = {side: vectors.rows(pairs[side]) for side in ("first", "second")}
+            for task, items in class_differences.difference_items(
+                    model.encode_texts, vectors.matrix, pairs.assign(**rows)).items():
+                if protocol != "as_released" or task in SCORED_AS_RELEASED:
+                    predictions.add(task, dataset, which, items, vectors.ids, protocol)
         if images.classes and len(known):
             predictions.add("zero_shot", name, which, tasks.zero_shot_items(
                 model, vectors.matrix, vectors.rows(known["id"]), list(known.label), images.classes,
@@ -246,7 +284,7 @@ def _add_ceilings(config, images, table, vectors, predictions) -> None:
         done.add(column)
         values = taught[column].to_numpy(dtype=float)
         values = np.log(values) if (values > 0).all() else values
-        axis, _ = supervised.ridge_axis(vectors.matrix, vectors.rows(taught["id"]), values, list(taught.concept))
+        axis, _ = ridge_axis(vectors.matrix, vectors.rows(taught["id"]), values, list(taught.concept))
         items = tasks.ranking_items(axis, vectors.matrix, vectors.rows(known["id"]), known[column])
         predictions.add("ranking", f"{images.name}/{attribute}/supervised", "supervised", items, vectors.ids)
 

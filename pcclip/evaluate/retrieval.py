@@ -29,7 +29,7 @@ def retrieval_items(
     the same for every model; no two of them are equal, and none equals a text of this pair in its words.
 
     A tie counts against the right text, and cosines less than 1e-6 apart are tied: a model that gives every text the
-    same score is never right, and one that scores at random is right as often as `chance` says.
+    same score is never right, and one that scores at random is right once in distractors + 1 times.
 
     Args:
         encode: texts to unit vectors.
@@ -50,7 +50,7 @@ def retrieval_items(
         PcclipError: some pair has fewer other texts in its split than distractors, or some twin is empty.
     """
     texts, own = list(texts), pd.factorize(pd.Series(texts, dtype=object))[0]
-    same, pair = pd.factorize(pd.Series(map(_bare, texts), dtype=object))[0], _pair_codes(first, second)
+    same, pair = _same(texts), _pair_codes(first, second)
     vectors = _text_vectors(encode, texts, twins)
     score, best, rank = np.empty(len(texts)), np.empty(len(texts)), np.empty(len(texts), int)
     parts = pd.factorize(pd.Series(list(split), dtype=object))[0] if split is not None else np.zeros(len(texts), int)
@@ -66,10 +66,13 @@ def retrieval_items(
                          "rank": rank, "reciprocal_rank": 1 / rank})
 
 
-def chance(distractors: int) -> tuple[float, float]:
-    """What scores at random are expected to reach: the share of correct items, and the mean reciprocal rank."""
-    ranks = np.arange(1, distractors + 2)
-    return 1 / len(ranks), float((1 / ranks).mean())
+def check_distractors(first: Sequence, second: Sequence, texts: Sequence[str], distractors: int) -> None:
+    """Raise PcclipError, as `retrieval_items` will, when some pair of one split has too few texts of other pairs.
+
+    `first` and `second` are images by whatever name.
+    """
+    names = pd.factorize(pd.Series([*first, *second], dtype=object))[0]
+    _barred(_same(texts), _pair_codes(names[: len(texts)], names[len(texts) :]), distractors)
 
 
 def worded_verdicts(
@@ -107,6 +110,11 @@ def _text_vectors(encode: Encode, texts: list[str], twins: Sequence[str] | None 
     return unit(difference[[order[text] for text in dict.fromkeys(texts)]])
 
 
+def _same(texts: Sequence[str]) -> Int[np.ndarray, " m"]:
+    """Equal for texts of the same words."""
+    return pd.factorize(pd.Series(map(_bare, texts), dtype=object))[0]
+
+
 def _pair_codes(first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
     """Equal for pairs of the same two images, in either order."""
     return np.unique(np.sort(np.stack([first, second], axis=1), axis=1), axis=0, return_inverse=True)[1].ravel()
@@ -117,14 +125,8 @@ def _distractors(same: np.ndarray, pair: np.ndarray, count: int, seed: int, widt
 
     same: items of equal code have equal texts; pair: items of equal code are about the same images.
     """
-    classes, example, code = np.unique(same, return_index=True, return_inverse=True)
-    items = pd.DataFrame({"item": np.arange(len(same)), "pair": pair})
-    barred = items.merge(pd.DataFrame({"pair": pair, "code": code}).drop_duplicates(), on="pair").sort_values("item")
-    item, taken = barred["item"].to_numpy(), barred.code.to_numpy()
-    left = len(classes) - np.bincount(item, minlength=len(same))
-    if left.min() < count:
-        raise PcclipError(f"retrieval: {count} distractors are asked for, but a pair has only {left.min()} other texts "
-                          "in its split; ask for fewer")
+    classes, example = np.unique(same, return_index=True)
+    item, taken = _barred(same, pair, count)
     rng, step = np.random.default_rng(seed), max(1, min(_KEYS // len(classes), _NUMBERS // (count * width)))
     for start in range(0, len(same), step):
         k = np.arange(start, min(start + step, len(same)))
@@ -132,6 +134,21 @@ def _distractors(same: np.ndarray, pair: np.ndarray, count: int, seed: int, widt
         here = slice(*np.searchsorted(item, [k[0], k[-1] + 1]))
         keys[item[here] - start, taken[here]] = np.inf
         yield k, example[np.argpartition(keys, count - 1, axis=1)[:, :count]]
+
+
+def _barred(same: np.ndarray, pair: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Items, in order, and each text (its place among the distinct ones) that is of the item's own images.
+
+    Raises PcclipError when fewer than `count` others are left to some item.
+    """
+    classes, code = np.unique(same, return_inverse=True)
+    items = pd.DataFrame({"item": np.arange(len(same)), "pair": pair})
+    barred = items.merge(pd.DataFrame({"pair": pair, "code": code}).drop_duplicates(), on="pair").sort_values("item")
+    left = len(classes) - np.bincount(barred["item"], minlength=len(same))
+    if left.min(initial=count) < count:
+        raise PcclipError(f"{count} distractors are asked for, but a pair has only {left.min()} other texts in its "
+                          "split; ask for fewer")
+    return barred["item"].to_numpy(), barred.code.to_numpy()
 
 
 def _bare(text: str) -> str:

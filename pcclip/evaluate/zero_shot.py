@@ -27,7 +27,7 @@ _BLOCK = 4096
 def zero_shot_tasks(
     encode: Encode, labelled: LabelledSet, matrix: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " m"],
     labels: Int[np.ndarray, " m"], descriptions: Sequence[Sequence[str]] | None = None,
-    variants: Sequence[str] = tuple(VARIANTS), top: int | None = None,
+    variants: Sequence[str] = tuple(VARIANTS),
 ) -> dict[str, pd.DataFrame]:
     """Items of every way to prompt, 'VARIANT/PROTOCOL'; every distinct text is encoded once.
 
@@ -42,7 +42,6 @@ def zero_shot_tasks(
         rows, labels: which of them to classify, and the index of each one's class.
         descriptions: of each class, in the order of `labelled.classes`; without them there is no 'extended'.
         variants: of VARIANTS.
-        top: also 'VARIANT/PROTOCOL/topK', right when the class is among the K nearest; left out for K classes or fewer.
 
     Raises:
         PcclipError: an unknown variant, descriptions that do not fit the classes, or what `classify` raises.
@@ -54,11 +53,8 @@ def zero_shot_tasks(
     start = 0
     for name, ensemble, prompts in asked:
         end = start + sum(map(len, prompts))
-        items = classify(matrix, _ensembled(vectors, codes[start:end], prompts, ensemble), rows, labels)
+        found[name] = classify(matrix, _ensembled(vectors, codes[start:end], prompts, ensemble), rows, labels)
         start = end
-        found[name] = items
-        if top and len(labelled.classes) > top:
-            found[f"{name}/top{top}"] = among(items, top)
     return found
 
 
@@ -86,8 +82,7 @@ def classify(
 ) -> pd.DataFrame:
     """Items with the columns of `tasks`: score is the index of the class found, reference of the right one.
 
-    A further column, rank, counts the classes that come before the right one. Of classes that tie, and those with
-    equal texts always do, the one with the lower index comes first.
+    Of classes that tie, and those with equal texts always do, the one with the lower index is found.
 
     Args:
         matrix: unit image vectors.
@@ -106,24 +101,16 @@ def classify(
                           "give the texts of all classes, in the order of the labels")
     check_vectors(texts, matrix.shape[1])
     distinct, columns = np.unique(texts, axis=0, return_inverse=True)  # a product may round equal columns differently
-    found, rank = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.int64)
+    found = np.empty(len(rows), dtype=np.int64)
     for start in range(0, len(rows), block):
         part = slice(start, start + block)
         images = matrix[rows[part]]
         scores = images @ texts.T if len(distinct) == len(texts) else (images @ distinct.T)[:, columns.ravel()]
         if not np.isfinite(scores).all():
             raise PcclipError("image vectors hold values that are not numbers; embed the images again")
-        right = np.take_along_axis(scores, labels[part, None], axis=1)
-        before = np.arange(len(texts)) < labels[part, None]
         found[part] = scores.argmax(axis=1)
-        rank[part] = ((scores > right) | ((scores == right) & before)).sum(axis=1)
     return pd.DataFrame({"first": rows, "second": rows, "score": found.astype(float), "reference": labels.astype(float),
-                         "correct": rank == 0, "rank": rank})
-
-
-def among(items: pd.DataFrame, k: int) -> pd.DataFrame:
-    """Items of `classify` that are correct when the right class is among the k nearest."""
-    return items.assign(correct=items["rank"] < k)
+                         "correct": found == labels})
 
 
 def encoded(

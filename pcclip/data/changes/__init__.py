@@ -15,8 +15,10 @@ import pandas as pd
 
 from pcclip.data.changes import birds_to_words, compbench, fashion_iq, spot_the_diff
 from pcclip.data.files import there
+from pcclip.data.labelled import stamp
 from pcclip.errors import PcclipError
 from pcclip.params import resolve
+from pcclip.stage import digest
 
 SETS = {"spot_the_diff": spot_the_diff, "birds_to_words": birds_to_words, "fashion_iq": fashion_iq,
         "compbench": compbench}
@@ -43,6 +45,11 @@ class ChangeSet:
     pairs: pd.DataFrame
     left_out: pd.DataFrame
     orientation: int
+
+    def identity(self) -> str:
+        """Hash of all pairs, and each image file's size and time stamp: what a stage's key must notice."""
+        return digest([self.name, self.orientation, self.pairs.to_csv(index=False), self.images.to_csv(index=False),
+                       [stamp(file) for file in self.images.path]])
 
 
 def missing(name: str, path: str | Path) -> list[str]:

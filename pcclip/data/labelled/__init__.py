@@ -20,7 +20,6 @@ from pcclip.images import file_of
 from pcclip.stage import digest
 
 SPLITS = ("tune", "test")
-MAX_BAD = 0.05  # a larger share of unusable images fails
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class LabelledSet:
         attributes: one row per class and one float column per attribute, where the set has them.
         left_out: path, reason of rows that cannot be used.
         files: the files that hold the images, where those are PIL images; empty where they are paths.
+        max_bad: a larger share of unusable images fails.
     """
 
     name: str
@@ -47,6 +47,7 @@ class LabelledSet:
     attributes: pd.DataFrame | None = None
     left_out: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"path": [], "reason": []}))
     files: Sequence[str] = ()
+    max_bad: float = 0.05
 
     @property
     def paths(self) -> list[str]:
@@ -61,7 +62,7 @@ class LabelledSet:
     def identity(self) -> str:
         """Hash of name, table, classes and each file's size and time stamp: what a stage's key must notice."""
         files = dict.fromkeys(map(file_of, self.files or self.images))  # images of one tar are one file
-        return digest([self.name, self.table.to_csv(index=False), self.classes, [_stamp(file) for file in files]])
+        return digest([self.name, self.table.to_csv(index=False), self.classes, [stamp(file) for file in files]])
 
 
 class Chosen(Sequence):
@@ -102,7 +103,12 @@ def lines(path: Path) -> list[str]:
     return [line for line in found if line]
 
 
-def _stamp(file: str) -> tuple:
+def place_of(root: Path, folders: Sequence[str], *marks: str) -> Path:
+    """The first of the folders below root ('' is root itself) that has all of these files or folders; else root."""
+    return next((root / name for name in folders if all((root / name / mark).exists() for mark in marks)), root)
+
+
+def stamp(file: str) -> tuple:
     """A file with its bytes and time stamp (ns); without them when it is not there."""
     try:
         found = Path(file).stat()

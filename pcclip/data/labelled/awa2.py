@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from pcclip.data.labelled import LabelledSet, lines
+from pcclip.data.labelled import LabelledSet, lines, place_of
 from pcclip.errors import PcclipError
 
 _ARCHIVE = "https://cvml.ista.ac.at/AwA2/AwA2-data.zip (13 GB)"
@@ -32,7 +32,7 @@ _SENTENCE = "The first image has attributes of {}, while the second image has at
 
 def missing(root: Path) -> list[str]:
     """What of the lists, the attributes and the images is not there."""
-    place = _place(root)
+    place = place_of(root, _FOLDERS, _CLASSES)
     files = [_CLASSES, *_PARTS.values(), _PREDICATES, _CONTINUOUS, _BINARY]
     lost = [name for name in files if not (place / name).is_file()]
     lost += [f"{_IMAGES}/"] if not (place / _IMAGES).is_dir() else []
@@ -45,7 +45,7 @@ def read(root: Path) -> LabelledSet:
     An animal without images is left out, and so is one that is in neither or in both of the splits. Raises PcclipError
     when a list or the attributes are not as published.
     """
-    place = _place(root).resolve()
+    place = place_of(root, _FOLDERS, _CLASSES).resolve()
     names = _names(place / _CLASSES)
     parts = {split: set(lines(place / name)) for split, name in _PARTS.items()}
     rows, images, left_out = [], [], []
@@ -66,7 +66,7 @@ def read(root: Path) -> LabelledSet:
 
 def binary(root: Path) -> pd.DataFrame:
     """Which attributes an animal has: one row per class and one column of 0 and 1 per attribute, as in `attributes`."""
-    return _matrix(_place(root), _BINARY).astype(int)
+    return _matrix(place_of(root, _FOLDERS, _CLASSES), _BINARY).astype(int)
 
 
 def difference_texts(images: LabelledSet, binary: pd.DataFrame, protocol: str) -> Callable[[int, int], str]:
@@ -160,7 +160,3 @@ def _released(protocol: str) -> bool:
     if protocol not in ("as_released", "corrected"):
         raise PcclipError(f"no protocol {protocol!r}; known: as_released, corrected")
     return protocol == "as_released"
-
-
-def _place(root: Path) -> Path:
-    return next((root / name for name in _FOLDERS if (root / name / _CLASSES).is_file()), root)

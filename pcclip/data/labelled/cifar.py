@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
-from pcclip.data.labelled import LabelledSet, cifar_npm, lines
+from pcclip.data.labelled import LabelledSet, cifar_npm, lines, place_of
 from pcclip.data.labelled.cifar_npm import SIDE, Pictures, table_of
 from pcclip.errors import PcclipError
 
@@ -45,7 +45,7 @@ class Binary:
 
     def missing(self, root: Path) -> list[str]:
         """What is not there."""
-        place = self._place(root)
+        place = place_of(root, [self.folder], "")
         files = [*self.parts["train"], *self.parts["test"], self.names]
         lost = [name for name in files if not (place / name).is_file()]
         if not lost:
@@ -54,7 +54,7 @@ class Binary:
 
     def read(self, root: Path) -> LabelledSet:
         """Raises PcclipError when a file is not as published."""
-        place, tables, blocks, files = self._place(root), [], [], []
+        place, tables, blocks, files = place_of(root, [self.folder], ""), [], [], []
         names = self._names(place / self.names)
         for part, split in (("train", "tune"), ("test", "test")):
             paths = [place / name for name in self.parts[part]]
@@ -64,9 +64,6 @@ class Binary:
             files += map(str, paths)
         return LabelledSet(self.name, pd.concat(tables, ignore_index=True), Pictures(blocks),
                            [name.replace("_", " ") for name in names], self._released(names), files=files)
-
-    def _place(self, root: Path) -> Path:
-        return root / self.folder if (root / self.folder).is_dir() else root
 
     def _names(self, path: Path) -> list[str]:
         found, (count, first, last) = lines(path), self.classes

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pcclip.data.cub import birds, missing_birds, readable
-from pcclip.data.labelled import LabelledSet
+from pcclip.data.labelled import LabelledSet, place_of
 from pcclip.data.rows import sort_out
 
 _FOLDERS = ["", "CUB_200_2011"]
@@ -11,7 +11,7 @@ _FOLDERS = ["", "CUB_200_2011"]
 
 def missing(root: Path) -> list[str]:
     """What of the lists and of the images is not there."""
-    return [f"{line} and unpack it in {root}" for line in missing_birds(_place(root))]
+    return [f"{line} and unpack it in {root}" for line in missing_birds(place_of(root, _FOLDERS, "images.txt"))]
 
 
 def read(root: Path) -> LabelledSet:
@@ -19,14 +19,10 @@ def read(root: Path) -> LabelledSet:
 
     Raises PcclipError when a list is not as published.
     """
-    table, names, reason = birds(_place(root).resolve())
+    table, names, reason = birds(place_of(root, _FOLDERS, "images.txt").resolve())
     names = names.map(lambda name: name.split(".", 1)[-1])
     table, left_out, _ = sort_out(table, reason)
     table["label"] = table["class"].map({number: label for label, number in enumerate(names.index)}).astype(int)
     table["split"] = table.split.map({"train": "tune", "held_out": "test"})
     return LabelledSet("cub", table[["id", "label", "split"]], list(table.path), [readable(name) for name in names],
                        released=list(names), left_out=left_out)
-
-
-def _place(root: Path) -> Path:
-    return next((root / name for name in _FOLDERS if (root / name / "images.txt").is_file()), root)

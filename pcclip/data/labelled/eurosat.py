@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pcclip.data.labelled import LabelledSet, of_paths
+from pcclip.data.labelled import LabelledSet, of_paths, place_of
 
 CLASSES = {  # folder, as the released code names the class -> what it is, in the words of CLIP's prompts
     "AnnualCrop": "annual crop land", "Forest": "forest", "HerbaceousVegetation": "brushland or shrubland",
@@ -24,14 +24,14 @@ _TRAIN_SHARE, _SEED = 0.9, 0
 
 def missing(root: Path) -> list[str]:
     """Which folders of classes are not there."""
-    place = _place(root)
+    place = place_of(root, _FOLDERS, *CLASSES)
     lost = [name for name in CLASSES if not (place / name).is_dir()]
     return [f"{place}: no {', '.join(lost)}; download {_ARCHIVE} and unpack it in {root}"] if lost else []
 
 
 def read(root: Path) -> LabelledSet:
     """All its images."""
-    place = _place(root).resolve()
+    place = place_of(root, _FOLDERS, *CLASSES).resolve()
     files = [(f"{name}/{file}", label) for label, name in enumerate(CLASSES) for file in sorted(
         path.name for path in (place / name).glob("*.jpg"))]
     ids, labels = zip(*files, strict=True) if files else ((), ())
@@ -40,7 +40,3 @@ def read(root: Path) -> LabelledSet:
     split[order[int(len(ids) * _TRAIN_SHARE):]] = "test"
     table = pd.DataFrame({"id": ids, "path": [f"{place}/{name}" for name in ids], "label": labels, "split": split})
     return of_paths("eurosat", table, list(CLASSES.values()), list(CLASSES))
-
-
-def _place(root: Path) -> Path:
-    return next((root / name for name in _FOLDERS if all((root / name / kind).is_dir() for kind in CLASSES)), root)

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from pcclip.data.labelled import LabelledSet, of_paths
+from pcclip.data.labelled import LabelledSet, of_paths, place_of
 from pcclip.errors import PcclipError
 
 _HOME = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
@@ -37,7 +37,7 @@ _RELEASED = {"colt's foot": "colts foot", "pink-yellow dahlia": "pink-yellow dah
 
 def missing(root: Path) -> list[str]:
     """What of images, labels and split is not there."""
-    place, found = _place(root), []
+    place, found = place_of(root, _FOLDERS, "jpg"), []
     if not (place / "jpg").is_dir():
         found.append(f"{place}: no jpg/; download {_HOME}/102flowers.tgz (345 MB) and unpack it there")
     lost = [name for name in ("imagelabels.mat", "setid.mat") if not (place / name).is_file()]
@@ -49,7 +49,7 @@ def missing(root: Path) -> list[str]:
 
 def read(root: Path) -> LabelledSet:
     """Raises PcclipError when the MATLAB files cannot be read, or lack their fields."""
-    place = _place(root).resolve()
+    place = place_of(root, _FOLDERS, "jpg").resolve()
     labels = dict(enumerate(_field(place / "imagelabels.mat", "labels") - 1, start=1))
     table = pd.DataFrame([(number, split) for part, split in _SPLITS.items()
                           for number in _field(place / "setid.mat", part)], columns=["number", "split"])
@@ -57,10 +57,6 @@ def read(root: Path) -> LabelledSet:
     table["path"] = f"{place}/jpg/" + table["id"] + ".jpg"
     table["label"] = table.number.map(labels).where(lambda label: label.between(0, len(CLASSES) - 1))
     return of_paths("flowers", table, CLASSES, [_RELEASED.get(name, name) for name in CLASSES])
-
-
-def _place(root: Path) -> Path:
-    return next((root / name for name in _FOLDERS if (root / name / "jpg").is_dir()), root)
 
 
 def _field(path: Path, name: str) -> np.ndarray:

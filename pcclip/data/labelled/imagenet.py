@@ -21,6 +21,7 @@ import pandas as pd
 
 from pcclip.data.labelled import LabelledSet
 from pcclip.errors import PcclipError
+from pcclip.imagenet import imagenet_names
 from pcclip.images import SUFFIXES
 from pcclip.models.torchvision_ops import declare_missing
 from pcclip.progress import say
@@ -35,10 +36,7 @@ _RENAMED = {744: "projectile missile", 836: "sunglass"}
 
 def class_names() -> list[str]:
     """open_clip's names of the 1000 classes in their order, but for two, so that no two classes share a name."""
-    declare_missing()
-    from open_clip import IMAGENET_CLASSNAMES
-
-    return [_RENAMED.get(row, name) for row, name in enumerate(IMAGENET_CLASSNAMES)]
+    return [_RENAMED.get(row, name) for row, name in enumerate(imagenet_names())]
 
 
 @cache

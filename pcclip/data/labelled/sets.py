@@ -7,7 +7,6 @@ import pandas as pd
 
 from pcclip.data.files import cache
 from pcclip.data.labelled import (
-    MAX_BAD,
     SPLITS,
     LabelledSet,
     awa2,
@@ -41,7 +40,7 @@ def load_labelled(
 
     Raises:
         PcclipError: no such set, something missing, nothing usable, duplicate ids, labels that are no class, or more
-            than MAX_BAD of the images unusable.
+            than the set's max_bad of the images unusable.
     """
     lacking = missing(name, path)
     if lacking:
@@ -66,10 +65,10 @@ def folder_of(name: str, path: str | None) -> Path:
 
 def _check(whole: LabelledSet) -> None:
     table, bad = whole.table, int((~whole.left_out.reason.isin(NO_FAULT)).sum())
-    if len(table) == 0 or bad > MAX_BAD * (len(table) + bad):
+    if len(table) == 0 or bad > whole.max_bad * (len(table) + bad):
         reasons = ", ".join(f"{n} {why}" for why, n in whole.left_out.reason.value_counts().items())
         raise PcclipError(f"labelled set {whole.name}: {bad} of {len(table) + bad} images are bad "
-                          f"({reasons or 'none found'}), more than {MAX_BAD:.0%}; unpack it again")
+                          f"({reasons or 'none found'}), more than {whole.max_bad:.0%}; unpack it again")
     doubles = table["id"][table["id"].duplicated()]
     if len(doubles):
         raise PcclipError(f"labelled set {whole.name}: duplicate ids, e.g. {doubles.iloc[0]!r}; unpack it again")

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from pcclip.data.labelled import LabelledSet, lines, of_paths
+from pcclip.data.labelled import LabelledSet, lines, of_paths, place_of
 
 _HOME = "https://vision.princeton.edu/projects/2010/SUN"
 _FOLDERS = ["", "SUN397"]
@@ -21,7 +21,7 @@ _READABLE = {  # where what follows the slash is no adjective
 
 def missing(root: Path) -> list[str]:
     """What of images and partition is not there."""
-    place, found = _place(root), []
+    place, found = place_of(root, _FOLDERS, "a"), []
     if not (place / "a").is_dir():
         found.append(f"{place}: no a/abbey and so on; download {_HOME}/SUN397.tar.gz (37 GB) and unpack it in {root}")
     lost = [name for name in _PARTS if _listed(place, name) is None]
@@ -33,7 +33,7 @@ def missing(root: Path) -> list[str]:
 
 def read(root: Path) -> LabelledSet:
     """The images of the partition; classes are those of ClassName.txt, else those that the partition names."""
-    place = _place(root).resolve()
+    place = place_of(root, _FOLDERS, "a").resolve()
     table = pd.DataFrame([(line.lstrip("/"), split) for name, split in _PARTS.items()
                           for line in lines(_listed(place, name))], columns=["id", "split"])
     folder = table["id"].map(lambda file: str(PurePosixPath(file).parent))
@@ -54,7 +54,3 @@ def _listed(place: Path, name: str) -> Path | None:
     """A list of the set: in its folder, or in `Partitions` in it or beside it."""
     places = (place / name, place / "Partitions" / name, place.parent / "Partitions" / name)
     return next((path for path in places if path.is_file()), None)
-
-
-def _place(root: Path) -> Path:
-    return next((root / name for name in _FOLDERS if (root / name / "a").is_dir()), root)
