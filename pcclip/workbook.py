@@ -19,7 +19,7 @@ from pcclip.check import check
 from pcclip.comparisons import generate
 from pcclip.data import ImageSet, load_images
 from pcclip.errors import PcclipError
-from pcclip.evaluate import html, report
+from pcclip.evaluate import report
 from pcclip.finetune import trainer
 from pcclip.params import Config, root
 from pcclip.progress import BATCH, say
@@ -61,7 +61,9 @@ def run(params_file: str | Path, check_only: bool = False) -> Path:
         worked = sum(_run_notebooks(config, names, str(params_file)) for config, names in plan)
         if swept:
             collect(members, home)
-        elif worked or not (members[0].config.folder / html.PAGE).is_file():
+        elif worked or not (members[0].config.folder / report.PAGE).is_file():
+            from pcclip.evaluate import html  # draws figures: a run that is finished need not know how
+
             say(f"report: {html.write(members[0].config, members[0].config.folder)}")
     say(f"{home}: " + (f"{worked} notebooks run" if worked else "nothing new to do, all finished"))
     return members[0].config.folder

@@ -15,6 +15,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads only get i
 
 ROOT = Path(__file__).resolve().parent.parent
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200)}
+BIRDS = [("001.Black_footed_Albatross", "Black_Footed_Albatross_0046_18", 0),  # folder, bird, whether it is training
+         ("001.Black_footed_Albatross", "Black_Footed_Albatross_0009_34", 1),
+         ("002.Laysan_Albatross", "Laysan_Albatross_0002_1027", 1),
+         ("010.Red_winged_Blackbird", "Red_Winged_Blackbird_0003_5098", 1),
+         ("010.Red_winged_Blackbird", "Red_Winged_Blackbird_0006_5636", 0)]
 SHAPES = ["disc", "square", "bar", "ring", "cross", "frame", "wedge", "dot"]
 
 
@@ -140,6 +145,40 @@ def fresh_encoder(tiny_model):
     from pcclip import load_model
 
     return load_model(tiny_model)
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> SimpleNamespace:
+    """Counts the images that go through any encoder; set `limit` to interrupt after that many."""
+    from pcclip.models.encoder import DualEncoder
+
+    counter, encode_pixels = SimpleNamespace(total=0, limit=float("inf")), DualEncoder.encode_pixels
+
+    def counted(self, pixels):
+        if counter.total >= counter.limit:
+            raise KeyboardInterrupt
+        counter.total += len(pixels)
+        return encode_pixels(self, pixels)
+
+    monkeypatch.setattr(DualEncoder, "encode_pixels", counted)
+    return counter
+
+
+@pytest.fixture
+def birds(tmp_path) -> Path:
+    """CUB_200_2011 with five birds of three kinds, and no captions."""
+    root, classes = tmp_path / "CUB_200_2011", sorted({folder for folder, _, _ in BIRDS})
+    root.mkdir()
+    for name, values in {
+        "classes.txt": classes, "images.txt": [f"{folder}/{bird}.jpg" for folder, bird, _ in BIRDS],
+        "image_class_labels.txt": [classes.index(folder) + 1 for folder, _, _ in BIRDS],
+        "train_test_split.txt": [is_training for _, _, is_training in BIRDS],
+    }.items():
+        (root / name).write_text("".join(f"{k} {value}\n" for k, value in enumerate(values, 1)))
+    for folder, bird, _ in BIRDS:
+        (root / "images" / folder).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(root / "images" / folder / f"{bird}.jpg")
+    return root
 
 
 @pytest.fixture

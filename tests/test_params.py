@@ -15,6 +15,7 @@ from packaging.specifiers import SpecifierSet
 from pydantic import ValidationError
 
 from pcclip import params
+from pcclip.axes import ESTIMATORS
 from pcclip.errors import PcclipError
 from pcclip.sweep import read_sweep
 
@@ -22,7 +23,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FILES = sorted((ROOT / "params").glob("*.yaml"))
 SHARED = ("run", "seed", "model", "outputs", "data")
 RUN_NOTEBOOKS = [path for path in NOTEBOOKS if not path.name.startswith("07")]  # 07 reads a sweep's table
-OWN_BLOCK = {"01": "generate", "02": "embed", "03": "finetune", "04": "evaluate", "05": "arithmetic"}
+OWN_BLOCK = {"01": "generate", "02": "embed", "03": "finetune", "04": "evaluate", "05": "arithmetic", "06": "rank"}
 
 
 def name_of(path) -> str:
@@ -192,6 +193,10 @@ def test_where_the_stages_are(tmp_path, reuse, tuned, source, finetuned):
     assert (config.source_folder, config.tuned_folder) == (tmp_path / source, tmp_path / finetuned)
 
 
+def test_every_estimator_has_a_name_that_is_known():
+    assert all(params.read(path).rank.estimator in ESTIMATORS for path in FILES if "sweep:" not in path.read_text())
+
+
 def test_a_sweep_has_models_of_its_own(tmp_path):
     """Its members would else do 01 and 02 anew in the folder of the run whose model they evaluate."""
     path = written(tmp_path, "tuned: demo\nsweep: {grid: {seed: [0, 1]}}")
@@ -239,7 +244,7 @@ def values_of(path) -> dict:
     return names
 
 
-def test_there_are_five_notebooks_of_a_run_and_one_that_compares():
+def test_there_are_six_notebooks_of_a_run_and_one_that_compares():
     assert [path.name[:2] for path in RUN_NOTEBOOKS] == list(OWN_BLOCK)
     assert [path.name[:2] for path in NOTEBOOKS] == [*OWN_BLOCK, "07"]
 
@@ -261,6 +266,8 @@ def test_notebook_says_what_the_demo_file_says(path):
         assert getattr(notebook, field) == getattr(demo, field), field
     for field in ("zero_shot_prompt", "alpha", "bootstrap"):  # read by other notebooks than 04, too
         assert getattr(notebook.evaluate, field) == getattr(demo.evaluate, field), field
+    if path.name[:2] == "06":  # it makes the vectors where 02 has not
+        assert notebook.embed == demo.embed
     if path.name[:2] in ("01", "03", "04"):  # 03 and 04 read the bank too
         assert notebook.generate.attributes == demo.generate.attributes
 

@@ -14,6 +14,7 @@ from filelock import FileLock
 from nbclient.exceptions import DeadKernelError
 
 from pcclip import run, workbook
+from pcclip.axes import ESTIMATORS
 from pcclip.errors import PcclipError
 from pcclip.stage import read_manifest
 
@@ -91,11 +92,13 @@ def test_metrics_are_one_tidy_table(survivor):
     table = pd.read_csv(folder / "metrics.csv")
     assert list(table.columns) == ["task", "dataset", "protocol", "model", "metric", "value", "ci_low", "ci_high", "n"]
     assert set(table.model) == {"base", "finetuned", "supervised"}
-    assert set(table.task) == {"difference_classification", "difference_order", "zero_shot", "ranking"}
-    assert set(table.metric) == {"accuracy", "spearman", "pairwise_accuracy"}
+    assert set(table.task) == {
+        "difference_classification", "difference_order", "difference_centred", "zero_shot", "ranking"}
+    assert {name for name in table.metric if not name.endswith("_share")} == {
+        "accuracy", "spearman", "pairwise_accuracy", "kendall", "auc"}
     assert table.protocol.isna().all(), "no labelled set"
     ranked = table[table.task == "ranking"]
-    asked = {f"folder/size/{estimator}" for estimator in ("one_sided", "antisymmetric", "two_prompt")}
+    asked = {f"folder/size/{estimator}" for estimator in ESTIMATORS}
     assert set(ranked[ranked.model != "supervised"].dataset) == asked
     assert set(table[table.model == "supervised"].dataset) == {"folder/size/supervised"}
     assert table.value.between(table.ci_low - 1e-9, table.ci_high + 1e-9).all()
@@ -247,7 +250,8 @@ def test_photos_with_a_caption_and_nothing_else(write, photos, tmp_path):
         (bare / photo.name).write_bytes(photo.read_bytes())
     path, folder = write(data={"path": str(bare)}, evaluate={"attributes": {}})
     run(path)
-    assert set(pd.read_csv(folder / "metrics.csv").task) == {"difference_classification", "difference_order"}
+    assert set(pd.read_csv(folder / "metrics.csv").task) == {
+        "difference_classification", "difference_order", "difference_centred"}
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -297,4 +301,4 @@ def test_a_process_that_starts_kernels_shows_no_bars():
 
     from pcclip import progress
 
-    assert not progress._interactive()
+    assert not progress.interactive()

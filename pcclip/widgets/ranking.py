@@ -1,74 +1,159 @@
-"""A box that ranks a run's photos live: type an attribute, choose a model, see the photos in order."""
+"""The surface of notebook 06: photos that flow into the order of an attribute, and learn from examples and votes.
 
-import base64
-from html import escape
+The page (ranking.js) has scores and the thumbnails in sight; photos, models and votes stay here. Everything travels
+in custom messages, pictures and scores as binary buffers, so that none of it is saved in the notebook's file.
+"""
+
+import re
+from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 
-import ipywidgets
-from PIL import ImageOps
+import anywidget
+import numpy as np
+from PIL import Image
 
-from pcclip.embed import Vectors
-from pcclip.images import BadImage, open_image
-from pcclip.models.encoder import DualEncoder
-from pcclip.ranking import axis, order
+from pcclip.axes import ESTIMATORS
+from pcclip.errors import PcclipError
+from pcclip.images import BadImage
+from pcclip.progress import interactive
+from pcclip.widgets.pictures import Pictures, jpeg
+from pcclip.widgets.ranker import Ranker, Standing
 
-_SHOWN, _SIDE = 24, 112
-_CELL = ("<figure style='display:inline-block;width:{side}px;margin:4px;vertical-align:top;text-align:center'>"
-         "<img src='data:image/jpeg;base64,{jpeg}' alt='{caption}' style='max-width:100%;border-radius:6px'>"
-         "<figcaption style='font-size:11px;line-height:1.25'>{position}. {caption}<br>{score:+.3f}</figcaption>"
-         "</figure>")
+_HERE = Path(__file__).parent
+_PAIR_SIDE, _LOOK_SIDE, _SHEET = 640, 1280, 60
 
 
-class RankingBox(ipywidgets.VBox):
-    """Text boxes for more and less of an attribute, a model, a direction; the first photos of the order below.
+def surface(ranker: Ranker, top: int) -> "RankingSurface | Image.Image":
+    """The live surface where a person looks on; under papermill a contact sheet of the first `top` photos."""
+    return RankingSurface(ranker) if interactive() else ranker.sheet(top)
 
-    Args:
-        vectors: the photos, as embedded by 02 (one image tower serves every model here).
-        captions: id -> caption, shown escaped.
-        models: name -> model, e.g. {'base': ..., 'finetuned': ...}.
+
+class RankingSurface(anywidget.AnyWidget):
+    """A ranking to look at, to search, and to disagree with.
+
+    Messages from the page say what to `do`: hello, rank, learn, example, forget, pair, vote, undo, thumbnails, look,
+    export. Answers say what they are (`is`): ranking, pair, thumbnails, photo, file, problem.
     """
 
-    def __init__(self, vectors: Vectors, captions: dict[str, str], models: dict[str, DualEncoder],
-                 more: str = "a large animal", less: str = "a small animal"):
-        self._vectors, self._captions, self._models = vectors, captions, models
-        self._caption_of = dict(zip(vectors.paths, (captions.get(i, i) for i in vectors.ids), strict=True))
-        self._thumbnails: dict[str, str] = {}
-        self.more = ipywidgets.Text(more, description="more", continuous_update=False)
-        self.less = ipywidgets.Text(less, description="less", continuous_update=False)
-        self.model = ipywidgets.Dropdown(options=list(models), value=list(models)[-1], description="model")
-        self.direction = ipywidgets.ToggleButtons(options=["most first", "least first"])
-        self.gallery, self.problem = ipywidgets.HTML(), ipywidgets.HTML()
-        controls = ipywidgets.HBox([self.more, self.less, self.model, self.direction],
-                                   layout=ipywidgets.Layout(flex_flow="row wrap"))
-        super().__init__([controls, self.problem, self.gallery])
-        for control in (self.more, self.less, self.model, self.direction):
-            control.observe(self._refresh, names="value")
-        self._refresh()
+    _esm = _HERE / "ranking.js"
+    _css = _HERE / "ranking.css"
 
-    def _refresh(self, change=None) -> None:
-        if not self.more.value.strip():
-            self.problem.value = "Type what the top of the ranking looks like."
+    def __init__(self, ranker: Ranker):
+        super().__init__()
+        self.ranker = ranker
+        self.pictures = Pictures(ranker.photos.paths)
+        self.on_msg(self._receive)
+
+    def _receive(self, _, content: dict, buffers) -> None:
+        """Do what the page asks; what goes wrong is told there in one line."""
+        does: dict[str, Callable[..., None]] = {
+            "hello": self._rank, "rank": self._ask, "learn": self._learn, "example": self._example,
+            "forget": self._forget, "pair": self._pair, "vote": self._vote, "undo": self._undo,
+            "thumbnails": self._thumbnails, "look": self._look, "export": self._export}
+        given = dict(content)
+        try:
+            does[given.pop("do")](**given)
+        except PcclipError as error:
+            self.send({"is": "problem", "text": str(error)})
+        except Exception as error:
+            self.send({"is": "problem", "text": f"{type(error).__name__}: {error} (details are in the log)"})
+            raise
+
+    # ---- the order
+
+    def _ask(self, more: str, less: str, estimator: str, show: str) -> None:
+        self.ranker.ask(more, less, estimator, show)
+        self._rank()
+
+    def _learn(self, on: bool) -> None:
+        self.ranker.learn = on
+        self._rank()
+
+    def _example(self, row: int, likes: int) -> None:
+        self.ranker.example(row, likes)
+        self._rank()
+
+    def _forget(self) -> None:
+        self.ranker.examples.clear()
+        self._rank()
+
+    def _rank(self) -> None:
+        ranker = self.ranker
+        standings = {model: ranker.standing(model) for model in ranker.shown}
+        last = standings[ranker.shown[-1]]
+        self.send({
+            "is": "ranking", "photos": len(ranker.photos.ids), "unreadable": len(ranker.photos.unreadable),
+            "more": ranker.query.more, "less": ranker.query.less or "", "estimator": ranker.estimator,
+            "estimators": [[name, name.replace("_", " ")] for name in ESTIMATORS], "models": ranker.models,
+            "show": ranker.show, "panels": ranker.shown, "examples": list(ranker.examples.items()),
+            "votes": ranker.counted, "preferred": ranker.preferred,
+            "learn": ranker.learn, "agree": last.agree, "expected": last.expected,
+            "said": self._said(last), "problem": ""}, _numbers(standings.values()))
+
+    def _said(self, standing: Standing) -> str:
+        """The order in a sentence, for screen readers."""
+        captions, order = self.ranker.photos.captions, standing.order
+        first = ", ".join(captions[row] for row in order[:3])
+        return f"Ordered by {self.ranker.query.more}. First: {first}. Last: {captions[order[-1]]}."
+
+    # ---- votes
+
+    def _vote(self, first: int, second: int, choice: str) -> None:
+        self.ranker.vote(first, second, choice)
+        self._rank()
+        self._pair()
+
+    def _undo(self) -> None:
+        pair = self.ranker.undo()
+        if pair:
+            self._rank()
+        self._offer(pair or self.ranker.pair(), "Taken back. " if pair else "There is no answer to take back. ")
+
+    def _pair(self) -> None:
+        try:
+            self._offer(self.ranker.pair(), "")
+        except PcclipError as error:
+            self.send({"is": "pair", "problem": str(error)})
+
+    def _offer(self, rows: tuple[int, int], before: str) -> None:
+        items, buffers = zip(*(self._picture(row, _PAIR_SIDE) for row in rows), strict=True)
+        said = f"{before}{self.ranker.counted} answers. Left: {items[0]['caption']}. Right: {items[1]['caption']}."
+        self.send({"is": "pair", "items": items, "said": said}, list(buffers))
+
+    # ---- pictures and files
+
+    def _thumbnails(self, rows: list[int]) -> None:
+        found = self.pictures.get(rows)
+        items = [self._item(row, one if isinstance(one, BadImage) else None)
+                 for row, one in zip(rows, found, strict=True)]
+        self.send({"is": "thumbnails", "items": items}, [one if isinstance(one, bytes) else b"" for one in found])
+
+    def _look(self, row: int) -> None:
+        item, picture = self._picture(row, _LOOK_SIDE)
+        self.send({"is": "photo", "item": item}, [picture])
+
+    def _picture(self, row: int, side: int) -> tuple[dict, bytes]:
+        try:
+            return self._item(row), jpeg(self.ranker.photos.paths[row], side)
+        except BadImage as problem:
+            return self._item(row, problem), b""
+
+    def _item(self, row: int, problem: BadImage | None = None) -> dict:
+        return {"row": row, "caption": self.ranker.photos.captions[row], "problem": str(problem or "")}
+
+    def _export(self, kind: str) -> None:
+        name = re.sub(r"[^\w]+", "_", self.ranker.query.more).strip("_")[:60] or "ranking"
+        if kind == "csv":
+            content = self.ranker.table().to_csv(index=False).encode()
+            self.send({"is": "file", "name": f"{name}.csv", "type": "text/csv"}, [content])
             return
-        direction = axis(self._models[self.model.value], self.more.value, self.less.value.strip() or None)
-        table = order(self._vectors, direction)
-        if self.direction.value == "least first":
-            table = table.iloc[::-1]
-        self.problem.value = ""
-        self.gallery.value = "".join(
-            _CELL.format(side=_SIDE, jpeg=self._thumbnail(row.path), caption=escape(self._caption_of[row.path], True),
-                         position=k, score=row.score)
-            for k, row in enumerate(table.head(_SHOWN).itertuples(), start=1))
-
-    def _thumbnail(self, path: str) -> str:
-        if path not in self._thumbnails:
-            self._thumbnails[path] = _jpeg(path)
-        return self._thumbnails[path]
+        buffer = BytesIO()
+        self.ranker.sheet(_SHEET).save(buffer, "PNG")
+        self.send({"is": "file", "name": f"{name}.png", "type": "image/png"}, [buffer.getvalue()])
 
 
-def _jpeg(path: str) -> str:
-    buffer = BytesIO()
-    try:
-        ImageOps.contain(open_image(path), (_SIDE, _SIDE)).save(buffer, "JPEG", quality=80)
-    except BadImage:
-        return ""
-    return base64.b64encode(buffer.getvalue()).decode()
+def _numbers(standings) -> list[bytes]:
+    """Scores and deviations of each, float32, none where there are no votes."""
+    return [b"" if part is None else np.asarray(part, dtype="<f4").tobytes()
+            for standing in standings for part in (standing.scores, standing.deviations)]

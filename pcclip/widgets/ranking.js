@@ -1,0 +1,730 @@
+// The surface of pcclip.widgets.ranking: a gallery that flows into the order of an axis, and learns from votes.
+// The kernel holds photos, models and votes; here are only scores, the few thumbnails in sight, and what is drawn.
+// Texts reach the page as text nodes alone, so that a caption or a file name can never be markup.
+
+const GAP = 10, SMALLEST = 124, STRIP = 9, FLOW = 620, KEPT = 1200, BATCH = 12, PATIENCE = 6000, PAUSE = 450;
+const BINS = 64, TALL = 64;
+const QUIET = "data-lm-suppress-shortcuts";
+
+function el(tag, settings = {}, ...children) {
+  const svg = ["svg", "path", "rect", "line", "g"].includes(tag);
+  const node = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(settings)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value != null) node.setAttribute(name, value);
+  }
+  // JupyterLab's one-letter commands look at the focused element itself before anything around it
+  if ("tabindex" in settings || ["button", "input", "select"].includes(tag)) node.setAttribute(QUIET, "true");
+  node.append(...children.filter((child) => child != null));
+  return node;
+}
+
+const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(3);
+const floats = (view) => new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
+const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
+const count = (n, one) => `${n.toLocaleString("en")} ${one}${n === 1 ? "" : "s"}`;
+
+/** The colour of a photo's corners, or null where they differ: a photo on a plain ground is shown whole on it. */
+function backdrop(image) {
+  const side = 16, canvas = el("canvas", { width: side, height: side }).getContext("2d", { willReadFrequently: true });
+  canvas.drawImage(image, 0, 0, side, side);
+  const corners = [[0, 0], [side - 1, 0], [0, side - 1], [side - 1, side - 1]]
+    .map(([x, y]) => [...canvas.getImageData(x, y, 1, 1).data.slice(0, 3)]);
+  const plain = [0, 1, 2].every((c) => Math.max(...corners.map((p) => p[c])) - Math.min(...corners.map((p) => p[c])) < 24);
+  return plain ? `rgb(${corners[0].join(" ")})` : null;
+}
+
+/** Rows from the highest score to the lowest; equal scores keep the order of the photos, as in the kernel. */
+function ordered(scores) {
+  return Uint32Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
+}
+
+/** Thumbnails and captions, fetched for what is in sight, a bounded number of them kept. */
+class Thumbnails {
+  constructor(send) {
+    this.send = send;
+    this.kept = new Map();
+    this.wanted = new Map(); // who wants -> rows
+    this.asked = new Set();
+    this.listeners = new Set();
+  }
+  get(row) {
+    const found = this.kept.get(row);
+    if (found) this.kept.delete(row), this.kept.set(row, found);
+    return found;
+  }
+  want(who, rows) {
+    this.wanted.set(who, rows);
+    this.ask();
+  }
+  ask() {
+    if (this.asked.size > BATCH) return; // what was scrolled past meanwhile is never asked for
+    const missing = [...new Set([...this.wanted.values()].flat())].filter((r) => !this.kept.has(r) && !this.asked.has(r));
+    const rows = missing.slice(0, BATCH);
+    if (!rows.length) return;
+    rows.forEach((row) => this.asked.add(row));
+    this.send({ do: "thumbnails", rows });
+    this.ask();
+  }
+  take(items, buffers) {
+    items.forEach((item, k) => {
+      const url = item.problem ? null : URL.createObjectURL(new Blob([buffers[k]], { type: "image/jpeg" }));
+      if (!this.kept.has(item.row)) this.kept.set(item.row, { ...item, url });
+      else if (url) URL.revokeObjectURL(url);
+      this.asked.delete(item.row);
+    });
+    const visible = new Set([...this.wanted.values()].flat());
+    for (const [row, item] of this.kept) {
+      if (this.kept.size <= KEPT) break;
+      if (visible.has(row)) continue;
+      URL.revokeObjectURL(item.url);
+      this.kept.delete(row);
+    }
+    this.listeners.forEach((listener) => listener());
+    this.ask();
+  }
+  close() {
+    this.kept.forEach((item) => URL.revokeObjectURL(item.url));
+    this.kept.clear();
+  }
+}
+
+/** How the scores are spread; a brush over it keeps the photos between two scores. */
+class Histogram {
+  constructor(name, changed) {
+    this.changed = changed;
+    this.low = 0;
+    this.high = 1;
+    this.bars = el("path", { class: "bars" });
+    this.inside = el("path", { class: "inside" });
+    this.tick = el("line", { class: "tick", y1: 0, y2: TALL, visibility: "hidden" });
+    this.spread = el("rect", { class: "spread", y: 0, height: TALL, visibility: "hidden" });
+    this.handles = ["lowest", "highest"].map((end, k) => el("g", {
+      class: "handle", role: "slider", tabindex: 0, "aria-label": `${end} score shown, ${name}`, "aria-valuemin": 0,
+      "aria-valuemax": 100, onkeydown: (event) => this.key(event, k),
+    }, el("rect", { class: "grip", x: -7, width: 14, y: 0, height: TALL }), el("line", { y1: 0, y2: TALL }),
+    el("rect", { class: "knob", x: -3, width: 6, y: TALL / 2 - 9, height: 18, rx: 3 })));
+    this.svg = el("svg", { class: "histogram", role: "group", "aria-label": `Histogram of scores, ${name}`, height: TALL },
+      this.bars, this.spread, this.inside, this.tick, ...this.handles);
+    this.svg.addEventListener("pointerdown", (event) => this.grab(event));
+    this.svg.addEventListener("dblclick", () => this.set(0, 1));
+    this.ends = [el("span"), el("span")];
+    this.node = el("div", { class: "spread-of-scores" }, this.svg,
+      el("div", { class: "ends", "aria-hidden": "true" }, this.ends[0], this.ends[1]));
+  }
+  show(scores) {
+    this.least = Infinity;
+    this.most = -Infinity;
+    for (const s of scores) (this.least = Math.min(this.least, s)), (this.most = Math.max(this.most, s));
+    this.width_ = this.most - this.least || 1;
+    this.counts = new Uint32Array(BINS);
+    for (const s of scores) this.counts[Math.min(BINS - 1, Math.floor(((s - this.least) / this.width_) * BINS))]++;
+    this.draw();
+  }
+  share(score) {
+    return (score - this.least) / this.width_;
+  }
+  keeps(score) {
+    const at = this.share(score);
+    return at >= this.low - 1e-9 && at <= this.high + 1e-9;
+  }
+  get brushed() {
+    return this.low > 0 || this.high < 1;
+  }
+  x(share) {
+    return (1 - share) * this.wide; // the most on the left, as the gallery begins with the most
+  }
+  draw() {
+    this.wide = this.svg.clientWidth;
+    if (!this.counts || !this.wide) return;
+    const top = Math.max(...this.counts), step = this.wide / BINS;
+    const bar = (n, k) => {
+      if (!n) return "";
+      const tall = Math.max(1.5, (n / top) * (TALL - 4)), r = Math.min(2, step / 3, tall);
+      const left = this.x((k + 1) / BINS) + 0.6, w = Math.max(0.8, step - 1.2);
+      return `M${left} ${TALL}v${-(tall - r)}q0 ${-r} ${r} ${-r}h${w - 2 * r}q${r} 0 ${r} ${r}v${tall - r}z`;
+    };
+    const middle = (k) => (k + 0.5) / BINS;
+    const paths = [...this.counts].map((n, k) => [bar(n, k), middle(k) >= this.low && middle(k) <= this.high]);
+    this.inside.setAttribute("d", paths.filter(([, within]) => within).map(([path]) => path).join(""));
+    this.bars.setAttribute("d", paths.map(([path]) => path).join(""));
+    [this.low, this.high].forEach((at, k) => {
+      const handle = this.handles[k];
+      handle.setAttribute("transform", `translate(${clamp(this.x(at), 3, this.wide - 3)} 0)`);
+      handle.setAttribute("aria-valuenow", Math.round(at * 100));
+      handle.setAttribute("aria-valuetext", `score ${signed(this.least + at * this.width_)}`);
+    });
+    this.svg.classList.toggle("brushed", this.brushed);
+    this.ends[0].textContent = `most ${signed(this.least + this.high * this.width_)}`;
+    this.ends[1].textContent = `least ${signed(this.least + this.low * this.width_)}`;
+  }
+  set(low, high) {
+    [this.low, this.high] = [clamp(Math.min(low, high), 0, 1), clamp(Math.max(low, high), 0, 1)];
+    this.draw();
+    this.changed();
+  }
+  grab(event) {
+    if (event.button) return;
+    event.preventDefault();
+    const place = (e) => clamp(1 - (e.clientX - this.svg.getBoundingClientRect().left) / this.wide, 0, 1);
+    const from = place(event), near = 8 / this.wide;
+    const fixed = Math.abs(from - this.low) < near ? this.high : Math.abs(from - this.high) < near ? this.low : from;
+    let moved = false;
+    const move = (e) => {
+      moved = moved || Math.abs(place(e) - from) * this.wide > 3;
+      if (moved) this.set(fixed, place(e));
+    };
+    const drop = () => {
+      this.svg.removeEventListener("pointermove", move);
+      if (!moved && fixed === from && this.brushed) this.set(0, 1);
+    };
+    this.svg.setPointerCapture(event.pointerId);
+    this.svg.addEventListener("pointermove", move);
+    this.svg.addEventListener("pointerup", drop, { once: true });
+  }
+  key(event, k) {
+    const step = { ArrowLeft: 1, ArrowUp: 1, ArrowRight: -1, ArrowDown: -1, PageUp: 6, PageDown: -6 }[event.key];
+    const ends = [this.low, this.high];
+    if (step) ends[k] = clamp(ends[k] + step / BINS, k ? this.low : 0, k ? 1 : this.high);
+    else if (event.key === "Home") ends[k] = k ? 1 : this.high;
+    else if (event.key === "End") ends[k] = k ? this.low : 0;
+    else if (event.key === "Escape") (ends[0] = 0), (ends[1] = 1);
+    else return;
+    event.preventDefault();
+    this.set(...ends);
+  }
+  mark(score, deviation) {
+    const on = score === undefined || !this.wide ? "hidden" : "visible";
+    this.tick.setAttribute("visibility", on);
+    this.spread.setAttribute("visibility", deviation ? on : "hidden");
+    if (on === "hidden") return;
+    const x = this.x(this.share(score)), half = ((deviation || 0) / this.width_) * this.wide;
+    this.tick.setAttribute("x1", x), this.tick.setAttribute("x2", x);
+    this.spread.setAttribute("x", x - half), this.spread.setAttribute("width", 2 * half);
+  }
+}
+
+/** One photo of a gallery. */
+class Tile {
+  constructor(row, gallery) {
+    this.row = row;
+    this.image = el("img", { alt: "", draggable: "false" });
+    this.problem = el("span", { class: "broken" });
+    this.photo = el("button", { class: "photo", type: "button", tabindex: -1,
+      "aria-keyshortcuts": "Enter + -", onclick: () => gallery.open(row) }, this.image, this.problem);
+    this.place = el("span", { class: "place", "aria-hidden": "true" });
+    this.caption = el("span", { class: "caption" });
+    this.score = el("span", { class: "score" });
+    const mark = (likes, sign, text) => el("button", { class: "mark", type: "button", tabindex: -1, title: text,
+      "aria-label": text, onclick: () => gallery.like(row, likes) }, sign);
+    this.more = mark(1, "+", "More like this");
+    this.less = mark(-1, "−", "Less like this");
+    this.band = el("i", { class: "band" });
+    this.dot = el("i", { class: "dot" });
+    this.node = el("div", { class: "tile", role: "listitem" }, this.photo, this.place,
+      el("div", { class: "marks" }, this.more, this.less),
+      el("div", { class: "told", "aria-hidden": "true" }, this.caption, this.score),
+      el("div", { class: "strip", "aria-hidden": "true" }, this.band, this.dot));
+    this.node.addEventListener("pointerenter", () => gallery.point(row));
+    this.node.addEventListener("pointerleave", () => gallery.point(null));
+    this.node.addEventListener("focusin", () => gallery.point(row));
+  }
+  move(x, y) {
+    this.node.style.transform = `translate(${x}px, ${y}px)`;
+  }
+  fill(item, gallery) {
+    const { scores, deviations, places, histogram, likes } = gallery;
+    const score = scores[this.row], sd = deviations ? deviations[this.row] : 0, place = places[this.row] + 1;
+    const told = sd ? `${signed(score)} ± ${sd.toFixed(3)}` : signed(score);
+    this.place.textContent = place;
+    this.score.textContent = told;
+    this.caption.textContent = item ? item.caption : "";
+    this.photo.setAttribute("aria-label", `${place}. ${item ? item.caption : "photo"}, score ${told}`);
+    this.node.setAttribute("aria-posinset", place);
+    this.node.setAttribute("aria-setsize", scores.length);
+    const at = histogram.share(score), half = sd / histogram.width_;
+    this.dot.style.left = `${100 * (1 - at)}%`;
+    this.band.style.left = `${100 * clamp(1 - at - half, 0, 1)}%`;
+    this.band.style.right = `${100 * clamp(at - half, 0, 1)}%`;
+    const liked = likes.get(this.row) || 0;
+    this.more.setAttribute("aria-pressed", liked > 0);
+    this.less.setAttribute("aria-pressed", liked < 0);
+    this.node.classList.toggle("liked", liked > 0);
+    this.node.classList.toggle("disliked", liked < 0);
+    if (!item) return;
+    if (item.url && this.image.src !== item.url) {
+      this.image.onload = () => {
+        const shape = this.image.naturalWidth / this.image.naturalHeight, ground = backdrop(this.image);
+        this.image.classList.toggle("whole", ground !== null || shape > 1.8 || shape < 0.55);
+        this.photo.style.backgroundColor = ground ?? "";
+        this.node.classList.add("ready");
+      };
+      this.image.src = item.url;
+    }
+    this.problem.textContent = item.problem ? `cannot be shown: ${item.problem}` : "";
+    if (item.problem) this.node.classList.add("ready");
+  }
+}
+
+/** The photos in the order of one model's scores; only those in sight are in the page. */
+class Gallery {
+  constructor(name, thumbnails, actions) {
+    this.thumbnails = thumbnails;
+    Object.assign(this, actions); // open, like, point, filtered
+    this.name = name;
+    this.tiles = new Map();
+    this.likes = new Map();
+    this.at = 0;
+    this.canvas = el("div", { class: "canvas", role: "list", "aria-label": `Photos, ordered by ${name}` });
+    this.scroller = el("div", { class: "scroller" }, this.canvas);
+    this.histogram = new Histogram(name, () => this.filter());
+    this.title = el("h3", {}, name);
+    this.empty = el("p", { class: "empty", hidden: true }, "No photo has such a score.");
+    this.node = el("section", { class: "gallery", "aria-label": name },
+      this.title, this.histogram.node, this.empty, this.scroller);
+    this.scroller.addEventListener("scroll", () => this.draw(), { passive: true });
+    this.scroller.addEventListener("keydown", (event) => this.key(event));
+    this.scroller.addEventListener("focusin", (event) => {
+      const tile = [...this.tiles.values()].find((t) => t.node.contains(event.target));
+      if (tile && this.index[tile.row] >= 0) this.at = this.index[tile.row];
+      this.rove();
+    });
+    this.observer = new ResizeObserver(() => this.measure());
+    this.observer.observe(this.scroller);
+  }
+  close() {
+    this.observer.disconnect();
+    this.thumbnails.wanted.delete(this);
+  }
+  /** New scores: the photos flow to their new places. */
+  rank(scores, deviations, likes, fresh) {
+    Object.assign(this, { scores, deviations, likes });
+    this.all = ordered(scores);
+    this.places = new Uint32Array(scores.length);
+    this.all.forEach((row, place) => (this.places[row] = place));
+    if (fresh) (this.histogram.low = 0), (this.histogram.high = 1);
+    this.histogram.show(scores);
+    this.arrange(fresh);
+  }
+  filter() {
+    this.arrange(false);
+    this.filtered(this);
+  }
+  arrange(toTop) {
+    const before = this.order ? { index: this.index, columns: this.columns } : null;
+    this.order = this.histogram.brushed ? this.all.filter((row) => this.histogram.keeps(this.scores[row])) : this.all;
+    this.index = new Int32Array(this.scores.length).fill(-1);
+    this.order.forEach((row, k) => (this.index[row] = k));
+    this.empty.hidden = this.order.length > 0;
+    this.at = clamp(this.at, 0, Math.max(0, this.order.length - 1));
+    this.flow(before, toTop);
+  }
+  measure() {
+    const wide = this.canvas.clientWidth;
+    if (!wide || !this.order) return;
+    this.columns = Math.max(2, Math.floor((wide + GAP) / (SMALLEST + GAP)));
+    this.side = (wide - GAP * (this.columns - 1)) / this.columns;
+    this.tall = this.side + STRIP + GAP;
+    this.canvas.style.height = `${Math.ceil(this.order.length / this.columns) * this.tall}px`;
+    this.canvas.style.setProperty("--side", `${this.side}px`);
+    this.histogram.draw();
+    this.draw();
+  }
+  point_of(k) {
+    return [(k % this.columns) * (this.side + GAP), Math.floor(k / this.columns) * this.tall];
+  }
+  sight() {
+    const { scrollTop, clientHeight } = this.scroller;
+    const first = Math.max(0, Math.floor(scrollTop / this.tall) - 1);
+    const last = Math.ceil((scrollTop + clientHeight) / this.tall) + 1;
+    return this.order.slice(first * this.columns, last * this.columns);
+  }
+  flow(before, toTop) {
+    const focused = this.scroller.contains(document.activeElement);
+    if (toTop) (this.scroller.scrollTop = 0), (this.at = 0);
+    if (!before || !this.columns || still()) {
+      this.measure();
+      if (focused) this.focus(this.at);
+      return;
+    }
+    const top = this.scroller.scrollTop, bottom = top + this.scroller.clientHeight;
+    const near = ([x, y]) => [x, clamp(y, top - this.tall, bottom + this.tall * 0.4)];
+    const there = new Set(this.sight());
+    for (const row of there) {
+      if (this.tiles.has(row)) continue;
+      const tile = this.add(row), was = before.index[row];
+      tile.move(...(was >= 0 ? near(this.point_of(was)) : this.point_of(this.index[row])));
+      tile.node.classList.add("coming");
+    }
+    this.canvas.getBoundingClientRect(); // the start must be laid out before the end is asked for
+    this.canvas.classList.add("flowing");
+    for (const [row, tile] of this.tiles) {
+      tile.node.classList.remove("coming");
+      if (there.has(row)) continue;
+      this.tiles.delete(row);
+      const to = this.index[row];
+      if (to >= 0) tile.move(...near(this.point_of(to)));
+      tile.node.classList.add("going");
+      setTimeout(() => tile.node.remove(), FLOW);
+    }
+    this.measure();
+    clearTimeout(this.rest);
+    this.rest = setTimeout(() => this.canvas.classList.remove("flowing"), FLOW);
+    if (focused) this.focus(this.at);
+  }
+  add(row) {
+    const tile = new Tile(row, this);
+    this.tiles.set(row, tile);
+    this.canvas.append(tile.node);
+    return tile;
+  }
+  draw() {
+    if (!this.columns || !this.order) return;
+    const rows = [...this.sight()], there = new Set(rows);
+    for (const [row, tile] of this.tiles)
+      if (!there.has(row)) {
+        if (tile.node.contains(document.activeElement)) continue;
+        tile.node.remove();
+        this.tiles.delete(row);
+      }
+    for (const row of rows) (this.tiles.get(row) || this.add(row)).move(...this.point_of(this.index[row]));
+    this.thumbnails.want(this, rows);
+    this.fill();
+  }
+  fill() {
+    for (const tile of this.tiles.values()) tile.fill(this.thumbnails.get(tile.row), this);
+    this.rove();
+  }
+  rove() {
+    for (const tile of this.tiles.values()) tile.photo.tabIndex = this.index[tile.row] === this.at ? 0 : -1;
+    if (![...this.tiles.values()].some((tile) => tile.photo.tabIndex === 0)) {
+      const first = this.sight().find((row) => this.tiles.has(row));
+      if (first !== undefined) this.tiles.get(first).photo.tabIndex = 0;
+    }
+  }
+  focus(k) {
+    if (!this.order.length) return;
+    this.at = clamp(k, 0, this.order.length - 1);
+    const y = this.point_of(this.at)[1], { scrollTop, clientHeight } = this.scroller;
+    if (y < scrollTop) this.scroller.scrollTop = y;
+    else if (y + this.tall > scrollTop + clientHeight) this.scroller.scrollTop = y + this.tall - clientHeight;
+    this.draw();
+    this.tiles.get(this.order[this.at])?.photo.focus({ preventScroll: true });
+  }
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const page = this.columns * Math.max(1, Math.floor(this.scroller.clientHeight / this.tall));
+    const to = { ArrowLeft: this.at - 1, ArrowRight: this.at + 1, ArrowUp: this.at - this.columns,
+      ArrowDown: this.at + this.columns, PageUp: this.at - page, PageDown: this.at + page, Home: 0,
+      End: this.order.length - 1 }[event.key];
+    const likes = { "+": 1, "=": 1, "-": -1 }[event.key];
+    if (to !== undefined) this.focus(to);
+    else if (likes) this.like(this.order[this.at], likes);
+    else return;
+    event.preventDefault();
+  }
+  mark(row) {
+    this.histogram.mark(row == null ? undefined : this.scores[row], row != null && this.deviations?.[row]);
+    for (const tile of this.tiles.values()) tile.node.classList.toggle("pointed", tile.row === row);
+  }
+}
+
+/** Two photos, and which of them has more. */
+class Duel {
+  constructor(send, closed) {
+    this.send = send;
+    this.question = el("h3");
+    this.sides = ["first", "second"].map((choice, k) => {
+      const image = el("img", { alt: "" }), caption = el("span", { class: "caption" });
+      const button = el("button", { class: "side", type: "button", "aria-keyshortcuts": k ? "ArrowRight" : "ArrowLeft",
+        onclick: () => this.vote(choice) }, image, caption);
+      return { image, caption, button };
+    });
+    const answer = (text, key, shortcut, act) => el("button", { type: "button", "aria-keyshortcuts": shortcut,
+      onclick: act }, el("kbd", { "aria-hidden": "true" }, key), text);
+    this.told = el("p", { class: "told" });
+    this.meter = el("i");
+    this.node = el("section", { class: "duel", "aria-label": "Compare two photos", tabindex: -1, hidden: true },
+      el("header", {}, this.question,
+        el("button", { class: "close", type: "button", "aria-label": "Stop comparing", onclick: closed }, "×")),
+      el("div", { class: "pair" }, this.sides[0].button, this.sides[1].button),
+      el("div", { class: "answers" }, answer("left", "←", "ArrowLeft", () => this.vote("first")),
+        answer("about equal", "↓", "ArrowDown", () => this.vote("tie")),
+        answer("right", "→", "ArrowRight", () => this.vote("second")),
+        answer("skip", "S", "s", () => this.vote("skip")),
+        answer("undo", "Z", "z u", () => this.undo())),
+      el("div", { class: "learnt" }, el("div", { class: "meter", "aria-hidden": "true" }, this.meter), this.told));
+    this.node.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      const act = { ArrowLeft: () => this.vote("first"), ArrowRight: () => this.vote("second"),
+        ArrowDown: () => this.vote("tie"), s: () => this.vote("skip"), z: () => this.undo(), u: () => this.undo(),
+        Escape: closed }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+      if (!act) return;
+      event.preventDefault();
+      if (!event.repeat) act();
+    });
+  }
+  vote(choice) {
+    if (!this.pair) return; // the last answer is not saved yet
+    const [first, second] = this.pair;
+    this.last = this.pair;
+    this.pair = null;
+    this.node.classList.add("waiting");
+    if (choice === "first" || choice === "second") this.sides[+(choice === "second")].button.classList.add("chosen");
+    this.send({ do: "vote", first, second, choice });
+  }
+  undo() {
+    if (!this.pair) return;
+    this.last = this.pair;
+    this.pair = null;
+    this.send({ do: "undo" });
+  }
+  /** The last answer was not taken: it can be given again. */
+  again() {
+    this.pair ??= this.last;
+    this.node.classList.remove("waiting");
+    this.sides.forEach(({ button }) => button.classList.remove("chosen"));
+  }
+  show(items, buffers) {
+    this.node.classList.remove("waiting");
+    this.pair = items.map((item) => item.row);
+    this.sides.forEach(({ image, caption, button }, k) => {
+      URL.revokeObjectURL(image.src);
+      button.classList.remove("chosen");
+      image.hidden = Boolean(items[k].problem);
+      if (!items[k].problem) image.src = URL.createObjectURL(new Blob([buffers[k]], { type: "image/jpeg" }));
+      if (!still()) image.animate([{ opacity: 0 }, { opacity: 1 }], 220);
+      caption.textContent = items[k].problem ? `${items[k].caption} (cannot be shown: ${items[k].problem})` : items[k].caption;
+      button.setAttribute("aria-label", `${k ? "right" : "left"}: ${items[k].caption}`);
+    });
+  }
+  tell({ more, votes, expected }, learnt) {
+    this.question.replaceChildren("Which fits ", el("q", {}, more), " better?");
+    this.told.textContent = learnt;
+    this.meter.style.width = expected ? `${clamp((expected - 0.5) * 200, 0, 100)}%` : 0;
+    this.node.dataset.votes = votes;
+  }
+}
+
+/** One photo at its full caption and size, with its place under each model. */
+class Viewer {
+  constructor(act) {
+    this.image = el("img", { alt: "" });
+    this.caption = el("p", { class: "caption" });
+    this.facts = el("p", { class: "facts" });
+    const button = (text, does) => el("button", { type: "button", onclick: () => (this.node.close(), act(does, this.row)) }, text);
+    this.node = el("dialog", { class: "viewer", "aria-label": "Photo", onclick: (event) =>
+      event.target === this.node && this.node.close() },
+      this.image, this.caption, this.facts, el("div", { class: "answers" }, button("+ more like this", 1),
+        button("− less like this", -1), el("button", { type: "button", onclick: () => this.node.close() }, "close")));
+  }
+  show(row, facts) {
+    this.row = row;
+    this.facts.textContent = facts;
+    this.caption.textContent = "";
+    this.image.hidden = true;
+    this.node.showModal();
+  }
+  take(item, buffer) {
+    if (item.row !== this.row || !this.node.open) return;
+    this.caption.textContent = item.problem ? `${item.caption} (cannot be shown: ${item.problem})` : item.caption;
+    this.image.hidden = Boolean(item.problem);
+    if (item.problem) return;
+    URL.revokeObjectURL(this.image.src);
+    this.image.src = URL.createObjectURL(new Blob([buffer], { type: "image/jpeg" }));
+  }
+}
+
+/** The whole surface in one output cell. */
+class Surface {
+  constructor(model, root) {
+    this.model = model;
+    this.galleries = new Map();
+    this.thumbnails = new Thumbnails((content) => this.send(content));
+    this.thumbnails.listeners.add(() => this.galleries.forEach((gallery) => gallery.fill()));
+    this.duel = new Duel((content) => this.send(content), () => this.stop());
+    this.viewer = new Viewer((likes, row) => this.like(row, likes));
+    this.build();
+    this.root = el("div", { class: "pcclip-ranking", role: "region", "aria-label": "Photos ranked by an attribute",
+      [QUIET]: "true" }, this.form, this.problem, this.bar, this.duel.node, this.panels,
+      this.keys, this.live, this.viewer.node);
+    this.root.addEventListener("contextmenu", (event) => event.target.closest("img") && event.stopPropagation());
+    root.append(this.root);
+    this.receive = (content, buffers) => this.take(content, buffers || []);
+    model.on("msg:custom", this.receive);
+    this.facts.textContent = "Run this cell to see the photos.";
+    this.send({ do: "hello" });
+  }
+  build() {
+    const later = () => {
+      clearTimeout(this.typing);
+      this.typing = setTimeout(() => this.rank(), PAUSE);
+    };
+    const text = (name, hint) => el("input", { name, type: "text", placeholder: hint, autocomplete: "off",
+      spellcheck: "false", oninput: later });
+    this.more = text("more", "in your words: looks more dangerous");
+    this.less = text("less", "optional: looks harmless");
+    this.estimator = el("select", { name: "estimator", onchange: () => this.rank() });
+    this.models = el("div", { class: "models", role: "radiogroup", "aria-label": "model" });
+    this.form = el("form", { class: "ask", onsubmit: (event) => (event.preventDefault(), this.rank()) },
+      el("label", { class: "words" }, el("span", {}, "more"), this.more),
+      el("label", { class: "words" }, el("span", {}, "less"), this.less),
+      el("label", {}, el("span", {}, "axis"), this.estimator), this.models,
+      el("button", { class: "hidden", type: "submit" }, "rank"));
+    this.problem = el("p", { class: "problem", role: "alert", hidden: true });
+    this.facts = el("p", { class: "facts" });
+    const button = (name, label, act, more = {}) => el("button", { name, type: "button", onclick: act, ...more }, label);
+    this.compare = button("compare", "compare pairs", () => (this.duel.node.hidden ? this.start() : this.stop()),
+      { class: "main", "aria-expanded": "false" });
+    this.learn = el("input", { name: "learn", type: "checkbox", onchange: () =>
+      this.send({ do: "learn", on: this.learn.checked }) });
+    this.learning = el("label", { class: "learn", hidden: true }, this.learn, "learn from my answers");
+    this.forget = button("forget", "forget examples", () => this.send({ do: "forget" }), { hidden: true });
+    this.bar = el("div", { class: "bar" }, this.facts, this.learning, this.forget, this.compare,
+      button("csv", "order as CSV", () => this.send({ do: "export", kind: "csv" })),
+      button("sheet", "contact sheet", () => this.send({ do: "export", kind: "sheet" })));
+    this.panels = el("div", { class: "panels" });
+    this.keys = el("p", { class: "keys" });
+    for (const [key, does] of [["← ↑ ↓ →", "walk the photos"], ["Enter", "look closer"], ["+ −", "more, less like it"]])
+      this.keys.append(el("kbd", {}, key), ` ${does}   `);
+    this.live = el("p", { class: "hidden", role: "status", "aria-live": "polite" });
+  }
+  send(content) {
+    if (!this.waiting) this.waiting = setTimeout(() => this.complain(
+      "The kernel is busy, or gone: until it answers nothing is saved. If it was restarted, run this cell again."), PATIENCE);
+    this.model.send(content);
+  }
+  complain(text) {
+    this.problem.textContent = text;
+    this.problem.hidden = !text;
+  }
+  rank() {
+    clearTimeout(this.typing);
+    const [more, less] = [this.more.value.trim(), this.less.value.trim()];
+    const asked = { more, less, estimator: this.estimator.value, show: this.show };
+    if (JSON.stringify(asked) === this.asked) return;
+    this.asked = JSON.stringify(asked);
+    this.send({ do: "rank", ...asked });
+  }
+  like(row, likes) {
+    this.send({ do: "example", row, likes: this.state.likes.get(row) === likes ? 0 : likes });
+  }
+  start() {
+    this.duel.node.hidden = false;
+    this.compare.setAttribute("aria-expanded", "true");
+    this.duel.node.focus();
+    this.send({ do: "pair" });
+  }
+  stop() {
+    this.duel.node.hidden = true;
+    this.compare.setAttribute("aria-expanded", "false");
+    this.compare.focus();
+  }
+  open(row) {
+    const places = [...this.galleries.values()].map(({ name, places, scores, deviations }) =>
+      `${name}: ${places[row] + 1} of ${scores.length.toLocaleString("en")}, score ${signed(scores[row])}` +
+      (deviations ? ` ± ${deviations[row].toFixed(3)}` : ""));
+    this.viewer.show(row, places.join(" · "));
+    this.send({ do: "look", row });
+  }
+  take(content, buffers) {
+    if (this.waiting && this.problem.textContent.startsWith("The kernel is busy")) this.complain("");
+    clearTimeout(this.waiting);
+    this.waiting = null;
+    if (content.is === "ranking") this.ranked(content, buffers);
+    else if (content.is === "thumbnails") this.thumbnails.take(content.items, buffers);
+    else if (content.is === "pair") this.paired(content, buffers);
+    else if (content.is === "photo") this.viewer.take(content.item, buffers[0]);
+    else if (content.is === "file") this.save(content, buffers[0]);
+    else if (content.is === "problem") this.complain(content.text), this.duel.again();
+  }
+  ranked(state, buffers) {
+    const fresh = !this.state || ["more", "less", "estimator"].some((key) => this.state[key] !== state[key]);
+    this.state = { ...state, likes: new Map(state.examples) };
+    this.complain(state.problem);
+    this.controls(state, fresh);
+    for (const [name, gallery] of this.galleries)
+      if (!state.panels.includes(name)) gallery.close(), gallery.node.remove(), this.galleries.delete(name);
+    state.panels.forEach((name, k) => {
+      if (!this.galleries.has(name)) this.galleries.set(name, new Gallery(name, this.thumbnails, {
+        open: (row) => this.open(row), like: (row, likes) => this.like(row, likes),
+        point: (row) => this.galleries.forEach((gallery) => gallery.mark(row)), filtered: () => this.tell() }));
+      const gallery = this.galleries.get(name);
+      if (this.panels.children[k] !== gallery.node) this.panels.insertBefore(gallery.node, this.panels.children[k] ?? null);
+      gallery.title.hidden = state.panels.length < 2;
+      const deviations = buffers[2 * k + 1];
+      gallery.rank(floats(buffers[2 * k]), deviations.byteLength ? floats(deviations) : null, this.state.likes, fresh);
+    });
+    this.panels.classList.toggle("two", state.panels.length > 1);
+    this.tell();
+    if (fresh && state.said) this.live.textContent = state.said;
+  }
+  controls(state, fresh) {
+    for (const [input, value] of [[this.more, state.more], [this.less, state.less]])
+      if (document.activeElement !== input) input.value = value;
+    this.show = state.show;
+    this.asked = JSON.stringify({ more: state.more, less: state.less, estimator: state.estimator, show: state.show });
+    if (this.estimator.options.length !== state.estimators.length)
+      this.estimator.replaceChildren(...state.estimators.map(([name, label]) => el("option", { value: name }, label)));
+    this.estimator.value = state.estimator;
+    const shown = state.models.length > 1 ? [...state.models, "side by side"] : [];
+    this.models.hidden = !shown.length;
+    if (this.models.children.length !== shown.length)
+      this.models.replaceChildren(...shown.map((name) => el("label", {}, el("input", { type: "radio", value: name,
+        name: `model-${(this.serial ??= Math.random())}`, onchange: () => ((this.show = name), this.rank()) }),
+        el("span", {}, name))));
+    for (const input of this.models.querySelectorAll("input")) input.checked = input.value === state.show;
+    this.learning.hidden = !state.votes && !state.examples.length;
+    this.learn.checked = state.learn;
+    this.forget.hidden = !state.examples.length;
+    this.compare.disabled = state.photos < 2;
+    this.duel.tell(state, this.learnt(state));
+    if (fresh && !this.duel.node.hidden) this.send({ do: "pair" });
+  }
+  learnt({ votes, preferred, agree, expected, learn }) {
+    if (!votes) return "No answers yet: the words alone make the order.";
+    const known = `${count(votes, "answer")}; the order agrees with ${agree} of the ${preferred} that prefer a photo`;
+    if (!learn) return `${known}, not used now.`;
+    return `${known} and, by its own estimate, will agree with ${Math.round(100 * expected)}% of further ones.`;
+  }
+  tell() {
+    const { photos, more, unreadable, examples } = this.state;
+    const parts = [];
+    for (const { histogram, order, name } of this.galleries.values())
+      if (histogram.brushed) parts.push(`${order.length.toLocaleString("en")} shown${this.galleries.size > 1 ? ` (${name})` : ""}`);
+    if (unreadable) parts.push(`${unreadable} cannot be read`);
+    if (examples.length) parts.push(count(examples.length, "example"));
+    this.facts.replaceChildren(`${count(photos, "photo")} from most to least `, el("q", {}, more),
+      parts.length ? ` · ${parts.join(" · ")}` : "");
+  }
+  paired({ items, problem, said }, buffers) {
+    if (problem) return this.complain(problem), this.stop();
+    this.duel.show(items, buffers);
+    this.live.textContent = said;
+  }
+  save({ name, type }, buffer) {
+    const url = URL.createObjectURL(new Blob([buffer], { type }));
+    const link = el("a", { href: url, download: name });
+    this.root.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(url), 10000);
+    this.live.textContent = `${name} saved`;
+  }
+  close() {
+    clearTimeout(this.waiting);
+    clearTimeout(this.typing);
+    this.model.off("msg:custom", this.receive);
+    this.galleries.forEach((gallery) => gallery.close());
+    this.thumbnails.close();
+  }
+}
+
+export default {
+  render({ model, el: root }) {
+    const surface = new Surface(model, root);
+    return () => surface.close();
+  },
+};
