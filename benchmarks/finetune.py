@@ -114,8 +114,8 @@ def compared(model, ours: "Ours", texts: list[str], batch: int, steps: int) -> d
 def growth(model, ours: "Ours", batch: int) -> list[dict]:
     """Seconds and memory of one step by length of the texts, batch, and texts in memory at once."""
     out = []
-    for length, size, at_once in [(16, batch, None), (32, batch, None), (64, batch, None), (29, batch // 4, None),
-                                  (29, 4 * batch, None), (29, 4 * batch, batch)]:
+    for length, size, at_once in [(16, batch, None), (32, batch, None), (64, batch, None),
+                                  (29, max(2, batch // 4), None), (29, 4 * batch, None), (29, 4 * batch, batch)]:
         ours.take(synthetic(model, size, length), at_once)
         rows = np.arange(size)
         ours.step(rows)

@@ -19,6 +19,7 @@ from pcclip.votes import vote_axis
 ESTIMATORS = ("one_sided", "antisymmetric", "two_prompt", "ensemble")
 _PHOTO = "a photo of {}"
 _TEMPLATES = (_PHOTO, "{}", "a picture of {}", "this is {}")
+_SAME = 1e-6  # the difference of a unit vector in float32 and itself, made in another batch
 _PENALTIES = np.logspace(-6, 3, 19)  # of the largest variance of the vectors
 
 
@@ -38,7 +39,7 @@ class Query:
                 object.__setattr__(self, side, " ".join(getattr(self, side).split()))
         if not self.more or self.less == "":
             raise PcclipError("rank: the attribute text is empty; say what more (and less) of it looks like")
-        if self.more == self.less:
+        if self.less and self.more.casefold() == self.less.casefold():
             raise PcclipError(f"rank: more and less are both {self.more!r}; say how they differ")
 
     @property
@@ -59,7 +60,8 @@ class Query:
 def attribute_axis(
     model: DualEncoder, attribute: Attribute, estimator: str, paraphrases: Sequence[tuple[str, str]] = ()
 ) -> Float[np.ndarray, " d"]:
-    """The axis of one attribute, of length one; larger projections mean more of it.
+    """The axis of one attribute, of length one; larger projections mean more of it. Zero, so that everything is tied,
+    where more and less are the same to the model.
 
     one_sided: f(comparison), the paper's comparative prompt; a constant offset of the text tower stays in it, but a
         ranking within one set of images does not see what all of them share.
@@ -82,10 +84,11 @@ def attribute_axis(
     if estimator != "ensemble":
         raise PcclipError(f"unknown estimator {estimator!r}; known: {', '.join(ESTIMATORS)}")
     prefix = _PHOTO.format("")
-    said = [(attribute.more.removeprefix(prefix), attribute.less.removeprefix(prefix)), *paraphrases]
-    pairs = [(form.format(more), form.format(less)) for more, less in said for form in _TEMPLATES]
-    if not attribute.less and not paraphrases:
-        return unit(model.encode_texts([more for more, _ in pairs]).mean(axis=0)[None])[0]
+    more, less = attribute.more.removeprefix(prefix), attribute.less.removeprefix(prefix)
+    if not less and not paraphrases:
+        return unit(model.encode_texts([form.format(more) for form in _TEMPLATES]).mean(axis=0)[None])[0]
+    said = [*([(more, less)] if less else []), *paraphrases]  # what has no opposite is no pair
+    pairs = [(form.format(high), form.format(low)) for high, low in said for form in _TEMPLATES]
     return paraphrase_axis(model, [*pairs, (attribute.comparison, attribute.comparison_swapped)])
 
 
@@ -100,15 +103,30 @@ def agreeing(model: DualEncoder, query: Query, paraphrases: Sequence[tuple[str, 
 
 
 def paraphrase_axis(model: DualEncoder, paraphrases: list[tuple[str, str]]) -> Float[np.ndarray, " d"]:
-    """Mean of f(the first has more) - f(the first has less) over several ways to say it, of length one."""
+    """Mean of f(the first has more) - f(the first has less) over several ways to say it, of length one or zero."""
     texts = model.encode_texts([text for pair in paraphrases for text in pair])
-    return unit((texts[0::2] - texts[1::2]).mean(axis=0)[None])[0]
+    return _apart((texts[0::2] - texts[1::2]).mean(axis=0))
 
 
 def text_axis(model: DualEncoder, more: str, less: str | None = None) -> Float[np.ndarray, " d"]:
-    """f(more) - f(less), of length one: what the two share cancels; without `less`, likeness to `more` alone."""
+    """f(more) - f(less), of length one or zero; what they share cancels. Without `less`, likeness to `more` alone."""
     texts = model.encode_texts([more, less] if less else [more])
-    return unit(texts[:1] - texts[1:] if less else texts)[0]
+    return _apart(texts[0] - texts[1]) if less else unit(texts)[0]
+
+
+def query_axis(
+    model: DualEncoder, query: Query, estimator: str, paraphrases: Sequence[tuple[str, str]] = ()
+) -> Float[np.ndarray, " d"]:
+    """The axis of what a person typed. Raises PcclipError where more and less are the same to the model."""
+    axis = attribute_axis(model, query.attribute(), estimator, paraphrases)
+    if not axis.any():
+        raise PcclipError("more and less are the same to this model; say how they differ")
+    return axis
+
+
+def _apart(difference: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
+    """Scaled to length one; zero where it is no more than rounding."""
+    return unit(difference[None])[0] if np.linalg.norm(difference) > _SAME else np.zeros_like(difference)
 
 
 def examples_axis(

@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     rank.add_argument("--bottom", type=int, help="only so many of the worst; with --top, both ends")
     rank.add_argument("--json", action="store_true", help="print JSON")
     rank.add_argument("--csv", type=Path, metavar="FILE", help="also write the table to this CSV")
-    rank.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet of the first 60 (PNG)")
+    rank.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet of at most 60 (PNG)")
     rank.set_defaults(command=_rank)
 
     convert = commands.add_parser("convert", help="the paper's released pickles to tables, or back")

@@ -102,6 +102,18 @@ def embed_labelled(
     return _run(this, given, model, batch_size, workers, shard)
 
 
+def embed_pictures(config: Config, folder: Path, given: LabelledSet, model: DualEncoder) -> Vectors:
+    """`embed_labelled` as a run's embed block says; how many images cannot be read is told, and they have no vector.
+
+    Raises PcclipError as there.
+    """
+    settings = config.embed
+    vectors, bad = embed_labelled(folder, given, model, settings.batch_size, settings.workers, settings.shard)
+    if len(bad):
+        say(f"{given.name}: {len(bad)} images cannot be read, e.g. {bad.path[0]}: {bad.reason[0]}")
+    return vectors
+
+
 @dataclass(frozen=True)
 class _Given:
     """The images of a stage: a table of id and path, the images row by row, which share may be bad, and what then."""

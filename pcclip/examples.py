@@ -33,7 +33,7 @@ def read_examples(path: str | Path) -> Examples:
     """
     path = Path(path).expanduser()
     try:
-        table = (pd.read_csv if path.suffix.lower() == ".csv" else _read_lines)(path)
+        table = (_read_csv if path.suffix.lower() == ".csv" else _read_lines)(path)
     except (OSError, ValueError) as error:
         raise PcclipError(f"{path}: cannot be read as CSV or JSON lines ({' '.join(str(error).split())}); name a file "
                           "with columns path and side") from None
@@ -42,6 +42,10 @@ def read_examples(path: str | Path) -> Examples:
     if other := {*table.side.astype(str)} - {"most", "least"}:
         raise PcclipError(f"{path}: side {min(other)!r}; it must be most or least")
     return Examples(*(list(table.path[table.side == side].astype(str)) for side in ("most", "least")))
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False)  # 000123 and null are names like any other
 
 
 def _read_lines(path: Path) -> pd.DataFrame:

@@ -58,18 +58,6 @@ def open_image(source: str | Path | Image.Image, at_least: int | None = None) ->
         raise BadImage(_reason(source, error)) from None
 
 
-def decoded(
-    sources: Sequence, preprocess: Callable[[Image.Image], "Tensor"], batch_size: int, workers: int
-) -> Iterator[tuple[list[int], "Tensor | None", list[tuple[int, str]]]]:
-    """Yield (rows, pixels, bad) per batch, decoding the next batches in threads while the caller computes.
-
-    rows: indices into `sources` of the images in pixels (len(rows), 3, h, w); pixels is None when none was readable;
-    bad: (index, reason) of the others.
-    """
-    for rows, pixels, bad in decoded_batches(sources, [preprocess], batches(len(sources), batch_size), workers):
-        yield rows, pixels[0] if rows else None, bad
-
-
 def batches(count: int, size: int, start: int = 0) -> list[range]:
     """`count` rows from `start` on, `size` at a time."""
     return [range(k, min(k + size, start + count)) for k in range(start, start + count, size)]
@@ -79,9 +67,17 @@ def decoded_batches(
     sources: Sequence, preprocess: Sequence[Callable[[Image.Image], "Tensor"]], wanted: Iterable[Sequence[int]],
     workers: int, at_least: int | None = None,
 ) -> Iterator[tuple[list[int], list["Tensor"], list[tuple[int, str]]]]:
-    """The same for batches of any rows and for several models: each image is opened once and preprocessed by each.
+    """Yield (rows, pixels, bad) per batch of wanted rows, decoding the next batches while the caller computes.
 
-    pixels has one tensor per model, and none where no image of the batch was readable. `at_least` as in `open_image`.
+    Each image is opened once and preprocessed for each of several models.
+
+    Args:
+        wanted: the batches, indices into `sources`.
+        workers: threads.
+        at_least: as in `open_image`.
+
+    rows: those of the images in pixels; pixels: one tensor (len(rows), 3, h, w) per model, and none where no image of
+    the batch was readable; bad: (index, reason) of the others.
     """
     def load(row: int) -> tuple[int, list, str]:
         try:
@@ -112,8 +108,11 @@ def _stacked(loading: Sequence[Future]) -> tuple[list[int], list["Tensor"], list
     return rows, pixels, [(row, why) for row, _, why in loaded if why]
 
 
-def contact_sheet(paths: Sequence[str], captions: Sequence[str], columns: int = 6, side: int = 160) -> Image.Image:
-    """A grid of thumbnails in the given order, each with a number and a short caption below."""
+def contact_sheet(
+    paths: Sequence[str], captions: Sequence[str], columns: int = 6, side: int = 160,
+    numbers: Sequence[int] | None = None,
+) -> Image.Image:
+    """A grid of thumbnails in the given order, each with a number (from 1 on, or its own) and a short caption below."""
     from matplotlib import get_data_path
     from PIL import ImageDraw, ImageFont
 
@@ -123,14 +122,15 @@ def contact_sheet(paths: Sequence[str], captions: Sequence[str], columns: int = 
     cell, margin = side + 34, 6
     sheet = Image.new("RGB", (columns * (side + margin) + margin, max(1, rows) * cell + margin), "white")
     draw = ImageDraw.Draw(sheet)
-    for i, (path, caption) in enumerate(zip(paths, captions, strict=True)):
+    numbers = range(1, len(paths) + 1) if numbers is None else numbers
+    for i, (path, caption, number) in enumerate(zip(paths, captions, numbers, strict=True)):
         x, y = margin + (i % columns) * (side + margin), margin + (i // columns) * cell
         try:
             photo = ImageOps.contain(open_image(path), (side, side))
         except BadImage:
             photo = Image.new("RGB", (side, side), "lightgrey")
         sheet.paste(photo, (x + (side - photo.width) // 2, y + (side - photo.height) // 2))
-        text = " ".join(f"{i + 1}. {caption}".split())
+        text = " ".join(f"{number}. {caption}".split())
         while draw.textlength(text, font) > side and len(text) > 4:
             text = text[:-2].rstrip(" ….") + "…" if len(text) > 5 else text[:-1]
         draw.text((x, y + side + 6), text, fill="black", font=font)

@@ -209,6 +209,7 @@ class Relative(Block):
     path: str | None = None  # its folder; by default the set's own in ~/.cache/pcclip
     limit: Count | None = 1000  # test images, or test pairs of each attribute; measures look at all pairs of images
     tune_limit: Annotated[int, Field(ge=0)] | None = 2000  # and those that the supervised axis is fitted to
+    max_bad: Share = 0.05  # a larger share of unusable rows or images fails
     attributes: dict[str, Attribute] = {}  # the texts; by default those of pcclip/data/relative_texts.csv
 
 

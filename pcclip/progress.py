@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _SECONDS = 5.0
@@ -67,7 +68,16 @@ def interactive() -> bool:
     kernel = sys.modules.get("ipykernel.kernelapp")  # starting a kernel imports it too
     if kernel is None or not kernel.IPKernelApp.initialized() or BATCH in os.environ:
         return False
+    return not any(Path(word).stem == "papermill" for word in _words_of_the_parents())
+
+
+def _words_of_the_parents() -> list[str]:
+    """How the two processes above this one were called: python, [-m,] papermill. What may not be seen is left out."""
     import psutil
 
-    programs = [parent.cmdline()[:3] for parent in psutil.Process().parents()[:2]]  # python, [-m,] papermill
-    return not any(Path(word).stem == "papermill" for program in programs for word in program)
+    words = []
+    with suppress(psutil.Error):
+        for parent in psutil.Process().parents()[:2]:
+            with suppress(psutil.Error):
+                words += parent.cmdline()[:3]
+    return words

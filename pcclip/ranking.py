@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from pcclip import topk
-from pcclip.axes import ESTIMATORS, Query, agreeing, attribute_axis, example_differences
+from pcclip.axes import ESTIMATORS, Query, agreeing, example_differences, query_axis
 from pcclip.comparisons.paraphrases import paraphrases
 from pcclip.data.files import cache
 from pcclip.embed import FOLDER as EMBED
@@ -50,13 +50,14 @@ def rank(
             minilm-efficientnet.
         alpha: weight averaging of a finetuned model with its base.
         top: return only this many of the best.
-        sheet: also write a contact sheet (PNG) of those returned, at most the first 60, to this file.
+        sheet: also write a contact sheet (PNG) of those returned to this file, at most 60: the first, or with bottom
+            those at both ends.
         bottom: return (also) this many of the worst, at their places in the whole order.
         estimator: how the words become an axis, see `axes.attribute_axis`.
         examples: photos of the most and of the least, or a CSV or JSON-lines file of them (columns path, side); they
             need not be among `photos`.
-        votes: pairwise votes, or their JSON-lines file (`votes.VoteFile`). A file on several attributes gives those on
-            more and less.
+        votes: pairwise votes, or their JSON-lines file (`votes.VoteFile`), which gives those on more and less. Without
+            words, or where no vote names its attribute, all count.
         writer: a language model's settings; it writes paraphrases for the ensemble (kept in ~/.cache/pcclip).
 
     Returns:
@@ -67,7 +68,7 @@ def rank(
         PcclipError: no photos, none readable, nothing asked or an empty text, an unknown model or estimator, vectors of
             another model, examples that cannot be read, or votes on none of the photos.
     """
-    query = _asked(more, less, top, bottom, estimator, examples, votes)
+    query = _asked(more, less, top, bottom, estimator, examples, votes, writer)
     cast = None if votes is None else _votes(votes, query)
     shown = examples if examples is None or isinstance(examples, Examples) else read_examples(examples)
     stored, own_model = stored_vectors(photos)
@@ -82,7 +83,7 @@ def rank(
         vectors, bad = (_loaded(stored, model), []) if stored else embed_photos(paths, model)
         table = _ordered(vectors, words, _posterior(vectors, words, shown, cast, model), top, bottom)
     if sheet:
-        _write_sheet(table.head(_SHEET), Path(sheet))
+        _write_sheet(table, Path(sheet), top or 0, bottom or 0)
     room = None if top is None and bottom is None else max((top or 0) + (bottom or 0) - len(table), 0)
     problems = pd.DataFrame(bad[:room], columns=["path", "problem"])
     problems.insert(0, "position", np.arange(len(table) + 1, len(table) + 1 + len(problems)))
@@ -99,13 +100,13 @@ def words_axis(
     PcclipError: no such estimator, a writer for another one, or a writer that cannot write.
     """
     if writer is None:
-        return attribute_axis(model, query.attribute(), estimator)
+        return query_axis(model, query, estimator)
     if estimator != "ensemble":
         raise PcclipError(f"estimator {estimator!r} uses no paraphrases; choose ensemble")
     written = paraphrases(query.more, query.less, writer, cache())
     used = agreeing(model, query, written)
     say(f"paraphrases: {len(used)} of {len(written)} used: {'; '.join(' / '.join(pair) for pair in used)}")
-    return attribute_axis(model, query.attribute(), estimator, used)
+    return query_axis(model, query, estimator, used)
 
 
 def order(vectors: Vectors, direction: Float[np.ndarray, " d"]) -> pd.DataFrame:
@@ -113,7 +114,7 @@ def order(vectors: Vectors, direction: Float[np.ndarray, " d"]) -> pd.DataFrame:
     return _ordered(vectors, direction, None, None, None)[["path", "score"]]
 
 
-def _asked(more, less, top, bottom, estimator, examples, votes) -> Query | None:
+def _asked(more, less, top, bottom, estimator, examples, votes, writer) -> Query | None:
     """What was typed, if anything. Raises PcclipError for what makes no sense whatever the photos are."""
     for name, value in (("top", top), ("bottom", bottom)):
         if value is not None and value < 1:
@@ -124,18 +125,21 @@ def _asked(more, less, top, bottom, estimator, examples, votes) -> Query | None:
         raise PcclipError("rank: less without more; say what more of it looks like")
     if more is None and examples is None and votes is None:
         raise PcclipError("rank: nothing to rank by; say what more of it looks like, or give examples or votes")
+    if more is None and (writer is not None or estimator != "two_prompt"):
+        raise PcclipError("rank: an estimator or paraphrases without words; say what more of it looks like")
     return None if more is None else Query(more, less)
 
 
 def _votes(votes: Sequence[Vote] | str | Path, query: Query | None) -> list[Vote]:
-    """The votes on what is asked. Raises PcclipError where a file has votes on several other attributes, or none."""
+    """The votes on what is asked. Raises PcclipError where a file has none, or only on other attributes, or it does
+    not follow which are meant."""
     if not isinstance(votes, str | Path):
         return list(votes)
     file = VoteFile(votes)
     about = file.attributes()
     if not about:
         raise PcclipError(f"{file.path}: no votes there")
-    if len(about) == 1:
+    if len(about) == 1 and (query is None or "" in about):
         return file.read()
     if query is None or query.label not in about:
         names = ", ".join(f"{name!r} ({count})" for name, count in about.items())
@@ -188,14 +192,17 @@ def _ordered(
     table["path"] = [vectors.paths[i] for i in table.row]
     if posterior is not None:  # in the score's unit: that of an axis of length one
         spread = posterior.deviations(matrix[table.row] - matrix.mean(axis=0))
-        table["deviation"] = spread / np.linalg.norm(posterior.mean)
+        table["deviation"] = spread / posterior.length
     return table.drop(columns="row")
 
 
-def _write_sheet(ranked: pd.DataFrame, path: Path) -> None:
+def _write_sheet(ranked: pd.DataFrame, path: Path, top: int, bottom: int) -> None:
+    if len(ranked) > _SHEET:  # of two ends half each, unless one is shorter
+        last = min(bottom, max(_SHEET // 2, _SHEET - top))
+        ranked = pd.concat([ranked.head(_SHEET - last), ranked.tail(last)])
     names = [f"{Path(p).stem} {s:+.3f}" for p, s in zip(ranked.path, ranked.score, strict=True)]
     with atomic(path) as temporary:
-        contact_sheet(list(ranked.path), names).save(temporary, format="PNG")
+        contact_sheet(list(ranked.path), names, numbers=list(ranked.position)).save(temporary, format="PNG")
 
 
 # ---- the photos
@@ -242,6 +249,8 @@ def _loaded(files: list[Path], model: DualEncoder) -> Vectors:
         return load_vectors(files[0].parent, model)
     parts = list(topk.batches(files, model.width, model.image_fingerprint()))
     names = [name for paths, _ in parts for name in paths]
+    if not names:
+        raise PcclipError(f"{files[0]}: no vectors there; embed photos first (notebook 02)")
     return Vectors(names, names, np.concatenate([matrix for _, matrix in parts]))
 
 

@@ -96,6 +96,8 @@ def batches(
                     if fingerprint and {*batch["fingerprint"].unique().to_pylist()} != {fingerprint}:
                         raise PcclipError(f"{path}: vectors of another model than {fingerprint}; run notebook 02 with "
                                           "this model")
+                    if batch["vector"].null_count:
+                        raise PcclipError(f"{path}: a vector is missing; run notebook 02 again")
                     flat = batch["vector"].flatten().to_numpy(zero_copy_only=False)
                     if len(flat) != len(batch) * width:
                         raise PcclipError(f"{path}: vectors of width {len(flat) // max(len(batch), 1)}, not {width}; "

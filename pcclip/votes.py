@@ -33,6 +33,7 @@ _ROWS = 2**14  # held at once in float64
 # these did best over three texts and up to 40 votes on training photos of the stamps: with a weaker prior the first
 # votes can spoil a good text's order, with a stronger one they are not heard. The evidence's own choice did no better.
 _STRENGTH = _WIDTH = 1.0
+_NOTHING = 1e-6  # of the prior's width: no farther than rounding
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,14 @@ class VoteFile:
             context: only votes that were appended with these values, e.g. attribute='a large animal'.
 
         Raises:
-            PcclipError: a line is not a vote, but for the last one, which a kill may have cut short: that is said.
+            PcclipError: it is there and cannot be read, or a line is not a vote, but for the last one, which a kill
+                may have cut short: that is said.
         """
         return [vote for said, vote in self._kept() if _matches(said, context)]
 
     def attributes(self) -> dict[str, int]:
         """How many votes there are about each attribute ('' where none was named)."""
-        return dict(Counter(str(said.get("attribute", "")) for said, _ in self._kept()))
+        return dict(Counter(str(said.get("attribute") or "") for said, _ in self._kept()))
 
     def _kept(self) -> list[tuple[dict, Vote]]:
         votes: list[tuple[dict, Vote]] = []
@@ -92,12 +94,15 @@ class VoteFile:
 
     def _write(self, row: dict) -> None:
         line = json.dumps({**row, "time": datetime.now(UTC).isoformat(timespec="seconds")}, ensure_ascii=False)
-        with disk_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "ab+") as file:
-                file.write(self._mended(file) + line.encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+        try:
+            with disk_errors(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with open(self.path, "ab+") as file:
+                    file.write(self._mended(file) + line.encode() + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise PcclipError(f"{self.path}: cannot be written ({error.strerror}); name a file of votes") from error
 
     def _mended(self, file) -> bytes:
         """Cut off a last line that a kill cut short; what must stand before the next line."""
@@ -109,10 +114,12 @@ class VoteFile:
         return b""
 
     def _rows(self) -> list[dict]:
-        if not self.path.exists():
-            return []
-        with disk_errors(self.path):
+        try:
             lines = self.path.read_bytes().split(b"\n")
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise PcclipError(f"{self.path}: cannot be read ({error.strerror}); name a file of votes") from error
         rows = []
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -159,14 +166,17 @@ class Ballot:
 
 
 def ballot(votes: Iterable[Vote], matrix: Float[np.ndarray, "n d"], *names: Sequence[str]) -> Ballot:
-    """The votes on the rows of `matrix`; `names` are parallel to its rows, e.g. the ids and the paths."""
+    """The votes on the rows of `matrix`; `names` are parallel to its rows, e.g. the ids and the paths.
+
+    A vote that names one photo in two ways compares nothing and is left out.
+    """
     row = {name: i for column in names for i, name in enumerate(column)}
     votes = list(votes)
-    here = [vote for vote in votes if vote.first in row and vote.second in row]
-    pairs = np.array([(row[v.first], row[v.second]) for v in here if v.choice in _OUTCOME], dtype=np.int64)
-    pairs = pairs.reshape(-1, 2)
-    outcomes = np.array([_OUTCOME[v.choice] for v in here if v.choice in _OUTCOME])
-    asked = {(min(one), max(one)) for one in ((row[v.first], row[v.second]) for v in here)}
+    here = [(row[v.first], row[v.second], v.choice) for v in votes if v.first in row and v.second in row]
+    cast = [vote for vote in here if vote[0] != vote[1]]
+    pairs = np.array([(one, two) for one, two, choice in cast if choice in _OUTCOME], dtype=np.int64).reshape(-1, 2)
+    outcomes = np.array([_OUTCOME[choice] for *_, choice in cast if choice in _OUTCOME])
+    asked = {(min(one, two), max(one, two)) for one, two, _ in cast}
     return Ballot(matrix[pairs[:, 0]] - matrix[pairs[:, 1]], outcomes, asked, len(votes) - len(here))
 
 
@@ -188,6 +198,17 @@ class VoteAxis:
     def axis(self) -> Float[np.ndarray, " d"]:
         """The posterior mean, scaled to length one."""
         return unit(self.mean[None])[0].astype(np.float32)
+
+    @property
+    def length(self) -> float:
+        """Logits per unit along the axis: what turns deviations into the unit of projections on it.
+
+        Raises PcclipError where all that was said cancels out, so that there is no axis.
+        """
+        length = float(np.linalg.norm(self.mean))
+        if length < _NOTHING * self.width:
+            raise PcclipError("votes: they cancel out and there is no text axis; give a text, or vote on another pair")
+        return length
 
     def scores(self, matrix: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         """Posterior mean of each photo's score; the difference of two is the log odds of a vote between them."""
@@ -309,11 +330,12 @@ def next_pair(
     if not fresh:
         raise PcclipError(f"nearly every pair of the {n} photos was asked; add photos, or stop voting")
     if posterior is None:
-        return fresh[int(rng.integers(len(fresh)))]
-    pairs = np.array(fresh)
-    differences = matrix[pairs[:, 0]] - matrix[pairs[:, 1]]
-    gain = _information(posterior.scores(differences), posterior.deviations(differences))
-    one, two = fresh[int(gain.argmax())]
+        one, two = fresh[int(rng.integers(len(fresh)))]
+    else:
+        pairs = np.array(fresh)
+        differences = matrix[pairs[:, 0]] - matrix[pairs[:, 1]]
+        gain = _information(posterior.scores(differences), posterior.deviations(differences))
+        one, two = fresh[int(gain.argmax())]
     return (one, two) if rng.random() < 0.5 else (two, one)  # nobody shall learn that the left one is more likely
 
 

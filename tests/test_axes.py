@@ -12,10 +12,11 @@ from pcclip.axes import (
     example_differences,
     examples_axis,
     paraphrase_axis,
+    query_axis,
     text_axis,
 )
 from pcclip.errors import PcclipError
-from pcclip.evaluate.learning_curve import learning_curve
+from pcclip.evaluate.learning_curve import _accuracy, _judged, learning_curve
 from pcclip.params import Attribute
 from pcclip.scores import unit
 
@@ -95,9 +96,31 @@ def test_a_query_without_less_has_an_axis_by_every_estimator(estimator):
     assert not any(text.endswith(" ") for text in model.asked)
 
 
+def test_paraphrases_of_a_query_without_less_are_pairs_of_their_own():
+    model, query = Words(), Query("a large dog")
+    found = attribute_axis(model, query.attribute(), "ensemble", [("a huge dog", "a tiny dog")])
+    assert "" not in model.asked
+    assert not any(text.endswith(" ") for text in model.asked)
+    pairs = [(f"{form}a huge dog", f"{form}a tiny dog") for form in ("a photo of ", "", "a picture of ", "this is ")]
+    both = (query.attribute().comparison, query.attribute().comparison_swapped)
+    np.testing.assert_allclose(found, direction(model, *pairs, both), atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["antisymmetric", "two_prompt", "ensemble"])
+def test_two_texts_that_are_the_same_to_the_model(estimator):
+    class Deaf(Words):
+        def encode_texts(self, texts):
+            return super().encode_texts(["noise" for _ in texts])
+
+    assert not attribute_axis(Deaf(), TEXTS, estimator).any(), "a tie, in an evaluation"
+    with pytest.raises(PcclipError, match="more and less are the same to this model; say how they differ"):
+        query_axis(Deaf(), Query("a large dog", "a small dog"), estimator)
+
+
 @pytest.mark.parametrize(("texts", "message"), [
     (("",), "the attribute text is empty"), ((" \n",), "the attribute text is empty"),
-    (("a", " "), "the attribute text is empty"), (("a dog", "a  dog"), "more and less are both 'a dog'")])
+    (("a", " "), "the attribute text is empty"), (("a dog", "a  dog"), "more and less are both 'a dog'"),
+    (("Red", "red"), "more and less are both 'Red'")])
 def test_a_query_that_asks_nothing(texts, message):
     with pytest.raises(PcclipError, match=message):
         Query(*texts)
@@ -185,6 +208,23 @@ def test_judged_photos_are_never_voted_on(monkeypatch):
     for given in (values, np.where(judged, -values, values)):
         learning_curve(matrix, given, groups, truth, votes=(3,), seeds=[0])
     np.testing.assert_array_equal(axes[:4], axes[4:])
+
+
+def test_few_pairs_are_all_judged_and_of_many_a_fair_draw():
+    rng = np.random.default_rng(0)
+    for n in (150, 900):
+        values, score = rng.integers(4, size=n).astype(float), rng.normal(size=n)
+        score += 0.5 * values
+        order = np.sign(values[:, None] - values)
+        whole = ((np.sign(score[:, None] - score) * order + 1) / 2)[order != 0].mean()
+        assert _accuracy(score, values) == (whole if n == 150 else pytest.approx(whole, abs=0.01))
+        assert _accuracy(score, values) == _accuracy(score, values)
+    first, second = _judged(values)
+    assert len(first) == 20_000
+    assert (values[first] != values[second]).all()
+    rare = np.zeros(5000)
+    rare[7] = 1.0
+    assert _accuracy(rare, rare) == 1.0
 
 
 @pytest.mark.parametrize(("values", "groups", "message"), [

@@ -40,6 +40,11 @@ def test_one_json_object_comes_last(main, capsys, precision):
     assert [point["batch"] for point in result["growth"]] == [8, 8, 8, 2, 32, 32]
 
 
+def test_a_small_batch_grows_from_two_texts(bench, tiny_encoder):
+    ours = bench.Ours(tiny_encoder, "fp32")
+    assert [point["batch"] for point in bench.growth(tiny_encoder, ours, 3)] == [3, 3, 3, 2, 12, 12]
+
+
 @pytest.mark.parametrize("name", ["features", "text_features"])
 def test_loops_that_disagree_fail(main, monkeypatch, name):
     kind = OpenClip

@@ -215,6 +215,34 @@ def test_captions_are_text(lab):
     assert lab.title() != "broken"
 
 
+def test_enter_opens_a_photo_and_escape_gives_the_focus_back(lab):
+    lab.locator(".pcclip-ranking .photo[tabindex='0']").first.focus()
+    for key in ("Home", "ArrowRight", "Enter"):
+        lab.keyboard.press(key)
+    viewer = lab.locator(".pcclip-ranking dialog.viewer[open]")
+    viewer.locator("img[src^=blob]").wait_for()
+    assert viewer.locator(".caption").text_content() == dict(order(lab))[2]
+    assert ": 2 of 60, score" in viewer.locator(".facts").text_content()
+    lab.keyboard.press("Escape")
+    viewer.wait_for(state="detached")
+    focused = "document.activeElement.closest('.tile').getAttribute('aria-posinset')"
+    assert lab.evaluate(focused) == "2"
+    lab.keyboard.press("ArrowRight")
+    assert lab.evaluate(focused) == "3"
+
+
+def test_plus_marks_a_photo_and_orders_by_it(lab):
+    before = walked(lab)
+    lab.keyboard.press("End")
+    lab.keyboard.press("+")
+    lab.wait_for_selector(".pcclip-ranking .tile.liked .mark[aria-pressed=true]", state="attached")
+    assert "1 example" in lab.locator(".bar .facts").text_content()
+    assert walked(lab) != before
+    lab.click(".pcclip-ranking button[name=forget]")
+    lab.locator(".pcclip-ranking .tile.liked").wait_for(state="detached")
+    assert walked(lab) == before
+
+
 def walked(page) -> list[tuple[int, str]]:
     """All photos, met with the keyboard alone."""
     page.locator(".pcclip-ranking .photo[tabindex='0']").first.focus()

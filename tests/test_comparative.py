@@ -523,6 +523,19 @@ def test_comparing_is_tested_against_the_same_model_without():
     assert [hurt.difference, hurt.hurt, hurt.best_on_tune] == [pytest.approx(-0.15), 6, False]
 
 
+def test_the_best_forms_are_a_family_whatever_form_is_best():
+    """What is shown is one row a data set: two tests, though each form is the best of one data set only."""
+    items = pd.concat([
+        changing(10, 0, dataset="flowers"), changing(8, 2, dataset="cub", best_on_tune=False),
+        changing(0, 6, dataset="flowers", form="released", best_on_tune=False),
+        changing(10, 2, dataset="cub", form="released")], ignore_index=True)
+    p_holm = gains.tested(items, 300, 0).set_index(["form", "dataset"]).p_holm
+    best = [binomtest(10, 10).pvalue, binomtest(10, 12).pvalue]
+    assert p_holm["rerank", "flowers"] == pytest.approx(2 * best[0])
+    assert p_holm["released", "cub"] == pytest.approx(best[1])
+    assert p_holm["rerank", "cub"] == pytest.approx(binomtest(8, 10).pvalue), "the larger of its form's two"
+
+
 def test_nothing_was_compared():
     assert gains.tested(pd.DataFrame(columns=gains.KEYS), 100, 0).columns.tolist() == gains.TESTED
 

@@ -121,6 +121,15 @@ def test_simat(simat):
     assert rows == [("7", ("9", "4"), "cat", "dog", 0.5), ("9", ("5", "6"), "man", "cat", 1.0)]
 
 
+def test_empty_cells_of_simat_are_bad_rows(simat):
+    file = simat / "simat_db" / "transfos.csv"
+    file.write_text(file.read_text() + "3,3,4,subj,cat,dog,1,1,,2,1,True\n4,4,4,subj,cat,dog,1,1,0.5,2,1,True\n"
+                    "5,5,4,subj,cat,dog,1,1,0,2,,True\n")
+    with pytest.raises(PcclipError, match=r"3 of 5 queries are bad \(3 unknown image or triplet\)"):
+        load_composed("simat", simat)
+    assert list(load_composed("simat", simat, max_bad=0.6).queries.right) == [("9", "4"), ("5", "6")]
+
+
 def test_simat_with_its_oracle(simat):
     scores = torch.zeros(6, 3)
     scores[2, 1] = scores[0, 1] = 0.9  # OSCAR sees a cat in one of the cats and in a dog
@@ -203,6 +212,12 @@ def test_a_tie_is_not_found():
     found = recalls(made, {"nothing": np.ones(6)}, (1.0,))
     assert found["f(text)", 1.0, "recall@1"] == 0
     assert found["f(text)", 1.0, "recall@5"] == 1, "all five others are tied"
+
+
+def test_a_query_without_an_answer_is_not_found_in_a_small_gallery():
+    made = given([{"start": "p0", "right": ("p0",), "text": "to 3"}, {"start": "p1", "right": ("p3",), "text": "to 3"}],
+                 recalls=(1, 50))
+    assert recalls(made, {"to 3": AXES[3]}, (1.0,))["f(text)", 1.0, "recall@50"] == 0.5
 
 
 def test_members_are_a_gallery_of_their_own():

@@ -172,9 +172,10 @@ def test_boxes_that_are_none(tmp_path):
     write("vg_relation", tmp_path, 2)
     file = tmp_path / "visual_genome_relation.json"
     rows = json.loads(file.read_text())
-    put(file, [*rows, {**rows[0], "bbox_w": 0}, {key: value for key, value in rows[0].items() if key != "bbox_x"}])
-    found = load_compositional("vg_relation", tmp_path, max_bad=0.5)
-    assert set(reasons(found).values()) == {"no box"}
+    put(file, [*rows, {**rows[0], "bbox_w": 0}, {key: value for key, value in rows[0].items() if key != "bbox_x"},
+               {**rows[0], "bbox_y": float("nan")}, {**rows[0], "bbox_h": float("inf")}])
+    found = load_compositional("vg_relation", tmp_path, max_bad=0.7)
+    assert list(reasons(found).values()) == ["no box"] * 4
 
 
 def test_groups_of_visual_genome_are_those_of_the_original_notebook(tmp_path):
@@ -367,6 +368,11 @@ def test_choices_and_triples_by_hand():
     texts = unit(np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1], [1, 0, 1]], dtype=float))
     told = np.array([[0, 1, 2], [0, 1, 3], [0, 2, 1], [0, 0, 0]])
     assert list(matching.of_texts(texts, told)["_tot"] > 0) == [True, False, False, False]
+
+
+def test_one_text_is_no_choice():
+    with pytest.raises(PcclipError, match="a choice between texts needs two or more"):
+        matching.of_choices(np.ones((3, 1, 1)), np.ones((3, 1), dtype=bool))
 
 
 def test_similarities_some_rows_at_a_time(rng, monkeypatch):

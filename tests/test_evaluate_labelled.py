@@ -572,7 +572,7 @@ def test_too_few_texts_for_the_distractors_are_told_before_any_work(everything, 
         changed.load(config)
 
 
-def test_unreadable_images_count_by_the_sets_own_share(everything, compbench, tiny_encoder, tmp_path):
+def test_unreadable_images_count_by_the_sets_own_share(everything, compbench, tiny_encoder, tmp_path, capsys):
     place = tmp_path / "compbench"
     shutil.copytree(compbench, place)
     put(place / test_changes.COMPBENCH_IMAGES[0], "no picture")
@@ -586,6 +586,7 @@ def test_unreadable_images_count_by_the_sets_own_share(everything, compbench, ti
             continue
         changed.score(config, changed.load(config), {"base": tiny_encoder}, predictions)
         assert predictions.table().groupby("dataset").size().tolist() == [3, 3]
+    assert "compbench: 1 images cannot be read, e.g. " in capsys.readouterr().out
 
 
 def test_a_limit_draws_test_pairs_by_the_seed(everything, tiny_encoder):
@@ -649,7 +650,7 @@ def test_unseen_animals_compete_among_themselves(everything, tiny_encoder, tmp_p
         height = max((height for name, height in heights.items() if name in text), default=0)
         return np.array([height, *[0.0] * 30, np.sqrt(1 - height**2)])
 
-    monkeypatch.setattr(labelled, "embed_labelled", of_planted(unit(matrix)))
+    monkeypatch.setattr(labelled, "embed_pictures", of_planted(unit(matrix)))
     config, predictions = settled(everything, "awa2", path=str(zoo), pairs=4), Predictions()
     told = labelled.score(config, labelled.load(config), {"base": Planted(tiny_encoder, vector)}, predictions)
     items, said = predictions.table(), capsys.readouterr().out
@@ -672,9 +673,9 @@ def test_unseen_animals_compete_among_themselves(everything, tiny_encoder, tmp_p
 
 
 def of_planted(matrix):
-    """In place of embed_labelled: row k of the matrix for row k of the set's table."""
-    def call(folder, images, *arguments):
-        return Vectors(list(images.table["id"]), list(images.paths), matrix[: len(images.table)]), pd.DataFrame()
+    """In place of embed_pictures: row k of the matrix for row k of the set's table."""
+    def call(config, folder, images, model):
+        return Vectors(list(images.table["id"]), list(images.paths), matrix[: len(images.table)])
     return call
 
 
@@ -722,7 +723,7 @@ def of_clusters(everything, encoder, monkeypatch, text_vectors, settings, spread
     table = pd.DataFrame({"id": [f"i{k}" for k in range(len(labels))], "label": labels,
                           "split": np.where(np.arange(len(labels)) < N_TUNE, "tune", "test")})
     made = LabelledSet("made", table, list(table["id"]), TEN, released=[f"{name}_" for name in TEN])
-    monkeypatch.setattr(labelled, "embed_labelled", of_planted(matrix))
+    monkeypatch.setattr(labelled, "embed_pictures", of_planted(matrix))
     predictions, config = Predictions(), settled(everything, "made", **settings)
     told = labelled.score(config, {"made": made}, {"base": Planted(encoder, text_vectors(means))}, predictions)
     return SimpleNamespace(texts=told.texts, items=predictions.table(), matrix=matrix, labels=labels, means=means)

@@ -93,6 +93,14 @@ def test_explanations_by_each_model_mark_the_own_sentence(model, vectors):
     assert paths[0] == f"/{names[0]}.png"
 
 
+def test_explained_pairs_have_their_own_sentence_in_the_bank(model, vectors):
+    for seed in range(5):
+        table = explain.explanations({"base": model}, vectors, written(PAIRS), bank(PAIRS[:2]), 2, seed, 1)
+        assert set(zip(table["first"], table.second, strict=True)) == {("photo0", "photo1"), ("photo0", "photo2")}
+    elsewhere = explain.explanations({"base": model}, vectors, written(PAIRS), bank([(8, 9)]), 2, 0, 1)
+    assert elsewhere.pair.nunique() == 2, "any pair, where none has its own"
+
+
 def test_the_rank_of_the_own_sentence(model, vectors, rng):
     pairs = [(int(a), int(b)) for a, b in (rng.permutation(N)[:2] for _ in range(40))]
     found = explain.own_rank(model, vectors, written(pairs), bank(list(dict.fromkeys(pairs))), 100, 0)
@@ -141,6 +149,15 @@ def test_a_calibrated_model_has_no_error_and_a_boaster_has(rng):
     boaster, wrong = calibration(np.full(400, 0.9), np.tile([1.0, 0.0], 200), np.arange(400)[:, None], 50, 0)
     assert wrong.value == pytest.approx(0.4, abs=0.01)
     assert boaster.n.sum() == 400
+
+
+def test_the_interval_of_the_calibration_error_lies_round_it(rng):
+    """Of a calibrated model: noise added to noise would put nearly all resamples above it."""
+    confidence = rng.uniform(0.5, 1, 400)
+    _, error = calibration(confidence, (rng.random(400) < confidence) * 1.0, np.arange(400)[:, None], 50, 0)
+    low, high = error.interval
+    assert error.value - low == pytest.approx(high - error.value)
+    assert low < error.value < high < error.value + 0.1
 
 
 def test_the_calibration_figure_names_the_error(rng):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pcclip.images import BadImage, batches, contact_sheet, decoded, decoded_batches, file_of, in_tar, open_image
+from pcclip.images import BadImage, batches, contact_sheet, decoded_batches, file_of, in_tar, open_image
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -135,30 +135,34 @@ def test_a_tar_that_is_gone(tmp_path):
         open_image(in_tar(str(tmp_path / "gone.tar"), 512, 10, "a.jpg"))
 
 
-# ---- decoded ---------------------------------------------------------------------------------------------------------
+# ---- decoded_batches -------------------------------------------------------------------------------------------------
+
+def decoded(sources, preprocess, batch_size, workers):
+    return decoded_batches(sources, [preprocess], batches(len(sources), batch_size), workers)
+
 
 @pytest.mark.parametrize("workers", [1, 3, 16])
 def test_decoded_keeps_the_order(workers):
     shades = [Image.new("RGB", (6, 6), (k, k, k)) for k in range(10)]
-    batches = list(decoded(shades, to_tensor, batch_size=4, workers=workers))
-    assert [rows for rows, _, _ in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert torch.cat([pixels for _, pixels, _ in batches])[:, 0, 0, 0].tolist() == list(range(10))
+    found = list(decoded(shades, to_tensor, batch_size=4, workers=workers))
+    assert [rows for rows, _, _ in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert torch.cat([pixels for _, [pixels], _ in found])[:, 0, 0, 0].tolist() == list(range(10))
 
 
 def test_decoded_reports_the_bad_ones_where_they_are(broken):
     good = Image.new("RGB", (6, 6), "red")
     sources = [good, broken / "empty.jpg", good, broken / "missing.jpg", broken / "text.png", good]
-    batches = list(decoded(sources, to_tensor, batch_size=3, workers=2))
-    assert [rows for rows, _, _ in batches] == [[0, 2], [5]]
-    assert [len(pixels) for _, pixels, _ in batches] == [2, 1]
-    assert batches[0][2] == [(1, "empty file")]
-    assert [row for row, _ in batches[1][2]] == [3, 4]
+    found = list(decoded(sources, to_tensor, batch_size=3, workers=2))
+    assert [rows for rows, _, _ in found] == [[0, 2], [5]]
+    assert [len(pixels) for _, [pixels], _ in found] == [2, 1]
+    assert found[0][2] == [(1, "empty file")]
+    assert [row for row, _ in found[1][2]] == [3, 4]
 
 
 def test_decoded_with_nothing_readable_in_a_batch(broken):
     sources = [broken / "empty.jpg", broken / "cut.jpg", Image.new("RGB", (6, 6))]
     first, second = decoded(sources, to_tensor, batch_size=2, workers=8)
-    assert (first[0], first[1], len(first[2])) == ([], None, 2)
+    assert (first[0], first[1], len(first[2])) == ([], [], 2)
     assert (second[0], second[2]) == ([2], [])
 
 
@@ -257,6 +261,13 @@ def test_sheet_shows_photos_in_order_and_grey_for_an_unreadable_one(broken):
     sheet = contact_sheet([red, broken / "cut.jpg", blue], ["a very long caption " * 20, "", "ünïcødé"], side=50)
     centres = [sheet.getpixel((6 + k * 56 + 25, 6 + 25)) for k in range(3)]
     assert centres == [(255, 0, 0), (211, 211, 211), (0, 0, 255)]
+
+
+def test_sheet_has_the_numbers_it_is_given():
+    photo, drawn = [Image.new("RGB", (8, 8))], [{}, {"numbers": [1]}, {"numbers": [87]}]
+    plain, same, other = (np.asarray(contact_sheet(photo, ["x"], **given)) for given in drawn)
+    assert np.array_equal(plain, same)
+    assert not np.array_equal(plain, other)
 
 
 def test_sheet_of_nothing():

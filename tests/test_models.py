@@ -427,6 +427,8 @@ def test_a_run_that_is_being_tuned_again_is_no_model(tuned, tmp_path):
 
 # the embedded model
 
+FEW = ["a photo of a dog", "a photo of a cat", "a photo of a truck"]
+
 def test_minilm_knows_what_is_alike(minilm):
     dog, again, puppy, truck = minilm.encode_texts(
         ["a photo of a dog", "a photo of a dog", "a photo of a puppy", "a photo of a truck"])
@@ -442,10 +444,34 @@ def test_minilm_texts_do_not_see_their_padding(minilm):
 
 def test_minilm_class_vectors_are_made_once(minilm, monkeypatch, tmp_path):
     monkeypatch.setenv("PCCLIP_CACHE", str(tmp_path))
-    made = minilm._class_matrix()
-    np.testing.assert_allclose(made, minilm.image_tower.class_matrix, atol=1e-5)
+    made = minilm._class_matrix(FEW)
     monkeypatch.setattr(minilm, "encode_texts", lambda texts: pytest.fail("encoded again"))
-    assert torch.equal(minilm._class_matrix(), made)
+    assert torch.equal(minilm._class_matrix(FEW), made)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"", lambda data: b"no array",
+                                    lambda data: data.replace(b"(3, 384)", b"(2, 384)")])
+def test_minilm_damaged_class_vectors_are_made_again(minilm, monkeypatch, tmp_path, damage):
+    monkeypatch.setenv("PCCLIP_CACHE", str(tmp_path))
+    made, [kept] = minilm._class_matrix(FEW), tmp_path.rglob("*.npy")
+    whole = kept.read_bytes()
+    kept.write_bytes(damage(whole))
+    torch.testing.assert_close(minilm._class_matrix(FEW), made)
+    assert kept.read_bytes() == whole
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "{tmp}/file"])
+def test_minilm_without_a_cache_says_so_and_works(minilm, monkeypatch, tmp_path, capsys, place):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PCCLIP_CACHE", place.format(tmp=tmp_path))
+    assert minilm._class_matrix(FEW).shape == (3, 384)
+    assert "cannot be kept and are made again each time" in capsys.readouterr().out
+
+
+def test_minilm_image_vectors_name_the_class_texts(minilm, monkeypatch, tmp_path):
+    monkeypatch.setattr(minilm_efficientnet, "imagenet_names", lambda: ["dog", "cat"])
+    monkeypatch.setenv("PCCLIP_CACHE", str(tmp_path))
+    assert load_model("minilm-efficientnet").architecture != minilm.architecture
 
 
 def test_minilm_images_live_among_the_class_names(minilm):

@@ -108,6 +108,7 @@ def test_wrong_type(values, key):
     ({"evaluate": {"changes": {"clevr": {"path": "x"}}}}, "evaluate.changes.clevr"),
     ({"evaluate": {"changes": {"compbench": {}}}}, "evaluate.changes.compbench.path: missing"),
     ({"evaluate": {"changes": {"compbench": {"path": "x", "distractors": 0}}}}, "compbench.distractors"),
+    ({"evaluate": {"relative": {"osr": {"max_bad": 1.5}}}}, "evaluate.relative.osr.max_bad"),
     ({"evaluate": {"judge": {"sees": "both"}}}, "evaluate.judge.sees"),
     ({"evaluate": {"judge": {"price_in": -1}}}, "evaluate.judge.price_in"),
     ({"tuned": "../x"}, "tuned"),

@@ -1,5 +1,8 @@
 """Pictures from arithmetic: two tiny random unCLIP pipelines prove the wiring; nearest photos where there is none."""
 
+import sys
+from types import ModuleType
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -156,6 +159,23 @@ def test_what_cannot_be_decoded(stable, tmp_path, rng):
 def test_without_diffusers_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(pictures, "find_spec", lambda name: None)
     with pytest.raises(PcclipError, match=r"pip install 'pcclip\[pictures\]'"):
+        Decoder("anything")
+
+
+def test_torchvision_is_made_ready_before_diffusers_is_read(monkeypatch):
+    ready = []
+
+    class Diffusers(ModuleType):
+        def __getattr__(self, name):
+            if name.startswith("__"):
+                raise AttributeError(name)
+            assert ready, "importing it would fail"
+            raise ImportError(name)
+
+    monkeypatch.setattr(pictures, "find_spec", lambda name: True)
+    monkeypatch.setattr(pictures, "declare_missing", lambda: ready.append(True))
+    monkeypatch.setitem(sys.modules, "diffusers", Diffusers("diffusers"))
+    with pytest.raises(ImportError, match="DiffusionPipeline"):
         Decoder("anything")
 
 

@@ -1,7 +1,9 @@
 """Progress: how many, how fast, and the time left in words that fit it."""
 
+import sys
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from pcclip import progress
@@ -51,3 +53,22 @@ def test_a_line_every_few_seconds_and_one_at_the_end(clock, capsys):
 def test_track_yields_everything(capsys):
     assert list(progress.track("abc", 3, "letters")) == ["a", "b", "c"]
     assert lines(capsys)[-1].startswith("letters: 3/3")
+
+
+@pytest.mark.parametrize(("parents", "looked_at"), [
+    ([psutil.AccessDenied(1), ["python", "-m", "papermill"]], False), ([psutil.ZombieProcess(1)], True),
+    ([["python", "-m", "jupyterlab"], psutil.NoSuchProcess(1)], True), (psutil.AccessDenied(1), True)])
+def test_processes_that_may_not_be_seen_say_nothing(monkeypatch, parents, looked_at):
+    def told(words):
+        if isinstance(words, psutil.Error):
+            raise words
+        return words
+
+    def of(words):
+        return SimpleNamespace(cmdline=lambda: told(words))
+
+    kernel = SimpleNamespace(IPKernelApp=SimpleNamespace(initialized=lambda: True))
+    monkeypatch.setitem(sys.modules, "ipykernel.kernelapp", kernel)
+    monkeypatch.delenv(progress.BATCH, raising=False)
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(parents=lambda: [*map(of, told(parents))]))
+    assert progress.interactive() is looked_at

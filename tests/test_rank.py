@@ -288,6 +288,15 @@ def test_an_examples_file(tmp_path, text):
     assert read_examples(file) == Examples(["x/1.png"], ["2"])
 
 
+@pytest.mark.parametrize("text", [
+    "side,path\nmost,000000397133\nleast,null\n",
+    '{"path": "000000397133", "side": "most"}\n{"path": "null", "side": "least"}\n'])
+def test_ids_that_look_like_something_else(tmp_path, text):
+    file = tmp_path / ("e.csv" if text.startswith("side") else "e.jsonl")
+    file.write_text(text)
+    assert read_examples(file) == Examples(["000000397133"], ["null"])
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("path,what\na,most\n", "it needs path and side"), ("path,side\na,more\n", "side 'more'; it must be most or least"),
     ("", "cannot be read as CSV"), ("path,side\n", "no examples"),
@@ -318,7 +327,7 @@ def test_votes_order_the_photos(photos, tiny_encoder, votes):
 
 def test_votes_move_the_texts_order(photos, tiny_encoder, votes):
     words, both = (rank(photos, LESS, MORE, tiny_encoder, votes=given).set_index("path")
-                   for given in (None, votes.path))
+                   for given in (None, votes.read()))
     red, blue = paths_of(photos, "ring-red", "ring-blue")
     assert both.score[red] - both.score[blue] > words.score[red] - words.score[blue]
 
@@ -329,6 +338,24 @@ def test_a_file_of_votes_on_two_attributes_is_asked_for_one(photos, tiny_encoder
     assert rank(photos, MORE, LESS, tiny_encoder, votes=votes.path).equals(expected)
     with pytest.raises(PcclipError, match=r"votes on .* \(30\), 'a blue thing' \(1\); ask for one of these"):
         rank(photos, "something else", model=tiny_encoder, votes=votes.path)
+
+
+def test_votes_on_another_attribute_are_not_used(photos, tiny_encoder, votes, tmp_path):
+    with pytest.raises(PcclipError, match=r"votes on .* \(30\); ask for one of these with the same words"):
+        rank(photos, "something else", model=tiny_encoder, votes=votes.path)
+    plain = VoteFile(tmp_path / "plain.jsonl")
+    for vote in votes.read():
+        plain.append(vote, attribute=None)
+    expected = rank(photos, "something else", model=tiny_encoder, votes=votes.read())
+    assert rank(photos, "something else", model=tiny_encoder, votes=plain.path).equals(expected)
+
+
+def test_votes_that_cancel_without_words(photos, tiny_encoder):
+    one, other = paths_of(photos, "disc-red", "bar-blue")
+    cast = [Vote(one, other, "first"), Vote(other, one, "first")]
+    with pytest.raises(PcclipError, match="votes: they cancel out and there is no text axis"):
+        rank(photos, model=tiny_encoder, votes=cast)
+    assert np.isfinite(rank(photos, MORE, model=tiny_encoder, votes=cast).deviation).all()
 
 
 def test_votes_on_other_photos(few, tiny_encoder, tmp_path, capsys):
@@ -345,7 +372,9 @@ def test_votes_on_other_photos(few, tiny_encoder, tmp_path, capsys):
 @pytest.mark.parametrize(("given", "message"), [
     ({}, "nothing to rank by"), ({"less": "x"}, "less without more"), ({"more": "x", "estimator": "best"}, "known: o"),
     ({"more": "x", "bottom": 0}, "bottom = 0"), ({"more": "x", "less": "x"}, "more and less are both"),
-    ({"more": "x", "writer": Generate()}, "'two_prompt' uses no paraphrases")])
+    ({"more": "x", "writer": Generate()}, "'two_prompt' uses no paraphrases"),
+    ({"votes": [], "writer": Generate()}, "paraphrases without words"),
+    ({"votes": [], "estimator": "ensemble"}, "an estimator or paraphrases without words")])
 def test_what_makes_no_sense(few, tiny_encoder, given, message):
     with pytest.raises(PcclipError, match=message):
         rank(few, **{"model": tiny_encoder, **given})
@@ -357,6 +386,24 @@ def test_top_and_bottom(photos, tiny_encoder):
     assert list(ends.position) == [1, 2, 3, 23, 24]
     assert list(ends.path) == [*whole.path[:3], *whole.path[-2:]]
     assert list(rank(photos, MORE, LESS, tiny_encoder, bottom=2).path) == list(whole.path[-2:])
+
+
+@pytest.mark.parametrize(("ends", "shown"), [
+    ({}, [1, 2, 3, 4, 5, 6]), ({"top": 20}, [1, 2, 3, 4, 5, 6]), ({"bottom": 9}, [19, 20, 21, 22, 23, 24]),
+    ({"top": 9, "bottom": 9}, [1, 2, 3, 22, 23, 24]), ({"top": 9, "bottom": 1}, [1, 2, 3, 4, 5, 24]),
+    ({"top": 1, "bottom": 9}, [1, 20, 21, 22, 23, 24]), ({"top": 1, "bottom": 1}, [1, 24])])
+def test_a_sheet_keeps_both_ends_and_numbers_them_by_position(photos, tiny_encoder, tmp_path, monkeypatch, ends, shown):
+    drawn = {}
+
+    def noted(paths, captions, numbers):
+        drawn.update(zip(numbers, paths, strict=True))
+        return Image.new("RGB", (4, 4))
+
+    monkeypatch.setattr("pcclip.ranking.contact_sheet", noted)
+    monkeypatch.setattr("pcclip.ranking._SHEET", 6)
+    table = rank(photos, MORE, LESS, tiny_encoder, sheet=tmp_path / "s.png", **ends).set_index("position")
+    assert drawn == {position: table.path[position] for position in shown}
+    assert list(drawn) == shown
 
 
 # ---- paraphrases -----------------------------------------------------------------------------------------------------
@@ -436,6 +483,11 @@ def test_files_of_vectors(run_folder, tiny_encoder):
     shown = Examples([expected.path[0]], [expected.path[3]])
     assert rank(files, MORE, LESS, tiny_encoder, examples=shown).equals(
         rank(run_folder, MORE, LESS, tiny_encoder, examples=shown))
+    empty = run_folder.parent / "empty.parquet"
+    pd.read_parquet(run_folder / "02_embed" / "vectors.parquet").head(0).to_parquet(empty)
+    for given in ({"examples": shown}, {"votes": [Vote("a", "b", "first")]}, {"more": MORE}):
+        with pytest.raises(PcclipError, match=r"empty\.parquet: no vectors there; embed photos first"):
+            rank(empty, model=tiny_encoder, **given)
     with pytest.raises(PcclipError, match="no such file of vectors"):
         rank(str(run_folder / "x*.parquet"), MORE, LESS, tiny_encoder)
 
@@ -458,7 +510,8 @@ def test_cli_examples_votes_csv(photos, tiny_model, votes, tmp_path, capfd):
 @pytest.mark.parametrize("arguments", [
     [], ["--less", "x"], ["--more", "x", "--estimator", "best"], ["--examples", "none.csv"], ["--votes", "none.jsonl"],
     ["--examples", "none.csv", "--most", "a.png"], ["--most", "a.png", "--least", "a.png"],
-    ["--more", "x", "--paraphrases"], ["--more", "x", "--bottom", "0"],
+    ["--more", "x", "--paraphrases"], ["--more", "x", "--bottom", "0"], ["--most", "a.png", "--paraphrases"],
+    ["--most", "a.png", "--estimator", "ensemble"], ["--more", "x", "--votes", "."],
 ])
 def test_cli_what_makes_no_sense_is_one_line(few, tiny_model, capfd, arguments):
     status, out, err = cli(capfd, "rank", few, "--model", tiny_model, *arguments)

@@ -74,10 +74,18 @@ def test_auc_by_a_threshold_that_is_given():
 
 @pytest.mark.parametrize(("reference", "expected"), [
     ([1, 2, 3, 4], [0, 0, 1, 1]), ([1, 2, 3], [0, 0, 1]), ([0, 0, 0, 1], [0, 0, 0, 1]), ([0, 1, 1, 1], [0, 1, 1, 1]),
-    ([-1, 1], [0, 1]), ([7, 7, 7], [0, 0, 0])])
+    ([-1, 1], [0, 1]), ([7, 7, 7], [0, 0, 0]),
+    ([1, 2, 3, 3], [0, 0, 1, 1]), ([1, 2, 3, 3, 3], [0, 0, 1, 1, 1])])
 def test_positives(reference, expected):
-    """Above the median; of two values the larger, however few have it."""
+    """Above the median; of two values the larger, however few have it; the largest where half or more have it."""
     assert list(positives(np.array(reference))) == expected
+
+
+def test_the_head_of_a_list_whose_largest_value_is_common():
+    reference = [1.0] * 6 + [2.0] * 6 + [3.0] * 18
+    assert precision_at_k(scored(reference, reference), 50, 0).value == 1
+    for threshold in (0, 3):
+        assert precision_at_k(scored(reference, reference), 50, 0, threshold=threshold).n == 0
 
 
 # NDCG and precision at k
@@ -173,6 +181,36 @@ def test_the_interval_holds_chance_for_a_random_score(measure, chance):
     assert inside >= 34
 
 
+@pytest.mark.parametrize(("measure", "chance"), [(statistics.spearman, 0.0), (statistics.pairwise_accuracy, 0.5)])
+def test_classes_are_drawn_whole(measure, chance):
+    """A score that knows classes, and nothing of their values: 10 classes are behind the interval, not 200 images."""
+    inside = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        of, score = np.repeat(np.arange(10), 20), rng.normal(size=10)
+        items = scored(score[of] + 0.3 * rng.normal(size=200), rng.permutation(10)[of]).assign(first=of, second=of)
+        low, high = measure(items, 100, seed).interval
+        inside += low <= chance <= high
+    assert inside >= 34
+
+
+@pytest.mark.parametrize("measure", [*FURTHER, statistics.spearman, statistics.pairwise_accuracy])
+def test_draws_by_class_are_the_measure_of_resampled_classes(measure, rng):
+    names = np.repeat(["a", "b", "c", "d"], [3, 6, 9, 12])
+    items = drawn(rng, 30, 12).assign(first=names, second=names)
+    same = measure(items.assign(first=range(30), second=range(30)), 30, 3)
+    found = measure(items, 30, 3)
+    assert found.value == same.value
+    assert (found.n, len(found.draws)) == (30, 30)
+    counts = next(bootstrap.resamples(4, 30, 3)).astype(int)
+    part = items.iloc[np.repeat(np.arange(30), counts[0][pd.factorize(names)[0]])].reset_index(drop=True)
+    whole = {kendall: lambda: kendalltau(part.score, part.reference).statistic,
+             auc: lambda: auc(part.drop(columns="first"), 1, 0, threshold=np.median(items.reference)).value}
+    if measure not in (ndcg, precision_at_k):  # whose gains and positives are those of all the images
+        expected = whole[measure]() if measure in whole else measure(part.drop(columns="first"), 1, 0).value
+        assert found.draws[0] == pytest.approx(expected)
+
+
 # ---- the tables of stage 04 ------------------------------------------------------------------------------------------
 
 def ranked(dataset: str, reference, task: str = "ranking", **scores) -> pd.DataFrame:
@@ -211,6 +249,13 @@ def test_rankings_have_all_measures_and_are_tested_by_some(predictions):
         assert own.value[metric] == expected.value
         assert (own.ci_low[metric], own.ci_high[metric]) == expected.interval
     assert set(paired.metric) == {"spearman", "pairwise_accuracy", "clear_pairwise_accuracy"}
+
+
+def test_what_no_model_is_tested_by_has_fewer_draws(predictions):
+    items = predictions[(predictions.dataset == "set/size/plain") & (predictions.model == "base")]
+    own = of(rankings.measured(items, 600, 0), "set/size/plain", "base")
+    for metric, draws in (("spearman", 600), ("pairwise_accuracy", 600), ("kendall", 500), ("auc", 500)):
+        assert tuple(own.loc[metric, ["ci_low", "ci_high"]]) == statistics.MEASURES[metric](items, draws, 0).interval
 
 
 def test_the_share_is_that_of_the_supervised_axis_on_the_same_resamples(predictions):

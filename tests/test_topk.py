@@ -92,6 +92,13 @@ def test_vectors_of_another_model(shards):
         ranked_shards(shards[0], np.ones(5, np.float32), "f", 2)
 
 
+def test_a_vector_that_is_missing(tmp_path):
+    vectors = pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2))
+    pq.write_table(pa.table({"path": ["a", "b"], "vector": vectors}), tmp_path / "v.parquet")
+    with pytest.raises(PcclipError, match=r"v\.parquet: a vector is missing; run notebook 02 again"):
+        ranked_shards([tmp_path / "v.parquet"], np.ones(2, np.float32))
+
+
 def test_no_vectors(tmp_path):
     empty = pa.FixedSizeListArray.from_arrays(pa.array(np.empty(0, np.float32)), 6)
     pq.write_table(pa.table({"path": pa.array([], pa.string()), "vector": empty}), tmp_path / "e.parquet")

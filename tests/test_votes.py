@@ -67,7 +67,8 @@ def test_votes_on_one_attribute(tmp_path):
     file.undo(attribute="large")
     assert file.read(attribute="red") == [Vote("a", "c", "second")]
     assert file.read(attribute="large") == []
-    assert file.attributes() == {"red": 1, "": 1}
+    file.append(Vote("c", "d", "second"), attribute=None)
+    assert file.attributes() == {"red": 1, "": 2}
 
 
 @pytest.mark.parametrize("half", ['{"first": "a", "sec', '{"first": "a", "second": "ä'.encode()[:-1], "\n \n{"])
@@ -109,6 +110,19 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(PcclipError, match="cannot write here"):
         VoteFile(tmp_path / "file" / "v.jsonl").append(Vote("a", "b", "tie"))
+
+
+def test_a_folder_in_the_files_place(tmp_path):
+    with pytest.raises(PcclipError, match="cannot be read .*; name a file of votes"):
+        VoteFile(tmp_path).read()
+    with pytest.raises(PcclipError, match="cannot be written .*; name a file of votes"):
+        VoteFile(tmp_path).append(Vote("a", "b", "tie"))
+
+
+def test_a_photo_named_in_two_ways_is_not_compared_with_itself():
+    votes = [Vote("a", "path/a", "first"), Vote("b", "path/b", "skip")]
+    found = ballot(votes, photos(2, 8, 0), "ab", ["path/a", "path/b"])
+    assert (found.differences.shape, len(found.outcomes), found.asked, found.unknown) == ((0, 8), 0, set(), 0)
 
 
 def test_ballot_is_the_votes_in_numbers():
@@ -170,6 +184,17 @@ def test_without_votes_the_order_is_the_texts():
 def test_neither_text_nor_a_vote_that_prefers(outcomes):
     with pytest.raises(PcclipError, match="no text axis, and no vote that prefers a photo"):
         vote_axis(photos(len(outcomes), 8, 0), np.array(outcomes))
+
+
+def test_votes_that_cancel_out_leave_no_axis():
+    x = photos(3, 8, 0)
+    ring = np.stack([x[0] - x[1], x[1] - x[2], x[2] - x[0]])
+    for differences, outcomes in ((ring, np.ones(3)), (np.stack([ring[0]] * 2), np.array([0.0, 1.0]))):
+        with pytest.raises(PcclipError, match="they cancel out and there is no text axis"):
+            _ = vote_axis(differences, outcomes, None, x).length
+        assert vote_axis(differences, outcomes, axis(8, 1), x).length > 0.1
+    found = vote_axis(ring[:1], np.ones(1), None, x)
+    assert found.length == pytest.approx(np.linalg.norm(found.mean))
 
 
 def test_shapes_that_do_not_fit():
@@ -300,8 +325,9 @@ def test_no_pair_is_asked_twice_and_then_it_says_so():
 
 def test_the_sides_are_drawn():
     matrix, rng = photos(40, 8, 0), np.random.default_rng(0)
-    posterior = vote_axis(*NONE, axis(8, 1), matrix)
-    assert {one < two for one, two in (next_pair(posterior, matrix, set(), rng) for _ in range(20))} == {True, False}
+    for posterior in (None, vote_axis(*NONE, axis(8, 1), matrix)):
+        pairs = [next_pair(posterior, matrix, set(), rng) for _ in range(20)]
+        assert {one < two for one, two in pairs} == {True, False}
 
 
 def test_what_is_known_is_not_asked():

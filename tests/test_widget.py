@@ -247,9 +247,8 @@ def test_a_folder_in_the_place_of_the_votes_is_told(some, tmp_path):
     ranker = Ranker(some, ASKED, tmp_path / "votes.jsonl")
     (tmp_path / "votes.jsonl").mkdir()
     page = Page(ranker)
-    with pytest.raises(IsADirectoryError):
-        page.do("vote", first=0, second=1, choice="first")
-    assert "IsADirectoryError" in page.got[0][0]["text"]
+    answer = page.do("vote", first=0, second=1, choice="first")
+    assert "cannot be written" in answer["problem"][0]["text"]
     assert ranker.votes == [], "what is not on disk is not counted"
 
 
@@ -374,6 +373,14 @@ def test_a_folder_without_captions_has_file_names(values, tmp_path, photos):
     found = photo_sets.load(params.check({**values, "rank": {"photos": str(tmp_path / "mine")}}))
     assert (found.ids, found.captions) == (["deep/a <b>.png"], ["a <b>"])
     assert list(found.unreadable.reason) == ["empty file"]
+
+
+def test_a_link_to_a_photo_elsewhere(values, tmp_path, photos):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "linked.png").symlink_to(photos / "disc-red.png")
+    (tmp_path / "mine" / "captions.csv").write_text("path,caption\nlinked.png,A red disc from elsewhere.\n")
+    found = photo_sets.load(params.check({**values, "rank": {"photos": str(tmp_path / "mine")}}))
+    assert (found.ids, found.captions) == (["linked.png"], ["A red disc from elsewhere."])
 
 
 def test_no_photos(values, tmp_path):

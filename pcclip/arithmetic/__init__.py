@@ -33,7 +33,7 @@ __all__ = ["CHANGES", "FOLDER", "ITEMS", "Tables", "analyze", "bank", "changes",
            "neighbours_of", "rank_share", "read", "remembered", "shown_pairs", "stage", "summary"]
 
 FOLDER, ITEMS, CHANGES = "05_arithmetic", "items.parquet", "changes.parquet"
-_FORMAT = 2
+_FORMAT = 3
 _MADE = "pictures"  # a folder beside the tables
 
 
@@ -83,6 +83,8 @@ def analyze(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Run the stage, or read it when done; `read` has its other tables.
 
+    Of `models` base and finetuned are analyzed: peers, which 04 compares, are not, so adding one leaves this as it is.
+
     Returns:
         items: one row per held-out pair, model and measure (columns first, second, model, measure, value);
         changes: the photos nearest to image + text difference (columns model, start, text, position, id, path, cosine).
@@ -91,6 +93,7 @@ def analyze(
     if this.done():
         say(f"{FOLDER}: done already, read from {this.folder}")
         return tuple(read_parquet(this.folder / name).to_pandas() for name in (ITEMS, CHANGES))
+    models = {which: models[which] for which in ("base", "finetuned")}
     with this.work():
         known = remembered(models)
         pairs = generate.template_pairs(vectors.of(images.held_out), config.arithmetic.pairs, config.seed)

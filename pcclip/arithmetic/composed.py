@@ -16,8 +16,8 @@ from pcclip.arithmetic.resampling import Measured, means
 from pcclip.arithmetic.texts import Remembered
 from pcclip.comparisons.sentences import from_captions
 from pcclip.data.composed import ComposedSet, load_composed, missing
-from pcclip.data.labelled import LabelledSet
-from pcclip.embed import Vectors, embed_labelled
+from pcclip.data.labelled import unlabelled
+from pcclip.embed import Vectors, embed_pictures
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config
 from pcclip.progress import say
@@ -46,7 +46,8 @@ def score(
         queries = given.queries
         if settings.limit and settings.limit < len(queries):
             queries = queries.sample(settings.limit, random_state=config.seed).sort_index()
-        vectors = _embedded(config, given, base, settings.max_bad)
+        pictures = unlabelled(name, given.images.drop_duplicates("id"), settings.max_bad)
+        vectors = embed_pictures(config, config.home / FOLDER / name, pictures, base)
         say(f"{name}: {len(queries)} composed queries, {len(vectors.ids)} images")
         for gallery, part in queries.groupby("gallery", sort=True):
             images = given.images[given.images.gallery == gallery]
@@ -104,7 +105,10 @@ def _hits(
     query: Float[np.ndarray, "m d"], gallery: Float[np.ndarray, "n d"], right: Bool[np.ndarray, "m n"],
     barred: np.ndarray | None, members: Bool[np.ndarray, "m n"] | None, recalls: tuple[int, ...],
 ) -> Bool[np.ndarray, "k m"]:
-    """Whether a right image is among the first k; one that is tied with a wrong one comes after it."""
+    """Whether a right image is among the first k; one that is tied with a wrong one comes after it.
+
+    Where no right image is a candidate it is not, however small the gallery.
+    """
     ranks = []
     for rows in _parts(len(query)):
         scores, wanted = query[rows] @ gallery.T, right[rows].copy()
@@ -116,7 +120,7 @@ def _hits(
             wanted &= members[rows]
         best = np.where(wanted, scores, -np.inf).max(axis=1, keepdims=True)
         ahead = ((scores >= best - 1e-6) & ~wanted & np.isfinite(scores)).sum(axis=1)
-        ranks.append(np.where(wanted.any(axis=1), ahead, scores.shape[1]))
+        ranks.append(np.where(wanted.any(axis=1), ahead, np.inf))
     rank = np.concatenate(ranks)
     return np.stack([rank < k for k in recalls])
 
@@ -138,11 +142,3 @@ def _mask(ids_of: pd.Series, place: dict[str, int]) -> Bool[np.ndarray, "m n"]:
 def _parts(count: int) -> Iterator[slice]:
     for start in range(0, count, _ROWS):
         yield slice(start, start + _ROWS)
-
-
-def _embedded(config: Config, given: ComposedSet, base: DualEncoder, max_bad: float) -> Vectors:
-    images = given.images.drop_duplicates("id")
-    table = pd.DataFrame({"id": images["id"], "label": 0, "split": "test"}).reset_index(drop=True)
-    labelled = LabelledSet(given.name, table, list(images.path), ["image"], max_bad=max_bad)
-    return embed_labelled(config.home / FOLDER / given.name, labelled, base, config.embed.batch_size,
-                          config.embed.workers, config.embed.shard)[0]

@@ -157,7 +157,9 @@ def _of_modalities(asked: Asked, model: Remembered) -> dict:
     half = np.random.default_rng(asked.seed).permutation(len(u)) % 2 == 0
     found = {("modality gap", NONE): of_set(lambda rows: modality_gap(u[rows], t[rows]), images, asked.seed),
              ("modality gap", "two halves of the images"): of_set(
-                 lambda rows: modality_gap(u[rows & half], u[rows & ~half]), images, asked.seed)}
+                 lambda rows: modality_gap(u[rows & half], u[rows & ~half]), images, asked.seed),
+             ("modality gap", "captions of the other half"): of_set(
+                 lambda rows: modality_gap(u[rows & half], t[rows & ~half]), images, asked.seed)}
     found |= _means(asked, "image with its caption", {
         NONE: cosines(u, t), "shuffled": cosines(u, t[order]), "centred": cosines(one, two),
         "centred, shuffled": cosines(one, two[order])}, images)

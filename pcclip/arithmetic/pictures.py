@@ -28,6 +28,7 @@ from pcclip.data import ImageSet
 from pcclip.embed import Vectors
 from pcclip.errors import PcclipError
 from pcclip.models.encoder import DualEncoder
+from pcclip.models.torchvision_ops import declare_missing
 from pcclip.params import Config, resolve
 from pcclip.scores import cosines, unit
 
@@ -70,6 +71,7 @@ class Decoder:
 
     def __init__(self, spec: str, steps: int = 25):
         check_installed()
+        declare_missing()  # diffusers imports torchvision
         from diffusers import DiffusionPipeline
 
         place = resolve(spec)

@@ -12,10 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from pcclip.bootstrap import resamples
+from pcclip.bootstrap import CELLS, resamples
 
 GROUPS = 20
-_CELLS = 2**22
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def means(
     distinct, place = np.unique(members, return_inverse=True)
     place, sums, totals = place.reshape(members.shape), [], []
     for counts in resamples(len(distinct), draws, seed):
-        for some in np.array_split(counts, -(-len(counts) * len(members) // _CELLS)):
+        for some in np.array_split(counts, -(-len(counts) * len(members) // CELLS)):
             weights = np.prod([some[:, column] for column in place.T], axis=0)
             sums.append(matrix @ weights.T)
             totals.append(weights.sum(axis=1))

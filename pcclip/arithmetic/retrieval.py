@@ -27,12 +27,11 @@ def rank_share(
 ) -> Float[np.ndarray, " m"]:
     """Rank of the target image when searching with start + step, as a share of the pool: 0 found first, 1 last.
 
-    The start image itself is not a candidate. f(d_12) should lie along u1 - u2, so u2 + f(d_12) should find image 1.
+    The start image itself is not a candidate, and a tie counts half. f(d_12) should lie along u1 - u2, so u2 + f(d_12)
+    should find image 1.
     """
     scores = unit(matrix[start] + steps) @ matrix[pool].T
-    own = scores[pool[None] == target[:, None]]
-    scores[pool[None] == start[:, None]] = -np.inf
-    return (scores > own[:, None]).sum(axis=1) / max(1, len(pool) - 2)
+    return ranks(scores, *_columns(pool, target, start)) / max(1, len(pool) - 2)
 
 
 def ranks(
@@ -69,8 +68,7 @@ def sweep(
         (form, alpha, metric) -> Measured; metrics are the rank as a share of the pool (0 first, 0.5 chance) and
         recall@1, 5 and 10.
     """
-    column = {row: k for k, row in enumerate(pool)}
-    to, of = (np.array([column[row] for row in rows], dtype=np.int64) for rows in (target, start))
+    to, of = _columns(pool, target, start)
     alone, values = matrix[start] @ matrix[pool].T, {}
     for form, step in steps.items():
         text = step @ matrix[pool].T
@@ -119,3 +117,9 @@ def neighbours_of(changed: pd.DataFrame, model: str) -> tuple[Sequence[str], Seq
     """Paths and captions for a contact sheet of one model's changes, row by row."""
     rows = changed[changed.model == model]
     return list(rows.path), [f"{r.start.split('/')[-1]} -> {r.id.split('/')[-1]}" for r in rows.itertuples()]
+
+
+def _columns(pool: np.ndarray, *rows: np.ndarray) -> list[Int[np.ndarray, " m"]]:
+    """Where in the pool each of these rows is."""
+    column = {row: k for k, row in enumerate(pool)}
+    return [np.array([column[row] for row in some], dtype=np.int64) for some in rows]

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from pcclip.data.changes import ChangeSet, load_changes, missing
-from pcclip.data.labelled import LabelledSet
-from pcclip.embed import Vectors, embed_labelled
+from pcclip.data.labelled import unlabelled
+from pcclip.embed import Vectors, embed_pictures
 from pcclip.errors import PcclipError
 from pcclip.evaluate import retrieval
 from pcclip.evaluate.predictions import Predictions
@@ -89,9 +89,5 @@ def _test_pairs(found: ChangeSet, settings: Changes, seed: int) -> pd.DataFrame:
 def _embedded(config: Config, found: ChangeSet, pairs: pd.DataFrame, base: DualEncoder) -> Vectors:
     """The vectors of the images of these pairs."""
     images = found.images[found.images["id"].isin({*pairs["first"], *pairs["second"]})]
-    table = pd.DataFrame({"id": images["id"], "label": 0, "split": "test"}).reset_index(drop=True)
-    given = LabelledSet(found.name, table, list(images.path), ["image"],
-                        max_bad=config.evaluate.changes[found.name].max_bad)
-    embedded, _ = embed_labelled(config.home / FOLDER / found.name, given, base, config.embed.batch_size,
-                                 config.embed.workers, config.embed.shard)
-    return embedded
+    given = unlabelled(found.name, images, config.evaluate.changes[found.name].max_bad)
+    return embed_pictures(config, config.home / FOLDER / found.name, given, base)

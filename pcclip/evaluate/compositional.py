@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pcclip.data.compositional import CompositionalSet, columns, load_compositional, missing
-from pcclip.embed import Vectors, embed_labelled
+from pcclip.embed import Vectors, embed_pictures
 from pcclip.errors import PcclipError
 from pcclip.evaluate import matching
 from pcclip.evaluate.predictions import Predictions
@@ -68,7 +68,8 @@ def score(
     """Score every model, with the images and blind, on every set, its parts and its further subsets."""
     every = {}
     for name, whole in sets.items():
-        vectors = _embedded(config, whole, models["base"])
+        pictures = whole.pictures(config.evaluate.compositional[name].max_bad)
+        vectors = embed_pictures(config, config.home / FOLDER / name, pictures, models["base"])
         asked = ask(whole, vectors)
         say(f"{name}: {len(asked.found.items)} items, {len(asked.texts)} texts, {len(vectors.ids)} images")
         for which, model in models.items():
@@ -152,12 +153,3 @@ def _units(found: CompositionalSet, images: list[str]) -> tuple[pd.DataFrame, li
 def _load(config: Config, name: str) -> CompositionalSet:
     settings = config.evaluate.compositional[name]
     return load_compositional(name, settings.path, settings.limit, settings.max_bad, config.seed)
-
-
-def _embedded(config: Config, found: CompositionalSet, base: DualEncoder) -> Vectors:
-    pictures = found.pictures(config.evaluate.compositional[found.name].max_bad)
-    vectors, bad = embed_labelled(config.home / FOLDER / found.name, pictures, base, config.embed.batch_size,
-                                  config.embed.workers, config.embed.shard)
-    if len(bad):
-        say(f"{found.name}: {len(bad)} images cannot be read, e.g. {bad.path[0]}: {bad.reason[0]}")
-    return vectors

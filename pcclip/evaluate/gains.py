@@ -27,7 +27,8 @@ def tested(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     Returns:
         A row for each data set, form, mode, protocol and model: n, plain and comparative (accuracies), helped (images
         newly right), hurt (newly wrong), and the paired difference with interval and p values as `statistics.compare`
-        gives them. p_holm is adjusted for the data sets, not for the forms: the form to look at is best_on_tune.
+        gives them. p_holm of best_on_tune rows, the ones to look at, is adjusted for all of them of a mode, protocol
+        and model, whatever form is best on which data set; of the others for the data sets of their form.
     """
     found = []
     for key, part in items.groupby(KEYS, sort=False):
@@ -36,7 +37,7 @@ def tested(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
         counts = [_counted(one) | {"best_on_tune": one.best_on_tune.iloc[0]} for _, one in part.groupby(
             "dataset", sort=False)]
         found.append(table.drop(columns="n").assign(**dict(zip(KEYS, key, strict=True))).join(pd.DataFrame(counts)))
-    return pd.concat(found, ignore_index=True)[TESTED] if found else pd.DataFrame(columns=TESTED)
+    return _best_adjusted(pd.concat(found, ignore_index=True))[TESTED] if found else pd.DataFrame(columns=TESTED)
 
 
 def by_class(items: pd.DataFrame, chosen: Chosen) -> pd.DataFrame:
@@ -87,6 +88,15 @@ def by_pair(
     return counts.assign(
         first=[vectors.names[k] for k in a], second=[vectors.names[k] for k in b], names_fit=cosines(names, images),
         text_fit=cosines(texts, images), text_names=cosines(texts, names)).reindex(columns=BY_PAIR)
+
+
+def _best_adjusted(table: pd.DataFrame) -> pd.DataFrame:
+    """p_holm of the best_on_tune rows as a family of their own."""
+    best = table[table.best_on_tune.astype(bool)]
+    counts = best.p_mcnemar.where(best.test == "mcnemar", best.p_bootstrap)
+    adjusted = counts.groupby([best[key] for key in KEYS if key != "form"]).transform(
+        lambda p: statistics.holm(p.to_numpy()))
+    return table.assign(p_holm=adjusted.reindex(table.index).fillna(table.p_holm))
 
 
 def _sides(items: pd.DataFrame) -> list[pd.DataFrame]:

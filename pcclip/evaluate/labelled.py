@@ -17,7 +17,7 @@ from pcclip.comparisons import class_texts
 from pcclip.comparisons.llm import Template, backend_identity, start_backend
 from pcclip.data.labelled import LabelledSet, awa2
 from pcclip.data.labelled.sets import folder_of, load_labelled
-from pcclip.embed import Vectors, embed_labelled
+from pcclip.embed import Vectors, embed_pictures
 from pcclip.errors import PcclipError
 from pcclip.evaluate import class_differences, comparative, distances, gains, probe, templates, zero_shot
 from pcclip.evaluate.predictions import Predictions
@@ -116,22 +116,16 @@ def score(
                                           seeds, protocol)
                 predictions.add("linear_probe", f"{name}/{ready.settings.shots}-shot", "base", items,
                                 ready.vectors.ids, protocol)
-    def joined(part: str, columns: list[str]) -> pd.DataFrame:
-        return pd.concat(found[part] or [pd.DataFrame(columns=columns)], ignore_index=True)[columns]
-
     told = pd.concat(texts, ignore_index=True) if texts else _no_pairs().assign(dataset=[])
     compared = pd.concat(found["items"], ignore_index=True) if found["items"] else pd.DataFrame(columns=gains.KEYS)
-    return Told(joined("sweep", _SWEEP), told.fillna(""),
+    return Told(_joined(found["sweep"], _SWEEP), told.fillna(""),
                 gains.tested(compared, config.evaluate.bootstrap, config.seed),
-                joined("classes", ["dataset", "form", "model", *gains.BY_CLASS]),
-                joined("pairs", ["dataset", "model", *gains.BY_PAIR]))
+                _joined(found["classes"], ["dataset", "form", "model", *gains.BY_CLASS]),
+                _joined(found["pairs"], ["dataset", "model", *gains.BY_PAIR]))
 
 
 def _ready(config: Config, name: str, images: LabelledSet, base: DualEncoder) -> Ready:
-    vectors, bad = embed_labelled(config.home / FOLDER / name, images, base, config.embed.batch_size,
-                                  config.embed.workers, config.embed.shard)
-    if len(bad):
-        say(f"{name}: {len(bad)} images cannot be read, e.g. {bad.path[0]}: {bad.reason[0]}")
+    vectors = embed_pictures(config, config.home / FOLDER / name, images, base)
     table = vectors.of(images.table)
     split = {}
     for side in ("tune", "test"):
@@ -140,6 +134,10 @@ def _ready(config: Config, name: str, images: LabelledSet, base: DualEncoder) ->
     if not len(split["test"][0]):
         raise PcclipError(f"labelled set {name}: no test image; unpack it again")
     return Ready(name, config.evaluate.labelled[name], images, vectors, split["tune"], split["test"])
+
+
+def _joined(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    return pd.concat(tables or [pd.DataFrame(columns=columns)], ignore_index=True)[columns]
 
 
 def _zero_shot(ready: Ready, which: str, model: DualEncoder, described, predictions: Predictions) -> None:

@@ -16,6 +16,7 @@ from pcclip.votes import VoteAxis, next_pair, vote_axis
 
 VOTES = (0, 1, 2, 5, 10, 20, 40)
 ASKED = ("next_pair", "random")
+_JUDGED = 20_000  # pairs at most: the share is then known to 0.7 points at worst (95%)
 
 
 def learning_curve(
@@ -32,7 +33,8 @@ def learning_curve(
 
     Returns:
         Columns prior ('text', 'none'), asked ('next_pair', 'random'), votes, seed, accuracy (share of the judged pairs
-        of unequal value in the right order, a tied score for half; 0.5 before anything is known).
+        of unequal value in the right order, a tied score for half; 0.5 before anything is known). Of more than 20,000
+        pairs a fixed draw of so many is judged.
 
     Raises:
         PcclipError: fewer than four groups, or a half whose values are all the same, or whose pairs run out.
@@ -93,6 +95,21 @@ class _Voter:
 
 
 def _accuracy(score: np.ndarray, values: np.ndarray) -> float:
-    order = np.sign(values[:, None] - values)
-    agree = (np.sign(score[:, None] - score) * order + 1) / 2
-    return float(agree[order != 0].mean())
+    first, second = _judged(values)
+    agree = np.sign(score[first] - score[second]) * np.sign(values[first] - values[second])
+    return float(((agree + 1) / 2).mean())
+
+
+def _judged(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the pairs of unequal value; of many pairs the same draw each time, every such pair equally likely."""
+    n = len(values)
+    if n * (n - 1) // 2 <= _JUDGED:
+        first, second = np.triu_indices(n, 1)
+        unequal = values[first] != values[second]
+        return first[unequal], second[unequal]
+    rng, order = np.random.default_rng(0), np.argsort(values, kind="stable")
+    start = np.searchsorted(values[order], values[order])
+    equal = np.searchsorted(values[order], values[order], side="right") - start
+    first = rng.choice(n, _JUDGED, p=(n - equal) / (n - equal).sum())
+    second = rng.integers(n - equal[first])  # among the others, those of equal value left out
+    return order[first], order[second + equal[first] * (second >= start[first])]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from pcclip.errors import PcclipError
 from pcclip.scores import cosines
 
 _ROWS = 65_536  # rows whose vectors are held at once
@@ -43,7 +44,12 @@ def of_groups(s: Float[np.ndarray, "m 2 2"]) -> Margins:
 
 
 def of_choices(s: Float[np.ndarray, "m 1 k"], there: Bool[np.ndarray, "m k"]) -> Margins:
-    """One image and k texts, the first of them right: it has to beat every other that is there (chance 1/k)."""
+    """One image and k texts, the first of them right: it has to beat every other that is there (chance 1/k).
+
+    Raises PcclipError when there is one text only.
+    """
+    if s.shape[2] < 2:
+        raise PcclipError("a choice between texts needs two or more of each image; this set has one")
     return {"": s[:, 0, 0] - np.where(there[:, 1:], s[:, 0, 1:], -np.inf).max(axis=1)}
 
 

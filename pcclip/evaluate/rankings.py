@@ -11,12 +11,13 @@ import pandas as pd
 
 from pcclip.bootstrap import Estimate, ratio
 from pcclip.errors import PcclipError
-from pcclip.statistics import MEASURES, measured_by
+from pcclip.statistics import FURTHER, MEASURES, measured_by
 
 SUPERVISED = "supervised"  # the model, and the end of the data set's name, of a ceiling
 CHANCE = {"spearman": 0.0, "pairwise_accuracy": 0.5, "accuracy": 0.5}
 SHARES = {"ranking": ("spearman", "pairwise_accuracy"), "relative_values": ("spearman", "pairwise_accuracy"),
           "relative_pairs": ("accuracy",)}  # task -> the metrics of which a share is taken
+_FEWER = 500  # resamples, at most, of measures that no model is tested by
 _KEYS, _SAME = ["task", "dataset", "protocol"], ["first", "second", "reference"]
 
 
@@ -25,7 +26,7 @@ def measured(predictions: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
 
     Args:
         predictions: as predictions.Predictions collects them.
-        draws, seed: of the bootstrap.
+        draws, seed: of the bootstrap; statistics.FURTHER, by which no model is tested, have _FEWER draws at most.
 
     Returns:
         task, dataset, protocol, model, metric, value, ci_low, ci_high, n. The metric METRIC_share is of the text axes
@@ -33,7 +34,8 @@ def measured(predictions: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
         a ceiling that may be no better than chance nothing has a share.
     """
     groups = dict(iter(predictions.groupby(_KEYS, sort=False)))
-    found = {key: {(metric, which): MEASURES[metric](part, draws, seed) for metric in measured_by(key[0])
+    found = {key: {(metric, which): MEASURES[metric](part, min(draws, _FEWER) if metric in FURTHER
+                                                       else draws, seed) for metric in measured_by(key[0])
                    for which, part in items.groupby("model", sort=False)} for key, items in groups.items()}
     rows = []
     for key, items in groups.items():

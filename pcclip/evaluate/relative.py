@@ -2,7 +2,8 @@
 
 Every estimator of every model is asked with the same texts. Images with values are ranked (task relative_values), pairs
 are decided (task relative_pairs: right when the image that has more lies farther along the axis; equal pairs are not
-asked). The ceiling is a linear axis fitted to the values or pairs of the tune split.
+asked). The ceiling is a linear axis fitted to the values or pairs of the tune split. Where a value is that of a class
+(AwA2, PubFig, OSR), the bootstrap draws classes: first and second of the predictions name the class, not the image.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from pcclip.axes import ESTIMATORS, attribute_axis, ridge_axis
-from pcclip.data.labelled import LabelledSet
+from pcclip.data.labelled import unlabelled
 from pcclip.data.relative import RelativeSet
 from pcclip.data.relative.sets import load_relative, missing, texts_of
-from pcclip.embed import Vectors, embed_labelled
+from pcclip.embed import Vectors, embed_pictures
 from pcclip.errors import PcclipError
 from pcclip.evaluate import tasks
 from pcclip.evaluate.predictions import Predictions
@@ -31,7 +32,8 @@ def load(config: Config) -> dict[str, RelativeSet]:
     """The sets of the parameters. Raises PcclipError when one is not there, or lacks an attribute that is asked for."""
     found = {}
     for name, settings in config.evaluate.relative.items():
-        found[name] = load_relative(name, settings.path, settings.limit, settings.tune_limit, config.seed)
+        found[name] = load_relative(name, settings.path, settings.limit, settings.tune_limit, config.seed,
+                                    settings.max_bad)
         for attribute, texts in settings.attributes.items():
             if (texts.column or attribute) not in found[name].attributes:
                 raise PcclipError(f"evaluate.relative.{name}.attributes.{attribute}: {name} has no such attribute; it "
@@ -62,33 +64,39 @@ def score(
                 for attribute, one in asked for which, model in models.items() for estimator in ESTIMATORS}
         for attribute, one in asked:
             given = _valued if found.values.shape[1] else _paired
-            for task, dataset, items_of, ceiling in given(found, vectors, one.column or attribute):
+            for task, dataset, items_of, ceiling, drawn in given(found, vectors, one.column or attribute):
                 own = f"{name}/{dataset}{attribute}"
                 for which in models:
                     for estimator in ESTIMATORS:
                         predictions.add(task, f"{own}/{estimator}", which,
-                                        items_of(axes[attribute, which, estimator]), vectors.ids)
+                                        items_of(axes[attribute, which, estimator]), drawn)
                 if ceiling is not None:
-                    predictions.add(task, f"{own}/supervised", "supervised", items_of(ceiling), vectors.ids)
+                    predictions.add(task, f"{own}/supervised", "supervised", items_of(ceiling), drawn)
 
 
 def _valued(found: RelativeSet, vectors: Vectors, column: str) -> Iterator[tuple]:
-    """Task, '', the items of an axis, and the supervised axis or None, of images with values."""
+    """Task, '', the items of an axis, the supervised axis or None, and what is drawn, of images with values.
+
+    Where tested classes are not among the tuned ones, the supervised axis is chosen by classes left out whole too.
+    """
     table = found.images.assign(value=found.values[column])
     table = vectors.of(table[table.value.notna()])
     tune, test = (table[table["split"] == side] for side in ("tune", "test"))
     if test.value.nunique() < 2:
         return
-    ceiling, grouped = None, tune.group.ne("").any()
+    sides = [set(found.images.group[found.images["split"] == side]) - {""} for side in ("tune", "test")]
+    ceiling, grouped = None, bool(sides[0]) and not sides[0] & sides[1]
     if (tune.groupby("group").value.first() if grouped else tune.value).nunique() >= _TUNED:
         ceiling, _ = ridge_axis(vectors.matrix, vectors.rows(tune["id"]), tune.value,
                                 list(tune.group) if grouped else None)
     rows, values = vectors.rows(test["id"]), test.value
-    yield VALUES, "", lambda axis: tasks.ranking_items(axis, vectors.matrix, rows, values), ceiling
+    places, drawn = pd.factorize(test.group) if sides[1] else (rows, vectors.ids)
+    yield (VALUES, "", lambda axis: tasks.ranking_items(axis, vectors.matrix, rows, values).assign(
+        first=places, second=places), ceiling, drawn)
 
 
 def _paired(found: RelativeSet, vectors: Vectors, column: str) -> Iterator[tuple]:
-    """Task, 'PART/', the items of an axis, and the supervised axis or None, of each part of the pairs."""
+    """Task, 'PART/', the items of an axis, the supervised axis or None, and what is drawn, of each part of pairs."""
     pairs = found.pairs[found.pairs.attribute == column]
     pairs = pairs[vectors.has(pairs["first"], pairs["second"])]
     for part, own in pairs.groupby("part", sort=False):
@@ -100,7 +108,7 @@ def _paired(found: RelativeSet, vectors: Vectors, column: str) -> Iterator[tuple
         yield (PAIRS, f"{part}/" if part else "",
                lambda axis, first=first, second=second, more=more: tasks.verdict_items(
                    axis, vectors.matrix, first, second, more),
-               _axis_of_pairs(tune, vectors))
+               _axis_of_pairs(tune, vectors), vectors.ids)
 
 
 def _axis_of_pairs(tune: pd.DataFrame, vectors: Vectors) -> np.ndarray | None:
@@ -119,10 +127,5 @@ def _axis_of_pairs(tune: pd.DataFrame, vectors: Vectors) -> np.ndarray | None:
 
 
 def _embedded(config: Config, found: RelativeSet, base: DualEncoder) -> Vectors:
-    table = pd.DataFrame({"id": found.images["id"], "label": 0, "split": "test"})
-    given = LabelledSet(found.name, table, list(found.images.path), ["image"])
-    vectors, bad = embed_labelled(config.home / FOLDER / found.name, given, base, config.embed.batch_size,
-                                  config.embed.workers, config.embed.shard)
-    if len(bad):
-        say(f"{found.name}: {len(bad)} images cannot be read, e.g. {bad.path[0]}: {bad.reason[0]}")
-    return vectors
+    given = unlabelled(found.name, found.images, config.evaluate.relative[found.name].max_bad)
+    return embed_pictures(config, config.home / FOLDER / found.name, given, base)

@@ -42,7 +42,7 @@ PAGE = "report.html"  # html.py writes it
 SWEEP, GAINS, CLASSES, WHY = (
     f"comparative{end}.csv" for end in ("", "_gains", "_classes", "_pairs"))
 TEXTS, COST = "class_texts.parquet", "judge.csv"
-_FORMAT = 4
+_FORMAT = 5
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ from pcclip.scores import beats, cosines, image_differences, zero_shot
 from pcclip.stage import Stage, atomic, built_on
 
 FOLDER, CURVES = "03_finetune", "curves.csv"
-_FORMAT = 1
+_FORMAT = 2  # raise it when draws or numbers change: old stages are then done again
 _NOT_RESULTS = {"micro_batch"}  # may change between a run and its continuation
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pcclip.errors import PcclipError
-from pcclip.images import decoded
+from pcclip.images import batches, decoded_batches
 from pcclip.models.tokens import Tokens, groups
 from pcclip.progress import Meter
 from pcclip.stage import digest
@@ -125,10 +125,11 @@ class DualEncoder(nn.Module):
         Raises PcclipError naming the first image that cannot be read.
         """
         out = np.empty((len(images), self.width), dtype=np.float32)
-        for rows, pixels, bad in decoded(images, self.preprocess, batch_size, workers):
+        wanted = batches(len(images), batch_size)
+        for rows, pixels, bad in decoded_batches(images, [self.preprocess], wanted, workers):
             if bad:
                 raise PcclipError(f"{images[bad[0][0]]}: {bad[0][1]}; remove it or replace it")
-            out[rows] = self.encode_pixels(pixels)
+            out[rows] = self.encode_pixels(pixels[0])
         return out
 
     def image_fingerprint(self) -> str:

@@ -1,5 +1,6 @@
 """The photos that notebook 06 ranks: a run's own or those of any folder, with vectors, captions and models."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,18 +84,18 @@ def _of_the_run(config: Config, models: dict[str, DualEncoder]) -> Photos:
 def _of_a_folder(config: Config, models: dict[str, DualEncoder]) -> Photos:
     asked = config.rank.photos
     place = resolve(asked) if resolve(asked).exists() else asked  # a glob is none
-    found = [str(Path(path).resolve()) for path in find_photos(place)]
+    found = [os.path.abspath(path) for path in find_photos(place)]  # a link keeps its own name and place
     table = pd.DataFrame({"id": found, "label": 0, "split": "test"})
     plain, how = LabelledSet("photos", table, found, ["photo"], max_bad=1.0), config.embed
     vectors, bad = embed_labelled(config.folder / FOLDER / EMBED, plain, models["base"], how.batch_size, how.workers,
                                   how.shard)
     known, home = {}, Path(place)
     if home.is_dir():
-        ids = [str(Path(path).relative_to(home.resolve())) for path in vectors.paths]
+        ids = [os.path.relpath(path, home) for path in vectors.paths]
         if not captioned.missing(Data(source="folder", path=str(home))):
             rows, _, _ = captioned.read(Data(source="folder", path=str(home)))
             known = dict(zip(rows.path, rows.caption, strict=True))
     else:
         ids = vectors.paths
-    captions = [known.get(path) or Path(path).stem for path in vectors.paths]
+    captions = [known.get(os.path.realpath(path)) or Path(path).stem for path in vectors.paths]
     return Photos(ids, vectors.paths, captions, vectors.matrix, models, bad)

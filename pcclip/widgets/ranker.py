@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 from PIL import Image
 
-from pcclip.axes import Query, attribute_axis, example_differences
+from pcclip.axes import Query, example_differences, query_axis
 from pcclip.images import contact_sheet
 from pcclip.params import Config, Rank, resolve
 from pcclip.votes import Ballot, Vote, VoteAxis, VoteFile, ballot, next_pair, vote_axis
@@ -166,7 +166,7 @@ class Ranker:
         if key not in self._known:
             if len(self._known) >= _KNOWN:
                 self._known.clear()
-            self._known[key] = attribute_axis(self.photos.models[model], query.attribute(), estimator)
+            self._known[key] = query_axis(self.photos.models[model], query, estimator)
         return self._known[key]
 
     def _posterior(self, model: str, cast: Ballot) -> VoteAxis:
@@ -181,7 +181,7 @@ class Ranker:
     def _deviations(self, posterior: VoteAxis) -> Float[np.ndarray, " n"]:
         matrix, mean = self.photos.matrix, self.photos.matrix.mean(axis=0)
         parts = [posterior.deviations(matrix[k : k + _ROWS] - mean) for k in range(0, len(matrix), _ROWS)]
-        return (np.concatenate(parts) / max(float(np.linalg.norm(posterior.mean)), 1e-12)).astype(np.float32)
+        return (np.concatenate(parts) / posterior.length).astype(np.float32)
 
 
 def _agreement(cast: Ballot, axis: np.ndarray) -> int:

@@ -52,12 +52,14 @@ def read(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
                            "path": f"{path / _FOLDER / 'images'}/A " + words + "/" + ids + ".jpg"})
     right = _right(path / _FOLDER / _MATRIX, ids.to_numpy(), codes, len(names))
     asked = asked[asked.is_test.astype(str) == "True"].reset_index(drop=True)
-    known = asked.target_ids.between(0, len(names) - 1) & asked.region_id.astype(str).isin(set(ids)) & (asked.norm2 > 0)
+    wanted, norm2 = (pd.to_numeric(asked[column], errors="coerce") for column in ("target_ids", "norm2"))
+    wanted = wanted.where(wanted.isin(range(len(names))), -1).astype(int)
+    known = (wanted >= 0) & asked.region_id.astype(str).isin(set(ids)) & (norm2 > 0)
     return images, pd.DataFrame({
         "row": [f"transfos.csv, line {k + 2}" for k in asked.index], "start": asked.region_id.astype(str),
-        "right": [right[k] if 0 <= k < len(right) else () for k in asked.target_ids], "text": asked.target.astype(str),
+        "right": [right[k] if k >= 0 else () for k in wanted], "text": asked.target.astype(str),
         "before": asked.value.astype(str), "gallery": "simat", "members": [()] * len(asked),
-        "weight": 1 / np.sqrt(asked.norm2.clip(lower=1e-9)), "reason": np.where(known, "", "unknown image or triplet")})
+        "weight": 1 / np.sqrt(norm2.clip(lower=1e-9)), "reason": np.where(known, "", "unknown image or triplet")})
 
 
 def _right(matrix: Path, ids: np.ndarray, codes: np.ndarray, count: int) -> list[tuple[str, ...]]:

@@ -13,6 +13,7 @@ leaving out those that are symmetric or rare (_LEFT_OUT, its own list), and over
 more.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +91,7 @@ ATTRIBUTION = _VisualGenome("visual_genome_attribution.json", "13tWvOrNOLHxl3Rm9
 def _box(entry: dict) -> tuple[int, int, int, int] | None:
     """Left, top, right, bottom; None where there is none."""
     sides = [entry.get(side) for side in _BOX]
-    if not all(isinstance(side, int | float) for side in sides) or min(sides[2:]) <= 0:
+    if not all(isinstance(side, int | float) and math.isfinite(side) for side in sides) or min(sides[2:]) <= 0:
         return None
     left, top, width, height = (round(side) for side in sides)
     return left, top, left + max(width, 1), top + max(height, 1)

@@ -95,6 +95,12 @@ def of_paths(
     return LabelledSet(name, rows, list(table.path), classes, released, left_out=left_out)
 
 
+def unlabelled(name: str, images: pd.DataFrame, max_bad: float) -> LabelledSet:
+    """Images (id, path) that are only to have vectors: of one class, all for testing."""
+    table = pd.DataFrame({"id": images["id"].to_numpy(), "label": 0, "split": "test"})
+    return LabelledSet(name, table, list(images.path), ["image"], max_bad=max_bad)
+
+
 def lines(path: Path) -> list[str]:
     """The lines of a text file that are not empty. Raises PcclipError when there are none."""
     found = [line.strip() for line in path.read_text(encoding="utf8", errors="replace").splitlines()]

@@ -29,7 +29,7 @@ class RelativeSet:
         name: as in SETS.
         images: one row per image: id (text, unique), path, split ('tune', of the official training or validation
             images, or 'test', only ever scored; '' where pairs have splits instead) and group (the class whose value
-            an image has where test classes are new ones, else '').
+            an image has, '' where images have values of their own).
         values: one row per image and a float column per attribute, NaN where unknown; no columns where there are pairs.
         pairs: part ('' or the authors' name of it), attribute, first, second (ids), more (of ORDER: which has more;
             equal or undecided) and split; no rows where there are values. A pair may be in several parts.

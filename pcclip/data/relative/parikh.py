@@ -54,7 +54,8 @@ class Ordered:
                               f"it again from {_HOME}")
         known = (labels >= 1) & (labels <= ordering.shape[1])
         table = pd.DataFrame({
-            "id": names, "path": [f"{place}/{self.images}/{name}" for name in names], "group": "",
+            "id": names, "path": [f"{place}/{self.images}/{name}" for name in names],
+            "group": [f"class {label:g}" for label in labels],
             "split": np.where(training == 1, "tune", "test"), "reason": np.where(known, "", "no class")})
         values = ordering.astype(float)[:, np.where(known, labels, 1).astype(int) - 1].T
         return of_values(self.name, table, pd.DataFrame(values, columns=attributes))

@@ -14,12 +14,12 @@ from pcclip.progress import say
 
 SETS = {"zap50k": zap50k, "pubfig": parikh.PUBFIG, "osr": parikh.OSR, "lfw10": lfw10, "awa2": awa2, "utkface": utkface,
         "koniq10k": koniq}
-MAX_BAD = 0.05  # a larger share of unusable rows fails
 _TEXTS = Path(__file__).parent.parent / "relative_texts.csv"
 
 
 def load_relative(
-    name: str, path: str | None = None, limit: int | None = None, tune_limit: int | None = None, seed: int = 0
+    name: str, path: str | None = None, limit: int | None = None, tune_limit: int | None = None, seed: int = 0,
+    max_bad: float = 0.05,
 ) -> RelativeSet:
     """Read a set, and draw from each split if it is to be smaller.
 
@@ -29,16 +29,17 @@ def load_relative(
         limit: at most so many test images, or test pairs of each part and attribute; None keeps all.
         tune_limit: likewise of the tune split.
         seed: of the draw.
+        max_bad: a larger share of unusable rows fails.
 
     Raises:
-        PcclipError: no such set, something missing, nothing to test, duplicate ids, or more than MAX_BAD of the rows
+        PcclipError: no such set, something missing, nothing to test, duplicate ids, or too many rows
             unusable.
     """
     if lacking := missing(name, path):
         raise PcclipError(f"relative set {name}: {'; '.join(lacking)}")
     module = SETS[name]
     whole = module.read(folder_of(name, path))
-    _check(whole)
+    _check(whole, max_bad)
     rows = len(whole.pairs if len(whole.pairs) else whole.images)
     if module.PUBLISHED not in (rows + len(whole.left_out), None):
         say(f"{name}: {rows} {'pairs' if len(whole.pairs) else 'images'} and {len(whole.left_out)} left out, of "
@@ -68,13 +69,14 @@ def texts_of(name: str) -> dict[str, Attribute]:
         for row in table[table.set == name].itertuples()}
 
 
-def _check(whole: RelativeSet) -> None:
+def _check(whole: RelativeSet, max_bad: float) -> None:
     rows = whole.pairs if len(whole.pairs) else whole.images
-    if rows.empty or whole.bad > MAX_BAD * (len(rows) + whole.bad):
+    if rows.empty or whole.bad > max_bad * (len(rows) + whole.bad):
         reasons = ", ".join(f"{n} {why}" for why, n in whole.left_out.reason.value_counts().items())
         first = f", e.g. {whole.left_out.path.iloc[0]}" if len(whole.left_out) else ""
         raise PcclipError(f"relative set {whole.name}: {whole.bad} of {len(rows) + whole.bad} rows are bad "
-                          f"({reasons or 'none found'}{first}), more than {MAX_BAD:.0%}; unpack it again")
+                          f"({reasons or 'none found'}{first}), more than {max_bad:.0%}; unpack it again, or raise "
+                          "max_bad to score the rest")
     doubles = whole.images["id"][whole.images["id"].duplicated()]
     if len(doubles):
         raise PcclipError(f"relative set {whole.name}: duplicate ids, e.g. {doubles.iloc[0]!r}; unpack it again")
