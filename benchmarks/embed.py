@@ -1,6 +1,6 @@
 """Photos to vectors: our pipeline against one photo at a time (open, preprocess, encode), as the released code does.
 
-    python benchmarks/embed.py [--model M] [--photos 200] [--large 8] [--batch 16] [--workers 4] [--rounds 3] [--json]
+    python benchmarks/embed.py [--model M] [--photos 96] [--large 8] [--batch 16] [--workers 4] [--rounds 2] [--json]
 
 The photos are JPEG files of 640 x 480 made here, and a few of 4000 x 3000. `peak_fraction` is our rate over that of the
 encoder alone on tensors that are already there. Where decoding and encoding share the cores (no GPU) neither can
@@ -40,11 +40,11 @@ class Silent:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default=DEFAULT)
-    parser.add_argument("--photos", type=int, default=200)
+    parser.add_argument("--photos", type=int, default=96)
     parser.add_argument("--large", type=int, default=8)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
 

@@ -3,7 +3,8 @@
 Vectors are stored with id, path and the fingerprint of the image tower that made them, in one Parquet table.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import torch
 from jaxtyping import Float
 from PIL import Image
 
@@ -28,6 +30,7 @@ from pcclip.stage import Stage, read_parquet, write_parquet
 FOLDER, TABLE, BAD = "02_embed", "vectors.parquet", "bad_images.parquet"
 _FORMAT = 1
 DRAFT = 2  # see encode_by_all
+_AT_ONCE = 4  # batches in the image tower on a CPU
 
 
 @dataclass(frozen=True)
@@ -176,11 +179,39 @@ def _encoded(
     images: Sequence, models: Sequence[DualEncoder], wanted: Iterable[range], meter: Meter, workers: int, draft: bool
 ) -> Iterator[tuple[list[int], list[np.ndarray], list[tuple[int, str]]]]:
     """(rows, one matrix per model, bad) of each batch."""
+    def encode(batch: tuple) -> tuple:
+        rows, pixels, bad = batch
+        return rows, [model.encode_pixels(of_one) for model, of_one in zip(models, pixels, strict=bool(rows))], bad
+
     at_least = DRAFT * max(map(_side, models)) if draft else None
-    for rows, pixels, bad in decoded_batches(images, [model.preprocess for model in models], wanted, workers, at_least):
-        found = [model.encode_pixels(of_one) for model, of_one in zip(models, pixels, strict=bool(rows))]
+    decoded = decoded_batches(images, [model.preprocess for model in models], wanted, workers, at_least)
+    on_cpu = all(model.device.type == "cpu" for model in models)
+    for rows, found, bad in _side_by_side(encode, decoded) if on_cpu else map(encode, decoded):
         meter.add(len(rows) + len(bad))
         yield rows, found, bad
+
+
+def _side_by_side(encode: Callable[[tuple], tuple], decoded: Iterable[tuple]) -> Iterator[tuple]:
+    """What `encode` makes of each batch, in order; some batches at once, each on its share of the cores.
+
+    Cores that share a layer wait for the slowest of them, which is often one that decodes.
+    """
+    cores = torch.get_num_threads()
+    at_once = min(cores, _AT_ONCE)
+    if at_once == 1:
+        yield from map(encode, decoded)
+        return
+    pool, waiting = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=[cores // at_once]), deque()
+    try:
+        for batch in decoded:
+            waiting.append(pool.submit(encode, batch))
+            if len(waiting) > at_once:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(cores)  # what a thread sets holds for those that are started later
 
 
 def _side(model: DualEncoder) -> int:

@@ -258,3 +258,23 @@ def test_drafts_are_a_stage_of_their_own_with_nearly_the_same_vectors(values, la
 
 def test_a_run_without_drafts_has_the_key_it_always_had(config):
     assert "draft" not in stage(config).inputs
+
+
+def test_batches_side_by_side_give_the_same_in_order(own_photos, tiny_encoder):
+    paths = sorted(map(str, own_photos.glob("*.png")))
+    (own_photos / "broken.png").write_bytes(b"no picture")
+    paths.insert(7, str(own_photos / "broken.png"))
+    found = {}
+    for cores in (1, 3):
+        torch.set_num_threads(cores)
+        try:
+            found[cores] = encode_by_all(paths, [tiny_encoder], Meter(len(paths), "photos"), 4, 2)
+            assert torch.get_num_threads() == cores
+        finally:
+            torch.set_num_threads(1)
+    [alone], good, bad = found[1]
+    [together], *others = found[3]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert others == [good, bad]
+    assert good == [row for row in range(len(paths)) if row != 7]
+    assert [row for row, _ in bad] == [7]
