@@ -181,6 +181,12 @@ def birds(tmp_path) -> Path:
     return root
 
 
+def pytest_collection_modifyitems(items):
+    """The files that take longest first: one begun last would leave the other processes with nothing to do."""
+    slow = ["test_workbook", "test_paper", "test_browser", "test_benchmarks", "test_sweep", "test_study"]
+    items.sort(key=lambda item: slow.index(item.path.stem) if item.path.stem in slow else len(slow))
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
