@@ -14,8 +14,10 @@ from pcclip.axes import text_axis
 from pcclip.comparisons import generate, verdicts
 from pcclip.data import load_images
 from pcclip.embed import embed
-from pcclip.evaluate import report
+from pcclip.evaluate import report, tasks
 from pcclip.finetune.trainer import finetune
+from pcclip.scores import unit
+from pcclip.statistics import accuracy
 
 
 def prepared(values, model, tmp_path, **evaluate) -> SimpleNamespace:
@@ -210,3 +212,17 @@ def test_a_study_draws_every_seed_and_their_mean():
     assert {to_hex(c) for points in order.collections for c in points.get_facecolors()} == {plots.MODELS["finetuned"]}
     assert order.get_xlim() == pytest.approx((0.45, 0.93))
     assert zero_shot.get_title() == "zero shot"
+
+
+def test_verdicts_by_a_random_axis_are_at_chance_and_by_the_right_one_all_right(rng):
+    matrix = unit(rng.normal(size=(80, 8)))
+    first, second = rng.permutation(80)[:40], rng.permutation(80)[:40]
+    first, second = first[first != second], second[first != second]
+    truth = unit(rng.normal(size=(1, 8)))[0]
+    more = (matrix[first] - matrix[second]) @ truth > 0
+    right = accuracy(tasks.verdict_items(truth, matrix, first, second, more), 200, 0)
+    assert (right.value, right.interval) == (1.0, (1.0, 1.0))
+    unrelated = rng.normal(size=8)
+    unrelated -= (unrelated @ truth) * truth
+    low, high = accuracy(tasks.verdict_items(unrelated, matrix, first, second, more), 200, 0).interval
+    assert low <= 0.5 <= high
