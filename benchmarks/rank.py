@@ -8,11 +8,9 @@ ranks the vectors from Parquet files in bounded memory.
 """
 
 import argparse
-import json
 import re
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,6 +19,7 @@ from statistics import median
 import numpy as np
 import pyarrow as pa
 import torch
+from measure import in_turn, ratio, seconds_of, show
 
 from pcclip.scores import project
 from pcclip.stage import write_parquet
@@ -29,7 +28,7 @@ from pcclip.topk import ranked, ranked_shards
 CHUNK = 2**16
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--width", type=int, default=768)
@@ -37,7 +36,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--shards", action="store_true", help="also from Parquet files in a temporary folder")
     parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
 
     rng = np.random.default_rng(0)
     matrix = np.empty((options.images, options.width), dtype=np.float32)
@@ -54,24 +53,22 @@ def main() -> None:
     whole = torch.from_numpy(matrix)
     check(rank(), project(matrix, axis), options.top)
     passes = {"numpy": matrix.sum, "torch": whole.sum}
-    rounds = [{"rank": seconds(rank), **{name: seconds(run) for name, run in passes.items()}}
-              for _ in range(options.rounds)]
-    bare = min(passes, key=lambda name: median(one[name] for one in rounds))
-    times = {name: median(one[name] for one in rounds) for name in ("rank", bare)}
+    times = in_turn(options.rounds, rank=rank, **passes)
+    bare = min(passes, key=lambda name: median(times[name]))
+    took = median(times["rank"])
     few = matrix[: min(options.images, 20_000)]
-    naive = seconds(lambda: sorted(((float(np.dot(row, axis)), i) for i, row in enumerate(few)), reverse=True))
-    ratio = median(one["rank"] / one[bare] for one in rounds)
+    naive = seconds_of(lambda: sorted(((float(np.dot(row, axis)), i) for i, row in enumerate(few)), reverse=True))
+    slower = ratio(times["rank"], times[bare])
     result = {
         "benchmark": "rank", "images": options.images, "width": options.width, "top": options.top,
-        "threads": torch.get_num_threads(), "bare_pass": bare, "ratio": round(ratio, 3),
-        "peak_fraction": round(1 / ratio, 3), "seconds_rank": round(times["rank"], 4),
-        "seconds_bare": round(times[bare], 4), "gigabytes": round(matrix.nbytes / 1e9, 3),
-        "gigabytes_per_second": round(matrix.nbytes / 1e9 / times["rank"], 2),
-        "naive_ratio": round(naive * options.images / len(few) / times["rank"], 1),
+        "threads": torch.get_num_threads(), "bare_pass": bare, "ratio": slower,
+        "peak_fraction": 1 / slower, "seconds_rank": took, "seconds_bare": median(times[bare]),
+        "gigabytes": matrix.nbytes / 1e9, "gigabytes_per_second": matrix.nbytes / 1e9 / took,
+        "naive_ratio": naive * options.images / len(few) / took,
     }
     if options.shards:
         result |= from_shards(matrix, axis, options.top)
-    print(json.dumps(result) if options.json else "\n".join(f"{key}: {value}" for key, value in result.items()))
+    show(result, options.json)
 
 
 def check(table, scores: np.ndarray, top: int) -> None:
@@ -94,7 +91,7 @@ def from_shards(matrix: np.ndarray, axis: np.ndarray, top: int) -> dict:
         with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # whose memory has held nothing else
             table, took, grew = fresh.submit(stream, files, axis, top).result()
     check(table.assign(row=table.path.astype(int)), project(matrix, axis), top)
-    return {"seconds_shards": round(took, 3), "megabytes_grown": round(grew / 1024, 1)}
+    return {"seconds_shards": took, "megabytes_grown": grew / 1024}
 
 
 def stream(files: list[Path], axis: np.ndarray, top: int) -> tuple:
@@ -107,12 +104,6 @@ def stream(files: list[Path], axis: np.ndarray, top: int) -> tuple:
 def peak() -> int:
     """The largest size this program has had, in KiB (Linux); getrusage would tell its parent's."""
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
-
-
-def seconds(run: Callable) -> float:
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -181,6 +181,20 @@ def birds(tmp_path) -> Path:
     return root
 
 
+def up_to_03(config, model, backend=None) -> SimpleNamespace:
+    """Stages 01 to 03 of a run: its images, comparisons and vectors."""
+    from pcclip.comparisons import generate
+    from pcclip.data import load_images
+    from pcclip.embed import embed
+    from pcclip.finetune.trainer import finetune
+
+    images = load_images(config)
+    comparisons = generate.generate(config, images, model, backend)
+    vectors, _ = embed(config, images, model)
+    finetune(config, images, vectors, comparisons, model)
+    return SimpleNamespace(config=config, images=images, vectors=vectors, comparisons=comparisons)
+
+
 def pytest_collection_modifyitems(items):
     """The files that take longest first: one begun last would leave the other processes with nothing to do."""
     slow = ["test_workbook", "test_paper", "test_browser", "test_benchmarks", "test_sweep", "test_study"]

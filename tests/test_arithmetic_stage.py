@@ -5,12 +5,8 @@ import pytest
 
 from pcclip import arithmetic, params
 from pcclip.arithmetic import Tables, claims, geometry, pictures
-from pcclip.comparisons import generate
-from pcclip.data import load_images
-from pcclip.embed import embed
 from pcclip.errors import PcclipError
 from pcclip.evaluate import report
-from pcclip.finetune.trainer import finetune
 from pcclip.models import load_model
 from pcclip.stage import read_manifest
 
@@ -18,20 +14,17 @@ from pcclip.stage import read_manifest
 @pytest.fixture(scope="module")
 def made(photos, tiny_model, tmp_path_factory):
     """A tiny run up to 05: (config, images, vectors, models, what analyze returned)."""
-    from conftest import values
+    from conftest import up_to_03, values
 
     given = values.__wrapped__(photos, tiny_model, tmp_path_factory.mktemp("stage05"))
     given["finetune"] |= {"epochs": 1, "keep_epochs": []}
     given["arithmetic"] |= {"triples": 10, "quadruples": 10, "explained": 2, "alphas": [1.0], "changes": [
         {"start": "disc", "text": "The first image shows a ring, while the second image shows a disc."}]}
-    config, model = params.check(given), load_model(tiny_model)
-    images = load_images(config)
-    comparisons = generate.generate(config, images, model)
-    vectors, _ = embed(config, images, model)
-    finetune(config, images, vectors, comparisons, model)
+    config = params.check(given)
+    run = up_to_03(config, load_model(tiny_model))
     models = report.load_models(config)
     peered = {**models, "peer": None}  # peers are 04's
-    return config, images, vectors, models, arithmetic.analyze(config, images, vectors, peered)
+    return config, run.images, run.vectors, models, arithmetic.analyze(config, run.images, run.vectors, peered)
 
 
 def test_every_table_is_there_and_in_the_manifest(made):

@@ -15,6 +15,8 @@ CASES = {  # benchmark -> arguments of a tiny run, keys of the result beside tho
     "generate": (["--pairs", "1", "--tokens", "4", "--rounds", "1", "--in-flight", "1"],
                  {"peak_fraction", "nats_given_away", "tolerance", "tokens_per_second", "tokens_per_second_naive",
                   "new_tokens", "prompt_tokens", "bytes_per_second", "seconds_by_pairs", "peak_memory_mib"}),
+    "rank": (["--images", "3000", "--width", "16", "--top", "5", "--rounds", "1"],
+             {"peak_fraction", "naive_ratio", "bare_pass", "seconds_rank", "gigabytes_per_second"}),
     "startup": (["--params", "{params_file}", "--notebooks", "0", "--rounds", "1"],
                 {"help_seconds", "import_seconds", "everything_seconds", "recheck_seconds", "not_measured"}),
 }

@@ -15,12 +15,8 @@ from PIL import Image
 
 from pcclip import params, plots, statistics
 from pcclip.arithmetic import analyze
-from pcclip.comparisons import generate
-from pcclip.data import load_images
-from pcclip.embed import embed
 from pcclip.errors import PcclipError
 from pcclip.evaluate import html, page, report
-from pcclip.finetune.trainer import finetune
 
 ATTACKS = ["<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", '" onload="alert(3)']
 SIZE = "<u>size"  # an attribute's name is the user's own
@@ -93,7 +89,7 @@ def hostile(photos, tmp_path) -> None:
 @pytest.fixture(scope="module")
 def made(photos, tiny_model, tmp_path_factory) -> SimpleNamespace:
     """A whole run on the hostile photos: its config, folder, metrics and page."""
-    from conftest import values
+    from conftest import up_to_03, values
 
     from pcclip import load_model
 
@@ -103,16 +99,13 @@ def made(photos, tiny_model, tmp_path_factory) -> SimpleNamespace:
     given["data"]["max_bad"] = 0.5
     given["finetune"] |= {"epochs": 1, "keep_epochs": []}
     given["evaluate"]["attributes"] = {SIZE: given["evaluate"]["attributes"]["size"]}
-    config, model = params.check(given), load_model(tiny_model)
-    images = load_images(config)
-    comparisons = generate.generate(config, images, model)
-    vectors, _ = embed(config, images, model)
-    finetune(config, images, vectors, comparisons, model)
+    config = params.check(given)
+    run = up_to_03(config, load_model(tiny_model))
     models = report.load_models(config)
-    metrics, _ = report.evaluate(config, images, vectors, comparisons, models)
-    analyze(config, images, vectors, models)
+    metrics, _ = report.evaluate(config, run.images, run.vectors, run.comparisons, models)
+    analyze(config, run.images, run.vectors, models)
     path = html.write(config, config.folder)
-    return SimpleNamespace(config=config, folder=config.folder, metrics=metrics, images=images, path=path,
+    return SimpleNamespace(config=config, folder=config.folder, metrics=metrics, images=run.images, path=path,
                            page=Page(path.read_text(encoding="utf8")))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from conftest import up_to_03
 from judge import BANK, Judge
 from matplotlib.colors import to_hex
 
@@ -15,7 +16,6 @@ from pcclip.comparisons import generate, verdicts
 from pcclip.data import load_images
 from pcclip.embed import embed
 from pcclip.evaluate import report, tasks
-from pcclip.finetune.trainer import finetune
 from pcclip.scores import unit
 from pcclip.statistics import accuracy
 
@@ -29,11 +29,7 @@ def prepared(values, model, tmp_path, **evaluate) -> SimpleNamespace:
         "generate": {**values["generate"], "attributes": str(tmp_path / "bank.yaml"), "attributes_within": "set",
                      "attribute_pairs": 20,
                      "held_out_attribute_pairs": 25}})
-    images = load_images(config)
-    comparisons = generate.generate(config, images, model, Judge())
-    vectors, _ = embed(config, images, model)
-    finetune(config, images, vectors, comparisons, model)
-    return SimpleNamespace(config=config, images=images, vectors=vectors, comparisons=comparisons)
+    return up_to_03(config, model, Judge())
 
 
 def agreement(given, model) -> pd.DataFrame:

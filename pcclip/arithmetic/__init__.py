@@ -5,6 +5,7 @@ Geometry: whether it adds up, makes parallelograms, fills the space. Retrieval: 
 image that was meant? Claims: which of them hold here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -18,6 +19,7 @@ from pcclip.arithmetic.texts import Remembered
 from pcclip.comparisons import generate
 from pcclip.comparisons.attributes import load_bank
 from pcclip.data import ImageSet
+from pcclip.data.composed import ComposedSet
 from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import Vectors, shared_inputs
 from pcclip.errors import PcclipError
@@ -62,11 +64,17 @@ class Tables:
     pictures: pd.DataFrame
 
 
-def stage(config: Config, images: ImageSet | None = None) -> Stage:
-    """Raises PcclipError when an earlier stage has not finished, or a named set, judge or attribute bank is missing."""
+def stage(
+    config: Config, images: ImageSet | None = None, sets: Mapping[str, ComposedSet] | None = None
+) -> Stage:
+    """`sets` are those of composed retrieval, read here when None.
+
+    Raises PcclipError when an earlier stage has not finished, or a named set, judge or attribute bank is missing.
+    """
     asks, settings = {}, config.arithmetic
     if settings.composed:
-        asks["sets"] = {name: found.identity() for name, found in composed.load(config).items()}
+        sets = composed.load(config) if sets is None else sets
+        asks["sets"] = {name: found.identity() for name, found in sets.items()}
     if config.generate.attributes:
         asks["attributes"] = load_bank(config.generate.attributes).hash
     if settings.judge:
@@ -89,7 +97,8 @@ def analyze(
         items: one row per held-out pair, model and measure (columns first, second, model, measure, value);
         changes: the photos nearest to image + text difference (columns model, start, text, position, id, path, cosine).
     """
-    this = stage(config, images)
+    sets = composed.load(config)
+    this = stage(config, images, sets)
     if this.done():
         say(f"{FOLDER}: done already, read from {this.folder}")
         return tuple(read_parquet(this.folder / name).to_pandas() for name in (ITEMS, CHANGES))
@@ -101,7 +110,7 @@ def analyze(
                            for which, model in known.items()], ignore_index=True)
         changed = pd.concat([changes(config, images, vectors, model).assign(model=which)
                              for which, model in known.items()], ignore_index=True)
-        tables = _tables(config, images, vectors, pairs, models, known)
+        tables = _tables(config, images, vectors, pairs, models, known, sets)
         shown, made = _pictures(config, images, vectors, known, this)
         for name, table in {ITEMS: items, CHANGES: changed, **{_file(name): table for name, table in tables.items()},
                             _file("pictures"): shown}.items():
@@ -189,7 +198,7 @@ def summary(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
 
 def _tables(
     config: Config, images: ImageSet, vectors: Vectors, pairs: pd.DataFrame, models: dict[str, DualEncoder],
-    known: dict[str, Remembered],
+    known: dict[str, Remembered], sets: Mapping[str, ComposedSet],
 ) -> dict[str, pd.DataFrame]:
     """All tables of Tables but the pictures."""
     settings, draws, seed = config.arithmetic, config.evaluate.bootstrap, config.seed
@@ -216,7 +225,7 @@ def _tables(
         "claims": claim_table.judged(found, swept, settings.strength),
         "explanations": explain.explanations(known, vectors, comparisons, sentences, settings.explained, seed),
         "calibration": pd.concat(calibrated, ignore_index=True),
-        "composed": composed.score(config, models["base"], known, alphas),
+        "composed": composed.score(config, sets, models["base"], known, alphas),
     }
 
 

@@ -37,11 +37,12 @@ def load(config: Config) -> dict[str, ComposedSet]:
 
 
 def score(
-    config: Config, base: DualEncoder, models: Mapping[str, Remembered], alphas: list[float]
+    config: Config, sets: Mapping[str, ComposedSet], base: DualEncoder, models: Mapping[str, Remembered],
+    alphas: list[float],
 ) -> pd.DataFrame:
     """Every model on every set and gallery: columns COLUMNS. `alphas` as in retrieval.sweep."""
     rows = []
-    for name, given in load(config).items():
+    for name, given in sets.items():
         settings = config.arithmetic.composed[name]
         queries = given.queries
         if settings.limit and settings.limit < len(queries):

@@ -14,6 +14,7 @@ import pandas as pd
 from pcclip.data import coco, cub, folder, hub, karpathy, shards, stamps
 from pcclip.data.captions import chosen, tidied
 from pcclip.data.concepts import concept_of
+from pcclip.data.rows import reasons
 from pcclip.data.split import limited, official, split_by_concept
 from pcclip.errors import PcclipError
 from pcclip.images import file_of
@@ -119,10 +120,10 @@ def _read(data: Data) -> tuple[pd.DataFrame, pd.Series, pd.DataFrame]:
     left_out = pd.concat([left_out, pd.DataFrame({"path": mute, "reason": "no caption"})], ignore_index=True)
     table, bad = table.drop(index=mute.index), bad + len(mute)
     if len(table) == 0:
-        raise PcclipError(f"data source {data.source}: no usable image; left out: {_reasons(left_out)}")
+        raise PcclipError(f"data source {data.source}: no usable image; left out: {reasons(left_out) or 'nothing'}")
     if bad > data.max_bad * (len(table) + bad):
         raise PcclipError(
-            f"data source {data.source}: {bad} of {len(table) + bad} rows are bad ({_reasons(left_out)}), "
+            f"data source {data.source}: {bad} of {len(table) + bad} rows are bad ({reasons(left_out)}), "
             f"more than data.max_bad = {data.max_bad}; mend them or raise it")
     return table, texts, left_out
 
@@ -158,8 +159,3 @@ def _stat(file: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_size, found.st_mtime_ns
-
-
-def _reasons(left_out: pd.DataFrame) -> str:
-    counts = left_out.reason.value_counts()
-    return ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "nothing"

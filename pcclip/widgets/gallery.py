@@ -4,11 +4,9 @@ import base64
 from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
-from io import BytesIO
 
-from PIL import ImageOps
-
-from pcclip.images import BadImage, open_image
+from pcclip.images import BadImage
+from pcclip.widgets.pictures import jpeg
 
 SIDE = 112
 _CELL = ("<figure style='display:inline-block;width:{side}px;margin:4px;vertical-align:top;text-align:center'>"
@@ -25,9 +23,7 @@ def gallery(paths: Sequence[str], captions: Sequence[str]) -> str:
 @lru_cache(maxsize=2048)
 def _jpeg(path: str) -> str:
     """'' for a photo that cannot be read."""
-    buffer = BytesIO()
     try:
-        ImageOps.contain(open_image(path), (SIDE, SIDE)).save(buffer, "JPEG", quality=80)
+        return base64.b64encode(jpeg(path, SIDE)).decode()
     except BadImage:
         return ""
-    return base64.b64encode(buffer.getvalue()).decode()

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from pcclip.data import ImageSet, load_images
 from pcclip.data import folder as captioned
-from pcclip.data.labelled import LabelledSet
+from pcclip.data.labelled import unlabelled
 from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import embed, embed_labelled
 from pcclip.errors import PcclipError
@@ -85,8 +85,7 @@ def _of_a_folder(config: Config, models: dict[str, DualEncoder]) -> Photos:
     asked = config.rank.photos
     place = resolve(asked) if resolve(asked).exists() else asked  # a glob is none
     found = [os.path.abspath(path) for path in find_photos(place)]  # a link keeps its own name and place
-    table = pd.DataFrame({"id": found, "label": 0, "split": "test"})
-    plain, how = LabelledSet("photos", table, found, ["photo"], max_bad=1.0), config.embed
+    plain, how = unlabelled("photos", pd.DataFrame({"id": found, "path": found}), 1.0), config.embed
     vectors, bad = embed_labelled(config.folder / FOLDER / EMBED, plain, models["base"], how.batch_size, how.workers,
                                   how.shard)
     known, home = {}, Path(place)

@@ -16,6 +16,7 @@ import pandas as pd
 from pcclip.data.changes import birds_to_words, compbench, fashion_iq, spot_the_diff
 from pcclip.data.files import there
 from pcclip.data.labelled import stamp
+from pcclip.data.rows import check_usable, told_apart
 from pcclip.errors import PcclipError
 from pcclip.params import resolve
 from pcclip.stage import digest
@@ -73,20 +74,15 @@ def load_changes(name: str, path: str | Path, max_bad: float = 0.05) -> ChangeSe
         raise PcclipError(f"change set {name}: {'; '.join(lacking)}")
     table = module.read(root)
     _note_missing_files(table)
-    usable, rest = table[table.reason == ""].drop(columns=["row", "reason"]), table[table.reason != ""]
-    left_out = pd.DataFrame({"path": rest["row"], "reason": rest.reason}).reset_index(drop=True)
+    usable, left_out = told_apart(table)
     bad = int((~left_out.reason.isin(module.NO_FAULT)).sum())
-    if usable.empty:
-        raise PcclipError(f"change set {name}: no usable pair in {root}; left out: {_reasons(left_out)}")
-    if bad > max_bad * (len(usable) + bad):
-        raise PcclipError(f"change set {name}: {bad} of {len(usable) + bad} rows are bad ({_reasons(left_out)}), more "
-                          f"than {max_bad:.0%}; fetch what is missing, or raise max_bad to evaluate on the rest")
+    check_usable(f"change set {name}", root, "pair", "rows", len(usable), bad, left_out, max_bad)
     paths = pd.Series(pd.unique(usable[["first", "second"]].to_numpy().ravel()))
     ids = paths.map(lambda found: Path(os.path.relpath(found, root)).as_posix())
     known = dict(zip(paths, ids, strict=True))
-    pairs = usable.assign(first=usable["first"].map(known), second=usable["second"].map(known))
-    return ChangeSet(name, pd.DataFrame({"id": ids, "path": paths}), pairs.reset_index(drop=True), left_out,
-                     module.ORIENTATION)
+    pairs = usable.drop(columns=["row", "reason"]).assign(
+        first=usable["first"].map(known), second=usable["second"].map(known))
+    return ChangeSet(name, pd.DataFrame({"id": ids, "path": paths}), pairs, left_out, module.ORIENTATION)
 
 
 def _note_missing_files(table: pd.DataFrame) -> None:
@@ -103,8 +99,3 @@ def _module(name: str):
     if name not in SETS:
         raise PcclipError(f"no change set {name!r}; there are: {', '.join(SETS)}")
     return SETS[name]
-
-
-def _reasons(left_out: pd.DataFrame) -> str:
-    counts = left_out.reason.value_counts()
-    return ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "nothing"

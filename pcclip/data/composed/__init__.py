@@ -15,6 +15,7 @@ import pandas as pd
 from pcclip.data.composed import cirr, fashion_iq, simat
 from pcclip.data.files import there
 from pcclip.data.labelled import stamp
+from pcclip.data.rows import check_usable, told_apart
 from pcclip.errors import PcclipError
 from pcclip.params import resolve
 from pcclip.stage import digest
@@ -75,18 +76,13 @@ def load_composed(name: str, path: str | Path, max_bad: float = 0.05) -> Compose
     known = [(start, gallery) in present for start, gallery in zip(queries.start, queries.gallery, strict=True)]
     whole = pd.Series(known, index=queries.index) & (queries.right.str.len() > 0)
     queries.loc[(queries.reason == "") & ~whole, "reason"] = "missing file"
-    usable, rest = queries[queries.reason == ""], queries[queries.reason != ""]
-    left_out = pd.concat([pd.DataFrame({"path": rest["row"], "reason": rest.reason}),
-                          pd.DataFrame({"path": images.path[~here].unique(), "reason": "missing file"})],
-                         ignore_index=True)
-    if usable.empty:
-        raise PcclipError(f"composed set {name}: no usable query in {root}; {_reasons(left_out)}")
-    for what, bad, total in (("queries", len(rest), len(queries)), ("images", int((~here).sum()), len(images))):
-        if bad > max_bad * total:
-            raise PcclipError(f"composed set {name}: {bad} of {total} {what} are bad ({_reasons(left_out)}), more than "
-                              f"{max_bad:.0%}; fetch what is missing, or raise max_bad to score the rest")
-    return ComposedSet(name, images[here].reset_index(drop=True),
-                       usable.drop(columns=["row", "reason"]).reset_index(drop=True), left_out,
+    usable, rest = told_apart(queries)
+    gone = pd.DataFrame({"path": images.path[~here].unique(), "reason": "missing file"})
+    left_out = pd.concat([rest, gone], ignore_index=True)
+    for one, many, good, bad in (("query", "queries", len(usable), len(rest)),
+                                 ("image", "images", int(here.sum()), int((~here).sum()))):
+        check_usable(f"composed set {name}", root, one, many, good, bad, left_out, max_bad)
+    return ComposedSet(name, images[here].reset_index(drop=True), usable.drop(columns=["row", "reason"]), left_out,
                        module.START_IS_CANDIDATE, module.RECALLS)
 
 
@@ -94,8 +90,3 @@ def _module(name: str):
     if name not in SETS:
         raise PcclipError(f"no composed set {name!r}; there are: {', '.join(SETS)}")
     return SETS[name]
-
-
-def _reasons(left_out: pd.DataFrame) -> str:
-    counts = left_out.reason.value_counts()
-    return ", ".join(f"{n} {reason}" for reason, n in counts.items()) or "nothing left out"

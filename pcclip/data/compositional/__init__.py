@@ -9,7 +9,7 @@ together. Adding one is adding it to SETS and to evaluate.compositional in param
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,8 @@ from pcclip.data.compositional import (
     winoground,
 )
 from pcclip.data.files import there
-from pcclip.data.labelled import LabelledSet, stamp
+from pcclip.data.labelled import LabelledSet, stamp, unlabelled
+from pcclip.data.rows import check_usable, told_apart
 from pcclip.errors import PcclipError
 from pcclip.images import BadImage, open_image
 from pcclip.params import resolve
@@ -84,11 +85,10 @@ class CompositionalSet:
 
     def pictures(self, max_bad: float) -> LabelledSet:
         """The images as the stage of vectors wants them; a larger share of unreadable ones than `max_bad` fails."""
-        table = pd.DataFrame({"id": self.images["id"], "label": 0, "split": "test"})
-        paths, boxes = list(self.images.path), list(self.images.box)
-        if not any(boxes) and not any(path.endswith(".npy") for path in paths):
-            return LabelledSet(self.name, table, paths, ["image"], max_bad=max_bad)
-        return LabelledSet(self.name, table, _Pictures(paths, boxes), ["image"], files=paths, max_bad=max_bad)
+        plain, boxes = unlabelled(self.name, self.images, max_bad), list(self.images.box)
+        if not any(boxes) and not any(path.endswith(".npy") for path in plain.images):
+            return plain
+        return replace(plain, images=_Pictures(plain.images, boxes), files=plain.images)
 
     def identity(self) -> str:
         """Hash of all items, and each image file's size and time stamp: what a stage's key must notice."""
@@ -121,14 +121,8 @@ def load_compositional(
         raise PcclipError(f"compositional set {name}: {'; '.join(lacking)}")
     table = source.read(root)
     _note_what_is_lacking(table, source.FORM)
-    usable, rest = table[table.reason == ""].reset_index(drop=True), table[table.reason != ""]
-    left_out = pd.DataFrame({"path": rest["row"], "reason": rest.reason}).reset_index(drop=True)
-    counts = ", ".join(f"{n} {reason}" for reason, n in left_out.reason.value_counts().items())
-    if usable.empty:
-        raise PcclipError(f"compositional set {name}: no usable item in {root}; left out: {counts or 'nothing'}")
-    if len(left_out) > max_bad * len(table):
-        raise PcclipError(f"compositional set {name}: {len(left_out)} of {len(table)} items are bad ({counts}), more "
-                          f"than {max_bad:.0%}; fetch what is missing, or raise max_bad to evaluate on the rest")
+    usable, left_out = told_apart(table)
+    check_usable(f"compositional set {name}", root, "item", "items", len(usable), len(left_out), left_out, max_bad)
     return _assembled(name, source.FORM, root, usable, left_out).drawn(limit, seed)
 
 

@@ -5,14 +5,13 @@ are tstid, 6,149, as in the papers. The files hold no class names: CLASSES are t
 """
 
 from pathlib import Path
-from zlib import error as zlib_error
 
 import numpy as np
 import pandas as pd
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from pcclip.data.labelled import LabelledSet, of_paths, place_of
+from pcclip.data.matlab import UNREADABLE
 from pcclip.errors import PcclipError
 
 _HOME = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
@@ -63,7 +62,6 @@ def _field(path: Path, name: str) -> np.ndarray:
     """A row of whole numbers in a MATLAB file."""
     try:
         return np.asarray(loadmat(path, variable_names=[name])[name]).ravel().astype(np.int64)
-    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, NotImplementedError, MatReadError,
-            zlib_error) as error:
+    except UNREADABLE as error:
         raise PcclipError(f"{path}: no field {name!r} that can be read ({error}); download {_HOME}/{path.name} "
                           "again") from None

@@ -18,7 +18,7 @@ from pcclip.data.labelled import (
     imagenet,
     sun397,
 )
-from pcclip.data.rows import NO_FAULT
+from pcclip.data.rows import NO_FAULT, reasons
 from pcclip.errors import PcclipError
 from pcclip.params import resolve
 
@@ -66,9 +66,9 @@ def folder_of(name: str, path: str | None) -> Path:
 def _check(whole: LabelledSet) -> None:
     table, bad = whole.table, int((~whole.left_out.reason.isin(NO_FAULT)).sum())
     if len(table) == 0 or bad > whole.max_bad * (len(table) + bad):
-        reasons = ", ".join(f"{n} {why}" for why, n in whole.left_out.reason.value_counts().items())
         raise PcclipError(f"labelled set {whole.name}: {bad} of {len(table) + bad} images are bad "
-                          f"({reasons or 'none found'}), more than {whole.max_bad:.0%}; unpack it again")
+                          f"({reasons(whole.left_out) or 'none found'}), more than {whole.max_bad:.0%}; unpack it "
+                          "again")
     doubles = table["id"][table["id"].duplicated()]
     if len(doubles):
         raise PcclipError(f"labelled set {whole.name}: duplicate ids, e.g. {doubles.iloc[0]!r}; unpack it again")

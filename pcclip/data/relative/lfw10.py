@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from pcclip.data.labelled import place_of
+from pcclip.data.matlab import fields, table, texts
 from pcclip.data.relative import ORDER, RelativeSet, of_pairs
-from pcclip.data.relative.matlab import fields, table, texts
 from pcclip.errors import PcclipError
 
 PUBLISHED = 10000

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from pcclip.data.labelled import place_of
+from pcclip.data.matlab import fields, texts
 from pcclip.data.relative import RelativeSet, of_values, plain
-from pcclip.data.relative.matlab import fields, texts
 from pcclip.errors import PcclipError
 
 _HOME = "https://www.cc.gatech.edu/~parikh/relative.html (data)"

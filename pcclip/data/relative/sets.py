@@ -8,6 +8,7 @@ import pandas as pd
 
 from pcclip.data.labelled.sets import folder_of
 from pcclip.data.relative import RelativeSet, awa2, koniq, lfw10, parikh, utkface, zap50k
+from pcclip.data.rows import reasons
 from pcclip.errors import PcclipError
 from pcclip.params import Attribute
 from pcclip.progress import say
@@ -72,11 +73,10 @@ def texts_of(name: str) -> dict[str, Attribute]:
 def _check(whole: RelativeSet, max_bad: float) -> None:
     rows = whole.pairs if len(whole.pairs) else whole.images
     if rows.empty or whole.bad > max_bad * (len(rows) + whole.bad):
-        reasons = ", ".join(f"{n} {why}" for why, n in whole.left_out.reason.value_counts().items())
         first = f", e.g. {whole.left_out.path.iloc[0]}" if len(whole.left_out) else ""
         raise PcclipError(f"relative set {whole.name}: {whole.bad} of {len(rows) + whole.bad} rows are bad "
-                          f"({reasons or 'none found'}{first}), more than {max_bad:.0%}; unpack it again, or raise "
-                          "max_bad to score the rest")
+                          f"({reasons(whole.left_out) or 'none found'}{first}), more than {max_bad:.0%}; unpack it "
+                          "again, or raise max_bad to score the rest")
     doubles = whole.images["id"][whole.images["id"].duplicated()]
     if len(doubles):
         raise PcclipError(f"relative set {whole.name}: duplicate ids, e.g. {doubles.iloc[0]!r}; unpack it again")

@@ -25,8 +25,8 @@ import pandas as pd
 
 from pcclip.data.changes.reading import first_there
 from pcclip.data.labelled import place_of
+from pcclip.data.matlab import fields, table, texts
 from pcclip.data.relative import ORDER, RelativeSet, of_pairs
-from pcclip.data.relative.matlab import fields, table, texts
 from pcclip.errors import PcclipError
 from pcclip.progress import say
 

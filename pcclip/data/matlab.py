@@ -9,6 +9,9 @@ from scipy.io.matlab import MatReadError
 
 from pcclip.errors import PcclipError
 
+UNREADABLE = (  # what loadmat raises on damaged files, on those without the field, and (not implemented) on version 7.3
+    OSError, ValueError, TypeError, KeyError, IndexError, EOFError, NotImplementedError, MatReadError, zlib_error)
+
 
 def fields(path: Path, names: list[str], source: str) -> list[np.ndarray]:
     """The fields of a file, in the order of their names.
@@ -19,8 +22,7 @@ def fields(path: Path, names: list[str], source: str) -> list[np.ndarray]:
     try:
         found = loadmat(path, variable_names=names, appendmat=False)
         return [np.asarray(found[name]) for name in names]
-    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError, NotImplementedError, MatReadError,
-            zlib_error) as error:
+    except UNREADABLE as error:
         told = " ".join(str(error).split())
         raise PcclipError(f"{path}: no fields {', '.join(names)} that can be read ({told}); download it again from "
                           f"{source}") from None
