@@ -1,16 +1,20 @@
 """Progress that is always visible: a bar in JupyterLab, a plain log line every few seconds everywhere else.
 
-A bar under papermill prints only its first line, so batch runs get lines instead.
+A bar under papermill prints only its first line, so batch runs get lines instead; and where a kernel is silent, the
+process that runs it says so (Heartbeat).
 """
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 _SECONDS = 5.0
+_SILENT = 30.0
 BATCH = "PCCLIP_BATCH"  # set for the kernels of `pcclip run`
 
 
@@ -50,6 +54,76 @@ def track(items: Iterable, total: int, what: str) -> Iterator:
     for item in items:
         yield item
         meter.add()
+
+
+class Heartbeat:
+    """While it is entered, says every `seconds` that `what` is at work, unless its streams said something since.
+
+    Told are the time, the memory of this process's children (a kernel and what it started), and the last line.
+    """
+
+    def __init__(self, what: str, seconds: float = _SILENT):
+        self._what, self._seconds, self._heard, self._last, self._bytes = what, seconds, 0, "", 0
+        self._ended = threading.Event()
+
+    def __enter__(self):
+        self._started = time.monotonic()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def stream(self, out: TextIO) -> "_Heard":
+        """What writes to `out` and counts as a sign of life."""
+        return _Heard(out, self)
+
+    def hear(self, text: str) -> None:
+        self._heard += 1
+        self._last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), self._last)
+
+    @property
+    def most(self) -> str:
+        """The most memory that was seen, in words; '' where it was not looked at yet."""
+        return f"up to {self._bytes / 1e9:.1f} GB" if self._bytes else ""
+
+    def _beat(self) -> None:
+        heard = self._heard
+        while not self._ended.wait(self._seconds):
+            now = _memory_of_the_children()
+            self._bytes = max(self._bytes, now)
+            if self._heard == heard:
+                told = f"; it last said: {self._last}" * bool(self._last)
+                say(f"{self._what}: at work for {_time(time.monotonic() - self._started)}, {now / 1e9:.1f} GB{told}")
+            heard = self._heard
+
+
+class _Heard:
+    """A text stream that tells a Heartbeat what is written to it."""
+
+    def __init__(self, out: TextIO, beat: Heartbeat):
+        self._out, self._beat = out, beat
+
+    def write(self, text: str) -> None:
+        self._beat.hear(text)
+        self._out.write(text)
+
+    def flush(self) -> None:
+        self._out.flush()
+
+
+def _memory_of_the_children() -> int:
+    """Bytes that the processes below this one hold; those that are gone by then hold none."""
+    import psutil
+
+    held = 0
+    with suppress(psutil.Error):
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                held += child.memory_info().rss
+    return held
 
 
 def _rate(per_second: float) -> str:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 from PIL import Image, ImageDraw
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may reach a hub
@@ -195,9 +197,16 @@ def up_to_03(config, model, backend=None) -> SimpleNamespace:
     return SimpleNamespace(config=config, images=images, vectors=vectors, comparisons=comparisons)
 
 
+@pytest.fixture(scope="session")
+def one_cluster() -> FileLock:
+    """Held while a test has a Ray cluster: two of them on two cores give each other up."""
+    return FileLock(Path(tempfile.gettempdir(), "pcclip-tests-ray.lock"))
+
+
 def pytest_collection_modifyitems(items):
     """The files that take longest first: one begun last would leave the other processes with nothing to do."""
-    slow = ["test_workbook", "test_paper", "test_browser", "test_benchmarks", "test_sweep", "test_study"]
+    slow = ["test_workbook", "test_paper", "test_distributed", "test_browser", "test_submit", "test_benchmarks",
+            "test_ray_engine", "test_sweep", "test_check_sds", "test_study"]
     items.sort(key=lambda item: slow.index(item.path.stem) if item.path.stem in slow else len(slow))
 
 

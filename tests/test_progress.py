@@ -1,5 +1,6 @@
 """Progress: how many, how fast, and the time left in words that fit it."""
 
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -72,3 +73,59 @@ def test_processes_that_may_not_be_seen_say_nothing(monkeypatch, parents, looked
     monkeypatch.delenv(progress.BATCH, raising=False)
     monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(parents=lambda: [*map(of, told(parents))]))
     assert progress.interactive() is looked_at
+
+
+# ---- heartbeat -------------------------------------------------------------------------------------------------------
+
+class Ticks:
+    """In place of the heart's clock: at each tick the next of these is done, then the end has come."""
+
+    def __init__(self, *acts):
+        self._acts = list(acts)
+
+    def wait(self, seconds: float) -> bool:
+        if not self._acts:
+            return True
+        self._acts.pop(0)()
+        return False
+
+    def set(self) -> None:
+        pass
+
+
+def beating(monkeypatch, *acts) -> tuple[progress.Heartbeat, object]:
+    """A heartbeat of `01` over ticks, and a stream that it hears."""
+    monkeypatch.setattr(progress, "_memory_of_the_children", lambda: 2_500_000_000)
+    beat = progress.Heartbeat("01")
+    stream = beat.stream(sys.stdout)
+    beat._ended = Ticks(*(lambda act=act: act(stream) for act in acts))
+    return beat, stream
+
+
+def silent(stream) -> None:
+    pass
+
+
+def test_one_that_is_silent_is_said_to_be_at_work(monkeypatch, capsys):
+    beat, _ = beating(monkeypatch, silent, lambda stream: stream.write("things: 1/9\n\n"), silent)
+    with beat:
+        pass
+    assert lines(capsys) == ["01: at work for 0 s, 2.5 GB", "things: 1/9", "",
+                             "01: at work for 0 s, 2.5 GB; it last said: things: 1/9"]
+    assert beat.most == "up to 2.5 GB"
+
+
+def test_one_that_talks_is_left_alone(monkeypatch, capsys):
+    talk = [lambda stream: stream.write("a\n")] * 3
+    beat, _ = beating(monkeypatch, *talk)
+    with beat:
+        pass
+    assert lines(capsys) == ["a"] * 3
+
+
+def test_memory_is_that_of_the_children():
+    code = "import sys; held = bytearray(50_000_000); print('ready', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        assert progress._memory_of_the_children() > 50_000_000
+        child.communicate()

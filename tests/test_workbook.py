@@ -1,8 +1,10 @@
 """The whole workbook on the tiny set: every notebook under papermill, killed and resumed, run twice, run wrongly."""
 
+import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -13,7 +15,7 @@ from conftest import ROOT
 from filelock import FileLock
 from nbclient.exceptions import DeadKernelError
 
-from pcclip import run, workbook
+from pcclip import params, run, workbook
 from pcclip.axes import ESTIMATORS
 from pcclip.errors import PcclipError
 from pcclip.stage import read_manifest
@@ -224,7 +226,6 @@ def test_two_runs_in_one_folder(write):
 
 def test_no_stage_builds_on_another_split(survivor):
     """A changed seed holds other concepts out: what 03 trained on must not be evaluated as held out."""
-    from pcclip import params
     from pcclip.evaluate import report
 
     path, _ = survivor
@@ -285,15 +286,56 @@ def test_an_error_in_a_notebook_is_one_line(tmp_path, source, message):
         workbook._execute(tmp_path / "broken.ipynb", tmp_path / "out.ipynb", {})
 
 
-def test_a_dead_kernel_reads_as_a_failure(write, monkeypatch):
-    path, _ = write()
+@pytest.mark.parametrize(("error", "message"), [
+    (DeadKernelError("Kernel died"), "its kernel died"),
+    (RuntimeError("Kernel died before replying to kernel_info"), "its kernel did not start .Kernel died before")])
+def test_a_dead_kernel_reads_as_a_failure(write, monkeypatch, error, message):
+    path, folder = write()
 
     def die(*arguments, **options):
-        raise DeadKernelError("Kernel died")
+        raise error
 
     monkeypatch.setattr("papermill.execute_notebook", die)
-    with pytest.raises(PcclipError, match="its kernel died"):
+    with pytest.raises(PcclipError, match=f"^01_generate_comparisons: {message}"):
         run(path)
+    assert not list(folder.glob("*.ipynb"))
+
+
+def test_a_kernel_is_heard_of_until_it_is_killed(tmp_path, monkeypatch, capsys):
+    """A real one, which is silent for a while; an executed notebook would look like a success."""
+    killed = "import os, time\nprint('half way', flush=True)\ntime.sleep(1.5)\nos.kill(os.getpid(), 9)"
+    cells = [nbformat.v4.new_code_cell(killed), nbformat.v4.new_code_cell("print('never')")]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
+    nbformat.write(notebook, tmp_path / "killed.ipynb")
+    monkeypatch.setattr(workbook, "Heartbeat", partial(workbook.Heartbeat, seconds=0.1))
+    with pytest.raises(PcclipError, match=r"^killed: its kernel died \(out of memory\?; it had up to 0\.\d GB\)"):
+        workbook._execute(tmp_path / "killed.ipynb", tmp_path / "out.ipynb", {})
+    assert not (tmp_path / "out.ipynb").exists()
+    told = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"killed: at work for \d+ s, 0\.\d GB; it last said: half way", told[-1])
+    assert "never" not in told
+
+
+def test_jobs_of_one_notebook_do_not_work_at_once(write, monkeypatch):
+    path, folder = write()
+    monkeypatch.setattr(workbook, "_execute", lambda *a: pytest.fail("work was started"))
+    folder.mkdir(parents=True)
+    config = params.read(path)
+    with FileLock(folder / ".02_embed_images.lock"), pytest.raises(PcclipError, match="another run is at work here"):
+        workbook.run_notebook(config, "02_embed_images")
+
+
+def test_a_notebook_takes_down_what_was_shown_of_those_that_build_on_it(write, monkeypatch):
+    """And of no other: 01 and 02 may run at the same time."""
+    path, folder = write()
+    folder.mkdir(parents=True)
+    for name in workbook.NOTEBOOKS:
+        (folder / f"{name}.ipynb").write_text("shown")
+    monkeypatch.setattr(workbook, "_execute", lambda *a: None)
+    with pytest.raises(PcclipError, match="without finishing its stage"):
+        workbook.run_notebook(params.read(path), "02_embed_images")
+    assert [file.stem for file in folder.glob("*.ipynb")] == ["01_generate_comparisons"]
 
 
 def test_a_process_that_starts_kernels_shows_no_bars():

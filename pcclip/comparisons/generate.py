@@ -6,20 +6,22 @@ everything: captions, raw reply, cleaned sentence, verdict, and the hashes of pr
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from pcclip.comparisons import filters, rewrites, verdicts
+from pcclip.comparisons import filters, negatives, rewrites, verdicts
 from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.journal import answer_all
-from pcclip.comparisons.llm import Backend, Question, Reply, backend_identity, start_backend
+from pcclip.comparisons.llm import Asker, Backend, Question, Reply, backend_identity, start_backend
 from pcclip.comparisons.pairs import choose_pairs
 from pcclip.comparisons.prompts import Prompt, load_prompt
 from pcclip.comparisons.sentences import from_captions, sides, swapped
 from pcclip.data import ImageSet, load_images
+from pcclip.engine import cluster
 from pcclip.errors import PcclipError
 from pcclip.models import identify
 from pcclip.models.encoder import DualEncoder
@@ -36,15 +38,19 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
     """The stage with everything its result depends on. Raises PcclipError when something named does not exist."""
     images = images or load_images(config)
     filters.check_names(config.generate.filters)
-    settings = config.generate.model_dump(exclude={"in_flight", "timeout", "retries", "base_url"})
-    return Stage(config.source_folder / FOLDER, {
+    settings = config.generate.model_dump(
+        exclude={"in_flight", "shard", "timeout", "retries", "base_url", "negatives"})
+    asks = {"negatives": load_prompt(config.generate.negatives, slots=("first",)).hash} if (
+        config.generate.negatives) else {}
+    folder = config.source_folder / FOLDER
+    return Stage(folder, {
         "format": _FORMAT, "generate": settings, "seed": config.seed, "images": images.identity(),
         "prompt": load_prompt(config.generate.prompt).hash, "backend": backend_identity(config.generate),
         "judge": config.generate.attributes and backend_identity(config.generate.judging),
         "rewrites": config.generate.rewrites and load_prompt(config.generate.rewrites, slots=("first",)).hash,
         "attributes": config.generate.attributes and load_bank(config.generate.attributes).hash,
-        "model": identify(config.model),
-    })
+        "model": identify(config.model), **asks,
+    }, config.stored(folder))
 
 
 def draw_pairs(config: Config, images: ImageSet) -> pd.DataFrame:
@@ -70,37 +76,33 @@ def generate(config: Config, images: ImageSet, model: DualEncoder, backend: Back
     """Run the stage, or read its table when it is done.
 
     Args:
-        config: the run.
+        config: the run. With engine: ray its backend is started in each worker of a cluster.
         images: the captioned image set.
         model: its tokenizer says which sentences are too long for its text tower.
-        backend: who answers; made from the config when None.
+        backend: who answers, in this process; made from the config when None.
 
     Raises:
         PcclipError: fewer than generate.min_yield of the sentences were kept.
     """
     this = stage(config, images)
-    if this.done():
+    if this.found():
         say(f"{FOLDER}: done already, read from {this.folder}")
         return read_parquet(this.folder / TABLE).to_pandas()
     prompt = load_prompt(config.generate.prompt)
     who = backend.identity if backend else this.inputs["backend"]
     rules = filters.rule_list(config.generate.filters)
-    with this.work():
+    start = partial(start_backend, config.generate) if backend is None else lambda prompt: backend
+    if backend:
+        config = config.model_copy(update={"engine": "local"})  # it is here, and cannot be sent
+    with this.work(), cluster(config.ray) if config.engine == "ray" else nullcontext():
         pairs = draw_pairs(config, images)
         sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens"})
         questions = [Question(digest([config.seed, p.first_caption, p.second_caption, p.first, p.second])[:16],
                               p.first_caption, p.second_caption) for p in pairs.itertuples()]
         journal = config.journals / f"answers-{digest([prompt.hash, who, sampling])[:12]}.jsonl"
-
-        def start(prompt: Prompt = prompt) -> Backend:
-            return backend or start_backend(config.generate, prompt)
-
-        def ask(rest: list[Question]) -> Iterable[tuple[Question, Reply]]:
-            if config.generate.backend != "template":
-                say(budget(rest, prompt, model, config.generate.max_tokens))
-            return start().answers(rest)
-
-        replies = answer_all(questions, ask, Reply, journal, "comparisons")
+        told = None if config.generate.backend == "template" else partial(
+            budget, prompt=prompt, model=model, max_tokens=config.generate.max_tokens)
+        replies = answer_all(questions, Asker(partial(start, prompt)), Reply, journal, "comparisons", config, told)
         table = _judged(pairs, [replies[q.key] for q in questions], model, rules)
         table["prompt_hash"], table["model_hash"] = prompt.hash, who
         table["sampling"] = json.dumps(sampling)
@@ -139,16 +141,20 @@ def kept(table: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def _extra_tables(config: Config, images: ImageSet, start, who: str) -> dict[str, pd.DataFrame]:
-    """Tables by file name that the run asks for beside the comparisons: rewritten captions, attribute verdicts."""
+    """Tables by file name that the run asks for beside the comparisons: rewritten and false captions, verdicts."""
     extra = {}
     if config.generate.rewrites:
         prompt = load_prompt(config.generate.rewrites, slots=("first",))
-        extra[rewrites.TABLE] = rewrites.rewrite(config, images, lambda: start(prompt), who)
+        extra[rewrites.TABLE] = rewrites.rewrite(config, images, partial(start, prompt), who)
+    if config.generate.negatives:
+        prompt = load_prompt(config.generate.negatives, slots=("first",))
+        extra[negatives.TABLE] = negatives.write(config, images, partial(start, prompt), who)
     if config.generate.attributes:
         if config.generate.attributes_gguf:
             judge = config.generate.judging
-            start, who = partial(start_backend, judge, load_prompt(judge.prompt)), backend_identity(judge)
-        extra[verdicts.TABLE] = verdicts.judge(config, images, start, who)
+            start, who = partial(start_backend, judge), backend_identity(judge)
+        prompt = load_prompt(config.generate.prompt)
+        extra[verdicts.TABLE] = verdicts.judge(config, images, partial(start, prompt), who)
     return extra
 
 

@@ -19,7 +19,7 @@ from scipy.special import ndtr
 
 from pcclip.comparisons.attributes import Bank, BankAttribute, Stem, load_bank, with_article
 from pcclip.comparisons.journal import answer_all
-from pcclip.comparisons.llm import Backend, Choice, Odds
+from pcclip.comparisons.llm import Asker, Backend, Choice, Odds
 from pcclip.comparisons.pairs import choose_pairs
 from pcclip.data import ImageSet
 from pcclip.data.concepts import singular, words_of
@@ -50,7 +50,7 @@ def judge(config: Config, images: ImageSet, start: Callable[[], Backend], identi
     asked = {key: both[_wanted(bank[key[0]], key[1], table)] for key, both in asked.items()}
     journal = config.journals / f"verdicts-{digest(identity)[:12]}.jsonl"
     questions = [choice for both in asked.values() for column in both for choice in both[column]]
-    odds = answer_all(questions, lambda rest: start().choose(rest), Odds, journal, "verdicts")
+    odds = answer_all(questions, Asker(start, "choose"), Odds, journal, "verdicts", config)
     found = pd.concat([_weighed(attribute, table, asked, odds) for attribute in bank.attributes], ignore_index=True)
     failed = found.value.isna()
     if failed.mean() > 0.5:

@@ -8,6 +8,7 @@ a server keeps to that is the server's affair.
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 
+from pcclip.comparisons.llm.asker import Asker
 from pcclip.comparisons.llm.choice import Choice, Odds
 from pcclip.comparisons.llm.identity import gguf_identity, gguf_path, server_identity, weights_identity
 from pcclip.comparisons.llm.question import Backend, Question, Reply
@@ -16,8 +17,8 @@ from pcclip.comparisons.sentences import from_captions
 from pcclip.errors import PcclipError
 from pcclip.params import Generate
 
-__all__ = ["NEEDS", "Backend", "Choice", "Odds", "Question", "Reply", "Template", "backend_identity", "gguf_identity",
-           "gguf_path", "start_backend"]
+__all__ = ["NEEDS", "Asker", "Backend", "Choice", "Odds", "Question", "Reply", "Template", "backend_identity",
+           "gguf_identity", "gguf_path", "start_backend"]
 
 NEEDS = {  # backend -> package and how to get it
     "llama_cpp": ("xllamacpp", "`pip install xllamacpp` (`make setup` does it)"),

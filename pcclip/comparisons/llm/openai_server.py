@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from itertools import cycle
 from threading import Thread
 
 import openai
@@ -43,6 +44,8 @@ class _Without(_NoAnswer):
 class OpenAIServer:
     """`in_flight` requests at once, on an event loop in a thread of its own, for a notebook's own loop is running.
 
+    Several servers of one model are asked in turn.
+
     The client asks again after 429 (Retry-After honoured), 5xx, a lost connection, half a reply or a time-out; a
     reply that is whole but no answer is asked for again here. What fails all the same is an error reply, unless the
     server is not there, refuses the key or the model, or fails many times in a row: that ends the run.
@@ -65,14 +68,16 @@ class OpenAIServer:
     def _each(self, ask, failed, items: Iterable) -> Iterator[tuple]:
         config = self._config
         client = openai.AsyncOpenAI(
-            base_url=config.base_url, api_key=self._key or "none", max_retries=config.retries,
+            base_url=config.servers[0], api_key=self._key or "none", max_retries=config.retries,
             timeout=openai.Timeout(config.timeout, connect=min(_CONNECT, config.timeout)))
+        clients = cycle([client.with_options(base_url=url) for url in config.servers])  # of one pool of connections
         started = Future()
         Thread(target=asyncio.run, args=(_until_stopped(client, started),), name=_THREAD, daemon=True).start()
         loop, stop = started.result()
         try:
             yield from as_answered(
-                lambda item: asyncio.run_coroutine_threadsafe(self._safely(partial(ask, client), failed, item), loop),
+                lambda item: asyncio.run_coroutine_threadsafe(
+                    self._safely(partial(ask, next(clients)), failed, item), loop),
                 items, config.in_flight)
         finally:
             loop.call_soon_threadsafe(stop.set)  # and no waiting, which would never end while the interpreter ends
@@ -120,7 +125,7 @@ class OpenAIServer:
                 if feature in self._granted or getattr(error, "status_code", 400) not in _REFUSALS:
                     raise
                 if feature not in self._refused:
-                    say(f"{self._config.base_url}: no {feature}, {_INSTEAD[feature]} ({self._line(error)})")
+                    say(f"{' '.join(self._config.servers)}: no {feature}, {_INSTEAD[feature]} ({self._line(error)})")
                 self._refused.add(feature)
         return await instead()
 
@@ -142,17 +147,19 @@ class OpenAIServer:
     def _reason(self, error: Exception) -> str:
         """'error: ...' for one question. Raises PcclipError when the next one would not fare better."""
         config, status = self._config, getattr(error, "status_code", None)
+        asked = str(error.request.url) if isinstance(error, openai.APIError) else ""
+        server = next((url for url in config.servers if asked.startswith(url)), config.servers[0])
         if status in (401, 403):
-            raise PcclipError(f"{config.base_url}: refuses the key ({status}); set OPENAI_API_KEY to one that it takes")
+            raise PcclipError(f"{server}: refuses the key ({status}); set OPENAI_API_KEY to one that it takes")
         if status == 404:
-            raise PcclipError(f"{config.base_url}: no model {config.llm!r} here ({self._line(error)}); generate.llm "
+            raise PcclipError(f"{server}: no model {config.llm!r} here ({self._line(error)}); generate.llm "
                               "must be one of its /models, and generate.base_url end as its API does, mostly in /v1")
         if type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout"):  # httpx's or httpx2's
-            raise PcclipError(f"{config.base_url}: no server there; start one, e.g. `vllm serve {config.llm}`, or set "
+            raise PcclipError(f"{server}: no server there; start one, e.g. `vllm serve {config.llm}`, or set "
                               "generate.base_url, and run again: finished answers are kept")
         self._failed += 1
         if self._failed > 20 + 2 * config.in_flight:
-            raise PcclipError(f"{config.base_url}: {self._failed} questions in a row got no answer, the last: "
+            raise PcclipError(f"{server}: {self._failed} questions in a row got no answer, the last: "
                               f"{self._line(error)}; mend that and run again: finished answers are kept")
         return f"error: {self._line(error)}"
 
