@@ -20,17 +20,23 @@ from pcclip.comparisons.llm.identity import gguf_path, weights_source
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.embed import FOLDER as EMBED
 from pcclip.errors import PcclipError
-from pcclip.estimate import Row, estimate, in_bytes, summed, table
+from pcclip.estimate import Row, estimate, in_bytes, memory, summed, table
 from pcclip.evaluate import report
 from pcclip.finetune import trainer
 from pcclip.models import minilm_efficientnet, openclip, saved
-from pcclip.params import COMPARISONS, Config, Generate
+from pcclip.models.diffusion import missing_teacher
+from pcclip.params import COMPARISONS, Config, Generate, resolve
 from pcclip.progress import say
-from pcclip.stage import finished
+from pcclip.shapes import student
+from pcclip.shapes import teacher as drawn_teacher
+from pcclip.stage import Stage, finished
+from pcclip.teacher_size import FILES as TEACHER_FILES
+from pcclip.teacher_size import TeacherSize, of_teacher
 
 FINE, FETCHED, MISSING = "fine", "to fetch", "missing"
 _SECONDS = 2.0  # for a server to take a connection
 _ANY = ("*.safetensors", "*.bin", "*.pt")
+_TEACHER_WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,11 @@ def check(plan: list[tuple[Config, list[str]]], params_file: str | Path) -> None
     Raises:
         PcclipError: something in the file is wrong, or, one line each, what is missing.
     """
-    found, rows, assumed = {}, [], {}
+    found, rows, assumed, held = {}, [], {}, {}
     made = {config.run for config, notebooks in plan if "02_embed_images" in notebooks}
     for config, notebooks in plan:
-        findings, of_run, why = _run(config, notebooks)
+        findings, of_run, why, needed = _run(config, notebooks)
+        held.update(dict.fromkeys(needed))
         found.update(dict.fromkeys([*findings, *(_built_on(config) if config.reuse not in made else [])]))
         rows += of_run
         assumed.update(dict.fromkeys(why))
@@ -60,6 +67,8 @@ def check(plan: list[tuple[Config, list[str]]], params_file: str | Path) -> None
         if finding.state != MISSING:
             say(f"{finding.state:<8}  {finding.text}")
     say(f"\n{table(summed(rows))}\n")
+    for line in held:
+        say(f"memory    {line}")
     for line in assumed:
         say(f"assumed   {line}")
     if missing:
@@ -67,8 +76,8 @@ def check(plan: list[tuple[Config, list[str]]], params_file: str | Path) -> None
     say(f"\n{params_file}: fine, nothing is missing")
 
 
-def _run(config: Config, notebooks: list[str]) -> tuple[list[Finding], list[Row], list[str]]:
-    """Of one run: what was found, rows of the estimate, and what is assumed in them."""
+def _run(config: Config, notebooks: list[str]) -> tuple[list[Finding], list[Row], list[str], list[str]]:
+    """Of one run: what was found, rows of the estimate, what is assumed in them, and what a step has in memory."""
     found = list(_texts(config))
     images, of_data = _data(config)
     towers, why_no_towers = _tried(sizes.of_model, config.model)
@@ -80,11 +89,33 @@ def _run(config: Config, notebooks: list[str]) -> tuple[list[Finding], list[Row]
         found += _language_model(config.generate, size, why_no_size)
     if "01" in numbers and config.generate.attributes:
         found += _language_model(config.generate.judging, judge, why_no_judge)
+    if config.engine == "ray" and numbers & {"01", "02"} and find_spec("ray") is None:
+        found.append(Finding(MISSING, "engine = ray needs Ray: `pip install 'pcclip[ray]'`"))
+    teacher, matcher, needed = None, None, []
     if "03" in numbers:
         found += _finetuning(config)
+        if config.finetune.sds:
+            teacher, finding = _teacher(config.finetune.sds.teacher)
+            found.append(finding)
+        needed = _memory(config, towers, teacher)
+    if "04" in numbers and config.evaluate.teacher:
+        matcher, finding = _teacher(config.evaluate.teacher.spec)
+        found += [] if finding in found else [finding]
     found += [Finding(MISSING, line) for line in report.lacking(config)]
-    rows, assumed = estimate(config, images, towers, size, judge)
-    return found, [row for row in rows if row.stage[:2] in numbers], assumed
+    rows, assumed = estimate(config, images, towers, size, judge, teacher, matcher)
+    return found, [row for row in rows if row.stage[:2] in numbers], assumed, needed
+
+
+def _memory(config: Config, towers: sizes.Towers | None, teacher: TeacherSize | None) -> list[str]:
+    """One line for each thing that a step of objective clip has on the GPU, and their sum."""
+    if config.finetune.objective != "clip":
+        return []
+    kept = sizes.kept_by_towers(config.model, config.finetune.tune) if towers else None
+    parts = memory(config, towers, teacher, kept)
+    unknown = " and what is unknown" if any(size is None for _, size in parts) else ""
+    return [*(f"{in_bytes(size):>8}  {what}" for what, size in parts),
+            f"{in_bytes(sum(size or 0 for _, size in parts)):>8}  in all{unknown}, beside what kernels need while they "
+            f"work: {config.run}"]
 
 
 def _built_on(config: Config) -> Iterator[Finding]:
@@ -128,8 +159,8 @@ def _texts(config: Config) -> Iterator[Finding]:
     settings = config.generate
     filters.check_names(settings.filters)
     prompts = [load_prompt(settings.prompt).name]
-    if settings.rewrites:
-        prompts.append(load_prompt(settings.rewrites, slots=("first",)).name)
+    for name in filter(None, (settings.rewrites, settings.negatives)):
+        prompts.append(load_prompt(name, slots=("first",)).name)
     bank = f", attribute bank {load_bank(settings.attributes).name}" if settings.attributes else ""
     yield Finding(FINE, f"parameters, prompt {' and '.join(prompts)}, filters {settings.filters}{bank}")
 
@@ -154,7 +185,8 @@ def _model(spec: str, towers: sizes.Towers | None, why_none: str) -> Iterator[Fi
         yield Finding(FINE, f"model {spec}: finetuned weights are there")
         yield from _model(sizes.base_of(spec), towers, why_none)
         return
-    if spec != minilm_efficientnet.SPEC:
+    drawn = student.SPEC.fullmatch(spec)
+    if spec != minilm_efficientnet.SPEC and not drawn:
         openclip.check(spec)
     if why_none:
         yield Finding(MISSING, why_none)
@@ -162,8 +194,16 @@ def _model(spec: str, towers: sizes.Towers | None, why_none: str) -> Iterator[Fi
     told = (f"{towers.image_parameters / 1e6:.0f} M image and {towers.text_parameters / 1e6:.0f} M text parameters"
             if towers else "its size is told on the hub alone")
     yield Finding(FINE, f"model {spec}: {told}")
-    if spec != minilm_efficientnet.SPEC:
+    if drawn:
+        yield _made_here(spec, student.stage(student.seed_of(spec)))
+    elif spec != minilm_efficientnet.SPEC:
         yield _weights(spec, towers and towers.bytes)
+
+
+def _made_here(spec: str, stage: Stage) -> Finding:
+    """A small model that is trained on drawn pictures the first time it is asked for."""
+    there = "there" if stage.done() else f"trained the first time, into {stage.folder}"
+    return Finding(FINE, f"weights of {spec}: {there}")
 
 
 def _weights(spec: str, size: int | None) -> Finding:
@@ -219,9 +259,10 @@ def _server(settings: Generate, size: sizes.LanguageModel | None) -> Finding:
     told = (f"{settings.llm} of {size.parameters / 1e9:.3g} G parameters by its name" if size else
             f"{settings.llm} of unknown size")
     key = f"$OPENAI_API_KEY is {'set' if os.environ.get('OPENAI_API_KEY') else 'not set'}"
-    if reachable(settings.base_url):
-        return Finding(FINE, f"language model {told}: a server is at {settings.base_url}; {key}")
-    return Finding(MISSING, f"language model {told}: nothing answers at generate.base_url = {settings.base_url}; "
+    silent = [url for url in settings.servers if not reachable(url)]
+    if not silent:
+        return Finding(FINE, f"language model {told}: a server is at {' and '.join(settings.servers)}; {key}")
+    return Finding(MISSING, f"language model {told}: nothing answers at generate.base_url = {' and '.join(silent)}; "
                             f"start the server there or change it; {key}")
 
 
@@ -243,6 +284,34 @@ def _hub_model(name: str, told: str, size: float | None) -> Finding:
 def _finetuning(config: Config) -> Iterator[Finding]:
     if config.finetune.tune == "lora" and find_spec("peft") is None:
         yield Finding(MISSING, "finetune.tune = lora needs peft: `pip install 'pcclip[paper]'`")
+    if config.finetune.negatives == "llm" and config.generate.negatives is None:
+        yield Finding(MISSING, "finetune.negatives = llm needs generate.negatives, a prompt file for 01 to write them")
+
+
+def _teacher(spec: str) -> tuple[TeacherSize | None, Finding]:
+    """A diffusion model: drawn here, in a folder, or by hub name."""
+    if find_spec("diffusers") is None:
+        return None, Finding(MISSING, f"teacher {spec} needs diffusers: `pip install 'pcclip[pictures]'`")
+    if lines := missing_teacher(spec):
+        return None, Finding(MISSING, "; ".join(lines))
+    size, why_none = _tried(of_teacher, spec)
+    return size, Finding(MISSING, why_none) if why_none else _teacher_weights(spec, size)
+
+
+def _teacher_weights(spec: str, size: TeacherSize | None) -> Finding:
+    if drawn_teacher.SPEC.fullmatch(spec):
+        return _made_here(spec, drawn_teacher.stage(drawn_teacher.seed_of(spec)))
+    told = (f"UNet {size.unet / 1e6:.0f} M, VAE {size.vae / 1e6:.0f} M, text encoder {size.text_encoder / 1e6:.0f} M "
+            "parameters" if size else "its size is told on the hub alone")
+    what = f"teacher {spec}: {told}"
+    if resolve(spec).is_dir():
+        return Finding(FINE, f"{what}, there")
+    if all(_cached(spec, file) and any(
+            _cached(spec, str(Path(file).with_name(name))) for name in _TEACHER_WEIGHTS) for file in TEACHER_FILES):
+        return Finding(FINE, f"{what}, in the hub's cache")
+    count = size and 4 * (size.unet + size.vae + size.text_encoder)
+    return _to_fetch(what, count, _hub(), f"run `hf download {spec}` where there is a network and give its folder as "
+                                          "finetune.sds.teacher")
 
 
 def _to_fetch(what: str, size: float | None, url: str, by_hand: str) -> Finding:

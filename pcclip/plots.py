@@ -139,14 +139,16 @@ def distributions(items: pd.DataFrame, measures: list[str]) -> Figure:
 
 def movement(table: pd.DataFrame) -> Figure:
     """How far each tensor moved, by block of the tower (finetune.movement): relative step, and share of its values."""
-    fig, axes = plt.subplots(1, 2, figsize=(8.4, 3))
-    inside = table[(table.layer >= 0) & (table.part != "other")].sort_values("layer")
-    sns.stripplot(inside, x="layer", y="relative", hue="part", ax=axes[0], size=4)
-    sns.stripplot(inside, x="layer", y="share_moved", hue="part", ax=axes[1], size=4, legend=False)
-    if inside.relative.gt(0).any():
-        axes[0].set_yscale("log")
-    axes[0].set(title="Step over weights (norms)", ylabel="")
-    axes[1].set(title="Share of the values that moved", ylabel="", ylim=(-0.05, 1.05))
+    towers = table.groupby("tower", sort=False) if "tower" in table else [("text", table)]
+    fig, axes = plt.subplots(len(towers), 2, figsize=(8.4, 3 * len(towers)), squeeze=False)
+    for (relative, share), (tower, own) in zip(axes, towers, strict=True):
+        inside = own[(own.layer >= 0) & (own.part != "other")].sort_values("layer")
+        sns.stripplot(inside, x="layer", y="relative", hue="part", ax=relative, size=4)
+        sns.stripplot(inside, x="layer", y="share_moved", hue="part", ax=share, size=4, legend=False)
+        if inside.relative.gt(0).any():
+            relative.set_yscale("log")
+        relative.set(title=f"Step over weights (norms), {tower} tower", ylabel="")
+        share.set(title="Share of the values that moved", ylabel="", ylim=(-0.05, 1.05))
     return _done(fig)
 
 

@@ -14,14 +14,14 @@ from pcclip.axes import ESTIMATORS, Query, agreeing, example_differences, query_
 from pcclip.comparisons.paraphrases import paraphrases
 from pcclip.data.files import cache
 from pcclip.embed import FOLDER as EMBED
-from pcclip.embed import TABLE, Vectors, encode_readable, load_vectors
+from pcclip.embed import TABLE, Vectors, by_tower, encode_readable, load_vectors, tower_stage
 from pcclip.errors import PcclipError
 from pcclip.examples import Examples, read_examples
 from pcclip.finetune.trainer import FOLDER as FINETUNE
 from pcclip.images import SUFFIXES, contact_sheet
 from pcclip.models import load_model
 from pcclip.models.encoder import DualEncoder
-from pcclip.params import Generate, resolve
+from pcclip.params import Embed, Generate, resolve
 from pcclip.progress import Meter, say
 from pcclip.scores import project
 from pcclip.stage import atomic, finished, read_manifest
@@ -47,7 +47,8 @@ def rank(
         less: what the bottom looks like; the difference of the two texts cancels what they share. Without it the
             photos are ordered by likeness to `more` alone.
         model: a spec, a run's folder or a loaded model; by default the run's own finetuned model, else the embedded
-            minilm-efficientnet.
+            minilm-efficientnet. Where finetuning changed the image tower, too, a run's photos are embedded by that
+            once, beside the stored vectors.
         alpha: weight averaging of a finetuned model with its base.
         top: return only this many of the best.
         sheet: also write a contact sheet (PNG) of those returned to this file, at most 60: the first, or with bottom
@@ -76,11 +77,13 @@ def rank(
     if not isinstance(model, DualEncoder):
         model = load_model(str(model or own_model or "minilm-efficientnet"), alpha)
     words = None if query is None else words_axis(model, query, estimator, writer)
+    if own_model:
+        stored = [_own_table(stored[0].parent, model)]
     bad = []
     if stored and shown is None and cast is None:
         table = topk.ranked_shards(stored, words, model.image_fingerprint(), top, bottom)
     else:
-        vectors, bad = (_loaded(stored, model), []) if stored else embed_photos(paths, model)
+        vectors, bad = (_loaded(stored, model, bool(own_model)), []) if stored else embed_photos(paths, model)
         table = _ordered(vectors, words, _posterior(vectors, words, shown, cast, model), top, bottom)
     if sheet:
         _write_sheet(table, Path(sheet), top or 0, bottom or 0)
@@ -243,9 +246,20 @@ def _stage_of(run: Path, stage: str) -> Path | None:
     raise PcclipError(f"{run}: it reuses the {stage} of a run that is not beside it; give that run's folder")
 
 
-def _loaded(files: list[Path], model: DualEncoder) -> Vectors:
+def _own_table(embedded: Path, model: DualEncoder) -> Path:
+    """The table of a run's vectors by this model's image tower; made first where finetuning changed the one of 02."""
+    made_by = finished(embedded)["model"]
+    if made_by != model.tuned_from or made_by == model.image_fingerprint():
+        return embedded / TABLE  # which is refused when it is of another base
+    this = tower_stage(embedded, model)
+    if not this.done():
+        by_tower(embedded, model, Embed())
+    return this.folder / TABLE
+
+
+def _loaded(files: list[Path], model: DualEncoder, of_a_run: bool) -> Vectors:
     """All vectors of a run, or of Parquet files by path."""
-    if files[0].name == TABLE and files[0].parent.name == EMBED:
+    if of_a_run or (files[0].name == TABLE and files[0].parent.name == EMBED):
         return load_vectors(files[0].parent, model)
     parts = list(topk.batches(files, model.width, model.image_fingerprint()))
     names = [name for paths, _ in parts for name in paths]

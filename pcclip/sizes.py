@@ -12,11 +12,14 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
+from pcclip.activations import traced
 from pcclip.comparisons.llm.identity import gguf_path, weights_source
 from pcclip.errors import PcclipError
 from pcclip.models import minilm_efficientnet, openclip, packed, saved
+from pcclip.models.encoder import normalisations
 from pcclip.models.torchvision_ops import declare_missing
 from pcclip.params import Generate
+from pcclip.shapes import student
 
 _BILLIONS = re.compile(r"(?:^|[-_/ ])A?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", re.IGNORECASE)  # Llama-2-13b, 30B-A3B
 _GGUF_STRING, _GGUF_ARRAY = 8, 9
@@ -29,11 +32,14 @@ class Towers:
 
     width: int
     context_length: int
-    shortens: bool  # whether texts are cut to the longest of a batch; else all are as long as the context
+    shortens: bool  # whether texts are computed without padding; else all are as long as the context
+    packs: bool  # and whether beginnings that texts share are computed once (models/packed.py)
     image_flops: int  # one image, forward
     image_parameters: int
     text_parameters: int
     text_blocks: int
+    image_norms: int  # of the parameters: what finetune.tune = layernorm learns
+    text_norms: int
 
     @property
     def bytes(self) -> int:
@@ -155,14 +161,17 @@ def _minilm_efficientnet() -> Towers:
     counts = {name: math.prod(shape) for name, shape in safetensors_shapes(minilm).items()}
     pixels = minilm_efficientnet.PIXELS
     return Towers(
-        width=384, context_length=256, shortens=True, image_flops=_flops(image, (pixels, pixels)),
+        width=384, context_length=256, shortens=True, packs=False, image_flops=_flops(image, (pixels, pixels)),
         image_parameters=_count(image), text_parameters=sum(counts.values()),
-        text_blocks=sum(count for name, count in counts.items() if "encoder.layer." in name))
+        text_blocks=sum(count for name, count in counts.items() if "encoder.layer." in name),
+        image_norms=_norms(image), text_norms=sum(count for name, count in counts.items() if "LayerNorm" in name))
 
 
 def _open_clip_config(spec: str) -> dict | None:
     """open_clip's `model_cfg`, from the package, a local folder or the hub's cache."""
     declare_missing()
+    if student.SPEC.fullmatch(spec):
+        return student.MODEL
     import open_clip
     from huggingface_hub import try_to_load_from_cache
 
@@ -183,6 +192,47 @@ def _open_clip_config(spec: str) -> dict | None:
 
 def _open_clip(values: dict) -> Towers | None:
     """None when the text tower is described on the hub alone."""
+    model = _built(values)
+    if model is None:
+        return None
+    text, size = model.text, model.visual.image_size
+    blocks = text.transformer
+    looked_up = sum(_count(m) for m in blocks.modules() if type(m).__name__ == "Embedding")
+    return Towers(
+        width=values["embed_dim"], context_length=text.context_length,
+        shortens=packed.causal(text), packs=packed.packs(text),
+        image_flops=_flops(model.visual, size if isinstance(size, tuple | list) else (size, size)),
+        image_parameters=_count(model.visual), text_parameters=_count(text), text_blocks=_count(blocks) - looked_up,
+        image_norms=_norms(model.visual), text_norms=_norms(text))
+
+
+def kept_by_towers(spec: str, tune: str) -> tuple[float, float] | None:
+    """Bytes in fp32 that the towers of an open_clip model keep for the gradient: of one image, and of one token.
+
+    None when the model's size is told on the hub alone, or it is no open_clip model.
+    """
+    if saved.folder_of(spec):
+        return kept_by_towers(base_of(spec), tune)
+    values = None if spec == minilm_efficientnet.SPEC else _open_clip_config(spec)
+    model = values and _built(values)
+    if not model:
+        return None
+    import torch
+
+    for tower in (model.visual, model.text):
+        tower.requires_grad_(tune != "layernorm")
+        for module in normalisations(tower):
+            module.requires_grad_(True)
+        tower.eval()
+    size, length = model.visual.image_size, model.text.context_length
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    images = traced(model.visual, lambda: model.visual(torch.zeros(1, 3, height, width)))
+    texts = traced(model.text, lambda: model.text(torch.zeros(1, length, dtype=torch.long)))
+    return images.bytes, texts.bytes / length
+
+
+def _built(values: dict):
+    """The model on the meta device; None when the text tower is described on the hub alone."""
     import torch
     from open_clip.coca_model import CoCa
     from open_clip.model import CustomTextCLIP
@@ -192,17 +242,9 @@ def _open_clip(values: dict) -> Towers | None:
     kind = CoCa if "multimodal_cfg" in values else CustomTextCLIP
     try:
         with torch.device("meta"), _no_hub():
-            model = kind(**values)
+            return kind(**values)
     except OSError:
         return None
-    text, size = model.text, model.visual.image_size
-    blocks = text.transformer
-    looked_up = sum(_count(m) for m in blocks.modules() if isinstance(m, torch.nn.Embedding))
-    return Towers(
-        width=values["embed_dim"], context_length=text.context_length,
-        shortens=packed.causal(text),
-        image_flops=_flops(model.visual, size if isinstance(size, tuple | list) else (size, size)),
-        image_parameters=_count(model.visual), text_parameters=_count(text), text_blocks=_count(blocks) - looked_up)
 
 
 @contextmanager
@@ -229,3 +271,7 @@ def _flops(tower, size: tuple[int, int]) -> int:
 
 def _count(module) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+def _norms(tower) -> int:
+    return sum(map(_count, normalisations(tower)))

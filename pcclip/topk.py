@@ -95,7 +95,7 @@ def batches(
                 for batch in file.iter_batches(_BATCH, columns=columns):
                     if fingerprint and {*batch["fingerprint"].unique().to_pylist()} != {fingerprint}:
                         raise PcclipError(f"{path}: vectors of another model than {fingerprint}; run notebook 02 with "
-                                          "this model")
+                                          "this model, or give the run's folder, if finetuning changed the image tower")
                     if batch["vector"].null_count:
                         raise PcclipError(f"{path}: a vector is missing; run notebook 02 again")
                     flat = batch["vector"].flatten().to_numpy(zero_copy_only=False)

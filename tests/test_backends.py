@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import re
 import socket
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def prompt():
 
 
 def ask_of(server, **settings) -> Generate:
-    url = server if isinstance(server, str) else server.url
+    url = server if isinstance(server, str | list) else server.url
     return Generate(**{"backend": "openai", "llm": "tiny", "base_url": url, "retries": 3, "timeout": 5.0,
                        "in_flight": 4, **settings})
 
@@ -89,6 +90,21 @@ def test_a_misbehaving_server_loses_nothing(run, values):
     assert len({row["key"] for row in journalled(values)}) == len(journalled(values)) == len(table) == 60
     assert set(server.answered.values()) == {1}
     assert len(server.answered) == 60
+
+
+def test_several_servers_are_asked_in_turn(prompt):
+    with serving() as one, serving() as two:
+        found = answers(ask_of([one.url, two.url]), prompt)
+        assert all(reply.finish_reason == "stop" for reply in found.values())
+        assert abs(sum(one.asked.values()) - sum(two.asked.values())) <= 1
+        assert sum(one.asked.values()) + sum(two.asked.values()) == len(QUESTIONS)
+
+
+def test_the_server_that_is_not_there_is_named(prompt):
+    with serving() as two:
+        gone = two.url
+    with serving() as one, pytest.raises(PcclipError, match=f"{re.escape(gone)}: no server there"):
+        answers(ask_of([one.url, gone], retries=0), prompt)
 
 
 def test_what_failed_is_asked_again_and_nothing_else(run, values):

@@ -256,7 +256,7 @@ def test_a_model_scores_a_set_from_its_files(cirr, tiny_encoder, tmp_path):
     config = params.check({"outputs": str(tmp_path / "out"), "evaluate": {"bootstrap": 100}, "arithmetic": {
         "composed": {"cirr": {"path": str(cirr)}}}})
     models = {"base": Remembered(tiny_encoder)}
-    table = composed.score(config, composed.load(config), tiny_encoder, models, [0.0, 1.0, float("inf")])
+    table = composed.score(config, composed.load(config), models, [0.0, 1.0, float("inf")])
     assert list(table.columns) == composed.COLUMNS
     assert set(table.dataset) == {"cirr"}
     assert len(table) == 3 * (4 + 3)
@@ -264,4 +264,4 @@ def test_a_model_scores_a_set_from_its_files(cirr, tiny_encoder, tmp_path):
     whole = table[table.metric == "recall@10"]
     assert (whole.value == 1).all(), "there are only seven to choose from"
     nothing = params.check({"outputs": str(tmp_path)})
-    assert composed.score(nothing, composed.load(nothing), tiny_encoder, models, [1.0]).empty
+    assert composed.score(nothing, composed.load(nothing), models, [1.0]).empty

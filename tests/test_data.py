@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pickle
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pcclip.data import COLUMNS, load_images, missing, split_by_concept, stamps
 from pcclip.data.concepts import concept_of, singular
 from pcclip.data.split import limited
 from pcclip.errors import PcclipError
+from pcclip.stage import digest
 
 DATA = Path(stamps.__file__).parent
 ANIMALS = [("a.png", "A cat."), ("b.png", "A dog."), ("c.png", "A cow."), ("d.png", "A pig."), ("e.png", "A hen.")]
@@ -178,6 +180,26 @@ def test_identity_notices_a_changed_file_and_a_changed_caption(folder):
     second = load(folder).identity()
     write_csv(folder, [{**row, "caption": "A fox."} if row["path"] == "a.png" else row for row in animals()])
     assert len({first, second, load(folder).identity()}) == 3
+
+
+def test_the_set_is_read_once_for_its_identity_and_its_files_each_time(folder, monkeypatch):
+    """A million rows take seconds to write out, and every stage of a run asks."""
+    write_csv(folder, animals())
+    images = load(folder)
+    stats = [(path, found.st_size, found.st_mtime_ns) for path in images.table.path for found in [os.stat(path)]]
+    plain = digest([images.table.to_csv(index=False), images.captions.to_csv(index=False), stats])
+    assert images.identity() == plain
+    monkeypatch.setattr(pd.DataFrame, "to_csv", lambda *a, **k: pytest.fail("the table was written out again"))
+    assert images.identity() == plain
+    Image.new("RGB", (9, 9)).save(folder / "a.png")
+    assert images.identity() != plain
+
+
+def test_a_set_whose_identity_is_known_can_be_sent_elsewhere(folder):
+    write_csv(folder, animals())
+    images = load(folder)
+    known = images.identity()
+    assert pickle.loads(pickle.dumps(images)).identity() == known
 
 
 @pytest.mark.parametrize("write", [write_csv, write_jsonl])

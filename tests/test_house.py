@@ -7,10 +7,11 @@ from conftest import ROOT
 
 FLOORS = {  # a module or package -> its floor; a file may import from its own floor and from below
     "errors": 0, "plain_pickle": 1, "params": 1, "progress": 1, "stage": 1, "images": 1, "imagenet": 1, "scores": 1,
-    "bootstrap": 1, "rank_measures": 1, "statistics": 1, "plots": 1, "topk": 1, "votes": 2, "examples": 2,
-    "data": 2, "models": 2, "sweep": 2, "axes": 3, "comparisons": 3, "embed": 3, "finetune": 4, "sizes": 4,
+    "bootstrap": 1, "rank_measures": 1, "statistics": 1, "plots": 1, "topk": 1, "votes": 2, "examples": 2, "engine": 2,
+    "data": 2, "models": 2, "shapes": 2, "sweep": 2, "axes": 3, "comparisons": 3, "embed": 3, "finetune": 4, "sizes": 4,
+    "activations": 2, "teacher_size": 4,
     "arithmetic": 5, "ranking": 5, "evaluate": 5, "study": 5, "released": 5, "estimate": 5, "check": 6,
-    "widgets": 6, "workbook": 6, "cli": 7,
+    "widgets": 6, "workbook": 6, "plan": 6, "submit": 6, "cli": 7,
 }
 
 

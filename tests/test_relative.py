@@ -406,7 +406,7 @@ def test_pairs_are_decided_by_every_estimator(scored, tiny_encoder):
     assert part[["first", "second", "reference"]].to_numpy().tolist() == [
         ["1.jpg", "4.jpg", -1.0], ["4.jpg", "3.jpg", 1.0]], "and equal pairs are not asked"
     axis = attribute_axis(tiny_encoder, texts_of("lfw10")["smile"], "two_prompt")
-    vectors = relative._embedded(scored.config, scored.images, tiny_encoder)
+    vectors = relative._embedded(scored.config, scored.images, {"base": tiny_encoder})
     steps = [vectors.matrix[vectors.row[one]] - vectors.matrix[vectors.row[two]]
              for one, two in (("1.jpg", "4.jpg"), ("4.jpg", "3.jpg"))]
     assert part.score.to_numpy() == pytest.approx([step @ axis for step in steps], abs=1e-6)

@@ -103,7 +103,7 @@ def test_few_rewrites_are_an_error_that_names_the_reason(rewrite):
 
 
 def test_the_template_cannot_rewrite(config, images, tiny_encoder):
-    with pytest.raises(PcclipError, match="template cannot rewrite captions"):
+    with pytest.raises(PcclipError, match="template writes no rewrites"):
         generate.generate(config, images, tiny_encoder)
 
 

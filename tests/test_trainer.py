@@ -205,7 +205,7 @@ def test_every_epoch_sees_every_pair_once_in_an_order_of_its_own(prepare, monkey
 @pytest.mark.parametrize(("n", "batch_size", "per_epoch"), [
     (40, 8, 5), (41, 8, 6), (42, 8, 6), (2, 8, 1), (9, 8, 2), (3, 2, 1)])
 def test_no_batch_of_one(n, batch_size, per_epoch):
-    assert trainer._steps(settings(batch_size=batch_size, epochs=3), n) == (per_epoch, 3 * per_epoch)
+    assert trainer.steps(settings(batch_size=batch_size, epochs=3), n) == (per_epoch, 3 * per_epoch)
 
 
 # killed runs

@@ -91,7 +91,8 @@ def analyze(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Run the stage, or read it when done; `read` has its other tables.
 
-    Of `models` base and finetuned are analyzed: peers, which 04 compares, are not, so adding one leaves this as it is.
+    `vectors` are those of `embed.own_vectors`: each model sees by its own image tower. Of `models` base and finetuned
+    are analyzed: peers, which 04 compares, are not, so adding one leaves this as it is.
 
     Returns:
         items: one row per held-out pair, model and measure (columns first, second, model, measure, value);
@@ -103,14 +104,15 @@ def analyze(
         say(f"{FOLDER}: done already, read from {this.folder}")
         return tuple(read_parquet(this.folder / name).to_pandas() for name in (ITEMS, CHANGES))
     models = {which: models[which] for which in ("base", "finetuned")}
+    vectors.check(models)
     with this.work():
         known = remembered(models)
         pairs = generate.template_pairs(vectors.of(images.held_out), config.arithmetic.pairs, config.seed)
-        items = pd.concat([measures(model, vectors, images, pairs, config.arithmetic.strength).assign(model=which)
-                           for which, model in known.items()], ignore_index=True)
-        changed = pd.concat([changes(config, images, vectors, model).assign(model=which)
+        items = pd.concat([measures(model, vectors.seen_by(which), images, pairs, config.arithmetic.strength).assign(
+            model=which) for which, model in known.items()], ignore_index=True)
+        changed = pd.concat([changes(config, images, vectors.seen_by(which), model).assign(model=which)
                              for which, model in known.items()], ignore_index=True)
-        tables = _tables(config, images, vectors, pairs, models, known, sets)
+        tables = _tables(config, images, vectors, pairs, known, sets)
         shown, made = _pictures(config, images, vectors, known, this)
         for name, table in {ITEMS: items, CHANGES: changed, **{_file(name): table for name, table in tables.items()},
                             _file("pictures"): shown}.items():
@@ -197,8 +199,8 @@ def summary(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
 
 
 def _tables(
-    config: Config, images: ImageSet, vectors: Vectors, pairs: pd.DataFrame, models: dict[str, DualEncoder],
-    known: dict[str, Remembered], sets: Mapping[str, ComposedSet],
+    config: Config, images: ImageSet, vectors: Vectors, pairs: pd.DataFrame, known: dict[str, Remembered],
+    sets: Mapping[str, ComposedSet],
 ) -> dict[str, pd.DataFrame]:
     """All tables of Tables but the pictures."""
     settings, draws, seed = config.arithmetic, config.evaluate.bootstrap, config.seed
@@ -207,14 +209,15 @@ def _tables(
     asked = geometry.Asked(vectors, held_out, pairs, triples, settings.quadruples, draws, seed)
     found = geometry.measure(asked, known)
     alphas = sorted({0.0, settings.strength, *settings.alphas, float("inf")})
-    swept = {which: sweep(vectors.matrix, asked.held_out, *asked.sides.T, forms(model, pairs, seed), draws, seed,
-                          alphas) for which, model in known.items()}
+    swept = {which: sweep(vectors.seen_by(which).matrix, asked.held_out, *asked.sides.T, forms(model, pairs, seed),
+                          draws, seed, alphas) for which, model in known.items()}
     comparisons, sentences = _comparisons(config), bank(config)
     calibrated = []
-    v = image_differences(vectors.matrix, *asked.sides.T)
     for which, model in known.items():
+        own = vectors.seen_by(which)
+        v = image_differences(own.matrix, *asked.sides.T)
         found |= {(metric, which, control): one for (metric, control), one in explain.own_rank(
-            model, vectors, comparisons, sentences, draws, seed).items()}
+            model, own, comparisons, sentences, draws, seed).items()}
         sure = explain.two_way(v, model.encode_texts(list(pairs.difference)), model.encode_texts(list(pairs.swapped)),
                                config.finetune.temperature)
         curve, error = explain.calibration(*sure, asked.sides, draws, seed)
@@ -225,7 +228,7 @@ def _tables(
         "claims": claim_table.judged(found, swept, settings.strength),
         "explanations": explain.explanations(known, vectors, comparisons, sentences, settings.explained, seed),
         "calibration": pd.concat(calibrated, ignore_index=True),
-        "composed": composed.score(config, sets, models["base"], known, alphas),
+        "composed": composed.score(config, sets, known, alphas),
     }
 
 

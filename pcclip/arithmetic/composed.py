@@ -18,7 +18,6 @@ from pcclip.comparisons.sentences import from_captions
 from pcclip.data.composed import ComposedSet, load_composed, missing
 from pcclip.data.labelled import unlabelled
 from pcclip.embed import Vectors, embed_pictures
-from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config
 from pcclip.progress import say
 from pcclip.scores import unit
@@ -37,10 +36,12 @@ def load(config: Config) -> dict[str, ComposedSet]:
 
 
 def score(
-    config: Config, sets: Mapping[str, ComposedSet], base: DualEncoder, models: Mapping[str, Remembered],
-    alphas: list[float],
+    config: Config, sets: Mapping[str, ComposedSet], models: Mapping[str, Remembered], alphas: list[float]
 ) -> pd.DataFrame:
-    """Every model on every set and gallery: columns COLUMNS. `alphas` as in retrieval.sweep."""
+    """Every model, by its own image tower, on every set and gallery: columns COLUMNS. `alphas` as in retrieval.sweep.
+
+    'base' is one of the models.
+    """
     rows = []
     for name, given in sets.items():
         settings = config.arithmetic.composed[name]
@@ -48,14 +49,15 @@ def score(
         if settings.limit and settings.limit < len(queries):
             queries = queries.sample(settings.limit, random_state=config.seed).sort_index()
         pictures = unlabelled(name, given.images.drop_duplicates("id"), settings.max_bad)
-        vectors = embed_pictures(config, config.home / FOLDER / name, pictures, base)
+        vectors = embed_pictures(config, config.home / FOLDER / name, pictures,
+                                 {which: model.model for which, model in models.items()})
         say(f"{name}: {len(queries)} composed queries, {len(vectors.ids)} images")
         for gallery, part in queries.groupby("gallery", sort=True):
             images = given.images[given.images.gallery == gallery]
             where = name if queries.gallery.nunique() == 1 else f"{name}/{gallery}"
             for which, model in models.items():
-                found = scored(vectors, vectors.of(images), part, model, given, alphas, config.evaluate.bootstrap,
-                               config.seed)
+                found = scored(vectors.seen_by(which), vectors.of(images), part, model, given, alphas,
+                               config.evaluate.bootstrap, config.seed)
                 rows += [[where, which, form, alpha, metric, one.value, *one.interval, one.n]
                          for (form, alpha, metric), one in found.items()]
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -88,7 +88,7 @@ def explanations(
     own = rows.difference.isin(bank.texts)
     rows = rows[own] if own.any() else rows
     rows = rows.sample(min(pairs, len(rows)) if bank.texts else 0, random_state=seed)
-    found = [explain(model, vectors, row.first, row.second, bank, shown).assign(
+    found = [explain(model, vectors.seen_by(which), row.first, row.second, bank, shown).assign(
         pair=k, first=row.first, second=row.second, model=which, own=lambda t, row=row: t.text == row.difference)
         for k, row in enumerate(rows.itertuples()) for which, model in models.items()]
     return pd.concat(found, ignore_index=True)[COLUMNS] if found else pd.DataFrame(columns=COLUMNS)

@@ -13,7 +13,7 @@ from pcclip.arithmetic.geometry import IMAGES
 from pcclip.arithmetic.retrieval import RANK
 from pcclip.plots import MODELS
 
-_SHOWN = {**MODELS, IMAGES: "#3d5a80"}
+_SHOWN = {**MODELS, IMAGES: "#3d5a80", f"{IMAGES}, finetuned": "#e9a03b"}
 _HOLDS = {"yes": "#4f9d69", "no": "#d1495b", "undecided": "#9aa5b1"}
 _FORMS = ("#d1495b", "#e9a03b", "#2e86ab", "#4f9d69", "#b8bec6")
 

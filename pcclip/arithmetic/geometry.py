@@ -1,9 +1,11 @@
 """Every measure of the geometry, of every model, with its controls and intervals: one long table.
 
-The image tower is the same for all models; what only it decides stands once, as the model 'images'.
+What only the image tower decides stands once, as the model 'images': the base's, as text finetuning leaves it as it is.
+A model with an image tower of its own sees by that, and has a second such row, 'images, MODEL'.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -29,7 +31,7 @@ class Asked:
     """What is measured: held-out images, pairs and triples of them, and how intervals are drawn.
 
     Attributes:
-        vectors: unit image vectors.
+        vectors: unit image vectors, of every model's own image tower.
         table: the held-out images that have one (id, caption, concept).
         pairs: first, second (ids), captions, difference, swapped, as `template_pairs` makes them.
         triples: rows of `pairs` (a, b) and rows of `table` for c.
@@ -54,6 +56,15 @@ class Asked:
     def held_out(self) -> Int[np.ndarray, " n"]:
         return self.vectors.rows(self.table["id"])
 
+    def seen_by(self, which: str) -> "Asked":
+        """The same of this model's image vectors."""
+        return replace(self, vectors=self.vectors.seen_by(which))
+
+    def towers(self, models: Iterable[str]) -> dict[str, "Asked"]:
+        """What is asked of image vectors alone, by what its rows are called: of the base's, and of other towers'."""
+        own = [which for which in models if which in self.vectors.others]
+        return {IMAGES: self, **{f"{IMAGES}, {which}": self.seen_by(which) for which in own}}
+
 
 def draw_triples(table: pd.DataFrame, pairs: pd.DataFrame, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Pairs (a, b), and for each a third image c of another concept than either: rows of `pairs` and of `table`."""
@@ -70,10 +81,12 @@ def draw_triples(table: pd.DataFrame, pairs: pd.DataFrame, count: int, seed: int
 
 def measure(asked: Asked, models: dict[str, Remembered]) -> Found:
     """All measures of all models; of the finetuned ones also how far their texts moved from the base's."""
-    found = {(metric, IMAGES, control): one for (metric, control), one in _of_images(asked).items()}
+    found = {(metric, name, control): one for name, own in asked.towers(models).items()
+             for (metric, control), one in _of_images(own).items()}
     for which, model in models.items():
-        rows = {**_of_differences(asked, model), **_of_sums(asked, model), **_of_words(asked, model),
-                **_of_modalities(asked, model), **_of_clouds(asked, model)}
+        own = asked.seen_by(which)
+        rows = {**_of_differences(own, model), **_of_sums(own, model), **_of_words(own, model),
+                **_of_modalities(own, model), **_of_clouds(own, model)}
         if which != "base" and "base" in models:
             rows |= _moved(asked, models["base"], model)
         found |= {(metric, which, control): one for (metric, control), one in rows.items()}
@@ -88,7 +101,8 @@ def table(found: Found) -> pd.DataFrame:
 def spectra(asked: Asked, models: dict[str, Remembered]) -> pd.DataFrame:
     """Shares of the variance of differences along their first principal components: what, model, component, share."""
     first, second = asked.sides.T
-    clouds = {("image differences", IMAGES): image_differences(asked.vectors.matrix, first, second)}
+    clouds = {("image differences", name): image_differences(own.vectors.matrix, first, second)
+              for name, own in asked.towers(models).items()}
     for which, model in models.items():
         clouds[("text differences", which)] = model.encode_texts(list(asked.pairs.difference))
         clouds[("caption differences", which)] = _caption_differences(asked, model)

@@ -163,7 +163,7 @@ def asked(config: Config, images: ImageSet, vectors: Vectors, models: dict[str, 
         rows = np.flatnonzero(table.concept == change.start)
         wanted, before = _shown(change.text)
         for which, model in models.items() if len(rows) else []:
-            u = vectors.matrix[vectors.rows([table["id"][rows[0]]])[0]]
+            u = vectors.seen_by(which).matrix[vectors.rows([table["id"][rows[0]]])[0]]
             step = config.arithmetic.strength * model.encode_texts([change.text])[0]
             found.append(Asked(f"{change.start} + f({wanted or change.text}, not {before or change.start})", which,
                                False, unit(u + step), table.path[rows[0]], _photo(wanted), _photo(before)))
@@ -184,10 +184,10 @@ def made(wanted: Sequence[Asked], decoder: Decoder, seed: int) -> list[Image.Ima
 def stand_ins(wanted: Sequence[Asked], images: ImageSet, vectors: Vectors) -> list[str]:
     """Paths of the held-out photos nearest to the vectors, the start left out: what there is without a decoder."""
     table = vectors.of(images.held_out)
-    matrix, paths = vectors.matrix[vectors.rows(table["id"])], table.path.to_numpy()
+    rows, paths = vectors.rows(table["id"]), table.path.to_numpy()
     found = []
     for one in wanted:
-        cosine = matrix @ one.vector
+        cosine = vectors.seen_by(one.model).matrix[rows] @ one.vector
         cosine[paths == one.start] = -np.inf
         found.append(str(paths[cosine.argmax()]))
     return found

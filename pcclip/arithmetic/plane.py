@@ -45,15 +45,19 @@ def points_of(vectors: Vectors, table: pd.DataFrame, plane: Plane) -> pd.DataFra
 
 
 def arrows_of(
-    vectors: Vectors, pairs: pd.DataFrame, models: dict[str, Remembered], plane: Plane, strength: float
+    vectors: Vectors, pairs: pd.DataFrame, models: dict[str, Remembered], plane: Plane, strength: float,
+    seen_by: str = "finetuned",
 ) -> pd.DataFrame:
     """From the second photo of each pair towards the first: what the photos say, and what each model's f(d) says.
 
-    Columns pair, what ('photos' or a model), x, y (where it starts), dx, dy. A text's arrow is strength * f(d).
+    Columns pair, what ('photos' or a model), x, y (where it starts), dx, dy. A text's arrow is strength * f(d). The
+    plane is of the vectors that the model `seen_by` has; of models with another image tower there are no arrows.
     """
-    first, second = vectors.rows(pairs["first"]), vectors.rows(pairs["second"])
-    x, y = plane.places(vectors.matrix[second]).T
-    steps = {"photos": vectors.matrix[first] - vectors.matrix[second]}
+    own = vectors.seen_by(seen_by)
+    models = {which: model for which, model in models.items() if vectors.seen_by(which) is own}
+    first, second = own.rows(pairs["first"]), own.rows(pairs["second"])
+    x, y = plane.places(own.matrix[second]).T
+    steps = {"photos": own.matrix[first] - own.matrix[second]}
     steps |= {which: strength * model.encode_texts(list(pairs.difference)) for which, model in models.items()}
     return pd.concat([pd.DataFrame({"pair": np.arange(len(pairs)), "what": what, "x": x, "y": y,
                                     "dx": plane.steps(step)[:, 0], "dy": plane.steps(step)[:, 1]})

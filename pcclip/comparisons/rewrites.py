@@ -6,7 +6,7 @@ import pandas as pd
 
 from pcclip.comparisons import filters
 from pcclip.comparisons.journal import answer_all
-from pcclip.comparisons.llm import Backend, Question, Reply, Template
+from pcclip.comparisons.llm import Asker, Backend, Question, Reply, Template
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.data import ImageSet
 from pcclip.errors import PcclipError
@@ -23,25 +23,37 @@ def rewrite(config: Config, images: ImageSet, start: Callable[[], Backend], iden
     Returns columns id, original, raw, finish_reason, caption (cleaned) and verdict ('kept' or why not).
     Raises PcclipError when fewer than generate.min_yield are kept, and when the backend is the template.
     """
+    return written(config, images, start, identity, "rewrites", config.generate.rewrites, _verdict)
+
+
+def written(
+    config: Config, images: ImageSet, start: Callable[[], Backend], identity: str, noun: str, prompt: str,
+    judge: Callable[..., str],
+) -> pd.DataFrame:
+    """Another text for every training caption, by the prompt file; `judge` gives each row its verdict.
+
+    `noun`, what they are, is the parameter of `generate` too. Returns and raises as `rewrite`.
+    """
+    kind = noun.removesuffix("s")
     if identity == Template.identity:
-        raise PcclipError("generate.backend = template cannot rewrite captions; name a language model's backend, "
-                          "or leave generate.rewrites out")
-    prompt = load_prompt(config.generate.rewrites, slots=("first",))
+        raise PcclipError(f"generate.backend = template writes no {noun}; name a language model's backend, "
+                          f"or leave generate.{noun} out")
+    asked = load_prompt(prompt, slots=("first",))
     table = images.captions[images.captions["id"].isin(set(images.train["id"]))].reset_index(drop=True)
-    questions = [Question(digest(["rewrite", config.seed, row.id, row.caption])[:16], row.caption, "")
+    questions = [Question(digest([kind, config.seed, row.id, row.caption])[:16], row.caption, "")
                  for row in table.itertuples()]
     sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens"})
-    journal = config.journals / f"rewrites-{digest([prompt.hash, identity, sampling])[:12]}.jsonl"
-    replies = answer_all(questions, lambda rest: start().answers(rest), Reply, journal, "rewrites")
+    journal = config.journals / f"{noun}-{digest([asked.hash, identity, sampling])[:12]}.jsonl"
+    replies = answer_all(questions, Asker(start), Reply, journal, noun, config)
     raw = [replies[q.key] for q in questions]
     table = table.rename(columns={"caption": "original"}).assign(
         raw=[r.text for r in raw], finish_reason=[r.finish_reason for r in raw],
         caption=[filters.clean(r.text) for r in raw])
-    table["verdict"] = [_verdict(row) for row in table.itertuples()]
+    table["verdict"] = [judge(row) for row in table.itertuples()]
     kept = (table.verdict == "kept").mean()
     if kept < config.generate.min_yield:
         worst = table.verdict[table.verdict != "kept"].value_counts().index[0]
-        raise PcclipError(f"rewrites: only {kept:.0%} were kept, less than generate.min_yield; most were {worst!r}: "
+        raise PcclipError(f"{noun}: only {kept:.0%} were kept, less than generate.min_yield; most were {worst!r}: "
                           "check the model and the prompt")
     return table
 
@@ -56,11 +68,16 @@ def load(config: Config) -> pd.DataFrame:
     return table.loc[table.verdict == "kept", ["id", "caption"]].reset_index(drop=True)
 
 
-def _verdict(row) -> str:
+def fault(row) -> str | None:
+    """Why a reply is no new caption at all, or None."""
     if row.finish_reason.startswith("error"):
         return "error"
     if row.finish_reason != "stop":
         return "unfinished"
     if not _SHORTEST <= len(row.caption.split()) <= _LONGEST:
         return "length"
-    return "copied" if row.caption.strip(" .").lower() == row.original.strip(" .").lower() else "kept"
+    return "copied" if row.caption.strip(" .").lower() == row.original.strip(" .").lower() else None
+
+
+def _verdict(row) -> str:
+    return fault(row) or "kept"

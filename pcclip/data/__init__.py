@@ -6,12 +6,15 @@ something to say it also has `to_fetch` and `published`, see below. Adding one i
 what each of them reads.
 """
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
-from pcclip.data import coco, cub, folder, hub, karpathy, shards, stamps
+from pcclip.data import coco, cub, folder, hub, karpathy, shapes, shards, stamps
 from pcclip.data.captions import chosen, tidied
 from pcclip.data.concepts import concept_of
 from pcclip.data.rows import reasons
@@ -19,10 +22,9 @@ from pcclip.data.split import limited, official, split_by_concept
 from pcclip.errors import PcclipError
 from pcclip.images import file_of
 from pcclip.params import Config, Data
-from pcclip.stage import digest
 
 SOURCES = {"stamps": stamps, "folder": folder, "coco": coco, "cub": cub, "karpathy": karpathy, "webdataset": shards,
-           "huggingface": hub}
+           "huggingface": hub, "shapes": shapes}
 COLUMNS = ["id", "path", "caption", "concept", "label", "split"]
 
 
@@ -66,9 +68,24 @@ class ImageSet:
 
     def identity(self) -> str:
         """Hash of the table, all captions and each file's size and time stamp: what a stage's key must notice."""
-        files = dict.fromkeys(map(file_of, self.table.path))  # a shard of 10,000 images is one file
-        stats = [(file, *stat) for file in files if (stat := _stat(file))]
-        return digest([self.table.to_csv(index=False), self.captions.to_csv(index=False), stats])
+        stats = [(file, *stat) for file in self._files if (stat := _stat(file))]
+        whole = self._told.copy()
+        whole.update(f",{json.dumps(stats, separators=(',', ':'))}]".encode())
+        return whole.hexdigest()
+
+    @cached_property
+    def _files(self) -> list[str]:
+        return list(dict.fromkeys(map(file_of, self.table.path)))  # a shard of 10,000 images is one file
+
+    @cached_property
+    def _told(self):
+        """What SHA-256 has seen of the table and the captions, which every stage asks for and which take long."""
+        told = ",".join(json.dumps(table.to_csv(index=False)) for table in (self.table, self.captions))
+        return hashlib.sha256(f"[{told}".encode())
+
+    def __getstate__(self) -> dict:
+        """For copies in other processes: half a hash has none."""
+        return {name: value for name, value in vars(self).items() if name != "_told"}
 
 
 def missing(data: Data) -> list[str]:

@@ -38,20 +38,21 @@ def score(
     for name, found in sets.items():
         settings = config.evaluate.changes[name]
         pairs = _test_pairs(found, settings, config.seed)
-        vectors = _embedded(config, found, pairs, models["base"])
+        vectors = _embedded(config, found, pairs, models)
         pairs = pairs[vectors.has(pairs["first"], pairs["second"])].reset_index(drop=True)
         say(f"{name}: {len(pairs)} test pairs")
         first, second = vectors.rows(pairs["first"]), vectors.rows(pairs["second"])
         for which, model in models.items():
+            matrix = vectors.seen_by(which).matrix
             if "answer" in pairs:
                 for form, items in zip(("one_sided", "antisymmetric"), retrieval.worded_verdicts(
-                        model.encode_texts, vectors.matrix, first, second, list(pairs.text), list(pairs.swapped),
+                        model.encode_texts, matrix, first, second, list(pairs.text), list(pairs.swapped),
                         (pairs.answer == "first").to_numpy()), strict=True):
                     predictions.add("which_has_more", f"{name}/{form}", which, items, vectors.ids)
                 continue
             for form, kept in _forms(pairs):
                 items = retrieval.retrieval_items(
-                    model.encode_texts, vectors.matrix, first[kept], second[kept], list(pairs.text[kept]),
+                    model.encode_texts, matrix, first[kept], second[kept], list(pairs.text[kept]),
                     found.orientation, distractors=settings.distractors, seed=config.seed,
                     twins=list(pairs.swapped[kept]) if form == "antisymmetric" else None)
                 predictions.add("change_retrieval", f"{name}/{form}/1 of {settings.distractors + 1}", which, items,
@@ -86,8 +87,8 @@ def _test_pairs(found: ChangeSet, settings: Changes, seed: int) -> pd.DataFrame:
         settings.limit and settings.limit < len(pairs)) else pairs
 
 
-def _embedded(config: Config, found: ChangeSet, pairs: pd.DataFrame, base: DualEncoder) -> Vectors:
+def _embedded(config: Config, found: ChangeSet, pairs: pd.DataFrame, models: Mapping[str, DualEncoder]) -> Vectors:
     """The vectors of the images of these pairs."""
     images = found.images[found.images["id"].isin({*pairs["first"], *pairs["second"]})]
     given = unlabelled(found.name, images, config.evaluate.changes[found.name].max_bad)
-    return embed_pictures(config, config.home / FOLDER / found.name, given, base)
+    return embed_pictures(config, config.home / FOLDER / found.name, given, models)

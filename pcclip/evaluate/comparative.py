@@ -30,6 +30,7 @@ RELEASED_ALPHA, RELEASED_PAIRS = 0.8, 3
 _BLOCK = 4096
 
 Images = tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]  # rows of the image vectors, and each one's class
+Seen = Float[np.ndarray, "n d"] | Mapping[str, Float[np.ndarray, "n d"]]  # image vectors, of all models or by model
 
 @dataclass(frozen=True)
 class Form:
@@ -149,7 +150,7 @@ class Chosen:
 
 
 def comparative(
-    models: Mapping[str, ClassVectors], matrix: Float[np.ndarray, "n d"], tune: Images, test: Images,
+    models: Mapping[str, ClassVectors], matrix: Seen, tune: Images, test: Images,
     form: str = "released", mode: str = "all", protocol: str = "corrected", base: str = "base",
     k: int = RELEASED_PAIRS, values: Sequence[float] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Chosen]]:
@@ -161,7 +162,7 @@ def comparative(
 
     Args:
         models: all that are compared, by name.
-        matrix: unit image vectors.
+        matrix: unit image vectors, (n, d); by model, where they are of several image towers.
         tune, test: rows of the matrix and the index of each one's class.
         form: of FORMS.
         mode: 'all' classes and images, or only the 'confused' classes and their images.
@@ -189,14 +190,15 @@ def comparative(
                   for which, vectors in models.items()}
     found = []
     for which, vectors in models.items():
-        for prompting, items in (("plain", plain(chosen[which], vectors, matrix, *test)),
-                                 ("comparative", apply(chosen[which], vectors, matrix, *test))):
+        seen = _seen_by(which, matrix)
+        for prompting, items in (("plain", plain(chosen[which], vectors, seen, *test)),
+                                 ("comparative", apply(chosen[which], vectors, seen, *test))):
             found.append(items.assign(model=which, prompting=prompting))
     return pd.concat(found, ignore_index=True), chosen
 
 
 def choose(
-    models: Mapping[str, ClassVectors], matrix: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " m"],
+    models: Mapping[str, ClassVectors], matrix: Seen, rows: Int[np.ndarray, " m"],
     labels: Int[np.ndarray, " m"], form: str = "released", mode: str = "all", base: str = "base",
     k: int = RELEASED_PAIRS, values: Sequence[float] | None = None, both_ways: bool = True, split: str = "tune",
     confused: Images | None = None,
@@ -208,7 +210,7 @@ def choose(
 
     Args:
         models: all that are compared, with texts for the same pairs.
-        matrix, rows, labels: the images to choose alpha on.
+        matrix, rows, labels: the images to choose alpha on; the matrix as in `comparative`.
         form, mode, base, k, values: as in `comparative`.
         both_ways: change both classes of a confused pair; else only the one whose images are taken for the other's.
         split: what those images are called in the tables.
@@ -220,7 +222,7 @@ def choose(
             `classify` raises.
     """
     this, vectors = _checked(models, form, mode, base, k, split, len(rows), values)
-    rates = confusions(vectors.classes, matrix, *(confused or (rows, labels)))
+    rates = confusions(vectors.classes, _seen_by(base, matrix), *(confused or (rows, labels)))
     worst = confused_pairs(rates, k, both_ways)
     scored = np.unique(worst) if mode == "confused" else np.arange(len(rates))
     if not np.isin(labels, scored).any():
@@ -236,9 +238,10 @@ def choose(
     values = sorted(this.values if values is None else values, reverse=not this.rerank)
     images, swept = _kept(vectors, scored, rows, labels), []
     for which, one in models.items():
-        before = _classified(one.classes, scored, matrix, *images).correct.mean()
+        seen = _seen_by(which, matrix)
+        before = _classified(one.classes, scored, seen, *images).correct.mean()
         for temperature in this.temperatures:
-            guesses = _guesses(this, one, ordered, _weights(ordered, rates, temperature), scored, matrix, *images,
+            guesses = _guesses(this, one, ordered, _weights(ordered, rates, temperature), scored, seen, *images,
                                values)
             swept += [(temperature, value, which, items.correct.mean(), before)
                       for value, items in zip(values, guesses, strict=True)]
@@ -338,6 +341,10 @@ def blended(
     if alpha != 1:
         classes[changed] = unit(alpha * classes[changed] + (1 - alpha) * moved[changed])
     return classes
+
+
+def _seen_by(which: str, matrix: Seen) -> Float[np.ndarray, "n d"]:
+    return matrix[which] if isinstance(matrix, Mapping) else matrix
 
 
 def _checked(models, form, mode, base, k, split, images, values) -> tuple[Form, ClassVectors]:

@@ -5,7 +5,8 @@ each item's own, so by what the text tower alone makes of them (the prior of P(t
 does as well, the benchmark tells nothing of images. On sets of two images and two texts it is never right: a text that
 wins for one image wins for the other. SugarCrepe++'s text-only task has no image to leave out, and no blind row.
 Where the run's language model can say how likely a text is (generate.backend: transformers), it is one more of the
-blind: the likelier text is its answer.
+blind: the likelier text is its answer. A text-to-image model (evaluate.teacher) matches images and texts too, with no
+blind row, as it has no vectors of images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,13 @@ import numpy as np
 import pandas as pd
 
 from pcclip.data.compositional import CompositionalSet, columns, load_compositional, missing
+from pcclip.data.labelled import LabelledSet
 from pcclip.embed import Vectors, embed_pictures
 from pcclip.errors import PcclipError
-from pcclip.evaluate import matching
+from pcclip.evaluate import denoising, matching, relation
 from pcclip.evaluate.predictions import Predictions
 from pcclip.evaluate.zero_shot import Encode
+from pcclip.models.diffusion import Teacher, load_teacher
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config
 from pcclip.progress import say
@@ -50,8 +53,11 @@ class Asked:
 
 
 def load(config: Config) -> dict[str, CompositionalSet]:
-    """The sets of the parameters. Raises PcclipError when one is not there, or has too many bad rows."""
-    return {name: _load(config, name) for name in config.evaluate.compositional}
+    """The sets of the parameters, and those of the drawn pictures where these are the run's own.
+
+    Raises PcclipError when one is not there, or has too many bad rows.
+    """
+    return {name: _load(config, name) for name in config.evaluate.compositional} | relation.sets(config)
 
 
 def lacking(config: Config, name: str) -> list[str]:
@@ -64,16 +70,24 @@ def lacking(config: Config, name: str) -> list[str]:
 
 def score(
     config: Config, sets: Mapping[str, CompositionalSet], models: Mapping[str, DualEncoder], predictions: Predictions
-) -> None:
-    """Score every model, with the images and blind, on every set, its parts and its further subsets."""
-    every = {}
+) -> pd.DataFrame:
+    """Score every model, with the images and blind, on every set, its parts and its further subsets.
+
+    Returns what the text-to-image model cost, a row for each set; none where it was not asked for.
+    """
+    every, cost, settings = {}, [pd.DataFrame(columns=denoising.COLUMNS)], config.evaluate.teacher
+    teacher = load_teacher(settings.spec, settings.precision) if settings and sets else None
     for name, whole in sets.items():
-        pictures = whole.pictures(config.evaluate.compositional[name].max_bad)
-        vectors = embed_pictures(config, config.home / FOLDER / name, pictures, models["base"])
+        named = config.evaluate.compositional.get(name)
+        pictures = whole.pictures(named.max_bad if named else 0.0)
+        vectors = embed_pictures(config, config.home / FOLDER / name, pictures, models)
         asked = ask(whole, vectors)
         say(f"{name}: {len(asked.found.items)} items, {len(asked.texts)} texts, {len(vectors.ids)} images")
         for which, model in models.items():
-            add(asked, vectors.matrix, model.encode_texts, which, predictions)
+            add(asked, vectors.seen_by(which).matrix, model.encode_texts, which, predictions)
+        if teacher:
+            some = ask(whole.drawn(settings.limit, config.seed), vectors)
+            cost.append(add_teacher(config, teacher, name, some, pictures, vectors, predictions))
         every[name] = asked
     if every and config.generate.backend == LIKELIHOOD:
         from pcclip.comparisons.llm.in_process import log_likelihoods
@@ -82,6 +96,7 @@ def score(
         likely = dict(zip(texts, log_likelihoods(config.generate, texts), strict=True))
         for asked in every.values():
             add_blind(asked, [likely[text] for text in asked.texts], "language model", predictions)
+    return pd.concat(cost[1:] or cost)
 
 
 def ask(whole: CompositionalSet, vectors: Vectors) -> Asked:
@@ -116,6 +131,28 @@ def add_blind(asked: Asked, scores: Sequence[float], which: str, predictions: Pr
     alike = np.asarray(scores, dtype=float)[asked.told][:, None].repeat(asked.shown.shape[1], axis=1)
     for end, margin in matching.MEASURES[asked.found.form](alike, asked.there).items():
         _add(asked, f"{asked.found.name}{end}", margin, BLIND.format(which), predictions)
+
+
+def add_teacher(
+    config: Config, teacher: Teacher, name: str, asked: Asked, pictures: LabelledSet, vectors: Vectors,
+    predictions: Predictions,
+) -> pd.DataFrame:
+    """The items of the text-to-image model; returns what it cost (denoising.COLUMNS).
+
+    Raises PcclipError when an image cannot be read any more.
+    """
+    found = denoising.Matching(teacher, config.evaluate.teacher, config.seed)
+    place = {image: row for row, image in enumerate(pictures.table["id"])}
+    rows = np.array([place[vectors.ids[row]] for row in asked.shown.ravel()]).reshape(asked.shown.shape)
+    texts = [[asked.texts[k] for k, is_there in zip(*item, strict=True) if is_there]
+             for item in zip(asked.told, asked.there, strict=True)]
+    s = np.full((*rows.shape, asked.told.shape[1]), -np.inf)
+    for (item, column), scores in found.of_images(
+            pictures.images, rows, texts, asked.found.form == "groups", config.embed.workers, name):
+        s[item, column, asked.there[item]] = scores
+    for end, margin in matching.MEASURES[asked.found.form](s, asked.there).items():
+        _add(asked, f"{asked.found.name}{end}", margin, denoising.ROW, predictions)
+    return found.cost(name)
 
 
 def _add(asked: Asked, task: str, margin: np.ndarray, which: str, predictions: Predictions) -> None:

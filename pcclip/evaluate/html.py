@@ -180,8 +180,9 @@ def _results(run: _Run) -> dict:
     parts += [_further(run.metrics[further])] if further.any() else []
     if run.metrics.metric.str.endswith("_share").any():
         parts.append(page.text("A share is what a text axis reaches of the supervised axis, which is fitted to the "
-                               "true values of training photos: 1 is as good, and there is none where that axis may "
-                               "itself be at chance. Of pairwise accuracy, chance is taken off both."))
+                               "true values of training photos, seen by the base's image tower: 1 is as good, and "
+                               "there is none where that axis may itself be at chance. Of pairwise accuracy, chance is "
+                               "taken off both."))
     if run.paired is not None and len(run.paired):
         parts += [page.heading("Paired differences"), page.figure(
             plots.forest(run.paired), "Differences on the same items and resamples, with 95% intervals. One that does "

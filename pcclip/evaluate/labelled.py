@@ -1,17 +1,18 @@
 """Labelled sets in stage 04: every task of PC-CLIP's evaluation, as released and corrected, for all models alike.
 
-Image vectors are cached once per set and image tower. What is chosen is chosen on the set's tune images:
-confused classes on one half of them, alpha on the other. Texts about classes are templates, or are written by the run's
-language model and journalled.
+Image vectors are cached once per set and image tower, and every model sees by its own (Vectors.seen_by). What is chosen
+is chosen on the set's tune images: confused classes on one half of them, alpha on the other. Texts about classes are
+templates, or are written by the run's language model and journalled.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from pcclip.comparisons import class_texts
 from pcclip.comparisons.llm import Template, backend_identity, start_backend
@@ -42,6 +43,10 @@ class Ready:
     vectors: Vectors
     tune: tuple[Int[np.ndarray, " t"], Int[np.ndarray, " t"]]  # rows of the vectors, and each one's class
     test: tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]
+
+    def seen_by(self, which: str) -> Float[np.ndarray, "n d"]:
+        """The image vectors of this model."""
+        return self.vectors.seen_by(which).matrix
 
     @property
     def unseen(self) -> bool:
@@ -84,7 +89,7 @@ def score(
     """Score every model on every labelled set, and tell what was tried, written and gained."""
     texts, found = [], {name: [] for name in ("sweep", "items", "classes", "pairs")}
     for name, images in sets.items():
-        ready = _ready(config, name, images, models["base"])
+        ready = _ready(config, name, images, models)
         say(f"{name}: {len(ready.test[0])} test and {len(ready.tune[0])} tune images, {len(images.classes)} classes")
         tasks, described, differences = ready.settings.tasks, None, _no_pairs()
         if "extended" in tasks:
@@ -99,7 +104,7 @@ def score(
                 _zero_shot(ready, which, model, described, predictions)
             for what, protocol, table in pairs:
                 for task, items in class_differences.difference_items(
-                        model.encode_texts, ready.vectors.matrix, table).items():
+                        model.encode_texts, ready.seen_by(which), table).items():
                     if protocol == "corrected" or task in SCORED_AS_RELEASED:
                         predictions.add(task, f"{name}/{what}", which, items, ready.vectors.ids, protocol)
             if "distances" in tasks:
@@ -110,11 +115,11 @@ def score(
             for part, tables in _comparative(ready, models, differences, released, predictions).items():
                 found[part] += tables
         if "probe" in tasks and len(ready.tune[0]) and not ready.unseen:
-            for protocol in PROTOCOLS:  # of image vectors, which all the models share
+            for which, protocol in product(["base", *ready.vectors.others], PROTOCOLS):  # one for each image tower
                 seeds = [config.seed] if protocol == "corrected" else _RELEASED_SEEDS
-                items = probe.probe_items(ready.vectors.matrix, *ready.tune, *ready.test, ready.settings.shots,
+                items = probe.probe_items(ready.seen_by(which), *ready.tune, *ready.test, ready.settings.shots,
                                           seeds, protocol)
-                predictions.add("linear_probe", f"{name}/{ready.settings.shots}-shot", "base", items,
+                predictions.add("linear_probe", f"{name}/{ready.settings.shots}-shot", which, items,
                                 ready.vectors.ids, protocol)
     told = pd.concat(texts, ignore_index=True) if texts else _no_pairs().assign(dataset=[])
     compared = pd.concat(found["items"], ignore_index=True) if found["items"] else pd.DataFrame(columns=gains.KEYS)
@@ -124,8 +129,8 @@ def score(
                 _joined(found["pairs"], ["dataset", "model", *gains.BY_PAIR]))
 
 
-def _ready(config: Config, name: str, images: LabelledSet, base: DualEncoder) -> Ready:
-    vectors = embed_pictures(config, config.home / FOLDER / name, images, base)
+def _ready(config: Config, name: str, images: LabelledSet, models: Mapping[str, DualEncoder]) -> Ready:
+    vectors = embed_pictures(config, config.home / FOLDER / name, images, models)
     table = vectors.of(images.table)
     split = {}
     for side in ("tune", "test"):
@@ -151,7 +156,7 @@ def _zero_shot(ready: Ready, which: str, model: DualEncoder, described, predicti
         labels = np.searchsorted(classes, labels)
         seen = [described[k] for k in classes] if described else None
     variants = tuple(zero_shot.VARIANTS) if "zero_shot" in ready.settings.tasks else ()
-    found = zero_shot.zero_shot_tasks(model.encode_texts, images, ready.vectors.matrix, rows, labels, seen, variants)
+    found = zero_shot.zero_shot_tasks(model.encode_texts, images, ready.seen_by(which), rows, labels, seen, variants)
     for name, items in found.items():
         variant, protocol, *_ = name.split("/")
         task = "extended_prompts" if variant == "extended" else "zero_shot"
@@ -199,11 +204,12 @@ def _comparative(
         say(f"{ready.name}: no tune images of the test classes, so nothing to choose comparative prompting on")
         return told
     given = _class_vectors(ready.images, models, differences, released)
+    matrices = {which: ready.seen_by(which) for which in models}
     forms = [("as_released", "released"), *(("corrected", form) for form in comparative.FORMS)]
     for protocol, form in forms:
         for mode in comparative.MODES:
             try:
-                items, chosen = comparative.comparative(given[protocol], ready.vectors.matrix, ready.tune, ready.test,
+                items, chosen = comparative.comparative(given[protocol], matrices, ready.tune, ready.test,
                                                         form, mode, protocol, k=_CONFUSED)
             except PcclipError as error:
                 if mode != "confused" or "confuses no two classes" not in str(error):
@@ -217,7 +223,7 @@ def _comparative(
             for which, own in items.groupby("model", sort=False) if (mode, protocol) == ("all", "corrected") else []:
                 told["classes"].append(gains.by_class(own, chosen[which]).assign(**keys, model=which))
                 if comparative.FORMS[form].rerank:
-                    told["pairs"].append(gains.by_pair(own, chosen[which], given[protocol][which], ready.vectors.matrix)
+                    told["pairs"].append(gains.by_pair(own, chosen[which], given[protocol][which], matrices[which])
                                          .assign(dataset=ready.name, model=which))
     best = _best_forms(pd.concat(told["sweep"], ignore_index=True))
     for items in told["items"]:
@@ -280,19 +286,19 @@ def _class_pairs(
     among = np.unique(labels) if ready.unseen else np.arange(len(images.classes))
     chosen = [(a, b) for k, a in enumerate(among) for b in among[k + 1:]]
 
-    def confusions(model: DualEncoder, names: list[str], rows, labels):
-        texts = zero_shot.class_texts(model.encode_texts, templates.prompts(names, "single"))
-        return comparative.confusions(texts, ready.vectors.matrix, rows, labels)
+    def confusions(which: str, names: list[str], rows, labels):
+        texts = zero_shot.class_texts(models[which].encode_texts, templates.prompts(names, "single"))
+        return comparative.confusions(texts, ready.seen_by(which), rows, labels)
 
     if len(chosen) > settings.class_pairs:
         tune = comparative.halves(*ready.tune)[0] if len(ready.tune[0]) > 1 else ready.tune
         seen = [] if ready.unseen else comparative.confused_pairs(
-            confusions(models["base"], images.classes, *tune), settings.class_pairs)
+            confusions("base", images.classes, *tune), settings.class_pairs)
         rest = np.random.default_rng(config.seed).permutation(np.array(chosen))
         chosen = list(dict.fromkeys(map(tuple, [*seen, *rest])))[: settings.class_pairs]
-    peeking = models.values() if "comparative" in settings.tasks and not ready.unseen else []
-    peeked = {tuple(sorted(pair)) for model in peeking for pair in comparative.confused_pairs(
-        confusions(model, images.released or images.classes, rows, labels), _CONFUSED, both_ways=False)}
+    peeking = models if "comparative" in settings.tasks and not ready.unseen else []
+    peeked = {tuple(sorted(pair)) for which in peeking for pair in comparative.confused_pairs(
+        confusions(which, images.released or images.classes, rows, labels), _CONFUSED, both_ways=False)}
     return tuple(_written(config, ready, [(images.classes[a], images.classes[b]) for a, b in wanted], models["base"])
                  for wanted in (chosen, sorted(peeked)))
 

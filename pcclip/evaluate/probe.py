@@ -1,8 +1,9 @@
 """The few-shot linear probe: how well a linear classifier on image vectors does after k labelled images per class.
 
 It sees only image vectors, and these come from the image tower, which text tuning never changes. It therefore cannot
-tell text-tuned models apart: base and finetuned get the very same items from it, and where each was probed with draws
-of its own any difference is noise. It says something of image towers, and what labels are worth beside texts.
+tell text-tuned models apart: base and finetuned would get the very same items from it, and where each was probed with
+draws of its own any difference is noise. It says something of image towers, each of which has a row, and what labels
+are worth beside texts.
 """
 
 from collections.abc import Sequence

@@ -39,7 +39,8 @@ NOTES = {  # what the name of a task or data set begins with -> what the release
         "f of its twin.",
     "linear_probe":
         "The linear probe sees image vectors alone, which text tuning never changes: it cannot tell text-tuned models "
-        "apart. As released its shots are drawn whatever their class, corrected for one class at a time.",
+        "apart, and has a row for each image tower. As released its shots are drawn whatever their class, corrected "
+        "for one class at a time.",
 }
 
 

@@ -2,8 +2,9 @@
 
 Every estimator of every model is asked with the same texts. Images with values are ranked (task relative_values), pairs
 are decided (task relative_pairs: right when the image that has more lies farther along the axis; equal pairs are not
-asked). The ceiling is a linear axis fitted to the values or pairs of the tune split. Where a value is that of a class
-(AwA2, PubFig, OSR), the bootstrap draws classes: first and second of the predictions name the class, not the image.
+asked). Each model sees by its own image tower. The ceiling is a linear axis fitted to the values or pairs of the tune
+split, in the base's image vectors. Where a value is that of a class (AwA2, PubFig, OSR), the bootstrap draws classes:
+first and second of the predictions name the class, not the image.
 """
 
 from collections.abc import Iterator, Mapping
@@ -56,7 +57,7 @@ def score(
 ) -> None:
     """Score every estimator of every model on every attribute of every set, and the supervised axis."""
     for name, found in sets.items():
-        vectors = _embedded(config, found, models["base"])
+        vectors = _embedded(config, found, models)
         asked = [(attribute, one) for attribute, one in texts(config, name).items()
                  if (one.column or attribute) in found.attributes]
         say(f"{name}: {len(vectors.ids)} images, {len(asked)} of {len(found.attributes)} attributes")
@@ -69,13 +70,13 @@ def score(
                 for which in models:
                     for estimator in ESTIMATORS:
                         predictions.add(task, f"{own}/{estimator}", which,
-                                        items_of(axes[attribute, which, estimator]), drawn)
+                                        items_of(axes[attribute, which, estimator], which), drawn)
                 if ceiling is not None:
-                    predictions.add(task, f"{own}/supervised", "supervised", items_of(ceiling), drawn)
+                    predictions.add(task, f"{own}/supervised", "supervised", items_of(ceiling, "base"), drawn)
 
 
 def _valued(found: RelativeSet, vectors: Vectors, column: str) -> Iterator[tuple]:
-    """Task, '', the items of an axis, the supervised axis or None, and what is drawn, of images with values.
+    """Task, '', the items of an axis and a model, the supervised axis or None, and what is drawn, of valued images.
 
     Where tested classes are not among the tuned ones, the supervised axis is chosen by classes left out whole too.
     """
@@ -91,12 +92,12 @@ def _valued(found: RelativeSet, vectors: Vectors, column: str) -> Iterator[tuple
                                 list(tune.group) if grouped else None)
     rows, values = vectors.rows(test["id"]), test.value
     places, drawn = pd.factorize(test.group) if sides[1] else (rows, vectors.ids)
-    yield (VALUES, "", lambda axis: tasks.ranking_items(axis, vectors.matrix, rows, values).assign(
-        first=places, second=places), ceiling, drawn)
+    yield (VALUES, "", lambda axis, which: tasks.ranking_items(
+        axis, vectors.seen_by(which).matrix, rows, values).assign(first=places, second=places), ceiling, drawn)
 
 
 def _paired(found: RelativeSet, vectors: Vectors, column: str) -> Iterator[tuple]:
-    """Task, 'PART/', the items of an axis, the supervised axis or None, and what is drawn, of each part of pairs."""
+    """Task, 'PART/', the items of an axis and a model, the supervised axis or None, and what is drawn, by part."""
     pairs = found.pairs[found.pairs.attribute == column]
     pairs = pairs[vectors.has(pairs["first"], pairs["second"])]
     for part, own in pairs.groupby("part", sort=False):
@@ -106,8 +107,8 @@ def _paired(found: RelativeSet, vectors: Vectors, column: str) -> Iterator[tuple
         first, second = vectors.rows(test["first"]), vectors.rows(test["second"])
         more = (test.more == "first").to_numpy()
         yield (PAIRS, f"{part}/" if part else "",
-               lambda axis, first=first, second=second, more=more: tasks.verdict_items(
-                   axis, vectors.matrix, first, second, more),
+               lambda axis, which, first=first, second=second, more=more: tasks.verdict_items(
+                   axis, vectors.seen_by(which).matrix, first, second, more),
                _axis_of_pairs(tune, vectors), vectors.ids)
 
 
@@ -126,6 +127,6 @@ def _axis_of_pairs(tune: pd.DataFrame, vectors: Vectors) -> np.ndarray | None:
         np.ptp(verdicts)) else None
 
 
-def _embedded(config: Config, found: RelativeSet, base: DualEncoder) -> Vectors:
+def _embedded(config: Config, found: RelativeSet, models: Mapping[str, DualEncoder]) -> Vectors:
     given = unlabelled(found.name, found.images, config.evaluate.relative[found.name].max_bad)
-    return embed_pictures(config, config.home / FOLDER / found.name, given, base)
+    return embed_pictures(config, config.home / FOLDER / found.name, given, models)

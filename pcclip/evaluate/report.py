@@ -1,9 +1,9 @@
 """Stage 04: base beside finetuned on held-out concepts, the same texts for both; per-item predictions kept.
 
-Writes 04_evaluate/predictions.parquet, differences.csv (paired, finetuned minus base, with p values), judge.csv and, of
-labelled sets (labelled.Told), class_texts.parquet, comparative.csv, comparative_gains.csv, comparative_classes.csv and
-comparative_pairs.csv; and metrics.csv in the run's folder with columns task, dataset, protocol, model, metric, value,
-ci_low, ci_high, n.
+Writes 04_evaluate/predictions.parquet, differences.csv (paired, finetuned minus base, with p values), judge.csv,
+teacher.csv and, of labelled sets (labelled.Told), class_texts.parquet, comparative.csv, comparative_gains.csv,
+comparative_classes.csv and comparative_pairs.csv; and metrics.csv in the run's folder with columns task, dataset,
+protocol, model, metric, value, ci_low, ci_high, n.
 """
 
 from dataclasses import dataclass
@@ -27,11 +27,23 @@ from pcclip.data.relative import RelativeSet
 from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import Vectors, shared_inputs
 from pcclip.errors import PcclipError
-from pcclip.evaluate import changed, class_differences, compositional, judged, labelled, rankings, relative, tasks
+from pcclip.evaluate import (
+    changed,
+    class_differences,
+    compositional,
+    judged,
+    labelled,
+    rankings,
+    relation,
+    relative,
+    tasks,
+)
 from pcclip.evaluate.predictions import Predictions
 from pcclip.evaluate.protocols import SCORED_AS_RELEASED
+from pcclip.finetune.both_towers import BASELINE
 from pcclip.finetune.trainer import FOLDER as FINETUNE
 from pcclip.models import identify, load_model, saved
+from pcclip.models.diffusion import identify_teacher, missing_teacher
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config
 from pcclip.progress import say, track
@@ -41,7 +53,7 @@ FOLDER, METRICS, PREDICTIONS, DIFFERENCES = "04_evaluate", "metrics.csv", "predi
 PAGE = "report.html"  # html.py writes it
 SWEEP, GAINS, CLASSES, WHY = (
     f"comparative{end}.csv" for end in ("", "_gains", "_classes", "_pairs"))
-TEXTS, COST = "class_texts.parquet", "judge.csv"
+TEXTS, COST, TEACHER = "class_texts.parquet", "judge.csv", "teacher.csv"
 _FORMAT = 5
 
 
@@ -74,11 +86,14 @@ def stage(config: Config, images: ImageSet | None = None, sets: Sets | None = No
     if settings.relative:
         asks["relative_texts"] = {name: {attribute: one.model_dump() for attribute, one in relative.texts(
             config, name).items()} for name in settings.relative}
+    if settings.teacher:
+        asks["teacher"] = identify_teacher(settings.teacher.spec)
+    unused = {"teacher"} if settings.teacher is None else set()  # older runs stay done
     sets = sets or load_sets(config)
     given = {**sets.labelled, **sets.changes, **{f"relative {name}": one for name, one in sets.relative.items()},
              **sets.compositional}
     return Stage(config.folder / FOLDER, {
-        "format": _FORMAT, "evaluate": settings.model_dump(), **asks,
+        "format": _FORMAT, "evaluate": settings.model_dump(exclude=unused), **asks,
         "sets": {name: found.identity() for name, found in given.items()},
         "peers": {name: identify(spec) for name, spec in settings.peers.items()},
         **built_on((config.source_folder / generate.FOLDER, config.source_folder / EMBED,
@@ -88,7 +103,7 @@ def stage(config: Config, images: ImageSet | None = None, sets: Sets | None = No
 def evaluate(
     config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, models: dict[str, DualEncoder]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Run the stage, or read it when done. `models` are those of `load_models`.
+    """Run the stage, or read it when done. `models` are those of `load_models`, `vectors` those of `own_vectors`.
 
     Returns metrics (one row per task, dataset, protocol, model, metric) and paired differences, finetuned minus base,
     as `statistics.compare` gives them.
@@ -99,13 +114,14 @@ def evaluate(
         say(f"{FOLDER}: done already, read from {this.folder}")
         return _read(config.folder / METRICS), _read(this.folder / DIFFERENCES)
     check_attributes(config, images)
+    vectors.check(models)
     with this.work():
         (config.folder / METRICS).unlink(missing_ok=True)
         predictions, cost = _predicted(config, images, vectors, comparisons, models)
         told = labelled.score(config, sets.labelled, models, predictions)
         changed.score(config, sets.changes, models, predictions)
         relative.score(config, sets.relative, models, predictions)
-        compositional.score(config, sets.compositional, models, predictions)
+        matched = compositional.score(config, sets.compositional, models, predictions)
         items = predictions.table()
         metrics, paired = summarise(items, config.evaluate.bootstrap, config.seed)
         for name, table in ((PREDICTIONS, items), (TEXTS, told.texts)):
@@ -113,19 +129,20 @@ def evaluate(
         for table, path in ((paired, this.folder / DIFFERENCES), (metrics, config.folder / METRICS),
                             (told.sweep, this.folder / SWEEP), (told.gains, this.folder / GAINS),
                             (told.classes, this.folder / CLASSES), (told.pairs, this.folder / WHY),
-                            (cost, this.folder / COST)):
+                            (cost, this.folder / COST), (matched, this.folder / TEACHER)):
             with atomic(path) as temporary:
                 table.to_csv(temporary, index=False, float_format="%.6f")
-        this.finish([PREDICTIONS, DIFFERENCES, SWEEP, GAINS, CLASSES, WHY, TEXTS, COST, f"../{METRICS}"],
+        this.finish([PREDICTIONS, DIFFERENCES, SWEEP, GAINS, CLASSES, WHY, TEXTS, COST, TEACHER, f"../{METRICS}"],
                     {"predictions": len(items)})
     return _read(config.folder / METRICS), _read(this.folder / DIFFERENCES)
 
 
 def load_models(config: Config) -> dict[str, DualEncoder]:
-    """'base', 'finetuned' (weights averaged by evaluate.alpha), 'alpha=A' for each of evaluate.alphas, and the peers.
+    """'base', 'finetuned' (weights averaged by evaluate.alpha), 'alpha=A' for each of evaluate.alphas, and the peers;
+    'captions', trained without the teacher, where finetune.sds.baseline asks for it.
 
-    Raises PcclipError when a peer's image tower is not the base's, whose image vectors it is to share, or it was
-    finetuned on other images or another split, so that it may have seen what is held out here.
+    Image towers that are equal are held once. Raises PcclipError when a peer was finetuned on other images or another
+    split, so that it may have seen what is held out here.
     """
     mixed = {f"alpha={alpha:g}": alpha for alpha in config.evaluate.alphas}
     tuned = str(config.tuned_folder)
@@ -134,9 +151,11 @@ def load_models(config: Config) -> dict[str, DualEncoder]:
     for name, spec in config.evaluate.peers.items():
         _check_split(config, name, spec)
         models[name] = load_model(spec)
-        if models[name].image_fingerprint() != models["base"].image_fingerprint():
-            raise PcclipError(f"evaluate.peers.{name}: {spec} has another image tower than {config.model}; "
-                              "compare models that share one, or evaluate it in a run of its own")
+    if config.finetune.sds and config.finetune.sds.baseline:
+        models[BASELINE] = load_model(str(config.tuned_folder / FINETUNE / BASELINE))
+    towers = {}
+    for model in models.values():
+        model.image_tower = towers.setdefault(model.image_fingerprint(), model.image_tower)
     return models
 
 
@@ -148,6 +167,7 @@ def lacking(config: Config) -> list[str]:
     looks += [partial(changed.lacking, config, name) for name in asked.changes]
     looks += [partial(relative.lacking, config, name) for name in asked.relative]
     looks += [partial(compositional.lacking, config, name) for name in asked.compositional]
+    looks += [partial(missing_teacher, asked.teacher.spec)] if asked.teacher else []
     looks += [lambda spec=spec: identify(spec) and [] for spec in asked.peers.values()]
     for look in looks:
         try:
@@ -197,6 +217,11 @@ def read_cost(config: Config) -> pd.DataFrame:
     return _read(config.folder / FOLDER / COST)
 
 
+def read_teacher(config: Config) -> pd.DataFrame:
+    """What evaluate.teacher cost on each compositional set (denoising.COLUMNS)."""
+    return _read(config.folder / FOLDER / TEACHER)
+
+
 def check_attributes(config: Config, images: ImageSet) -> None:
     """Raise PcclipError when an attribute is asked for that the image set does not have."""
     for attribute, texts in config.evaluate.attributes.items():
@@ -206,7 +231,10 @@ def check_attributes(config: Config, images: ImageSet) -> None:
 
 
 def predict(config, images, vectors, comparisons, models) -> pd.DataFrame:
-    """Per-item predictions of the run's own held-out images, as predictions.Predictions has them."""
+    """Per-item predictions of the run's own held-out images, as predictions.Predictions has them.
+
+    Each model sees the images by its own image tower (vectors.seen_by).
+    """
     return _predicted(config, images, vectors, comparisons, models)[0].table()
 
 
@@ -224,19 +252,21 @@ def _predicted(config, images, vectors, comparisons, models) -> tuple[Prediction
     sets = _pair_sets(config, name, table, vectors, comparisons)
     known = table[table.label.notna()]
     for which, model in track(models.items(), len(models), "models"):
+        own = vectors.seen_by(which)
         for (dataset, protocol), pairs in sets.items():
-            rows = {side: vectors.rows(pairs[side]) for side in ("first", "second")}
+            rows = {side: own.rows(pairs[side]) for side in ("first", "second")}
             for task, items in class_differences.difference_items(
-                    model.encode_texts, vectors.matrix, pairs.assign(**rows)).items():
+                    model.encode_texts, own.matrix, pairs.assign(**rows)).items():
                 if protocol != "as_released" or task in SCORED_AS_RELEASED:
-                    predictions.add(task, dataset, which, items, vectors.ids, protocol)
+                    predictions.add(task, dataset, which, items, own.ids, protocol)
         if images.classes and len(known):
             predictions.add("zero_shot", name, which, tasks.zero_shot_items(
-                model, vectors.matrix, vectors.rows(known["id"]), list(known.label), images.classes,
-                config.evaluate.zero_shot_prompt), vectors.ids)
-        _add_rankings(config, name, table, vectors, which, model, predictions)
+                model, own.matrix, own.rows(known["id"]), list(known.label), images.classes,
+                config.evaluate.zero_shot_prompt), own.ids)
+        _add_rankings(config, name, table, own, which, model, predictions)
+        relation.probe(config, images, own, which, model, predictions)
         if config.generate.attributes:
-            _add_verdicts(config, name, vectors, which, model, predictions)
+            _add_verdicts(config, name, own, which, model, predictions)
     _add_ceilings(config, images, table, vectors, predictions)
     return predictions, _judged(config, sets, images, vectors, models, predictions)
 
@@ -275,7 +305,10 @@ def _add_rankings(config, name, table, vectors, which, model, predictions) -> No
 
 
 def _add_ceilings(config, images, table, vectors, predictions) -> None:
-    """The ranking by an axis fitted to the true values of the training images: what no text is expected to beat."""
+    """The ranking by an axis fitted to the true values of the training images: what no text is expected to beat.
+
+    It is of the base's image vectors, whatever image towers the other rows see by.
+    """
     done = set()
     for attribute, _, column, known in _ranked(config, table):
         taught = vectors.of(images.train[images.train[column].notna()])
@@ -313,7 +346,7 @@ def _judged(config, sets, images, vectors, models, predictions) -> pd.DataFrame:
     predictions.add("difference_order", dataset, "judge", items, vectors.ids)
     for which, model in models.items():
         _, ordered = tasks.differences(
-            model, vectors.matrix, first, second, list(pairs.difference), list(pairs.swapped))
+            model, vectors.seen_by(which).matrix, first, second, list(pairs.difference), list(pairs.swapped))
         predictions.add("difference_order", dataset, which, ordered, vectors.ids)
     return cost
 

@@ -1,1 +1,1 @@
-"""Finetuning: named losses and one loop for every objective."""
+"""Finetuning: named losses, a loop for texts against image vectors that stand still, and one for both towers."""

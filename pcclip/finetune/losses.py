@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 def infonce(
     w: Float[Tensor, "b d"], v: Float[Tensor, "b d"], temperature: Float[Tensor, ""] | float,
     ignore: Callable[[Int[Tensor, " r"]], Bool[Tensor, "r b"]] | None = None, at_once: int = 4096,
+    wrong: Float[Tensor, "k d"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Symmetric InfoNCE of PC-CLIP, L = 1/2 [CE(W V^T / tau, I) + CE(V W^T / tau, I)] (released finetune.py).
 
@@ -22,6 +23,8 @@ def infonce(
         ignore: gives rows of a symmetric matrix, True where i and j are not to be held against each other. The diagonal
             never is.
         at_once: texts whose logits are in memory at once; those of a larger batch are computed again for the gradient.
+        wrong: unit vectors of texts that no image of the batch is to lie along: hard negatives, more columns for every
+            image and no rows of their own (NegCLIP: Yuksekgonul et al. 2023, 2210.01936).
 
     Returns:
         The loss, and how often the right text is nearest to its image difference.
@@ -42,6 +45,8 @@ def infonce(
         found = [checkpoint(block, w[rows], v, temperature, rows, use_reentrant=False) for rows in parts]
     over_images, over_texts, right, hits = zip(*found, strict=True)
     right = torch.cat(right)
+    if wrong is not None and len(wrong):
+        over_texts = (*over_texts, (wrong @ v.T / temperature).logsumexp(dim=0))
     loss = ((torch.cat(over_images) - right).mean() + (torch.stack(over_texts).logsumexp(dim=0) - right).mean()) / 2
     return loss, torch.cat(hits).float().mean()
 

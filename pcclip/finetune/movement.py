@@ -2,7 +2,10 @@
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
+
+from pcclip.models.encoder import DualEncoder
 
 _PARTS = {"attn": "attention", "attention": "attention", "mlp": "MLP", "intermediate": "MLP", "output": "MLP",
           "ln": "LayerNorm", "layernorm": "LayerNorm", "norm": "LayerNorm", "embedding": "embedding",
@@ -17,7 +20,8 @@ def movement(base: nn.Module, tuned: nn.Module) -> pd.DataFrame:
     """
     before, rows = dict(base.named_parameters()), []
     for name, now in tuned.named_parameters():
-        old = before[name].detach().cpu().double()
+        old = before[name] if name in before else torch.eye(len(now))  # a linear map, which the base does without
+        old = old.detach().cpu().double()
         step = now.detach().cpu().double() - old
         rows.append({"name": name, "layer": _layer(name), "part": _part(name), "values": step.numel(),
                      "share_moved": float((step != 0).double().mean()), "largest": float(step.abs().max()),
@@ -25,9 +29,17 @@ def movement(base: nn.Module, tuned: nn.Module) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def of_towers(base: DualEncoder, tuned: DualEncoder) -> pd.DataFrame:
+    """The same of the text tower, and of the image tower below it where that was tuned too, with a column `tower`."""
+    parts = [movement(base.text_tower, tuned.text_tower).assign(tower="text")]
+    if base.image_fingerprint() != tuned.image_fingerprint():
+        parts.append(movement(base.image_tower, tuned.image_tower).assign(tower="image"))
+    return pd.concat(parts, ignore_index=True)
+
+
 def by_part(table: pd.DataFrame) -> pd.DataFrame:
-    """The same, put together by part of the tower: values, share_moved, largest, relative (median)."""
-    groups = table.groupby("part", sort=False)
+    """The same, put together by part of each tower: values, share_moved, largest, relative (median)."""
+    groups = table.groupby([*(["tower"] if "tower" in table else []), "part"], sort=False)
     return pd.DataFrame({
         "values": groups["values"].sum(),
         "share_moved": groups.apply(lambda g: float(np.average(g.share_moved, weights=g["values"]))),

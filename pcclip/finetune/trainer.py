@@ -5,24 +5,23 @@ dropout stays off and a checkpoint holds everything else, so a killed run contin
 """
 
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from pcclip.comparisons import generate
+from pcclip.comparisons import generate, negatives
 from pcclip.comparisons.attributes import load_bank
 from pcclip.data import ImageSet
 from pcclip.embed import FOLDER as EMBED
 from pcclip.embed import Vectors, shared_inputs
 from pcclip.errors import PcclipError
-from pcclip.finetune import gradcache, lora
+from pcclip.finetune import both_towers, distributed, gradcache, linear_map, lora
 from pcclip.finetune.examples import (
     Asked,
     AttributeExamples,
@@ -35,7 +34,9 @@ from pcclip.finetune.examples import (
 )
 from pcclip.finetune.losses import attribute, infonce, mse, replay, shared_images
 from pcclip.finetune.precision import autocast, has_bf16
+from pcclip.finetune.state import CURVES, State, asked_of, kept_files, point, rate, seen, steps, write_curves
 from pcclip.models import saved
+from pcclip.models.diffusion import identify_teacher
 from pcclip.models.encoder import DualEncoder
 from pcclip.models.tokens import Tokens
 from pcclip.params import Config, Finetune
@@ -43,9 +44,8 @@ from pcclip.progress import Meter, say
 from pcclip.scores import beats, cosines, image_differences, zero_shot
 from pcclip.stage import Stage, atomic, built_on
 
-FOLDER, CURVES = "03_finetune", "curves.csv"
+FOLDER = "03_finetune"
 _FORMAT = 2  # raise it when draws or numbers change: old stages are then done again
-_NOT_RESULTS = {"micro_batch"}  # may change between a run and its continuation
 
 
 @dataclass(frozen=True)
@@ -62,38 +62,20 @@ class Given:
     vectors: Vectors
 
 
-@dataclass
-class State:
-    """Everything that changes while training; what a checkpoint holds."""
-
-    parameters: dict[str, nn.Parameter]
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    curve: list[dict] = field(default_factory=list)
-
-    def save(self, path: Path) -> None:
-        with atomic(path) as temporary:
-            torch.save({"step": self.step, "curve": self.curve, "optimizer": self.optimizer.state_dict(),
-                        "parameters": {n: p.detach() for n, p in self.parameters.items()}}, temporary)
-
-    def load(self, path: Path) -> None:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-        self.step, self.curve = held["step"], held["curve"]
-        self.optimizer.load_state_dict(held["optimizer"])
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(held["parameters"][name])
-
-
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
     """Raises PcclipError when 01 or 02 has not finished."""
     asks = {"attributes": load_bank(config.generate.attributes).hash} if (
         config.finetune.attribute_weight and config.generate.attributes) else {}
-    return Stage(config.folder / FOLDER, {
-        "format": _FORMAT, "finetune": config.finetune.model_dump(exclude=_NOT_RESULTS),
+    if config.finetune.negatives == "rules":
+        asks["negatives"] = negatives.FORMAT
+    if config.finetune.sds:
+        asks["teacher"] = identify_teacher(config.finetune.sds.teacher)
+    folder = config.folder / FOLDER
+    return Stage(folder, {
+        "format": _FORMAT, "finetune": asked_of(config.finetune),
         "zero_shot": config.evaluate.zero_shot_prompt, **asks,
         **built_on((config.source_folder / generate.FOLDER, config.source_folder / EMBED),
-                   shared_inputs(config, images))})
+                   shared_inputs(config, images))}, config.stored(folder))
 
 
 def finetune(
@@ -101,31 +83,52 @@ def finetune(
 ) -> pd.DataFrame:
     """Run the stage, or read its curves when done. The finetuned model is then `load_model(run folder)`.
 
+    Where torch.distributed has been set up, every process calls this, with a model on its own device; the first writes.
+
     Returns:
         Curves with columns step, epoch, split ('train' or 'held_out'), metric, value.
     """
     this = stage(config, images)
-    if this.done():
+    if distributed.of_first(distributed.is_first() and this.found()):
         say(f"{FOLDER}: done already, read from {this.folder}")
-        return pd.read_csv(this.folder / CURVES)
+        return _curves(this)
+    if config.finetune.objective == "clip":
+        return both_towers.finetune(config, images, vectors, comparisons, model, this)
+    if config.finetune.tune == "linear_map":
+        return linear_map.fit(config, images, vectors, comparisons, model, this)
     given = _gather(config, images, vectors, comparisons, model)
     if len(given.train) < 2:
         raise PcclipError(f"{FOLDER}: {len(given.train)} training texts were kept; 01 must keep at least two")
     if config.finetune.precision == "bf16" and not has_bf16(model.device):
         say(f"{FOLDER}: this {model.device.type} has no instructions for bf16, so fp32 would be faster: "
             "finetune.precision: fp32")
-    with this.work(), _own_text_tower(model):
+    with this.work() if distributed.is_first() else nullcontext(), _own_text_tower(model):
         card = saved.describe(model)
         kept_epochs, tuned = _optimise(config, given, model, card, this)
         if not np.isfinite(model.encode_texts(given.train.texts[:1])).all():
             raise PcclipError(f"{FOLDER}: the last step left a text tower without numbers; lower finetune.lr")
-        outputs = saved.save(model, {**card, "epoch": config.finetune.epochs}, this.folder)
-        this.finish([*outputs, CURVES, *kept_epochs], {
-            "train": len(given.train), "held_out": len(given.held_out),
-            "steps": _steps(config.finetune, len(given.train))[1], "tuned_parameters": tuned,
-            "verdicts": len(given.attributes) if given.attributes else 0,
-        }, model=card["base_text_tower"][:16])
-    return pd.read_csv(this.folder / CURVES)
+        if distributed.is_first():
+            _fetch(this, kept_epochs)
+            outputs = saved.save(model, {**card, "epoch": config.finetune.epochs}, this.folder)
+            this.finish([*outputs, CURVES, *kept_epochs], {
+                "train": len(given.train), "held_out": len(given.held_out),
+                "steps": steps(config.finetune, len(given.train))[1], "tuned_parameters": tuned,
+                "verdicts": len(given.attributes) if given.attributes else 0,
+            }, model=card["base_text_tower"][:16])
+        return _curves(this)
+
+
+def _curves(this: Stage) -> pd.DataFrame:
+    """What the first process wrote, in all of them: another machine may not see its folder."""
+    return distributed.of_first(pd.read_csv(this.folder / CURVES) if distributed.is_first() else None)
+
+
+def _fetch(this: Stage, names: list[str]) -> None:
+    """Bring from the storage what another machine put there before this one continued."""
+    for name in names:
+        if not (this.folder / name).is_file() and this.storage is not None:
+            with atomic(this.folder / name) as temporary:
+                temporary.write_bytes((this.storage / name).read_bytes())
 
 
 def _gather(config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: DualEncoder) -> Given:
@@ -176,33 +179,35 @@ def _own_text_tower(model: DualEncoder):
 def _optimise(config: Config, given: Given, model, card, this: Stage) -> tuple[list[str], int]:
     """The loop: from the last checkpoint to the last step. Returns files of kept epochs, and how many values learn."""
     settings = config.finetune
-    per_epoch, total = _steps(settings, len(given.train))
+    per_epoch, total = steps(settings, len(given.train))
     log_temperature = nn.Parameter(
         torch.tensor(np.log(settings.temperature), dtype=torch.float32, device=model.device))
     state = _start(config, model, log_temperature)
-    checkpoint = this.partial / "checkpoint.pt"
-    if not checkpoint.is_file():
-        for old in this.folder.glob("epoch-*"):
-            shutil.rmtree(old)  # of other parameters
-    else:
+    checkpoint = this.shards / "checkpoint.pt"
+    if distributed.of_first(checkpoint.is_file()):
         state.load(checkpoint)
         say(f"{FOLDER}: continuing at step {state.step} of {total}")
+    elif distributed.is_first():
+        for old in this.folder.glob("epoch-*"):
+            shutil.rmtree(old)  # of other parameters
+    distributed.check_alike([this.key, state.step, len(given.train)], "parameters, checkpoints or comparisons")
     meter = Meter(total - state.step, "steps")
     while True:
         epoch, k = divmod(state.step, per_epoch)
         last = state.step == total
-        if (state.step % settings.evaluate_every == 0 or last) and not _seen(state.curve, state.step):
+        if (state.step % settings.evaluate_every == 0 or last) and not seen(state.curve, state.step):
             values = held_out_values(config, given, model, float(log_temperature.detach().exp()))
-            state.curve += [_point(state.step, per_epoch, "held_out", name, value) for name, value in values.items()]
-        if k == 0 and epoch in settings.keep_epochs:
+            state.curve += [point(state.step, per_epoch, "held_out", name, value) for name, value in values.items()]
+        if k == 0 and epoch in settings.keep_epochs and distributed.is_first():
             with lora.merged(model):
-                saved.save(model, {**card, "epoch": epoch}, this.folder / f"epoch-{epoch:03d}")
-        if (state.step % settings.checkpoint_every == 0 and state.step) or last:
+                for folder in filter(None, (this.folder, this.storage)):
+                    saved.save(model, {**card, "epoch": epoch}, folder / f"epoch-{epoch:03d}")
+        if ((state.step % settings.checkpoint_every == 0 and state.step) or last) and distributed.is_first():
             state.save(checkpoint)
-            _write_curves(state.curve, this.folder / CURVES)
+            write_curves(state.curve, this.folder / CURVES)
         if last:
             lora.merge(model)
-            return (_kept_files(this.folder, settings.keep_epochs, total // per_epoch),
+            return (kept_files(this.storage or this.folder, settings.keep_epochs, total // per_epoch),
                     sum(p.numel() for p in state.parameters.values()))
         rows = np.array_split(
             np.random.default_rng([config.seed, epoch]).permutation(len(given.train)), per_epoch)[k]
@@ -212,20 +217,8 @@ def _optimise(config: Config, given: Given, model, card, this: Stage) -> tuple[l
         if not np.isfinite(terms["loss"]):
             raise PcclipError(f"{FOLDER}: the loss became {terms['loss']} at step {state.step}; lower finetune.lr")
         state.step += 1
-        state.curve += [_point(state.step, per_epoch, "train", name, value) for name, value in terms.items()]
+        state.curve += [point(state.step, per_epoch, "train", name, value) for name, value in terms.items()]
         meter.add(1, f"loss {terms['loss']:.3f}, in-batch accuracy {terms['in_batch_accuracy']:.2f}")
-
-
-def rate(settings: Finetune, step: int, per_epoch: int, total: int) -> float:
-    """The schedule's factor on the learning rate at `step` (0 is the first)."""
-    if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
-    if settings.schedule == "exponential":
-        return settings.gamma ** (step // per_epoch)
-    if settings.schedule == "cosine":
-        done = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
-        return 0.5 * (1 + float(np.cos(np.pi * done)))
-    return 1.0
 
 
 def held_out_values(config: Config, given: Given, model: DualEncoder, temperature: float) -> dict[str, float]:
@@ -237,7 +230,7 @@ def held_out_values(config: Config, given: Given, model: DualEncoder, temperatur
         w = torch.from_numpy(held_out).to(given.matrix.device)
         twins = torch.from_numpy(
             _encoded(settings, model, given.held_out.twin_tokens)).to(w) if _swaps(settings) else None
-        for rows in np.array_split(np.arange(len(w)), _steps(settings, len(w))[0]):
+        for rows in np.array_split(np.arange(len(w)), steps(settings, len(w))[0]):
             texts = w[rows] if twins is None else torch.cat([w[rows], twins[rows]])
             loss, accuracy = _objective(settings, texts, given.held_out, rows, given.matrix, temperature)
             losses, accuracies, sizes = [*losses, float(loss)], [*accuracies, float(accuracy)], [*sizes, len(rows)]
@@ -306,6 +299,7 @@ def _step(
     optimizer.zero_grad(set_to_none=True)
     found = gradcache.backward(
         partial(_unit_texts, settings, model), Tokens.joined(texts), terms, settings.micro_batch)
+    distributed.mean_gradients(p for group in optimizer.param_groups for p in group["params"])
     optimizer.step()
     return {name: float(value.detach()) for name, value in found.items()}
 
@@ -320,8 +314,10 @@ def _attribute_term(settings: Finetune, given: Given, asked: Asked, said: torch.
 
 def _encoded(settings: Finetune, model: DualEncoder, tokens: Tokens) -> np.ndarray:
     """Unit vectors in the precision of the run, without gradients."""
+    share = distributed.Share(tokens.lengths)
     with autocast(settings.precision, model.device):
-        return model.encode_tokens(tokens)
+        own = model.encode_tokens(tokens[share.rows])
+    return share.gather(torch.from_numpy(own).to(model.device)).cpu().numpy()
 
 
 def _unit_texts(settings: Finetune, model: DualEncoder, tokens: Tokens) -> torch.Tensor:
@@ -347,27 +343,3 @@ def _objective(settings: Finetune, w, examples: Examples, rows: np.ndarray, matr
 
 def _swaps(settings: Finetune) -> bool:
     return settings.swap and settings.objective != "captions"
-
-
-def _steps(settings: Finetune, n: int) -> tuple[int, int]:
-    """Steps per epoch and in all. Batches are of equal size, at most batch_size; one text alone has no negatives."""
-    per_epoch = max(1, min(-(-n // settings.batch_size), n // 2))
-    return per_epoch, per_epoch * settings.epochs
-
-
-def _seen(curve: list[dict], step: int) -> bool:
-    return any(point["split"] == "held_out" and point["step"] == step for point in curve)
-
-
-def _point(step: int, per_epoch: int, split: str, metric: str, value: float) -> dict:
-    return {"step": step, "epoch": step / per_epoch, "split": split, "metric": metric, "value": value}
-
-
-def _write_curves(curve: list[dict], path: Path) -> None:
-    with atomic(path) as temporary:
-        pd.DataFrame(curve).to_csv(temporary, index=False)
-
-
-def _kept_files(folder: Path, epochs: list[int], last: int) -> list[str]:
-    return [f"epoch-{epoch:03d}/{name}" for epoch in sorted(set(epochs)) if epoch <= last
-            for name in (saved.WEIGHTS, saved.CARD)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,8 +16,10 @@ from pcclip.models.tokens import Tokens, groups
 from pcclip.progress import Meter
 from pcclip.stage import digest
 
+Tower = Literal["text", "image"]
 _OVERHEAD = {"cpu": 16}  # of one more group of texts, in tokens; elsewhere launching kernels costs more
 _OVERHEAD_ELSEWHERE = 8192
+LINEAR_MAP = "linear_map"  # the module that map_texts adds to a text tower which ends in no projection
 
 
 class DualEncoder(nn.Module):
@@ -26,10 +29,11 @@ class DualEncoder(nn.Module):
         spec: what `load_model` was given for the base model.
         width: embedding width d.
         context_length: longest text in tokens, special tokens included.
-        image_tower, text_tower: the two modules; only the text tower is ever trained here.
+        image_tower, text_tower: the two modules; training may change both.
         preprocess: PIL RGB image -> pixels (3, h, w).
         architecture: JSON-able description of everything but the weights (preprocess and activation included).
         pad_id: token that fills a batch up to its longest text.
+        tuned_from: of a saved finetuned model the image fingerprint of its base, else None.
     """
 
     spec: str
@@ -39,6 +43,7 @@ class DualEncoder(nn.Module):
     text_tower: nn.Module
     architecture: dict
     pad_id: int = 0
+    tuned_from: str | None = None
 
     def preprocess(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
         raise TypeError(f"{type(self).__name__} has no preprocessing")
@@ -58,6 +63,15 @@ class DualEncoder(nn.Module):
     def transformer(self) -> nn.Module:
         """The transformer blocks of the text tower: what PC-CLIP tunes (no embeddings, final norm or projection)."""
         raise TypeError(f"{type(self).__name__} has no transformer")
+
+    def map_texts(self, matrix: Float[Tensor, "d d"]) -> None:
+        """Make every text vector t before normalisation `matrix` t. Raises PcclipError where a tower cannot."""
+        raise PcclipError(f"model {self.spec!r}: its text tower does not end in a projection that could take a linear "
+                          "map; finetune.tune = all or transformer can be had of it")
+
+    def image_transformer(self) -> nn.Module:
+        """The blocks of the image tower in the same sense; the stages where it is no transformer."""
+        raise TypeError(f"{type(self).__name__} has no blocks in its image tower")
 
     @property
     def device(self) -> torch.device:
@@ -84,10 +98,16 @@ class DualEncoder(nn.Module):
         vectors = torch.cat([self.text_features(self.batch(tokens[rows])) for rows in found])
         return vectors[torch.from_numpy(back).to(vectors.device)]
 
-    def tunable(self, which: str) -> dict[str, nn.Parameter]:
-        """Named parameters to train: 'transformer' (as released) or 'all' of the text tower."""
-        chosen = {id(p) for p in (self.transformer() if which == "transformer" else self.text_tower).parameters()}
-        return {name: p for name, p in self.text_tower.named_parameters() if id(p) in chosen}
+    def tunable(self, which: str, tower: Tower = "text") -> dict[str, nn.Parameter]:
+        """Named parameters of a tower to train: of its 'transformer' (as released), its 'layernorm' alone, or 'all'."""
+        whole = self.text_tower if tower == "text" else self.image_tower
+        chosen = [whole]
+        if which == "transformer":
+            chosen = [self.transformer() if tower == "text" else self.image_transformer()]
+        if which == "layernorm":
+            chosen = normalisations(whole)
+        wanted = {id(p) for module in chosen for p in module.parameters()}
+        return {name: p for name, p in whole.named_parameters() if id(p) in wanted}
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Float[np.ndarray, "n d"]:
         """Unit text vectors, float32, in the order given. Texts over the context length are cut."""
@@ -133,8 +153,19 @@ class DualEncoder(nn.Module):
         return out
 
     def image_fingerprint(self) -> str:
-        """What image vectors depend on: image tower weights and architecture. Unchanged by text finetuning."""
+        """What image vectors depend on: image tower weights and architecture. Text finetuning leaves it as it is."""
         return digest([self.architecture, weights_digest(self.image_tower)])[:16]
+
+
+def normalisations(tower: nn.Module) -> list[nn.Module]:
+    """The LayerNorms of a tower (group and RMS norms too); in one without any, such as RN50's, its BatchNorms.
+
+    A BatchNorm goes on using the means and variances it has: only its scale and shift are parameters.
+    """
+    for kinds in ((nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), nn.modules.batchnorm._BatchNorm):
+        if found := [module for module in tower.modules() if isinstance(module, kinds)]:
+            return found
+    return []
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -1,20 +1,25 @@
-"""Saved models: the text tower as safetensors beside a JSON with everything needed to load it right.
+"""Saved models: the towers that were tuned, as safetensors beside a JSON with everything needed to load them right.
 
-The image tower is never changed, so only the text tower is stored; the JSON names the base model, the hashes of its
-towers, and its architecture (preprocess and activation included). Any mismatch on load is an error.
+The text tower is always stored, the image tower only where it is not the base's any more. The JSON names the base
+model, the hashes of its towers and of those that are stored, and its architecture (preprocess and activation included).
+Any mismatch on load is an error.
 """
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from pcclip.errors import PcclipError
-from pcclip.models.encoder import DualEncoder, weights_digest
+from pcclip.models.encoder import LINEAR_MAP, DualEncoder, weights_digest
 from pcclip.params import resolve
 from pcclip.stage import atomic, read_manifest, write_json
 
-WEIGHTS, CARD = "text_tower.safetensors", "model.json"
+WEIGHTS, IMAGE_WEIGHTS, CARD = "text_tower.safetensors", "image_tower.safetensors", "model.json"
 _HOME = "03_finetune"
+_FILES = {"text_tower": WEIGHTS, "image_tower": IMAGE_WEIGHTS}  # towers by attribute, and by key of the card
 
 
 def folder_of(spec: str) -> Path | None:
@@ -37,40 +42,86 @@ def describe(model: DualEncoder) -> dict:
 
 
 def save(model: DualEncoder, card: dict, folder: Path) -> list[str]:
-    """Write the text tower and `card` (from `describe`, before tuning) to `folder`. Returns the file names."""
+    """Write what was tuned, and `card` (from `describe`, before tuning), to `folder`. Returns the file names."""
     from safetensors.torch import save_file
 
-    state = {name: value.detach().cpu().contiguous() for name, value in model.text_tower.state_dict().items()}
-    with atomic(folder / WEIGHTS) as temporary:
-        save_file(state, temporary)
-    write_json(folder / CARD, {**card, "text_tower": weights_digest(model.text_tower)})
-    return [WEIGHTS, CARD]
+    towers = ["text_tower"]
+    if model.image_fingerprint() != card["image_fingerprint"]:
+        towers.append("image_tower")
+    else:
+        (folder / IMAGE_WEIGHTS).unlink(missing_ok=True)  # of an earlier finetuning
+    for name in towers:
+        state = {key: value.detach().cpu().contiguous() for key, value in getattr(model, name).state_dict().items()}
+        with atomic(folder / _FILES[name]) as temporary:
+            save_file(state, temporary)
+    write_json(folder / CARD, {**card, **{name: weights_digest(getattr(model, name)) for name in towers}})
+    return [*(_FILES[name] for name in towers), CARD]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights that the card in `folder` speaks of. Raises PcclipError when one is not there."""
+    files = [folder / _FILES[name] for name in _stored(_card(folder))]
+    for file in files:
+        if not file.is_file():
+            raise PcclipError(f"{file}: cannot be read (it is not there); run notebook 03 again")
+    return files
 
 
 def load(folder: Path, alpha: float, load_base: Callable[[str], DualEncoder]) -> DualEncoder:
-    """Load the base named by the card, check it, and put the saved text tower in (mixed with the base by alpha)."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    """Load the base named by the card, check it, and put the saved towers in (mixed with the base's by alpha).
 
-    card = json.loads((folder / CARD).read_text(encoding="utf8"))
+    What a tower counts, as batch normalisation its batches, cannot be mixed: unless alpha is 0 it is the saved one's.
+    """
+    card = _card(folder)
     model = load_base(card["base"]).cpu()
     found = describe(model)
     for key in ("architecture", "image_fingerprint", "base_text_tower"):
-        if found[key] != card[key]:
+        if found[key] != card.get(key):
             raise PcclipError(f"{folder}: made from another {card['base']} ({key} differs); use the same base weights")
-    try:
-        state = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise PcclipError(f"{folder / WEIGHTS}: cannot be read ({error}); run notebook 03 again") from None
-    base = model.text_tower.state_dict()
-    if {n: v.shape for n, v in state.items()} != {n: v.shape for n, v in base.items()}:
-        raise PcclipError(f"{folder / WEIGHTS}: its tensors do not fit {card['base']}; run notebook 03 again")
     model.spec = str(folder.resolve())  # so that a run built on this one names it as its base
-    base = {name: value.clone() for name, value in base.items()}
-    model.text_tower.load_state_dict(state)
-    if weights_digest(model.text_tower) != card["text_tower"]:
-        raise PcclipError(f"{folder / WEIGHTS}: not the weights its {CARD} describes; run notebook 03 again")
-    if alpha < 1:
-        model.text_tower.load_state_dict({
-            n: alpha * v + (1 - alpha) * base[n] if v.is_floating_point() else v for n, v in state.items()})
+    model.tuned_from = found["image_fingerprint"]
+    for name in _stored(card):
+        _put(model, name, folder / _FILES[name], card, alpha)
     return model
+
+
+def _put(model: DualEncoder, name: str, file: Path, card: dict, alpha: float) -> None:
+    """Replace a tower of the base by the saved one, mixed by alpha. Raises PcclipError when it is not the card's."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise PcclipError(f"{file}: cannot be read ({error}); run notebook 03 again") from None
+    if f"{LINEAR_MAP}.weight" in state:
+        model.map_texts(torch.eye(model.width))  # so that there is a layer to be put in
+    tower = getattr(model, name)
+    base = {key: value.clone() for key, value in tower.state_dict().items()}
+    if {n: (v.shape, v.dtype) for n, v in state.items()} != {n: (v.shape, v.dtype) for n, v in base.items()}:
+        raise PcclipError(f"{file}: its tensors do not fit {card['base']}; run notebook 03 again")
+    tower.load_state_dict(state)
+    if weights_digest(tower) != card[name]:
+        raise PcclipError(f"{file}: not the weights its {CARD} describes; run notebook 03 again")
+    if alpha < 1:
+        tower.load_state_dict({n: _mixed(v, base[n], alpha) for n, v in state.items()})
+
+
+def _mixed(tuned: Tensor, base: Tensor, alpha: float) -> Tensor:
+    if alpha == 0:  # to the bit, so that the base's image vectors are known to be this one's
+        return base
+    return alpha * tuned + (1 - alpha) * base if tuned.is_floating_point() else tuned
+
+
+def _card(folder: Path) -> dict:
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf8"))
+    except (OSError, ValueError) as error:
+        raise PcclipError(f"{folder / CARD}: cannot be read ({error}); run notebook 03 again") from None
+    if not isinstance(card, dict) or not {"base", "text_tower"} <= card.keys():
+        raise PcclipError(f"{folder / CARD}: no card of a finetuned model; run notebook 03 again")
+    return card
+
+
+def _stored(card: dict) -> list[str]:
+    return [name for name in _FILES if name in card]

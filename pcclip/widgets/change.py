@@ -24,7 +24,7 @@ class ChangeBox(ipywidgets.VBox):
     own caption becomes the second side.
 
     Args:
-        vectors: the photos, as embedded by 02.
+        vectors: the photos, as embedded by 02 and by the image tower of each model that has one of its own.
         table: those that can be found (id, path, caption), the first 500 of which can be started from.
         models: name -> model with a memory.
         start: id to begin with; the first of the table where it is not in it.
@@ -59,7 +59,7 @@ class ChangeBox(ipywidgets.VBox):
     def found(self, model: str) -> pd.DataFrame:
         """The photos nearest to photo + alpha * f(text): position, id, path, cosine."""
         step = self.alpha.value * self._models[model].encode_texts([self.text])[0]
-        return nearest(self._vectors, self._table, self.photo.value, step, _SHOWN)
+        return nearest(self._vectors.seen_by(model), self._table, self.photo.value, step, _SHOWN)
 
     def _refresh(self, change=None) -> None:
         start = self._table.iloc[self.photo.value]

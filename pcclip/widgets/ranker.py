@@ -102,8 +102,9 @@ class Ranker:
 
     def pair(self) -> tuple[int, int]:
         """The rows of the two photos to ask about next. Raises PcclipError when all pairs were asked."""
-        cast = self._ballot()
-        return next_pair(self._posterior(self.shown[-1], cast), self.photos.matrix, cast.asked, self._rng)
+        model = self.shown[-1]
+        cast = self._ballot(model)
+        return next_pair(self._posterior(model, cast), self.photos.seen_by(model), cast.asked, self._rng)
 
     # ---- what follows
 
@@ -119,14 +120,14 @@ class Ranker:
 
     def standing(self, model: str) -> Standing:
         """Scores of all photos under one model."""
-        matrix, cast = self.photos.matrix, self._ballot()
+        matrix, cast = self.photos.seen_by(model), self._ballot(model)
         if not self.learn or not (len(cast.outcomes) or self.examples):
             axis = self._words(model, self.query, self.estimator)
             return Standing(matrix @ axis, agree=_agreement(cast, axis))
         posterior = self._posterior(model, cast)
         first, second = self._pairs
         chances = posterior.chances(matrix[first] - matrix[second])
-        return Standing(matrix @ posterior.axis, self._deviations(posterior), _agreement(cast, posterior.axis),
+        return Standing(matrix @ posterior.axis, _deviations(posterior, matrix), _agreement(cast, posterior.axis),
                         float(np.maximum(chances, 1 - chances).mean()))
 
     @property
@@ -157,8 +158,8 @@ class Ranker:
 
     # ---- how
 
-    def _ballot(self) -> Ballot:
-        return ballot(self.votes, self.photos.matrix, self.photos.ids)
+    def _ballot(self, model: str = "base") -> Ballot:
+        return ballot(self.votes, self.photos.seen_by(model), self.photos.ids)
 
     def _words(self, model: str, query: Query, estimator: str) -> Float[np.ndarray, " d"]:
         """The axis of the words alone."""
@@ -171,17 +172,17 @@ class Ranker:
 
     def _posterior(self, model: str, cast: Ballot) -> VoteAxis:
         """The axis of words, examples and votes; an example is a vote against the other side's mean."""
-        matrix, differences, outcomes = self.photos.matrix, cast.differences, cast.outcomes
+        matrix, differences, outcomes = self.photos.seen_by(model), cast.differences, cast.outcomes
         if self.examples:
             most, least = ([row for row, likes in self.examples.items() if likes == sign] for sign in (1, -1))
             shown = example_differences(matrix, matrix[most], matrix[least])
             differences, outcomes = np.concatenate([differences, shown]), np.append(outcomes, np.ones(len(shown)))
         return vote_axis(differences, outcomes, self._words(model, self.query, self.estimator), matrix)
 
-    def _deviations(self, posterior: VoteAxis) -> Float[np.ndarray, " n"]:
-        matrix, mean = self.photos.matrix, self.photos.matrix.mean(axis=0)
-        parts = [posterior.deviations(matrix[k : k + _ROWS] - mean) for k in range(0, len(matrix), _ROWS)]
-        return (np.concatenate(parts) / posterior.length).astype(np.float32)
+def _deviations(posterior: VoteAxis, matrix: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+    mean = matrix.mean(axis=0)
+    parts = [posterior.deviations(matrix[k : k + _ROWS] - mean) for k in range(0, len(matrix), _ROWS)]
+    return (np.concatenate(parts) / posterior.length).astype(np.float32)
 
 
 def _agreement(cast: Ballot, axis: np.ndarray) -> int:

@@ -33,7 +33,7 @@ _COCO = "http://images.cocodataset.org/zips/val2014.zip"
 _FLICKR = "https://shannon.cs.illinois.edu/DenotationGraph/"
 _SEED, _WORDS, _DRAWS = 1, 30, 20
 _GONE = re.compile(r"""[.!"()*#:;~]""")
-_TOKEN = re.compile(r"\w+(?:-\w+)*?(?=n't)|n't|'\w+|\w+(?:-\w+)*|[^\w\s]")
+TOKEN = re.compile(r"\w+(?:-\w+)*?(?=n't)|n't|'\w+|\w+(?:-\w+)*|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ FLICKR30K = _Order("flickr30k_test.json", "flickr30k-images", _FLICKR)
 
 def options_of(caption: str, image: str) -> list[str]:
     """The caption, and its words shuffled in four ways ('' where that has nothing to move)."""
-    tokens = _TOKEN.findall(caption)
+    tokens = TOKEN.findall(caption)
     kinds, threes = parts_of_speech(tokens), [range(k, min(k + 3, len(tokens))) for k in range(0, len(tokens), 3)]
     places = {kind: [k for k, one in enumerate(kinds) if one == kind] for kind in ("noun", "adjective", "other")}
 

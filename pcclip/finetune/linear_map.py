@@ -1,0 +1,188 @@
+"""A learned linear map on frozen text vectors (LABCLIP, 2502.03566): the cheap rival of every finetuning.
+
+What binds words to each other is in CLIP's text vectors and not in their cosines with images; a linear map may bring it
+out. Neither tower is run while W is learned: image vectors are 02's, those of captions and of their negatives are made
+once. W = I + D starts at the identity, and weight decay pulls towards it. W then becomes part of the text tower, so the
+result is a finetuned model like any other, and weight averaging gives alpha W + (1 - alpha) I.
+"""
+
+import shutil
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pcclip.comparisons import negatives
+from pcclip.data import ImageSet
+from pcclip.embed import Vectors
+from pcclip.errors import PcclipError
+from pcclip.finetune.examples import Examples, of_captions, of_comparisons
+from pcclip.finetune.losses import infonce, shared_images
+from pcclip.finetune.state import CURVES, State, kept_files, point, rate, seen, steps, write_curves
+from pcclip.models import saved
+from pcclip.models.encoder import DualEncoder
+from pcclip.params import Config
+from pcclip.progress import Meter, say
+from pcclip.scores import beats, cosines, image_differences, zero_shot
+from pcclip.stage import Stage
+
+
+class Captions:
+    """One side's captions, their negatives and images, as unit vectors on the model's device.
+
+    Attributes:
+        texts: (n, d) of the captions; wrong: (m, d) of the negatives; of: for each caption its negative's row, or -1.
+        images: (n, d), one for each caption; image: (n,), which one it is.
+    """
+
+    def __init__(self, examples: Examples, false: list[str], vectors: Vectors, model: DualEncoder):
+        kept = [text for text in false if text]
+        self.of = np.full(len(false), -1)
+        self.of[[bool(text) for text in false]] = np.arange(len(kept))
+        self.texts, self.wrong, self.images, self.image = (torch.from_numpy(part).to(model.device) for part in (
+            model.encode_tokens(examples.tokens), model.encode_texts(kept), vectors.matrix[examples.first],
+            examples.first))
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def loss(
+        self, linear: Float[Tensor, "d d"], rows: Int[np.ndarray, " b"], temperature: Tensor | float, mask: bool
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Symmetric cross entropy of some captions and their images, and in-batch accuracy; `mask` as mask_shared."""
+        of = self.of[rows]
+        at = torch.from_numpy(rows).to(self.texts.device)
+        image = self.image[at]
+        ignore = partial(shared_images, image, image, False) if mask else None
+        wrong = self.wrong[torch.from_numpy(of[of >= 0]).to(at.device)]
+        return infonce(_mapped(self.texts[at], linear), self.images[at], temperature, ignore,
+                       wrong=_mapped(wrong, linear))
+
+
+def fit(
+    config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: DualEncoder, this: Stage
+) -> pd.DataFrame:
+    """Stage 03 with finetune.tune = linear_map: the same files as of any other finetuning, and the same curves.
+
+    Raises PcclipError when fewer than two captions are there, or the loss is no number.
+    """
+    settings = config.finetune
+    examples = {side: of_captions(config, images, side, vectors, model) for side in ("train", "held_out")}
+    if len(examples["train"]) < 2:
+        raise PcclipError(f"{this.folder.name}: {len(examples['train'])} captions of training images; two are needed")
+    ids = np.asarray(vectors.ids)[examples["train"].first]
+    false = negatives.beside(config, images, ids, examples["train"].texts)
+    pairs = of_comparisons(config, comparisons, "held_out", vectors, model)
+    with this.work():
+        train = Captions(examples["train"], false, vectors, model)
+        held_out = Captions(examples["held_out"], [""] * len(examples["held_out"]), vectors, model)
+        looked_at = partial(_values, config, held_out, _Asked(config, images, vectors, pairs, model))
+        card = saved.describe(model)
+        kept = _learned(config, train, looked_at, model, card, this)
+        this.finish([*kept, CURVES], {
+            "train": len(train), "held_out": len(held_out), "negatives": len(train.wrong),
+            "without_negative": int((train.of < 0).sum()), "steps": steps(settings, len(train))[1],
+            "tuned_parameters": model.width ** 2 + settings.learn_temperature}, model=card["base_text_tower"][:16])
+    return pd.read_csv(this.folder / CURVES)
+
+
+class _Asked:
+    """What the held-out curve asks beside the loss: difference classification and zero-shot, from stored vectors."""
+
+    def __init__(self, config: Config, images: ImageSet, vectors: Vectors, pairs: Examples, model: DualEncoder):
+        self.differences = model.encode_tokens(pairs.tokens)
+        self.directions = image_differences(vectors.matrix, pairs.first, pairs.second)
+        labelled = vectors.of(images.held_out[images.held_out.label.notna()])
+        self.classes, self.labels = np.array(images.classes), labelled.label.to_numpy()
+        self.photos = vectors.matrix[vectors.rows(labelled["id"])]
+        self.prompts = model.encode_texts([config.evaluate.zero_shot_prompt.format(name) for name in images.classes])
+
+    def values(self, linear: Float[np.ndarray, "d d"]) -> dict[str, float]:
+        found = {}
+        if len(self.differences):
+            found["difference_accuracy"] = float(beats(cosines(
+                self.differences @ linear.T, self.directions), 0.0).mean())
+        if len(self.classes) and len(self.photos):
+            prompts = nn.functional.normalize(torch.from_numpy(self.prompts @ linear.T)).numpy()
+            found["zero_shot_accuracy"] = float((self.classes[zero_shot(self.photos, prompts)] == self.labels).mean())
+        return found
+
+
+def _values(config: Config, held_out: Captions, asked: _Asked, linear: Tensor, temperature: float) -> dict[str, float]:
+    """One point of the held-out curve."""
+    found, settings = {}, config.finetune
+    with torch.no_grad():
+        if len(held_out) >= 2:
+            parts = np.array_split(np.arange(len(held_out)), steps(settings, len(held_out))[0])
+            each = [held_out.loss(linear, rows, temperature, settings.mask_shared) for rows in parts]
+            for name, values in zip(("loss", "in_batch_accuracy"), zip(*each, strict=True), strict=True):
+                found[name] = float(np.average([float(value) for value in values], weights=[len(r) for r in parts]))
+    return found | asked.values(linear.detach().cpu().numpy())
+
+
+def _learned(config: Config, train: Captions, looked_at, model: DualEncoder, card: dict, this: Stage) -> list[str]:
+    """The loop: from the last checkpoint to the last step. Returns the files with weights."""
+    settings, folder = config.finetune, this.folder
+    per_epoch, total = steps(settings, len(train))
+    added = nn.Parameter(torch.zeros(model.width, model.width, device=model.device))
+    log_temperature = nn.Parameter(torch.tensor(np.log(settings.temperature), dtype=torch.float32, device=added.device))
+    learned = {"linear_map": added, **({"log_temperature": log_temperature} if settings.learn_temperature else {})}
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    state = State(learned, kind(learned.values(), lr=settings.lr, weight_decay=settings.weight_decay))
+    checkpoint = this.partial / "checkpoint.pt"
+    if checkpoint.is_file():
+        state.load(checkpoint)
+        say(f"{folder.name}: continuing at step {state.step} of {total}")
+    else:
+        for old in folder.glob("epoch-*"):
+            shutil.rmtree(old)  # of other parameters
+    meter = Meter(total - state.step, "steps")
+    while True:
+        epoch, k = divmod(state.step, per_epoch)
+        last = state.step == total
+        linear = torch.eye(model.width, device=added.device) + added
+        temperature = log_temperature.exp() if settings.learn_temperature else settings.temperature
+        if (state.step % settings.evaluate_every == 0 or last) and not seen(state.curve, state.step):
+            values = looked_at(linear, float(log_temperature.detach().exp()))
+            state.curve += [point(state.step, per_epoch, "held_out", name, value) for name, value in values.items()]
+        if k == 0 and epoch in settings.keep_epochs:
+            _save(model, linear, {**card, "epoch": epoch}, folder / f"epoch-{epoch:03d}")
+        if (state.step % settings.checkpoint_every == 0 and state.step) or last:
+            state.save(checkpoint)
+            write_curves(state.curve, folder / CURVES)
+        if last:
+            return [*_save(model, linear, {**card, "epoch": settings.epochs}, folder),
+                    *kept_files(folder, settings.keep_epochs, settings.epochs)]
+        rows = np.array_split(np.random.default_rng([config.seed, epoch]).permutation(len(train)), per_epoch)[k]
+        for group in state.optimizer.param_groups:
+            group["lr"] = settings.lr * rate(settings, state.step, per_epoch, total)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss, accuracy = train.loss(linear, rows, temperature, settings.mask_shared)
+        loss.backward()
+        state.optimizer.step()
+        terms = {"loss": float(loss.detach()), "in_batch_accuracy": float(accuracy)}
+        if not np.isfinite(terms["loss"]):
+            raise PcclipError(f"{folder.name}: the loss became {terms['loss']} at step {state.step}; lower finetune.lr")
+        state.step += 1
+        state.curve += [point(state.step, per_epoch, "train", name, value) for name, value in terms.items()]
+        meter.add(1, f"loss {terms['loss']:.3f}, in-batch accuracy {terms['in_batch_accuracy']:.2f}")
+
+
+def _mapped(vectors: Float[Tensor, "n d"], linear: Float[Tensor, "d d"]) -> Float[Tensor, "n d"]:
+    return nn.functional.normalize(vectors @ linear.T, dim=-1)
+
+
+def _save(model: DualEncoder, linear: Tensor, card: dict, folder: Path) -> list[str]:
+    """The model with the map in its text tower, which itself stays as it is."""
+    base = model.text_tower
+    model.text_tower = deepcopy(base)
+    try:
+        model.map_texts(linear.detach())
+        return saved.save(model, card, folder)
+    finally:
+        model.text_tower = base
