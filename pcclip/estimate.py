@@ -458,7 +458,7 @@ def _matching(config: Config, matcher: TeacherSize | None) -> Iterator[Row]:
         yield Row("04 teacher", f"{sets} sets, {settings.samples} draws", None, 0, None)
         return
     asked = sets * settings.limit * settings.samples * (4 + 2 * settings.unconditional)
-    yield Row("04 teacher", f"{asked:,} evaluations of the UNet at most, {settings.precision}",
+    yield Row("04 teacher", f"{asked:,} evaluations of the UNet for a part of each set, {settings.precision}",
               asked * matcher.unet_flops, 0,
               asked * matcher.unet_flops / (ENCODING * PEAK[settings.precision]) / 3600)
 

@@ -151,7 +151,7 @@ class Sds(Block):
     """
 
     teacher: str  # a model built like Stable Diffusion 1 or 2: a name on the hub, or a folder in diffusers' layout
-    weight: Annotated[Number, Field(ge=0)] = 0.001  # lambda
+    weight: Annotated[Number, Field(ge=0)] = 0.001  # lambda; of a mean over the latent's values
     baseline: bool = False  # also train without the teacher, and nothing else changed, for comparison
     samples: Count = 1  # draws of noise level and noise for each image a step
     t_min: Share = 0.02  # noise levels, as shares of the teacher's; DreamFusion's, all would be 0 to 1
@@ -327,7 +327,7 @@ class Matcher(Block):
     t_max: Share = 1.0
     unconditional: bool = True  # where images are compared, subtract the error without any text
     stop: Positive | None = 3.0  # standard errors behind the best text at which another is given up; none: never
-    limit: Count | None = 200  # items of each set, drawn with the run's seed
+    limit: Count | None = 200  # items of each part of a set, drawn with the run's seed
     batch_size: Count = 32  # evaluations of the UNet at once
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the UNet
 

@@ -112,15 +112,18 @@ def submit(params_file: str | Path, to: Literal["slurm", "local"], wait: bool = 
 def to_do(members: list[Member]) -> list[Job]:
     """The jobs of what is not finished, each after those it builds on.
 
-    What builds on something unfinished is not finished either, whatever its manifest says.
+    What builds on something unfinished is not finished either, whatever its manifest says. Members of a sweep ask one
+    after the other: they share a journal, so that nothing is asked twice.
     """
-    jobs = {}
+    jobs, asked = {}, ()
     for config, names in planned(members):
         images = load_images(config)
         for name in names:
             after = tuple(job for need in NEEDS[name] if (job := jobs.get((_made_in(config, need), need))))
             if after or not _is_finished(config, name, images):
-                jobs[config.run, name] = Job(config.run, name, config, after)
+                alone = name == "01_generate_comparisons"
+                jobs[config.run, name] = Job(config.run, name, config, (*after, *asked) if alone else after)
+                asked = (jobs[config.run, name],) if alone else asked
     if not jobs and result(members).is_file():
         return []
     first = members[0].config

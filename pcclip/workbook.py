@@ -214,6 +214,8 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
         had = f"; it had {beat.most}" * bool(beat.most)
         raise PcclipError(f"{notebook.stem}: its kernel died (out of memory?{had}); run again to continue") from None
     except RuntimeError as error:  # of jupyter_client
+        if type(error).__module__.startswith("submitit"):  # its job was told to end
+            raise
         raise PcclipError(f"{notebook.stem}: its kernel did not start ({error}); run again") from None
     except FileNotFoundError as error:
         raise PcclipError(f"{notebook}: not there ({error}); run pcclip inside its checkout") from None

@@ -136,6 +136,7 @@ def test_two_processes_started_by_the_notebook_continue_what_one_began(prepare, 
     assert "done already" in capsys.readouterr().out
 
 
+@pytest.mark.cluster
 def test_two_workers_of_a_ray_cluster_continue_what_one_process_began(prepare, work, monkeypatch, capfd, one_cluster):
     pytest.importorskip("ray")
     begin(prepare("ray"), monkeypatch)

@@ -75,7 +75,8 @@ class Vectors:
 def captions(texts, images, false=None, has=()) -> linear_map.Captions:
     n = len(texts)
     told, false = [f"not {k}" if k in has else "" for k in range(n)], np.empty((0, 4)) if false is None else false
-    return linear_map.Captions(Examples([""] * n, None, np.arange(n)), told, Vectors(images), Given(texts, false))
+    examples = Examples([f"text {k}" for k in range(n)], None, np.arange(n))
+    return linear_map.Captions(examples, told, Vectors(images), Given(texts, false))
 
 
 def test_the_loss_is_the_formula_with_negatives_as_more_columns(rng):
@@ -105,6 +106,18 @@ def test_captions_of_one_image_are_no_negatives_of_each_other_where_asked(rng):
     expected = sum(np.mean(np.log(np.exp(logits).sum(axis=k)) - np.diag(logits)) for k in (0, 1)) / 2
     assert masked == pytest.approx(expected, rel=1e-5)
     assert masked < plain
+
+
+def test_texts_that_are_equal_are_no_negatives_either_nor_is_anothers_caption(rng):
+    texts, images = unit(rng.normal(size=(3, 4))), unit(rng.normal(size=(3, 4)))
+    texts[1] = texts[0]
+    found = captions(texts, images, texts[[2]], has=(0,))
+    found.same, found.wrong_same = np.array([0, 0, 1]), np.array([1])
+    masked = float(found.loss(torch.eye(4), np.arange(3), 0.1, True)[0])
+    logits = texts @ images.T / 0.1
+    logits[[0, 1], [1, 0]] = -np.inf
+    expected = sum(np.mean(np.log(np.exp(logits).sum(axis=k)) - np.diag(logits)) for k in (0, 1)) / 2
+    assert masked == pytest.approx(expected, rel=1e-5)
 
 
 def test_binding_that_cosines_miss_is_found(config, tmp_path, rng, monkeypatch):

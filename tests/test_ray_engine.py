@@ -180,6 +180,7 @@ def test_the_same_tables_as_the_local_engines(nodes, rays, values, tiny_encoder,
     assert found == {name: (tmp_path / "store" / "rays" / name).read_bytes() for name in TABLES}
 
 
+@pytest.mark.cluster
 def test_what_the_local_engine_has_done_is_done(nodes, rays, values, tiny_encoder, encoded, capsys):
     config, killed, encoded.limit = params.check({**rays, "engine": "local"}), Fake(stop=20), 12
     images = load_images(config)
@@ -215,6 +216,7 @@ with engine.cluster(config.ray):
 """
 
 
+@pytest.mark.cluster
 def test_a_killed_driver_leaves_its_shards_and_no_process(rays, values, tiny_encoder, encoded, tmp_path, one_cluster):
     pytest.importorskip("ray")
     path, config = tmp_path / "rays.yaml", params.check(rays)

@@ -10,6 +10,8 @@ from test_generate import Fake
 
 from pcclip import params, stage
 from pcclip.comparisons import generate
+from pcclip.comparisons.journal import _line, answer_all
+from pcclip.comparisons.llm import Question, Reply
 from pcclip.data import load_images
 from pcclip.embed import TABLE, embed
 from pcclip.embed import stage as embed_stage
@@ -192,3 +194,15 @@ def test_a_place_without_a_scheme_is_a_path(monkeypatch, tmp_path):
     monkeypatch.setenv("PCCLIP_ROOT", str(tmp_path))
     assert params.place("shared") == tmp_path / "shared"
     assert params.place("file:///nfs/shared") == Path("/nfs/shared")
+
+
+def test_a_failure_of_before_in_another_part_does_not_hide_the_answer(tmp_path):
+    store = tmp_path / "store"
+    config = params.check({"outputs": str(tmp_path / "out"), "run": "r", "storage": str(store)})
+    journal = config.folder / "01_generate" / "answers-x.jsonl"
+    part = config.stored(journal.parent) / "answers-x" / "zzzz.jsonl"
+    part.parent.mkdir(parents=True)
+    part.write_text(_line(Question("k", "a", "b"), Reply("", "error: 500")))
+    found = answer_all([Question("k", "a", "b")], lambda rest: ((q, Reply("well", "stop")) for q in rest), Reply,
+                       journal, "answers", config)
+    assert found["k"].text == "well"

@@ -59,7 +59,9 @@ def answer_all(
                 add(name, group)
                 meter.add(len(group))
         asked = {q.key for q in rest}
-        answers |= {key: a for key, a in _in_parts(parts, kind) if key in asked}
+        for key, answer in _in_parts(parts, kind):
+            if key in asked and (key not in answers or not answer.failed):  # a part of before may tell of a failure
+                answers[key] = answer
     elif rest:
         for question, answer in track(_appended(journal, ask(rest)), len(rest), noun):
             answers[question.key] = answer

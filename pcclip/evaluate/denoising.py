@@ -78,7 +78,8 @@ class Matching:
             return self._errors(z0, told[torch.from_numpy(rows).to(told.device)], seen)
 
         count, samples = len(distinct), len(self._draws.t)
-        found, spent = eliminate(errors, count, samples, self.settings.stop, to_the_end=between_images)
+        stop = None if between_images else self.settings.stop  # what is behind when it is given up looks further behind
+        found, spent = eliminate(errors, count, samples, stop, to_the_end=between_images)
         if free:
             found = found - errors(np.array([count]), range(samples)).mean()
         self.evaluations += spent + samples * free

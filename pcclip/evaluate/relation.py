@@ -54,13 +54,13 @@ def probe(
         return
     sides = [vectors.of(side) for side in (images.train, images.held_out)]
     truths = [_steps([_scene(config, name) for name in side["id"]]) for side in sides]
-    rows = vectors.rows(sides[1]["id"])
+    drawn, names = pd.factorize(np.array([_scene(config, name).combination for name in sides[1]["id"]], dtype=object))
     seen = [vectors.matrix[vectors.rows(side["id"])] for side in sides]
     read = [model.encode_texts(list(side.caption)) for side in sides]
     for name, (taught, asked) in (("images", seen), ("texts", read)):
         score = (_fitted(taught, truths[0], asked) * truths[1]).sum(axis=1)
         predictions.add("relation_probe", f"{SOURCE}/{name}", which, pd.DataFrame({
-            "first": rows, "second": rows, "score": score, "reference": 0.0, "correct": score > 0}), vectors.ids)
+            "first": drawn, "second": drawn, "score": score, "reference": 0.0, "correct": score > 0}), list(names))
 
 
 def gained(config: Config, predictions: pd.DataFrame) -> pd.DataFrame:
@@ -114,11 +114,12 @@ def _changed(seed: int, number: int, scene: draw.Scene) -> tuple[str, str]:
 def _assembled(
     name: str, form: str, shown: list[list[draw.Scene]], texts: dict[str, list[str]], tags: list[str]
 ) -> CompositionalSet:
-    """Picture k of an item is of scene k of each list of `shown`."""
+    """Picture k of an item is of scene k of each list of `shown`. What intervals draw anew are combinations: pictures
+    of one are not independent."""
     ids = [[f"{number:06}-{which}" for number in range(len(scenes))] for which, scenes in enumerate(shown)]
     every = [one for part in ids for one in part]
     images = pd.DataFrame({"id": every, "path": kept([scene for part in shown for scene in part]), "box": None,
-                           "photo": every})
+                           "photo": [scene.combination for part in shown for scene in part]})
     items = pd.DataFrame({**{f"image_{which}": part for which, part in enumerate(ids)}, **texts, "part": "",
                           "group": "", "tags": [(tag,) for tag in tags]})
     return CompositionalSet(name, form, images, items, pd.DataFrame(columns=["path", "reason"]))

@@ -76,8 +76,6 @@ def stage(config: Config, images: ImageSet | None = None, sets: Sets | None = No
     """Raises PcclipError when an earlier stage has not finished, or a named set or model is not there."""
     asks = {"attributes": load_bank(config.generate.attributes).hash} if config.generate.attributes else {}
     settings = config.evaluate
-    if settings.compositional and config.generate.backend == compositional.LIKELIHOOD:
-        asks["likelihoods"] = backend_identity(config.generate)
     if settings.judge or any(s.texts == "llm" for s in settings.labelled.values()):
         prompts = [load_prompt("class_differences").hash, load_prompt("describe_class", slots=("first",)).hash]
         sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens", "min_yield"})
@@ -89,7 +87,11 @@ def stage(config: Config, images: ImageSet | None = None, sets: Sets | None = No
     if settings.teacher:
         asks["teacher"] = identify_teacher(settings.teacher.spec)
     unused = {"teacher"} if settings.teacher is None else set()  # older runs stay done
+    if config.finetune.sds and config.finetune.sds.baseline:
+        asks["baseline"] = True
     sets = sets or load_sets(config)
+    if sets.compositional and config.generate.backend == compositional.LIKELIHOOD:
+        asks["likelihoods"] = backend_identity(config.generate)
     given = {**sets.labelled, **sets.changes, **{f"relative {name}": one for name, one in sets.relative.items()},
              **sets.compositional}
     return Stage(config.folder / FOLDER, {
@@ -152,7 +154,7 @@ def load_models(config: Config) -> dict[str, DualEncoder]:
         _check_split(config, name, spec)
         models[name] = load_model(spec)
     if config.finetune.sds and config.finetune.sds.baseline:
-        models[BASELINE] = load_model(str(config.tuned_folder / FINETUNE / BASELINE))
+        models[BASELINE] = load_model(str(config.tuned_folder / FINETUNE / BASELINE), config.evaluate.alpha)
     towers = {}
     for model in models.values():
         model.image_tower = towers.setdefault(model.image_fingerprint(), model.image_tower)

@@ -110,6 +110,8 @@ def _trained(
         if term is not None and (curve := teaching.warmed_up(config, term, given, this.partial / "warmup.pt")):
             write_curves(curve, this.folder / WARMUP)
             outputs.append(WARMUP)
+        elif term is not None:
+            (this.folder / WARMUP).unlink(missing_ok=True)  # of other parameters
         loop = Loop(config, given, model, term)
         outputs += loop.run(card, folder, this.partial / checkpoint)
         if not all(bool(p.isfinite().all()) for p in loop.state.parameters.values()):
@@ -211,7 +213,10 @@ class Loop:
         """Add the gradients of one batch to the parameters. Returns the terms and their sum, detached."""
         settings, train, pairs = self.config.finetune, self.given.train, self.given.pairs
         wrong = train.negative[plan.captions]
-        texts = [train.tokens[plan.captions], train.wrong[wrong[wrong >= 0]]]
+        wrong = wrong[wrong >= 0]
+        if settings.mask_shared:  # one image's negative may be the caption of another
+            wrong = wrong[~np.isin(train.wrong_same[wrong], train.same[plan.captions])]
+        texts = [train.tokens[plan.captions], train.wrong[wrong]]
         if pairs is not None:
             texts += [pairs.tokens[plan.pairs]] + ([pairs.twin_tokens[plan.pairs]] if settings.swap else [])
         sizes, tokens = [*map(len, texts)], Tokens.joined(texts)

@@ -24,7 +24,8 @@ class Captioned:
         images: (n,) rows of the run's image vectors.
         texts, tokens: of all captions.
         same: (m,) a number for each caption, equal for equal texts.
-        wrong: the captions' hard negatives; `negative`: (m,) which of them is each caption's, or -1.
+        wrong: the captions' hard negatives; `negative`: (m,) which of them is each caption's, or -1; `wrong_same`: the
+            number of the caption that has the same text, or -1.
     """
 
     images: Int[np.ndarray, " n"]
@@ -34,6 +35,7 @@ class Captioned:
     same: Int[np.ndarray, " m"]
     wrong: Tokens
     negative: Int[np.ndarray, " m"]
+    wrong_same: Int[np.ndarray, " k"]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -91,7 +93,8 @@ def captioned(config: Config, images: ImageSet, split: str, vectors: Vectors, mo
     return Captioned(
         own, np.concatenate([[0], np.cumsum(counts)]), texts, found.tokens[order],
         np.array([number[text] for text in texts], dtype=np.int64),
-        model.tokenised([text for text in false if text]), np.where(there, np.cumsum(there) - 1, -1))
+        model.tokenised([text for text in false if text]), np.where(there, np.cumsum(there) - 1, -1),
+        np.array([number.get(text, -1) for text in false if text], dtype=np.int64))
 
 
 def batch(config: Config, train: Captioned, pairs: Examples | None, step: int) -> Batch:

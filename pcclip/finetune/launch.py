@@ -59,7 +59,7 @@ def train(config: Config) -> None:
         if config.storage is not None and os.environ.get("LOCAL_RANK", "0") == "0":  # one of each machine
             for stage in (generate.stage, embed.stage):
                 stage(config, images).found()
-        distributed.of_first(None)
+        distributed.check_alike(None, "what has been read")  # all wait for all
         vectors = load_vectors(config.source_folder / embed.FOLDER, model)
         comparisons = read_parquet(config.source_folder / generate.FOLDER / generate.TABLE).to_pandas()
         trainer.finetune(config, images, vectors, comparisons, model)
@@ -110,10 +110,14 @@ def _by_ray(config: Config, folder: Path) -> None:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     with cluster(settings.model_copy(update={"workers": processes}), log_to_driver=True):
+        import ray
         from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
         from ray.train.v2.api.exceptions import TrainingFailedError
 
+        there = ray.cluster_resources().get("GPU", 0)
+        if settings.address is None and settings.gpus and there < processes:
+            raise PcclipError(f"finetune.processes = {processes}: this machine has {there:g} GPUs, and each needs one")
         needs = {"CPU": settings.cpus, **({"GPU": max(1, settings.gpus)} if settings.gpus else {})}  # nccl: one each
         job = TorchTrainer(
             _of_ray, train_loop_config={"config": config.model_dump(), "root": str(root())},

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pcclip.comparisons import negatives
@@ -22,7 +22,7 @@ from pcclip.data import ImageSet
 from pcclip.embed import Vectors
 from pcclip.errors import PcclipError
 from pcclip.finetune.examples import Examples, of_captions, of_comparisons
-from pcclip.finetune.losses import infonce, shared_images
+from pcclip.finetune.losses import infonce
 from pcclip.finetune.state import CURVES, State, kept_files, point, rate, seen, steps, write_curves
 from pcclip.models import saved
 from pcclip.models.encoder import DualEncoder
@@ -42,6 +42,9 @@ class Captions:
 
     def __init__(self, examples: Examples, false: list[str], vectors: Vectors, model: DualEncoder):
         kept = [text for text in false if text]
+        number = {text: k for k, text in enumerate(dict.fromkeys(examples.texts))}
+        self.same = np.array([number[text] for text in examples.texts], dtype=np.int64)
+        self.wrong_same = np.array([number.get(text, -1) for text in kept], dtype=np.int64)
         self.of = np.full(len(false), -1)
         self.of[[bool(text) for text in false]] = np.arange(len(kept))
         self.texts, self.wrong, self.images, self.image = (torch.from_numpy(part).to(model.device) for part in (
@@ -56,12 +59,21 @@ class Captions:
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Symmetric cross entropy of some captions and their images, and in-batch accuracy; `mask` as mask_shared."""
         of = self.of[rows]
+        of = of[of >= 0]
         at = torch.from_numpy(rows).to(self.texts.device)
-        image = self.image[at]
-        ignore = partial(shared_images, image, image, False) if mask else None
-        wrong = self.wrong[torch.from_numpy(of[of >= 0]).to(at.device)]
+        ignore = None
+        if mask:  # captions of one image, images of one caption; and one image's negative may be another's caption
+            image, same = self.image[at], torch.from_numpy(self.same[rows]).to(at.device)
+            ignore = partial(_alike, image, same)
+            of = of[~np.isin(self.wrong_same[of], self.same[rows])]
+        wrong = self.wrong[torch.from_numpy(of).to(at.device)]
         return infonce(_mapped(self.texts[at], linear), self.images[at], temperature, ignore,
                        wrong=_mapped(wrong, linear))
+
+
+def _alike(image: Int[Tensor, " b"], same: Int[Tensor, " b"], rows: Int[Tensor, " r"]) -> Bool[Tensor, "r b"]:
+    """True where two captions are of one image, or of one text."""
+    return (image[rows, None] == image) | (same[rows, None] == same)
 
 
 def fit(

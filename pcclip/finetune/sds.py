@@ -84,7 +84,7 @@ class Distillation:
     def draw(self, n: int, lot: list[int]) -> tuple[Int[Tensor, "s n"], Float[Tensor, "s n c h w"]]:
         """Noise levels and noise for each of n images, the same for the same `lot` on every machine."""
         settings, draw = self.settings, np.random.default_rng([self.seed, *lot])
-        low = round(settings.t_min * self.teacher.steps)
+        low = min(round(settings.t_min * self.teacher.steps), self.teacher.steps - 1)
         high = max(low + 1, round(settings.t_max * self.teacher.steps))
         t = draw.integers(low, high, (settings.samples, n))
         noise = draw.standard_normal((settings.samples, n, *self.latent_map.shape), dtype=np.float32)

@@ -10,6 +10,7 @@ from pcclip.finetune.warmup import warm_up
 from pcclip.models.diffusion import Teacher, identify_teacher, load_teacher
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config
+from pcclip.stage import digest
 
 FOLDER = "teacher"  # beside 01 and 02, for every run that builds on them
 _PICTURES_AT_ONCE, _TEXTS_AT_ONCE = 16, 64  # in the VAE and in the teacher's text encoder
@@ -44,7 +45,7 @@ def conditions(config: Config, teacher: Teacher, train: Captioned) -> KeptTensor
     """
     texts, dtype = list(dict.fromkeys(train.texts)), teacher.unet.dtype
     inputs = {"teacher": identify_teacher(config.finetune.sds.teacher), "texts": texts, "dtype": str(dtype)}
-    return kept(config.source_folder / FOLDER / "texts", inputs, len(texts), lambda wanted: (
+    return kept(_place(config, "texts", inputs), inputs, len(texts), lambda wanted: (
         teacher.conditions(texts[rows.start : rows.stop]).to(dtype) for rows in wanted), _TEXTS_AT_ONCE, "texts")
 
 
@@ -54,5 +55,10 @@ def latents(config: Config, teacher: Teacher, given: Given) -> KeptTensors:
     inputs = {"teacher": identify_teacher(config.finetune.sds.teacher), "images": given.images.identity(),
               "paths": paths}
     pictures = Pictures(paths, teacher.preprocess, config.embed.workers)
-    return kept(config.source_folder / FOLDER / "latents", inputs, len(paths), lambda wanted: map(
+    return kept(_place(config, "latents", inputs), inputs, len(paths), lambda wanted: map(
         teacher.latents, pictures.each(wanted)), _PICTURES_AT_ONCE, "latents")
+
+
+def _place(config: Config, what: str, inputs: dict) -> Path:
+    """A folder for each teacher and each set of texts or pictures: runs that share 01 and 02 may differ in them."""
+    return config.source_folder / FOLDER / f"{what}-{digest(inputs)[:12]}"

@@ -55,7 +55,7 @@ def warm_up(
         state.optimizer.zero_grad(set_to_none=True)
         mine = torch.from_numpy(u[rows]).to(linear.weight.device)
         if settings.warmup == "sds":
-            loss = distillation.backward(mine, train.drawn(draw, rows), [state.step, 5], 1.0)
+            loss = distillation.backward(mine, train.same[train.drawn(draw, rows)], [state.step, 5], 1.0)
         else:
             loss = F.mse_loss(distillation.latent_map(mine), latents[rows].to(mine))
             loss.backward()

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-FORMAT = 1  # of the pictures: raised whenever a scene looks different
+FORMAT = 1  # raise it when pictures, captions or the training of either model change: both are then trained anew
 SIDE = 32  # pixels
 COLOURS = {"red": (214, 39, 40), "blue": (30, 70, 220), "green": (34, 139, 54), "yellow": (240, 215, 30),
            "black": (15, 15, 15), "purple": (130, 40, 170)}

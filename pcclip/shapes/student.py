@@ -1,9 +1,9 @@
 """`shapes-clip`: a small CLIP, trained from scratch by the plain contrastive loss on pictures of draw.py.
 
 It names the objects and cannot tell a left of b from b left of a, for the reason that large CLIPs cannot: the loss
-contrasts what is in a batch, and among 32 captions of 108 combinations, each in four arrangements, one that differs
-from the right one in the order alone is there for about one picture in fourteen (`share_of_twins`); knowing the objects
-is nearly all there is to win. It is trained the first time it is asked for and kept in ~/.cache/pcclip/shapes.
+contrasts what is in a batch, and among 32 pictures of 108 combinations, each in four arrangements, the one with the
+roles exchanged is there for about one picture in fourteen (`share_of_twins`); knowing the objects is nearly all there
+is to win. It is trained the first time it is asked for and kept in ~/.cache/pcclip/shapes.
 """
 
 import json
@@ -65,7 +65,7 @@ def trained(seed: int, recipe: dict = RECIPE) -> Path:
 
 
 def share_of_twins(batch: int) -> float:
-    """The chance that the batch has, for one picture, a caption of the same words that is wrong of it."""
+    """The chance that the batch has, for one picture, that of the same objects with the roles exchanged."""
     arrangements = 4 * round((1 - draw.HELD_OUT) * len(draw.PAIRS))
     return 1 - (1 - 1 / arrangements) ** (batch - 1)
 
