@@ -23,7 +23,8 @@ from pcclip.finetune import examples as examples_module
 from pcclip.finetune import trainer
 from pcclip.finetune.examples import Replayed, of_captions, of_verdicts
 from pcclip.finetune.examples import of_comparisons as examples
-from pcclip.finetune.trainer import finetune, rate
+from pcclip.finetune.state import rate
+from pcclip.finetune.trainer import finetune
 from pcclip.models import saved
 from pcclip.params import Finetune
 

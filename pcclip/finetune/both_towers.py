@@ -7,7 +7,6 @@ images fit (gradcache.py). What a step sees and draws is a function of seed and 
 same curve.
 """
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -31,12 +30,12 @@ from pcclip.finetune.losses import infonce, shared_images
 from pcclip.finetune.pictures import Pictures
 from pcclip.finetune.precision import autocast, has_bf16
 from pcclip.finetune.sds import Distillation
-from pcclip.finetune.state import CURVES, State, kept_files, point, rate, seen, steps, write_curves
+from pcclip.finetune.state import CURVES, State, kept_files, loop, optimizer_of, steps, write_curves
 from pcclip.models import saved
 from pcclip.models.encoder import DualEncoder, weights_digest
 from pcclip.models.tokens import Tokens
 from pcclip.params import Config, Finetune
-from pcclip.progress import Meter, say
+from pcclip.progress import say
 from pcclip.stage import Stage, atomic
 
 BASELINE, LATENT_MAP, WARMUP = "captions", "latent_map.safetensors", "warmup.csv"
@@ -151,48 +150,26 @@ class Loop:
         groups = [{"params": list(towers.values()), "lr": settings.lr}]
         if mapping:
             groups.append({"params": list(mapping.values()), "lr": settings.sds.map_lr, "weight_decay": 0.0})
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-        self._rates = [group["lr"] for group in groups]
-        self.state = State({**towers, **mapping}, kind(
-            groups, weight_decay=settings.weight_decay, fused=model.device.type in ("cpu", "cuda")))
+        self.state = State({**towers, **mapping}, optimizer_of(settings, groups, model.device))
         self._held_out = HeldOut.of(config, given, term)
 
     def run(self, card: dict, folder: Path, checkpoint: Path) -> list[str]:
         """Train; leaves the model with the last step's weights. Returns the names of the files it wrote to `folder`."""
         config, settings, state = self.config, self.config.finetune, self.state
         per_epoch, total = steps(settings, len(self.given.train))
-        if checkpoint.is_file():
-            state.load(checkpoint)
-            say(f"{folder.name}: continuing at step {state.step} of {total}")
-        else:
-            for old in folder.glob("epoch-*"):
-                shutil.rmtree(old)  # of other parameters
-        meter = Meter(total - state.step, "steps")
+        state.resume(checkpoint, folder, total)
         plan = partial(batch, config, self.given.train, self.given.pairs)
         pixels = self.given.pictures.each(plan(step).images for step in range(state.step, total))
-        while True:
-            epoch, k = divmod(state.step, per_epoch)
-            last = state.step == total
-            if (state.step % settings.evaluate_every == 0 or last) and not seen(state.curve, state.step):
-                values = self._held_out.values(self.model, float(self.log_temperature.detach().exp()), self.term)
-                state.curve += [point(state.step, per_epoch, "held_out", *value) for value in values.items()]
-            if k == 0 and epoch in settings.keep_epochs:
-                with lora.merged(self.model):
-                    saved.save(self.model, {**card, "epoch": epoch}, folder / f"epoch-{epoch:03d}")
-            if (state.step % settings.checkpoint_every == 0 and state.step) or last:
-                state.save(checkpoint)
-                write_curves(state.curve, folder / CURVES)
-            if last:
-                break
-            for group, lr in zip(state.optimizer.param_groups, self._rates, strict=True):
-                group["lr"] = lr * rate(settings, state.step, per_epoch, total)
-            terms = self.step(plan(state.step), next(pixels))
-            if not np.isfinite(terms["loss"]):
-                raise PcclipError(f"{folder.name}: the loss became {terms['loss']} at step {state.step}; "
-                                  "lower finetune.lr")
-            state.step += 1
-            state.curve += [point(state.step, per_epoch, "train", *term) for term in terms.items()]
-            meter.add(1, f"loss {terms['loss']:.3f}, in-batch accuracy {terms['in_batch_accuracy']:.2f}")
+
+        def look() -> dict[str, float]:
+            return self._held_out.values(self.model, float(self.log_temperature.detach().exp()), self.term)
+
+        def keep(epoch: int) -> None:
+            with lora.merged(self.model):
+                saved.save(self.model, {**card, "epoch": epoch}, folder / f"epoch-{epoch:03d}")
+
+        loop(settings, state, len(self.given.train), folder, checkpoint,
+              lambda *_: self.step(plan(state.step), next(pixels)), look, keep)
         lora.merge(self.model)
         written = kept_files(folder, settings.keep_epochs, total // per_epoch)
         if self.term is not None:

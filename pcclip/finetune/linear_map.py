@@ -6,7 +6,6 @@ once. W = I + D starts at the identity, and weight decay pulls towards it. W the
 result is a finetuned model like any other, and weight averaging gives alpha W + (1 - alpha) I.
 """
 
-import shutil
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -23,11 +22,10 @@ from pcclip.embed import Vectors
 from pcclip.errors import PcclipError
 from pcclip.finetune.examples import Examples, of_captions, of_comparisons
 from pcclip.finetune.losses import infonce
-from pcclip.finetune.state import CURVES, State, kept_files, point, rate, seen, steps, write_curves
+from pcclip.finetune.state import CURVES, State, batch_of, kept_files, loop, optimizer_of, steps
 from pcclip.models import saved
 from pcclip.models.encoder import DualEncoder
 from pcclip.params import Config
-from pcclip.progress import Meter, say
 from pcclip.scores import beats, cosines, image_differences, zero_shot
 from pcclip.stage import Stage
 
@@ -91,14 +89,14 @@ def fit(
     false = negatives.beside(config, images, ids, examples["train"].texts)
     pairs = of_comparisons(config, comparisons, "held_out", vectors, model)
     with this.work():
-        train = Captions(examples["train"], false, vectors, model)
+        captions = Captions(examples["train"], false, vectors, model)
         held_out = Captions(examples["held_out"], [""] * len(examples["held_out"]), vectors, model)
         looked_at = partial(_values, config, held_out, _Asked(config, images, vectors, pairs, model))
         card = saved.describe(model)
-        kept = _learned(config, train, looked_at, model, card, this)
+        kept = _learned(config, captions, looked_at, model, card, this)
         this.finish([*kept, CURVES], {
-            "train": len(train), "held_out": len(held_out), "negatives": len(train.wrong),
-            "without_negative": int((train.of < 0).sum()), "steps": steps(settings, len(train))[1],
+            "train": len(captions), "held_out": len(held_out), "negatives": len(captions.wrong),
+            "without_negative": int((captions.of < 0).sum()), "steps": steps(settings, len(captions))[1],
             "tuned_parameters": model.width ** 2 + settings.learn_temperature}, model=card["base_text_tower"][:16])
     return pd.read_csv(this.folder / CURVES)
 
@@ -137,52 +135,35 @@ def _values(config: Config, held_out: Captions, asked: _Asked, linear: Tensor, t
     return found | asked.values(linear.detach().cpu().numpy())
 
 
-def _learned(config: Config, train: Captions, looked_at, model: DualEncoder, card: dict, this: Stage) -> list[str]:
+def _learned(config: Config, captions: Captions, looked_at, model: DualEncoder, card: dict, this: Stage) -> list[str]:
     """The loop: from the last checkpoint to the last step. Returns the files with weights."""
     settings, folder = config.finetune, this.folder
-    per_epoch, total = steps(settings, len(train))
+    per_epoch, total = steps(settings, len(captions))
     added = nn.Parameter(torch.zeros(model.width, model.width, device=model.device))
-    log_temperature = nn.Parameter(torch.tensor(np.log(settings.temperature), dtype=torch.float32, device=added.device))
+    log_temperature = nn.Parameter(
+        torch.tensor(np.log(settings.temperature), dtype=torch.float32, device=added.device),
+        requires_grad=settings.learn_temperature)
     learned = {"linear_map": added, **({"log_temperature": log_temperature} if settings.learn_temperature else {})}
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-    state = State(learned, kind(learned.values(), lr=settings.lr, weight_decay=settings.weight_decay))
+    state = State(learned, optimizer_of(settings, learned.values(), added.device))
     checkpoint = this.partial / "checkpoint.pt"
-    if checkpoint.is_file():
-        state.load(checkpoint)
-        say(f"{folder.name}: continuing at step {state.step} of {total}")
-    else:
-        for old in folder.glob("epoch-*"):
-            shutil.rmtree(old)  # of other parameters
-    meter = Meter(total - state.step, "steps")
-    while True:
-        epoch, k = divmod(state.step, per_epoch)
-        last = state.step == total
-        linear = torch.eye(model.width, device=added.device) + added
-        temperature = log_temperature.exp() if settings.learn_temperature else settings.temperature
-        if (state.step % settings.evaluate_every == 0 or last) and not seen(state.curve, state.step):
-            values = looked_at(linear, float(log_temperature.detach().exp()))
-            state.curve += [point(state.step, per_epoch, "held_out", name, value) for name, value in values.items()]
-        if k == 0 and epoch in settings.keep_epochs:
-            _save(model, linear, {**card, "epoch": epoch}, folder / f"epoch-{epoch:03d}")
-        if (state.step % settings.checkpoint_every == 0 and state.step) or last:
-            state.save(checkpoint)
-            write_curves(state.curve, folder / CURVES)
-        if last:
-            return [*_save(model, linear, {**card, "epoch": settings.epochs}, folder),
-                    *kept_files(folder, settings.keep_epochs, settings.epochs)]
-        rows = np.array_split(np.random.default_rng([config.seed, epoch]).permutation(len(train)), per_epoch)[k]
-        for group in state.optimizer.param_groups:
-            group["lr"] = settings.lr * rate(settings, state.step, per_epoch, total)
+    state.resume(checkpoint, folder, total)
+
+    def linear() -> Tensor:
+        return torch.eye(model.width, device=added.device) + added
+
+    def step(epoch: int, k: int) -> dict[str, float]:
         state.optimizer.zero_grad(set_to_none=True)
-        loss, accuracy = train.loss(linear, rows, temperature, settings.mask_shared)
+        loss, accuracy = captions.loss(linear(), batch_of(config.seed, epoch, k, len(captions), per_epoch),
+                                       log_temperature.exp(), settings.mask_shared)
         loss.backward()
         state.optimizer.step()
-        terms = {"loss": float(loss.detach()), "in_batch_accuracy": float(accuracy)}
-        if not np.isfinite(terms["loss"]):
-            raise PcclipError(f"{folder.name}: the loss became {terms['loss']} at step {state.step}; lower finetune.lr")
-        state.step += 1
-        state.curve += [point(state.step, per_epoch, "train", name, value) for name, value in terms.items()]
-        meter.add(1, f"loss {terms['loss']:.3f}, in-batch accuracy {terms['in_batch_accuracy']:.2f}")
+        return {"loss": float(loss.detach()), "in_batch_accuracy": float(accuracy)}
+
+    loop(settings, state, len(captions), folder, checkpoint, step,
+          look=lambda: looked_at(linear(), float(log_temperature.detach().exp())),
+          keep=lambda epoch: _save(model, linear(), {**card, "epoch": epoch}, folder / f"epoch-{epoch:03d}"))
+    return [*_save(model, linear(), {**card, "epoch": settings.epochs}, folder),
+            *kept_files(folder, settings.keep_epochs, settings.epochs)]
 
 
 def _mapped(vectors: Float[Tensor, "n d"], linear: Float[Tensor, "d d"]) -> Float[Tensor, "n d"]:

@@ -1,5 +1,7 @@
-"""What a training loop of stage 03 keeps: its parameters, optimiser and curve, in checkpoints; and its schedule."""
+"""The training loop of stage 03, whatever it learns, and what it keeps: parameters, optimiser and curve."""
 
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,8 +10,11 @@ import pandas as pd
 import torch
 from torch import nn
 
+from pcclip.errors import PcclipError
+from pcclip.finetune import distributed
 from pcclip.models import saved
 from pcclip.params import Finetune
+from pcclip.progress import Meter, say
 from pcclip.stage import atomic
 
 CURVES = "curves.csv"
@@ -26,6 +31,19 @@ class State:
     optimizer: torch.optim.Optimizer
     step: int = 0
     curve: list[dict] = field(default_factory=list)
+    rates: list[float] = field(init=False)  # each group's learning rate before any schedule
+
+    def __post_init__(self):
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def resume(self, checkpoint: Path, folder: Path, total: int) -> None:
+        """Continue from the checkpoint; without one, what is left of other parameters' epochs goes."""
+        if distributed.of_first(checkpoint.is_file()):
+            self.load(checkpoint)
+            say(f"{folder.name}: continuing at step {self.step} of {total}")
+        elif distributed.is_first():
+            for old in folder.glob("epoch-*"):
+                shutil.rmtree(old)
 
     def save(self, path: Path) -> None:
         with atomic(path) as temporary:
@@ -40,6 +58,57 @@ class State:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(held["parameters"][name])
+
+
+def optimizer_of(settings: Finetune, parameters: Iterable, device: torch.device) -> torch.optim.Optimizer:
+    """Adam or AdamW as the run asks, for parameters or groups of them."""
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=device.type in ("cpu", "cuda"))
+
+
+def loop(
+    settings: Finetune, state: State, n: int, folder: Path, checkpoint: Path,
+    step: Callable[[int, int], dict[str, float]], look: Callable[[], dict[str, float]], keep: Callable[[int], None],
+) -> None:
+    """From where `state` is to the last step: each step, each look, each epoch to keep, and checkpoints.
+
+    Args:
+        n: training texts, of which an epoch sees each once.
+        folder: where the curve is written.
+        step: one optimiser step, for an epoch and the number of a batch in it; its loss, other terms, and
+            in_batch_accuracy.
+        look: one point of the held-out curve.
+        keep: saves the model of an epoch, in the first process.
+
+    Raises PcclipError when a loss is no number.
+    """
+    per_epoch, total = steps(settings, n)
+    meter = Meter(total - state.step, "steps")
+    while True:
+        epoch, k = divmod(state.step, per_epoch)
+        last = state.step == total
+        if (state.step % settings.evaluate_every == 0 or last) and not seen(state.curve, state.step):
+            state.curve += [point(state.step, per_epoch, "held_out", *value) for value in look().items()]
+        if k == 0 and epoch in settings.keep_epochs and distributed.is_first():
+            keep(epoch)
+        if ((state.step % settings.checkpoint_every == 0 and state.step) or last) and distributed.is_first():
+            state.save(checkpoint)
+            write_curves(state.curve, folder / CURVES)
+        if last:
+            return
+        for group, lr in zip(state.optimizer.param_groups, state.rates, strict=True):
+            group["lr"] = lr * rate(settings, state.step, per_epoch, total)
+        terms = step(epoch, k)
+        if not np.isfinite(terms["loss"]):
+            raise PcclipError(f"{folder.name}: the loss became {terms['loss']} at step {state.step}; lower finetune.lr")
+        state.step += 1
+        state.curve += [point(state.step, per_epoch, "train", *term) for term in terms.items()]
+        meter.add(1, f"loss {terms['loss']:.3f}, in-batch accuracy {terms['in_batch_accuracy']:.2f}")
+
+
+def batch_of(seed: int, epoch: int, k: int, n: int, per_epoch: int) -> np.ndarray:
+    """Rows of the k-th batch of an epoch: of n in an order of its own, in parts of equal size."""
+    return np.array_split(np.random.default_rng([seed, epoch]).permutation(n), per_epoch)[k]
 
 
 def asked_of(settings: Finetune) -> dict:

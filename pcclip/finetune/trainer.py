@@ -4,7 +4,6 @@ Image vectors are cached, so the image tower never runs. The order of the batche
 dropout stays off and a checkpoint holds everything else, so a killed run continues on the same curve.
 """
 
-import shutil
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -34,13 +33,13 @@ from pcclip.finetune.examples import (
 )
 from pcclip.finetune.losses import attribute, infonce, mse, replay, shared_images
 from pcclip.finetune.precision import autocast, has_bf16
-from pcclip.finetune.state import CURVES, State, asked_of, kept_files, point, rate, seen, steps, write_curves
+from pcclip.finetune.state import CURVES, State, asked_of, batch_of, kept_files, loop, optimizer_of, steps
 from pcclip.models import saved
 from pcclip.models.diffusion import identify_teacher
 from pcclip.models.encoder import DualEncoder
 from pcclip.models.tokens import Tokens
 from pcclip.params import Config, Finetune
-from pcclip.progress import Meter, say
+from pcclip.progress import say
 from pcclip.scores import beats, cosines, image_differences, zero_shot
 from pcclip.stage import Stage, atomic, built_on
 
@@ -184,41 +183,25 @@ def _optimise(config: Config, given: Given, model, card, this: Stage) -> tuple[l
         torch.tensor(np.log(settings.temperature), dtype=torch.float32, device=model.device))
     state = _start(config, model, log_temperature)
     checkpoint = this.shards / "checkpoint.pt"
-    if distributed.of_first(checkpoint.is_file()):
-        state.load(checkpoint)
-        say(f"{FOLDER}: continuing at step {state.step} of {total}")
-    elif distributed.is_first():
-        for old in this.folder.glob("epoch-*"):
-            shutil.rmtree(old)  # of other parameters
+    state.resume(checkpoint, this.folder, total)
     distributed.check_alike([this.key, state.step, len(given.train)], "parameters, checkpoints or comparisons")
-    meter = Meter(total - state.step, "steps")
-    while True:
-        epoch, k = divmod(state.step, per_epoch)
-        last = state.step == total
-        if (state.step % settings.evaluate_every == 0 or last) and not seen(state.curve, state.step):
-            values = held_out_values(config, given, model, float(log_temperature.detach().exp()))
-            state.curve += [point(state.step, per_epoch, "held_out", name, value) for name, value in values.items()]
-        if k == 0 and epoch in settings.keep_epochs and distributed.is_first():
-            with lora.merged(model):
-                for folder in filter(None, (this.folder, this.storage)):
-                    saved.save(model, {**card, "epoch": epoch}, folder / f"epoch-{epoch:03d}")
-        if ((state.step % settings.checkpoint_every == 0 and state.step) or last) and distributed.is_first():
-            state.save(checkpoint)
-            write_curves(state.curve, this.folder / CURVES)
-        if last:
-            lora.merge(model)
-            return (kept_files(this.storage or this.folder, settings.keep_epochs, total // per_epoch),
-                    sum(p.numel() for p in state.parameters.values()))
-        rows = np.array_split(
-            np.random.default_rng([config.seed, epoch]).permutation(len(given.train)), per_epoch)[k]
-        for group in state.optimizer.param_groups:
-            group["lr"] = settings.lr * rate(settings, state.step, per_epoch, total)
-        terms = _step(config, model, given, rows, state.step, log_temperature, state.optimizer)
-        if not np.isfinite(terms["loss"]):
-            raise PcclipError(f"{FOLDER}: the loss became {terms['loss']} at step {state.step}; lower finetune.lr")
-        state.step += 1
-        state.curve += [point(state.step, per_epoch, "train", name, value) for name, value in terms.items()]
-        meter.add(1, f"loss {terms['loss']:.3f}, in-batch accuracy {terms['in_batch_accuracy']:.2f}")
+
+    def step(epoch: int, k: int) -> dict[str, float]:
+        rows = batch_of(config.seed, epoch, k, len(given.train), per_epoch)
+        return _step(config, model, given, rows, state.step, log_temperature, state.optimizer)
+
+    def look() -> dict[str, float]:
+        return held_out_values(config, given, model, float(log_temperature.detach().exp()))
+
+    def keep(epoch: int) -> None:
+        with lora.merged(model):
+            for folder in filter(None, (this.folder, this.storage)):
+                saved.save(model, {**card, "epoch": epoch}, folder / f"epoch-{epoch:03d}")
+
+    loop(settings, state, len(given.train), this.folder, checkpoint, step, look, keep)
+    lora.merge(model)
+    return (kept_files(this.storage or this.folder, settings.keep_epochs, total // per_epoch),
+            sum(p.numel() for p in state.parameters.values()))
 
 
 def held_out_values(config: Config, given: Given, model: DualEncoder, temperature: float) -> dict[str, float]:
@@ -262,10 +245,7 @@ def _start(config: Config, model: DualEncoder, log_temperature: nn.Parameter) ->
         parameter.requires_grad_(True)
     if settings.learn_temperature:
         parameters["log_temperature"] = log_temperature
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-    optimizer = kind(parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay,
-                     fused=model.device.type in ("cpu", "cuda"))
-    return State(parameters, optimizer)
+    return State(parameters, optimizer_of(settings, parameters.values(), model.device))
 
 
 def _step(
