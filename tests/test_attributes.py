@@ -20,6 +20,9 @@ from pcclip.comparisons.attributes import Bank, load_bank
 from pcclip.comparisons.llm import Odds
 from pcclip.data import load_images
 from pcclip.errors import PcclipError
+from pcclip.sweep import read_sweep
+
+ASKING = [path for path in sorted((ROOT / "params").glob("*.yaml")) if "\n  attributes: size" in path.read_text()]
 
 
 def never():
@@ -66,6 +69,25 @@ def test_shipped_banks(name):
     assert bank["size"].stems[0].compares
     assert not bank["size"].stems[1].compares
     assert all(a.held_out for a in bank.attributes)
+
+
+def test_breeds_of_dog_do_not_outnumber_the_animals():
+    things = load_bank("size").things
+    assert len(things) == 398 - 118 + 1 == len(set(things))
+    assert "dog" in things
+    assert not {"beagle", "chihuahua", "komondor"} & set(things)
+    assert {"beagle", "chihuahua", "komondor", "espresso"} <= set(load_bank("everyday").things)
+
+
+@pytest.mark.parametrize("path", ASKING, ids=lambda path: path.stem)
+def test_no_comparison_that_is_evaluated_is_trained_on(path):
+    config = read_sweep(path)[0].config
+    bank = load_bank(config.generate.attributes)
+    trained = {text for a in bank.attributes if a.split == "train" for pair in a.paraphrases for text in pair}
+    asked = {text for a in config.evaluate.attributes.values() for text in (a.comparison, a.comparison_swapped)}
+    assert trained
+    assert asked
+    assert not trained & asked
 
 
 def test_a_bank_of_ones_own(bank_file):

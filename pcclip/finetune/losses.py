@@ -69,7 +69,7 @@ def attribute(
     mean of CE(sigmoid(<v, f(P+)> / tau), p) + CE(sigmoid(<v, f(P-)> / tau), 1 - p), which for a certain verdict
     r = 2p - 1 = +-1 is softplus(-r <v, f(P+)> / tau) + softplus(r <v, f(P-)> / tau). Each of the two may be met by
     the words that both texts share; `antisymmetric` is the weight of CE(sigmoid(<v, f(P+) - f(P-)> / tau), p), which
-    may not.
+    may not. It sees inner products of at most 2, so tau bounds the odds, and how far noise in verdicts is followed.
 
     Args:
         more: unit vectors of "The first is larger than the second.", one for each verdict.

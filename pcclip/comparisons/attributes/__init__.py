@@ -7,7 +7,8 @@ probabilities. `train` and `held_out` are paraphrase pairs for the text tower: t
 only ever evaluated. A paraphrase that is one text with {more} and {less} (or {a_more} and {a_less}: 'a big', 'an
 enormous') is a pair for every two of the attribute's `words`. An attribute whose `split` is held_out is asked about
 held-out images and evaluated, but no text of it is trained on. `things` are nouns beyond the images' own that are
-compared too: 'imagenet' (open_clip's 1000 class names), 'imagenet animals' (the first 398 of them) or a list.
+compared too: 'imagenet' (open_clip's 1000 class names), 'imagenet animals' (the animals among them, with one dog for
+their 118 breeds, which would else be in half of the pairs) or a list.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from pcclip.imagenet import imagenet_names
 from pcclip.stage import digest
 
 _KEYS, _WORDS = {"split", "stems", "question", "train", "held_out"}, {"words"}
-_IMAGENET = {"imagenet": 1000, "imagenet animals": 398}  # how many of its class names
+_IMAGENET = ("imagenet", "imagenet animals")
+_ANIMALS, _DOGS = 398, slice(151, 269)  # of its class names: the animals come first
 _FIRST = ("{first}", "{First}", "{bare}")  # the first thing as 'a fox', 'A fox' and 'fox'
 
 
@@ -95,10 +97,12 @@ def _bank(name: str, values) -> Bank:
 
 def _things(named: str | list) -> list[str]:
     """The bank's extra nouns, each once, in lower case."""
-    if isinstance(named, str) and named in _IMAGENET:
-        named = imagenet_names()[:_IMAGENET[named]]
+    if isinstance(named, str) and named not in _IMAGENET:
+        raise ValueError(f"things: {named!r} is neither {', '.join(_IMAGENET)}, nor a list of nouns")
     if isinstance(named, str):
-        raise ValueError(f"things: {named!r} is neither imagenet, imagenet animals, nor a list of nouns")
+        everything = imagenet_names()
+        dogs = everything[_DOGS]
+        named = everything if named == "imagenet" else ["dog", *(n for n in everything[:_ANIMALS] if n not in dogs)]
     return sorted({noun.lower() for noun in _texts("things", named)})
 
 
