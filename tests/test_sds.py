@@ -473,6 +473,22 @@ def test_the_warm_up_moves_the_map_alone_and_its_loss_falls(configured, gathered
         assert curve.value.tail(3).mean() < 0.9 * curve.value.head(3).mean()
 
 
+def test_the_warm_up_reads_the_condition_of_each_text_where_images_share_a_caption(
+    configured, gathered, fresh_encoder, tmp_path, monkeypatch
+):
+    config = configured(sds={"warmup": "sds", "warmup_steps": 3})
+    given = gathered(config)
+    texts = [given.train.texts[k % 3] for k in range(len(given.train.texts))]
+    same = np.arange(len(texts)) % 3
+    given = replace(given, train=replace(given.train, texts=texts, same=same))
+    term, read = teaching.distillation(config, given, fresh_encoder), []
+    backward = Distillation.backward
+    monkeypatch.setattr(Distillation, "backward", lambda self, u, captions, *rest: read.extend(captions) or backward(
+        self, u, captions, *rest))
+    teaching.warmed_up(config, term, given, tmp_path / "warmup.pt")
+    assert set(read) == {0, 1, 2}
+
+
 # a whole run
 
 def killed_after(monkeypatch, owner, name, calls):
