@@ -190,7 +190,7 @@ class Finetune(Block):
     attribute_weight: Annotated[Number, Field(ge=0)] = 0.0  # weight of the attribute term
     attribute_antisymmetric: Annotated[Number, Field(ge=0)] = 0.0  # in it, weight of f(more) - f(less); 1 is each's
     attribute_paraphrases: Count = 8  # of each attribute's, how many a step
-    attribute_temperature: Positive = 0.05
+    attribute_temperature: Positive = 0.05  # 2 / it bounds the odds, and how far noise in verdicts is followed
     attribute_batch: Count = 256  # verdicts a step
     negatives: Literal["none", "rules", "llm"] = "none"  # false captions beside the true ones: by rule, or 01's
     tune: Literal["transformer", "all", "layernorm", "lora", "linear_map"] = "transformer"  # as released, the whole

@@ -15,14 +15,15 @@ from judge import BANK, NOUNS, SIZES, Judge, odds_of, subjects
 from scipy.stats import norm
 
 from pcclip import params
-from pcclip.comparisons import generate, verdicts
+from pcclip.comparisons import attributes, generate, verdicts
 from pcclip.comparisons.attributes import Bank, load_bank
 from pcclip.comparisons.llm import Odds
 from pcclip.data import load_images
 from pcclip.errors import PcclipError
 from pcclip.sweep import read_sweep
 
-ASKING = [path for path in sorted((ROOT / "params").glob("*.yaml")) if "\n  attributes: size" in path.read_text()]
+ASKING = [path for path in sorted((ROOT / "params").glob("*.yaml"))
+          if read_sweep(path)[0].config.generate.attributes == "size"]
 
 
 def never():
@@ -69,6 +70,16 @@ def test_shipped_banks(name):
     assert bank["size"].stems[0].compares
     assert not bank["size"].stems[1].compares
     assert all(a.held_out for a in bank.attributes)
+
+
+def test_the_hash_follows_what_the_things_stand_for(monkeypatch):
+    before = load_bank("size").hash
+    monkeypatch.setattr(attributes, "_ANIMALS", 300)
+    assert load_bank("size").hash != before
+
+
+def test_the_demo_asks():
+    assert {"demo", "demo_splits", "study"} <= {path.stem for path in ASKING}
 
 
 def test_breeds_of_dog_do_not_outnumber_the_animals():

@@ -436,6 +436,22 @@ def test_minilm_knows_what_is_alike(minilm):
     assert dog @ puppy > dog @ truck + 0.1
 
 
+def test_minilms_image_vector_is_a_mixture_of_classes(minilm, photos):
+    pixels = minilm.preprocess(Image.open(sorted(photos.glob("*.png"))[0]).convert("RGB"))[None]
+    with torch.no_grad():
+        logits = minilm.image_tower["classifier"](pixels).double()
+        found = minilm.image_features(pixels)
+    shares = torch.exp(logits / 1.5) / torch.exp(logits / 1.5).sum()
+    expected = shares @ minilm.image_tower.class_matrix.double()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_another_softness_is_another_model(monkeypatch):
+    before = identify("minilm-efficientnet")
+    monkeypatch.setattr(minilm_efficientnet, "SOFTNESS", 1.0)
+    assert identify("minilm-efficientnet") != before
+
+
 def test_minilm_texts_do_not_see_their_padding(minilm):
     alone = minilm.text_features(minilm.batch(minilm.tokens(TEXTS[:1])))
     beside = minilm.text_features(minilm.batch(minilm.tokens(TEXTS)))[:1]

@@ -230,6 +230,16 @@ def test_files_that_reuse_a_run_say_what_it_says():
                 assert getattr(config, block) == getattr(other, block), f"{config.run}: {block}"
 
 
+def test_the_splits_are_the_demos_recipe():
+    demo = params.read(ROOT / "params" / "demo.yaml")
+    for member in read_sweep(ROOT / "params" / "demo_splits.yaml"):
+        assert member.config.seed not in range(6)  # the demo's, and those that its recipe was chosen on
+        for block in ("model", "data", "embed", "finetune"):
+            assert getattr(member.config, block) == getattr(demo, block), block
+        assert member.config.generate == demo.generate.model_copy(update={"held_out_pairs": 20})
+        assert member.config.evaluate == demo.evaluate.model_copy(update={"bootstrap": 500})
+
+
 # ---- notebooks -------------------------------------------------------------------------------------------------------
 
 def code_cells(path, parameters: bool) -> list[str]:

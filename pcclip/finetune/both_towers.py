@@ -111,12 +111,12 @@ def _trained(
             outputs.append(WARMUP)
         elif term is not None:
             (this.folder / WARMUP).unlink(missing_ok=True)  # of other parameters
-        loop = Loop(config, given, model, term)
-        outputs += loop.run(card, folder, this.partial / checkpoint)
-        if not all(bool(p.isfinite().all()) for p in loop.state.parameters.values()):
+        training = Loop(config, given, model, term)
+        outputs += training.run(card, folder, this.partial / checkpoint)
+        if not all(bool(p.isfinite().all()) for p in training.state.parameters.values()):
             raise PcclipError(f"{this.folder.name}: the last step left weights that are no numbers; lower finetune.lr")
         outputs += saved.save(model, {**card, "epoch": config.finetune.epochs}, folder)
-    return outputs, sum(p.numel() for p in loop.state.parameters.values())
+    return outputs, sum(p.numel() for p in training.state.parameters.values())
 
 
 def learned(config: Config, model: DualEncoder) -> dict[str, nn.Parameter]:
@@ -169,7 +169,7 @@ class Loop:
                 saved.save(self.model, {**card, "epoch": epoch}, folder / f"epoch-{epoch:03d}")
 
         loop(settings, state, len(self.given.train), folder, checkpoint,
-              lambda *_: self.step(plan(state.step), next(pixels)), look, keep)
+             lambda *_: self.step(plan(state.step), next(pixels)), look, keep)
         lora.merge(self.model)
         written = kept_files(folder, settings.keep_epochs, total // per_epoch)
         if self.term is not None:

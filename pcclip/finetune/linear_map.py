@@ -160,8 +160,8 @@ def _learned(config: Config, captions: Captions, looked_at, model: DualEncoder, 
         return {"loss": float(loss.detach()), "in_batch_accuracy": float(accuracy)}
 
     loop(settings, state, len(captions), folder, checkpoint, step,
-          look=lambda: looked_at(linear(), float(log_temperature.detach().exp())),
-          keep=lambda epoch: _save(model, linear(), {**card, "epoch": epoch}, folder / f"epoch-{epoch:03d}"))
+         look=lambda: looked_at(linear(), float(log_temperature.detach().exp())),
+         keep=lambda epoch: _save(model, linear(), {**card, "epoch": epoch}, folder / f"epoch-{epoch:03d}"))
     return [*_save(model, linear(), {**card, "epoch": settings.epochs}, folder),
             *kept_files(folder, settings.keep_epochs, settings.epochs)]
 
