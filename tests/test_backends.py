@@ -138,14 +138,18 @@ class Interrupted:
             yield answer
 
 
-def test_an_interrupted_run_asks_only_for_the_rest(run, values, prompt):
+def test_an_interrupted_run_asks_only_for_the_rest(run, values, prompt, capsys):
     with serving() as server:
         with pytest.raises(KeyboardInterrupt):
             run(server, lambda config: Interrupted(start_backend(config, prompt), 30))
-        assert len({row["key"] for row in journalled(values)}) == 30
+        kept, before = {row["key"] for row in journalled(values)}, sum(server.asked.values())
+        assert len(kept) == 30
+        assert before <= 30 + 1 + 4  # the one that was thrown away, and those in flight
+        capsys.readouterr()
         table = run(server)
+        assert "30 of 60 answers found in the journal, asking for 30" in capsys.readouterr().out
     assert len(server.asked) == 60
-    assert sum(server.asked.values()) <= 60 + 1 + 4  # the one that was thrown away, and those in flight
+    assert sum(server.asked.values()) <= 60 + 1 + 4
     assert len(journalled(values)) == 60
     assert (table.verdict == "kept").all()
 
