@@ -56,7 +56,7 @@ $(CIFAR)/package/test_batch.png:
 
 bench: setup  ## benchmarks against naive loops
 	@for stage in finetune generate embed rank startup; do \
-	  echo "== $$stage"; $(BIN)/python benchmarks/$$stage.py || exit 1; done
+	  echo "== $$stage"; $(BIN)/python speed/$$stage.py || exit 1; done
 
 lab: setup  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks

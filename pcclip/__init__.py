@@ -8,13 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pcclip.models import load_model
-    from pcclip.ranking import rank
-    from pcclip.workbook import run
+    from pcclip.encoders import load_model
+    from pcclip.ranking.rank import rank
+    from pcclip.workbook.notebooks import run
 
 __version__ = "0.1.0"
 __all__ = ["load_model", "rank", "run"]
-_HOME = {"load_model": "pcclip.models", "rank": "pcclip.ranking", "run": "pcclip.workbook"}
+_HOME = {"load_model": "pcclip.encoders", "rank": "pcclip.ranking.rank", "run": "pcclip.workbook.notebooks"}
 
 
 def __getattr__(name: str):

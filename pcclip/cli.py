@@ -87,17 +87,17 @@ def _run(options) -> None:
     if options.wait and not options.submit:
         raise PcclipError("run: --wait goes with --submit; without it everything is waited for")
     if options.submit and not options.check:
-        from pcclip.submit import submit
+        from pcclip.workbook.slurm import submit
 
         submit(options.params, options.submit, options.wait)
         return
-    from pcclip.workbook import run
+    from pcclip.workbook.notebooks import run
 
     run(options.params, check_only=options.check)
 
 
 def _plan(options) -> None:
-    from pcclip import plan
+    from pcclip.workbook import plan
 
     found = plan.plan(options.params, options.images, options.pairs, options.gpus, options.gpu)
     print(json.dumps(found, indent=1) if options.json else plan.table(found))
@@ -106,10 +106,10 @@ def _plan(options) -> None:
 def _rank(options) -> None:
     from contextlib import redirect_stdout
 
-    from pcclip.examples import Examples
-    from pcclip.params import Generate
-    from pcclip.ranking import rank
-    from pcclip.stage import atomic
+    from pcclip.config import Generate
+    from pcclip.ranking.examples import Examples
+    from pcclip.ranking.rank import rank
+    from pcclip.runs.files import atomic
 
     examples = options.examples
     if options.most or options.least:
@@ -132,7 +132,7 @@ def _rank(options) -> None:
 
 
 def _convert(options) -> None:
-    from pcclip.released import convert, write_released
+    from pcclip.workbook.authors_release import convert, write_released
 
     if options.to:
         counts = convert(options.embeddings, options.differences, options.to)

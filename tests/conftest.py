@@ -10,28 +10,11 @@ import numpy as np
 import pytest
 import yaml
 from filelock import FileLock
-from PIL import Image, ImageDraw
+from helpers.runs import BIRDS, COLOURS, SHAPES, draw, run_values
+from PIL import Image
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may reach a hub
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads only get in each other's way
-
-ROOT = Path(__file__).resolve().parent.parent
-COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200)}
-BIRDS = [("001.Black_footed_Albatross", "Black_Footed_Albatross_0046_18", 0),  # folder, bird, whether it is training
-         ("001.Black_footed_Albatross", "Black_Footed_Albatross_0009_34", 1),
-         ("002.Laysan_Albatross", "Laysan_Albatross_0002_1027", 1),
-         ("010.Red_winged_Blackbird", "Red_Winged_Blackbird_0003_5098", 1),
-         ("010.Red_winged_Blackbird", "Red_Winged_Blackbird_0006_5636", 0)]
-SHAPES = ["disc", "square", "bar", "ring", "cross", "frame", "wedge", "dot"]
-
-
-def draw(shape: str, colour: str, path: Path) -> None:
-    """One 48-pixel picture of a shape; what it looks like only has to differ by shape and colour."""
-    image = Image.new("RGB", (48, 48), "white")
-    pen, fill, k = ImageDraw.Draw(image), COLOURS[colour], SHAPES.index(shape)
-    box = (4 + k, 4, 44, 44 - 2 * k)
-    (pen.ellipse if k % 2 == 0 else pen.rectangle)(box, fill=fill if k < 4 else None, outline=fill, width=3 + k)
-    image.save(path)
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +34,7 @@ def photos(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> str:
     """The spec of a tiny ViT in open_clip's own format: a config and safetensors in a local directory."""
-    from pcclip.models.torchvision_ops import declare_missing
+    from pcclip.torchvision_shim import declare_missing
 
     declare_missing()
     import open_clip
@@ -74,23 +57,15 @@ def tiny_model(tmp_path_factory) -> str:
 
 @pytest.fixture
 def values(photos, tiny_model, tmp_path) -> dict:
-    """Parameters of a run that takes seconds: the tiny photos and model, template sentences."""
-    return {
-        "run": "tiny", "seed": 0, "model": tiny_model, "outputs": str(tmp_path / "outputs"),
-        "data": {"source": "folder", "path": str(photos), "held_out": 0.4},
-        "generate": {"backend": "template", "pairs": 40, "held_out_pairs": 20, "sampling": "balanced",
-                     "filters": ["two_sides", "in_context"]},
-        "embed": {"batch_size": 4, "workers": 2, "shard": 5},
-        "finetune": {"optimizer": "adamw", "lr": "1e-3", "temperature": 0.1, "batch_size": 8, "epochs": 4,
-                     "keep_epochs": [2], "checkpoint_every": 2, "evaluate_every": 5, "schedule": "cosine",
-                     "swap": True},
-        "evaluate": {"pairs": 60, "bootstrap": 100, "attributes": {"size": {
-            "more": "a big shape", "less": "a small shape",
-            "comparison": "The first image shows a bigger shape, while the second image shows a smaller shape.",
-            "comparison_swapped": "The first image shows a smaller shape, while the second image shows a bigger shape.",
-        }}},
-        "arithmetic": {"pairs": 40, "neighbours": 2},
-    }
+    """Parameters of a run that takes seconds."""
+    return run_values(photos, tiny_model, tmp_path)
+
+
+@pytest.fixture
+def config(values):
+    from pcclip import config as params
+
+    return params.check(values)
 
 
 @pytest.fixture(scope="session")
@@ -99,12 +74,12 @@ def tiny_sweep(photos, tiny_model, tmp_path_factory) -> SimpleNamespace:
 
     The attribute has the name that a study shows.
     """
-    from in_process import execute
+    from helpers.in_process import execute
 
-    from pcclip import workbook
+    from pcclip.workbook import notebooks as workbook
 
     work, ran = tmp_path_factory.mktemp("sweep"), []
-    given = values.__wrapped__(photos, tiny_model, work)
+    given = run_values(photos, tiny_model, work)
     given["evaluate"]["attributes"] = {"body_mass": {**given["evaluate"]["attributes"]["size"], "column": "size"}}
     sweep = {"variants": {"slow": {"finetune.lr": 1e-4}, "no twins": {"finetune.swap": False}}}
     path = work / "swept.yaml"
@@ -118,13 +93,6 @@ def tiny_sweep(photos, tiny_model, tmp_path_factory) -> SimpleNamespace:
         patch.setattr(workbook, "_execute", noted)
         workbook.run(path)
     return SimpleNamespace(path=path, values=given, folder=work / "outputs" / "tiny", ran=ran)
-
-
-@pytest.fixture
-def config(values):
-    from pcclip import params
-
-    return params.check(values)
 
 
 @pytest.fixture
@@ -152,7 +120,7 @@ def fresh_encoder(tiny_model):
 @pytest.fixture
 def encoded(monkeypatch) -> SimpleNamespace:
     """Counts the images that go through any encoder; set `limit` to interrupt after that many."""
-    from pcclip.models.encoder import DualEncoder
+    from pcclip.encoders.dual_encoder import DualEncoder
 
     counter, encode_pixels = SimpleNamespace(total=0, limit=float("inf")), DualEncoder.encode_pixels
 
@@ -181,20 +149,6 @@ def birds(tmp_path) -> Path:
         (root / "images" / folder).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(root / "images" / folder / f"{bird}.jpg")
     return root
-
-
-def up_to_03(config, model, backend=None) -> SimpleNamespace:
-    """Stages 01 to 03 of a run: its images, comparisons and vectors."""
-    from pcclip.comparisons import generate
-    from pcclip.data import load_images
-    from pcclip.embed import embed
-    from pcclip.finetune.trainer import finetune
-
-    images = load_images(config)
-    comparisons = generate.generate(config, images, model, backend)
-    vectors, _ = embed(config, images, model)
-    finetune(config, images, vectors, comparisons, model)
-    return SimpleNamespace(config=config, images=images, vectors=vectors, comparisons=comparisons)
 
 
 @pytest.fixture(scope="session")
@@ -227,9 +181,9 @@ def quick(monkeypatch):
 @pytest.fixture
 def ran(monkeypatch) -> list[tuple[str, str]]:
     """Notebooks are run in this process; (run, notebook) of those that were."""
-    from in_process import execute
+    from helpers.in_process import execute
 
-    from pcclip import workbook
+    from pcclip.workbook import notebooks as workbook
 
     found = []
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from pcclip.scores import unit
+from pcclip.stats.vectors import unit
 
 OPEN = "3CosAdd, none left out"
 METHODS = ("3CosAdd", "3CosMul", "pair distance", OPEN)

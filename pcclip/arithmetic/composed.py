@@ -14,13 +14,14 @@ from jaxtyping import Bool, Float
 
 from pcclip.arithmetic.resampling import Measured, means
 from pcclip.arithmetic.texts import Remembered
+from pcclip.benchmarks.classification import unlabelled
+from pcclip.benchmarks.composed_retrieval import ComposedSet, load_composed, missing
 from pcclip.comparisons.sentences import from_captions
-from pcclip.data.composed import ComposedSet, load_composed, missing
-from pcclip.data.labelled import unlabelled
-from pcclip.embed import Vectors, embed_pictures
-from pcclip.params import Config
-from pcclip.progress import say
-from pcclip.scores import unit
+from pcclip.config import Config
+from pcclip.embedding.stage import embed_pictures
+from pcclip.embedding.vectors import Vectors
+from pcclip.runs.progress import say
+from pcclip.stats.vectors import unit
 
 __all__ = ["COLUMNS", "FOLDER", "load", "missing", "score", "scored", "steps"]
 

@@ -7,7 +7,7 @@ a text is judged by the images of another pair. Every value has its controls bes
 import numpy as np
 from jaxtyping import Float, Int
 
-from pcclip.scores import cosines, unit
+from pcclip.stats.vectors import cosines, unit
 
 NONE = "none"  # the measure itself, no control
 

@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from pcclip.arithmetic.resampling import Measured, means, of_set
 from pcclip.arithmetic.texts import Remembered
 from pcclip.comparisons.attributes import load_bank
-from pcclip.comparisons.generate import kept
-from pcclip.embed import Vectors
+from pcclip.comparisons.stage import kept
+from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
-from pcclip.scores import cosines, image_differences, unit
+from pcclip.stats.vectors import cosines, image_differences, unit
 
 COLUMNS = ["pair", "first", "second", "model", "position", "of", "text", "source", "score", "own"]
 

@@ -17,8 +17,8 @@ from pcclip.arithmetic.resampling import Measured, means, of_set
 from pcclip.arithmetic.spectrum import anisotropy, effective_rank, modality_gap, random_directions, spectrum
 from pcclip.arithmetic.texts import Remembered
 from pcclip.comparisons.sentences import from_captions
-from pcclip.embed import Vectors
-from pcclip.scores import cosines, image_differences, unit
+from pcclip.embedding.vectors import Vectors
+from pcclip.stats.vectors import cosines, image_differences, unit
 
 IMAGES = "images"  # the model of measures that no text takes part in
 COLUMNS = ["metric", "model", "control", "value", "ci_low", "ci_high", "n"]

@@ -24,13 +24,13 @@ from PIL import Image
 
 from pcclip.arithmetic.texts import Remembered
 from pcclip.comparisons.sentences import sides
-from pcclip.data import ImageSet
-from pcclip.embed import Vectors
+from pcclip.config import Config, resolve
+from pcclip.data.image_set import ImageSet
+from pcclip.embedding.vectors import Vectors
+from pcclip.encoders.dual_encoder import DualEncoder
 from pcclip.errors import PcclipError
-from pcclip.models.encoder import DualEncoder
-from pcclip.models.torchvision_ops import declare_missing
-from pcclip.params import Config, resolve
-from pcclip.scores import cosines, unit
+from pcclip.stats.vectors import cosines, unit
+from pcclip.torchvision_shim import declare_missing
 
 DECODED, STAND_IN = "decoded", "nearest photo"
 COLUMNS = ["row", "what", "model", "kind", "picture", "start", "wanted", "before", "clip_score", "directional"]

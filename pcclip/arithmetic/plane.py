@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from pcclip.arithmetic.texts import Remembered
-from pcclip.embed import Vectors
+from pcclip.embedding.vectors import Vectors
 
 
 @dataclass(frozen=True)

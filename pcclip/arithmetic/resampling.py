@@ -1,6 +1,6 @@
 """Values with 95% intervals: means over items that hang on several images, and figures of a whole set of vectors.
 
-A mean is bootstrapped over images as in pcclip.bootstrap: an item counts as often as all its images were drawn. What a
+A mean is bootstrapped over images as in pcclip.stats.intervals: an item counts as often as all its images were drawn. What a
 set has as a whole (its effective rank, its mean) would be biased in a resample, where images come twice; its interval
 is that of the delete-a-group jackknife (Shao and Tu, 1995): 20 groups of images left out in turn.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
-from pcclip.bootstrap import CELLS, resamples
+from pcclip.stats.intervals import CELLS, resamples
 
 GROUPS = 20
 

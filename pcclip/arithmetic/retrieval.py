@@ -9,11 +9,11 @@ from jaxtyping import Float, Int
 from pcclip.arithmetic.differences import shuffled
 from pcclip.arithmetic.resampling import Measured, means
 from pcclip.arithmetic.texts import Remembered
-from pcclip.data import ImageSet
-from pcclip.embed import Vectors
-from pcclip.params import Config
-from pcclip.progress import say
-from pcclip.scores import unit
+from pcclip.config import Config
+from pcclip.data.image_set import ImageSet
+from pcclip.embedding.vectors import Vectors
+from pcclip.runs.progress import say
+from pcclip.stats.vectors import unit
 
 ALPHAS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0, float("inf"))  # 0: the image alone; inf: the text alone
 RANK, RECALLS = "rank share", (1, 5, 10)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from pcclip.models.encoder import DualEncoder
+from pcclip.encoders.dual_encoder import DualEncoder
 
 
 class Remembered:

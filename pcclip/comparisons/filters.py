@@ -12,8 +12,8 @@ import pandas as pd
 
 from pcclip.comparisons.sentences import sides, swapped
 from pcclip.data.concepts import concept_of, singular, words_of
+from pcclip.encoders.dual_encoder import DualEncoder
 from pcclip.errors import PcclipError
-from pcclip.models.encoder import DualEncoder
 
 _CUTS = re.compile(r"\n\n|\n(?=Q:|#\d|Note|I hope|First image:|Question)|(?<=[.!?])\s+(?=Note\b|I hope\b)")
 _STRIP = re.compile(r"^(?:#\d+:|A:|Answer:|Difference:)\s*")

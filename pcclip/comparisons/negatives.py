@@ -14,17 +14,18 @@ from random import Random
 
 import pandas as pd
 
+from pcclip.benchmarks.compositionality.order import TOKEN
+from pcclip.benchmarks.compositionality.parts_of_speech import parts_of_speech
 from pcclip.comparisons import rewrites
 from pcclip.comparisons.llm import Backend
 from pcclip.comparisons.prompts import load_prompt
-from pcclip.data import ImageSet
-from pcclip.data.compositional.order import TOKEN
-from pcclip.data.compositional.parts_of_speech import parts_of_speech
+from pcclip.config import COMPARISONS, Config
 from pcclip.data.concepts import singular
+from pcclip.data.image_set import ImageSet
 from pcclip.errors import PcclipError
-from pcclip.params import COMPARISONS, Config
-from pcclip.progress import say
-from pcclip.stage import digest, finished, read_parquet
+from pcclip.runs.files import digest, read_parquet
+from pcclip.runs.progress import say
+from pcclip.runs.stage import finished
 
 TABLE = "negatives.parquet"
 FORMAT = 1  # of the rules: raise it when they give other captions

@@ -5,13 +5,14 @@ from collections.abc import Callable
 import pandas as pd
 
 from pcclip.comparisons import filters
-from pcclip.comparisons.journal import answer_all
 from pcclip.comparisons.llm import Asker, Backend, Question, Reply, Template
 from pcclip.comparisons.prompts import load_prompt
-from pcclip.data import ImageSet
+from pcclip.config import COMPARISONS, Config
+from pcclip.data.image_set import ImageSet
 from pcclip.errors import PcclipError
-from pcclip.params import COMPARISONS, Config
-from pcclip.stage import digest, finished, read_parquet
+from pcclip.runs.files import digest, read_parquet
+from pcclip.runs.log import answer_all
+from pcclip.runs.stage import finished
 
 TABLE = "rewrites.parquet"
 _SHORTEST, _LONGEST = 3, 60  # words

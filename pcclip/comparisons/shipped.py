@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from pcclip.config import resolve
 from pcclip.errors import PcclipError
-from pcclip.params import resolve
 
 
 def find(name: str, folder: Path, kind: str) -> Path:

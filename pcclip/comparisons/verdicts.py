@@ -18,14 +18,15 @@ import pandas as pd
 from scipy.special import ndtr
 
 from pcclip.comparisons.attributes import Bank, BankAttribute, Stem, load_bank, with_article
-from pcclip.comparisons.journal import answer_all
 from pcclip.comparisons.llm import Asker, Backend, Choice, Odds
 from pcclip.comparisons.pairs import choose_pairs
-from pcclip.data import ImageSet
+from pcclip.config import COMPARISONS, Config
 from pcclip.data.concepts import singular, words_of
+from pcclip.data.image_set import ImageSet
 from pcclip.errors import PcclipError
-from pcclip.params import COMPARISONS, Config
-from pcclip.stage import digest, finished, read_parquet
+from pcclip.runs.files import digest, read_parquet
+from pcclip.runs.log import answer_all
+from pcclip.runs.stage import finished
 
 TABLE = "verdicts.parquet"
 KINDS = ("image", "thing")

@@ -17,9 +17,9 @@ from pathlib import Path
 import yaml
 
 from pcclip.comparisons.shipped import find
+from pcclip.encoders.imagenet_classes import imagenet_names
 from pcclip.errors import PcclipError
-from pcclip.imagenet import imagenet_names
-from pcclip.stage import digest
+from pcclip.runs.files import digest
 
 _KEYS, _WORDS = {"split", "stems", "question", "train", "held_out"}, {"words"}
 _IMAGENET = ("imagenet", "imagenet animals")

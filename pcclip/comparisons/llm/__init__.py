@@ -14,8 +14,8 @@ from pcclip.comparisons.llm.identity import gguf_identity, gguf_path, server_ide
 from pcclip.comparisons.llm.question import Backend, Question, Reply
 from pcclip.comparisons.prompts import Prompt
 from pcclip.comparisons.sentences import from_captions
+from pcclip.config import Generate
 from pcclip.errors import PcclipError
-from pcclip.params import Generate
 
 __all__ = ["NEEDS", "Asker", "Backend", "Choice", "Odds", "Question", "Reply", "Template", "backend_identity",
            "gguf_identity", "gguf_path", "start_backend"]
@@ -62,7 +62,7 @@ def start_backend(config: Generate, prompt: Prompt) -> Backend:
 
         return OpenAIServer(config, prompt)
     if config.backend == "transformers":
-        from pcclip.comparisons.llm.in_process import InProcess
+        from pcclip.comparisons.llm.transformers_model import InProcess
 
         return InProcess(config, prompt)
     from pcclip.comparisons.llm.llama_cpp import LlamaCpp

@@ -3,9 +3,9 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+from pcclip.config import resolve
 from pcclip.errors import PcclipError
-from pcclip.params import resolve
-from pcclip.stage import digest, file_digest
+from pcclip.runs.files import digest, file_digest
 
 
 def gguf_path(name: str) -> Path:

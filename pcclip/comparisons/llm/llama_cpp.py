@@ -12,8 +12,8 @@ from pcclip.comparisons.llm.identity import gguf_identity, gguf_path
 from pcclip.comparisons.llm.in_flight import as_answered
 from pcclip.comparisons.llm.question import Question, Reply
 from pcclip.comparisons.prompts import Prompt
+from pcclip.config import Generate
 from pcclip.errors import PcclipError
-from pcclip.params import Generate
 
 _FAILURES = (RuntimeError, LookupError, TypeError, AttributeError)
 _TOP = 400  # tokens whose probabilities are asked for; SmolLM2 has 0.999 of its mass in them

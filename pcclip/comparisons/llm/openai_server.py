@@ -17,9 +17,9 @@ from pcclip.comparisons.llm.identity import server_identity
 from pcclip.comparisons.llm.in_flight import as_answered
 from pcclip.comparisons.llm.question import Question, Reply
 from pcclip.comparisons.prompts import Prompt
+from pcclip.config import Generate
 from pcclip.errors import PcclipError
-from pcclip.params import Generate
-from pcclip.progress import say
+from pcclip.runs.progress import say
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0  # seconds between our own retries, as the client waits between its own
 _CONNECT = 10.0  # seconds

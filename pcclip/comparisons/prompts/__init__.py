@@ -10,7 +10,7 @@ import yaml
 
 from pcclip.comparisons.shipped import find
 from pcclip.errors import PcclipError
-from pcclip.stage import digest
+from pcclip.runs.files import digest
 
 
 @dataclass(frozen=True)

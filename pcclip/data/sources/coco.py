@@ -1,0 +1,96 @@
+"""The `coco` source: COCO captions (Chen et al. 2015), 2017 or 2014, as its archives unpack."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pcclip.config import Data, resolve
+from pcclip.data.rows import sort_out
+from pcclip.errors import PcclipError
+from pcclip.runs.files import read_json, there
+from pcclip.runs.progress import say
+
+_SITE = "http://images.cocodataset.org"
+_SPLITS = {"train": "train", "val": "held_out"}
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A set as published."""
+
+    images: int
+    captions: int
+    archive: str  # its size
+
+
+_WHOLE = {
+    "train2017": _Whole(118_287, 591_753, "18 GB"), "val2017": _Whole(5_000, 25_014, "1 GB"),
+    "train2014": _Whole(82_783, 414_113, "13 GB"), "val2014": _Whole(40_504, 202_654, "6 GB"),
+}
+
+
+def missing(data: Data) -> list[str]:
+    """What of the training set is not there; of the validation set too where the official split needs it."""
+    return [line for side in _needed(data) for line in _missing(data, f"{side}{_year(data)}")]
+
+
+def published(data: Data) -> dict[str, tuple[int, int]]:
+    """Images and captions of each side of the whole set, as far as it is needed."""
+    whole = {_SPLITS[side]: _WHOLE[f"{side}{_year(data)}"] for side in _needed(data)}
+    return {side: (found.images, found.captions) for side, found in whole.items()}
+
+
+def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """Read train and, where it is there, val. Returns the table, what was left out (path, reason), bad rows."""
+    table = pd.concat([_read(data, side) for side in _SPLITS if not _missing(data, f"{side}{_year(data)}")],
+                      ignore_index=True)
+    return sort_out(table, there(table.path).map({True: "", False: "missing file"}))
+
+
+def _needed(data: Data) -> list[str]:
+    return ["train", "val"] if data.split == "official" else ["train"]
+
+
+def _missing(data: Data, name: str) -> list[str]:
+    captions, images = _places(data, name)
+    notes, photos = f"{_SITE}/annotations/annotations_trainval{_year(data)}.zip", f"{_SITE}/zips/{name}.zip"
+    lines = []
+    if not captions.is_file():
+        lines.append(f"{captions}: not there; download {notes} (241 MB) and unpack it in {captions.parent.parent}")
+    if not images.is_dir():
+        lines.append(
+            f"{images}: not there; download {photos} ({_WHOLE[name].archive}) and unpack it in {images.parent}")
+    return lines
+
+
+def _read(data: Data, side: str) -> pd.DataFrame:
+    name = f"{side}{_year(data)}"
+    path, images = _places(data, name)
+    values = read_json(path, ["images", "annotations"])
+    captions = defaultdict(list)
+    try:
+        for note in values["annotations"]:
+            captions[note["image_id"]].append(note["caption"])
+        files = pd.Series([image["file_name"] for image in values["images"]], dtype=str)
+        lists = [captions[image["id"]] for image in values["images"]]
+    except (KeyError, TypeError) as error:
+        raise PcclipError(f"{path}: not a COCO captions file (no {error}); unpack the annotations again") from None
+    whole = _WHOLE[name]
+    if (len(files), len(values["annotations"])) != (whole.images, whole.captions):
+        say(f"coco: {name} has {len(files)} images and {len(values['annotations'])} captions here; "
+            f"the whole set has {whole.images} and {whole.captions}")
+    return pd.DataFrame({
+        "id": f"{name}/" + files.str.rsplit(".", n=1).str[0], "path": f"{images}/" + files, "captions": lists,
+        "split": _SPLITS[side]})
+
+
+def _places(data: Data, name: str) -> tuple[Path, Path]:
+    """The captions file and the image folder of e.g. train2017."""
+    root = resolve(data.path)
+    return root / "annotations" / f"captions_{name}.json", resolve(data.images or data.path).resolve() / name
+
+
+def _year(data: Data) -> str:
+    return data.part or "2017"

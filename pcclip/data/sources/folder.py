@@ -1,0 +1,59 @@
+"""The `folder` source: any directory of images with captions.csv or captions.jsonl.
+
+Columns: `path` (or `file`, relative to the directory) and `caption`; optional `id` (else the path), `label`,
+`concept`; every other numeric column is an attribute.
+"""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from pcclip.config import Data, resolve
+from pcclip.data.rows import sort_out
+from pcclip.errors import PcclipError
+from pcclip.runs.files import there
+
+_KNOWN = {"id", "path", "caption", "label", "concept"}
+_READERS = {"captions.csv": pd.read_csv, "captions.jsonl": pd.read_json}
+
+
+def missing(data: Data) -> list[str]:
+    """Whether there is a captions file."""
+    folder = resolve(data.path)
+    if any((folder / name).is_file() for name in _READERS):
+        return []
+    return [f"{folder}: no {' or '.join(_READERS)}; write one with columns path, caption"]
+
+
+def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """Read data.path. Returns the table, what was left out (path, reason), and how many of those are bad rows."""
+    folder = resolve(data.path)
+    table = _captions(folder)
+    if "path" not in table:
+        table = table.rename(columns={"file": "path"})
+    for column in ("path", "caption"):
+        if column not in table:
+            found = ", ".join(map(str, table.columns))
+            raise PcclipError(f"{folder}: the captions file has no {column!r} column; found {found}")
+    table["path"] = table.path.fillna("").astype(str)
+    table["caption"] = table.caption.fillna("").astype(str).str.strip()
+    table["id"] = table["id"].astype(str) if "id" in table else table.path
+    reason = pd.Series("", index=table.index)
+    reason[table.caption == ""] = "empty caption"
+    reason[~there(table.path.map(lambda p: os.path.join(folder, p)))] = "missing file"
+    table, left_out, bad = sort_out(table, reason)
+    table["path"] = table.path.map(lambda p: os.path.realpath(os.path.join(folder, p)))
+    extras = [c for c in table.columns if c not in _KNOWN and pd.api.types.is_numeric_dtype(table[c])]
+    keep = [c for c in table.columns if c in _KNOWN] + extras
+    return table[keep].astype(dict.fromkeys(extras, float)), left_out, bad
+
+
+def _captions(folder: Path) -> pd.DataFrame:
+    path = next(folder / name for name in _READERS if (folder / name).is_file())
+    text = dict.fromkeys(sorted(_KNOWN | {"file"}), str)
+    options = {"lines": True, "convert_dates": False} if path.suffix == ".jsonl" else {}
+    try:
+        return _READERS[path.name](path, dtype=text, **options)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise PcclipError(f"{path}: cannot be read as a table ({error})") from None

@@ -1,0 +1,202 @@
+"""The `huggingface` source: a data set of the `datasets` library, by its hub name or in a local folder.
+
+The images' bytes are written as they are into the cache, once; images that are files already stay where they are.
+Nothing is downloaded unless data.download is true.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+from pcclip.config import Data, resolve
+from pcclip.errors import PcclipError
+from pcclip.images import SUFFIXES
+from pcclip.runs.files import cache, disk_errors
+from pcclip.runs.progress import track
+
+_NO_LIBRARY = "source 'huggingface' needs the `datasets` library: pip install 'pcclip[paper]'"
+_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:\w[\w.-]*)?")  # owner/name:configuration
+_USUAL = {
+    "image": ["image", "img", "jpg", "png", "picture", "photo"],
+    "text": ["caption", "captions", "text", "texts", "sentences", "sentence", "alt_text", "raw", "description"],
+}
+_MAGIC = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif", b"BM": ".bmp"}
+
+
+def missing(data: Data) -> list[str]:
+    """Why the set cannot be opened here; a set that may be downloaded is not missing."""
+    if not _library():
+        return [_NO_LIBRARY]
+    place = resolve(data.path)
+    if not place.is_dir() and not _NAME.fullmatch(data.path):
+        return [f"{place}: no such folder, and not a data set's name on the hub; set data.path to one of the two"]
+    if place.is_dir() or data.download:
+        return []
+    try:
+        _open(data)
+    except PcclipError as error:
+        return [str(error)]
+    return []
+
+
+def to_fetch(data: Data) -> list[str]:
+    """The set, where data.download allows it and it is not in the cache."""
+    return [f"data set {data.path}, from the hub"] if data.download and missing(
+        data.model_copy(update={"download": False})) else []
+
+
+def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """Open the set and unpack its images. Returns the table, what was left out (path, reason), and the bad rows."""
+    found = _open(data)
+    columns = _columns(found.features, data)
+    folder = cache() / "huggingface" / found._fingerprint
+    names = getattr(found.features.get(columns.get("label")), "names", None)
+    found = _undecoded(found.select_columns(list(dict.fromkeys(columns.values()))), columns["image"])
+    rows, left_out = [], []
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, values in enumerate(track(found, len(found), "images of the set")):
+            row = {kind: values[column] for kind, column in columns.items()}
+            path, reason = _file(row["image"], folder, f"{number:07d}")
+            if reason:
+                left_out.append({"path": f"{data.path} row {number}", "reason": reason})
+                continue
+            rows.append({"id": str(row.get("id", f"{number:07d}")), "path": path, "captions": _list(row["text"]),
+                         "label": _label(row.get("label"), names)})
+    table = pd.DataFrame(rows, columns=["id", "path", "captions", "label"])
+    return table, pd.DataFrame(left_out, columns=["path", "reason"]), len(left_out)
+
+
+def _library():
+    """The module `datasets`, or None where it is not installed."""
+    try:
+        import datasets
+    except ImportError:
+        return None
+    return datasets
+
+
+def _open(data: Data):
+    """The chosen part of the set as a datasets.Dataset. Raises PcclipError."""
+    library = _library()
+    if library is None:
+        raise PcclipError(_NO_LIBRARY)
+    place = resolve(data.path)
+    saved = any((place / file).is_file() for file in ("state.json", "dataset_dict.json"))
+    name, _, config = (str(place), "", "") if place.is_dir() else data.path.partition(":")
+    try:
+        with _offline(not data.download):
+            if saved:
+                return _part(library, library.load_from_disk(str(place)), data)
+            return library.load_dataset(name, config or None, split=data.part or "train")
+    except (OSError, ValueError, KeyError, library.exceptions.DatasetsError) as error:
+        reason = " ".join(str(error).split())[:300]
+        hint = ("" if place.is_dir() or data.download else
+                "; nothing is downloaded unless data.download is true, or load it once by hand with "
+                f"datasets.load_dataset({name!r})")
+        raise PcclipError(f"{data.path}: cannot be opened as a data set ({reason}){hint}") from None
+
+
+def _part(library, found, data: Data):
+    """data.part of a set saved by save_to_disk; all of one without splits, unless a part is asked for."""
+    if isinstance(found, library.Dataset):
+        if data.part is None:
+            return found
+        found = {str(found.split or "train"): found}
+    lengths = {name: len(part) for name, part in found.items()}
+    chosen = library.ReadInstruction.from_spec(data.part or "train").to_absolute(lengths)
+    parts = [found[c.splitname].select(range(c.from_ or 0, lengths[c.splitname] if c.to is None else c.to))
+             for c in chosen]
+    return library.concatenate_datasets(parts)
+
+
+@contextmanager
+def _offline(wanted: bool):
+    """No network while inside, where wanted: the switches of both libraries are read at every request."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    switches = [(datasets.config, "HF_HUB_OFFLINE"), (datasets.config, "HF_DATASETS_OFFLINE"),
+                (huggingface_hub.constants, "HF_HUB_OFFLINE")]
+    before = [getattr(module, name) for module, name in switches]
+    try:
+        for module, name in switches if wanted else []:
+            setattr(module, name, True)
+        yield
+    finally:
+        for (module, name), value in zip(switches, before, strict=True):
+            setattr(module, name, value)
+
+
+def _columns(features: dict, data: Data) -> dict[str, str]:
+    """The columns of image and text, and of id and label where there are any."""
+    library = _library()
+    classes = [name for name, feature in features.items() if isinstance(feature, library.ClassLabel)]
+    found = {"image": _column("image", features, data, lambda feature: isinstance(feature, library.Image)),
+             "text": _column("text", features, data, _is_text), **({"label": classes[0]} if classes else {})}
+    return {**found, **{kind: _column(kind, features, data, bool) for kind in data.columns}}
+
+
+def _column(kind: str, features: dict, data: Data, fits: Callable) -> str:
+    """The column given for `kind`, else the one that fits by type; by its usual name where several do."""
+    there = ", ".join(features)
+    given = data.columns.get(kind)
+    if given:
+        if given not in features:
+            raise PcclipError(f"data.columns.{kind} = {given!r}: {data.path} has no such column; it has {there}")
+        return given
+    fitting = [name for name, feature in features.items() if fits(feature)]
+    best = [name for name in _USUAL[kind] if name in fitting] or (fitting if len(fitting) == 1 else [])
+    if not best:
+        raise PcclipError(f"{data.path}: cannot tell which column is the {kind} ({there}); set data.columns.{kind}")
+    return best[0]
+
+
+def _is_text(feature) -> bool:
+    """True for a string, or a list of strings."""
+    inner = getattr(feature, "feature", feature)
+    return getattr(inner, "dtype", None) in ("string", "large_string") and type(inner).__name__ == "Value"
+
+
+def _undecoded(found, image: str):
+    """The set with its images as bytes and paths. Raises PcclipError when the column holds no images."""
+    library = _library()
+    try:
+        return found.cast_column(image, library.Image(decode=False))
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise PcclipError(f"column {image!r} holds no images ({' '.join(str(error).split())[:200]})") from None
+
+
+def _file(image: dict | None, folder: Path, name: str) -> tuple[str, str]:
+    """The path of one image, its own file or its bytes written to `folder`, and '' or the reason why there is none."""
+    if not image or not (image["bytes"] or image["path"]):
+        return "", "no image"
+    if not image["bytes"]:
+        return os.path.realpath(image["path"]), "" if os.path.isfile(image["path"]) else "missing file"
+    target = folder / f"{name}{_suffix(image)}"
+    if not target.is_file() or target.stat().st_size != len(image["bytes"]):
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        temporary.write_bytes(image["bytes"])
+        os.replace(temporary, target)
+    return str(target), ""
+
+
+def _suffix(image: dict) -> str:
+    given = Path(image["path"] or "").suffix.lower()
+    by_content = (suffix for magic, suffix in _MAGIC.items() if image["bytes"].startswith(magic))
+    return given if given in SUFFIXES else next(by_content, ".image")
+
+
+def _list(texts) -> list:
+    return texts if isinstance(texts, list) else [texts]
+
+
+def _label(value, names: list[str] | None) -> str | None:
+    """The name of a class; -1 and None are no label."""
+    if value is None or (names and value < 0):
+        return None
+    return names[value] if names else str(value)

@@ -1,0 +1,66 @@
+"""The `karpathy` source: Flickr8k, Flickr30k or COCO as Karpathy and Fei-Fei (2015) split them."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pcclip.config import Data, resolve
+from pcclip.data.rows import sort_out
+from pcclip.errors import PcclipError
+from pcclip.runs.files import read_json, there
+
+_JSON = "http://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
+_FOLDERS = ["images", "flickr30k-images", "Flicker8k_Dataset", "train2014"]  # COCO's entries name their own folder
+_SPLITS = {"train": "train", "restval": "train", "test": "held_out"}
+_IMAGES = {"dataset_flickr8k": (6_000, 1_000), "dataset_flickr30k": (29_000, 1_000), "dataset_coco": (113_287, 5_000)}
+_CAPTIONS_EACH = 5
+
+
+def missing(data: Data) -> list[str]:
+    """Whether the JSON file and the image folder are there."""
+    path, lines = resolve(data.path), []
+    if not path.is_file():
+        lines.append(f"{path}: not there; download {_JSON} and set data.path to one of its dataset_*.json")
+    images = _images(data)
+    if images is None:
+        lines.append(f"{path.parent}: no image folder ({', '.join(_FOLDERS)}) beside the captions; unpack the set's "
+                     "images there or set data.images; docs/data.md says where they come from")
+    elif not images.is_dir():
+        lines.append(f"{images}: no such folder; set data.images to the folder of the set's images")
+    return lines
+
+
+def published(data: Data) -> dict[str, tuple[int, int]]:
+    """Images and captions of each side of the whole set; {} for a file by another name."""
+    counts = _IMAGES.get(resolve(data.path).stem, ())
+    return {side: (count, _CAPTIONS_EACH * count) for side, count in zip(("train", "held_out"), counts, strict=False)}
+
+
+def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """Returns the table, what was left out (path, reason), and how many are bad rows; the val split is not bad."""
+    path, images = resolve(data.path), _images(data).resolve()
+    entries = read_json(path, ["images"])["images"]
+    try:
+        table = pd.DataFrame({
+            "file": [f"{entry['filepath']}/{entry['filename']}" if entry.get("filepath") else entry["filename"]
+                     for entry in entries],
+            "captions": [[sentence["raw"] for sentence in entry["sentences"]] for entry in entries],
+            "part": [entry["split"] for entry in entries]})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PcclipError(f"{path}: not one of Karpathy's files (no {error}); download {_JSON}") from None
+    table["id"] = table.file.str.rsplit(".", n=1).str[0]
+    table["path"] = f"{images}/" + table.file
+    table["split"] = table.part.map(_SPLITS)
+    reason = pd.Series("", index=table.index)
+    reason[~there(table.path)] = "missing file"
+    reason[table.split.isna()] = table.part.astype(str) + " split"
+    return sort_out(table.drop(columns=["file", "part"]), reason)
+
+
+def _images(data: Data) -> Path | None:
+    """The folder that the entries' names are relative to; None when no usual one is there."""
+    if data.images:
+        return resolve(data.images)
+    beside = resolve(data.path).parent
+    found = next((name for name in _FOLDERS if (beside / name).is_dir()), None)
+    return beside if found == "train2014" else found and beside / found

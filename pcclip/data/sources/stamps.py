@@ -1,0 +1,141 @@
+"""The `stamps` source: photographs of Tux Paint's stamp collection (Debian tuxpaint-stamps-default, GPL-2).
+
+Found in /usr/share, else fetched with apt into a cache (no root needed once the package lists are there). Photographs
+are kept; drawings, toys and symbols are left out by folder and by the short list stamps_exceptions.csv, which also
+names the subject where a caption's head noun would not do. Body mass and top speed are in stamps_facts.csv.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from pcclip.config import Data, resolve
+from pcclip.errors import PcclipError
+from pcclip.runs.files import cache, disk_errors
+from pcclip.runs.progress import say
+
+PACKAGE = "tuxpaint-stamps-default"
+SYSTEM = Path("/usr/share/tuxpaint/stamps")
+HELP = (f"the stamps are in Debian's and Ubuntu's package {PACKAGE} (161 MB): `sudo apt-get install {PACKAGE}`; "
+        "elsewhere unpack its .deb and set data.path to its usr/share/tuxpaint/stamps folder")
+_NO_APT = f"stamps not found in {SYSTEM} and this system has no apt-get; {HELP}"
+_FOLDERS = {"cartoon": "drawing", "toys": "toy", "plastic": "toy", "symbols": "symbol", "roadsigns": "symbol",
+            "flags": "symbol", "body_parts": "symbol"}
+_CLASSES = {"animals": "animal", "clothes": "piece of clothing", "food": "food", "music": "musical instrument",
+            "household": "household item", "medical": "medical item", "military": "military equipment",
+            "naturalforces": "natural force", "people": "person", "plants": "plant", "seasonal": "holiday decoration",
+            "space": "thing in space", "sports": "sports equipment", "town": "thing in town", "vehicles": "vehicle"}
+_KEPT = 316
+_HERE = Path(__file__).parent.parent / "facts"
+
+
+def missing(data: Data) -> list[str]:
+    """Whether data.path is a folder; without it, whether the stamps are there or can be fetched."""
+    if data.path:
+        return [] if resolve(data.path).is_dir() else [f"{resolve(data.path)}: no such folder; {HELP}"]
+    return [] if SYSTEM.is_dir() or _cached().is_dir() or _can_fetch() else [_NO_APT]
+
+
+def to_fetch(data: Data) -> list[str]:
+    """The Debian package, unless the stamps are here."""
+    return [] if data.path or SYSTEM.is_dir() or _cached().is_dir() else [f"{PACKAGE}, 161 MB, with apt"]
+
+
+def published(data: Data) -> dict[str, tuple[int, int]]:
+    """The photographs that are kept, all on one side until concepts are held out."""
+    return {"train": (_KEPT, _KEPT)}
+
+
+def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """Find or fetch the stamps. Returns the table, what was left out (path, reason), and 0 bad rows."""
+    stamps = resolve(data.path) if data.path else find()
+    exceptions = pd.read_csv(_HERE / "stamps_exceptions.csv").set_index("stamp").fillna("")
+    facts = pd.read_csv(_HERE / "stamps_facts.csv").set_index("stamp")
+    rows, left_out = [], []
+    for png in sorted(stamps.rglob("*.png")):
+        stamp = png.relative_to(stamps).with_suffix("").as_posix()
+        named = exceptions.loc[stamp] if stamp in exceptions.index else {"leave_out": "", "concept": ""}
+        caption = _caption(png)
+        reason = _by_folder(stamp) or ("" if caption else "no caption") or named["leave_out"]
+        if reason:
+            left_out.append({"path": stamp, "reason": reason})
+            continue
+        rows.append({"id": stamp, "path": str(png), "caption": caption, "concept": named["concept"],
+                     "label": _label(stamp)})
+    if not rows:
+        raise PcclipError(f"{stamps}: no stamps in it; {HELP}")
+    table = pd.DataFrame(rows)
+    for attribute, column in (("body_mass", "body_mass_kg"), ("top_speed", "top_speed_kmh")):
+        table[attribute] = table.id.map(facts[column]).astype(float)
+    return table, pd.DataFrame(left_out, columns=["path", "reason"]), 0
+
+
+def _label(stamp: str) -> str | None:
+    """The class of a stamp: its top folder in plain words; of the hobbies only music is one kind of thing."""
+    folder, below = stamp.split("/")[:2]
+    return _CLASSES.get(below) if folder == "hobbies" else _CLASSES.get(folder, folder)
+
+
+def find() -> Path:
+    """The stamps folder: the system's, else the cache's, else fetched into the cache."""
+    if SYSTEM.is_dir():
+        return SYSTEM
+    if not _cached().is_dir():
+        fetch(_cached())
+    return _cached()
+
+
+def fetch(target: Path) -> None:
+    """Download the Debian package and unpack it to `target`, all or nothing. Raises PcclipError with HELP."""
+    if not _can_fetch():
+        raise PcclipError(_NO_APT)
+    say(f"fetching {PACKAGE} (161 MB) into {target.parent}")
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            if not _apt(["download", PACKAGE], scratch):
+                own = _own_lists(scratch)  # a fresh machine has no package lists, and refreshing those needs root
+                _apt([*own, "update"], scratch)
+                _apt([*own, "download", PACKAGE], scratch)
+            debs = sorted(Path(scratch).glob("*.deb"))
+            if not debs:
+                raise PcclipError(f"apt-get could not download {PACKAGE}; {HELP}")
+            done = subprocess.run(["dpkg-deb", "-x", str(debs[0]), f"{scratch}/tree"], capture_output=True)
+            if done.returncode or not Path(f"{scratch}/tree{SYSTEM}").is_dir():
+                raise PcclipError(f"{debs[0].name}: dpkg-deb could not unpack {PACKAGE}; {HELP}")
+            os.replace(f"{scratch}/tree{SYSTEM}", target)
+
+
+def _cached() -> Path:
+    return cache() / "stamps"
+
+
+def _can_fetch() -> bool:
+    return bool(shutil.which("apt-get") and shutil.which("dpkg-deb"))
+
+
+def _apt(arguments: list[str], folder: str) -> bool:
+    return subprocess.run(["apt-get", "-q", *arguments], cwd=folder, capture_output=True).returncode == 0
+
+
+def _own_lists(folder: str) -> list[str]:
+    """apt options that keep package lists and cache below `folder`, where any user may write."""
+    for name in ("lists/partial", "cache/archives/partial"):
+        Path(folder, name).mkdir(parents=True)
+    return ["-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"]
+
+
+def _caption(png: Path) -> str:
+    text = png.with_suffix(".txt")
+    return text.read_text(encoding="utf8", errors="replace").split("\n")[0].strip() if text.is_file() else ""
+
+
+def _by_folder(stamp: str) -> str:
+    for folder in stamp.split("/")[:-1]:
+        if folder in _FOLDERS:
+            return _FOLDERS[folder]
+    return "mirror image" if stamp.endswith("_mirror") else ""

@@ -1,0 +1,61 @@
+"""Models: one interface (encoder.py), one file per family of towers, load and save.
+
+A spec is `minilm-efficientnet`, an open_clip `NAME:TAG` or `NAME:/path/to/checkpoint`, `hf-hub:...`, `local-dir:...`,
+`shapes-clip:SEED` (trained on drawn pictures the first time), or the folder of a run (or of one of its checkpoints),
+which gives the finetuned model, with its own image tower where that was tuned too.
+"""
+
+from functools import partial
+from pathlib import Path
+
+from pcclip.encoders import minilm_efficientnet, openclip, saved
+from pcclip.encoders import toy_clip as student
+from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.errors import PcclipError
+from pcclip.runs.files import digest, file_digest
+
+
+def load_model(spec: str, alpha: float = 1.0, device: str | None = None) -> DualEncoder:
+    """Load a model by spec, in fp32 and eval mode.
+
+    Args:
+        spec: see the module's docstring.
+        alpha: for a finetuned model, weight averaging alpha * finetuned + (1 - alpha) * base (WiSE-FT; paper,
+            src/model.py).
+        device: where to; by default the GPU when there is one.
+
+    Raises:
+        PcclipError: unknown name or tag, missing files, or saved weights that do not fit their base.
+    """
+    import torch
+
+    if not 0 <= alpha <= 1:
+        raise PcclipError(f"alpha = {alpha}: must be between 0 (the base) and 1 (the finetuned weights)")
+    folder = saved.folder_of(spec)
+    if folder:
+        model = saved.load(folder, alpha, partial(load_model, device="cpu"))
+    elif spec == minilm_efficientnet.SPEC:
+        model = minilm_efficientnet.MiniLMEfficientNet()
+    elif student.SPEC.fullmatch(spec):
+        model = openclip.OpenClip(f"local-dir:{student.trained(student.seed_of(spec))}")
+        model.spec, model.architecture = spec, {**model.architecture, "name": spec}
+    else:
+        model = openclip.OpenClip(spec)
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+
+
+def identify(spec: str) -> str:
+    """What the spec stands for, without loading it: for a stage's key. Raises PcclipError when it is unknown."""
+    folder = saved.folder_of(spec)
+    if folder:
+        digests = [file_digest(file) for file in saved.weight_files(folder)]
+        return digests[0][:16] if len(digests) == 1 else digest(digests)[:16]
+    if spec == minilm_efficientnet.SPEC:
+        return digest([minilm_efficientnet.SOFTNESS, *map(file_digest, minilm_efficientnet.weight_files())])[:16]
+    if student.SPEC.fullmatch(spec):
+        return student.stage(student.seed_of(spec)).key[:16]
+    openclip.check(spec)
+    name, tag = openclip.split(spec)
+    local = Path(name.removeprefix("local-dir:"))
+    files = sorted(local.glob("*")) if name.startswith("local-dir:") else [Path(tag or "")]
+    return digest([spec, [file_digest(path) for path in files if path.is_file()]])[:16]

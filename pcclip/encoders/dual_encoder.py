@@ -1,0 +1,185 @@
+"""The one interface of every dual encoder: images and texts to unit vectors of one space."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor, nn
+
+from pcclip.encoders.tokens import Tokens, groups
+from pcclip.errors import PcclipError
+from pcclip.images import batches, decoded_batches
+from pcclip.runs.files import digest
+from pcclip.runs.progress import Meter
+
+Tower = Literal["text", "image"]
+_OVERHEAD = {"cpu": 16}  # of one more group of texts, in tokens; elsewhere launching kernels costs more
+_OVERHEAD_ELSEWHERE = 8192
+LINEAR_MAP = "linear_map"  # the module that map_texts adds to a text tower which ends in no projection
+
+
+class DualEncoder(nn.Module):
+    """An image tower and a text tower with one embedding space.
+
+    Attributes:
+        spec: what `load_model` was given for the base model.
+        width: embedding width d.
+        context_length: longest text in tokens, special tokens included.
+        image_tower, text_tower: the two modules; training may change both.
+        preprocess: PIL RGB image -> pixels (3, h, w).
+        architecture: JSON-able description of everything but the weights (preprocess and activation included).
+        pad_id: token that fills a batch up to its longest text.
+        tuned_from: of a saved finetuned model the image fingerprint of its base, else None.
+    """
+
+    spec: str
+    width: int
+    context_length: int
+    image_tower: nn.Module
+    text_tower: nn.Module
+    architecture: dict
+    pad_id: int = 0
+    tuned_from: str | None = None
+
+    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
+        raise TypeError(f"{type(self).__name__} has no preprocessing")
+
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids per text, special tokens included, without padding and without being cut."""
+        raise TypeError(f"{type(self).__name__} has no tokenizer")
+
+    def image_features(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Image vectors before normalisation."""
+        raise TypeError(f"{type(self).__name__} has no image tower")
+
+    def text_features(self, ids: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+        """Text vectors before normalisation, from ids padded with `pad_id`."""
+        raise TypeError(f"{type(self).__name__} has no text tower")
+
+    def transformer(self) -> nn.Module:
+        """The transformer blocks of the text tower: what PC-CLIP tunes (no embeddings, final norm or projection)."""
+        raise TypeError(f"{type(self).__name__} has no transformer")
+
+    def map_texts(self, matrix: Float[Tensor, "d d"]) -> None:
+        """Make every text vector t before normalisation `matrix` t. Raises PcclipError where a tower cannot."""
+        raise PcclipError(f"model {self.spec!r}: its text tower does not end in a projection that could take a linear "
+                          "map; finetune.tune = all or transformer can be had of it")
+
+    def image_transformer(self) -> nn.Module:
+        """The blocks of the image tower in the same sense; the stages where it is no transformer."""
+        raise TypeError(f"{type(self).__name__} has no blocks in its image tower")
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.text_tower.parameters()).device
+
+    def tokenised(self, texts: Sequence[str]) -> Tokens:
+        """To be stored: texts over the context length are cut, keeping the end-of-text token."""
+        return Tokens.of(self.tokens(texts), self.context_length)
+
+    def batch(self, tokens: Tokens | Sequence[list[int]]) -> Int[Tensor, "n t"]:
+        """Texts padded to the longest of them."""
+        if not isinstance(tokens, Tokens):
+            tokens = Tokens.of(tokens, self.context_length)
+        return tokens.padded(self.pad_id).to(self.device)
+
+    def features(self, tokens: Tokens) -> Float[Tensor, "n d"]:
+        """Text vectors before normalisation, in order, the texts grouped by length so that little padding is computed.
+
+        With gradients where they are asked for. Equal to `text_features` of all texts padded alike, up to rounding.
+        """
+        found = groups(tokens.lengths, _OVERHEAD.get(self.device.type, _OVERHEAD_ELSEWHERE))
+        back = np.empty(len(tokens), dtype=np.int64)
+        back[np.concatenate(found)] = np.arange(len(tokens))
+        vectors = torch.cat([self.text_features(self.batch(tokens[rows])) for rows in found])
+        return vectors[torch.from_numpy(back).to(vectors.device)]
+
+    def tunable(self, which: str, tower: Tower = "text") -> dict[str, nn.Parameter]:
+        """Named parameters of a tower to train: of its 'transformer' (as released), its 'layernorm' alone, or 'all'."""
+        whole = self.text_tower if tower == "text" else self.image_tower
+        chosen = [whole]
+        if which == "transformer":
+            chosen = [self.transformer() if tower == "text" else self.image_transformer()]
+        if which == "layernorm":
+            chosen = normalisations(whole)
+        wanted = {id(p) for module in chosen for p in module.parameters()}
+        return {name: p for name, p in whole.named_parameters() if id(p) in wanted}
+
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Float[np.ndarray, "n d"]:
+        """Unit text vectors, float32, in the order given. Texts over the context length are cut."""
+        return self.encode_tokens(self.tokenised([_checked(text) for text in texts]), batch_size)
+
+    @torch.inference_mode()
+    def encode_tokens(self, tokens: Tokens, batch_size: int = 256) -> Float[np.ndarray, "n d"]:
+        """Unit text vectors, float32, in the order given, of texts that are tokens already.
+
+        Batches are of similar length, so that short texts see no padding they do not need.
+        """
+        self.eval()
+        order = np.argsort(tokens.lengths, kind="stable")
+        out = np.empty((len(tokens), self.width), dtype=np.float32)
+        meter = Meter(len(tokens), "texts") if len(tokens) > batch_size else None
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            out[rows] = nn.functional.normalize(self.features(tokens[rows]).float(), dim=-1).cpu().numpy()
+            if meter:
+                meter.add(len(rows))
+        return out
+
+    @torch.inference_mode()
+    def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[np.ndarray, "n d"]:
+        """Unit image vectors, float32, of a batch that is already decoded."""
+        self.eval()
+        features = self.image_features(pixels.to(self.device))
+        return nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+
+    def encode_images(
+        self, images: Sequence[str | Path | Image.Image], batch_size: int = 64, workers: int = 4
+    ) -> Float[np.ndarray, "n d"]:
+        """Unit image vectors, float32, of paths or PIL images, in the order given.
+
+        Raises PcclipError naming the first image that cannot be read.
+        """
+        out = np.empty((len(images), self.width), dtype=np.float32)
+        wanted = batches(len(images), batch_size)
+        for rows, pixels, bad in decoded_batches(images, [self.preprocess], wanted, workers):
+            if bad:
+                raise PcclipError(f"{images[bad[0][0]]}: {bad[0][1]}; remove it or replace it")
+            out[rows] = self.encode_pixels(pixels[0])
+        return out
+
+    def image_fingerprint(self) -> str:
+        """What image vectors depend on: image tower weights and architecture. Text finetuning leaves it as it is."""
+        return digest([self.architecture, weights_digest(self.image_tower)])[:16]
+
+
+def normalisations(tower: nn.Module) -> list[nn.Module]:
+    """The LayerNorms of a tower (group and RMS norms too); in one without any, such as RN50's, its BatchNorms.
+
+    A BatchNorm goes on using the means and variances it has: only its scale and shift are parameters.
+    """
+    for kinds in ((nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), nn.modules.batchnorm._BatchNorm):
+        if found := [module for module in tower.modules() if isinstance(module, kinds)]:
+            return found
+    return []
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 over names, shapes and values of a module's parameters and buffers."""
+    import hashlib
+
+    total = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        total.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+def _checked(text) -> str:
+    if not isinstance(text, str):
+        raise PcclipError(f"encode_texts needs strings, found {type(text).__name__}: {text!r}")
+    return text

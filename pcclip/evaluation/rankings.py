@@ -1,0 +1,78 @@
+"""How near text axes come to the supervised one: the share of its Spearman correlation and of its pairwise accuracy.
+
+The share of Spearman's correlation that a zero-shot axis reaches of a linear axis fitted to true values is how work on
+rankability counts (On the rankability of visual embeddings, 2507.03683, fits such axes; Zero-Shot Rankability, ICML
+2026, reports 61% for CLIP-like models and 90% for conditional embeddings of multimodal language models). With the
+share of pairwise accuracy, what a random order gets, a half, is taken off both first.
+"""
+
+import numpy as np
+import pandas as pd
+
+from pcclip.errors import PcclipError
+from pcclip.stats.intervals import Estimate, ratio
+from pcclip.stats.metrics import FURTHER, MEASURES, measured_by
+
+SUPERVISED = "supervised"  # the model, and the end of the data set's name, of a ceiling
+CHANCE = {"spearman": 0.0, "pairwise_accuracy": 0.5, "accuracy": 0.5}
+SHARES = {"ranking": ("spearman", "pairwise_accuracy"), "relative_values": ("spearman", "pairwise_accuracy"),
+          "relative_pairs": ("accuracy",)}  # task -> the metrics of which a share is taken
+_FEWER = 500  # resamples, at most, of measures that no model is tested by
+_KEYS, _SAME = ["task", "dataset", "protocol"], ["first", "second", "reference"]
+
+
+def measured(predictions: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
+    """Every model's value on every task, data set and protocol, with its 95% interval, and the shares.
+
+    Args:
+        predictions: as predictions.Predictions collects them.
+        draws, seed: of the bootstrap; statistics.FURTHER, by which no model is tested, have _FEWER draws at most.
+
+    Returns:
+        task, dataset, protocol, model, metric, value, ci_low, ci_high, n. The metric METRIC_share is of the text axes
+        of tasks that have a supervised one for the same items, where that is above chance with its whole interval: of
+        a ceiling that may be no better than chance nothing has a share.
+    """
+    groups = dict(iter(predictions.groupby(_KEYS, sort=False)))
+    found = {key: {(metric, which): MEASURES[metric](part, min(draws, _FEWER) if metric in FURTHER
+                                                       else draws, seed) for metric in measured_by(key[0])
+                   for which, part in items.groupby("model", sort=False)} for key, items in groups.items()}
+    rows = []
+    for key, items in groups.items():
+        for (metric, which), estimate in (found[key] | _shares(key, items, groups, found)).items():
+            if estimate.n:
+                low, high = estimate.interval
+                rows.append({**dict(zip(_KEYS, key, strict=True)), "model": which, "metric": metric,
+                             "value": estimate.value, "ci_low": low, "ci_high": high, "n": estimate.n})
+    return pd.DataFrame(rows)
+
+
+def share(axis: Estimate, ceiling: Estimate, chance: float = 0.0) -> Estimate:
+    """The share of the supervised axis that another axis reaches: (axis - chance) / (ceiling - chance).
+
+    Both are of one metric on the same items with the same resamples; `chance` is what a random axis gets (0 for
+    Spearman's correlation, 0.5 for pairwise accuracy). NaN where the ceiling itself is not above chance.
+    Raises PcclipError when the resamples are not the same in number.
+    """
+    if len(axis.draws) != len(ceiling.draws):
+        raise PcclipError(f"an axis with {len(axis.draws)} resamples and its ceiling with {len(ceiling.draws)}; "
+                          "use the same draws and seed for both")
+    found = ratio(np.append(axis.draws, axis.value) - chance, np.append(ceiling.draws, ceiling.value) - chance)
+    return Estimate(float(found[-1]), found[:-1], axis.n)
+
+
+def _shares(key: tuple, items: pd.DataFrame, groups: dict, found: dict) -> dict[tuple[str, str], Estimate]:
+    """By METRIC_share and model; {} where no ceiling was scored on these very items."""
+    task, models = key[0], [which for which in dict.fromkeys(items.model) if which != SUPERVISED]
+    if task not in SHARES or not models:
+        return {}
+    own = items[items.model == models[0]][_SAME].reset_index(drop=True)
+    ceiling = next((other for other, whole in groups.items() if other[0] == task and SUPERVISED in set(whole.model)
+                    and whole[whole.model == SUPERVISED][_SAME].reset_index(drop=True).equals(own)), None)
+    shares = {}
+    for metric in SHARES[task] if ceiling else ():
+        whole = found[ceiling][metric, SUPERVISED]
+        if whole.interval[0] > CHANCE[metric]:
+            shares |= {(f"{metric}_share", which): share(found[key][metric, which], whole, CHANCE[metric])
+                       for which in models}
+    return shares

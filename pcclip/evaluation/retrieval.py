@@ -1,0 +1,156 @@
+"""Finding the text about a pair of images among the texts about others; and verdicts asked in words of their own.
+
+The link to change captioning: sets of image pairs with human texts about their differences (pcclip.benchmarks.change_captions).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from pcclip.errors import PcclipError
+from pcclip.evaluation.zero_shot import Encode
+from pcclip.stats.vectors import cosines, image_differences, unit
+
+_TIE = 1e-6  # cosines in float32 are not known more exactly
+_KEYS, _NUMBERS = 4_000_000, 16_000_000  # random keys and vector entries held at once
+
+
+def retrieval_items(
+    encode: Encode, matrix: Float[np.ndarray, "n d"], first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"],
+    texts: Sequence[str], orientation: int = 1, split: Sequence[str] | None = None, distractors: int = 9, seed: int = 0,
+    twins: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Does each pair's own text score above the texts of other pairs?
+
+    A text's score is cos(orientation * (u1 - u2), f(text)), or cos(orientation * (u1 - u2), f(text) - f(twin)) where
+    twins are given. The distractors of a pair are texts of other image pairs of its split, drawn once by `seed` and so
+    the same for every model; no two of them are equal, and none equals a text of this pair in its words.
+
+    A tie counts against the right text, and cosines less than 1e-6 apart are tied: a model that gives every text the
+    same score is never right, and one that scores at random is right once in distractors + 1 times.
+
+    Args:
+        encode: texts to unit vectors.
+        matrix: unit image vectors.
+        first, second: rows of the matrix.
+        texts: one text per pair; a pair may come several times with a text each.
+        orientation: of the texts, see ChangeSet.
+        split: of each pair; None where all are of one.
+        distractors: how many.
+        seed: draws them.
+        twins: each text with the images' roles exchanged, for the antisymmetric form.
+
+    Returns:
+        first, second, score (of the right text), reference (of the best distractor), correct (ranked first), rank
+        (1 is best) and reciprocal_rank.
+
+    Raises:
+        PcclipError: some pair has fewer other texts in its split than distractors, or some twin is empty.
+    """
+    texts, own = list(texts), pd.factorize(pd.Series(texts, dtype=object))[0]
+    same, pair = _same(texts), _pair_codes(first, second)
+    vectors = _text_vectors(encode, texts, twins)
+    score, best, rank = np.empty(len(texts)), np.empty(len(texts)), np.empty(len(texts), int)
+    parts = pd.factorize(pd.Series(list(split), dtype=object))[0] if split is not None else np.zeros(len(texts), int)
+    for part in range(parts.max(initial=-1) + 1):
+        rows = np.flatnonzero(parts == part)
+        v = orientation * image_differences(matrix, first[rows], second[rows])
+        for k, drawn in _distractors(same[rows], pair[rows], distractors, seed, matrix.shape[1]):
+            right = cosines(v[k], vectors[own[rows[k]]])
+            others = np.einsum("md,mkd->mk", v[k], vectors[own[rows[drawn]]])
+            score[rows[k]], best[rows[k]] = right, others.max(axis=1)
+            rank[rows[k]] = 1 + (others >= right[:, None] - _TIE).sum(axis=1)
+    return pd.DataFrame({"first": first, "second": second, "score": score, "reference": best, "correct": rank == 1,
+                         "rank": rank, "reciprocal_rank": 1 / rank})
+
+
+def check_distractors(first: Sequence, second: Sequence, texts: Sequence[str], distractors: int) -> None:
+    """Raise PcclipError, as `retrieval_items` will, when some pair of one split has too few texts of other pairs.
+
+    `first` and `second` are images by whatever name.
+    """
+    names = pd.factorize(pd.Series([*first, *second], dtype=object))[0]
+    _barred(_same(texts), _pair_codes(names[: len(texts)], names[len(texts) :]), distractors)
+
+
+def worded_verdicts(
+    encode: Encode, matrix: Float[np.ndarray, "n d"], first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"],
+    texts: Sequence[str], twins: Sequence[str], first_has_more: Bool[np.ndarray, " m"],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Which image has more of something, each pair asked in its own words: is the sign of the score the verdict's?
+
+    `texts` say that the first image has more, `twins` that the second has. Returns the items of the one-sided form,
+    cos(u1 - u2, f(text)), which a constant offset of the text vectors fools where verdicts are not balanced, and of the
+    antisymmetric form, cos(u1 - u2, f(text) - f(twin)), which it does not. Columns first, second, score, reference
+    (+1 where the first has more, else -1) and correct; a score of zero is wrong.
+    """
+    v, own = image_differences(matrix, first, second), pd.factorize(pd.Series(list(texts), dtype=object))[0]
+    truth = np.where(first_has_more, 1.0, -1.0)
+
+    def items(vectors) -> pd.DataFrame:
+        score = cosines(v, vectors[own]).astype(float)
+        return pd.DataFrame({"first": first, "second": second, "score": score, "reference": truth,
+                             "correct": score * truth > _TIE})
+
+    return items(_text_vectors(encode, list(texts))), items(_text_vectors(encode, list(texts), twins))
+
+
+def _text_vectors(encode: Encode, texts: list[str], twins: Sequence[str] | None = None) -> Float[np.ndarray, "t d"]:
+    """Unit vectors of the distinct texts in the order they first come, or of f(text) - f(twin)."""
+    if twins is None:
+        return encode(list(dict.fromkeys(texts)))
+    if not all(twins):
+        raise PcclipError("the antisymmetric form needs a swapped text for every pair; leave out the pairs without one")
+    twin_of = dict(zip(texts[::-1], list(twins)[::-1], strict=True))  # of the first where equal texts have several
+    found = encode([*twin_of, *twin_of.values()])
+    order = {text: k for k, text in enumerate(twin_of)}
+    difference = found[: len(twin_of)] - found[len(twin_of) :]
+    return unit(difference[[order[text] for text in dict.fromkeys(texts)]])
+
+
+def _same(texts: Sequence[str]) -> Int[np.ndarray, " m"]:
+    """Equal for texts of the same words."""
+    return pd.factorize(pd.Series(map(_bare, texts), dtype=object))[0]
+
+
+def _pair_codes(first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+    """Equal for pairs of the same two images, in either order."""
+    return np.unique(np.sort(np.stack([first, second], axis=1), axis=1), axis=0, return_inverse=True)[1].ravel()
+
+
+def _distractors(same: np.ndarray, pair: np.ndarray, count: int, seed: int, width: int):
+    """Yield (items, for each of them `count` items whose texts are its distractors), some items at a time.
+
+    same: items of equal code have equal texts; pair: items of equal code are about the same images.
+    """
+    classes, example = np.unique(same, return_index=True)
+    item, taken = _barred(same, pair, count)
+    rng, step = np.random.default_rng(seed), max(1, min(_KEYS // len(classes), _NUMBERS // (count * width)))
+    for start in range(0, len(same), step):
+        k = np.arange(start, min(start + step, len(same)))
+        keys = rng.random((len(k), len(classes)))
+        here = slice(*np.searchsorted(item, [k[0], k[-1] + 1]))
+        keys[item[here] - start, taken[here]] = np.inf
+        yield k, example[np.argpartition(keys, count - 1, axis=1)[:, :count]]
+
+
+def _barred(same: np.ndarray, pair: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Items, in order, and each text (its place among the distinct ones) that is of the item's own images.
+
+    Raises PcclipError when fewer than `count` others are left to some item.
+    """
+    classes, code = np.unique(same, return_inverse=True)
+    items = pd.DataFrame({"item": np.arange(len(same)), "pair": pair})
+    barred = items.merge(pd.DataFrame({"pair": pair, "code": code}).drop_duplicates(), on="pair").sort_values("item")
+    left = len(classes) - np.bincount(barred["item"], minlength=len(same))
+    if left.min(initial=count) < count:
+        raise PcclipError(f"{count} distractors are asked for, but a pair has only {left.min()} other texts in its "
+                          "split; ask for fewer")
+    return barred["item"].to_numpy(), barred.code.to_numpy()
+
+
+def _bare(text: str) -> str:
+    """A text without what does not make it another: case, white space, a full stop."""
+    return " ".join(text.lower().split()).rstrip(" .")

@@ -1,0 +1,167 @@
+"""Zero-shot classification: images go to the class whose texts are nearest.
+
+Images are scored in blocks, so that memory is that of the vectors and of one block of scores.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from scipy.sparse import csr_matrix
+
+from pcclip.benchmarks.classification import LabelledSet
+from pcclip.errors import PcclipError
+from pcclip.evaluation import templates
+from pcclip.stats.vectors import unit
+
+Encode = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
+ENSEMBLES = ("vectors", "scores")
+VARIANTS = {  # name -> templates, ensemble
+    "single": ("single", "vectors"), "simple7": ("simple7", "vectors"), "official80": ("official80", "vectors"),
+    "official80_scores": ("official80", "scores"),
+}
+_BLOCK = 4096
+
+
+def zero_shot_tasks(
+    encode: Encode, labelled: LabelledSet, matrix: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " m"],
+    labels: Int[np.ndarray, " m"], descriptions: Sequence[Sequence[str]] | None = None,
+    variants: Sequence[str] = tuple(VARIANTS),
+) -> dict[str, pd.DataFrame]:
+    """Items of every way to prompt, 'VARIANT/PROTOCOL'; every distinct text is encoded once.
+
+    'single' and 'extended' have both protocols: as_released puts the data set's raw class names into the prompt and
+    uses one description a class; corrected uses readable names and averages all descriptions. The others are not in
+    the release and are 'corrected' only.
+
+    Args:
+        encode: texts to unit vectors.
+        labelled: the set, for its class names.
+        matrix: unit image vectors.
+        rows, labels: which of them to classify, and the index of each one's class.
+        descriptions: of each class, in the order of `labelled.classes`; without them there is no 'extended'.
+        variants: of VARIANTS.
+
+    Raises:
+        PcclipError: an unknown variant, descriptions that do not fit the classes, or what `classify` raises.
+    """
+    found = {}
+    asked = list(_asked(labelled, descriptions, variants))
+    codes, vectors = encoded(encode, [text for *_, prompts in asked for texts in prompts for text in texts],
+                             matrix.shape[1])
+    start = 0
+    for name, ensemble, prompts in asked:
+        end = start + sum(map(len, prompts))
+        found[name] = classify(matrix, _ensembled(vectors, codes[start:end], prompts, ensemble), rows, labels)
+        start = end
+    return found
+
+
+def class_texts(
+    encode: Encode, prompts: Sequence[Sequence[str]], ensemble: str = "vectors"
+) -> Float[np.ndarray, "c d"]:
+    """One vector a class from its texts.
+
+    Args:
+        encode: texts to unit vectors.
+        prompts: the texts of each class, any number of them.
+        ensemble: 'vectors' (per-class ensembling as in CLIP: the mean of a class's unit vectors, of length one), or
+            'scores' (that mean as it is long: an image's score is its mean cosine with the class's texts).
+
+    Raises:
+        PcclipError: an unknown ensemble, a class without texts, or vectors that are not numbers.
+    """
+    codes, vectors = encoded(encode, [text for texts in prompts for text in texts])
+    return _ensembled(vectors, codes, prompts, ensemble)
+
+
+def classify(
+    matrix: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "c d"], rows: Int[np.ndarray, " m"],
+    labels: Int[np.ndarray, " m"], block: int = _BLOCK,
+) -> pd.DataFrame:
+    """Items with the columns of `tasks`: score is the index of the class found, reference of the right one.
+
+    Of classes that tie, and those with equal texts always do, the one with the lower index is found.
+
+    Args:
+        matrix: unit image vectors.
+        texts: one vector a class.
+        rows, labels: which images to classify, and the index of each one's class.
+        block: images scored at once.
+
+    Raises:
+        PcclipError: a label that is no class, vectors of different widths, or vectors that are not numbers.
+    """
+    rows, labels = np.asarray(rows, dtype=np.int64), np.asarray(labels, dtype=np.int64)
+    if len(rows) != len(labels):
+        raise PcclipError(f"{len(rows)} images and {len(labels)} labels; give one label an image")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(texts):
+        raise PcclipError(f"labels run from {labels.min()} to {labels.max()}, classes from 0 to {len(texts) - 1}; "
+                          "give the texts of all classes, in the order of the labels")
+    check_vectors(texts, matrix.shape[1])
+    distinct, columns = np.unique(texts, axis=0, return_inverse=True)  # a product may round equal columns differently
+    found = np.empty(len(rows), dtype=np.int64)
+    for start in range(0, len(rows), block):
+        part = slice(start, start + block)
+        images = matrix[rows[part]]
+        scores = images @ texts.T if len(distinct) == len(texts) else (images @ distinct.T)[:, columns.ravel()]
+        if not np.isfinite(scores).all():
+            raise PcclipError("image vectors hold values that are not numbers; embed the images again")
+        found[part] = scores.argmax(axis=1)
+    return pd.DataFrame({"first": rows, "second": rows, "score": found.astype(float), "reference": labels.astype(float),
+                         "correct": found == labels})
+
+
+def encoded(
+    encode: Encode, texts: Sequence[str], width: int | None = None
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "m d"]]:
+    """The vectors of the distinct texts, each encoded once, and which of them each text has.
+
+    Raises:
+        PcclipError: vectors that are not `width` wide or not numbers.
+    """
+    codes, distinct = pd.factorize(np.array(texts, dtype=object))
+    vectors = np.asarray(encode(list(distinct)))
+    check_vectors(vectors, width)
+    return codes, vectors
+
+
+def check_vectors(texts: Float[np.ndarray, "n d"], width: int | None = None) -> None:
+    """Raise PcclipError unless text vectors are numbers and, when it is given, as wide as image vectors."""
+    if width is not None and texts.shape[1] != width:
+        raise PcclipError(f"text vectors are {texts.shape[1]} wide, image vectors {width}; embed with this model")
+    if not np.isfinite(texts).all():
+        raise PcclipError("text vectors hold values that are not numbers; finetune with a smaller finetune.lr")
+
+
+def _asked(
+    labelled: LabelledSet, descriptions: Sequence[Sequence[str]] | None, variants: Sequence[str]
+) -> Iterator[tuple[str, str, list[list[str]]]]:
+    """Name, ensemble and prompts of every way to prompt."""
+    released = labelled.released or labelled.classes
+    for variant in variants:
+        if variant not in VARIANTS:
+            raise PcclipError(f"no zero-shot variant {variant!r}; known: {', '.join(VARIANTS)}")
+        wording, ensemble = VARIANTS[variant]
+        if variant == "single":
+            yield "single/as_released", ensemble, templates.prompts(released, wording)
+        yield f"{variant}/corrected", ensemble, templates.prompts(labelled.classes, wording)
+    if descriptions is not None:
+        every = templates.described(labelled.classes, descriptions)
+        yield "extended/as_released", "vectors", templates.described(released, [texts[:1] for texts in descriptions])
+        yield "extended/corrected", "vectors", every
+
+
+def _ensembled(
+    vectors: Float[np.ndarray, "m d"], codes: Int[np.ndarray, " n"], prompts: Sequence[Sequence[str]], ensemble: str
+) -> Float[np.ndarray, "c d"]:
+    """One vector a class, where the texts of `prompts`, one after the other, have vectors[codes]."""
+    sizes = np.array([len(texts) for texts in prompts])
+    if ensemble not in ENSEMBLES:
+        raise PcclipError(f"no ensemble {ensemble!r}; known: {', '.join(ENSEMBLES)}")
+    if not sizes.all():
+        raise PcclipError(f"class {int(sizes.argmin())} has no text; give every class at least one")
+    shares = np.repeat(1 / sizes, sizes).astype(vectors.dtype)
+    mean = csr_matrix((shares, codes, np.concatenate([[0], sizes.cumsum()])), (len(prompts), len(vectors))) @ vectors
+    return unit(mean) if ensemble == "vectors" else mean

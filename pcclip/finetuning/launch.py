@@ -1,0 +1,151 @@
+"""Stage 03 in this process, in several of this machine, or on a Ray cluster: the same training function each time."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import deque
+from contextlib import redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+import torch
+
+from pcclip.comparisons import stage as generate
+from pcclip.config import Config, check, root
+from pcclip.data.image_set import ImageSet, load_images
+from pcclip.embedding import stage as embed
+from pcclip.embedding.vectors import Vectors, load_vectors
+from pcclip.encoders import load_model
+from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.errors import PcclipError
+from pcclip.finetuning import distributed
+from pcclip.finetuning import stage as trainer_stage
+from pcclip.finetuning import text_tower as trainer
+from pcclip.runs.files import read_parquet
+from pcclip.runs.progress import say
+from pcclip.runs.ray_cluster import cluster
+
+_MODULE = "pcclip.finetuning"
+_OF_RAY = "ray"  # the folder, within the stage's, of Ray Train's own notes
+_QUIET = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # what a worker prints goes where it says
+          "RAY_DEDUP_LOGS_SKIP_REGEX": "State API may be temporarily unavailable"}  # as it is without a dashboard
+_LINES = 60  # of the log, in the message about processes that failed; the launcher says 30 of its own
+_SAYS = "pcclip: "  # what begins the line of a process that knows what is wrong
+
+
+def finetune(
+    config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: DualEncoder
+) -> pd.DataFrame:
+    """Stage 03 as `trainer.finetune` does it, in as many processes as finetune.processes says. Returns its curves.
+
+    Raises PcclipError as there, or when a process died; finished checkpoints are kept.
+    """
+    this = trainer_stage.stage(config, images)
+    if not config.finetune.apart or this.found():
+        return trainer_stage.finetune(config, images, vectors, comparisons, model)
+    (_by_ray if config.finetune.launcher == "ray" else _by_accelerate)(config, this.folder)
+    if not this.found():
+        raise PcclipError(f"{trainer_stage.FOLDER}: its processes ended without finishing it here; where they do not see "
+                          "`outputs`, set storage to a folder or URL that all machines see")
+    return pd.read_csv(this.folder / trainer.CURVES)
+
+
+def train(config: Config) -> None:
+    """What each process does: read what the notebook reads, and take part. Only the first one talks."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout if distributed.is_first() else nowhere):
+        images, model = load_images(config), load_model(config.model)
+        if config.storage is not None and os.environ.get("LOCAL_RANK", "0") == "0":  # one of each machine
+            for stage in (generate.stage, embed.stage):
+                stage(config, images).found()
+        distributed.check_alike(None, "what has been read")  # all wait for all
+        vectors = load_vectors(config.source_folder / embed.FOLDER, model)
+        comparisons = read_parquet(config.source_folder / generate.FOLDER / generate.TABLE).to_pandas()
+        trainer_stage.finetune(config, images, vectors, comparisons, model)
+
+
+def _by_accelerate(config: Config, folder: Path) -> None:
+    """Raises PcclipError when accelerate or a GPU is missing, or when a process failed."""
+    processes, gpus = config.finetune.processes, torch.cuda.device_count()
+    if find_spec("accelerate") is None:
+        raise PcclipError("finetune.processes: needs accelerate: pip install 'pcclip[paper]'")
+    if gpus and processes > gpus:
+        raise PcclipError(f"finetune.processes = {processes}: this machine has {gpus} GPUs, and each needs one")
+    with TemporaryDirectory() as temporary:
+        file = Path(temporary, "params.json")
+        file.write_text(json.dumps(config.model_dump(), ensure_ascii=False), encoding="utf8")
+        _run([sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes),
+              "--num_machines", "1", "--gpu_ids", "all", "--main_process_port", "0", "--mixed_precision", "no",
+              "--dynamo_backend", "no", "-m", _MODULE, str(file)],
+             {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // processes)), **os.environ})
+
+
+def _run(command: list[str], environment: dict[str, str]) -> None:
+    """Run a command and say its lines. Raises PcclipError with what it said when it failed."""
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               errors="replace")
+    last, known = deque(maxlen=_LINES), {}
+    try:
+        for line in map(str.rstrip, process.stdout):
+            say(line)
+            last.append(line)
+            if line.startswith(_SAYS):
+                known[line.removeprefix(_SAYS)] = True
+        process.wait()
+    finally:
+        process.terminate()  # an interrupted cell: the launcher takes its processes with it
+        process.wait()
+    if process.returncode:
+        raise PcclipError("\n".join(known) or "\n".join([
+            f"{trainer_stage.FOLDER}: a process died (out of memory?); run again to continue. The last lines were:", *last]))
+
+
+def _by_ray(config: Config, folder: Path) -> None:
+    """Ray Train starts a worker for each process, and all anew from the last checkpoint when one is lost.
+
+    Raises PcclipError when ray is missing or not reached, or when workers failed more often than ray.retries.
+    """
+    settings, processes = config.ray, config.finetune.processes
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    with cluster(settings.model_copy(update={"workers": processes}), log_to_driver=True):
+        import ray
+        from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+        from ray.train.v2.api.exceptions import TrainingFailedError
+
+        there = ray.cluster_resources().get("GPU", 0)
+        if settings.address is None and settings.gpus and there < processes:
+            raise PcclipError(f"finetune.processes = {processes}: this machine has {there:g} GPUs, and each needs one")
+        needs = {"CPU": settings.cpus, **({"GPU": max(1, settings.gpus)} if settings.gpus else {})}  # nccl: one each
+        job = TorchTrainer(
+            _of_ray, train_loop_config={"config": config.model_dump(), "root": str(root())},
+            scaling_config=ScalingConfig(
+                num_workers=processes, use_gpu=bool(settings.gpus), resources_per_worker=needs),
+            run_config=RunConfig(name=_OF_RAY, storage_path=str(folder), logging_config=LoggingConfig("ERROR"),
+                                 failure_config=FailureConfig(max_failures=settings.retries)))
+        try:
+            job.fit()
+        except TrainingFailedError as error:
+            raise PcclipError(_known(error) or f"{trainer_stage.FOLDER}: {error}") from None
+    shutil.rmtree(folder / _OF_RAY, ignore_errors=True)
+
+
+def _of_ray(given: dict) -> None:
+    """What Ray Train calls in every worker, once it has set up torch.distributed."""
+    from ray.train.torch import get_device
+
+    if Path(given["root"]).is_dir():
+        os.environ.setdefault("PCCLIP_ROOT", given["root"])  # paths of parameters mean the same everywhere
+    if (device := get_device()).type == "cuda":
+        torch.cuda.set_device(device)
+    train(check(given["config"]))
+
+
+def _known(error: Exception) -> str | None:
+    """What a worker said was wrong, if it did."""
+    failures = getattr(error, "worker_failures", {}).values()
+    return next((str(one) for one in failures if isinstance(one, PcclipError)), None)

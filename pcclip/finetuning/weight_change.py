@@ -1,0 +1,58 @@
+"""How far finetuning moved the weights: at lr 1e-8 in fp32 most of them cannot move at all (half an ulp is more)."""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from pcclip.encoders.dual_encoder import DualEncoder
+
+_PARTS = {"attn": "attention", "attention": "attention", "mlp": "MLP", "intermediate": "MLP", "output": "MLP",
+          "ln": "LayerNorm", "layernorm": "LayerNorm", "norm": "LayerNorm", "embedding": "embedding",
+          "embeddings": "embedding"}
+
+
+def movement(base: nn.Module, tuned: nn.Module) -> pd.DataFrame:
+    """One row for each tensor of the tower: where it is, how many values, and how far they moved.
+
+    Columns: name, layer (number of the block, -1 outside), part, values, share_moved (values that differ at all),
+    largest (absolute step of any value), relative (norm of the step over norm of the weights).
+    """
+    before, rows = dict(base.named_parameters()), []
+    for name, now in tuned.named_parameters():
+        old = before[name] if name in before else torch.eye(len(now))  # a linear map, which the base does without
+        old = old.detach().cpu().double()
+        step = now.detach().cpu().double() - old
+        rows.append({"name": name, "layer": _layer(name), "part": _part(name), "values": step.numel(),
+                     "share_moved": float((step != 0).double().mean()), "largest": float(step.abs().max()),
+                     "relative": float(step.norm() / max(float(old.norm()), 1e-12))})
+    return pd.DataFrame(rows)
+
+
+def of_towers(base: DualEncoder, tuned: DualEncoder) -> pd.DataFrame:
+    """The same of the text tower, and of the image tower below it where that was tuned too, with a column `tower`."""
+    parts = [movement(base.text_tower, tuned.text_tower).assign(tower="text")]
+    if base.image_fingerprint() != tuned.image_fingerprint():
+        parts.append(movement(base.image_tower, tuned.image_tower).assign(tower="image"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def by_part(table: pd.DataFrame) -> pd.DataFrame:
+    """The same, put together by part of each tower: values, share_moved, largest, relative (median)."""
+    groups = table.groupby([*(["tower"] if "tower" in table else []), "part"], sort=False)
+    return pd.DataFrame({
+        "values": groups["values"].sum(),
+        "share_moved": groups.apply(lambda g: float(np.average(g.share_moved, weights=g["values"]))),
+        "largest": groups.largest.max(), "relative": groups.relative.median()}).reset_index()
+
+
+def _layer(name: str) -> int:
+    return next((int(word) for word in name.split(".") if word.isdigit()), -1)
+
+
+def _part(name: str) -> str:
+    """Which kind of layer a tensor belongs to, by the last word of its name that says so."""
+    words = name.lower().replace("_", ".").replace("ln1", "ln").replace("ln2", "ln").split(".")
+    if "layernorm" in words or "ln" in words or "norm" in words:
+        return "LayerNorm"
+    return next((_PARTS[word] for word in words if word in _PARTS), "other")

@@ -1,0 +1,174 @@
+"""A stage of a run: a folder, a key made of everything that went in, and a manifest that comes last.
+
+A stage is done when its manifest carries the same key and its files are there with the recorded sizes. Anything else
+means: do it (again). Files are written under a temporary name and renamed; unfinished work lives in `partial-KEY/`,
+so a killed stage resumes and a changed parameter never mixes with old work. One process at a time holds the lock.
+
+With a storage, a folder or URL that every node of a cluster sees, unfinished work is there, and at the end a copy of
+the files and the manifest, so that another machine need not do the stage again. No lock is held there: what two runs
+of one key write is the same.
+"""
+
+import json
+import platform
+import shutil
+import time
+from collections.abc import Iterable
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pcclip import __version__
+from pcclip.errors import PcclipError
+from pcclip.runs.files import atomic, copy_here, digest, disk_errors, file_digest, is_url, remove_tree, write_json
+
+_LOCK_SECONDS = 10  # a killed run's kernel needs a moment to notice and let go
+_MANIFEST = "manifest.json"
+
+
+class Stage:
+    """One stage of one run, e.g. outputs/demo/02_embed.
+
+    Args:
+        folder: where its files live.
+        inputs: every value the result depends on (parameters, seed, hashes of what it reads); JSON-able.
+        storage: the stage's own folder or URL where every node sees it, if that is another one (see params.place).
+
+    Attributes:
+        shards: where unfinished work is put by whoever does it.
+    """
+
+    def __init__(self, folder: Path, inputs: dict, storage: Path | None = None):
+        self.folder, self.inputs, self.storage = Path(folder), inputs, storage
+        self.key = digest({"stage": self.folder.name, **inputs})
+        self.partial = self.folder / f"partial-{self.key[:12]}"
+        self.shards = self.partial if storage is None else storage / self.partial.name
+        self._started = time.monotonic()
+
+    def done(self) -> bool:
+        """True when a manifest with this very key is there and its files have the recorded sizes."""
+        manifest = read_manifest(self.folder)
+        return bool(manifest) and manifest["key"] == self.key and all(
+            (self.folder / name).is_file() and (self.folder / name).stat().st_size == file["bytes"]
+            for name, file in manifest["outputs"].items()
+        )
+
+    def found(self) -> bool:
+        """True when it is done, here or by another run with the same storage: its files are then fetched."""
+        return self.done() or (self.storage is not None and self._fetched())
+
+    def _fetched(self) -> bool:
+        manifest = read_manifest(self.storage)
+        if not manifest or manifest["key"] != self.key:
+            return False
+        with self.work():
+            for name, file in manifest["outputs"].items():
+                try:
+                    with atomic(self.folder / name) as temporary:
+                        copy_here(self.storage / name, temporary)
+                except FileNotFoundError:
+                    return False
+                if file_digest(self.folder / name) != file["sha256"]:
+                    return False  # another run is writing there
+            write_json(self.folder / _MANIFEST, manifest)
+            remove_tree(self.partial)
+        return True
+
+    @contextmanager
+    def work(self):
+        """Hold the stage's lock while working; clear what other keys or killed runs left behind."""
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock")
+            try:
+                lock.acquire(timeout=_LOCK_SECONDS)
+            except Timeout:
+                raise PcclipError(
+                    f"{self.folder}: another run is writing here; wait for it, stop it, or choose another run name"
+                ) from None
+            try:
+                for stale in [*self.folder.rglob(".*.tmp"), *self.folder.glob("partial-*")]:
+                    if stale.is_file():
+                        stale.unlink()
+                    elif stale != self.partial:
+                        shutil.rmtree(stale)
+                (self.folder / _MANIFEST).unlink(missing_ok=True)
+                self.partial.mkdir(exist_ok=True)
+                self._started = time.monotonic()
+                yield self
+            finally:
+                lock.release()
+
+    def finish(self, outputs: list[str], counts: dict, model: str = "") -> None:
+        """Write the manifest, last, and drop the partial work. `outputs` are names relative to the folder."""
+        files = {name: self.folder / name for name in outputs}
+        manifest = {
+            "stage": self.folder.name,
+            "key": self.key,
+            "inputs": self.inputs,
+            "model": model,
+            "seed": self.inputs.get("seed"),
+            "counts": counts,
+            "outputs": {n: {"sha256": file_digest(f), "bytes": f.stat().st_size} for n, f in files.items()},
+            "versions": versions(),
+            "seconds": round(time.monotonic() - self._started, 1),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        if self.storage is not None:
+            for name, file in files.items():
+                with atomic(self.storage / name) as temporary:
+                    shutil.copyfile(file, temporary)
+            write_json(self.storage / _MANIFEST, manifest)
+        write_json(self.folder / _MANIFEST, manifest)
+        for partial in {self.partial, self.shards}:
+            remove_tree(partial)
+
+
+def read_manifest(folder: Path) -> dict | None:
+    """The stage's manifest, or None when there is none that can be read."""
+    try:
+        manifest = json.loads(((folder if is_url(folder) else Path(folder)) / _MANIFEST).read_text(encoding="utf8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and {"key", "inputs", "outputs"} <= manifest.keys() else None
+
+
+def finished(folder: Path, **expected) -> dict:
+    """The manifest of a stage this one builds on, made with the `expected` inputs (images, seed, model, ...).
+
+    Raises PcclipError when that stage has not finished or was made with other ones.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise PcclipError(f"{folder}: this stage has not finished; run its notebook first")
+    other = [name for name, value in expected.items() if manifest["inputs"].get(name) != value]
+    if other:
+        raise PcclipError(f"{folder}: made with other {' and '.join(other)} than now asked for; run its notebook again")
+    return manifest
+
+
+def output_hashes(folder: Path, **expected) -> dict:
+    """Hashes of an earlier stage's files, for the key of the stage that reads them; `expected` as in `finished`."""
+    return {name: file["sha256"] for name, file in finished(folder, **expected)["outputs"].items()}
+
+
+def built_on(earlier: Iterable[Path], shared: dict) -> dict:
+    """Inputs of a stage that reads the stages in the folders `earlier`: what all share, and the hashes of their files.
+
+    Raises PcclipError when one of them has not finished or does not share images, model and seed.
+    """
+    return {**shared, **{folder.name: output_hashes(folder, **shared) for folder in earlier}}
+
+
+def versions() -> dict:
+    """Versions of everything that can change a number."""
+    found = {"pcclip": __version__, "python": platform.python_version()}
+    for name in ("torch", "open_clip_torch", "transformers", "xllamacpp", "numpy", "pillow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found

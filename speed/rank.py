@@ -1,0 +1,110 @@
+"""Rank a million vectors, best and worst 100, against one bare pass over the same memory.
+
+    python speed/rank.py [--images 1000000] [--width 768] [--top 100] [--rounds 5] [--shards] [--json]
+
+Both run in turn on the same matrix. The bare pass is the faster of numpy's and torch's sum of it; the result must be
+that of sorting everything, or the benchmark fails. A naive loop over the rows is timed on a part of them. --shards also
+ranks the vectors from Parquet files in bounded memory.
+"""
+
+import argparse
+import re
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pyarrow as pa
+import torch
+from measure import in_turn, ratio, seconds_of, show
+
+from pcclip.ranking.topk import ranked, ranked_shards
+from pcclip.runs.files import write_parquet
+from pcclip.stats.vectors import project
+
+CHUNK = 2**16
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--top", type=int, default=100, help="how many of the best and of the worst")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shards", action="store_true", help="also from Parquet files in a temporary folder")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+
+    rng = np.random.default_rng(0)
+    matrix = np.empty((options.images, options.width), dtype=np.float32)
+    for start in range(0, options.images, CHUNK):
+        part = matrix[start : start + CHUNK]
+        rng.standard_normal(out=part, dtype=np.float32)
+        part /= np.linalg.norm(part, axis=1, keepdims=True)
+    axis = matrix[:2].sum(axis=0)
+    axis /= np.linalg.norm(axis)
+
+    def rank():
+        return ranked(project(matrix, axis), options.top, options.top)
+
+    whole = torch.from_numpy(matrix)
+    check(rank(), project(matrix, axis), options.top)
+    passes = {"numpy": matrix.sum, "torch": whole.sum}
+    times = in_turn(options.rounds, rank=rank, **passes)
+    bare = min(passes, key=lambda name: median(times[name]))
+    took = median(times["rank"])
+    few = matrix[: min(options.images, 20_000)]
+    naive = seconds_of(lambda: sorted(((float(np.dot(row, axis)), i) for i, row in enumerate(few)), reverse=True))
+    slower = ratio(times["rank"], times[bare])
+    result = {
+        "benchmark": "rank", "images": options.images, "width": options.width, "top": options.top,
+        "threads": torch.get_num_threads(), "bare_pass": bare, "ratio": slower,
+        "peak_fraction": 1 / slower, "seconds_rank": took, "seconds_bare": median(times[bare]),
+        "gigabytes": matrix.nbytes / 1e9, "gigabytes_per_second": matrix.nbytes / 1e9 / took,
+        "naive_ratio": naive * options.images / len(few) / took,
+    }
+    if options.shards:
+        result |= from_shards(matrix, axis, options.top)
+    show(result, options.json)
+
+
+def check(table, scores: np.ndarray, top: int) -> None:
+    """The result is that of sorting everything."""
+    order = np.argsort(-scores, kind="stable")
+    ends = order if 2 * top >= len(order) else np.concatenate([order[:top], order[-top:]])
+    if not np.allclose(scores[table.row], scores[ends], atol=1e-5):  # sums in another order differ in the last bits
+        raise SystemExit("the first and last are not those of the full sort")
+
+
+def from_shards(matrix: np.ndarray, axis: np.ndarray, top: int) -> dict:
+    """Seconds to rank the same vectors from Parquet files, and by how much memory grew."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for start in range(0, len(matrix), 4 * CHUNK):
+            part = matrix[start : start + 4 * CHUNK]
+            files.append(Path(folder) / f"{start:09d}.parquet")
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(part.ravel()), part.shape[1])
+            write_parquet(files[-1], pa.table({"path": [str(start + i) for i in range(len(part))], "vector": vectors}))
+        with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # whose memory has held nothing else
+            table, took, grew = fresh.submit(stream, files, axis, top).result()
+    check(table.assign(row=table.path.astype(int)), project(matrix, axis), top)
+    return {"seconds_shards": took, "megabytes_grown": grew / 1024}
+
+
+def stream(files: list[Path], axis: np.ndarray, top: int) -> tuple:
+    """The table, seconds, and KiB by which the process grew."""
+    before, started = peak(), time.perf_counter()
+    table = ranked_shards(files, axis, top=top, bottom=top)
+    return table, time.perf_counter() - started, peak() - before
+
+
+def peak() -> int:
+    """The largest size this program has had, in KiB (Linux); getrusage would tell its parent's."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+
+if __name__ == "__main__":
+    main()

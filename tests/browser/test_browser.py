@@ -1,0 +1,341 @@
+"""The surface of notebook 06 in a real browser: JupyterLab and voila, driven through headless Chromium.
+
+PCCLIP_SCREENSHOTS=docs pytest tests/test_browser.py -k screenshots draws the README's pictures there instead, with the
+embedded default model.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from helpers.drawn import write_balloons
+from helpers.runs import ROOT
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e '.[test]')")
+
+HOSTILE = "<img src=x onerror=\"document.title='broken'\"> & co"
+MORE, LESS = "something red", "something blue"
+WAIT = 180_000  # milliseconds; a busy machine is slow
+SETTINGS = {  # no question about news, and the state of widgets is saved, as a careful person would have it
+    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyter-widgets/jupyterlab-manager/plugin": {"saveState": True},
+}
+
+
+@pytest.fixture(scope="module")
+def work(tiny_model, tmp_path_factory) -> Path:
+    """A folder with pictures and notebook 06 told to rank them with a tiny model; votes.jsonl comes there."""
+    folder = tmp_path_factory.mktemp("browser")
+    write_balloons(folder / "photos", 60)
+    told = {"run": "browser", "model": tiny_model, "outputs": str(folder / "outputs"), "rank": {
+        "photos": str(folder / "photos"), "more": MORE, "less": LESS, "votes": str(folder / "votes.jsonl")}}
+    if "PCCLIP_SCREENSHOTS" in os.environ:
+        told["model"] = "minilm-efficientnet"
+    else:
+        captions = folder / "photos" / "captions.csv"
+        text = captions.read_text().replace("A small red balloon.", '"' + HOSTILE.replace('"', '""') + '"')
+        captions.write_text(text)
+        (folder / "photos" / "broken.jpg").write_bytes(b"no image")
+    for name, settings in SETTINGS.items():
+        file = folder / ".jupyter" / "JUPYTERLAB_SETTINGS_DIR" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(settings))
+    for name in ("06_rank_images.ipynb", "app.ipynb"):
+        write_notebook(folder / name, told)
+    return folder
+
+
+def write_notebook(path: Path, told: dict) -> None:
+    """Notebook 06 with the values in a cell after its own parameters, as papermill does it."""
+    notebook = nbformat.read(ROOT / "notebooks" / "06_rank_images.ipynb", 4)
+    at = next(k for k, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
+    lines = "\n".join(f"{name} = {value!r}" for name, value in told.items())
+    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(lines))
+    nbformat.write(notebook, path)
+
+
+class Server:
+    """A server in a process group of its own, on a free port."""
+
+    def __init__(self, work: Path, *command: str):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        own = ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "JUPYTERLAB_SETTINGS_DIR",
+               "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
+        environment = {**os.environ, "PCCLIP_ROOT": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+                       **{name: str(work / ".jupyter" / name) for name in own}}
+        self.log = work / f"{command[0]}.log"
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen([sys.executable, "-m", *(part.format(port=port) for part in command)],
+                                            cwd=work, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+    def wait(self) -> None:
+        for _ in range(600):
+            with socket.socket() as one:
+                if one.connect_ex(("127.0.0.1", int(self.url.rpartition(":")[2]))) == 0:
+                    return
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.1)
+        raise AssertionError(self.log.read_text())
+
+    def kernels(self) -> list[psutil.Process]:
+        return [child for child in psutil.Process(self.process.pid).children(recursive=True)
+                if "ipykernel_launcher" in " ".join(child.cmdline())]
+
+    def stop(self) -> None:
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            child.kill()
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def servers(work):
+    """JupyterLab and voila, started at once: neither waits for the other."""
+    quiet = ("--no-browser", "--ServerApp.ip=127.0.0.1")
+    lab = Server(work, "jupyterlab", *quiet, "--ServerApp.port={port}", "--ServerApp.token=", "--allow-root",
+                 "--ServerApp.disable_check_xsrf=True", "--LabApp.expose_app_in_browser=True",
+                 f"--ServerApp.root_dir={work}")
+    app = Server(work, "voila", "app.ipynb", "--no-browser", "--port={port}", "--Voila.ip=127.0.0.1",
+                 "--preheat_kernel=False", "--TagRemovePreprocessor.enabled=True",
+                 "--TagRemovePreprocessor.remove_cell_tags=static")  # as `make app` has it
+    yield lab, app
+    lab.stop()
+    app.stop()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def lab(servers, browser):
+    """The notebook in JupyterLab, run."""
+    server = servers[0]
+    server.wait()
+    page = browser.new_page(viewport={"width": 1360, "height": 1000}, reduced_motion="reduce")
+    page.set_default_timeout(WAIT)
+    page.goto(f"{server.url}/lab/tree/06_rank_images.ipynb?reset")
+    run_all(page)
+    yield page
+    page.close()
+
+
+def run_all(page) -> None:
+    """Run every cell, in a kernel that answers, and wait for the photos of a new surface."""
+    page.wait_for_selector(".jp-NotebookPanel .jp-Notebook")
+    page.evaluate("""async () => {
+        const { commands, shell } = window.jupyterapp, context = shell.currentWidget.sessionContext;
+        document.querySelectorAll('.pcclip-ranking').forEach(old => { old.dataset.old = ''; });
+        await context.ready;
+        const pause = time => new Promise(done => setTimeout(done, time));
+        const info = () => context.session?.kernel?.requestKernelInfo().catch(() => null);
+        while (!await Promise.race([info(), pause(3000)])) await pause(100);
+        commands.execute('notebook:run-all-cells');
+    }""")
+    page.wait_for_selector(".pcclip-ranking:not([data-old]) .tile.ready")
+
+
+def order(page) -> list[tuple[int, str]]:
+    """Places and captions of the photos in sight, once they are there."""
+    page.wait_for_function("""() => [...document.querySelectorAll('.pcclip-ranking .tile:not(.going) .caption')]
+        .every(caption => caption.textContent)""")
+    return page.eval_on_selector_all(".pcclip-ranking .tile:not(.going)", """tiles => tiles
+        .map(tile => [+tile.getAttribute('aria-posinset'), tile.querySelector('.caption').textContent])
+        .sort((a, b) => a[0] - b[0])""")
+
+
+def votes(work: Path) -> list[dict]:
+    path = work / "votes.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def cells(page) -> list[str]:
+    """The source of every cell of the notebook in JupyterLab."""
+    return page.evaluate("window.jupyterapp.shell.currentWidget.content.model.toJSON().cells.map(cell => cell.source)")
+
+
+def told(page) -> str:
+    return page.locator(".pcclip-ranking .duel .told").last.text_content()
+
+
+def eventually(truth, seconds: float = WAIT / 1000) -> None:
+    end = time.monotonic() + seconds
+    while not truth():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.05)
+
+
+def test_typing_an_attribute_changes_the_order(lab):
+    before = order(lab)
+    assert [place for place, _ in before] == list(range(1, len(before) + 1))
+    assert len(before) < 60, "only the photos in sight are in the page"
+    assert "1 cannot be read" in lab.locator(".bar .facts").text_content()
+    lab.fill(".pcclip-ranking input[name=more]", "a large balloon")
+    lab.fill(".pcclip-ranking input[name=less]", "a small balloon")
+    eventually(lambda: order(lab) != before)
+    assert "a large balloon" in lab.locator(".bar .facts").text_content()
+    lab.wait_for_selector(".pcclip-ranking .tile.ready img[src^=blob]")
+
+
+def test_an_empty_text_is_told_in_one_line(lab):
+    before = order(lab)
+    lab.fill(".pcclip-ranking input[name=more]", "  ")
+    problem = lab.locator(".pcclip-ranking .problem")
+    problem.wait_for()
+    assert "text is empty" in problem.text_content()
+    assert order(lab) == before
+    lab.fill(".pcclip-ranking input[name=more]", MORE)
+    lab.fill(".pcclip-ranking input[name=less]", LESS)
+    problem.wait_for(state="hidden")
+
+
+def test_captions_are_text(lab):
+    found = walked(lab)
+    assert [place for place, _ in sorted(found)] == list(range(1, 61))
+    assert HOSTILE in [caption for _, caption in found]
+    assert lab.locator("img[src=x]").count() == 0
+    assert lab.title() != "broken"
+
+
+def test_enter_opens_a_photo_and_escape_gives_the_focus_back(lab):
+    lab.locator(".pcclip-ranking .photo[tabindex='0']").first.focus()
+    for key in ("Home", "ArrowRight", "Enter"):
+        lab.keyboard.press(key)
+    viewer = lab.locator(".pcclip-ranking dialog.viewer[open]")
+    viewer.locator("img[src^=blob]").wait_for()
+    assert viewer.locator(".caption").text_content() == dict(order(lab))[2]
+    assert ": 2 of 60, score" in viewer.locator(".facts").text_content()
+    lab.keyboard.press("Escape")
+    viewer.wait_for(state="detached")
+    focused = "document.activeElement.closest('.tile').getAttribute('aria-posinset')"
+    assert lab.evaluate(focused) == "2"
+    lab.keyboard.press("ArrowRight")
+    assert lab.evaluate(focused) == "3"
+
+
+def test_plus_marks_a_photo_and_orders_by_it(lab):
+    before = walked(lab)
+    lab.keyboard.press("End")
+    lab.keyboard.press("+")
+    lab.wait_for_selector(".pcclip-ranking .tile.liked .mark[aria-pressed=true]", state="attached")
+    assert "1 example" in lab.locator(".bar .facts").text_content()
+    assert walked(lab) != before
+    lab.click(".pcclip-ranking button[name=forget]")
+    lab.locator(".pcclip-ranking .tile.liked").wait_for(state="detached")
+    assert walked(lab) == before
+
+
+def walked(page) -> list[tuple[int, str]]:
+    """All photos, met with the keyboard alone."""
+    page.locator(".pcclip-ranking .photo[tabindex='0']").first.focus()
+    page.keyboard.press("Home")
+    found = dict(order(page))
+    for _ in range(20):
+        page.keyboard.press("PageDown")
+        found |= dict(order(page))
+    return list(found.items())
+
+
+def test_votes_by_keys_are_on_disk_at_once(lab, work):
+    before = cells(lab)
+    lab.locator(".pcclip-ranking button[name=compare]").focus()
+    lab.keyboard.press("Enter")
+    lab.wait_for_selector(".pcclip-ranking .duel .side img[src^=blob]")
+    for count, (key, choice) in enumerate([("ArrowLeft", "first"), ("ArrowRight", "second"), ("ArrowDown", "tie"),
+                                           ("s", "skip"), ("ArrowLeft", "first")], start=1):
+        lab.wait_for_selector(".pcclip-ranking .duel:not(.waiting)")
+        lab.keyboard.press(key)
+        eventually(lambda count=count: len(votes(work)) == count)
+        assert votes(work)[-1]["choice"] == choice
+        eventually(lambda: not lab.locator(".pcclip-ranking .duel.waiting").count())
+    assert told(lab).startswith("4 answers")
+    lab.keyboard.press("z")
+    eventually(lambda: told(lab).startswith("3 answers"))
+    assert votes(work)[-1]["undo"] is True
+    assert {vote["attribute"] for vote in votes(work)} == {f"{MORE} / {LESS}"}
+    for key in ("x", "a", "b", "d", "d"):  # JupyterLab's own, which would change the notebook
+        lab.keyboard.press(key)
+    assert cells(lab) == before
+
+
+def test_votes_survive_a_killed_kernel(lab, servers, work):
+    before = sorted(walked(lab))
+    for kernel in servers[0].kernels():
+        os.kill(kernel.pid, signal.SIGKILL)
+    button = lab.locator(".jp-Dialog button.jp-mod-accept")
+    button.wait_for()
+    button.click()
+    run_all(lab)
+    lab.wait_for_selector(".pcclip-ranking .learn:not([hidden])")
+    lab.click(".pcclip-ranking button[name=compare]")
+    eventually(lambda: told(lab).startswith("3 answers"))
+    assert sorted(walked(lab)) == before, "the same votes make the same order"
+
+
+def test_the_notebooks_file_stays_small(lab, work):
+    """Pictures and scores travel in messages: saved is only what a cell shows, and the surface's own code."""
+    lab.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    path = work / "06_rank_images.ipynb"
+    eventually(lambda: "widget-state" in path.read_text())
+    state = json.dumps(json.loads(path.read_text())["metadata"]["widgets"])
+    assert len(state) < 100_000
+    assert "balloon" not in state.replace("large balloon", "")
+
+
+def test_the_app(servers, browser):
+    server = servers[1]
+    server.wait()
+    page = browser.new_page(viewport={"width": 1200, "height": 900}, reduced_motion="reduce", accept_downloads=True)
+    page.set_default_timeout(WAIT)
+    page.goto(server.url)
+    page.wait_for_selector(".pcclip-ranking .tile.ready")
+    assert page.locator(".jp-InputArea-editor, .jp-CodeMirrorEditor, .jp-RenderedImage").count() == 0, "photos alone"
+    before = order(page)
+    page.fill(".pcclip-ranking input[name=more]", "a green balloon")
+    eventually(lambda: order(page) != before)
+    with page.expect_download() as download:
+        page.click(".pcclip-ranking button[name=csv]")
+    lines = Path(download.value.path()).read_text().splitlines()
+    assert lines[0] == "position,id,caption,score,path"
+    assert [line.split(",")[0] for line in lines[1:]] == [str(k) for k in range(1, 61)]
+    page.close()
+
+
+@pytest.mark.skipif("PCCLIP_SCREENSHOTS" not in os.environ, reason="draws the README's pictures when asked to")
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_screenshots(lab, theme):
+    """A dozen honest answers about size, then the surface as it looks."""
+    lab.evaluate(f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
+    lab.wait_for_selector(f"body[data-jp-theme-name='JupyterLab {theme}']", state="attached")
+    lab.set_viewport_size({"width": 1360, "height": 1500})
+    if lab.locator(".pcclip-ranking .duel").is_hidden():
+        lab.click(".pcclip-ranking button[name=compare]")
+    lab.fill(".pcclip-ranking input[name=more]", "a large balloon")
+    lab.fill(".pcclip-ranking input[name=less]", "a small balloon")
+    lab.press(".pcclip-ranking input[name=less]", "Enter")
+    for _ in range(12 if theme == "Light" else 1):
+        lab.wait_for_timeout(700)
+        large = [" large " in lab.locator(".side .caption").nth(k).text_content() for k in (0, 1)]
+        lab.locator(".duel").press("ArrowDown" if large[0] == large[1] else "ArrowLeft" if large[0] else "ArrowRight")
+    lab.mouse.move(0, 0)
+    lab.wait_for_timeout(1500)
+    folder = ROOT / os.environ["PCCLIP_SCREENSHOTS"]
+    lab.locator(".pcclip-ranking").screenshot(path=folder / f"rank_{theme.lower()}.png")

@@ -1,0 +1,1 @@
+"""What several test files need: small runs, public layouts made up, servers and models that stand in."""

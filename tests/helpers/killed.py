@@ -1,0 +1,51 @@
+"""Not a test: runs a parameter file's stages without notebooks and kills itself, with -9, in the middle of one.
+
+    python tests/helpers/killed.py PARAMS 01|02|03|none
+"""
+
+import os
+import signal
+import sys
+
+from pcclip import config as params
+from pcclip import load_model
+from pcclip.comparisons import stage as generate
+from pcclip.data.image_set import load_images
+from pcclip.embedding.stage import embed
+from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.evaluation.stage import evaluate
+from pcclip.finetuning import stage as trainer
+from pcclip.runs import log as journal
+
+
+def die_at_call(owner, name: str, count: int) -> None:
+    """Make the `count`-th call of owner.name a kill -9 of this process."""
+    original, calls = getattr(owner, name), [0]
+
+    def counted(*arguments, **options):
+        calls[0] += 1
+        if calls[0] == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **options)
+
+    setattr(owner, name, counted)
+
+
+def main(path: str, dies_in: str) -> None:
+    config = params.read(path)
+    images, model = load_images(config), load_model(config.model)
+    if dies_in == "01":
+        die_at_call(journal, "_line", 17)  # 16 answers are on disk, whatever is in flight
+    table = generate.generate(config, images, model)
+    if dies_in == "02":
+        die_at_call(DualEncoder, "encode_pixels", 4)
+    vectors, _ = embed(config, images, model)
+    if dies_in == "03":
+        die_at_call(trainer, "_step", 7)
+    trainer.finetune(config, images, vectors, table, model)
+    models = {"base": load_model(config.model), "finetuned": load_model(str(config.folder))}
+    evaluate(config, images, vectors, table, models)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,167 @@
+"""What changed, in words: a planted bank is ranked as planted, and a model is as sure as it is right."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.planted import Fake, N, differences, orthogonal
+
+from pcclip.arithmetic import explain, figures
+from pcclip.arithmetic.explain import Bank, bank_of, calibration, two_way
+from pcclip.arithmetic.texts import Remembered
+from pcclip.embedding.vectors import Vectors
+from pcclip.errors import PcclipError
+from pcclip.stats.vectors import unit
+
+
+@pytest.fixture
+def u(rng):
+    return orthogonal(rng)
+
+
+@pytest.fixture
+def vectors(u):
+    ids = [f"photo{k}" for k in range(N)]
+    return Vectors(ids, [f"/{name}.png" for name in ids], u)
+
+
+@pytest.fixture
+def model(u):
+    return Remembered(Fake(differences(u)))
+
+
+def bank(pairs) -> Bank:
+    return Bank([f"{i} not {j}" for i, j in pairs], [f"{j} not {i}" for i, j in pairs], ["made"] * len(pairs))
+
+
+def written(pairs, split="held_out") -> pd.DataFrame:
+    return pd.DataFrame({
+        "first": [f"photo{i}" for i, _ in pairs], "second": [f"photo{j}" for _, j in pairs], "split": split,
+        "verdict": "kept", "difference": [f"{i} not {j}" for i, j in pairs],
+        "swapped": [f"{j} not {i}" for i, j in pairs]})
+
+
+PAIRS = [(0, 1), (0, 2), (3, 1), (4, 5), (1, 0), (6, 7)]
+
+
+def test_the_right_sentence_is_best_and_its_reverse_worst(model, vectors):
+    found = explain.explain(model, vectors, "photo0", "photo1", bank(PAIRS), shown=1)
+    assert list(found.text) == ["0 not 1", "1 not 0"]
+    assert list(found.position) == [1, 6]
+    assert (found.of == 6).all()
+    np.testing.assert_allclose(found.score, [1, -1], atol=1e-5)
+
+
+def test_half_right_sentences_come_between(model, vectors):
+    found = explain.explain(model, vectors, "photo0", "photo1", bank(PAIRS), shown=3)
+    assert set(found.text[1:3]) == {"0 not 2", "3 not 1"}
+    np.testing.assert_allclose(found.score, [1, 0.5, 0.5, 0, 0, -1], atol=1e-4)
+
+
+def test_exchanging_the_images_turns_every_score_round(model, vectors):
+    one, two = (explain.scores(model, vectors.matrix, np.array([a]), np.array([b]), bank(PAIRS)) for a, b in ((0, 1),
+                                                                                                              (1, 0)))
+    np.testing.assert_allclose(one, -two, atol=1e-6)
+
+
+def test_an_offset_of_all_texts_changes_nothing(u, model, vectors, rng):
+    offset = 9 * orthogonal(rng, 1)[0]
+    shifted = Remembered(Fake({text: v + offset for text, v in differences(u).items()}))
+    one, two = (explain.scores(m, vectors.matrix, np.array([0]), np.array([1]), bank(PAIRS)) for m in (model, shifted))
+    np.testing.assert_allclose(one, two, atol=1e-3)
+
+
+def test_a_bank_is_of_kept_held_out_sentences_and_attribute_phrases():
+    table = pd.concat([written(PAIRS), written([(8, 9)], "train"), written(PAIRS[:1])], ignore_index=True)
+    table.loc[5, "verdict"], table.loc[4, "swapped"] = "loop", ""
+    alone = bank_of(table, None, 100, 0)
+    assert alone.texts == ["0 not 1", "0 not 2", "3 not 1", "4 not 5"]
+    assert alone.twins[0] == "1 not 0"
+    both = bank_of(table, "size", 2, 0)
+    assert len([s for s in both.sources if s == "a pair of 01"]) == 2
+    phrases = [k for k, source in enumerate(both.sources) if source == "size"]
+    assert phrases
+    assert {both.twins[k] for k in phrases} == {both.texts[k] for k in phrases}
+
+
+def test_explanations_by_each_model_mark_the_own_sentence(model, vectors):
+    table = explain.explanations({"base": model, "finetuned": model}, vectors, written(PAIRS), bank(PAIRS), 2, 0, 1)
+    assert list(table.columns) == explain.COLUMNS
+    assert len(table) == 2 * 2 * 2
+    assert (table.own == (table.position == 1)).all()
+    paths, names = explain.photos_of(table, vectors, pd.DataFrame({"id": vectors.ids, "caption": vectors.ids}))
+    assert len(paths) == len(names) == 4
+    assert paths[0] == f"/{names[0]}.png"
+
+
+def test_explained_pairs_have_their_own_sentence_in_the_bank(model, vectors):
+    for seed in range(5):
+        table = explain.explanations({"base": model}, vectors, written(PAIRS), bank(PAIRS[:2]), 2, seed, 1)
+        assert set(zip(table["first"], table.second, strict=True)) == {("photo0", "photo1"), ("photo0", "photo2")}
+    elsewhere = explain.explanations({"base": model}, vectors, written(PAIRS), bank([(8, 9)]), 2, 0, 1)
+    assert elsewhere.pair.nunique() == 2, "any pair, where none has its own"
+
+
+def test_the_rank_of_the_own_sentence(model, vectors, rng):
+    pairs = [(int(a), int(b)) for a, b in (rng.permutation(N)[:2] for _ in range(40))]
+    found = explain.own_rank(model, vectors, written(pairs), bank(list(dict.fromkeys(pairs))), 100, 0)
+    metric = "explanation, rank of the own sentence"
+    assert found[metric, "none"].value == pytest.approx(0, abs=1e-6)
+    assert found[metric, "images exchanged"].value > 0.95
+    words = {text: unit(rng.normal(size=256)) for text in differences(vectors.matrix)}
+    noise = explain.own_rank(Remembered(Fake(words)), vectors, written(pairs), bank(list(dict.fromkeys(pairs))), 100, 0)
+    assert noise[metric, "none"].value == pytest.approx(0.5, abs=0.12)
+    blind = Remembered(Fake(dict.fromkeys(words, vectors.matrix[0])))
+    told = explain.own_rank(blind, vectors, written(pairs), bank(list(dict.fromkeys(pairs))), 100, 0)
+    assert told[metric, "none"].value == pytest.approx(0.5), "all sentences are tied"
+
+
+def test_nothing_to_explain_with(model, vectors):
+    empty = bank_of(written([(8, 9)], "train"), None, 10, 0)
+    assert empty.texts == []
+    assert explain.explanations({"base": model}, vectors, written(PAIRS), empty, 2, 0).empty
+    assert explain.own_rank(model, vectors, written(PAIRS), empty, 10, 0) == {}
+    with pytest.raises(PcclipError, match="no sentence to explain with"):
+        explain.explain(model, vectors, "photo0", "photo1", empty)
+    with pytest.raises(PcclipError, match="1 images have no vector, e.g. 'unicorn'"):
+        explain.explain(model, vectors, "photo0", "unicorn", bank(PAIRS))
+
+
+# how sure, and how right
+
+def test_confidence_by_hand():
+    v = np.array([[1.0, 0], [1, 0], [1, 0]])
+    right, reverse = np.array([[0.6, 0.8], [0.2, 0], [0.5, 0]]), np.array([[0.2, 0], [0.6, 0.8], [0.5, 0]])
+    sure, correct = two_way(v, right, reverse, 0.5)
+    np.testing.assert_allclose(sure, [1 / (1 + np.exp(-0.8))] * 2 + [0.5])
+    np.testing.assert_allclose(correct, [1, 0, 0.5])
+
+
+def test_a_calibrated_model_has_no_error_and_a_boaster_has(rng):
+    confidence = rng.uniform(0.5, 1, 20_000)
+    correct = (rng.random(20_000) < confidence).astype(float)
+    members = np.arange(20_000)[:, None] % 400
+    curve, error = calibration(confidence, correct, members, 50, 0)
+    assert error.value < 0.02
+    assert len(curve) == 8
+    assert curve.confidence.is_monotonic_increasing
+    np.testing.assert_allclose(curve.accuracy, curve.confidence, atol=0.03)
+    assert (curve.ci_low <= curve.accuracy).all()
+    boaster, wrong = calibration(np.full(400, 0.9), np.tile([1.0, 0.0], 200), np.arange(400)[:, None], 50, 0)
+    assert wrong.value == pytest.approx(0.4, abs=0.01)
+    assert boaster.n.sum() == 400
+
+
+def test_the_interval_of_the_calibration_error_lies_round_it(rng):
+    """Of a calibrated model: noise added to noise would put nearly all resamples above it."""
+    confidence = rng.uniform(0.5, 1, 400)
+    _, error = calibration(confidence, (rng.random(400) < confidence) * 1.0, np.arange(400)[:, None], 50, 0)
+    low, high = error.interval
+    assert error.value - low == pytest.approx(high - error.value)
+    assert low < error.value < high < error.value + 0.1
+
+
+def test_the_calibration_figure_names_the_error(rng):
+    curve, error = calibration(rng.uniform(0.5, 1, 200), np.ones(200), np.arange(200)[:, None], 20, 0)
+    geometry = pd.DataFrame({"metric": ["calibration error, two texts"], "model": ["base"], "value": [error.value]})
+    legend = figures.calibration(curve.assign(model="base"), geometry).axes[0].get_legend()
+    assert f"base, error {error.value:.3f}" in [text.get_text() for text in legend.get_texts()]

@@ -1,0 +1,570 @@
+"""Labelled sets as they are published: layouts, official splits, names; drawing from them; their vectors."""
+
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers.cifar import FILES, HUNDRED, TEN, put, records
+from PIL import Image
+from scipy.io import savemat
+
+from pcclip.benchmarks.classification import LabelledSet, cifar, cifar_npm, eurosat, flowers, sets, sun397
+from pcclip.benchmarks.classification.sets import load_labelled
+from pcclip.embedding.stage import embed_labelled
+from pcclip.embedding.vectors import load_vectors
+from pcclip.errors import PcclipError
+from pcclip.images import open_image
+from pcclip.runs.stage import finished
+from pcclip.torchvision_shim import declare_missing
+
+HERE = ["cifar10", "cifar100", "eurosat", "flowers", "sun397", "food101"]
+MANY = 10  # images per file of a tiny CIFAR
+
+
+def jpeg(shade: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (shade, 255 - shade, 0)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def labels_of(found: LabelledSet, split: str) -> dict[str, str]:
+    """id -> class name of one split."""
+    rows = found.table[found.table.split == split]
+    return {image: found.classes[label] for image, label in zip(rows["id"], rows.label, strict=True)}
+
+
+def pixels(found: LabelledSet) -> np.ndarray:
+    return np.stack([np.asarray(image) for image in found.images])
+
+
+# ---- CIFAR -----------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def drawn(rng) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """File -> pixels (n, 32, 32, 3) and labels of a tiny CIFAR-10; every class is in each file once."""
+    return {name: (rng.integers(256, size=(MANY, 32, 32, 3), dtype=np.uint8), rng.permutation(MANY))
+            for names in FILES.values() for name in names}
+
+
+@pytest.fixture
+def binary(drawn, tmp_path, monkeypatch) -> Path:
+    """The folder in which a tiny cifar-10-batches-bin lies."""
+    folder = tmp_path / "binary" / "cifar-10-batches-bin"
+    for name, (images, labels) in drawn.items():
+        put(folder / f"{name}.bin", records(images, labels))
+    put(folder / "batches.meta.txt", "\n".join(TEN) + "\n\n")
+    monkeypatch.setitem(sets.SETS, "cifar10", replace(cifar.TEN, images={"train": MANY, "test": MANY}))
+    return folder.parent
+
+
+@pytest.fixture
+def package(drawn, tmp_path, monkeypatch) -> Path:
+    """The folder in which the same lies as the npm package, unpacked."""
+    folder = tmp_path / "npm" / "package"
+    for name, (images, _) in drawn.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images.reshape(len(images), 1024, 3)).save(folder / f"{name}.png")
+    for part, names in FILES.items():
+        labels = np.concatenate([drawn[name][1] for name in names])
+        put(folder / f"{part}_lables.json", json.dumps(labels.tolist()))
+    monkeypatch.setattr(cifar_npm, "ROWS", MANY)
+    return folder.parent
+
+
+@pytest.mark.parametrize("layout", ["binary", "package"])
+def test_cifar10(layout, drawn, request):
+    found = load_labelled("cifar10", str(request.getfixturevalue(layout)))
+    assert found.classes == TEN
+    assert found.released is None
+    assert list(found.table.columns) == ["id", "label", "split"]
+    assert found.table.split.value_counts().to_dict() == {"tune": 50, "test": 10}
+    assert list(found.table["id"][[0, 49, 50, 59]]) == ["train/00000", "train/00049", "test/00000", "test/00009"]
+    order = [name for names in FILES.values() for name in names]
+    assert np.array_equal(found.table.label, np.concatenate([drawn[name][1] for name in order]))
+    assert np.array_equal(pixels(found), np.concatenate([drawn[name][0] for name in order]))
+    assert found.images[3].mode == "RGB"
+    assert found.paths == list(found.table["id"])
+    with pytest.raises(IndexError):
+        found.images[60]
+
+
+def test_both_layouts_are_the_same_set(binary, package):
+    one, other = (load_labelled("cifar10", str(path), limit=5, seed=3) for path in (binary, package))
+    assert one.table.equals(other.table)
+    assert np.array_equal(pixels(one), pixels(other))
+    assert one.identity() != other.identity()  # they are other files
+
+
+def test_the_set_lies_in_the_cache_by_default(binary, monkeypatch):
+    monkeypatch.setenv("PCCLIP_CACHE", str(binary.parent / "cache"))
+    with pytest.raises(PcclipError, match="run `make cifar`"):
+        load_labelled("cifar10")
+    shutil.copytree(binary, binary.parent / "cache" / "cifar10")
+    assert len(load_labelled("cifar10").table) == 60
+
+
+def test_cifar10_of_the_published_size(tmp_path):
+    """Files of the true size, zeros but for two records."""
+    for names in FILES.values():
+        for name in names:
+            with open(tmp_path / f"{name}.bin", "wb") as file:
+                file.truncate(30_730_000)
+    for name, row, label in (("data_batch_5", 9_999, 9), ("test_batch", 5, 3)):
+        with open(tmp_path / f"{name}.bin", "r+b") as file:
+            file.seek(3073 * row)
+            file.write(bytes([label]) + bytes([10] * 1024) + bytes([20] * 1024) + bytes([30] * 1024))
+    put(tmp_path / "batches.meta.txt", "\n".join(TEN))
+    found = load_labelled("cifar10", str(tmp_path))
+    assert found.table.split.value_counts().to_dict() == {"tune": 50_000, "test": 10_000}
+    assert list(np.flatnonzero(found.table.label)) == [49_999, 50_005]
+    assert labels_of(found, "test")["test/00005"] == "cat"
+    assert [found.images[row].getpixel((31, 31)) for row in (50_004, 50_005, 49_999)] == [
+        (0, 0, 0), (10, 20, 30), (10, 20, 30)]
+
+
+def test_cifar10_cut_short(tmp_path):
+    for names in FILES.values():
+        for name in names:
+            put(tmp_path / f"{name}.bin", bytes(1000))
+    put(tmp_path / "batches.meta.txt", "\n".join(TEN))
+    with pytest.raises(PcclipError, match=r"data_batch_1\.bin: 1,000 bytes, not 30,730,000; download and unpack"):
+        load_labelled("cifar10", str(tmp_path))
+
+
+def test_cifar10_with_other_names(binary):
+    put(binary / "cifar-10-batches-bin" / "batches.meta.txt", "\n".join([*TEN[:9], "van"]))
+    with pytest.raises(PcclipError, match=r"batches\.meta\.txt: not the 10 class names from airplane to truck"):
+        load_labelled("cifar10", str(binary))
+    put(binary / "cifar-10-batches-bin" / "batches.meta.txt", "\n")
+    with pytest.raises(PcclipError, match=r"batches\.meta\.txt: empty"):
+        load_labelled("cifar10", str(binary))
+
+
+def test_cifar10_with_a_label_that_is_no_class(binary):
+    path = binary / "cifar-10-batches-bin" / "test_batch.bin"
+    path.write_bytes(bytes([10]) + path.read_bytes()[1:])
+    with pytest.raises(PcclipError, match="labels or splits that do not exist"):
+        load_labelled("cifar10", str(binary))
+
+
+def test_cifar100(tmp_path, rng, monkeypatch):
+    """Fine labels, not coarse ones."""
+    monkeypatch.setitem(sets.SETS, "cifar100", replace(cifar.HUNDRED, images={"train": 100, "test": 100}))
+    folder, fine = tmp_path / "cifar-100-binary", np.arange(100)
+    images = rng.integers(256, size=(100, 32, 32, 3), dtype=np.uint8)
+    put(folder / "train.bin", records(images, np.full(100, 19), fine))
+    put(folder / "test.bin", records(images[::-1], np.full(100, 19), fine[::-1]))
+    put(folder / "fine_label_names.txt", "\n".join(HUNDRED) + "\n")
+    put(folder / "coarse_label_names.txt", "aquatic_mammals\n")
+    found = load_labelled("cifar100", str(tmp_path))
+    assert list(found.table.label) == [*range(100), *reversed(range(100))]
+    assert found.classes == [name.replace("_", " ") for name in HUNDRED]
+    assert found.released == [name if name != "crab" else "cra" for name in HUNDRED]
+    assert (found.classes[26], found.released[26], found.released[1]) == ("crab", "cra", "aquarium_fish")
+    # the released code's large and small animals, by label
+    assert [found.classes[k] for k in (15, 42, 43, 97)] == ["camel", "leopard", "lion", "wolf"]
+    assert [found.classes[k] for k in (36, 65, 74, 80)] == ["hamster", "rabbit", "shrew", "squirrel"]
+    assert np.array_equal(pixels(found), np.concatenate([images, images[::-1]]))
+
+
+def test_cifar100_has_its_published_size():
+    sizes = {part: count * 3074 for part, count in cifar.HUNDRED.images.items()}
+    assert sizes == {"train": 153_700_000, "test": 30_740_000}
+
+
+def test_the_package_that_is_not_whole(package):
+    (package / "package" / "train_lables.json").unlink()
+    with pytest.raises(PcclipError, match=r"package: no train_lables\.json; delete that folder and run `make cifar`"):
+        load_labelled("cifar10", str(package))
+    put(package / "package" / "train_lables.json", "[3, 1")
+    with pytest.raises(PcclipError, match=r"train_lables\.json: cannot be read as JSON"):
+        load_labelled("cifar10", str(package))
+    put(package / "package" / "train_lables.json", json.dumps([10] * 50))
+    with pytest.raises(PcclipError, match=r"train_lables\.json: not a list of 50 labels from 0 to 9"):
+        load_labelled("cifar10", str(package))
+
+
+def test_a_sheet_that_is_not_whole(package):
+    sheet = package / "package" / "test_batch.png"
+    whole = sheet.read_bytes()
+    sheet.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PcclipError, match=r"test_batch\.png: not a whole PNG"):
+        pixels(load_labelled("cifar10", str(package)))
+    Image.new("RGB", (1024, 7)).save(sheet)
+    with pytest.raises(PcclipError, match=r"test_batch\.png: 1024 x 7 pixels, not 1024 x 10"):
+        load_labelled("cifar10", str(package))
+    sheet.write_bytes(b"")
+    with pytest.raises(PcclipError, match=r"test_batch\.png: cannot be read"):
+        load_labelled("cifar10", str(package))
+
+
+# ---- sets of files ---------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def land(tmp_path) -> Path:
+    for kind in eurosat.CLASSES:
+        for k in range(1, 13):
+            put(tmp_path / "2750" / kind / f"{kind}_{k}.jpg", jpeg(k))
+    return tmp_path
+
+
+def test_eurosat(land):
+    found = load_labelled("eurosat", str(land))
+    assert found.released == ["AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture",
+                              "PermanentCrop", "Residential", "River", "SeaLake"]
+    assert found.classes[:4] == ["annual crop land", "forest", "brushland or shrubland", "highway or road"]
+    assert list(found.table["id"][:3]) == [f"AnnualCrop/AnnualCrop_{k}.jpg" for k in (1, 10, 11)]
+    assert found.images[0] == str(land / "2750" / "AnnualCrop" / "AnnualCrop_1.jpg")
+    assert all(name.split("/")[0] == found.released[label]
+               for name, label in zip(found.table["id"], found.table.label, strict=True))
+    assert open_image(found.images[0]).size == (8, 8)
+    assert found.paths == found.images
+
+
+def test_eurosats_test_images_are_the_released_codes(land):
+    """torch.manual_seed(0), a permutation of ImageFolder's order, the last tenth."""
+    found = load_labelled("eurosat", str(land))
+    torch.manual_seed(0)
+    expected = torch.randperm(120)[108:]
+    assert sorted(expected.tolist()) == list(np.flatnonzero(found.table.split == "test"))
+
+
+def test_eurosat_as_its_own_archive_unpacks(land):
+    (land / "2750").rename(land / "EuroSAT_RGB")
+    assert len(load_labelled("eurosat", str(land)).table) == 120
+    assert len(load_labelled("eurosat", str(land / "EuroSAT_RGB")).table) == 120
+    shutil.rmtree(land / "EuroSAT_RGB" / "River")
+    with pytest.raises(PcclipError, match="River"):
+        load_labelled("eurosat", str(land))
+
+
+FLOWER_LABELS = [77, 102, 1, 15, 42, 54, 15, 42, 54, 60, 12, 3]  # of image 1, 2, ...; the first class is 1
+
+
+@pytest.fixture
+def garden(tmp_path) -> Path:
+    folder = tmp_path / "flowers-102"
+    for k in range(1, len(FLOWER_LABELS) + 1):
+        put(folder / "jpg" / f"image_{k:05d}.jpg", jpeg(k))
+    savemat(folder / "imagelabels.mat", {"labels": np.array([FLOWER_LABELS], dtype=np.uint8)})
+    savemat(folder / "setid.mat", {"trnid": np.array([[4, 5]], dtype=np.uint16), "valid": np.array([[6, 2]]),
+                                   "tstid": np.array([[12, 11, 10, 9, 8, 7, 3, 1]], dtype=np.uint16)})
+    return tmp_path
+
+
+def test_flowers(garden):
+    found = load_labelled("flowers", str(garden))
+    assert labels_of(found, "tune") == {"image_00004": "yellow iris", "image_00005": "daffodil",
+                                        "image_00006": "sunflower", "image_00002": "blackberry lily"}
+    assert labels_of(found, "test") == {
+        "image_00012": "canterbury bells", "image_00011": "colt's foot", "image_00010": "pink-yellow dahlia",
+        "image_00009": "sunflower", "image_00008": "daffodil", "image_00007": "yellow iris",
+        "image_00003": "pink primrose", "image_00001": "passion flower"}
+    assert found.images[0] == str(garden / "flowers-102" / "jpg" / "image_00004.jpg")
+    assert len(load_labelled("flowers", str(garden / "flowers-102")).table) == 12
+
+
+def test_names_of_the_flowers():
+    """torchvision keeps the authors' list too; the released code has its own spelling of two of them."""
+    declare_missing()
+    from torchvision.datasets import Flowers102
+
+    assert [name.replace("?", "") for name in Flowers102.classes] == flowers.CLASSES
+    assert {k: flowers.CLASSES[k] for k in (2, 4, 6, 7, 10, 14, 19, 41, 53)} == {
+        2: "canterbury bells", 4: "english marigold", 6: "moon orchid", 7: "bird of paradise", 10: "snapdragon",
+        14: "yellow iris", 19: "giant white arum lily", 41: "daffodil", 53: "sunflower"}
+
+
+def test_flowers_as_released(garden):
+    found = load_labelled("flowers", str(garden))
+    changed = {new: old for new, old in zip(found.classes, found.released, strict=True) if new != old}
+    assert changed == {"colt's foot": "colts foot", "pink-yellow dahlia": "pink-yellow dahlia?"}
+
+
+@pytest.mark.parametrize("content", [b"", b"not MATLAB" * 20, b"MATLAB 5.0 MAT-file" + bytes(400)])
+def test_flowers_labels_that_cannot_be_read(garden, content):
+    put(garden / "flowers-102" / "imagelabels.mat", content)
+    with pytest.raises(PcclipError, match=r"imagelabels\.mat: no field 'labels' that can be read") as error:
+        load_labelled("flowers", str(garden))
+    assert "\n" not in str(error.value)
+
+
+def test_flowers_without_a_class_or_a_file(garden):
+    (garden / "flowers-102" / "jpg" / "image_00004.jpg").unlink()
+    whole = flowers.read(garden)
+    assert dict(zip(whole.left_out.path.map(lambda path: Path(path).name), whole.left_out.reason, strict=True)) == {
+        "image_00004.jpg": "missing file"}
+    with pytest.raises(PcclipError, match=r"1 of 12 images are bad \(1 missing file\), more than 5%"):
+        load_labelled("flowers", str(garden))
+    savemat(garden / "flowers-102" / "imagelabels.mat", {"labels": np.array([[*FLOWER_LABELS[:10], 103, 0]])})
+    assert sorted(flowers.read(garden).left_out.reason) == ["missing file", "no class", "no class"]
+
+
+SCENES = {"a/abbey": "abbey", "a/apartment_building/outdoor": "outdoor apartment building",
+          "b/bakery/shop": "bakery shop", "t/theater/indoor_procenium": "indoor procenium theater"}
+
+
+@pytest.fixture
+def scenes(tmp_path) -> Path:
+    parts = {"Training_01.txt": [], "Testing_01.txt": []}
+    for folder in SCENES:
+        for k, lines in enumerate([*parts.values(), []]):  # the third image is in no list
+            name = f"{folder}/sun_{'abcdefghijklmno'}{k}.jpg"
+            put(tmp_path / "SUN397" / name, jpeg(k))
+            lines.append(f"/{name}")
+    for name, lines in parts.items():
+        put(tmp_path / "Partitions" / name, "\n".join(lines) + "\n")
+    put(tmp_path / "SUN397" / "ClassName.txt", "".join(f"/{folder}\n" for folder in SCENES))
+    return tmp_path
+
+
+def test_sun397(scenes):
+    found = load_labelled("sun397", str(scenes))
+    assert found.classes == list(SCENES.values())
+    assert found.released == ["abbey", "apartment_building/outdoor", "bakery/shop", "theater/indoor_procenium"]
+    assert list(labels_of(found, "tune").values()) == found.classes
+    assert list(labels_of(found, "test").values()) == found.classes
+    assert found.table["id"][5] == "a/apartment_building/outdoor/sun_abcdefghijklmno1.jpg"
+    assert found.images[5] == str(scenes / "SUN397" / found.table["id"][5])
+
+
+def test_sun397_without_its_list_of_classes(scenes):
+    with_list = load_labelled("sun397", str(scenes / "SUN397"))
+    (scenes / "SUN397" / "ClassName.txt").unlink()
+    assert load_labelled("sun397", str(scenes)).table.equals(with_list.table)
+
+
+def test_sun397_without_a_partition(scenes):
+    (scenes / "Partitions" / "Testing_01.txt").unlink()
+    with pytest.raises(PcclipError, match=r"no Testing_01\.txt; download .*/Partitions\.zip"):
+        load_labelled("sun397", str(scenes))
+
+
+def test_sun397_class_that_is_not_in_the_list(scenes):
+    put(scenes / "SUN397" / "ClassName.txt", "/a/abbey\n")
+    assert list(sun397.read(scenes).left_out.reason) == ["no class"] * 6
+
+
+@pytest.fixture
+def kitchen(tmp_path) -> Path:
+    folder, dishes = tmp_path / "food-101", ["apple_pie", "baby_back_ribs"]
+    for k, dish in enumerate(dishes):
+        for name in ("1005649", "1014775"):
+            put(folder / "images" / dish / f"{name}.jpg", jpeg(k))
+    put(folder / "meta" / "classes.txt", "\n".join(dishes) + "\n")
+    put(folder / "meta" / "labels.txt", "Apple pie\nBaby back ribs\n")
+    put(folder / "meta" / "train.txt", "".join(f"{dish}/1005649\n" for dish in dishes))
+    put(folder / "meta" / "test.txt", "".join(f"{dish}/1014775\n" for dish in dishes))
+    return tmp_path
+
+
+def test_food101(kitchen):
+    found = load_labelled("food101", str(kitchen))
+    assert labels_of(found, "tune") == {"apple_pie/1005649": "apple pie", "baby_back_ribs/1005649": "baby back ribs"}
+    assert labels_of(found, "test") == {"apple_pie/1014775": "apple pie", "baby_back_ribs/1014775": "baby back ribs"}
+    assert found.images[1] == str(kitchen / "food-101" / "images" / "baby_back_ribs" / "1005649.jpg")
+    assert found.released is None
+
+
+# ---- loading ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", HERE)
+def test_a_set_that_is_not_there_says_what_to_fetch(name, tmp_path):
+    with pytest.raises(PcclipError) as error:
+        load_labelled(name, str(tmp_path / "nowhere"))
+    line = str(error.value)
+    assert line.startswith(f"labelled set {name}: {tmp_path / 'nowhere'}: no ")
+    assert "\n" not in line
+    assert "; download http" in line or "or download http" in line
+    assert " MB" in line or " GB" in line
+    assert ("make cifar" in line) == (name == "cifar10")
+
+
+def test_a_set_that_is_not_known():
+    with pytest.raises(PcclipError, match=r"labelled set 'mnist': not known; the sets are cifar10, .*imagenet_sketch"):
+        load_labelled("mnist")
+
+
+def serve(monkeypatch, sizes: dict[str, list[int]], **changed) -> pd.DataFrame:
+    """A set 'made' with so many images of each class in each split, in an order of its own; returns its table."""
+    rows = [(split, label) for split, counts in sizes.items() for label, n in enumerate(counts) for _ in range(n)]
+    order = np.random.default_rng(7).permutation(len(rows))
+    table = pd.DataFrame({"id": [f"i{k}" for k in range(len(rows))], "label": [rows[k][1] for k in order],
+                          "split": [rows[k][0] for k in order]})
+    made = replace(LabelledSet("made", table, [f"/{image}.jpg" for image in table["id"]],
+                               [f"class {k}" for k in range(len(sizes["test"]))]), **changed)
+    monkeypatch.setitem(sets.SETS, "made", SimpleNamespace(missing=lambda root: [], read=lambda root: made))
+    return made.table
+
+
+def counts(found: LabelledSet, split: str) -> list[int]:
+    return np.bincount(found.table.label[found.table.split == split], minlength=len(found.classes)).tolist()
+
+
+def test_the_whole_set_in_order(monkeypatch):
+    table = serve(monkeypatch, {"tune": [5, 5], "test": [7, 3]})
+    for limit in (None, 10, 1000):
+        assert load_labelled("made", "x", limit=limit).table.equals(table)
+
+
+def test_a_limit_has_the_classes_in_proportion(monkeypatch):
+    table = serve(monkeypatch, {"tune": [400, 300, 200, 100], "test": [100] * 4})
+    found = load_labelled("made", "x", limit=40, tune_limit=100, seed=0)
+    assert counts(found, "test") == [10] * 4
+    assert all(abs(n - m) <= 1 for n, m in zip(counts(found, "tune"), [40, 30, 20, 10], strict=True))
+    assert sum(counts(found, "tune")) == 100
+    assert counts(load_labelled("made", "x", tune_limit=4), "tune") == [1] * 4
+    assert found.table["id"].map({image: k for k, image in enumerate(table["id"])}).is_monotonic_increasing
+    assert found.images == [f"/{image}.jpg" for image in found.table["id"]]
+
+
+def test_one_limit_leaves_the_other_split_alone(monkeypatch):
+    serve(monkeypatch, {"tune": [9, 9], "test": [50, 50]})
+    found = load_labelled("made", "x", limit=20, seed=1)
+    assert (counts(found, "tune"), counts(found, "test")) == ([9, 9], [10, 10])
+    assert counts(load_labelled("made", "x", tune_limit=0), "tune") == [0, 0]
+    larger = load_labelled("made", "x", limit=60, seed=1)
+    assert set(found.table["id"]) < set(larger.table["id"])  # more of the same draw
+
+
+def test_a_limit_below_the_number_of_classes_takes_one_each(monkeypatch):
+    serve(monkeypatch, {"tune": [1], "test": [30] * 20})
+    found = [counts(load_labelled("made", "x", limit=8, seed=seed), "test") for seed in range(6)]
+    assert all(sorted(each) == [0] * 12 + [1] * 8 for each in found)
+    assert (np.sum(found, axis=0) > 0).sum() > 8  # not always the same classes
+
+
+def test_the_draw_is_seeded(monkeypatch):
+    serve(monkeypatch, {"tune": [50, 50], "test": [50, 50]})
+    one, again, other = (load_labelled("made", "x", limit=20, tune_limit=20, seed=seed) for seed in (1, 1, 2))
+    assert one.table.equals(again.table)
+    assert one.identity() == again.identity()
+    assert not one.table.equals(other.table)
+    assert one.identity() != other.identity()
+
+
+def test_duplicate_ids_are_refused(monkeypatch):
+    table = serve(monkeypatch, {"tune": [5], "test": [5]})
+    serve(monkeypatch, {"tune": [5], "test": [5]}, table=table.assign(id=["i0"] * 2 + list(table["id"][2:])))
+    with pytest.raises(PcclipError, match=r"labelled set made: duplicate ids, e\.g\. 'i0'"):
+        load_labelled("made", "x")
+
+
+@pytest.mark.parametrize(("column", "value"), [("label", 1), ("label", -1), ("split", "train")])
+def test_labels_and_splits_that_do_not_exist_are_refused(monkeypatch, column, value):
+    table = serve(monkeypatch, {"tune": [5], "test": [5]})
+    serve(monkeypatch, {"tune": [5], "test": [5]}, table=table.assign(**{column: [value, *table[column][1:]]}))
+    with pytest.raises(PcclipError, match="labels or splits that do not exist"):
+        load_labelled("made", "x")
+
+
+def test_bad_rows(monkeypatch):
+    lost = pd.DataFrame({"path": list("abcdef"), "reason": ["missing file"] * 5 + ["val split"]})
+    serve(monkeypatch, {"tune": [50], "test": [45]}, left_out=lost)  # 5 of 100: a val split is no fault
+    assert len(load_labelled("made", "x").left_out) == 6
+    serve(monkeypatch, {"tune": [50], "test": [44]}, left_out=lost)
+    with pytest.raises(PcclipError, match=r"5 of 99 images are bad \(5 missing file, 1 val split\), more than 5%"):
+        load_labelled("made", "x")
+    serve(monkeypatch, {"tune": [0], "test": [0]})
+    with pytest.raises(PcclipError, match="0 of 0 images are bad"):
+        load_labelled("made", "x")
+
+
+def test_identity_notices_names_and_files(land):
+    before = load_labelled("eurosat", str(land))
+    assert before.identity() == load_labelled("eurosat", str(land)).identity()
+    assert replace(before, classes=before.released).identity() != before.identity()
+    put(Path(before.images[0]), jpeg(99) + b"more")
+    changed = before.identity()
+    assert changed != load_labelled("eurosat", str(land), limit=5).identity()
+    Path(before.images[0]).unlink()
+    assert before.identity() != changed
+
+
+def test_identity_notices_the_file_of_many(binary):
+    found = load_labelled("cifar10", str(binary), limit=5)
+    before = found.identity()
+    put(binary / "cifar-10-batches-bin" / "data_batch_2.bin", bytes(30_730))
+    assert found.identity() != before
+
+
+# ---- vectors ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("layout", ["binary", "package"])
+def test_vectors_of_images_in_one_file(layout, tiny_encoder, tmp_path, encoded, capsys, request):
+    found = load_labelled("cifar10", str(request.getfixturevalue(layout)), limit=5, tune_limit=30)
+    folder = tmp_path / "outputs" / "cifar10"
+    vectors, bad = embed_labelled(folder, found, tiny_encoder, batch_size=4, workers=2, shard=16)
+    assert vectors.ids == vectors.paths == list(found.table["id"])
+    assert vectors.matrix == pytest.approx(tiny_encoder.encode_images(list(found.images)), abs=1e-5)
+    assert len(bad) == 0
+    manifest = finished(folder)
+    assert manifest["counts"] == {"images": 35, "bad": 0, "width": 32}
+    assert manifest["inputs"] == {"format": 1, "images": found.identity(), "model": tiny_encoder.image_fingerprint()}
+
+    encoded.total = 0
+    again, _ = embed_labelled(folder, found, tiny_encoder, batch_size=4, workers=2, shard=16)
+    assert encoded.total == 0
+    assert np.array_equal(again.matrix, vectors.matrix)
+    assert f"cifar10: done already, read from {folder}" in capsys.readouterr().out
+
+
+def test_killed_in_the_middle_it_resumes_at_the_shard(binary, tiny_encoder, tmp_path, encoded, capsys):
+    found, settings = load_labelled("cifar10", str(binary)), {"batch_size": 4, "workers": 2, "shard": 16}
+    encoded.limit = 16 + 8  # in the middle of the second shard
+    with pytest.raises(KeyboardInterrupt):
+        embed_labelled(tmp_path / "cifar10", found, tiny_encoder, **settings)
+    encoded.total, encoded.limit = 0, float("inf")
+    resumed, _ = embed_labelled(tmp_path / "cifar10", found, tiny_encoder, **settings)
+    assert encoded.total == 60 - 16
+    assert "cifar10: 1 of 4 shards found" in capsys.readouterr().out
+    straight, _ = embed_labelled(tmp_path / "other" / "cifar10", found, tiny_encoder, **settings)
+    assert resumed.ids == straight.ids
+    assert np.array_equal(resumed.matrix, straight.matrix)
+
+
+def test_another_draw_or_image_tower_is_embedded_anew(binary, tiny_encoder, fresh_encoder, tmp_path, encoded):
+    def run(model, **limits):
+        encoded.total = 0
+        embed_labelled(tmp_path / "cifar10", load_labelled("cifar10", str(binary), **limits), model, 8, 2, 64)
+        return encoded.total
+
+    assert run(tiny_encoder) == 60
+    assert run(tiny_encoder, limit=5) == 55
+    assert run(fresh_encoder, limit=5) == 0  # the same weights
+    with torch.no_grad():
+        next(fresh_encoder.transformer().parameters()).add_(0.1)
+    assert run(fresh_encoder, limit=5) == 0  # a text tower does not matter
+    with torch.no_grad():
+        next(fresh_encoder.image_tower.parameters()).add_(0.1)
+    assert run(fresh_encoder, limit=5) == 55
+    with pytest.raises(PcclipError, match="vectors of another model"):
+        load_vectors(tmp_path / "cifar10", tiny_encoder)
+
+
+def test_an_image_that_cannot_be_read_is_recorded(land, tiny_encoder, tmp_path):
+    found = load_labelled("eurosat", str(land), limit=10, tune_limit=30)
+    put(Path(found.images[7]), jpeg()[:150])
+    vectors, bad = embed_labelled(tmp_path / "eurosat", found, tiny_encoder, 8, 2, 16)
+    assert bad.to_dict("records") == [
+        {"id": found.table["id"][7], "path": found.images[7], "reason": "unreadable image (OSError)"}]
+    assert vectors.ids == [image for k, image in enumerate(found.table["id"]) if k != 7]
+    assert vectors.paths == [image for k, image in enumerate(found.images) if k != 7]
+
+
+def test_too_many_images_that_cannot_be_read_fail(land, tiny_encoder, tmp_path):
+    found = load_labelled("eurosat", str(land), limit=10, tune_limit=30)
+    for path in found.images[:3]:
+        put(Path(path), b"")
+    with pytest.raises(PcclipError, match=r"eurosat: 3 of 40 images cannot be read \(e\.g\. .*: empty file\), more "
+                                          r"than 5%; unpack the set again"):
+        embed_labelled(tmp_path / "eurosat", found, tiny_encoder, 8, 2, 16)
+    with pytest.raises(PcclipError, match="has not finished"):
+        finished(tmp_path / "eurosat")

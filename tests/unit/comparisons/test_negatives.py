@@ -1,0 +1,236 @@
+"""Hard negative captions: what is exchanged, what is left alone, and what the language model writes."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pcclip import config as params
+from pcclip.comparisons import negatives
+from pcclip.comparisons import stage as generate
+from pcclip.comparisons.llm import Reply
+from pcclip.comparisons.negatives import NONE, by_rule, exchanges, plain
+from pcclip.comparisons.prompts import load_prompt
+from pcclip.comparisons.sentences import from_captions
+from pcclip.data.image_set import load_images
+from pcclip.errors import PcclipError
+from pcclip.finetuning.losses import infonce
+from pcclip.finetuning.stage import stage
+
+
+class Writer:
+    """Writes false captions, compares by the template, and counts what it is asked."""
+
+    identity = "writer-1"
+
+    def __init__(self, write=lambda caption: Reply(f"{caption[:-1]} on a red bar.", "stop")):
+        self.write, self.asked = write, []
+
+    def answers(self, questions):
+        for question in questions:
+            if question.second:
+                yield question, Reply(from_captions(question.first, question.second), "stop")
+                continue
+            self.asked.append(question.first)
+            yield question, self.write(question.first)
+
+
+@pytest.fixture
+def config(values):
+    return by(values, "rules")
+
+
+def by(values, who: str, **generated) -> params.Config:
+    tuned = {"objective": "captions", "tune": "linear_map", "negatives": who}
+    return params.check({**values, "finetune": {**values["finetune"], **tuned},
+                         "generate": {**values["generate"], **generated}})
+
+
+def several(images, *captions: str) -> str:
+    """Give the first training image these captions. Returns its id."""
+    first = images.train["id"][0]
+    rest = images.captions[images.captions["id"] != first]
+    own = pd.DataFrame({"id": first, "caption": captions})
+    object.__setattr__(images, "captions", pd.concat([own, rest], ignore_index=True))
+    return first
+
+
+@pytest.mark.parametrize(("caption", "kind", "wanted"), [
+    ("a dog chases an orange cat", "nouns", ["a cat chases an orange dog"]),
+    ("An apple on a table.", "nouns", ["A table on an apple."]),
+    ("A tennis racket under a chair", "nouns", ["A chair under a tennis racket"]),
+    ("Dogs watch two cats", "nouns", ["Cats watch two dogs"]),
+    ("A black dog chases an old white cat.", "adjectives",
+     ["An old dog chases a black white cat.", "A white dog chases an old black cat."]),
+    ("The girls stand behind a car", "relation", ["The girls stand in front of a car"]),
+    ("A plane in front of a tree", "relation", ["A plane behind a tree"]),
+    ("Left of the door is a lamp", "relation", ["Right of the door is a lamp"]),
+    ("a cup on top of a book", "relation", ["a cup underneath a book"]),
+    ("a bird over the river and a boat under it", "relation",
+     ["a bird under the river and a boat under it", "a bird over the river and a boat over it"]),
+])
+def test_what_is_exchanged(caption, kind, wanted):
+    assert [text for how, text in exchanges(caption) if how == kind] == wanted
+
+
+@pytest.mark.parametrize("colour", ["red", "white"])
+@pytest.mark.parametrize(("relation", "other"), [("left of", "right of"), ("above", "below")])
+def test_pictures_of_two_shapes(colour, relation, other):
+    """Shapes' names are adjectives too ("a square table")."""
+    found = dict(exchanges(f"a {colour} square {relation} a blue circle"))
+    assert found == {"nouns": f"a {colour} circle {relation} a blue square",
+                     "adjectives": f"a blue square {relation} a {colour} circle",
+                     "relation": f"a {colour} square {other} a blue circle"}
+
+
+@pytest.mark.parametrize("caption", [
+    "", "A red disc.", "a cat and a dog", "a dog next to a cat", "a man with a child", "a big red dog",
+    "A group of birds", "two dogs and a cat", "Running fast", "!?",
+])
+def test_what_would_be_true_all_the_same_or_no_sentence(caption):
+    assert by_rule(caption, set(), "0") == ("", NONE)
+
+
+@pytest.mark.parametrize(("caption", "wanted"), [
+    ("a black cat and a dog", "a black dog and a cat"), ("a man sits with a child", "a child sits with a man")])
+def test_an_even_handed_word_does_not_hide_what_is_marked(caption, wanted):
+    assert wanted in dict(exchanges(caption)).values()
+
+
+def test_it_is_never_a_caption_of_the_image():
+    caption = "a dog chases a cat"
+    assert by_rule(caption, set(), "0") == ("a cat chases a dog", "nouns")
+    assert by_rule(caption, {plain("A cat chases: a dog!")}, "0") == ("", NONE)
+    assert by_rule("a white dog chases a white cat", {plain("a white cat chases a white dog")}, "0") == ("", NONE)
+
+
+def test_every_kind_is_equally_likely_and_the_draw_is_the_captions_own():
+    caption = "A young boy swings a baseball bat behind a white fence by a wooden shed"
+    assert len(list(exchanges(caption))) > 8
+    found = [by_rule(caption, set(), str(lot)) for lot in range(300)]
+    counts = pd.Series([how for _, how in found]).value_counts()
+    assert set(counts.index) == {"nouns", "adjectives", "relation"}
+    assert counts.min() > 70
+    assert found == [by_rule(caption, set(), str(lot)) for lot in range(300)]
+    assert len({text for text, _ in found}) > 6
+
+
+def test_captions_without_one_are_counted_and_recorded(config, capsys):
+    images = load_images(config)
+    of = several(images, "A dog chases a cat.", "A red disc.", "A cat chases a dog.", "A girl on a horse.")
+    table = negatives.load(config, images)
+    assert len(table) == 18
+    own = table[table["id"] == of]
+    assert list(own.negative) == ["", "", "", "A horse on a girl."], "each of the first and the third is the other"
+    assert list(own.how) == [NONE, NONE, NONE, "nouns"]
+    assert set(table.how) == {NONE, "nouns"}
+    assert not set(table["id"]) & set(images.held_out["id"])
+    capsys.readouterr()
+    asked = [(of, "A girl on a horse."), (of, "A red disc."), ("nobody", "A girl on a horse.")]
+    assert negatives.beside(config, images, *zip(*asked, strict=True)) == ["A horse on a girl.", "", ""]
+    assert "negatives: 1 of 3 captions have one" in capsys.readouterr().out
+
+
+def test_none_are_asked_for(values, capsys):
+    assert negatives.beside(params.check(values), None, ["a", "b"], ["A dog on a cat.", "x"]) == ["", ""]
+    assert not capsys.readouterr().out
+
+
+# ---- by the language model -------------------------------------------------------------------------------------------
+
+def test_the_shipped_prompt():
+    asked = load_prompt("negative", slots=("first",)).messages("A {red} disc.", "")
+    assert asked[-1]["content"] == "Caption: A {red} disc."
+    given = [message["content"] for message in asked]
+    pairs = list(zip(given[1:-1:2], given[2:-1:2], strict=True))
+    assert len(pairs) == 3
+    for question, answer in pairs:
+        words = set(plain(question).split()) - {"caption"}
+        assert plain(answer) != plain(question.removeprefix("Caption: "))
+        assert len(words & set(plain(answer).split())) >= len(words) / 2
+
+
+def test_01_has_them_written_and_03_reads_them(values, tiny_encoder):
+    def write(caption):
+        return Reply(caption if "red" in caption else f"{caption[:-1]} on a red bar.", "stop")
+
+    config, writer = by(values, "llm", negatives="negative"), Writer(write)
+    images = load_images(config)
+    generate.generate(config, images, tiny_encoder, writer)
+    manifest = json.loads((config.folder / generate.FOLDER / "manifest.json").read_text())
+    assert manifest["counts"]["negatives"] == len(writer.asked) == 15
+    assert negatives.TABLE in manifest["outputs"]
+    table = negatives.load(config, images).set_index("caption")
+    assert list(table.loc["A blue disc."]) == [table["id"]["A blue disc."], "A blue disc on a red bar.", "llm"]
+    assert list(table.loc["A red disc.", ["negative", "how"]]) == ["", "copied"]
+    assert negatives.beside(config, images, table["id"], table.index) == list(table.negative)
+    other = by(values, "llm", negatives="rewrite")
+    with pytest.raises(PcclipError, match="01_generate: made with other negatives than now asked for"):
+        negatives.load(other, images)
+
+
+@pytest.mark.parametrize(("reply", "finish", "verdict"), [
+    ("A disc, red. On a blue bar.", "stop", "kept"),
+    ("Red, A disc", "stop", "kept"),
+    ("a disc is round", "stop", "true of the image"),
+    ("A long train in the rain.", "stop", "another scene"),
+    ("A red disc", "stop", "copied"),
+    ("A red", "stop", "length"),
+    ("A red disc on", "length", "unfinished"),
+    ("", "error: busy", "error"),
+])
+def test_why_one_is_kept_or_not(values, reply, finish, verdict):
+    config = by(values, "llm", negatives="negative", min_yield=0.0)
+    images = load_images(config)
+    of = several(images, "A red disc.", "A disc is round!")
+    writer = Writer(lambda caption: Reply(reply, finish))
+    table = negatives.write(config, images, lambda: writer, writer.identity)
+    [row] = table[(table["id"] == of) & (table.original == "A red disc.")].itertuples()
+    assert (row.verdict, row.raw) == (verdict, reply)
+
+
+def test_what_cannot_be_asked_for(values, tiny_encoder):
+    config = by(values, "llm")
+    with pytest.raises(PcclipError, match=r"negatives = llm needs generate\.negatives, a prompt file"):
+        negatives.load(config, load_images(config))
+    config = by(values, "llm", negatives="negative")
+    with pytest.raises(PcclipError, match="template writes no negatives"):
+        generate.generate(config, load_images(config), tiny_encoder)
+    with pytest.raises(PcclipError, match="they need objective: clip, or tune: linear_map"):
+        params.check({"finetune": {"negatives": "rules"}})
+    with pytest.raises(PcclipError, match="and captions: captions"):
+        params.check({"finetune": {"negatives": "rules", "objective": "clip", "captions": "rewrites"}})
+
+
+def test_the_stages_know_of_them(values):
+    """Without them 01's key is what it was before there were any; 03's has the rules' version."""
+    plain_run, asking = params.check(values), by(values, "llm", negatives="negative")
+    assert "negatives" not in generate.stage(plain_run).inputs
+    assert generate.stage(asking).inputs["negatives"] == load_prompt("negative", slots=("first",)).hash
+    assert "negatives" not in generate.stage(asking).inputs["generate"]
+
+
+def test_the_loss_holds_images_against_false_captions(rng):
+    """Rows of texts as ever; each image's column is longer by every false caption of the batch."""
+    w, v, wrong = (torch.from_numpy(rng.normal(size=(n, 5))) for n in (4, 4, 3))
+    logits, more = (x.numpy() @ v.numpy().T / 0.2 for x in (w, wrong))
+    columns, right = np.concatenate([logits, more]), np.diag(logits)
+    expected = (np.mean(np.log(np.exp(logits).sum(1)) - right) + np.mean(np.log(np.exp(columns).sum(0)) - right)) / 2
+    for at_once in (4096, 3):
+        loss, _ = infonce(w, v, 0.2, at_once=at_once, wrong=wrong)
+        assert float(loss) == pytest.approx(expected)
+    alone, _ = infonce(w, v, 0.2)
+    assert float(infonce(w, v, 0.2, wrong=wrong[:0])[0]) == float(alone) < expected
+
+
+def test_03_is_done_anew_by_other_rules(config, tiny_encoder, monkeypatch):
+    from pcclip.embedding.stage import embed
+
+    images = load_images(config)
+    generate.generate(config, images, tiny_encoder)
+    embed(config, images, tiny_encoder)
+    before = stage(config, images).key
+    monkeypatch.setattr(negatives, "FORMAT", 99)
+    assert stage(config, images).key != before

@@ -1,0 +1,370 @@
+"""The report: one page that holds the run's numbers, opens offline, and lets nothing of the data act."""
+
+import base64
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from io import BytesIO
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pcclip import config as params
+from pcclip import plots
+from pcclip.arithmetic.stage import analyze
+from pcclip.errors import PcclipError
+from pcclip.evaluation import page
+from pcclip.evaluation import report as html
+from pcclip.evaluation import stage as report
+from pcclip.stats import metrics as statistics
+
+ATTACKS = ["<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", '" onload="alert(3)']
+SIZE = "<u>size"  # an attribute's name is the user's own
+_EMPTY = {"meta", "img", "br", "hr", "input", "link"}
+_FORBIDDEN = {"script", "iframe", "object", "embed", "link", "form", "base", "input", "foreignobject"}
+
+
+class Page(HTMLParser):
+    """Tags with attributes, texts, and tables as lists of rows; refuses a tag that is not closed where it should be."""
+
+    def __init__(self, text: str):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.texts, self.tables, self.photos = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+        self.text = "\n".join(self.texts)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        assert len(dict(attrs)) == len(attrs), f"an attribute twice in {tag}"
+        if tag not in _EMPTY:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if self.open and self.open[-1] != "style":
+            self.texts.append(text)
+        if {"td", "th"} & set(self.open):
+            self.tables[-1][-1][-1] += text
+
+    def table(self, *head) -> list[list[str]]:
+        """The rows of the table with this head."""
+        [found] = [rows for rows in self.tables if [cell.strip() for cell in rows[0]] == list(head)]
+        return found[1:]
+
+    def images(self) -> list[Image.Image]:
+        found = []
+        for tag, attributes in self.tags:
+            if tag == "img":
+                kind, data = attributes["src"].split(",", 1)
+                assert kind == "data:image/jpeg;base64"
+                found.append(Image.open(BytesIO(base64.b64decode(data, validate=True))))
+        return found
+
+
+def hostile(photos, tmp_path) -> None:
+    """The tiny photos in another folder, with captions that would act; one caption without a photo, one not a photo."""
+    shutil.copytree(photos, tmp_path / "photos")
+    table = pd.read_csv(tmp_path / "photos" / "captions.csv").rename(columns={"size": SIZE})
+    table["concept"] = [path.split("-")[0] for path in table.path]
+    table["caption"] = [f"{caption[:-1]} {ATTACKS[k % 3]}." for k, caption in enumerate(table.caption)]
+    (tmp_path / "photos" / "<i>.png").write_bytes(b"no picture")
+    extra = pd.DataFrame({"path": ["gone.png", "<i>.png"], "caption": ["A red moon.", "A blue moon."], "label": "round",
+                          SIZE: 3.0, "concept": "moon"})
+    pd.concat([table, extra]).to_csv(tmp_path / "photos" / "captions.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def made(photos, tiny_model, tmp_path_factory) -> SimpleNamespace:
+    """A whole run on the hostile photos: its config, folder, metrics and page."""
+    from helpers.runs import run_values, up_to_03
+
+    from pcclip import load_model
+
+    place = tmp_path_factory.mktemp("report")
+    hostile(photos, place)
+    given = run_values(place / "photos", tiny_model, place)
+    given["data"]["max_bad"] = 0.5
+    given["finetune"] |= {"epochs": 1, "keep_epochs": []}
+    given["evaluate"]["attributes"] = {SIZE: given["evaluate"]["attributes"]["size"]}
+    config = params.check(given)
+    run = up_to_03(config, load_model(tiny_model))
+    models = report.load_models(config)
+    metrics, _ = report.evaluate(config, run.images, run.vectors, run.comparisons, models)
+    analyze(config, run.images, run.vectors, models)
+    path = html.write(config, config.folder)
+    return SimpleNamespace(config=config, folder=config.folder, metrics=metrics, images=run.images, path=path,
+                           page=Page(path.read_text(encoding="utf8")))
+
+
+@pytest.fixture
+def copy(made, tmp_path, monkeypatch) -> SimpleNamespace:
+    """The run's files in a folder of their own, to be spoilt; figures, the same as those of `made`, are not drawn."""
+    shutil.copytree(made.folder, tmp_path / "copy")
+    for name in ("curves", "forest", "distributions"):
+        monkeypatch.setattr(plots, name, lambda *given: None)
+    monkeypatch.setattr(page, "svg", lambda drawn: "")
+
+    def write(config=made.config):
+        return Page(html.write(config, tmp_path / "copy").read_text(encoding="utf8"))
+
+    return SimpleNamespace(folder=tmp_path / "copy", write=write)
+
+
+# the page
+
+def test_the_page_is_whole_and_loads_nothing(made):
+    assert made.path == made.folder / "report.html"
+    ids = [attributes["id"] for _, attributes in made.page.tags if "id" in attributes]
+    assert len(ids) > 8
+    for tag, attributes in made.page.tags:
+        assert tag not in _FORBIDDEN
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            if name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+                assert value.startswith("data:image/jpeg;base64,") or value.removeprefix("#") in ids, (tag, name, value)
+            assert "http://" not in value, (tag, name)
+            assert "https://" not in value, (tag, name)
+            assert all(target in ids for target in re.findall(r"url\(#?(.*?)\)", value)), (tag, name, value)
+    assert not re.search(r"@import|url\(", re.search("<style>.*?</style>", made.path.read_text(), re.DOTALL)[0])
+    policy = [a["content"] for tag, a in made.page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_ids_are_unique_in_each_figure(made):
+    for found in re.findall("<svg.*?</svg>", made.path.read_text(encoding="utf8"), re.DOTALL):
+        ids = re.findall(r'\bid="(.*?)"', found)
+        assert len(ids) == len(set(ids))
+
+
+def test_texts_of_the_data_do_nothing(made):
+    for attack in ATTACKS:
+        assert attack in made.page.text, "shown as it is written"
+    assert f"folder/{SIZE}/one_sided" in made.page.texts, "a figure's label"
+    assert made.path.read_text().count("<script") == 0
+    assert {a.get("src", "data:")[:5] for tag, a in made.page.tags if tag == "img"} == {"data:"}
+    alts = [a["alt"] for tag, a in made.page.tags if tag == "img"]
+    assert any(ATTACKS[0] in alt for alt in alts)
+    assert any(ATTACKS[2] in alt for alt in alts)
+    assert "unreadable image (UnidentifiedImageError)" in made.page.text
+    assert any(text.endswith("/<i>.png") for text in made.page.texts)
+
+
+def test_the_same_run_gives_the_same_bytes(made):
+    before = made.path.read_bytes()
+    assert html.write(made.config, made.folder).read_bytes() == before
+    assert len(before) < 3e6
+
+
+def test_every_value_stands_in_the_results(made):
+    cells = {cell.strip() for table in made.page.tables for row in table for cell in row}
+    for row in made.metrics.itertuples():
+        assert f"{row.value:.3f}".replace("-", "−") in cells, row
+        assert f"[{row.ci_low:.3f}, {row.ci_high:.3f}]".replace("-", "−") in cells, row
+    zero_shot = [row for table in made.page.tables for row in table if row[0] == "folder"]
+    values = made.metrics[made.metrics.task == "zero_shot"].set_index("model").value
+    assert [row[1] for row in zero_shot] == [f"{values['base']:.3f}"]
+    assert [row[3] for row in zero_shot] == [f"{values['finetuned']:.3f}"]
+
+
+def test_what_was_run_is_told(made):
+    stages = made.page.table("stage", "state", "seconds", "finished (UTC)", "counts")
+    assert [row[:2] for row in stages] == [[name, "finished"] for name in html.STAGES]
+    manifest = json.loads((made.folder / "03_finetune" / "manifest.json").read_text())
+    assert stages[2][3] == manifest["finished"][:16].replace("T", " ")
+    assert f"steps {manifest['counts']['steps']}" in stages[2][4]
+    own, everything = (table[1:] for table in made.page.tables if table[0] == ["parameter", "value"])
+    assert ["finetune.lr", "0.001"] in own
+    assert ["finetune.weight_decay", "0.0"] in everything
+    assert ["finetune.weight_decay", "0.0"] not in own
+    [versions] = [dict(table[1:]) for table in made.page.tables if table[0] == ["program", "version"]]
+    assert versions["numpy"] == manifest["versions"]["numpy"]
+    hashes = made.page.table("stage", "file", "bytes", "hash")
+    told = manifest["outputs"]["curves.csv"]
+    assert ["03_finetune", "curves.csv", str(told["bytes"]), told["sha256"][:16]] in hashes
+    assert ["03_finetune", "images", made.images.identity()[:16]] in made.page.table("stage", "input", "hash")
+
+
+def test_what_was_left_out_is_counted(made):
+    assert [["missing file", "1"]] in [table[1:] for table in made.page.tables if table[0] == ["reason", "images"]]
+    assert [["unreadable image (UnidentifiedImageError)", "1"]] in [
+        table[1:] for table in made.page.tables if table[0] == ["reason", "images"]]
+
+
+def test_sentences_are_counted_by_verdict(made):
+    comparisons = pd.read_parquet(made.folder / "01_generate" / "comparisons.parquet")
+    kept = [row for row in made.page.table("verdict", "held out", "train") if row[0] == "kept"]
+    counts = comparisons[comparisons.verdict == "kept"]["split"].value_counts()
+    assert kept == [["kept", str(counts["held_out"]), str(counts["train"])]]
+
+
+def test_photos_are_small_and_in_the_order_of_their_ranking(made):
+    images = made.page.images()
+    assert images
+    assert all(max(image.size) <= 160 for image in images)
+    items = report.read_predictions(made.config)
+    items = items[(items.dataset == f"folder/{SIZE}/two_prompt") & (items.model == "finetuned")]
+    ranked = items.sort_values("score", ascending=False).head(8)
+    captions = made.images.table.set_index("id").caption
+    after = made.path.read_text().split("most, says finetuned")[1].split("<h4>")[0]
+    shown = [a["alt"] for tag, a in Page(after[after.index("<div"):]).tags if tag == "img"]
+    size = min(8, len(items) // 2)
+    assert shown == [captions[image] for image in ranked["first"][:size]]
+    assert size >= 3
+
+
+def test_the_worst_failure_comes_first(made):
+    items = report.read_predictions(made.config)
+    items = items[(items.task == "difference_order") & (items.model == "finetuned")]
+    wrong = items[~items.correct.astype(bool)]
+    worst = wrong.loc[(wrong.score - wrong.reference).idxmin()]
+    title = f"Order: a text beats its swapped twin, folder/template: {len(wrong)} of {len(items)} wrong"
+    after = made.page.text.split(title)[1]
+    first = next(line for line in after.split("\n") if line.startswith("cosine"))
+    assert first == f"cosine {worst.score:.3f}, against {worst.reference:.3f} for its swapped twin".replace("-", "−")
+
+
+# runs that lack something
+
+def test_a_stage_that_is_missing_is_named(copy):
+    for name in ("03_finetune", "04_evaluate", "05_arithmetic"):
+        (copy.folder / name / "manifest.json").unlink()
+    found = copy.write()
+    for name in ("03_finetune", "04_evaluate", "05_arithmetic"):
+        assert f"{name} has not finished: run its notebook" in found.text
+    assert "01_generate has not finished" not in found.text
+    rows = found.table("stage", "state", "seconds", "finished (UTC)", "counts")
+    assert [row[1] for row in rows] == ["finished"] * 2 + ["not finished"] * 3
+    assert "Rankings" not in found.text
+
+
+@pytest.mark.parametrize("name", html.STAGES)
+def test_any_one_stage_may_be_missing(copy, name):
+    (copy.folder / name / "manifest.json").unlink()
+    assert f"{name} has not finished" in copy.write().text
+
+
+def test_nothing_to_report(made, tmp_path):
+    with pytest.raises(PcclipError, match="no stage has finished here"):
+        html.write(made.config, tmp_path)
+
+
+def test_a_cut_table_says_what_to_do(copy):
+    (copy.folder / "02_embed" / "vectors.parquet").write_bytes(b"PAR1")
+    with pytest.raises(PcclipError, match="delete it and run its notebook again"):
+        copy.write()
+    (copy.folder / "02_embed" / "manifest.json").unlink()
+    (copy.folder / "03_finetune" / "curves.csv").write_text("")
+    with pytest.raises(PcclipError, match="curves.csv: cannot be read .* run the notebook of 03_finetune again"):
+        copy.write()
+
+
+def test_a_file_that_changed_is_named(copy, made):
+    assert "not as the stage left it" not in made.page.text
+    with open(copy.folder / "03_finetune" / "curves.csv", "a") as file:
+        file.write("\n")
+    assert "03_finetune: curves.csv: not as the stage left it." in copy.write().text
+
+
+def test_other_parameters_are_told(made, copy):
+    other = made.config.model_copy(update={"finetune": made.config.finetune.model_copy(update={"lr": 0.5})})
+    found = copy.write(other)
+    assert "The parameters have changed since (finetune.lr = 0.5 now)" in found.text
+    assert ["finetune.lr", "0.001"] in [row for table in found.tables for row in table]
+
+
+def test_photos_that_are_gone_leave_their_captions(made, copy):
+    data = made.config.data.model_copy(update={"path": str(copy.folder / "nowhere")})
+    found = copy.write(made.config.model_copy(update={"data": data}))
+    alts = {a["alt"] for tag, a in found.tags if tag == "img"}
+    assert alts <= set(made.images.table["id"]), "captions are not here, so ids stand for them"
+    table = pd.read_parquet(copy.folder / "02_embed" / "vectors.parquet")
+    table["path"] = "/nowhere/" + table["id"]
+    table.to_parquet(copy.folder / "02_embed" / "vectors.parquet")
+    found = copy.write()
+    assert found.images() == []
+    assert "missing file" in found.text
+    assert ATTACKS[0] in found.text
+
+
+def test_stored_p_values_are_shown_and_absent_ones_found(made, copy):
+    predictions = report.read_predictions(made.config)
+    paired = statistics.compare(predictions, "finetuned", "base", made.config.evaluate.bootstrap, made.config.seed)
+    head = ["", "metric", "difference", "McNemar p", "bootstrap p", "the one that counts", "adjusted by Holm"]
+    assert [row[-1] for row in made.page.table(*head)] == [html._p(value) for value in paired.p_holm]
+    paired.assign(p_holm=0.0123).to_csv(copy.folder / "04_evaluate" / "differences.csv", index=False)
+    assert {row[-1] for row in copy.write().table(*head)} == {"0.0123"}
+
+
+def test_protocols_that_were_used_are_explained(copy):
+    assert "a text has to beat its own twin" in copy.write().text
+    metrics = pd.read_csv(copy.folder / "metrics.csv")
+    more = metrics.head(2).assign(task="zero_shot", dataset="flowers/colour", protocol=["as_released", "corrected"])
+    pd.concat([metrics, more]).to_csv(copy.folder / "metrics.csv", index=False)
+    found = copy.write()
+    assert html.NOTES["flowers/colour"] in found.text
+    assert html.NOTES["awa2/"] not in found.text
+    told = {row[0] for table in found.tables for row in table}
+    assert {"flowers/colour, as released", "flowers/colour, corrected"} <= told
+
+
+def test_a_run_that_reuses_anothers_comparisons(made, copy):
+    for name in ("01_generate", "02_embed"):
+        shutil.rmtree(copy.folder / name)
+    config = made.config.model_copy(update={"run": "late", "reuse": made.config.run})
+    found = copy.write(config)
+    assert "has not finished" not in found.text
+    assert len(found.images()) == len(made.page.images())
+
+
+# parts of a page
+
+def test_a_figure_takes_its_colours_from_the_page_and_keeps_texts_texts():
+    figure, ax = plt.subplots()
+    ax.plot([0, 1], color="black")
+    ax.set_title(ATTACKS[0])
+    ax.set_xlabel(ATTACKS[1])
+    plt.close(figure)
+    found = page.svg(figure)
+    assert found == page.svg(figure)
+    assert "currentColor" in found
+    assert "#000000" not in found
+    assert "http" not in found
+    parsed = Page(found)
+    assert [tag for tag, _ in parsed.tags if tag in ("img", "script")] == []
+    assert ATTACKS[0] in parsed.text
+    assert ATTACKS[1] in parsed.text
+
+
+def test_columns_of_numbers_are_aligned_with_true_minus_signs():
+    found = page.table(["name", "a", "b"], [["-1", "-0.5", "x-1"], ["y", "", "2"]])
+    assert found["numeric"] == [False, True, False]
+    assert found["rows"] == [["-1", "−0.5", "x-1"], ["y", "", "2"]]
+    assert page.table(["p"], [["<0.0001"], ["1e-05"]])["numeric"] == [True]
+
+
+def test_intervals_stand_beside_their_values():
+    frame = pd.DataFrame({"base": ["0.5 [0.4, 0.6]"], "change": ["-0.1 [-0.2, -0.0] *"], "n": ["7"]}, index=["set"])
+    found = page.results("title", frame)
+    assert found["intervals"] == [True, True, False]
+    assert found["stars"] == [False, True, False]
+    [row] = found["rows"]
+    assert row["cells"] == [{"value": "0.5", "interval": "[0.4, 0.6]", "sure": False},
+                            {"value": "−0.1", "interval": "[−0.2, −0.0]", "sure": True},
+                            {"value": "7", "interval": "", "sure": False}]

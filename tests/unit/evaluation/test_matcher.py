@@ -1,0 +1,291 @@
+"""The teacher as a matcher: common random numbers, stopping in between, chance for a random one and 1 for an oracle."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from helpers import diffusion
+from helpers.compositional_sets import image, write
+from scipy.stats import binomtest
+
+from pcclip import config as params
+from pcclip.benchmarks.compositionality import load_compositional
+from pcclip.config import Matcher
+from pcclip.embedding.vectors import Vectors
+from pcclip.encoders.diffusion import Teacher
+from pcclip.errors import PcclipError
+from pcclip.evaluation import compositional
+from pcclip.evaluation import diffusion_matcher as denoising
+from pcclip.evaluation import stage as report
+from pcclip.evaluation.diffusion_matcher import ROUND, Matching, eliminate
+from pcclip.evaluation.predictions import Predictions
+
+RED, BLUE = "a red square left of a blue circle", "a blue circle left of a red square"
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return Teacher(**diffusion.parts(vae=False))
+
+
+def matcher(**changes) -> Matcher:
+    return Matcher(**{"spec": "x", "samples": 12, "batch_size": 5, **changes})
+
+
+def latent(seed: int) -> torch.Tensor:
+    return torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+# ---- the score -------------------------------------------------------------------------------------------------------
+
+def test_the_score_is_the_mean_error_over_the_draws(teacher):
+    """One UNet evaluation at a time, written out."""
+    settings = matcher(stop=None)
+    drawn, z0 = denoising.draws(teacher, settings, 3), latent(0)
+    wanted = []
+    for text in (RED, BLUE):
+        told, errors = teacher.conditions([text]), []
+        for t, noise in zip(drawn.t, drawn.noise, strict=True):
+            with torch.no_grad():
+                found = teacher.noise(teacher.noised(z0[None], t[None], noise[None]), t[None], told)
+            errors.append(((found[0] - noise) ** 2).mean().item())
+        wanted.append(-np.mean(errors))
+    np.testing.assert_allclose(Matching(teacher, settings, 3).scores(z0, [RED, BLUE]), wanted, rtol=1e-5)
+
+
+def test_equal_texts_have_equal_scores_and_their_order_does_not_matter(teacher):
+    texts, z0 = [RED, BLUE, RED, "green"], latent(0)
+    for stop in (None, 1.0):
+        scores = Matching(teacher, matcher(stop=stop), 0).scores(z0, texts)
+        assert scores[0] == scores[2]
+        assert len(set(scores)) == 3
+        order = [3, 1, 0, 2]
+        again = Matching(teacher, matcher(stop=stop), 0).scores(z0, [texts[k] for k in order])
+        np.testing.assert_array_equal(again, scores[order])
+
+
+def test_every_image_sees_the_same_draws_and_another_seed_sees_others(teacher):
+    one = Matching(teacher, matcher(stop=None), 0)
+    first = one.scores(latent(0), [RED])
+    one.scores(latent(1), [RED, BLUE])
+    np.testing.assert_array_equal(one.scores(latent(0), [RED]), first)
+    assert Matching(teacher, matcher(stop=None), 1).scores(latent(0), [RED]) != first
+
+
+def test_levels_cover_the_range_evenly(teacher):
+    found = denoising.draws(teacher, matcher(samples=10, t_min=0.2, t_max=0.8), 0).t
+    assert sorted(found.tolist()) == [230, 290, 350, 410, 470, 530, 590, 650, 710, 770]
+    assert found.tolist() != sorted(found.tolist()), "the first few must cover it too"
+    assert denoising.draws(teacher, matcher(samples=2000, t_min=0.9), 0).t.max() == teacher.steps - 1
+
+
+def test_no_text_is_subtracted_where_images_are_compared(teacher):
+    z0 = latent(0)
+    plain = Matching(teacher, matcher(stop=None, unconditional=False), 0)
+    free = Matching(teacher, matcher(stop=None), 0)
+    apart = plain.scores(z0, [RED, BLUE, ""], between_images=True)
+    np.testing.assert_allclose(
+        free.scores(z0, [RED, BLUE], between_images=True), apart[:2] - apart[2], rtol=0, atol=1e-7)
+    np.testing.assert_array_equal(free.scores(z0, [RED, BLUE]), plain.scores(z0, [RED, BLUE]))
+    assert (plain.evaluations, free.evaluations) == (5 * 12, 5 * 12)
+
+
+# ---- stopping in between ---------------------------------------------------------------------------------------------
+
+def scored(errors: np.ndarray):
+    """`eliminate`'s errors from a table of (texts, draws), and what was asked for."""
+    asked = []
+
+    def found(texts, some):
+        asked.append((texts.tolist(), some))
+        return errors[texts, some.start : some.stop]
+    return found, asked
+
+
+def test_a_hopeless_text_is_given_up_and_the_winner_never(rng):
+    spread = rng.normal(size=(1, 64))  # of the draws: common to all texts
+    errors = spread + np.array([[0.0], [0.05], [3.0], [4.0]]) + 0.1 * rng.normal(size=(4, 64))
+    ask, asked = scored(errors)
+    found, spent = eliminate(ask, 4, 64, stop=3.0)
+    assert asked[1][0] == [0, 1], "two were out of the question after the first look"
+    assert found.argmin() == errors.mean(axis=1).argmin() == 0
+    assert spent == sum(len(texts) * len(some) for texts, some in asked) < 4 * 64
+    np.testing.assert_allclose(found[2:] - found[0], [3.0, 4.0], atol=0.2)
+
+
+def test_the_winner_of_all_draws_is_kept_whatever_the_errors(rng):
+    """Its lead is the same in every draw, as large or small as may be: no look can find it behind."""
+    for lead in 10.0 ** np.arange(-6, 1):
+        errors = np.vstack([spread := rng.normal(size=(1, 40)), spread + lead * rng.uniform(0.1, 2, size=(5, 40))])
+        found, spent = eliminate(scored(errors)[0], 6, 40, stop=1.0)
+        assert found.argmin() == 0
+        assert spent < 6 * 40
+
+
+def test_without_stopping_it_is_the_mean(rng):
+    errors = rng.normal(size=(5, 21))
+    found, spent = eliminate(scored(errors)[0], 5, 21, stop=None)
+    np.testing.assert_allclose(found, errors.mean(axis=1))
+    assert spent == 5 * 21
+
+
+def test_few_are_wrongly_given_up_where_texts_are_close(rng):
+    right = 0
+    for _ in range(300):
+        errors = rng.normal(size=(3, 64)) + np.array([[0.0], [0.3], [0.6]])
+        right += eliminate(scored(errors)[0], 3, 64, stop=3.0)[0].argmin() == errors.mean(axis=1).argmin()
+    assert right >= 290
+
+
+def test_the_last_one_goes_on_where_images_are_compared():
+    errors = np.vstack([np.linspace(0, 1, 32), np.linspace(0, 1, 32) + 5])
+    short, few = eliminate(scored(errors)[0], 2, 32, stop=3.0)
+    whole, more = eliminate(scored(errors)[0], 2, 32, stop=3.0, to_the_end=True)
+    assert (few, more) == (2 * ROUND, 2 * ROUND + 24)
+    np.testing.assert_allclose(short, errors[:, :ROUND].mean(axis=1))
+    np.testing.assert_allclose(whole, errors.mean(axis=1))
+
+
+def test_texts_that_are_equal_are_not_given_up():
+    found, spent = eliminate(scored(np.ones((3, 16)))[0], 3, 16, stop=3.0)
+    assert (found.tolist(), spent) == ([1.0] * 3, 48)
+
+
+def test_one_that_was_best_and_is_given_up_itself_leaves_the_order_whole():
+    """0 leads at first and has 1 given up; then 2 overtakes it, and 0 is given up too."""
+    errors = np.zeros((3, 80))
+    errors[0] = np.r_[np.full(8, -0.5), np.full(72, 5.0)]
+    errors[1, :8] = 2.0
+    errors[2, ::2] = 1.0
+    errors[2, 1::2] = -1.0
+    found, _ = eliminate(scored(errors)[0], 3, 80, stop=3.0)
+    assert np.isfinite(found).all()
+    assert found.argsort().tolist() == [2, 0, 1]
+
+
+def test_errors_that_are_not_finite_are_refused():
+    with pytest.raises(PcclipError, match="not finite"):
+        eliminate(scored(np.full((2, 4), np.nan))[0], 2, 4, 3.0)
+
+
+# ---- as a row of the sets --------------------------------------------------------------------------------------------
+
+class Oracle:
+    """Knows which number each picture and each text tell: the error is 0 where they agree and 1 where not."""
+
+    latent_shape, steps, device = (1, 1, 1), 1000, torch.device("cpu")
+
+    def preprocess(self, picture):
+        return torch.tensor(picture.resize((1, 1)).getpixel((0, 0)), dtype=torch.float32)[:, None, None]
+
+    def latents(self, pixels):
+        return pixels[:, :1] * 256 + pixels[:, 1:2]
+
+    def conditions(self, texts):
+        number = [re.search(r"\d+", text) for text in texts]
+        swapped = [text.startswith("the grass") for text in texts]
+        return torch.tensor([2 * int(n[0]) + s if n else -1 for n, s in zip(number, swapped, strict=True)])
+
+    def denoising(self, z0, t, noise, condition):
+        return (z0.flatten() != condition).float() + 0.01 * noise.flatten().abs()
+
+
+def asked_of(found, settings: Matcher):
+    config = params.check({"seed": 0, "evaluate": {"teacher": settings.model_dump()}})
+    pictures = found.pictures(0.0)
+    ids = list(pictures.table["id"])
+    return config, pictures, Vectors(ids, ids, np.eye(len(ids), dtype=np.float32))
+
+
+@pytest.fixture
+def winoground(tmp_path):
+    """Twelve items whose picture says its number in red and green."""
+    folder = write("winoground", tmp_path, 12)
+    for k in range(12):
+        for side in (0, 1):
+            image(tmp_path / "data" / "images" / f"ex_{k}_img_{side}.png", colour=(0, 2 * k + side, 0))
+    return load_compositional("winoground", folder)
+
+
+def test_an_oracle_is_right_on_every_item(winoground):
+    config, pictures, vectors = asked_of(winoground, matcher(samples=32))
+    predictions = Predictions()
+    cost = compositional.add_teacher(config, Oracle(), "winoground", compositional.ask(winoground, vectors), pictures,
+                                     vectors, predictions)
+    items = predictions.table()
+    assert set(items.task) == {f"winoground_{end}" for end in ("text", "image", "group", "group_match")}
+    assert set(items.model) == {"teacher"}
+    assert items.correct.all()
+    assert (items.dataset == "winoground").sum() == 4 * 12
+    assert cost.dataset.tolist() == ["winoground"]
+    assert (cost.images[0], cost.texts[0]) == (24, 48)
+    assert cost.without_stopping[0] == 24 * 3 * 32
+    assert cost.evaluations[0] == cost.without_stopping[0], "one that is given up looks too far behind"
+
+
+def test_a_choice_between_texts_stops_with_the_last_one(tmp_path):
+    found = load_compositional("sugarcrepe", write("sugarcrepe", tmp_path, 2))
+    config, pictures, vectors = asked_of(found, matcher(samples=64))
+    told = Oracle()
+    told.conditions = lambda texts: torch.tensor([float(not text.startswith("the dog")) for text in texts])
+    told.denoising = lambda z0, t, noise, condition: condition + 0.01 * noise.flatten()
+    predictions = Predictions()
+    cost = compositional.add_teacher(config, told, "sugarcrepe", compositional.ask(found, vectors), pictures, vectors,
+                                     predictions)
+    assert cost.evaluations[0] == cost.images[0] * 2 * ROUND < cost.without_stopping[0]
+    assert set(predictions.table().task) == {"sugarcrepe"}
+
+
+def test_a_random_teacher_is_at_chance(teacher, rng):
+    """Which of two texts is right is drawn, so nothing of texts or images helps."""
+    asked = Matching(teacher, matcher(samples=1), 0)
+    words = ["red", "blue", "green", "square", "circle", "left", "right", "above"]
+    right = 0
+    for k in range(80):
+        texts = [" ".join(rng.permutation(words)) for _ in range(2)]
+        scores = asked.scores(latent(k), texts)
+        right += scores[0] > scores[1]
+    assert binomtest(int(right), 80, 0.5).pvalue > 0.001
+
+
+def test_an_image_that_cannot_be_read_is_named(winoground):
+    config, pictures, vectors = asked_of(winoground, matcher())
+    open(pictures.images[3], "w").close()
+    with pytest.raises(PcclipError, match=re.escape(f"{pictures.images[3]}: empty file; mend it")):
+        compositional.add_teacher(config, Oracle(), "winoground", compositional.ask(winoground, vectors), pictures,
+                                  vectors, Predictions())
+
+
+def test_it_is_one_more_row_of_a_set_with_what_it_cost(tmp_path, tiny_encoder):
+    write("mmvp_vlm", tmp_path / "mmvp", 6)
+    values = {"outputs": str(tmp_path / "outputs"), "embed": {"workers": 2}, "generate": {"backend": "template"},
+              "evaluate": {"compositional": {"mmvp_vlm": {"path": str(tmp_path / "mmvp")}}}}
+    folder = str(diffusion.saved(tmp_path / "teacher", vae=False))
+    predictions, config = Predictions(), params.check(values)
+    sets, models = compositional.load(config), {"base": tiny_encoder}
+    assert compositional.score(config, sets, models, predictions).empty
+    assert set(predictions.table().model) == {"base", "base, blind"}
+
+    values["evaluate"]["teacher"] = {"spec": folder, "samples": 2, "limit": 2}
+    predictions, config = Predictions(), params.check(values)
+    cost = compositional.score(config, sets, models, predictions)
+    found = predictions.table()
+    assert (found.dataset[found.model == "teacher"] == "mmvp_vlm").sum() == 4 * 2 * 2, "two items of each of two parts"
+    assert list(cost.columns) == denoising.COLUMNS
+    assert (cost.dataset[0], cost.images[0], cost.evaluations[0]) == ("mmvp_vlm", 8, 8 * 3 * 2)
+
+
+def test_a_teacher_that_is_not_there_is_said_before_any_work(tmp_path):
+    config = params.check({"evaluate": {"teacher": {"spec": str(tmp_path / "none")}}})
+    assert report.lacking(config) == [f"teacher {str(tmp_path / 'none')!r}: no such folder, and not a name on the hub"]
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"t_min": 0.9, "t_max": 0.1}, "t_min = 0.9 must be below t_max = 0.1"), ({"samples": 0}, "samples = 0"),
+    ({"stop": -1}, "stop = -1")])
+def test_settings_that_cannot_be(changes, says):
+    with pytest.raises(PcclipError, match=re.escape(says)):
+        params.check({"evaluate": {"teacher": {"spec": "x", **changes}}})
+    with pytest.raises(PcclipError, match="'teacher' is the name of another row"):
+        params.check({"evaluate": {"peers": {"teacher": "x"}}})

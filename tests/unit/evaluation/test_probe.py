@@ -1,0 +1,402 @@
+"""The linear probe, accuracy by group, embedding distances and the supervised axis, on cases with known answers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.optimize import brentq
+
+from pcclip.errors import PcclipError
+from pcclip.evaluation import differences as tasks
+from pcclip.evaluation import linear_probe as probe
+from pcclip.evaluation.distances import distance_items
+from pcclip.evaluation.linear_probe import probe_items
+from pcclip.evaluation.rankings import share
+from pcclip.ranking.axes import ridge_axis
+from pcclip.stats import intervals as bootstrap
+from pcclip.stats import metrics as statistics
+from pcclip.stats.metrics import Estimate, group_accuracies, worst_group_accuracy
+from pcclip.stats.vectors import unit
+
+PROTOCOLS = ["as_released", "corrected"]
+
+
+# ---- the linear probe ------------------------------------------------------------------------------------------------
+
+def clusters(rng, classes: int, each: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors around one direction for each class, and their labels."""
+    labels = np.repeat(np.arange(classes), each)
+    vectors = np.eye(16)[labels] + spread * rng.standard_normal((len(labels), 16))
+    return unit(vectors).astype(np.float32), labels
+
+
+def split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to tune on and rows to test on, half of each class."""
+    rows = np.arange(len(labels))
+    return rows[::2], rows[1::2]
+
+
+@pytest.mark.parametrize(("protocol", "shots", "each"), [
+    ("corrected", 1, 50), ("corrected", 3, 50), ("as_released", 500, 1000)])
+def test_clear_clusters_are_told_apart(rng, protocol, shots, each):
+    matrix, labels = clusters(rng, 4, each, 0.02)
+    tune, test = split(labels)
+    items = probe_items(matrix, tune, labels[tune], test, labels[test], shots, [0, 1], protocol)
+    assert items.correct.all()
+    assert list(items.columns) == ["first", "second", "score", "reference", "correct", "seed"]
+    assert len(items) == 2 * len(test)
+    assert (items["first"] == items["second"]).all()
+    assert list(items[items.seed == 1]["first"]) == list(test)
+    assert list(items[items.seed == 1].reference) == list(labels[test])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_labels_without_meaning_are_guessed(protocol):
+    inside = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        matrix, labels = unit(rng.standard_normal((300, 8))), np.tile(np.arange(4), 75)
+        tune, test = np.arange(100), np.arange(100, 300)
+        items = probe_items(matrix, tune, labels[tune], test, labels[test], 5, [seed], protocol)
+        low, high = statistics.accuracy(items, 200, 0).interval
+        inside += low <= 0.25 <= high
+    assert inside >= 9
+
+
+def test_more_shots_help(rng):
+    matrix, labels = clusters(rng, 8, 60, 0.35)
+    tune, test = split(labels)
+    few, more = (probe_items(matrix, tune, labels[tune], test, labels[test], shots, range(3), "corrected")
+                 for shots in (1, 16))
+    assert few.correct.mean() > 0.3
+    assert more.correct.mean() > few.correct.mean() + 0.1
+
+
+def test_logistic_regression_is_the_known_one():
+    """Two points at 1 and -1: weights are a and -a where the slope of the loss is zero."""
+    weights = probe._fit(np.array([[1.0], [-1.0]]), np.array([0, 1]), 2, 0.1, None)
+    a = brentq(lambda a: 0.1 * a - 1 / (1 + np.exp(2 * a)), 0, 10)
+    assert weights[0] == pytest.approx([a, -a], abs=1e-4)
+    assert weights[1] == pytest.approx([0, 0], abs=1e-4)
+
+
+def test_shots_are_of_each_class(rng):
+    labels = np.array([0] * 10 + [1] * 2 + [3] * 10)
+    drawn = probe._shots_of_each(labels, 3, rng)
+    assert len(set(drawn)) == len(drawn)
+    assert np.bincount(labels[drawn]).tolist() == [3, 2, 0, 3]
+    assert set(labels[drawn[:3]]) == {0, 1, 3}
+
+
+def test_the_released_draw_is_of_any_class_and_one_for_all_seeds(rng, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(probe, "_adam", lambda x, y, classes, seed: drawn.append(y) or np.zeros((17, classes)))
+    matrix, labels = clusters(rng, 4, 100, 0.1)
+    tune, test = split(labels)
+    probe_items(matrix, tune, labels[tune], test, labels[test], 5, [3, 4], "as_released")
+    assert len(drawn[0]) == 20
+    assert (drawn[0] == drawn[1]).all()
+    assert np.bincount(drawn[0], minlength=4).tolist() != [5, 5, 5, 5]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_same_seed_gives_the_same_items(rng, protocol):
+    matrix, labels = clusters(rng, 4, 20, 0.5)
+    tune, test = split(labels)
+    torch.manual_seed(7)
+    state = torch.random.get_rng_state()
+    one, two = (probe_items(matrix, tune, labels[tune], test, labels[test], 2, [5], protocol) for _ in range(2))
+    pd.testing.assert_frame_equal(one, two)
+    assert torch.equal(torch.random.get_rng_state(), state)  # nobody else's draws are touched
+
+
+def test_test_images_are_scored_in_chunks(rng, monkeypatch):
+    matrix, labels = clusters(rng, 4, 20, 0.5)
+    tune, test = split(labels)
+    whole = probe_items(matrix, tune, labels[tune], test, labels[test], 2, [0], "corrected")
+    monkeypatch.setattr(probe, "_CHUNK", 7)
+    pd.testing.assert_frame_equal(whole, probe_items(
+        matrix, tune, labels[tune], test, labels[test], 2, [0], "corrected"))
+
+
+@pytest.mark.parametrize(("tune", "shots", "protocol", "message"), [
+    ([], 5, "corrected", "needs tune images"), ([0], 0, "corrected", "shots = 0"), ([0], 5, "fixed", "'fixed'; known")])
+def test_a_probe_that_cannot_be(tune, shots, protocol, message):
+    with pytest.raises(PcclipError, match=message):
+        probe_items(np.eye(2), np.array(tune, dtype=int), np.zeros(len(tune), dtype=int), np.array([1]), np.array([0]),
+                    shots, [0], protocol)
+
+
+# ---- groups ----------------------------------------------------------------------------------------------------------
+
+def graded(right: dict[int, list[bool]]) -> pd.DataFrame:
+    """Items of classes, each with what is right and wrong of it."""
+    rows = [(reference, correct) for reference, values in right.items() for correct in values]
+    items = pd.DataFrame(rows, columns=["reference", "correct"])
+    return items.assign(first=items.index, second=items.index, score=0.0)
+
+
+YES, NO = True, False
+THREE = {0: [YES, NO, YES, NO], 1: [YES, YES, YES], 2: [NO, NO, YES, NO]}
+
+
+def test_accuracies_of_three_classes():
+    table = group_accuracies(graded(THREE), 500, 0)
+    assert list(table.group) == [2, 0, 1]
+    assert list(table.accuracy) == [0.25, 0.5, 1.0]
+    assert list(table.n) == [4, 4, 3]
+    assert tuple(table.loc[2, ["ci_low", "ci_high"]]) == (1, 1)
+    assert 0 <= table.ci_low[1] < 0.5 < table.ci_high[1] <= 1
+
+
+@pytest.mark.parametrize(("worst", "value"), [(1, 0.25), (2, 0.375), (3, 1.75 / 3), (9, 1.75 / 3)])
+def test_the_worst_groups(worst, value):
+    estimate = worst_group_accuracy(graded(THREE), 300, 0, worst=worst)
+    assert estimate.value == pytest.approx(value)
+    assert len(estimate.draws) == 300
+    assert estimate.n == 11
+    low, high = estimate.interval
+    assert low <= value <= high
+
+
+def test_groups_may_be_given():
+    items = graded(THREE)
+    table = group_accuracies(items, 50, 0, groups=["left", "right"] * 5 + ["left"])
+    assert dict(zip(table.group, table.n, strict=True)) == {"left": 6, "right": 5}
+    assert dict(zip(table.group, table.accuracy, strict=True)) == {
+        "left": items.correct[::2].mean(), "right": items.correct[1::2].mean()}
+
+
+@pytest.mark.parametrize("correct", [True, False])
+def test_an_oracle_leaves_no_doubt(correct):
+    estimate = worst_group_accuracy(graded({k: [correct] * 5 for k in range(4)}), 100, 0)
+    assert (estimate.value, *estimate.interval) == (correct, correct, correct)
+
+
+def test_a_random_model_is_at_chance_in_each_group(rng):
+    items = graded({k: list(rng.random(80) < 0.5) for k in range(60)})
+    table = group_accuracies(items, 300, 0)
+    assert ((table.ci_low <= 0.5) & (table.ci_high >= 0.5)).sum() >= 53
+
+
+def test_the_worst_of_many_chance_groups_is_below_chance(rng):
+    """What the module warns of: noise alone makes a worst group."""
+    assert worst_group_accuracy(graded({k: list(rng.random(20) < 0.5) for k in range(50)}), 100, 0).interval[1] < 0.4
+
+
+def test_two_models_see_the_same_resamples(rng):
+    items = graded({k: list(rng.random(30) < 0.6) for k in range(3)})
+    one, two = (worst_group_accuracy(items, 100, 4) for _ in range(2))
+    assert statistics.paired_difference(one, two) == (0, 0, 0)
+    better = worst_group_accuracy(items.assign(correct=True), 100, 4)
+    assert statistics.paired_difference(better, one)[1] > 0
+
+
+def test_large_groups_are_resampled_in_parts(rng, monkeypatch):
+    items = graded({0: list(rng.random(400) < 0.5), 1: [True] * 3})
+    monkeypatch.setattr(bootstrap, "CELLS", 3000)
+    estimate = worst_group_accuracy(items, 200, 0)
+    assert len(estimate.draws) == 200
+    assert estimate.draws.std() == pytest.approx(0.025, rel=0.25)
+
+
+@pytest.mark.parametrize(("items", "given"), [
+    (graded({}), None), (graded(THREE), ["a"] * 10), (graded(THREE), [None] + ["a"] * 10)])
+def test_every_item_needs_a_group(items, given):
+    with pytest.raises(PcclipError, match="give every item a group"):
+        group_accuracies(items, 10, 0, given)
+
+
+# ---- embedding distances ---------------------------------------------------------------------------------------------
+
+class Fake:
+    """A model that knows a vector for every text."""
+
+    def __init__(self, **vectors):
+        self.vectors = {name.replace("_", " "): unit(np.array(v, dtype=np.float32)) for name, v in vectors.items()}
+
+    def __call__(self, texts):
+        return np.stack([self.vectors[text] for text in texts])
+
+
+AB = pd.DataFrame({"first": ["a"], "second": ["b"], "difference": ["d"], "swapped": ["e"]})
+
+
+@pytest.mark.parametrize(("protocol", "distance"), [("as_released", 1 - np.sqrt(0.5)), ("corrected", 0.0)])
+def test_the_distance_of_a_known_pair(protocol, distance):
+    model = Fake(A_photo_of_a_a=[1, 0], A_photo_of_a_b=[0, 1], d=[1, 0], e=[0, 1])
+    items = distance_items(model, ["a", "b"], AB, protocol)
+    assert items.score[0] == pytest.approx(distance, abs=1e-6)
+    assert items.reference[0] == pytest.approx(2 - distance, abs=1e-6)
+    assert items[["first", "second", "correct"]].values.tolist() == [[0, 1, True]]
+
+
+def test_an_offset_of_all_texts_fools_the_released_distance():
+    """All texts of differences point nearly where a is; what they say is the wrong way round."""
+    model = Fake(a=[1, 0, 0], b=[0, 1, 0], d=[9, 0.9, 0.1], e=[9, -0.9, 0.1])
+    released, corrected = (distance_items(model, ["a", "b"], AB, protocol, "{}") for protocol in PROTOCOLS)
+    assert released.correct[0]
+    assert released.score[0] < 0.5
+    assert not corrected.correct[0]
+    assert corrected.score[0] > 1.5
+
+
+def test_texts_without_direction_are_at_distance_one():
+    model = Fake(a=[1, 0], b=[0, 1], d=[1, 1], e=[1, 1])
+    for protocol in PROTOCOLS:
+        items = distance_items(model, ["a", "b"], AB, protocol, "{}")
+        assert items.score[0] == pytest.approx(items.reference[0], abs=1e-6)
+    assert not items.correct[0]
+
+
+def many(rng, oracle: bool) -> tuple:
+    """A model, names of 12 classes and all their pairs; the oracle's texts are differences of its names."""
+    names = [f"c{k}" for k in range(12)]
+    known = dict(zip(names, unit(rng.standard_normal((12, 32))), strict=True))
+    pairs = pd.DataFrame([(a, b, f"{a}-{b}", f"{b}-{a}") for a in names for b in names if a < b],
+                         columns=["first", "second", "difference", "swapped"])
+    said = {f"{a}-{b}": unit(known[a] - known[b] if oracle else rng.standard_normal(32)) for a in names for b in names}
+    return lambda texts: np.stack([(known | said)[text] for text in texts]), names, pairs
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_oracles_differences_are_where_they_should_be(rng, protocol):
+    items = distance_items(*many(rng, True), protocol, "{}")
+    assert items.correct.all()
+    assert statistics.mean_score(items, 50, 0).value == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_random_differences_are_anywhere(protocol):
+    inside = 0
+    for seed in range(20):
+        items = distance_items(*many(np.random.default_rng(seed), False), protocol, "{}")
+        low, high = statistics.mean_score(items, 200, 0).interval
+        inside += low <= 1 <= high
+    assert inside >= 17
+
+
+@pytest.mark.parametrize(("pairs", "protocol", "message"), [
+    (AB, "fixed", "unknown protocol 'fixed'"), (AB[:0], "corrected", "pairs have no rows"),
+    (AB.drop(columns="swapped"), "corrected", "pairs have no swapped"),
+    (AB.assign(second="z"), "as_released", "'z' is no class")])
+def test_distances_that_cannot_be_measured(pairs, protocol, message):
+    with pytest.raises(PcclipError, match=message):
+        distance_items(Fake(a=[1, 0], b=[0, 1], d=[1, 0]), ["a", "b"], pairs, protocol, "{}")
+
+
+# ---- the supervised axis ---------------------------------------------------------------------------------------------
+
+def planted(rng, n: int, d: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vectors, the direction in which an attribute lies, and its values."""
+    matrix, direction = unit(rng.standard_normal((n, d))), unit(rng.standard_normal((1, d)))[0]
+    return matrix, direction, 50 + 20 * (matrix @ direction + noise * rng.standard_normal(n))
+
+
+@pytest.mark.parametrize(("n", "d"), [(12, 4), (9, 30)])
+def test_the_penalty_has_the_smallest_leave_one_out_error(rng, n, d):
+    """Against ridge regression refitted without each image in turn."""
+    matrix, _, values = planted(rng, n, d, 0.1)
+    axis, penalty = ridge_axis(matrix, np.arange(n), values)
+    centred = matrix - matrix.mean(axis=0)
+    candidates = np.logspace(-6, 3, 19) * np.linalg.eigvalsh(centred.T @ centred).max()
+
+    def fitted(rows, penalty):
+        x, y = matrix[rows], values[rows]
+        weights = np.linalg.solve((x - x.mean(axis=0)).T @ (x - x.mean(axis=0)) + penalty * np.eye(d),
+                                  (x - x.mean(axis=0)).T @ (y - y.mean()))
+        return weights, y.mean() - x.mean(axis=0) @ weights
+
+    def error(penalty):
+        rest = [np.delete(np.arange(n), k) for k in range(n)]
+        fits = [fitted(rows, penalty) for rows in rest]
+        return np.mean([(values[k] - matrix[k] @ weights - offset) ** 2 for k, (weights, offset) in enumerate(fits)])
+
+    assert penalty == pytest.approx(min(candidates, key=error))
+    assert axis == pytest.approx(unit(fitted(np.arange(n), penalty)[0][None])[0], abs=1e-6)
+
+
+def test_a_planted_axis_is_found(rng):
+    matrix, direction, values = planted(rng, 400, 16, 0.05)
+    axis, _ = ridge_axis(matrix.astype(np.float32), np.arange(200), values[:200])
+    assert axis.dtype == np.float32
+    assert np.linalg.norm(axis) == pytest.approx(1, abs=1e-5)
+    assert axis @ direction > 0.98
+    ranked = tasks.ranking_items(axis, matrix, np.arange(200, 400), values[200:])
+    assert statistics.spearman(ranked, 50, 0).value > 0.95
+
+
+def test_an_exact_axis_ranks_without_error(rng):
+    matrix, _, values = planted(rng, 100, 8, 0.0)
+    axis, _ = ridge_axis(matrix, np.arange(60), values[:60])
+    assert statistics.spearman(tasks.ranking_items(axis, matrix, np.arange(60, 100), values[60:]), 20, 0).value > 0.999
+
+
+def test_values_without_meaning_give_an_axis_at_chance():
+    inside = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        matrix, values = unit(rng.standard_normal((160, 12))), rng.standard_normal(160)
+        axis, _ = ridge_axis(matrix, np.arange(80), values[:80])
+        items = tasks.ranking_items(axis, matrix, np.arange(80, 160), values[80:])
+        low, high = statistics.spearman(items, 200, 0).interval
+        inside += low <= 0 <= high
+    assert inside >= 17
+
+
+def test_a_class_counts_once(rng):
+    """Images of a class share its value: the axis is that of the classes' means, however many images each has."""
+    means, _, values = planted(rng, 9, 5, 0.1)
+    sizes = rng.integers(1, 30, 9)
+    labels = np.repeat(np.arange(9), sizes)
+    matrix = means[labels] + 0.5 * rng.standard_normal((len(labels), 5))
+    centres = np.stack([matrix[labels == k].mean(axis=0) for k in range(9)])
+    expected, penalty = ridge_axis(centres, np.arange(9), values)
+    rows = rng.permutation(len(labels))
+    axis, chosen = ridge_axis(matrix, rows, values[labels[rows]], groups=labels[rows])
+    assert chosen == pytest.approx(penalty)
+    assert axis == pytest.approx(expected, abs=1e-6)
+
+
+def test_images_without_a_value_are_left_out(rng):
+    matrix, _, values = planted(rng, 30, 5, 0.1)
+    expected, _ = ridge_axis(matrix, np.arange(20), values[:20])
+    values[20:] = np.nan
+    assert ridge_axis(matrix, np.arange(30), values)[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0, np.nan, np.nan], [5.0, 5.0, 5.0, 5.0], [np.nan] * 4])
+def test_an_axis_needs_values_that_differ(values):
+    with pytest.raises(PcclipError, match="leave this attribute out"):
+        ridge_axis(np.eye(4), np.arange(4), values)
+
+
+def test_an_axis_needs_vectors_that_differ():
+    with pytest.raises(PcclipError, match="image vectors that differ"):
+        ridge_axis(np.ones((4, 3)), np.arange(4), [1, 2, 3, 4])
+
+
+def estimate(value: float, *draws: float) -> Estimate:
+    return Estimate(value, np.array(draws), 10)
+
+
+def test_the_share_of_the_ceiling():
+    found = share(estimate(0.3, 0.2, 0.4), estimate(0.6, 0.8, 0.5))
+    assert found.value == pytest.approx(0.5)
+    assert found.draws == pytest.approx([0.25, 0.8])
+    assert found.n == 10
+    assert share(estimate(0.7, 0.6), estimate(0.9, 0.75), chance=0.5).value == pytest.approx(0.5)
+    assert share(estimate(0.7, 0.6), estimate(0.9, 0.75), chance=0.5).draws == pytest.approx([0.4])
+    assert share(estimate(0.6, 0.8), estimate(0.6, 0.8)).interval == (1, 1)
+
+
+def test_there_is_no_share_of_a_ceiling_at_chance():
+    found = share(estimate(0.3, 0.2, 0.2), estimate(0.0, -0.1, 0.4))
+    assert np.isnan(found.value)
+    assert np.isnan(found.draws[0])
+    assert found.draws[1] == pytest.approx(0.5)
+
+
+def test_a_share_needs_the_same_resamples():
+    with pytest.raises(PcclipError, match="use the same draws and seed for both"):
+        share(estimate(0.3, 0.2), estimate(0.5, 0.4, 0.4))

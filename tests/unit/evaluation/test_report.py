@@ -1,0 +1,204 @@
+"""Stage 04: agreement with the verdicts, weight averaging as rows of the results, and the figures of both."""
+
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from helpers.judge import BANK, Judge
+from helpers.knowing import Knowing, prepared
+from matplotlib.colors import to_hex
+
+from pcclip import config as params
+from pcclip import plots
+from pcclip.comparisons import stage as generate
+from pcclip.comparisons import verdicts
+from pcclip.data.image_set import load_images
+from pcclip.embedding.stage import embed
+from pcclip.evaluation import differences as tasks
+from pcclip.evaluation import stage as report
+from pcclip.ranking.axes import text_axis
+from pcclip.stats.metrics import accuracy
+from pcclip.stats.vectors import unit
+
+
+def agreement(given, model) -> pd.DataFrame:
+    """Per-item predictions of verdict_agreement."""
+    found = report.predict(given.config, given.images, given.vectors, given.comparisons, {"base": model})
+    return found[found.task == "verdict_agreement"]
+
+
+@pytest.fixture
+def given(values, tiny_encoder, tmp_path):
+    return prepared(values, tiny_encoder, tmp_path)
+
+
+# verdict agreement
+
+def test_agreement_with_the_verdicts_by_hand(given, tiny_encoder):
+    predictions = agreement(given, tiny_encoder)
+    metrics = report.summarise(predictions, 100, 0)[0].set_index("dataset")
+    assert set(metrics.index) == {"folder/size/train/trained_wording", "folder/size/train/new_wording",
+                                  "folder/weight/held_out/trained_wording"}, "weight has no new wording"
+    table = verdicts.load(given.config)
+    table = table[(table.split == "held_out") & table.verdict.isin(["first", "second"])]
+    for attribute, wording, key in (
+            ("size", "train", "train/trained_wording"), ("size", "held_out", "train/new_wording"),
+            ("weight", "train", "held_out/trained_wording")):
+        [[up, down]] = BANK["attributes"][attribute][wording]
+        axis = text_axis(tiny_encoder, up, down)
+        sure = table[table.attribute == attribute]
+        step = given.vectors.matrix[given.vectors.rows(sure["first"])] - given.vectors.matrix[
+            given.vectors.rows(sure["second"])]
+        right = (step @ axis > 0) == (sure.verdict == "first")
+        row = metrics.loc[f"folder/{attribute}/{key}"]
+        assert row.value == pytest.approx(right.mean())
+        assert (row.metric, row.n) == ("accuracy", len(sure))
+        items = predictions[predictions.dataset == f"folder/{attribute}/{key}"]
+        assert list(items["first"]) == list(sure["first"])
+        assert list(items.reference) == list(np.where(sure.verdict == "first", 1.0, -1.0))
+        assert list(items.score) == pytest.approx(step @ axis, abs=1e-6)
+
+
+@pytest.mark.parametrize(("sign", "value"), [(1, 1.0), (-1, 0.0), (0, 0.0)])
+def test_a_model_that_knows_agrees_and_a_tie_does_not(given, sign, value):
+    [[up, down]] = BANK["attributes"]["size"]["train"]
+    axis = np.eye(32)[0]
+    size = given.images.table.set_index("id")["size"]
+    given.vectors.matrix[:] = 0
+    given.vectors.matrix[:, 0] = size[given.vectors.ids].to_numpy() / 20
+    items = agreement(given, Knowing({up: sign * axis, down: -sign * axis}, 32))
+    found = items.groupby("dataset").correct.mean()
+    assert found["folder/size/train/trained_wording"] == value
+    assert found["folder/size/train/new_wording"] == 0, "no text, no axis"
+
+
+def test_no_bank_no_verdicts(values, tiny_encoder):
+    config = params.check(values)
+    images = load_images(config)
+    comparisons = generate.generate(config, images, tiny_encoder)
+    vectors, _ = embed(config, images, tiny_encoder)
+    predictions = report.predict(config, images, vectors, comparisons, {"base": tiny_encoder})
+    assert "verdict_agreement" not in set(predictions.task)
+
+
+def test_a_new_wording_is_evaluated_anew(given, tmp_path, tiny_encoder):
+    before = report.stage(given.config, given.images).key
+    bank = {**BANK, "attributes": {**BANK["attributes"], "size": {
+        **BANK["attributes"]["size"], "held_out": [["It is vast.", "It is minute."]]}}}
+    (tmp_path / "bank.yaml").write_text(yaml.safe_dump(bank))
+    generate.generate(given.config, given.images, tiny_encoder, Judge())
+    assert report.stage(given.config, given.images).key != before
+
+
+# pairs
+
+def test_cubs_written_pairs_have_the_released_draws_too(given):
+    table = given.vectors.of(given.images.held_out)
+    sets = report._pair_sets(given.config, "cub", table, given.vectors, given.comparisons)
+    assert list(sets) == [("cub/template", ""), ("cub/llm", ""), ("cub/llm", "as_released")]
+    written, drawn = sets["cub/llm", ""], sets["cub/llm", "as_released"]
+    assert len(drawn) == 5 * len(written) > 0, "fewer than 5000: each of five draws has them all"
+    assert set(drawn.difference) == set(written.difference)
+    assert len(report._pair_sets(given.config, "folder", table, given.vectors, given.comparisons)) == 2
+
+
+# weight averaging
+
+def test_alphas_are_rows_between_base_and_finetuned(values, tiny_encoder, tmp_path):
+    given = prepared(values, tiny_encoder, tmp_path, alphas=[0.0, 0.25, 1.0])
+    models = report.load_models(given.config)
+    assert list(models) == ["base", "finetuned", "alpha=0", "alpha=0.25", "alpha=1"]
+    weight = "transformer.resblocks.0.mlp.c_fc.weight"
+    base, tuned, mixed = (models[name].text_tower.get_parameter(weight) for name in ("base", "finetuned", "alpha=0.25"))
+    assert not base.equal(tuned)
+    assert mixed.detach().numpy() == pytest.approx((0.25 * tuned + 0.75 * base).detach().numpy(), abs=1e-7)
+    metrics, paired = report.evaluate(given.config, given.images, given.vectors, given.comparisons, models)
+    table = metrics[metrics.model != "supervised"].pivot(
+        index=["task", "dataset", "metric"], columns="model", values="value")
+    assert set(table.columns) == set(models)
+    assert table.notna().all(axis=None)
+    assert report.read_sweep(given.config).empty, "no labelled set"
+    assert report.read_cost(given.config).empty, "no judge"
+    assert list(table["alpha=0"]) == list(table["base"])
+    assert list(table["alpha=1"]) == list(table["finetuned"])
+    assert list(paired.difference) == pytest.approx(
+        (table["finetuned"] - table["base"]).loc[list(zip(paired.task, paired.dataset, paired.metric, strict=True))],
+        abs=2e-6)
+
+
+# the table of metrics
+
+def ranking(reference, **model) -> pd.DataFrame:
+    """Predictions of a ranking by scores 1, 2, ..., by name of the model."""
+    return pd.concat([pd.DataFrame({
+        "task": "ranking", "dataset": "set/size", "protocol": "", "model": name, "first": range(len(score)),
+        "second": range(len(score)), "score": score, "reference": reference, "correct": None})
+        for name, score in model.items()], ignore_index=True).astype({"correct": "boolean"})
+
+
+@pytest.mark.parametrize(("reference", "value"), [
+    ([1.0, 1.5, 2.0, 4.0], 0.75), ([0.0, 1.5, 2.0, 4.0], None), ([-1.0, 1.5, 2.0, 4.0], None),
+    ([1.0, 1.2, 1.4, 1.6], None),
+])
+def test_clear_pairs_have_a_row_where_there_are_any(reference, value):
+    items = ranking(reference, base=[1.0, 2.0, 4.0, 3.0], finetuned=[1.0, 2.0, 3.0, 4.0])
+    metrics, paired = report.summarise(items, 200, 0)
+    found = metrics[metrics.metric == "clear_pairwise_accuracy"].set_index("model")
+    assert set(metrics.metric) - {"clear_pairwise_accuracy"} == {"spearman", "pairwise_accuracy", "kendall", "auc"}
+    assert metrics[["value", "ci_low", "ci_high"]].notna().all(axis=None)
+    if value is None:
+        assert found.empty
+        assert "clear_pairwise_accuracy" not in set(paired.metric)
+        return
+    assert found.value.to_dict() == {"base": value, "finetuned": 1.0}  # 1:2, 1:4 and 1.5:4 are right, 2:4 is not
+    assert paired.set_index("metric").difference["clear_pairwise_accuracy"] == pytest.approx(0.25)
+
+
+def test_the_worst_group_is_measured_by_its_worst_class():
+    items = pd.DataFrame({"task": "worst_group", "dataset": "set/single", "protocol": "corrected", "model": "base",
+                          "first": range(6), "second": range(6), "score": 0.0, "reference": [0.0] * 4 + [1.0] * 2,
+                          "correct": [True, True, True, False, True, False]})
+    metrics, paired = report.summarise(items, 200, 0)
+    assert metrics[["metric", "value", "n"]].to_numpy().tolist() == [["worst_group_accuracy", 0.5, 6]]
+    assert paired.empty, "one model alone"
+
+
+# figures
+
+def test_weight_averaging_draws_the_table():
+    table = pd.DataFrame({"alpha": [0.0, 0.5, 1.0] * 2, "task": ["order"] * 3 + ["zero shot"] * 3,
+                          "value": [0.5, 0.7, 0.9, 0.6, 0.55, 0.3]})
+    [ax] = plots.weight_averaging(table).axes
+    drawn = [list(zip(*line.get_data(), strict=True)) for line in ax.get_lines() if len(line.get_xdata())]
+    for task, part in table.groupby("task"):
+        assert list(zip(part.alpha, part.value, strict=True)) in drawn, task
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["order", "zero shot"]
+
+
+def test_a_study_draws_every_seed_and_their_mean():
+    table = pd.DataFrame({"variant": ["ours", "ours", "paper", "paper"], "size order": [0.9, 0.7, 0.5, 0.6],
+                          "zero_shot": [0.2, 0.4, 0.3, np.nan]})
+    order, zero_shot = plots.study(table, ["size order", "zero_shot"]).axes
+    assert [label.get_text() for label in order.get_yticklabels()] == ["ours", "paper"]
+    assert [bar.get_width() for bar in order.patches] == pytest.approx([0.8, 0.55])
+    assert [bar.get_width() for bar in zero_shot.patches] == pytest.approx([0.3, 0.3])
+    dots = sorted(x for points in order.collections for x, _ in np.ma.getdata(points.get_offsets()))
+    assert dots == [0.5, 0.6, 0.7, 0.9]
+    assert {to_hex(c) for points in order.collections for c in points.get_facecolors()} == {plots.MODELS["finetuned"]}
+    assert order.get_xlim() == pytest.approx((0.45, 0.93))
+    assert zero_shot.get_title() == "zero shot"
+
+
+def test_verdicts_by_a_random_axis_are_at_chance_and_by_the_right_one_all_right(rng):
+    matrix = unit(rng.normal(size=(80, 8)))
+    first, second = rng.permutation(80)[:40], rng.permutation(80)[:40]
+    first, second = first[first != second], second[first != second]
+    truth = unit(rng.normal(size=(1, 8)))[0]
+    more = (matrix[first] - matrix[second]) @ truth > 0
+    right = accuracy(tasks.verdict_items(truth, matrix, first, second, more), 200, 0)
+    assert (right.value, right.interval) == (1.0, (1.0, 1.0))
+    unrelated = rng.normal(size=8)
+    unrelated -= (unrelated @ truth) * truth
+    low, high = accuracy(tasks.verdict_items(unrelated, matrix, first, second, more), 200, 0).interval
+    assert low <= 0.5 <= high

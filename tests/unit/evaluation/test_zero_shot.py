@@ -1,0 +1,242 @@
+"""Zero-shot: prompts, class vectors, and classification with known answers, in blocks."""
+
+import tracemalloc
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pcclip.benchmarks.classification import LabelledSet
+from pcclip.errors import PcclipError
+from pcclip.evaluation import templates
+from pcclip.evaluation.zero_shot import VARIANTS, class_texts, classify, zero_shot_tasks
+from pcclip.stats import metrics as statistics
+from pcclip.stats.vectors import unit
+
+AXES = np.eye(4, dtype=np.float32)
+NAMES = ["Cat", "river boat", "{}"]
+
+
+class Listening:
+    """Random unit vectors, the same for the same text; keeps what it was asked."""
+
+    def __init__(self, width=8, known=()):
+        self.width, self.known, self.asked = width, dict(known), []
+
+    def __call__(self, texts):
+        assert all(isinstance(text, str) for text in texts)
+        self.asked += texts
+        return np.stack([self.known.get(text, self.random(text)) for text in texts]).astype(np.float32)
+
+    def random(self, text):
+        return unit(np.random.default_rng([*text.encode()]).normal(size=self.width))
+
+
+def labelled(classes=NAMES, released=None) -> LabelledSet:
+    return LabelledSet("few", pd.DataFrame({"id": [], "label": [], "split": []}), [], list(classes), released)
+
+
+# prompts
+
+def test_prompts_by_hand():
+    assert templates.prompts(NAMES, "single") == [
+        ["This is a photo of a Cat"], ["This is a photo of a river boat"], ["This is a photo of a {}"]]
+    assert templates.described(NAMES[:2], [["It purrs."], ["It is long.", "It floats."]]) == [
+        ["This is a photo of a Cat. It purrs."],
+        ["This is a photo of a river boat. It is long.", "This is a photo of a river boat. It floats."]]
+
+
+@pytest.mark.parametrize(("name", "count", "some"), [
+    ("official80", 80, ["a bad photo of a {}.", "a tattoo of the {}."]),
+    ("simple7", 7, ["itap of a {}.", "a photo of the small {}."]),
+])
+def test_the_official_sets(name, count, some):
+    for label, texts in zip(NAMES, templates.prompts(NAMES, name), strict=True):
+        assert len(set(texts)) == len(texts) == count
+        assert {text.replace("{}", label) for text in some} <= set(texts)
+        assert all(text.count(label) == 1 for text in texts)
+
+
+@pytest.mark.parametrize(("make", "says"), [
+    (lambda: templates.prompts(NAMES, "official8"), "no templates 'official8'; known: single, simple7, official80"),
+    (lambda: templates.described(NAMES, [["x"]]), "1 lists of descriptions for 3 classes"),
+    (lambda: templates.described(NAMES, [["x"], [], ["y"]]), "class 'river boat': needs a list"),
+    (lambda: templates.described(NAMES, [["x"], ["y", " "], ["y"]]), "class 'river boat': needs a list"),
+    (lambda: templates.described(NAMES, ["a cat", ["y"], ["y"]]), "class 'Cat': needs a list"),
+])
+def test_bad_prompts_say_what_to_do(make, says):
+    with pytest.raises(PcclipError, match=says) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+# class vectors
+
+def test_class_texts_by_hand():
+    known = {"a": AXES[0], "b": AXES[1], "c": -AXES[2], "d": -AXES[2]}
+    prompts = [["a", "b"], ["c", "d", "c"], ["a", "a", "b"], ["b"]]
+    one, five = 1 / np.sqrt(2), np.sqrt(5)
+    means = class_texts(Listening(4, known), prompts)
+    np.testing.assert_allclose(means, [[one, one, 0, 0], [0, 0, -1, 0], [2 / five, 1 / five, 0, 0], AXES[1]], atol=1e-6)
+    mean_scores = class_texts(Listening(4, known), prompts, "scores")
+    np.testing.assert_allclose(mean_scores, [[.5, .5, 0, 0], [0, 0, -1, 0], [2 / 3, 1 / 3, 0, 0], AXES[1]], atol=1e-6)
+
+
+def test_per_class_ensembling_is_the_mean_of_unit_vectors(rng):
+    prompts = templates.prompts(["cat", "dog"], "official80")
+    encode = Listening()
+    means = class_texts(encode, prompts)
+    for mean, texts in zip(means, prompts, strict=True):
+        np.testing.assert_allclose(mean, unit(encode(texts).mean(axis=0)), atol=1e-6)
+    image = unit(rng.normal(size=8))
+    np.testing.assert_allclose(class_texts(encode, prompts, "scores") @ image,
+                               [(encode(texts) @ image).mean() for texts in prompts], atol=1e-6)
+
+
+@pytest.mark.parametrize(("make", "says"), [
+    (lambda: class_texts(Listening(), [["a"], []]), "class 1 has no text"),
+    (lambda: class_texts(Listening(), [["a"]], "votes"), "no ensemble 'votes'; known: vectors, scores"),
+    (lambda: class_texts(Listening(4, {"a": AXES[0] * np.nan}), [["a"]]), "text vectors hold values"),
+    (lambda: classify(AXES, AXES[:, :3], [0], [0]), "text vectors are 3 wide, image vectors 4"),
+    (lambda: classify(AXES, AXES, [0, 1], [0, 4]), "labels run from 0 to 4, classes from 0 to 3"),
+    (lambda: classify(AXES, AXES, [0, 1], [0, -1]), "labels run from -1 to 0, classes from 0 to 3"),
+    (lambda: classify(AXES, AXES, [0, 1], [0]), "2 images and 1 labels"),
+    (lambda: classify(AXES * np.inf, AXES, [0], [0]), "image vectors hold values"),
+    (lambda: zero_shot_tasks(Listening(), labelled(), np.ones((1, 8)), [0], [0], variants=["best"]),
+     "no zero-shot variant 'best'; known: single, simple7"),
+    (lambda: zero_shot_tasks(Listening(), labelled(), np.ones((1, 9)), [0], [0]), "8 wide, image vectors 9"),
+])
+def test_bad_vectors_say_what_to_do(make, says):
+    with np.errstate(invalid="ignore"), pytest.raises(PcclipError, match=says) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+# classification
+
+def test_classify_by_hand():
+    matrix = unit(np.array([[3, 2, 1, 0], [0, 3, 2, 1], [1, 0, 3, 2.0]]))
+    items = classify(matrix, AXES, [2, 0, 1, 0], [2, 2, 0, 1])
+    assert list(items["first"]) == list(items["second"]) == [2, 0, 1, 0]
+    assert list(items.score) == [2, 0, 1, 0]
+    assert list(items.reference) == [2, 2, 0, 1]
+    assert list(items.correct) == [True, False, False, False]
+    assert items.score.dtype == items.reference.dtype == float
+
+
+def test_a_tie_goes_to_the_lower_index():
+    texts = AXES[[3, 0, 0, 3]]
+    for label in range(4):
+        items = classify(AXES, texts, [0], [label])
+        assert items.score[0] == 1
+        assert items.correct[0] == (label == 1)
+
+
+@pytest.mark.parametrize("block", [1, 7, 4096])
+def test_equal_texts_tie_whatever_the_arithmetic(block):
+    """A matrix product may give equal columns unequal values in the last bit."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        count, width = int(rng.integers(3, 1100)), int(rng.choice([16, 100, 384]))
+        texts = unit(rng.normal(size=(count, width))).astype(np.float32)
+        twins = [0, count // 2, count - 1]
+        texts[twins] = texts[0]
+        matrix = unit(texts[0] + rng.normal(size=(20, width)) / width).astype(np.float32)
+        for label in twins:
+            items = classify(matrix, texts, np.arange(20), np.full(20, label), block)
+            assert (items.score == 0).all()
+            assert (items.correct == (label == 0)).all()
+
+
+def test_blocks_change_nothing(rng):
+    matrix, texts = (unit(rng.normal(size=(n, 16))) for n in (103, 12))
+    rows, labels = rng.permutation(103)[:90], rng.integers(0, 12, 90)
+    whole = classify(matrix, texts, rows, labels)
+    scores = matrix[rows] @ texts.T
+    np.testing.assert_array_equal(whole.score, scores.argmax(axis=1))
+    np.testing.assert_array_equal(whole.correct, scores.argmax(axis=1) == labels)
+    for block in (1, 7, 90):
+        pd.testing.assert_frame_equal(classify(matrix, texts, rows, labels, block), whole)
+    assert len(classify(matrix, texts, [], [])) == 0
+
+
+def test_memory_is_that_of_a_block(rng):
+    matrix, texts = (rng.standard_normal((n, 32), dtype=np.float32) for n in (20_000, 1000))
+    labels = rng.integers(0, 1000, 20_000)
+    tracemalloc.start()
+    items = classify(matrix, texts, np.arange(20_000), labels)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(items) == 20_000
+    assert peak < 45e6 < 20_000 * 1000 * 4
+
+
+# all variants
+
+def test_every_variant_and_each_text_encoded_once():
+    raw = ["cat_1", "river_boat", "{}"]
+    descriptions = [["It purrs.", "It sleeps."], ["It floats."], ["It is blank."]]
+    encode = Listening()
+    matrix = unit(np.random.default_rng(0).normal(size=(20, 8))).astype(np.float32)
+    rows, labels = np.arange(5, 20), np.arange(15) % 3
+    found = zero_shot_tasks(encode, labelled(NAMES, raw), matrix, rows, labels, descriptions)
+    names = ["single/as_released", "single/corrected", "simple7/corrected", "official80/corrected",
+             "official80_scores/corrected", "extended/as_released", "extended/corrected"]
+    assert list(found) == names
+    assert len(encode.asked) == len(set(encode.asked))
+    expected = {
+        "single/as_released": class_texts(encode, templates.prompts(raw, "single")),
+        "single/corrected": class_texts(encode, templates.prompts(NAMES, "single")),
+        "simple7/corrected": class_texts(encode, templates.prompts(NAMES, "simple7")),
+        "official80/corrected": class_texts(encode, templates.prompts(NAMES, "official80")),
+        "official80_scores/corrected": class_texts(encode, templates.prompts(NAMES, "official80"), "scores"),
+        "extended/as_released": class_texts(encode, templates.described(raw, [one[:1] for one in descriptions])),
+        "extended/corrected": class_texts(encode, templates.described(NAMES, descriptions)),
+    }
+    for name, texts in expected.items():
+        pd.testing.assert_frame_equal(found[name], classify(matrix, texts, rows, labels))
+
+
+def test_what_is_not_asked_for_is_not_encoded():
+    encode = Listening()
+    found = zero_shot_tasks(encode, labelled(), np.ones((1, 8)), [0], [0], variants=["single"])
+    assert list(found) == ["single/as_released", "single/corrected"]
+    assert encode.asked == [text for texts in templates.prompts(NAMES, "single") for text in texts]
+    assert found["single/as_released"].equals(found["single/corrected"]), "no raw names, no difference"
+
+
+def planted(rng, sets=25):
+    names = [f"thing {k}" for k in range(10)]
+    labels = np.repeat(np.arange(10), sets)
+    return labelled(names), unit(rng.normal(size=(len(labels), 16))).astype(np.float32), np.arange(len(labels)), labels
+
+
+def test_a_random_model_is_at_chance(rng):
+    images, matrix, rows, labels = planted(rng)
+    found = zero_shot_tasks(Listening(16), images, matrix, rows, labels, [[f"no {k}"] for k in range(10)])
+    for name, items in found.items():
+        low, high = statistics.accuracy(items, 300, 0).interval
+        assert low <= 0.1 <= high, name
+        assert high - low < 0.15
+
+
+def test_an_oracle_is_right(rng):
+    images, _, rows, labels = planted(rng)
+    texts = unit(rng.normal(size=(10, 16)))
+    matrix = unit(texts[labels] + 0.02 * rng.normal(size=(len(labels), 16))).astype(np.float32)
+    known = {text: texts[k] for name in templates.SETS for k, prompts in enumerate(templates.prompts(
+        images.classes, name)) for text in prompts}
+    for name, items in zero_shot_tasks(Listening(16, known), images, matrix, rows, labels).items():
+        assert items.correct.all(), name
+        assert statistics.accuracy(items, 100, 0).interval == (1, 1)
+
+
+def test_a_mute_model_names_the_first_class(rng):
+    images, matrix, rows, labels = planted(rng)
+    for items in zero_shot_tasks(lambda texts: np.zeros((len(texts), 16)), images, matrix, rows, labels).values():
+        assert (items.score == 0).all()
+        assert items.correct.mean() == 0.1
+
+
+def test_variants_have_templates_and_ensembles():
+    assert {wording for wording, _ in VARIANTS.values()} == set(templates.SETS)

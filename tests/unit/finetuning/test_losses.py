@@ -1,0 +1,221 @@
+"""The objectives against plain double-precision references."""
+
+import numpy as np
+import pytest
+import torch
+
+from pcclip.finetuning.losses import attribute, infonce, mse, replay, shared_images
+
+
+def unit(values):
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def pair(rng):
+    return unit(rng.normal(size=(12, 7))), unit(rng.normal(size=(12, 7)))
+
+
+def reference_infonce(w, v, tau):
+    logits = w @ v.T / tau
+    by_text = [np.log(np.exp(row).sum()) - row[i] for i, row in enumerate(logits)]
+    by_image = [np.log(np.exp(column).sum()) - column[i] for i, column in enumerate(logits.T)]
+    return (np.mean(by_text) + np.mean(by_image)) / 2, np.mean([row.argmax() == i for i, row in enumerate(logits)])
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.05])
+def test_infonce(pair, tau):
+    for temperature in (tau, torch.tensor(tau)):
+        loss, accuracy = infonce(*(torch.tensor(x, dtype=torch.float32) for x in pair), temperature)
+        expected = reference_infonce(*pair, tau)
+        assert float(loss) == pytest.approx(expected[0], rel=1e-5)
+        assert float(accuracy) == pytest.approx(expected[1])
+
+
+def test_infonce_is_symmetric_and_teaches_the_temperature(pair):
+    w, v = (torch.tensor(x) for x in pair)
+    tau = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    loss, _ = infonce(w, v, tau)
+    loss.backward()
+    assert loss.item() == pytest.approx(infonce(v, w, 0.3)[0].item())
+    step = 1e-5
+    slope = (reference_infonce(*pair, 0.3 + step)[0] - reference_infonce(*pair, 0.3 - step)[0]) / (2 * step)
+    assert float(tau.grad) == pytest.approx(slope, rel=1e-5)
+
+
+def test_perfect_pairs(pair):
+    w = torch.tensor(pair[0])
+    loss, accuracy = infonce(w, w, 0.01)
+    assert float(accuracy) == 1
+    assert float(loss) < 1e-3
+    assert float(infonce(w, w.roll(1, 0), 0.01)[1]) == 0
+    assert [float(x) for x in mse(w, w)] == [0, 1]
+    assert float(mse(w, w.roll(1, 0))[1]) == 0
+
+
+def test_mse_does_not_normalise_the_difference(pair):
+    w, difference = pair[0], 1.7 * pair[1]
+    loss, accuracy = mse(torch.tensor(w), torch.tensor(difference))
+    assert float(loss) == pytest.approx(np.mean([np.sum((a - b) ** 2) for a, b in zip(w, difference, strict=True)]))
+    assert float(accuracy) == pytest.approx(np.mean((w @ unit(difference).T).argmax(axis=1) == np.arange(12)))
+    assert float(mse(torch.tensor(w), torch.tensor(2 * w))[0]) == pytest.approx(1)
+
+
+# pairs that are no negatives of each other
+
+def masked(size, *pairs):
+    ignore = torch.zeros(size, size, dtype=torch.bool)
+    for i, j in pairs:
+        ignore[i, j] = ignore[j, i] = True
+    return ignore.__getitem__
+
+
+def test_ignored_pairs_are_left_out_of_the_sums(pair):
+    w, v = pair
+    ignore = masked(12, (0, 1), (0, 2), (3, 7), (10, 11))
+    logits = np.where(ignore(torch.arange(12)).numpy(), -np.inf, w @ v.T / 0.2)
+    by_text = [np.log(np.exp(row).sum()) - row[i] for i, row in enumerate(logits)]
+    by_image = [np.log(np.exp(column).sum()) - column[i] for i, column in enumerate(logits.T)]
+    loss, accuracy = infonce(torch.tensor(w), torch.tensor(v), 0.2, ignore)
+    assert float(loss) == pytest.approx((np.mean(by_text) + np.mean(by_image)) / 2)
+    assert float(accuracy) == pytest.approx(np.mean(logits.argmax(axis=1) == np.arange(12)))
+    assert float(loss) < float(infonce(torch.tensor(w), torch.tensor(v), 0.2)[0])
+
+
+def test_two_groups_that_ignore_each_other_are_two_batches(pair):
+    w, v = (torch.tensor(x) for x in pair)
+    one, two = slice(0, 4), slice(4, 12)
+    ignore = masked(12, *((i, j) for i in range(4) for j in range(4, 12)))
+    loss, accuracy = infonce(w, v, 0.3, ignore)
+    apart = [infonce(w[part], v[part], 0.3) for part in (one, two)]
+    assert float(loss) == pytest.approx(float(4 * apart[0][0] + 8 * apart[1][0]) / 12)
+    assert float(accuracy) == pytest.approx(float(4 * apart[0][1] + 8 * apart[1][1]) / 12)
+
+
+@pytest.mark.parametrize("marked", [None, torch.zeros(12, 12, dtype=torch.bool), torch.eye(12, dtype=torch.bool)])
+def test_the_right_text_is_never_ignored(pair, marked):
+    w, v = (torch.tensor(x) for x in pair)
+    ignore = None if marked is None else marked.__getitem__
+    assert float(infonce(w, v, 0.3, ignore)[0]) == pytest.approx(reference_infonce(*pair, 0.3)[0])
+
+
+def test_a_pair_that_ignores_all_others_has_nothing_to_learn(pair):
+    w, v = (torch.tensor(x, requires_grad=True) for x in pair)
+    loss, accuracy = infonce(w, v, 0.3, torch.ones(12, 12, dtype=torch.bool).__getitem__)
+    loss.backward()
+    assert loss.item() == 0
+    assert float(accuracy) == 1
+    assert not w.grad.any()
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 12])
+@pytest.mark.parametrize("ignore", [None, masked(12, (0, 1), (0, 2), (3, 7), (10, 11))])
+def test_a_few_texts_at_once_are_the_same_loss(pair, ignore, at_once):
+    found = []
+    for size in (4096, at_once):
+        w, tau = torch.tensor(pair[0], requires_grad=True), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+        loss, accuracy = infonce(w, torch.tensor(pair[1]), tau, ignore, size)
+        found.append((loss.detach(), accuracy, *torch.autograd.grad(loss, (w, tau))))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_some_rows_of_shared_images(rng, swap):
+    first, second = (torch.tensor(rng.integers(0, 6, 10)) for _ in range(2))
+    rows = torch.tensor([7, 0, 3, 9])
+    assert torch.equal(shared_images(first, second, swap, rows), shared_images(first, second, swap)[rows])
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_shared_images_by_brute_force(rng, swap):
+    first = rng.integers(0, 9, 14)
+    second = (first + rng.integers(1, 9, 14)) % 9
+    pairs = list(zip(first, second, strict=True)) + (list(zip(second, first, strict=True)) if swap else [])
+    expected = np.zeros((len(pairs), len(pairs)), dtype=bool)
+    for i, (a, b) in enumerate(pairs):
+        for j, (c, d) in enumerate(pairs):
+            own_twin = swap and abs(i - j) == 14
+            expected[i, j] = bool({a, b} & {c, d}) and not own_twin
+    found = shared_images(torch.tensor(first), torch.tensor(second), swap)
+    assert found.dtype == torch.bool
+    assert (found.numpy() == expected).all()
+    assert 14 < expected.sum() < expected.size, "the draw has both"
+    assert (found == found.T).all()
+
+
+# the attribute term
+
+@pytest.mark.parametrize("tau", [1.0, 0.05])
+def test_the_attribute_term(rng, tau):
+    more, less, v = (unit(rng.normal(size=(9, 7))) for _ in range(3))
+    target = np.array([1.0, 0.0, 0.5, 0.9, 0.2, 1.0, 0.0, 0.73, 0.31])
+
+    def cross_entropy(logit, p):
+        q = 1 / (1 + np.exp(-logit))
+        return -(p * np.log(q) + (1 - p) * np.log1p(-q))
+
+    expected = np.mean([cross_entropy(v[i] @ more[i] / tau, p) + cross_entropy(v[i] @ less[i] / tau, 1 - p)
+                        for i, p in enumerate(target)])
+    for kind, close in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+        found = attribute(*(torch.tensor(x, dtype=kind) for x in (more, less, v, target)), tau)
+        assert float(found) == pytest.approx(expected, rel=close)
+
+
+def test_a_certain_verdict_is_two_softplus(rng):
+    more, less, v = (torch.tensor(unit(rng.normal(size=(5, 7)))) for _ in range(3))
+    r = torch.tensor([1.0, -1, 1, 1, -1], dtype=torch.float64)
+    up, down = (v * more).sum(1) / 0.05, (v * less).sum(1) / 0.05
+    expected = (torch.log1p(torch.exp(-r * up)) + torch.log1p(torch.exp(r * down))).mean()
+    assert float(attribute(more, less, v, (r + 1) / 2, 0.05)) == pytest.approx(float(expected))
+
+
+def test_the_attribute_term_is_the_same_for_exchanged_images_and_for_exchanged_texts(rng):
+    more, less, v = (torch.tensor(unit(rng.normal(size=(5, 7)))) for _ in range(3))
+    target = torch.tensor([1.0, 0.0, 0.7, 0.5, 0.1], dtype=torch.float64)
+    value = float(attribute(more, less, v, target, 0.1))
+    assert float(attribute(more, less, -v, 1 - target, 0.1)) == pytest.approx(value)
+    assert float(attribute(less, more, v, 1 - target, 0.1)) == pytest.approx(value)
+    assert float(attribute(more, less, v, 1 - target, 0.1)) != pytest.approx(value)
+
+
+def test_the_attribute_term_falls_where_the_axis_agrees(rng):
+    v = torch.tensor(unit(rng.normal(size=(6, 7))))
+    certain = torch.ones(6, dtype=torch.float64)
+    right, none, wrong = (float(attribute(s * v, -s * v, v, certain, 0.1)) for s in (1.0, 0.0, -1.0))
+    assert right < none < wrong
+    assert none == pytest.approx(2 * np.log(2))
+    assert right == pytest.approx(2 * np.log1p(np.exp(-10)))
+
+
+def test_the_antisymmetric_weight_by_hand():
+    """Axis-aligned vectors, so that f(more) scores 0.6, f(less) 0.8 and their difference -0.2."""
+    more, less, v = (torch.tensor([row], dtype=torch.float64) for row in ([0.6, 0.8], [0.8, 0.6], [1.0, 0.0]))
+    for p in (1.0, 0.0, 0.3):
+        def cross_entropy(logit, target):
+            return target * np.log1p(np.exp(-logit)) + (1 - target) * np.log1p(np.exp(logit))
+
+        each = cross_entropy(0.6 / 0.5, p) + cross_entropy(0.8 / 0.5, 1 - p)
+        both = cross_entropy(-0.2 / 0.5, p)
+        for weight in (0.0, 1.0, 2.5):
+            found = attribute(more, less, v, torch.tensor([p], dtype=torch.float64), 0.5, weight)
+            assert float(found) == pytest.approx(each + weight * both)
+
+
+def test_what_both_texts_share_is_no_help_to_the_antisymmetric_part(rng):
+    """A common part raises f(more) and lowers f(less) at once; of their difference it leaves nothing."""
+    more, less, v, shared = (torch.tensor(unit(rng.normal(size=(6, 7)))) for _ in range(4))
+    target = torch.tensor([1.0, 0.0, 0.7, 0.5, 0.1, 1.0], dtype=torch.float64)
+    moved = [attribute(more + shared, less + shared, v, target, 0.1, weight) for weight in (0.0, 3.0)]
+    plain = [attribute(more, less, v, target, 0.1, weight) for weight in (0.0, 3.0)]
+    assert float(moved[0]) != pytest.approx(float(plain[0]))
+    assert float(moved[1] - moved[0]) == pytest.approx(float(plain[1] - plain[0]))
+
+
+# replay
+
+def test_replay_is_the_mean_cosine_distance(pair):
+    now, base = (torch.tensor(x) for x in pair)
+    assert float(replay(now, base)) == pytest.approx(np.mean([1 - a @ b for a, b in zip(*pair, strict=True)]))
+    assert float(replay(base, base)) == pytest.approx(0, abs=1e-12)
+    assert float(replay(-base, base)) == pytest.approx(2)

@@ -1,0 +1,744 @@
+"""Stage 03 on a tiny run: what learns, what stays, and that a killed run continues on the same curve."""
+
+import itertools
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from helpers.judge import BANK, NOUNS, Judge
+
+from pcclip import config as params
+from pcclip import load_model
+from pcclip.comparisons import rewrites, verdicts
+from pcclip.comparisons import stage as generate
+from pcclip.comparisons.llm import Reply
+from pcclip.comparisons.sentences import from_captions
+from pcclip.config import Finetune
+from pcclip.data.image_set import load_images
+from pcclip.embedding.stage import embed
+from pcclip.embedding.vectors import Vectors
+from pcclip.encoders import saved
+from pcclip.errors import PcclipError
+from pcclip.finetuning import batches as examples_module
+from pcclip.finetuning import stage as trainer_stage
+from pcclip.finetuning import text_tower as trainer
+from pcclip.finetuning.batches import Replayed, of_captions, of_verdicts
+from pcclip.finetuning.batches import of_comparisons as examples
+from pcclip.finetuning.loop import rate
+from pcclip.finetuning.stage import finetune
+from pcclip.ranking.axes import paraphrase_axis
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """The model is so small that threads cost more than they give, most of all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def prepare(values, tiny_encoder):
+    """prepare(run='a', lr=...) runs 01 and 02 and gives all that finetune() needs, with a model of its own.
+
+    `asks` are parameters of 01, answered by `backend`.
+    """
+    def call(run="tiny", model=None, asks=None, backend=None, **settings):
+        config = params.check({**values, "run": run, "generate": {**values["generate"], **(asks or {})},
+                               "finetune": {**values["finetune"], **settings}})
+        images = load_images(config)
+        comparisons = generate.generate(config, images, tiny_encoder, backend)
+        vectors, _ = embed(config, images, tiny_encoder)
+        return SimpleNamespace(config=config, images=images, vectors=vectors, comparisons=comparisons,
+                               model=model or load_model(config.model))
+    return call
+
+
+def weights_of(model) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def run(given) -> pd.DataFrame:
+    return finetune(given.config, given.images, given.vectors, given.comparisons, given.model)
+
+
+def lists(tokens) -> list[list[int]]:
+    return [tokens.ids[a:b].tolist() for a, b in itertools.pairwise(tokens.starts)]
+
+
+def stop_after(monkeypatch, steps):
+    """_step raises KeyboardInterrupt when it was called `steps` times."""
+    step, calls = trainer._step, []
+
+    def interrupted(*arguments):
+        if len(calls) == steps:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return step(*arguments)
+    monkeypatch.setattr(trainer, "_step", interrupted)
+
+
+def values_of(curve, split, metric):
+    return curve[(curve.split == split) & (curve.metric == metric)].value.to_numpy()
+
+
+# what learns
+
+@pytest.mark.parametrize("objective", ["infonce", "mse", "captions"])
+def test_the_loss_falls(prepare, objective):
+    given = prepare(objective=objective, epochs=6, lr=3e-3, keep_epochs=[])
+    curve = run(given)
+    assert list(curve.columns) == ["step", "epoch", "split", "metric", "value"]
+    assert set(curve.split) == {"train", "held_out"}
+    assert set(curve.metric[curve.split == "train"]) == {"loss", "in_batch_accuracy"}
+    assert set(curve.metric[curve.split == "held_out"]) == {
+        "loss", "in_batch_accuracy", "difference_accuracy", "zero_shot_accuracy"}
+    loss = values_of(curve, "train", "loss")
+    steps = 2 if objective == "captions" else 5  # 15 captions, or 40 pairs, in batches of 8
+    assert len(loss) == 6 * steps
+    assert loss[-steps:].mean() < 0.95 * loss[:steps].mean()
+    points = curve[(curve.split == "held_out") & (curve.metric == "loss")].step
+    assert list(points) == [*range(0, 6 * steps, 5), 6 * steps]
+    assert (curve.epoch == curve.step / steps).all()
+
+
+@pytest.mark.parametrize("tune", ["transformer", "all"])
+def test_only_what_is_tuned_changes(prepare, tune):
+    given = prepare(tune=tune, epochs=2, weight_decay=0.01)
+    before, tunable = weights_of(given.model), {f"text_tower.{name}" for name in given.model.tunable(tune)}
+    run(given)
+    after = weights_of(load_model(str(given.config.folder)))
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == tunable
+    assert all(torch.equal(value, before[name]) for name, value in weights_of(given.model).items()), "the base is left"
+    assert any(not name.startswith("text_tower.transformer") for name in changed) == (tune == "all")
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_swap_puts_the_twins_into_the_batch(prepare, swap, monkeypatch):
+    given = prepare(swap=swap, epochs=1)
+    sizes, features = [], given.model.features
+    monkeypatch.setattr(given.model, "features", lambda tokens: sizes.append(len(tokens)) or features(tokens))
+    monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
+    run(given)
+    assert sizes[:5] == [16 if swap else 8] * 5
+
+
+def test_swapped_twins_have_the_reversed_difference(prepare, monkeypatch):
+    given, seen = prepare(epochs=1, batch_size=20), []
+    monkeypatch.setattr(trainer, "infonce", lambda w, v, *rest: seen.append(v.detach()) or (w.sum(), torch.tensor(0.0)))
+    monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
+    run(given)
+    assert len(seen[0]) == 40
+    assert torch.equal(seen[0][:20], -seen[0][20:])
+
+
+def test_learning_the_temperature(prepare):
+    fixed, learned = run(prepare("fixed")), run(prepare("learned", learn_temperature=True))
+    first, second = values_of(fixed, "train", "loss"), values_of(learned, "train", "loss")
+    assert first[0] == second[0]
+    assert (first[1:] != second[1:]).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_weights_are_fp32_and_feel_a_tiny_step(prepare, precision):
+    given = prepare(precision=precision, lr=1e-8, schedule="constant", optimizer="adam", epochs=1, batch_size=40)
+    before = weights_of(given.model)
+    run(given)
+    after = weights_of(load_model(str(given.config.folder)))
+    assert {value.dtype for name, value in after.items() if name.startswith("text_tower")} == {torch.float32}
+    assert any(not torch.equal(value, before[name]) for name, value in after.items())
+
+
+def test_bf16_computes_in_bf16(prepare):
+    losses = [values_of(run(prepare(p, precision=p, epochs=1)), "train", "loss")[0] for p in ("fp32", "bf16")]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_a_loss_that_is_no_number(prepare):
+    given = prepare(lr=1e30, schedule="constant")
+    with pytest.raises(PcclipError, match=r"loss became nan at step \d+; lower finetune\.lr"):
+        run(given)
+    assert not (given.config.folder / trainer_stage.FOLDER / "manifest.json").exists()
+
+
+def test_weights_that_are_no_numbers_after_the_last_step(prepare):
+    with pytest.raises(PcclipError, match=r"lower finetune\.lr"):
+        run(prepare(lr=1e30, schedule="constant", epochs=1, batch_size=40, keep_epochs=[]))
+
+
+# the schedule
+
+def settings(**changes) -> Finetune:
+    return Finetune(**changes)
+
+
+@pytest.mark.parametrize(("schedule", "expected"), [
+    (settings(schedule="exponential", gamma=0.5), {0: 1, 9: 1, 10: 0.5, 25: 0.25}),
+    (settings(schedule="exponential", gamma=0.5, warmup_steps=4), {0: 0.25, 1: 0.5, 3: 1, 4: 1, 10: 0.5}),
+    (settings(schedule="constant"), {0: 1, 39: 1}),
+    (settings(schedule="constant", warmup_steps=2), {0: 0.5, 1: 1, 2: 1}),
+    (settings(schedule="cosine"), {0: 1, 10: 0.5 + 0.5 * np.cos(np.pi / 4), 20: 0.5, 40: 0}),
+    (settings(schedule="cosine", warmup_steps=20), {0: 0.05, 19: 1, 20: 1, 30: 0.5, 40: 0}),
+])
+def test_rate(schedule, expected):
+    found = {step: rate(schedule, step, per_epoch=10, total=40) for step in expected}
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_optimiser_follows_the_schedule(prepare, monkeypatch):
+    given, seen, step = prepare(warmup_steps=3), [], trainer._step
+    monkeypatch.setattr(trainer, "_step", lambda *a: seen.append(a[-1].param_groups[0]["lr"]) or step(*a))
+    run(given)
+    assert seen == pytest.approx([1e-3 * rate(given.config.finetune, k, 5, 20) for k in range(20)])
+
+
+def test_every_epoch_sees_every_pair_once_in_an_order_of_its_own(prepare, monkeypatch):
+    given, seen, step = prepare(epochs=2), [], trainer._step
+    monkeypatch.setattr(trainer, "_step", lambda *a: seen.extend(a[3].tolist()) or step(*a))
+    run(given)
+    assert sorted(seen[:40]) == sorted(seen[40:]) == list(range(40))
+    assert seen[:40] != seen[40:]
+
+
+@pytest.mark.parametrize(("n", "batch_size", "per_epoch"), [
+    (40, 8, 5), (41, 8, 6), (42, 8, 6), (2, 8, 1), (9, 8, 2), (3, 2, 1)])
+def test_no_batch_of_one(n, batch_size, per_epoch):
+    assert trainer.steps(settings(batch_size=batch_size, epochs=3), n) == (per_epoch, 3 * per_epoch)
+
+
+# killed runs
+
+def results(given):
+    folder = given.config.folder / trainer_stage.FOLDER
+    names = [trainer.CURVES, saved.WEIGHTS, f"epoch-002/{saved.WEIGHTS}"]
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize(("steps", "changes"), [
+    (1, {}), (7, {}), (10, {"checkpoint_every": 5}), (13, {"learn_temperature": True, "optimizer": "adam"})])
+def test_a_killed_run_continues_on_the_same_curve(prepare, monkeypatch, steps, changes):
+    given = prepare("killed", **changes)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, steps)
+        run(given)
+    redone = 20 - steps // given.config.finetune.checkpoint_every * given.config.finetune.checkpoint_every
+    with monkeypatch.context() as patch:
+        stop_after(patch, redone)  # no step more than from the last checkpoint
+        curve = run(prepare("killed", **changes))
+    whole = prepare("whole", **changes)
+    pd.testing.assert_frame_equal(run(whole), curve)
+    assert results(given) == results(whole)
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_cell_that_was_interrupted_and_run_again_with_the_same_model(prepare, monkeypatch, steps):
+    given = prepare("killed")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, steps)
+        run(given)
+    curve = run(given)
+    whole = prepare("whole")
+    pd.testing.assert_frame_equal(run(whole), curve)
+    assert results(given) == results(whole)
+    load_model(str(given.config.folder))
+
+
+def test_the_second_call_does_nothing(prepare, monkeypatch):
+    curve = run(prepare())
+    stop_after(monkeypatch, 0)
+    pd.testing.assert_frame_equal(run(prepare()), curve)
+
+
+def test_a_changed_parameter_starts_anew(prepare, monkeypatch):
+    run(prepare())
+    stop_after(monkeypatch, 0)
+    with pytest.raises(KeyboardInterrupt):
+        run(prepare(lr=2e-3))
+
+
+# what is written
+
+def test_the_result_is_a_model(prepare, tiny_encoder):
+    given = prepare(keep_epochs=[2, 4, 9])
+    run(given)
+    folder = given.config.folder / trainer_stage.FOLDER
+    texts = ["The first image shows a red disc, while the second image shows a blue bar.", "a dog"]
+    found = {epoch: load_model(str(folder / f"epoch-{epoch:03d}")).encode_texts(texts) for epoch in (2, 4)}
+    assert (load_model(str(given.config.folder)).encode_texts(texts) == found[4]).all()
+    assert np.abs(found[2] - found[4]).max() > 1e-5
+    assert np.abs(found[2] - tiny_encoder.encode_texts(texts)).max() > 1e-5
+    assert not (folder / "epoch-009").exists()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["counts"] == {"train": 40, "held_out": 20, "steps": 20, "verdicts": 0, "tuned_parameters": sum(
+        p.numel() for p in given.model.tunable("transformer").values())}
+    assert [json.loads((folder / part / saved.CARD).read_text())["epoch"] for part in ("epoch-002", ".")] == [2, 4]
+
+
+# what is learned from
+
+def test_pairs_without_a_vector_are_dropped(prepare, tiny_encoder):
+    given = prepare()
+    lost = given.comparisons["first"][0]
+    keep = [i for i, image in enumerate(given.vectors.ids) if image != lost]
+    fewer = Vectors([given.vectors.ids[i] for i in keep], [given.vectors.paths[i] for i in keep],
+                    given.vectors.matrix[keep])
+    found = examples(given.config, given.comparisons, "train", fewer, tiny_encoder)
+    table = generate.kept(given.comparisons, "train")
+    rest = table[(table["first"] != lost) & (table["second"] != lost)]
+    assert 0 < len(rest) < len(table)
+    assert found.texts == list(rest.difference)
+    assert [fewer.ids[i] for i in found.first] == list(rest["first"])
+    assert [fewer.ids[i] for i in found.second] == list(rest["second"])
+    assert lists(found.twin_tokens) == tiny_encoder.tokens(list(rest.swapped))
+
+
+def test_pairs_that_vectors_cannot_tell_apart_are_dropped(prepare, tiny_encoder):
+    given = prepare()
+    table = generate.kept(given.comparisons, "train")
+    one, two = given.vectors.rows([table["first"][0], table["second"][0]])
+    given.vectors.matrix[one] = given.vectors.matrix[two]
+    found = examples(given.config, given.comparisons, "train", given.vectors, tiny_encoder)
+    same = {table["first"][0], table["second"][0]}
+    assert found.texts == [text for text, a, b in zip(table.difference, table["first"], table["second"], strict=True)
+                           if {a, b} != same]
+    assert len(found) < len(table)
+
+
+@pytest.mark.parametrize("source", ["generated", "template"])
+def test_sentences_to_learn_from(prepare, source, tiny_encoder):
+    given = prepare(comparisons=source)
+    table = given.comparisons.assign(difference="The first image is A, while the second image is B.",
+                                     swapped="The first image is B, while the second image is A.")
+    found = examples(given.config, table, "train", given.vectors, tiny_encoder)
+    if source == "generated":
+        assert set(found.texts) == set(table.difference)
+    else:
+        train = generate.kept(table, "train")
+        assert found.texts == list(map(from_captions, train.first_caption, train.second_caption))
+        twins = list(map(from_captions, train.second_caption, train.first_caption))
+        assert lists(found.twin_tokens) == tiny_encoder.tokens(twins)
+
+
+def test_one_comparison_is_not_enough(prepare):
+    given = prepare()
+    given.comparisons.loc[1:, "verdict"] = "length"
+    with pytest.raises(PcclipError, match="1 training texts were kept"):
+        run(given)
+
+
+@pytest.mark.parametrize("stage", ["01_generate", "02_embed"])
+def test_an_earlier_stage_is_missing(prepare, stage):
+    given = prepare()
+    (given.config.folder / stage / "manifest.json").unlink()
+    with pytest.raises(PcclipError, match=f"{stage}: this stage has not finished"):
+        run(given)
+
+
+# the attribute term
+
+@pytest.fixture
+def bank(tmp_path):
+    """bank(size=..., weight=...) writes the bank of judge.py with changes to its attributes; gives parameters of 01."""
+    def write(**changes):
+        attributes = {name: {**entry, **changes.get(name, {})} for name, entry in BANK["attributes"].items()}
+        path = tmp_path / "bank.yaml"
+        path.write_text(yaml.safe_dump({**BANK, "attributes": attributes}))
+        return {"attributes": str(path), "attributes_within": "set",
+                "attribute_pairs": 60, "held_out_attribute_pairs": 20, "thing_pairs": 6}
+    return write
+
+
+@pytest.fixture
+def judged(prepare, bank):
+    def call(run="tiny", **settings):
+        return prepare(run, asks=bank(), backend=Judge(), **settings)
+    return call
+
+
+def agreement(given, model) -> float:
+    """How often the axis of the trained wording orders two training images as the verdict does."""
+    table = verdicts.load(given.config)
+    table = table[(table.attribute == "size") & (table.kind == "image") & (table.split == "train")]
+    axis = paraphrase_axis(model, BANK["attributes"]["size"]["train"])
+    first, second = (given.vectors.matrix[given.vectors.rows(table[side])] for side in ("first", "second"))
+    return float(((first - second) @ axis * table.value > 0).mean())
+
+
+def test_the_attribute_term_teaches(judged):
+    settings = {"lr": 2e-3, "epochs": 12, "keep_epochs": []}
+    with_term, without = judged("with", attribute_weight=3.0, **settings), judged("without", **settings)
+    curve = run(with_term)
+    run(without)
+    taught, untaught = (agreement(given, load_model(str(given.config.folder))) for given in (with_term, without))
+    assert taught > 0.8  # 0.90 to 0.97 over four seeds, and without the term 0.43 to 0.62
+    assert taught > untaught + 0.2
+    term = values_of(curve, "train", "attribute")
+    assert len(term) == 60
+    assert term[-5:].mean() < 0.7 * term[:5].mean()
+
+
+def test_the_verdicts_that_are_trained_on(judged, tiny_encoder):
+    given = judged(attribute_weight=1.0)
+    found = of_verdicts(given.config, given.vectors, given.model)
+    table = verdicts.load(given.config)
+    table = table[(table.split == "train") & (table.attribute == "size")].reset_index(drop=True)
+    assert len(table) == len(found) == 66
+    photos = {name: tiny_encoder.encode_texts([f"a photo of {verdicts.named(name)}"])[0] for name in NOUNS}
+    vector = {**photos, **dict(zip(given.vectors.ids, given.vectors.matrix, strict=True))}
+    expected = np.stack([vector[a] - vector[b] for a, b in zip(table["first"], table["second"], strict=True)])
+    assert set(table.kind) == {"image", "thing"}
+    gathered = trainer.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+    assert found.differences(gathered.matrix, np.arange(66)).numpy() == pytest.approx(expected, abs=1e-6)
+    assert len(gathered.matrix) == len(given.vectors.matrix) + len(NOUNS), "and the images once"
+    assert found.target == pytest.approx(table.probability, abs=1e-6)
+    assert set(found.attribute) == {0}
+    [[up, down]] = BANK["attributes"]["size"]["train"]
+    assert (lists(found.more), lists(found.less)) == (tiny_encoder.tokens([up]), tiny_encoder.tokens([down]))
+    run(given)
+    manifest = json.loads((given.config.folder / trainer_stage.FOLDER / "manifest.json").read_text())
+    assert manifest["counts"]["verdicts"] == 66
+
+
+def test_verdicts_without_an_answer_or_a_vector_are_left_out(judged, monkeypatch):
+    given = judged(attribute_weight=1.0)
+    table = verdicts.load(given.config)
+    lost = table["first"][(table.kind == "image") & (table.split == "train")].iloc[0]
+    keep = [i for i, image in enumerate(given.vectors.ids) if image != lost]
+    fewer = Vectors([given.vectors.ids[i] for i in keep], [given.vectors.paths[i] for i in keep],
+                    given.vectors.matrix[keep])
+    silent = table.index[(table.split == "train") & (table["first"] != lost) & (table["second"] != lost)][:3]
+    table.loc[silent, ["value", "probability"]] = np.nan
+    monkeypatch.setattr(verdicts, "load", lambda config: table)
+    left = (table.split == "train") & table.value.notna() & (table["first"] != lost) & (table["second"] != lost)
+    assert len(of_verdicts(given.config, fewer, given.model)) == left.sum() < 63
+
+
+def test_every_verdict_meets_a_wording_of_its_own_attribute(prepare, bank, monkeypatch, tiny_encoder):
+    """Two attributes with two and one wordings: what reaches the loss, against the texts and verdicts."""
+    wordings = [[["It is big.", "It is small."], ["It is huge.", "It is tiny."]], BANK["attributes"]["weight"]["train"]]
+    asks = bank(size={"train": wordings[0]}, weight={"split": "train"})
+    given, seen = prepare(asks=asks, backend=Judge(), attribute_weight=1.0, epochs=1), []
+
+    def term(*given):
+        seen.append([x.detach().numpy() for x in given[:4]])
+        return given[0].sum() * 0
+
+    monkeypatch.setattr(trainer, "attribute", term)
+    examples = of_verdicts(given.config, given.vectors, given.model)
+    matrix = torch.from_numpy(np.concatenate([given.vectors.matrix, examples.nouns]))
+    run(given)
+    known = {}
+    for k in range(len(examples)):
+        v = examples.differences(matrix, np.array([k]))[0].numpy()
+        known[(v / np.linalg.norm(v)).round(4).tobytes(), float(examples.target[k])] = int(examples.attribute[k])
+    used = set()
+    up, down, v, target = seen[0]  # before the first step the texts are the base model's
+    for k in range(len(v)):
+        attribute = known[v[k].round(4).tobytes(), float(target[k])]
+        texts = tiny_encoder.encode_texts([text for pair in wordings[attribute] for text in pair])
+        [match] = [i for i in range(len(wordings[attribute])) if np.allclose(up[k], texts[2 * i], atol=1e-5)]
+        assert np.allclose(down[k], texts[2 * match + 1], atol=1e-5)
+        used.add((attribute, match))
+    assert used == {(0, 0), (0, 1), (1, 0)}
+
+
+def test_a_step_asks_in_a_few_of_the_wordings_and_in_the_end_in_all(prepare, bank, monkeypatch):
+    wordings = [[f"It has {word} more.", f"It has {word} less."] for word in ("ever", "far", "much", "rather")]
+    given, seen = prepare(asks=bank(size={"train": wordings}), backend=Judge(), attribute_weight=1.0, epochs=2,
+                          attribute_paraphrases=3, attribute_antisymmetric=0.7), []
+    steps, features = [], given.model.features
+    monkeypatch.setattr(given.model, "features", lambda tokens: seen.append(lists(tokens)) or features(tokens))
+    monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
+    monkeypatch.setattr(trainer, "attribute", lambda *a: steps.append(a) or a[0].sum() * 0)
+    run(given)
+    up, down = (given.model.tokens([pair[side] for pair in wordings]) for side in (0, 1))
+    asked = [[text for text in texts if text in up + down] for texts in seen]
+    asked = [texts for texts in asked if texts]
+    assert len(asked) == len(steps) == 10
+    for texts in asked:
+        assert len(texts) == 6
+        assert len({up.index(text) for text in texts[:3]}) == 3, "three wordings, each of them once"
+        assert [up.index(text) for text in texts[:3]] == [down.index(text) for text in texts[3:]]
+    assert all(any(text in texts for texts in asked) for text in up + down)
+    assert {arguments[4:] for arguments in steps} == {(0.05, 0.7)}, "temperature and antisymmetric weight"
+
+
+def test_the_attribute_term_needs_verdicts(prepare, judged, monkeypatch):
+    with pytest.raises(PcclipError, match=r"attribute_weight needs generate\.attributes"):
+        run(prepare("no-bank", attribute_weight=1.0))
+    given = judged(attribute_weight=1.0)
+    table = verdicts.load(given.config)
+    monkeypatch.setattr(verdicts, "load", lambda config: table[table.split == "held_out"])
+    with pytest.raises(PcclipError, match="01 has no verdict on training pairs"):
+        run(given)
+
+
+def test_a_new_wording_starts_anew_and_only_where_it_is_used(prepare, bank):
+    def stages(asks):
+        given = [prepare(name, asks=asks, backend=Judge(), attribute_weight=weight)
+                 for name, weight in (("with", 1.0), ("without", 0.0))]
+        return [trainer_stage.stage(g.config, g.images).key for g in given]
+
+    before, after = stages(bank()), stages(bank(size={"train": [["The first is vast.", "The first is minute."]]}))
+    assert before[0] != after[0], "01's verdicts are the same, but not what is trained on"
+    assert before[1] == after[1]
+
+
+# replay, and pairs that share an image
+
+def test_replay_is_nothing_at_the_base_and_holds_captions(prepare):
+    free, held = prepare("free", lr=3e-3), prepare("held", lr=3e-3, replay=20.0)
+    run(free)
+    curve = run(held)
+    term = values_of(curve, "train", "replay")
+    assert term[0] == pytest.approx(0, abs=1e-6)
+    assert (term[1:] > 1e-6).all()
+    captions = list(held.images.train.caption)
+    base = held.model.encode_texts(captions)
+    moved = [1 - (load_model(str(g.config.folder)).encode_texts(captions) * base).sum(axis=1).mean()
+             for g in (free, held)]
+    assert moved[1] < 0.5 * moved[0]
+
+
+def test_terms_are_added_by_their_weights(judged, monkeypatch):
+    monkeypatch.setattr(trainer, "replay", lambda now, base: now.sum() * 0 + 2)  # it is 0 at the first step
+    plain, added = (run(judged(name, epochs=1, **settings)) for name, settings in (
+        ("plain", {}), ("added", {"attribute_weight": 0.7, "replay": 3.0})))
+    term = values_of(added, "train", "attribute")[0]
+    assert values_of(added, "train", "loss")[0] == pytest.approx(
+        values_of(plain, "train", "loss")[0] + 0.7 * term + 3 * 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(("objective", "swap"), [("infonce", True), ("infonce", False), ("captions", False)])
+def test_pairs_that_share_an_image_are_masked(prepare, monkeypatch, objective, swap):
+    given, seen, infonce = prepare(mask_shared=True, objective=objective, swap=swap, epochs=1), [], trainer.infonce
+    order, step = [], trainer._step
+    monkeypatch.setattr(trainer, "infonce", lambda *a: seen.append(a[3](torch.arange(len(a[0])))) or infonce(*a))
+    monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
+    monkeypatch.setattr(trainer, "_step", lambda *a: order.append((a[2].train, a[3])) or step(*a))
+    run(given)
+    train, rows = order[0]
+    images = [{train.first[i], train.first[i] if train.second is None else train.second[i]} for i in rows]
+    n = len(rows)
+    expected = np.array([[bool(a & b) for b in images * (1 + swap)] for a in images * (1 + swap)])
+    if swap:
+        expected[np.arange(n), n + np.arange(n)] = expected[n + np.arange(n), np.arange(n)] = False
+    assert (seen[0].numpy() == expected).all()
+    if objective == "infonce":
+        assert expected.sum() > len(expected), "some do share one"
+
+
+# captions, as they are and written anew
+
+def rewriting(prepare, **settings):
+    class Writer(Judge):
+        def answers(self, questions):
+            for question in questions:
+                text = from_captions(question.first, question.second)
+                yield question, Reply(text if question.second else f"A picture of {question.first[2:-1]}.", "stop")
+
+    return prepare(asks={"rewrites": "rewrite"}, backend=Writer(), captions="rewrites", **settings)
+
+
+def test_rewrites_are_trained_on_and_captions_evaluated(prepare, monkeypatch):
+    given, seen = rewriting(prepare, objective="captions", epochs=1), []
+    monkeypatch.setattr(trainer, "held_out_values", lambda config, g, *rest: seen.append(g) or {})
+    run(given)
+    [gathered] = {id(g): g for g in seen}.values()
+    assert sorted(gathered.train.texts) == sorted(rewrites.load(given.config).caption)
+    assert all(text.startswith("A picture of") for text in gathered.train.texts)
+    assert sorted(gathered.held_out.texts) == sorted(given.images.held_out.caption)
+    assert gathered.train.second is None
+    assert len(gathered.comparisons) == 20
+
+
+def test_captions_nouns_and_classes_of_training_are_replayed_but_nothing_held_out(prepare, monkeypatch):
+    monkeypatch.setattr(examples_module, "imagenet_names", lambda: ["anchor", "bar stool", "wedge tail"])
+    given = prepare(replay=1.0)
+    table = given.images.table
+    table["label"] = table.label.mask(table.split == "held_out", "unheard of").mask(table.index == 0)
+    gathered = trainer.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+    train = given.images.train
+    held_out = set(given.images.held_out.concept)
+    spared = [noun for noun in ("anchor", "bar stool", "wedge tail") if not set(noun.split()) & held_out]
+    assert "anchor" in spared
+    nouns = sorted({*train.concept, *spared})
+    texts = [*train.caption, *(f"a photo of a {name}" for name in (*nouns, "angular", "round"))]
+    assert lists(gathered.replayed.tokens) == given.model.tokens(texts)
+    assert gathered.replayed.base.numpy() == pytest.approx(given.model.encode_texts(texts))
+    assert list(gathered.replayed.kinds) == [0] * len(train) + [1] * len(nouns) + [2] * 2
+
+
+def test_a_kind_without_texts_is_left_out(prepare):
+    given = prepare(replay=1.0)
+    given.images.table["label"] = None
+    captions, nouns = examples_module.plain_texts(given.config, given.images)
+    assert set(captions) == set(given.images.train.caption)
+    assert "a photo of a goldfish" in nouns
+    gathered = trainer.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+    assert set(gathered.replayed.kinds) == {0, 1}
+
+
+def test_replay_draws_each_kind_evenly():
+    kinds = np.repeat([0, 1, 2], [1000, 300, 2])
+    replayed = Replayed(None, kinds, None)
+    drawn = replayed.draw(9000, np.random.default_rng(0))
+    assert np.bincount(kinds[drawn]) == pytest.approx([3000] * 3, abs=150)
+    assert np.bincount(drawn, minlength=1302)[1300:] == pytest.approx([1500] * 2, abs=120), "and each of a kind evenly"
+    assert len(set(drawn[drawn < 1000])) > 900
+    assert (drawn == replayed.draw(9000, np.random.default_rng(0))).all()
+    assert set(Replayed(None, np.array([1, 1]), None).draw(5, np.random.default_rng(0))) <= {0, 1}
+
+
+def test_what_is_replayed_is_held_where_the_base_has_that_very_text(prepare, monkeypatch):
+    given, seen = prepare(replay=1.0, replay_batch=7, epochs=1), []
+    monkeypatch.setattr(trainer, "replay", lambda now, base: seen.append((now.detach(), base)) or now.sum() * 0)
+    run(given)
+    now, base = seen[0]  # before the first step the texts are the base model's
+    assert len(now) == 7
+    assert now.numpy() == pytest.approx(base.numpy(), abs=1e-5)
+    assert [len(base) for _, base in seen] == [7] * 5
+
+
+def test_all_captions_of_an_image_that_has_a_vector(prepare):
+    given = prepare(objective="captions")
+    lost, image = given.images.train["id"][:2]
+    object.__setattr__(given.images, "captions", pd.DataFrame({
+        "id": [image, image, lost, given.images.held_out["id"][0]], "caption": ["One.", "Two.", "Three.", "Four."]}))
+    keep = [i for i, name in enumerate(given.vectors.ids) if name != lost]
+    fewer = Vectors([given.vectors.ids[i] for i in keep], [given.vectors.paths[i] for i in keep],
+                    given.vectors.matrix[keep])
+    found = of_captions(given.config, given.images, "train", fewer, given.model)
+    assert found.texts == ["One.", "Two."]
+    assert [fewer.ids[i] for i in found.first] == [image, image]
+    matrix = torch.tensor(fewer.matrix)
+    assert torch.equal(found.targets(matrix, np.array([1])), matrix[found.first[:1]])
+
+
+# texts in memory at once
+
+ALL = {"attribute_weight": 1.0, "replay": 0.5, "mask_shared": True, "learn_temperature": True}
+
+
+def gradients(given, **changes) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """What the first step says, and the gradient of everything that learns."""
+    config = given.config.model_copy(update={"finetune": given.config.finetune.model_copy(update=changes)})
+    gathered = trainer.gather(config, given.images, given.vectors, given.comparisons, given.model)
+    with trainer.own_text_tower(given.model):
+        temperature = torch.nn.Parameter(torch.tensor(-1.0))
+        state = trainer._start(config, given.model, temperature)
+        rows = np.random.default_rng(0).permutation(len(gathered.train))[:12]
+        terms = trainer._step(config, given.model, gathered, rows, 3, temperature, state.optimizer)
+        return terms, {name: p.grad.clone() for name, p in state.parameters.items()}
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"objective": "mse"}, {"objective": "captions"}, ALL,
+    {**ALL, "tune": "all"}, {**ALL, "swap": False, "tune": "lora", "lora_rank": 2}], ids=str)
+def test_a_few_texts_at_once_give_the_gradients_of_all(judged, settings):
+    given = judged(**settings)
+    whole, expected = gradients(given)
+    assert set(whole) == {"loss", "in_batch_accuracy", *(("attribute", "replay") if "replay" in settings else ())}
+    assert ("log_temperature" in expected) == ("replay" in settings)
+    for micro_batch in (1, 5, 1000):
+        terms, found = gradients(given, micro_batch=micro_batch)
+        assert terms == pytest.approx(whole, abs=1e-6)
+        assert found.keys() == expected.keys()
+        for name, gradient in found.items():
+            close = 1e-6 * max(1.0, float(expected[name].abs().max()))
+            torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=close, msg=name)
+
+
+def test_no_more_texts_are_in_the_tower_than_asked_for(judged, monkeypatch):
+    given = judged(**ALL, micro_batch=5, epochs=1)
+    sizes, features = [], given.model.features
+    monkeypatch.setattr(given.model, "features", lambda tokens: sizes.append(
+        (len(tokens), torch.is_grad_enabled())) or features(tokens))
+    monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
+    gradients(given)
+    with_gradients = [n for n, enabled in sizes if enabled]
+    assert max(with_gradients) == 5
+    assert sum(with_gradients) == 12 + 12 + 2 + 32  # pairs, their twins, the two wordings, replayed texts
+    assert len(with_gradients) == -(-58 // 5)
+
+
+def test_how_many_are_in_memory_may_change_between_a_run_and_its_continuation(prepare):
+    keys = {trainer_stage.stage(g.config, g.images).key for g in (prepare(), prepare(micro_batch=3))}
+    assert len(keys) == 1
+
+
+def test_a_processor_without_bf16_is_named(prepare, monkeypatch, capsys):
+    monkeypatch.setattr(trainer, "has_bf16", lambda device: False)
+    run(prepare("slow", precision="bf16", epochs=1))
+    run(prepare("plain", precision="fp32", epochs=1))
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("this cpu has no instructions for bf16") == 1
+
+
+def test_held_out_texts_are_encoded_in_the_precision_of_the_run(prepare):
+    values = []
+    for precision in ("fp32", "bf16"):
+        given = prepare(precision, precision=precision)
+        gathered = trainer.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+        values.append(trainer.held_out_values(given.config, gathered, given.model, 0.1)["loss"])
+    assert values[0] != values[1]
+    assert values[0] == pytest.approx(values[1], rel=0.05)
+
+
+# everything at once, killed
+
+@pytest.mark.parametrize(("steps", "changes"), [
+    (5, {"micro_batch": 7, "precision": "bf16"}), (7, {}), (13, {"tune": "lora", "lora_rank": 2, "lr": 1e-2})])
+def test_a_killed_run_with_every_term_continues_on_the_same_curve(judged, monkeypatch, steps, changes):
+    given = judged("killed", **ALL, **changes)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(patch, steps)
+        run(given)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 20 - steps // 2 * 2)  # no step more than from the last checkpoint
+        curve = run(judged("killed", **ALL, **changes))
+    whole = judged("whole", **ALL, **changes)
+    pd.testing.assert_frame_equal(run(whole), curve)
+    assert results(given) == results(whole)
+
+
+# LoRA
+
+LORA = {"tune": "lora", "lora_rank": 2, "lr": 1e-2}
+
+
+def test_a_run_with_lora(prepare):
+    given = prepare(**LORA)
+    before = weights_of(given.model)
+    curve = run(given)
+    folder = given.config.folder / trainer_stage.FOLDER
+    after = weights_of(load_model(str(given.config.folder)))
+    assert after.keys() == before.keys()
+    matrices = {f"text_tower.{name}" for name in given.model.tunable("transformer")
+                if ".mlp." in name and name.endswith("weight")}
+    assert len(matrices) == 4
+    assert {name for name in before if not torch.equal(after[name], before[name])} == matrices
+    assert all(torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) <= 2 for name in matrices)
+    assert all(torch.equal(value, before[name]) for name, value in weights_of(given.model).items()), "the base is left"
+    counts = json.loads((folder / "manifest.json").read_text())["counts"]
+    assert counts["tuned_parameters"] == sum(2 * sum(before[name].shape) for name in matrices)
+    loss = values_of(curve, "train", "loss")
+    assert loss[-5:].mean() < 0.95 * loss[:5].mean()
+
+
+def test_a_kept_epoch_is_the_model_of_a_run_that_ended_there(prepare):
+    long = prepare("long", **LORA, schedule="constant")
+    short = prepare("short", **LORA, schedule="constant", epochs=2, keep_epochs=[])
+    run(long)
+    run(short)
+    kept = weights_of(load_model(str(long.config.folder / trainer_stage.FOLDER / "epoch-002")))
+    ended, last = (weights_of(load_model(str(given.config.folder))) for given in (short, long))
+    assert all(torch.equal(kept[name], value) for name, value in ended.items())
+    assert not all(torch.equal(last[name], value) for name, value in ended.items())

@@ -1,0 +1,244 @@
+"""Axes from words, from examples, and learning curves: directions that are known in advance."""
+
+import numpy as np
+import pytest
+
+from pcclip import plots
+from pcclip.config import Attribute
+from pcclip.errors import PcclipError
+from pcclip.ranking.axes import (
+    ESTIMATORS,
+    Query,
+    agreeing,
+    attribute_axis,
+    example_differences,
+    examples_axis,
+    paraphrase_axis,
+    query_axis,
+    text_axis,
+)
+from pcclip.ranking.learning_curve import _accuracy, _judged, learning_curve
+from pcclip.stats.vectors import unit
+
+TEXTS = Attribute(more="a photo of a big one", less="a photo of a small one",
+                  comparison="The first is bigger, the second smaller.",
+                  comparison_swapped="The first is smaller, the second bigger.")
+
+
+class Words:
+    """Encodes each text as a unit vector of its own, always the same; remembers what it was asked."""
+
+    def __init__(self, known: dict | None = None, width: int = 12):
+        self.known, self.width, self.asked = known or {}, width, []
+
+    def encode_texts(self, texts) -> np.ndarray:
+        self.asked += texts
+        rows = [self.known[text] if text in self.known else np.random.default_rng(list(text.encode())).normal(
+            size=self.width) for text in texts]
+        return unit(np.array(rows)).astype(np.float32)
+
+
+def direction(model: Words, *pairs: tuple[str, str]) -> np.ndarray:
+    one, other = (model.encode_texts([pair[side] for pair in pairs]) for side in (0, 1))
+    return unit((one - other).mean(axis=0)[None])[0]
+
+
+# ---- words -----------------------------------------------------------------------------------------------------------
+
+def test_each_estimator_is_the_unit_difference_of_its_texts():
+    model = Words()
+    expected = {
+        "one_sided": model.encode_texts([TEXTS.comparison])[0],
+        "antisymmetric": direction(model, (TEXTS.comparison, TEXTS.comparison_swapped)),
+        "two_prompt": direction(model, (TEXTS.more, TEXTS.less)),
+        "ensemble": direction(model, *[(f"{form} a big one".strip(), f"{form} a small one".strip()) for form in (
+            "a photo of", "", "a picture of", "this is")], (TEXTS.comparison, TEXTS.comparison_swapped)),
+    }
+    assert {*expected} == {*ESTIMATORS}
+    for estimator, axis in expected.items():
+        np.testing.assert_allclose(attribute_axis(model, TEXTS, estimator), axis, atol=1e-6)
+
+
+def test_paraphrases_go_through_the_same_templates():
+    model = Words()
+    found = attribute_axis(model, TEXTS, "ensemble", [("huge", "tiny")])
+    assert {"a photo of huge", "huge", "a picture of tiny", "this is tiny"} <= {*model.asked}
+    assert found @ attribute_axis(model, TEXTS, "ensemble") < 0.99
+
+
+def test_unknown_estimator():
+    with pytest.raises(PcclipError, match="'two_sided'; known: one_sided, antisymmetric, two_prompt, ensemble"):
+        attribute_axis(Words(), TEXTS, "two_sided")
+
+
+def test_the_paraphrase_axis_is_the_mean_of_the_differences():
+    model = Words(dict(zip("abcd", np.eye(4), strict=True)), 4)
+    np.testing.assert_allclose(paraphrase_axis(model, [("a", "b"), ("c", "d")]), [0.5, -0.5, 0.5, -0.5])
+    np.testing.assert_allclose(text_axis(model, "a", "b"), np.array([1, -1, 0, 0]) / np.sqrt(2), rtol=1e-6)
+    assert list(text_axis(model, "a")) == [1, 0, 0, 0]
+
+
+def test_a_query_makes_every_text():
+    texts = Query(" a  large dog ", "a small dog").attribute()
+    assert texts.more == "a photo of a large dog"
+    assert texts.less == "a photo of a small dog"
+    assert texts.comparison == "The first image shows a large dog, while the second image shows a small dog."
+    assert texts.comparison_swapped == "The first image shows a small dog, while the second image shows a large dog."
+    assert Query("a large dog", "a small dog").label == "a large dog / a small dog"
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_query_without_less_has_an_axis_by_every_estimator(estimator):
+    model = Words()
+    found = attribute_axis(model, Query("a large dog").attribute(), estimator)
+    assert np.linalg.norm(found) == pytest.approx(1, abs=1e-5)
+    assert "" not in model.asked
+    assert not any(text.endswith(" ") for text in model.asked)
+
+
+def test_paraphrases_of_a_query_without_less_are_pairs_of_their_own():
+    model, query = Words(), Query("a large dog")
+    found = attribute_axis(model, query.attribute(), "ensemble", [("a huge dog", "a tiny dog")])
+    assert "" not in model.asked
+    assert not any(text.endswith(" ") for text in model.asked)
+    pairs = [(f"{form}a huge dog", f"{form}a tiny dog") for form in ("a photo of ", "", "a picture of ", "this is ")]
+    both = (query.attribute().comparison, query.attribute().comparison_swapped)
+    np.testing.assert_allclose(found, direction(model, *pairs, both), atol=1e-6)
+
+
+@pytest.mark.parametrize("estimator", ["antisymmetric", "two_prompt", "ensemble"])
+def test_two_texts_that_are_the_same_to_the_model(estimator):
+    class Deaf(Words):
+        def encode_texts(self, texts):
+            return super().encode_texts(["noise" for _ in texts])
+
+    assert not attribute_axis(Deaf(), TEXTS, estimator).any(), "a tie, in an evaluation"
+    with pytest.raises(PcclipError, match="more and less are the same to this model; say how they differ"):
+        query_axis(Deaf(), Query("a large dog", "a small dog"), estimator)
+
+
+@pytest.mark.parametrize(("texts", "message"), [
+    (("",), "the attribute text is empty"), ((" \n",), "the attribute text is empty"),
+    (("a", " "), "the attribute text is empty"), (("a dog", "a  dog"), "more and less are both 'a dog'"),
+    (("Red", "red"), "more and less are both 'Red'")])
+def test_a_query_that_asks_nothing(texts, message):
+    with pytest.raises(PcclipError, match=message):
+        Query(*texts)
+
+
+def test_paraphrases_that_say_the_opposite_are_left_out():
+    large, small = np.eye(6)[:2]
+    known = {f"{form}{text}": vector for form in ("a photo of ", "", "a picture of ", "this is ")
+             for text, vector in (("large", large), ("small", small), ("huge", large + 0.1), ("tiny", small + 0.1))}
+    query = Query("large", "small")
+    known |= {query.attribute().comparison: large, query.attribute().comparison_swapped: small}
+    assert agreeing(Words(known, 6), query, [("huge", "tiny"), ("tiny", "huge")]) == [("huge", "tiny")]
+    assert agreeing(Words(known, 6), query, []) == []
+
+
+# ---- examples --------------------------------------------------------------------------------------------------------
+
+def gallery(n: int = 200, width: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return unit(rng.normal(size=(n, width))).astype(np.float32), unit(rng.normal(size=(1, width)))[0]
+
+
+def test_one_example_each_is_their_difference():
+    matrix, _ = gallery()
+    found = examples_axis(matrix, matrix[:1], matrix[1:2])
+    np.testing.assert_allclose(found, unit(matrix[:1] - matrix[1:2])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("sides", [(1, 0), (0, 1)])
+def test_examples_of_one_side_are_set_against_the_mean_photo(sides):
+    matrix, _ = gallery()
+    most, least = matrix[: sides[0]], matrix[: sides[1]]
+    expected = (1 if sides[0] else -1) * (matrix[0] - matrix.mean(axis=0))
+    np.testing.assert_allclose(examples_axis(matrix, most, least), expected / np.linalg.norm(expected), atol=1e-5)
+
+
+def test_more_examples_teach_more_and_the_text_helps():
+    matrix, truth = gallery()
+    order = np.argsort(matrix @ truth)
+    text = unit((truth + 0.3 * np.random.default_rng(1).normal(size=10))[None])[0]
+    few, many, helped = (examples_axis(matrix, matrix[order[-k:]], matrix[order[:k]], prior) @ truth
+                         for k, prior in ((1, None), (10, None), (1, text)))
+    assert few < many
+    assert few < helped
+    assert text @ truth < examples_axis(matrix, matrix[order[-10:]], matrix[order[:10]], text) @ truth
+
+
+def test_each_example_counts_once():
+    matrix, _ = gallery()
+    assert example_differences(matrix, matrix[:3], matrix[3:8]).shape == (8, 10)
+    with pytest.raises(PcclipError, match="no examples; name one photo"):
+        examples_axis(matrix, matrix[:0], matrix[:0])
+
+
+# ---- learning curves -------------------------------------------------------------------------------------------------
+
+def test_votes_teach_and_a_text_is_a_head_start():
+    matrix, truth = gallery(60, 6)
+    text = unit((truth + 0.2 * np.random.default_rng(3).normal(size=6))[None])[0]
+    table = learning_curve(matrix, matrix @ truth, np.arange(60) // 2, text, votes=(0, 3, 12), seeds=range(3))
+    assert len(table) == 4 * 3 * 3
+    mean = table.groupby(["prior", "asked", "votes"]).accuracy.mean()
+    for asked in ("next_pair", "random"):
+        assert mean["none", asked, 0] == 0.5
+        assert mean["none", asked, 0] < mean["none", asked, 3] < mean["none", asked, 12]
+        assert mean["text", asked, 12] > mean["text", asked, 0]
+        assert mean["text", asked, 3] > mean["none", asked, 3]
+    again = learning_curve(matrix, matrix @ truth, np.arange(60) // 2, text, votes=(0, 3, 12), seeds=[2])
+    assert list(again.accuracy) == list(table[table.seed == 2].accuracy)
+
+
+def test_judged_photos_are_never_voted_on(monkeypatch):
+    """The values of the judged half change nothing of what is learned."""
+    matrix, truth = gallery(40, 6)
+    axes = []
+    real = np.sign
+
+    def noted(score, values):
+        axes.append(score)
+        return float(real(values).sum() > 0)
+
+    monkeypatch.setattr("pcclip.ranking.learning_curve._accuracy", noted)
+    values, groups = matrix @ truth, np.arange(40)
+    judged = np.isin(groups, np.random.default_rng(0).permutation(40)[20:])
+    for given in (values, np.where(judged, -values, values)):
+        learning_curve(matrix, given, groups, truth, votes=(3,), seeds=[0])
+    np.testing.assert_array_equal(axes[:4], axes[4:])
+
+
+def test_few_pairs_are_all_judged_and_of_many_a_fair_draw():
+    rng = np.random.default_rng(0)
+    for n in (150, 900):
+        values, score = rng.integers(4, size=n).astype(float), rng.normal(size=n)
+        score += 0.5 * values
+        order = np.sign(values[:, None] - values)
+        whole = ((np.sign(score[:, None] - score) * order + 1) / 2)[order != 0].mean()
+        assert _accuracy(score, values) == (whole if n == 150 else pytest.approx(whole, abs=0.01))
+        assert _accuracy(score, values) == _accuracy(score, values)
+    first, second = _judged(values)
+    assert len(first) == 20_000
+    assert (values[first] != values[second]).all()
+    rare = np.zeros(5000)
+    rare[7] = 1.0
+    assert _accuracy(rare, rare) == 1.0
+
+
+@pytest.mark.parametrize(("values", "groups", "message"), [
+    (np.arange(6.0), [0, 0, 0, 1, 1, 2], "needs four groups of photos, not 3"),
+    (np.ones(6), range(6), "values that differ in both halves")])
+def test_photos_that_have_no_learning_curve(values, groups, message):
+    with pytest.raises(PcclipError, match=message):
+        learning_curve(np.eye(6, dtype=np.float32), values, list(groups), np.eye(6)[0], seeds=[0])
+
+
+def test_the_figure_has_a_line_for_each_way_and_each_reference():
+    matrix, truth = gallery(20, 4)
+    table = learning_curve(matrix, matrix @ truth, np.arange(20), truth, votes=(0, 2), seeds=range(2))
+    ax = plots.learning_curve(table, {"two prompts": 0.7}).axes[0]
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert {"text as the prior", "votes alone", "two prompts"} <= {*labels}
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "2"]

@@ -1,0 +1,423 @@
+"""The surface of notebook 06 from the kernel's side: what it answers, what it keeps, what it never loads."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from io import BytesIO
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers.runs import ROOT
+from PIL import Image
+
+from pcclip import config as params
+from pcclip import load_model
+from pcclip.config import Rank
+from pcclip.errors import PcclipError
+from pcclip.images import BadImage
+from pcclip.ranking.votes import Vote, VoteFile
+from pcclip.ranking.widget import photos as photo_sets
+from pcclip.ranking.widget import pictures
+from pcclip.ranking.widget import surface as ranking
+from pcclip.ranking.widget.photos import Photos
+from pcclip.ranking.widget.pictures import Pictures, jpeg
+from pcclip.ranking.widget.ranker import BOTH, Ranker, votes_file
+from pcclip.ranking.widget.surface import RankingSurface, surface
+from pcclip.stats.vectors import unit
+from pcclip.workbook import notebooks as workbook
+
+HOSTILE = "<img src=x onerror=alert(1)> & \"'{0}"
+ASKED = Rank(more="something red", less="something blue")
+
+
+@pytest.fixture(scope="module")
+def models(tiny_model):
+    other = load_model(tiny_model)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weights in other.transformer().parameters():
+            weights.add_(0.3 * torch.randn_like(weights))
+    return {"base": load_model(tiny_model), "finetuned": other}
+
+
+@pytest.fixture(scope="module")
+def some(photos, models) -> Photos:
+    paths = sorted(map(str, photos.glob("*.png")))
+    captions = [HOSTILE, *(f"no. {k}" for k in range(1, len(paths)))]
+    return Photos([path.rpartition("/")[2] for path in paths], paths, captions, models["base"].encode_images(paths),
+                  models, pd.DataFrame(columns=["id", "path", "reason"]))
+
+
+@pytest.fixture
+def ranker(some, tmp_path) -> Ranker:
+    return Ranker(some, ASKED, tmp_path / "votes.jsonl")
+
+
+class Page:
+    """What the browser would get."""
+
+    def __init__(self, ranker: Ranker):
+        self.surface, self.got = RankingSurface(ranker), []
+        self.surface.send = lambda content, buffers=None: self.got.append((content, buffers or []))
+
+    def do(self, what: str, **more) -> dict[str, tuple[dict, list[bytes]]]:
+        """The answers to one message, by what they are."""
+        self.got.clear()
+        self.surface._receive(None, {"do": what, **more}, [])
+        json.dumps([content for content, _ in self.got])  # as it travels
+        return {content["is"]: (content, buffers) for content, buffers in self.got}
+
+
+@pytest.fixture
+def page(ranker) -> Page:
+    return Page(ranker)
+
+
+def ordered(answer) -> list[int]:
+    _, buffers = answer["ranking"]
+    return list(np.argsort(-np.frombuffer(buffers[0], "<f4"), kind="stable"))
+
+
+# ---- the order -------------------------------------------------------------------------------------------------------
+
+def test_hello_is_answered_with_scores_of_the_shown_model(page, some, models):
+    answer = page.do("hello")
+    state, buffers = answer["ranking"]
+    assert (state["photos"], state["panels"], state["models"]) == (24, ["finetuned"], ["base", "finetuned"])
+    red, blue = models["finetuned"].encode_texts(["a photo of something red", "a photo of something blue"])
+    expected = some.matrix @ unit((red - blue)[None])[0]
+    np.testing.assert_allclose(np.frombuffer(buffers[0], "<f4"), expected, atol=1e-5)
+    assert buffers[1] == b"", "nothing is known to be uncertain before anything was learnt"
+
+
+def test_words_estimator_and_model_change_the_order(page):
+    asked = {"more": "something red", "less": "something blue", "estimator": "two_prompt", "show": "finetuned"}
+    first = ordered(page.do("rank", **asked))
+    for change in ({"more": "a green ring"}, {"less": ""}, {"estimator": "antisymmetric"}, {"show": "base"}):
+        other = ordered(page.do("rank", **{**asked, **change}))
+        assert other != first, change
+        assert sorted(other) == sorted(first)
+
+
+def test_side_by_side_has_both_models(page):
+    asked = {"more": "something red", "less": "something blue", "estimator": "two_prompt"}
+    alone = [page.do("rank", **asked, show=model)["ranking"][1][0] for model in ("base", "finetuned")]
+    state, buffers = page.do("rank", **asked, show=BOTH)["ranking"]
+    assert state["panels"] == ["base", "finetuned"]
+    assert [buffers[0], buffers[2]] == alone
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"more": "  "}, "the attribute text is empty"), ({"less": "something red"}, "both 'something red'"),
+    ({"estimator": "magic"}, "unknown estimator 'magic'")])
+def test_what_cannot_be_ranked_is_told_in_one_line_and_changes_nothing(page, change, message):
+    before = ordered(page.do("hello"))
+    asked = {"more": "something red", "less": "x", "estimator": "two_prompt", "show": "base", **change}
+    answer = page.do("rank", **asked)
+    assert list(answer) == ["problem"]
+    assert message in answer["problem"][0]["text"]
+    assert "\n" not in answer["problem"][0]["text"]
+    assert ordered(page.do("hello")) == before
+
+
+def test_a_fault_of_ours_is_told_on_the_page_and_in_the_log(page):
+    with pytest.raises(KeyError):
+        page.do("dance")
+    assert "KeyError" in page.got[0][0]["text"]
+
+
+def test_examples_pull_what_is_like_them_up(page):
+    def standard(answer) -> np.ndarray:
+        scores = np.frombuffer(answer["ranking"][1][0], "<f4")
+        return (scores - scores.mean()) / scores.std()
+
+    start = page.do("hello")
+    before, last = ordered(start), int(ordered(start)[-1])
+    answer = page.do("example", row=last, likes=1)
+    assert standard(answer)[last] > standard(start)[last]
+    assert answer["ranking"][0]["examples"] == [(last, 1)]
+    assert len(answer["ranking"][1][1]) == 4 * 24, "the order is uncertain, and says how much"
+    assert ordered(page.do("learn", on=False)) == before
+    page.do("learn", on=True)
+    assert ordered(page.do("forget")) == before
+
+
+# ---- votes -----------------------------------------------------------------------------------------------------------
+
+def test_a_vote_is_on_disk_before_the_answer(page, ranker, some, tmp_path):
+    left, right = (item["row"] for item in page.do("pair")["pair"][0]["items"])
+    answer = page.do("vote", first=left, second=right, choice="second")
+    line = json.loads((tmp_path / "votes.jsonl").read_text())
+    assert (line["first"], line["second"], line["choice"]) == (some.ids[left], some.ids[right], "second")
+    assert line["attribute"] == "something red / something blue"
+    state = answer["ranking"][0]
+    assert state["votes"] == 1
+    assert 0.5 <= state["expected"] <= 1
+    scores = np.frombuffer(answer["ranking"][1][0], "<f4")
+    before = ranker.photos.matrix @ ranker._words("finetuned", ranker.query, ranker.estimator)
+    assert scores[right] - scores[left] > before[right] - before[left]
+    asked = {frozenset((left, right))}
+    assert frozenset(item["row"] for item in answer["pair"][0]["items"]) not in asked
+
+
+def test_votes_teach_the_axis_what_the_words_do_not_say(some, tmp_path, rng):
+    """A person who sorts by something else: after some votes most other pairs are ordered as they would."""
+    truth = some.matrix @ rng.standard_normal(some.matrix.shape[1])
+    ranker = Ranker(some, ASKED, tmp_path / "votes.jsonl")
+
+    def agreement() -> float:
+        gaps = np.subtract.outer(truth, truth) * np.subtract.outer(*[ranker.standing("finetuned").scores] * 2)
+        return float((gaps > 0).sum() / (len(truth) * (len(truth) - 1)))
+
+    before = agreement()
+    for _ in range(25):
+        first, second = ranker.pair()
+        ranker.vote(first, second, "first" if truth[first] > truth[second] else "second")
+    assert agreement() > max(0.8, before + 0.1)
+    standing = ranker.standing("finetuned")
+    assert standing.agree >= 20
+    assert standing.expected > 0.7
+
+
+def test_undo_takes_back_and_asks_again(page, ranker):
+    before = ordered(page.do("hello"))
+    left, right = (item["row"] for item in page.do("pair")["pair"][0]["items"])
+    page.do("vote", first=left, second=right, choice="first")
+    answer = page.do("undo")
+    assert [item["row"] for item in answer["pair"][0]["items"]] == [left, right]
+    assert ordered(answer) == before
+    assert ranker.file.read() == []
+    assert "no answer to take back" in page.do("undo")["pair"][0]["said"]
+
+
+def test_a_skipped_pair_teaches_nothing_and_is_not_asked_again(page, ranker):
+    before = ordered(page.do("hello"))
+    left, right = (item["row"] for item in page.do("pair")["pair"][0]["items"])
+    answer = page.do("vote", first=left, second=right, choice="skip")
+    assert ordered(answer) == before
+    assert answer["ranking"][0]["votes"] == 0
+    assert {item["row"] for item in answer["pair"][0]["items"]} != {left, right}
+
+
+def test_votes_are_found_again_and_only_those_on_the_words(some, ranker, tmp_path):
+    ranker.vote(0, 1, "first")
+    ranker.vote(2, 3, "tie")
+    again = Ranker(some, ASKED, tmp_path / "votes.jsonl")
+    assert again.votes == ranker.votes
+    assert again.table().equals(ranker.table())
+    again.ask("something else", "", "two_prompt", "base")
+    assert again.votes == []
+    again.ask(ASKED.more, ASKED.less, "antisymmetric", "base")
+    assert len(again.votes) == 2
+
+
+def test_votes_on_photos_that_are_gone_are_kept_and_not_counted(some, tmp_path):
+    gone = Vote("gone.png", some.ids[0], "first")
+    VoteFile(tmp_path / "v.jsonl").append(gone, attribute="something red / something blue")
+    ranker = Ranker(some, ASKED, tmp_path / "v.jsonl")
+    assert len(ranker.votes) == 1
+    assert ranker.counted == 0
+    assert sorted(ranker.undo()) != []
+
+
+def test_votes_survive_a_killed_process(tmp_path):
+    code = textwrap.dedent(f"""
+        import os, signal
+        from pcclip.ranking.votes import Vote, VoteFile
+        file = VoteFile({str(tmp_path / "votes.jsonl")!r})
+        for k in range(5):
+            file.append(Vote(str(k), str(k + 1), "first"), attribute="x")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert len(VoteFile(tmp_path / "votes.jsonl").read(attribute="x")) == 5
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_vote_that_cannot_be_written_is_told(some, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    page = Page(Ranker(some, ASKED, tmp_path / "closed" / "votes.jsonl"))
+    assert "cannot write here" in page.do("vote", first=0, second=1, choice="first")["problem"][0]["text"]
+
+
+def test_a_folder_in_the_place_of_the_votes_is_told(some, tmp_path):
+    ranker = Ranker(some, ASKED, tmp_path / "votes.jsonl")
+    (tmp_path / "votes.jsonl").mkdir()
+    page = Page(ranker)
+    answer = page.do("vote", first=0, second=1, choice="first")
+    assert "cannot be written" in answer["problem"][0]["text"]
+    assert ranker.votes == [], "what is not on disk is not counted"
+
+
+def test_two_photos_are_soon_all_compared(some, tmp_path, models):
+    few = Photos(some.ids[:2], some.paths[:2], some.captions[:2], some.matrix[:2], models, some.unreadable)
+    page = Page(Ranker(few, ASKED, tmp_path / "votes.jsonl"))
+    answer = page.do("vote", first=0, second=1, choice="first")
+    assert "every pair of the 2 photos was asked" in answer["pair"][0]["problem"]
+
+
+# ---- pictures and files ----------------------------------------------------------------------------------------------
+
+def test_thumbnails_come_as_bytes_with_their_captions(page, some):
+    answer, buffers = page.do("thumbnails", rows=[0, 5])["thumbnails"]
+    assert [item["caption"] for item in answer["items"]] == [HOSTILE, "no. 5"], "as they are; the page shows text"
+    assert [Image.open(BytesIO(one)).size for one in buffers] == [(48, 48)] * 2
+    assert all(one.startswith(b"\xff\xd8") for one in buffers)
+
+
+def test_a_photo_that_is_gone_has_a_reason(some, models, tmp_path):
+    paths = [some.paths[0], str(tmp_path / "gone.png")]
+    gone = Photos(["a", "b"], paths, ["a", "b"], some.matrix[:2], models, some.unreadable)
+    page = Page(Ranker(gone, ASKED, tmp_path / "votes.jsonl"))
+    answer, buffers = page.do("thumbnails", rows=[0, 1])["thumbnails"]
+    assert [item["problem"] for item in answer["items"]] == ["", "missing file"]
+    assert buffers[1] == b""
+    assert page.do("look", row=1)["photo"][0]["item"]["problem"] == "missing file"
+    assert {one["problem"] for one in page.do("pair")["pair"][0]["items"]} == {"", "missing file"}
+    assert page.do("export", kind="sheet")["file"][1][0].startswith(b"\x89PNG")
+
+
+def test_csv_is_the_whole_order(page, some):
+    content, (data,) = page.do("export", kind="csv")["file"]
+    assert content["name"] == "something_red.csv"
+    table = pd.read_csv(BytesIO(data))
+    assert list(table.columns) == ["position", "id", "caption", "score", "path"]
+    assert [some.ids[row] for row in ordered(page.do("hello"))] == list(table["id"])
+    assert HOSTILE in set(table.caption)
+
+
+def test_the_sheet_is_a_picture(page):
+    content, (data,) = page.do("export", kind="sheet")["file"]
+    assert (content["name"], Image.open(BytesIO(data)).format) == ("something_red.png", "PNG")
+
+
+def test_pictures_are_kept_in_bounded_memory(some, monkeypatch):
+    made = []
+    monkeypatch.setattr(pictures, "jpeg", lambda path, side: made.append(path) or b"x" * 100)
+    kept = Pictures(some.paths, room=350)
+    kept.get([0, 1, 2])
+    kept.get([0])  # asked for again, so the last to be forgotten
+    kept.get([3, 4])
+    assert kept.held == 300
+    made.clear()
+    kept.get([0, 3, 4])
+    assert made == []
+    kept.get([1])
+    assert made == [some.paths[1]]
+
+
+def test_pictures_are_made_small_and_never_larger(tmp_path):
+    Image.new("RGB", (2000, 500), "red").save(tmp_path / "wide.png")
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "small.png")
+    assert Image.open(BytesIO(jpeg(str(tmp_path / "wide.png"), 256))).size == (256, 64)
+    assert Image.open(BytesIO(jpeg(str(tmp_path / "small.png"), 256))).size == (30, 20)
+    with pytest.raises(BadImage, match="missing file"):
+        jpeg(str(tmp_path / "none.png"), 256)
+
+
+def test_ten_thousand_photos_are_ranked_without_opening_one(models, tmp_path, monkeypatch, rng):
+    names = [f"{k}.jpg" for k in range(10_000)]
+    many = Photos(names, names, names, unit(rng.standard_normal((10_000, 32)).astype(np.float32)), models,
+                  pd.DataFrame(columns=["id", "path", "reason"]))
+    opened = []
+    monkeypatch.setattr(pictures, "open_image", lambda path: opened.append(path) or Image.new("RGB", (4, 4)))
+    page = Page(Ranker(many, ASKED, tmp_path / "votes.jsonl"))
+    answer = page.do("hello")
+    assert len(answer["ranking"][1][0]) == 40_000
+    assert len(json.dumps(answer["ranking"][0])) < 2_000, "captions come with the thumbnails"
+    page.do("vote", first=0, second=1, choice="first")
+    assert len(opened) == 2, "the next pair"
+    page.do("thumbnails", rows=[7, 8, 9])
+    assert sorted(opened[2:]) == ["7.jpg", "8.jpg", "9.jpg"]
+
+
+def test_little_is_saved_in_a_notebook(page):
+    """What JupyterLab writes is the widget's state: the surface's code, and nothing of the photos."""
+    page.do("hello")
+    page.do("thumbnails", rows=list(range(24)))
+    state = json.dumps(page.surface.get_state())
+    assert len(state) < 80_000
+    assert "no. 5" not in state
+
+
+def test_the_page_makes_text_of_captions():
+    code = (ROOT / "pcclip" / "ranking" / "widget" / "ranking.js").read_text()
+    for dangerous in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+        assert dangerous not in code
+    assert "http" not in code.replace("http://www.w3.org/2000/svg", ""), "nothing is fetched from elsewhere"
+
+
+# ---- photos of a run and of a folder ---------------------------------------------------------------------------------
+
+@pytest.fixture
+def folder_config(values, photos):
+    return params.check({**values, "rank": {"photos": str(photos), "more": "something red"}})
+
+
+def test_a_folder_is_encoded_once(folder_config, monkeypatch):
+    first = photo_sets.load(folder_config)
+    assert first.captions[first.ids.index("disc-red.png")] == "A red disc."
+    assert list(first.models) == ["base"]
+    monkeypatch.setattr("pcclip.encoders.dual_encoder.DualEncoder.encode_pixels", None)
+    again = photo_sets.load(folder_config)
+    np.testing.assert_array_equal(first.matrix, again.matrix)
+
+
+def test_a_folder_without_captions_has_file_names(values, tmp_path, photos):
+    (tmp_path / "mine" / "deep").mkdir(parents=True)
+    Image.open(photos / "disc-red.png").save(tmp_path / "mine" / "deep" / "a <b>.png")
+    (tmp_path / "mine" / "bad.jpg").write_bytes(b"")
+    found = photo_sets.load(params.check({**values, "rank": {"photos": str(tmp_path / "mine")}}))
+    assert (found.ids, found.captions) == (["deep/a <b>.png"], ["a <b>"])
+    assert list(found.unreadable.reason) == ["empty file"]
+
+
+def test_a_link_to_a_photo_elsewhere(values, tmp_path, photos):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "linked.png").symlink_to(photos / "disc-red.png")
+    (tmp_path / "mine" / "captions.csv").write_text("path,caption\nlinked.png,A red disc from elsewhere.\n")
+    found = photo_sets.load(params.check({**values, "rank": {"photos": str(tmp_path / "mine")}}))
+    assert (found.ids, found.captions) == (["linked.png"], ["A red disc from elsewhere."])
+
+
+def test_no_photos(values, tmp_path):
+    with pytest.raises(PcclipError, match="no photos there"):
+        photo_sets.load(params.check({**values, "rank": {"photos": str(tmp_path)}}))
+
+
+def test_the_runs_own_photos(values):
+    found = photo_sets.load(params.check(values))
+    assert len(found.ids) == 24
+    assert found.images.attributes == ["size"]
+    assert votes_file(params.check(values)).as_posix().endswith("outputs/tiny/06_rank/votes.jsonl")
+
+
+def test_a_glob(values, photos):
+    found = photo_sets.load(params.check({**values, "rank": {"photos": str(photos / "disc-*.png")}}))
+    assert found.captions == ["disc-blue", "disc-green", "disc-red"]
+
+
+# ---- the notebook ----------------------------------------------------------------------------------------------------
+
+def test_live_in_a_kernel_that_a_person_looks_at_else_a_sheet(ranker, monkeypatch):
+    monkeypatch.setattr(ranking, "interactive", lambda: True)
+    assert isinstance(surface(ranker, 6), RankingSurface)
+    monkeypatch.setattr(ranking, "interactive", lambda: False)
+    assert surface(ranker, 6).size == ranker.sheet(6).size
+
+
+def test_papermill_makes_a_static_sheet(folder_config, tmp_path):
+    executed = tmp_path / "out.ipynb"
+    workbook._execute(ROOT / "notebooks" / "06_rank_images.ipynb", executed, folder_config.model_dump())
+    notebook = nbformat.read(executed, 4)
+    shown = [kind for cell in notebook.cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
+    assert shown.count("image/png") >= 2, "the sheet and the histogram"
+    assert "application/vnd.jupyter.widget-view+json" not in shown
+    assert "widgets" not in notebook.metadata
+    assert executed.stat().st_size < 1_000_000

@@ -1,0 +1,398 @@
+"""The paper's released files: read without running what they hold, to tables and back; hostile pickles are refused."""
+
+import copyreg
+import io
+import json
+import os
+import pickle
+import subprocess
+from collections import OrderedDict
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pcclip.cli import main
+from pcclip.comparisons.filters import agreement
+from pcclip.errors import PcclipError
+from pcclip.workbook import plain_pickle
+from pcclip.workbook.authors_release import convert, read_differences, read_embeddings, write_released
+
+LONG = "The first image shows a {} on a table, while the second image shows a {} in a park."
+SENTENCES = [LONG.format("cat", "dog"), "#1: " + LONG.format("dog", "bird") + "\nNote that", "#include <a.h>", "short"]
+PAIRS = [(70, 50), (50, 90), (90, 70), (70, 90)]
+MATRIX = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+CAPTIONS = ["A cat, \"black\".", "A dog\nin a park.", "NA"]
+INDS = [70, 50, 90]
+
+
+def embeddings(vectors=None, own=(0, 1, 2), inds=INDS, ids=(9, 12, 7)) -> dict:
+    captions = [{"image_id": i, "id": 5, "caption": c, "clip_embedding": o}
+                for i, c, o in zip(ids, CAPTIONS, own, strict=True)]
+    data = {"clip_embedding": torch.from_numpy(MATRIX) if vectors is None else vectors, "captions": captions}
+    return data if inds is None else {**data, "inds": inds}
+
+
+def write(path, content, protocol=4):
+    path.write_bytes(pickle.dumps(content, protocol))
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    return (write(tmp_path / "clip.pkl", embeddings()),
+            write(tmp_path / "diffs.pkl", {"indices": PAIRS, "llm_diffs": SENTENCES}))
+
+
+# plain data
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("value", [
+    np.arange(6, dtype=">i4").reshape(2, 3), np.asfortranarray(MATRIX), MATRIX[:, ::2], MATRIX.astype(np.float16),
+    np.array([["a", None], [(1, 2), "b"]], dtype=object), np.array(["ab", "cde"]), np.float32(1.5), np.int64(3),
+    np.array(True), np.zeros((2, 3, 4)).transpose(2, 0, 1),
+], ids=lambda value: f"{value.dtype}{value.shape}")
+def test_numpy_comes_back(tmp_path, value, protocol):
+    back = plain_pickle.read(write(tmp_path / "a.pkl", value, protocol))
+    assert (type(back), back.dtype, back.shape) == (type(value), value.dtype, value.shape)
+    assert np.array_equal(back, value)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("value", [
+    torch.from_numpy(MATRIX), torch.from_numpy(MATRIX).T, torch.from_numpy(MATRIX)[1:2, 3:], torch.arange(3),
+    torch.ones(2, dtype=torch.float16), torch.ones(2, dtype=torch.bfloat16), torch.tensor(4.0),
+    torch.tensor([True, False]), torch.nn.Parameter(torch.ones(2)), torch.ones(2, requires_grad=True),
+], ids=lambda value: f"{value.dtype}{tuple(value.shape)}")
+@pytest.mark.filterwarnings("error")
+def test_tensors_come_back_as_arrays(tmp_path, value, protocol):
+    back = plain_pickle.read(write(tmp_path / "a.pkl", value, protocol))
+    assert isinstance(back, np.ndarray)
+    assert np.array_equal(back, value.detach().float().numpy())
+
+
+def test_a_tensor_of_a_gpu_comes_to_the_cpu(tmp_path):
+    """As pickled on a GPU: the inner file names cuda:0."""
+    content = pickle.dumps(torch.from_numpy(MATRIX), 4)
+    start = content.index(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
+    inner = content[start:content.index(b"\x94", content.index(MATRIX.tobytes()) + MATRIX.nbytes)]
+    moved = inner.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
+    assert moved != inner
+    call = Calls(torch._utils._rebuild_tensor_v2, Calls(torch.storage._load_from_bytes, moved), 0, (3, 8), (8, 1),
+                 False, OrderedDict())
+    assert np.array_equal(plain_pickle.read(write(tmp_path / "a.pkl", call)), MATRIX)
+
+
+def test_containers_come_back(tmp_path):
+    one = [1]
+    value = {"a": (one, one, {2.5: None}), "b": OrderedDict(x=b"bytes", y="text"), 3: {1, 2}, "d": torch.Size([2, 3]),
+             "e": torch.device("cpu"), "f": torch.float16, "g": True}
+    back = plain_pickle.read(write(tmp_path / "a.pkl", value))
+    assert back == {**value, "d": (2, 3), "e": "cpu", "f": "torch.float16"}
+    assert back["a"][0] is back["a"][1]
+
+
+# hostile and damaged pickles
+
+class Calls:
+    """Pickled as a call: the classic payload."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+class Malicious(Calls):
+    def __init__(self, trace):
+        super().__init__(os.system, f"touch {trace}")
+
+
+def text(value: str) -> bytes:
+    return b"\x8c" + bytes([len(value)]) + value.encode()
+
+
+def stack_global(module: str, name: str, trace) -> bytes:
+    """Protocol 4, which allows a dotted name: module.name(command)."""
+    return b"\x80\x04" + text(module) + text(name) + b"\x93" + text(f"touch {trace}") + b"\x85R."
+
+
+def saved(value) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+def inner_storage(trace) -> Calls:
+    """A tensor whose own file inside the pickle is the payload."""
+    storage = Calls(torch.storage._load_from_bytes, pickle.dumps(Malicious(trace), 2))
+    return Calls(torch._utils._rebuild_tensor_v2, storage, 0, (1,), (1,), False, OrderedDict())
+
+
+def inner_file(trace) -> Calls:
+    return Calls(torch.storage._load_from_bytes, saved({"x": Malicious(trace)}))
+
+
+class Late:
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce_ex__(self, protocol):
+        return copyreg._reconstructor, (Late, object, None), {"trace": str(self.trace)}
+
+
+PAYLOADS = {
+    "system": (Malicious, "system"),
+    "eval": (lambda t: Calls(eval, f"__import__('os').system('touch {t}')"), "eval"),
+    "exec": (lambda t: Calls(exec, f"open({str(t)!r}, 'w')"), "exec"),
+    "getattr": (lambda t: Calls(getattr, Malicious(t), "x"), "getattr"),
+    "subprocess": (lambda t: Calls(subprocess.Popen, ["touch", str(t)]), "Popen"),
+    "in a caption": (lambda t: embeddings(own=(0, Malicious(t), 2)), "system"),
+    "in an object array": (lambda t: np.array([1, Malicious(t)], dtype=object), "system"),
+    "as a dict key": (lambda t: {Malicious(t): 1}, "system"),
+    "inner storage": (inner_storage, "system"),
+    "inner file": (inner_file, "system"),
+    "torch.load": (lambda t: Calls(torch.load, str(t)), "load"),
+    "numpy.load": (lambda t: Calls(np.load, str(t)), "load"),
+    "reconstructor": (Late, "_reconstructor"),
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_a_payload_is_refused_by_name_and_does_not_run(tmp_path, name, protocol):
+    make, refused = PAYLOADS[name]
+    path = write(tmp_path / "bad.pkl", make(tmp_path / "trace"), protocol)
+    with pytest.raises(PcclipError, match=rf"bad\.pkl: refused.*{refused}") as error:
+        plain_pickle.read(path)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize(("module", "name"), [
+    ("os", "system"), ("numpy", "os.system"), ("torch", "serialization.os.system"),
+    ("numpy", "core.multiarray._reconstruct"), ("torch", "_utils._rebuild_tensor_v2"), ("collections", "_sys.exit"),
+    ("numpy\nos", "system"), ("collections", "OrderedDict.__init__.__globals__"),
+])
+def test_dotted_names_are_refused(tmp_path, module, name):
+    (tmp_path / "bad.pkl").write_bytes(stack_global(module, name, tmp_path / "trace"))
+    with pytest.raises(PcclipError, match="refused") as error:
+        plain_pickle.read(tmp_path / "bad.pkl")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_the_payloads_would_run(tmp_path):
+    """Else the tests above say nothing."""
+    pickle.loads(pickle.dumps(Malicious(tmp_path / "a")))
+    with pytest.raises(RuntimeError, match="magic number"):
+        pickle.loads(pickle.dumps(inner_storage(tmp_path / "b")))
+    pickle.loads(stack_global("torch", "serialization.os.system", tmp_path / "c"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+STORAGE = torch.storage.TypedStorage(
+    wrap_storage=torch.ones(2).untyped_storage(), dtype=torch.float32, _internal=True)
+DAMAGE = {
+    "empty": b"", "text": b"no pickle", "cut": pickle.dumps(embeddings())[:-40],
+    "persistent id": b"\x80\x04" + text("x") + b"Q.",
+    "attributes of a global": b"\x80\x02cnumpy\nndarray\n}" + b"X\x01\x00\x00\x00aK\x01sb.",
+    "attributes of a class": b"\x80\x02ccollections\nOrderedDict\nN}X\x01\x00\x00\x00aK\x01s\x86b.",
+    "an array without its state": pickle.dumps(Calls(np._core.multiarray._reconstruct, np.ndarray, (0,), b"b")),
+    "a type that is called": pickle.dumps(Calls(np.ndarray, (2,))),
+    "bytes by a codec": pickle.dumps(Calls(__import__("_codecs").encode, "x", "rot13")),
+    "a structured dtype": pickle.dumps(np.zeros(2, dtype=[("a", "i4")])),
+    "a storage with too little": pickle.dumps(Calls(
+        torch._utils._rebuild_tensor_v2, STORAGE, 0, (9,), (1,), False, OrderedDict())),
+    "a tensor that begins too late": pickle.dumps(Calls(
+        torch._utils._rebuild_tensor_v2, STORAGE, 1, (2,), (1,), False, OrderedDict())),
+    "an array with too little": pickle.dumps(np.ones(4), 2).replace(b"K\x04\x85", b"K\x09\x85"),
+    "objects as numbers": pickle.dumps(np.array([1, 2], dtype=object), 2).replace(b"]q", b"}q"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_what_is_no_pickle_of_arrays(tmp_path, name):
+    (tmp_path / "bad.pkl").write_bytes(DAMAGE[name])
+    with pytest.raises(PcclipError, match=r"bad\.pkl: not a whole pickle") as error:
+        plain_pickle.read(tmp_path / "bad.pkl")
+    assert "\n" not in str(error.value)
+
+
+def test_a_list_of_itself_and_a_doubling_one_end(tmp_path):
+    own = []
+    own.append(own)
+    with pytest.raises(PcclipError, match="RecursionError"):
+        plain_pickle.read(write(tmp_path / "own.pkl", own))
+    double = []
+    for _ in range(60):
+        double = [double, double]
+    assert len(plain_pickle.read(write(tmp_path / "double.pkl", double))) == 2
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(PcclipError, match=r"none\.pkl: cannot be read"):
+        plain_pickle.read(tmp_path / "none.pkl")
+
+
+# embeddings
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("change", [
+    {}, {"vectors": MATRIX}, {"vectors": MATRIX[:, None]}, {"vectors": list(torch.from_numpy(MATRIX).split(1))},
+    {"vectors": list(MATRIX)}, {"own": (700, 500, 900)}, {"own": tuple(MATRIX)}, {"inds": np.array(INDS)},
+    {"own": tuple(torch.from_numpy(MATRIX).split(1))}, {"ids": (np.int64(9), "12", 7)},
+    {"vectors": torch.from_numpy(MATRIX.astype(np.float64))},
+    {"vectors": torch.from_numpy(MATRIX[[2, 0, 1, 1]]), "own": (1, 2, 0)},
+    {"vectors": MATRIX[[2, 0, 1, 1]], "own": tuple(torch.tensor(k) for k in (1, 3, 0))},
+], ids=str)
+def test_read_embeddings(tmp_path, change, protocol):
+    images, matrix = read_embeddings(write(tmp_path / "clip.pkl", embeddings(**change), protocol))
+    assert list(images["id"]) == ["9", "12", "7"]
+    assert list(images.caption) == CAPTIONS
+    assert list(images["index"]) == INDS
+    assert matrix.dtype == np.float32
+    np.testing.assert_array_equal(matrix, MATRIX)
+
+
+def test_vectors_may_be_with_their_captions_alone(tmp_path):
+    data = embeddings(own=tuple(torch.from_numpy(MATRIX).split(1)), inds=None)
+    del data["clip_embedding"]
+    images, matrix = read_embeddings(write(tmp_path / "clip.pkl", data))
+    np.testing.assert_array_equal(matrix, MATRIX)
+    assert list(images["index"]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ([1, 2], "no list 'captions'"), ({"indices": [], "llm_diffs": []}, "no list 'captions'"),
+    ({"captions": [], "clip_embedding": MATRIX}, "image_id and caption"),
+    ({"captions": [{"caption": "x"}]}, "image_id and caption"),
+    (embeddings(vectors=MATRIX[:2]), "clip_embedding of the captions name 2"),
+    (embeddings(vectors=MATRIX[:2], own=(0, None, 1)), "whole numbers"),
+    (embeddings(vectors=[MATRIX[0], MATRIX[1, :3], MATRIX[2]]), "no matrix"),
+    (embeddings(vectors=MATRIX.ravel()[:3]), "width 1"), (embeddings(vectors=MATRIX * np.nan), "not finite"),
+    (embeddings(vectors="vectors"), "no matrix"), (embeddings(inds=[1, 2]), "3 distinct"),
+    (embeddings(inds=[1, 2, 2]), "3 distinct"), (embeddings(inds=["a", "b", "c"]), "whole numbers"),
+], ids=range(13))
+def test_embeddings_that_are_none(tmp_path, content, message):
+    with pytest.raises(PcclipError, match=rf"clip\.pkl: .*{message}") as error:
+        read_embeddings(write(tmp_path / "clip.pkl", content))
+    assert "\n" not in str(error.value)
+
+
+# differences
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("pairs", [PAIRS, [list(p) for p in PAIRS], np.array(PAIRS), torch.tensor(PAIRS),
+                                   [tuple(map(np.int64, p)) for p in PAIRS]], ids=range(5))
+def test_read_differences(tmp_path, pairs, protocol):
+    path = write(tmp_path / "diffs.pkl", {"indices": pairs, "llm_diffs": SENTENCES}, protocol)
+    table = read_differences(path, INDS)
+    assert list(zip(table.first_index, table.second_index, strict=True)) == PAIRS
+    assert list(table.raw) == SENTENCES
+    pd.testing.assert_frame_equal(table, read_differences(path))
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (embeddings(), "no list 'indices'"), ({"indices": PAIRS}, "no list 'llm_diffs'"),
+    ({"indices": PAIRS[1:], "llm_diffs": SENTENCES}, "3 indices for 4"),
+    ({"indices": [(1, 2, 3)], "llm_diffs": ["x"]}, "pairs of indices"),
+    ({"indices": [1], "llm_diffs": ["x"]}, "pairs of indices"),
+    ({"indices": [(70, 50)], "llm_diffs": [3]}, "sentences"),
+    ({"indices": [(70, 0.5)], "llm_diffs": ["x"]}, "whole numbers"),
+    ({"indices": [(70, 2**70)], "llm_diffs": ["x"]}, "whole numbers"),
+    ({"indices": [(70, 51)], "llm_diffs": ["x"]}, "indices name 51, which the embeddings do not have"),
+], ids=range(9))
+def test_differences_that_are_none(tmp_path, content, message):
+    with pytest.raises(PcclipError, match=rf"diffs\.pkl: .*{message}"):
+        read_differences(write(tmp_path / "diffs.pkl", content), INDS)
+
+
+# tables
+
+def test_convert_writes_the_tables(files, tmp_path, tiny_encoder):
+    counts = convert(*files, tmp_path / "out")
+    assert counts == {"images": 3, "captions": 3, "width": 8, "comparisons": 4, "kept": 2}
+    vectors = pd.read_parquet(tmp_path / "out" / "vectors.parquet")
+    assert list(vectors.columns) == ["id", "path", "vector"]
+    assert list(vectors["id"]) == ["9", "12", "7"]
+    np.testing.assert_array_equal(np.stack(vectors.vector), MATRIX)
+    captions = pd.read_csv(tmp_path / "out" / "captions.csv", dtype=str, keep_default_na=False)
+    assert list(captions.caption) == CAPTIONS
+    table = pd.read_parquet(tmp_path / "out" / "comparisons.parquet")
+    assert list(zip(table["first"], table["second"], strict=True)) == [("9", "12"), ("12", "7"), ("7", "9"), ("9", "7")]
+    assert list(table.second_caption) == [CAPTIONS[k] for k in (1, 2, 0, 2)]
+    assert list(table.verdict) == ["kept", "kept", "no_code", "sixty"]
+    assert list(table.raw) == SENTENCES
+    assert table.difference[1] == LONG.format("dog", "bird")
+    assert agreement(table, tiny_encoder)[0].replies[0] == 4
+    card = json.loads((tmp_path / "out" / "conversion.json").read_text())
+    assert card["counts"] == counts
+    assert set(card["sources"]) == {"clip.pkl", "diffs.pkl"}
+
+
+def test_several_captions_of_one_image(tmp_path, files):
+    data = embeddings(vectors=MATRIX[[0, 1, 0]], ids=(9, 12, 9))
+    path = write(tmp_path / "several.pkl", data)
+    assert convert(path, files[1], tmp_path / "out")["images"] == 2
+    assert list(pd.read_parquet(tmp_path / "out" / "vectors.parquet")["id"]) == ["9", "12"]
+    write_released(tmp_path / "out", tmp_path / "e.pkl", tmp_path / "d.pkl")
+    np.testing.assert_array_equal(read_embeddings(tmp_path / "e.pkl")[1], MATRIX[[0, 1, 0]])
+    with pytest.raises(PcclipError, match="different vectors"):
+        convert(write(path, embeddings(ids=(9, 12, 9))), files[1], tmp_path / "out")
+
+
+@pytest.mark.parametrize("ids", [(9, 12, 7), ("009", "a/b.jpg", "7x")])
+def test_there_and_back(tmp_path, files, ids):
+    write(files[0], embeddings(ids=ids))
+    convert(*files, tmp_path / "out")
+    back = tmp_path / "back" / "clip.pkl", tmp_path / "back" / "diffs.pkl"
+    written = write_released(tmp_path / "out", *back)
+    assert sorted(written) == sorted((tmp_path / "back").iterdir())
+    for old, new in zip(read_embeddings(files[0]), read_embeddings(back[0]), strict=True):
+        assert np.array_equal(old, new)
+    pd.testing.assert_frame_equal(read_differences(files[1]), read_differences(back[1]))
+
+    released = pickle.loads(back[0].read_bytes())  # our own file, read as the release's code does
+    assert torch.equal(released["clip_embedding"], torch.from_numpy(MATRIX))
+    assert [c["image_id"] for c in released["captions"]] == list(ids)
+    assert [c["clip_embedding"] for c in released["captions"]] == [0, 1, 2]
+    assert released["inds"] == INDS
+    assert pickle.loads(back[1].read_bytes()) == {"indices": PAIRS, "llm_diffs": SENTENCES}
+
+    assert np.array_equal(load_file(back[0].with_suffix(".safetensors"))["clip_embedding"], MATRIX)
+    rows, table = ([json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()] for path in back)
+    assert rows == [{"image_id": i, "caption": c, "index": n} for i, c, n in zip(ids, CAPTIONS, INDS, strict=True)]
+    assert [row["raw"] for row in table] == SENTENCES
+    assert {"first", "second", "difference", "verdict"} <= table[0].keys()
+
+
+def test_back_from_a_folder_that_is_none(tmp_path):
+    with pytest.raises(PcclipError, match=r"no vectors\.parquet; name a folder"):
+        write_released(tmp_path, tmp_path / "e.pkl", tmp_path / "d.pkl")
+
+
+def test_back_never_overwrites(files, tmp_path):
+    before = files[0].read_bytes()
+    convert(*files, tmp_path / "out")
+    with pytest.raises(PcclipError, match=r"clip\.pkl: is there already"):
+        write_released(tmp_path / "out", *files)
+    assert files[0].read_bytes() == before
+
+
+# command line
+
+def test_convert_on_the_command_line(files, tmp_path, capsys):
+    assert main(["convert", *map(str, files), "--to", str(tmp_path / "out")]) == 0
+    assert "comparisons 4, kept 2" in capsys.readouterr().out
+    back = [str(tmp_path / "e.pkl"), str(tmp_path / "d.pkl")]
+    assert main(["convert", *back, "--back", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == back
+    pd.testing.assert_frame_equal(read_differences(files[1]), read_differences(back[1]))
+    assert main(["convert", *reversed(back), "--to", str(tmp_path / "out")]) == 1
+    assert "embeddings pickle first" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["convert", *back])
