@@ -34,36 +34,54 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run the notebooks of a parameter file, in order")
     run.add_argument("params", help="a file such as params/demo.yaml")
     run.add_argument("--check", action="store_true", help="check the parameters and what they name, then stop")
-    run.add_argument("--submit", choices=["slurm", "local"], help="as jobs, one for each notebook: of Slurm, or of "
-                     "this machine to try them out; the file's block `slurm` says what they ask for")
+    run.add_argument(
+        "--submit",
+        choices=["slurm", "local"],
+        help="as jobs, one for each notebook: of Slurm, or of "
+        "this machine to try them out; the file's block `slurm` says what they ask for",
+    )
     run.add_argument("--wait", action="store_true", help="with --submit slurm: return when the jobs have ended")
     run.set_defaults(command=_run)
 
     plan = commands.add_parser("plan", help="tokens, FLOPs, bytes, hours and memory of a parameter file at any size")
     plan.add_argument("params", help="a file such as params/paper_coco.yaml")
     plan.add_argument("--images", type=float, help="so many images in place of the file's, e.g. 1e9")
-    plan.add_argument("--pairs", type=float, help="so many training comparisons (default: the file's; where it has all "
-                      "pairs and --images is given, one for each training image)")
+    plan.add_argument(
+        "--pairs",
+        type=float,
+        help="so many training comparisons (default: the file's; where it has all "
+        "pairs and --images is given, one for each training image)",
+    )
     plan.add_argument("--gpus", type=int, default=1, help="how many work at once (default 1)")
     plan.add_argument("--gpu", default="A100", help="which: A100 (default), H100, ...")
     plan.add_argument("--json", action="store_true", help="print JSON")
     plan.set_defaults(command=_plan)
 
     rank = commands.add_parser("rank", help="order photos by an attribute")
-    rank.add_argument("photos", help="a folder, a glob in quotes, a run's folder such as outputs/demo, or stored "
-                                     "vectors ('*.parquet')")
+    rank.add_argument(
+        "photos",
+        help="a folder, a glob in quotes, a run's folder such as outputs/demo, or stored vectors ('*.parquet')",
+    )
     rank.add_argument("--more", help='what the top looks like, e.g. "a large animal"')
     rank.add_argument("--less", help='what the bottom looks like, e.g. "a small animal"')
-    rank.add_argument("--estimator", default="two_prompt", help="how the words become an axis: one_sided, "
-                      "antisymmetric, two_prompt (default) or ensemble")
-    rank.add_argument("--paraphrases", action="store_true", help="ensemble: also by paraphrases that the small "
-                      "language model of `make setup` writes")
-    rank.add_argument("--examples", type=Path, metavar="FILE", help="examples: CSV or JSON lines with path and side "
-                      "(most or least)")
+    rank.add_argument(
+        "--estimator",
+        default="two_prompt",
+        help="how the words become an axis: one_sided, antisymmetric, two_prompt (default) or ensemble",
+    )
+    rank.add_argument(
+        "--paraphrases",
+        action="store_true",
+        help="ensemble: also by paraphrases that the small language model of `make setup` writes",
+    )
+    rank.add_argument(
+        "--examples", type=Path, metavar="FILE", help="examples: CSV or JSON lines with path and side (most or least)"
+    )
     rank.add_argument("--most", nargs="+", metavar="PHOTO", help="examples of much of it")
     rank.add_argument("--least", nargs="+", metavar="PHOTO", help="examples of little of it")
-    rank.add_argument("--votes", type=Path, metavar="FILE", help="pairwise votes in JSON lines, as notebook 06 keeps "
-                      "them")
+    rank.add_argument(
+        "--votes", type=Path, metavar="FILE", help="pairwise votes in JSON lines, as notebook 06 keeps them"
+    )
     rank.add_argument("--model", help="a spec or a run's folder (default: the run's own, else minilm-efficientnet)")
     rank.add_argument("--alpha", type=float, default=1.0, help="share of the finetuned weights (default 1)")
     rank.add_argument("--top", type=int, help="only so many of the best")
@@ -117,9 +135,20 @@ def _rank(options) -> None:
             raise PcclipError("rank: --examples and --most/--least both name examples; give them one way")
         examples = Examples(options.most or (), options.least or ())
     with redirect_stdout(sys.stderr):  # progress must not get into the result
-        table = rank(options.photos, options.more, options.less, options.model, options.alpha, options.top,
-                     options.sheet, bottom=options.bottom, estimator=options.estimator, examples=examples,
-                     votes=options.votes, writer=Generate(max_tokens=40) if options.paraphrases else None)
+        table = rank(
+            options.photos,
+            options.more,
+            options.less,
+            options.model,
+            options.alpha,
+            options.top,
+            options.sheet,
+            bottom=options.bottom,
+            estimator=options.estimator,
+            examples=examples,
+            votes=options.votes,
+            writer=Generate(max_tokens=40) if options.paraphrases else None,
+        )
     if options.csv:
         with atomic(options.csv) as temporary:
             table.to_csv(temporary, index=False)

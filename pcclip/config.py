@@ -219,20 +219,27 @@ class Finetune(Block):
         if self.objective != "clip" and (self.sds or self.difference):
             raise ValueError("sds and difference change the image tower too, so they need objective: clip")
         if self.objective == "clip" and (self.attribute_weight or self.replay or self.apart):
-            raise ValueError("objective: clip has no attribute or replay term and is one process; it needs "
-                             "attribute_weight: 0, replay: 0, processes: 1 and launcher: accelerate")
+            raise ValueError(
+                "objective: clip has no attribute or replay term and is one process; it needs "
+                "attribute_weight: 0, replay: 0, processes: 1 and launcher: accelerate"
+            )
         return self
 
     @model_validator(mode="after")
     def _is_one_of_the_rivals(self):
         alone = not (self.attribute_weight or self.replay or self.apart)
         if self.tune == "linear_map" and not (self.objective == "captions" and alone):
-            raise ValueError("tune: linear_map is learned from captions alone, by one process; it needs objective: "
-                             "captions, attribute_weight: 0, replay: 0 and processes: 1")
+            raise ValueError(
+                "tune: linear_map is learned from captions alone, by one process; it needs objective: "
+                "captions, attribute_weight: 0, replay: 0 and processes: 1"
+            )
         if self.negatives != "none" and (
-                self.captions == "rewrites" or not (self.objective == "clip" or self.tune == "linear_map")):
-            raise ValueError("negatives: false captions are held against captions, so they need objective: clip, or "
-                             "tune: linear_map, and captions: captions")
+            self.captions == "rewrites" or not (self.objective == "clip" or self.tune == "linear_map")
+        ):
+            raise ValueError(
+                "negatives: false captions are held against captions, so they need objective: clip, or "
+                "tune: linear_map, and captions: captions"
+            )
         return self
 
     @property
@@ -258,7 +265,12 @@ class Labelled(Block):
     limit: Count | None = None  # test images, of every class alike
     tune_limit: Annotated[int, Field(ge=0)] | None = None  # and those on which anything is chosen
     tasks: list[Literal["zero_shot", "extended", "differences", "comparative", "distances", "probe"]] = [
-        "zero_shot", "differences", "comparative", "distances", "probe"]
+        "zero_shot",
+        "differences",
+        "comparative",
+        "distances",
+        "probe",
+    ]
     texts: Literal["template", "llm"] = "template"  # who says how classes differ: their names, or generate's backend
     things: str = ""  # what the classes are, told to the language model: bird, flower, land seen from above
     class_pairs: Annotated[int, Field(ge=3)] = 100  # pairs of classes with a text, those confused most on tune first
@@ -297,7 +309,9 @@ class Relative(Block):
     limit: Count | None = 1000  # test images, or test pairs of each attribute; measures look at all pairs of images
     tune_limit: Annotated[int, Field(ge=0)] | None = 2000  # and those that the supervised axis is fitted to
     max_bad: Share = 0.05  # a larger share of unusable rows or images fails
-    attributes: dict[str, Attribute] = {}  # the texts; by default those of pcclip/benchmarks/relative_attributes/texts.csv
+    attributes: dict[
+        str, Attribute
+    ] = {}  # the texts; by default those of pcclip/benchmarks/relative_attributes/texts.csv
 
 
 class Judge(Block):
@@ -347,9 +361,22 @@ class Evaluate(Block):
     labelled: dict[str, Labelled] = {}  # labelled sets by name, scored too
     changes: dict[Literal["spot_the_diff", "birds_to_words", "fashion_iq", "compbench"], Changes] = {}
     relative: dict[str, Relative] = {}  # sets of relative attributes by name, ranked too
-    compositional: dict[Literal["winoground", "vg_relation", "vg_attribution", "coco_order", "flickr30k_order",
-                                "sugarcrepe", "sugarcrepe_pp", "vl_checklist", "eqben", "mmvp_vlm", "naturalbench"],
-                        Compositional] = {}
+    compositional: dict[
+        Literal[
+            "winoground",
+            "vg_relation",
+            "vg_attribution",
+            "coco_order",
+            "flickr30k_order",
+            "sugarcrepe",
+            "sugarcrepe_pp",
+            "vl_checklist",
+            "eqben",
+            "mmvp_vlm",
+            "naturalbench",
+        ],
+        Compositional,
+    ] = {}
     judge: Judge | None = None
     teacher: Matcher | None = None
     pairs: Count = 1000  # held-out pairs for the template sentences
@@ -403,7 +430,8 @@ class Arithmetic(Block):
     explained: Count = 3  # pairs that are explained
     composed: dict[Literal["fashion_iq", "cirr", "simat"], Composed] = {}
     compositions: list[Annotated[list[str], Field(min_length=3, max_length=4)]] = [  # f(a) - f(b) + f(c), and its text
-        ["a photo of a bird", "a photo of an animal", "a photo of a vehicle", "a photo of an airplane"]]
+        ["a photo of a bird", "a photo of an animal", "a photo of a vehicle", "a photo of an airplane"]
+    ]
     decoder: str | None = None  # an unCLIP pipeline: hub name or folder; without it the nearest photos stand in
     decoder_steps: Count = 25
     judge: str | None = None  # another model's spec, which scores the pictures
@@ -627,6 +655,9 @@ def _names(loc: tuple) -> list[str]:
             kind = get_args(kind)[-1]
             continue
         kind = kind.model_fields[part].annotation
-        kind = next((one for one in get_args(kind) if isinstance(one, type) and issubclass(one, Block)), kind) if (
-            get_origin(kind) not in (dict, list)) else kind  # Judge | None
+        kind = (
+            next((one for one in get_args(kind) if isinstance(one, type) and issubclass(one, Block)), kind)
+            if (get_origin(kind) not in (dict, list))
+            else kind
+        )  # Judge | None
     return sorted(kind.model_fields)

@@ -64,8 +64,11 @@ def batches(count: int, size: int, start: int = 0) -> list[range]:
 
 
 def decoded_batches(
-    sources: Sequence, preprocess: Sequence[Callable[[Image.Image], "Tensor"]], wanted: Iterable[Sequence[int]],
-    workers: int, at_least: int | None = None,
+    sources: Sequence,
+    preprocess: Sequence[Callable[[Image.Image], "Tensor"]],
+    wanted: Iterable[Sequence[int]],
+    workers: int,
+    at_least: int | None = None,
 ) -> Iterator[tuple[list[int], list["Tensor"], list[tuple[int, str]]]]:
     """Yield (rows, pixels, bad) per batch of wanted rows, decoding the next batches while the caller computes.
 
@@ -79,6 +82,7 @@ def decoded_batches(
     rows: those of the images in pixels; pixels: one tensor (len(rows), 3, h, w) per model, and none where no image of
     the batch was readable; bad: (index, reason) of the others.
     """
+
     def load(row: int) -> tuple[int, list, str]:
         try:
             image = open_image(sources[row], at_least)
@@ -109,7 +113,10 @@ def _stacked(loading: Sequence[Future]) -> tuple[list[int], list["Tensor"], list
 
 
 def contact_sheet(
-    paths: Sequence[str], captions: Sequence[str], columns: int = 6, side: int = 160,
+    paths: Sequence[str],
+    captions: Sequence[str],
+    columns: int = 6,
+    side: int = 160,
     numbers: Sequence[int] | None = None,
 ) -> Image.Image:
     """A grid of thumbnails in the given order, each with a number (from 1 on, or its own) and a short caption below."""

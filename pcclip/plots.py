@@ -62,8 +62,15 @@ def curves(curve: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(1, len(metrics), figsize=(3.4 * len(metrics), 3), squeeze=False)
     for ax, metric in zip(axes[0], metrics, strict=True):
         part = curve[curve.metric == metric]
-        sns.lineplot(part, x="step", y="value", hue="split", ax=ax, legend=metric == metrics[0],
-                     palette={"train": MODELS["base"], "held_out": MODELS["finetuned"]})
+        sns.lineplot(
+            part,
+            x="step",
+            y="value",
+            hue="split",
+            ax=ax,
+            legend=metric == metrics[0],
+            palette={"train": MODELS["base"], "held_out": MODELS["finetuned"]},
+        )
         ax.set(title=metric.replace("_", " "), ylabel="")
     return _done(fig)
 
@@ -91,8 +98,9 @@ def metrics(table: pd.DataFrame, metric: str, title: str) -> Figure:
     The dotted line is chance, for pairs where there are several; for a share it is the supervised axis.
     """
     part = table[table.metric == metric].copy()
-    part["what"] = [d if t == "ranking" else f"{t.replace('_', ' ')}, {d}"
-                    for t, d in zip(part.task, part.dataset, strict=True)]
+    part["what"] = [
+        d if t == "ranking" else f"{t.replace('_', ' ')}, {d}" for t, d in zip(part.task, part.dataset, strict=True)
+    ]
     line = 0.0 if metric in ("spearman", "kendall") else 1.0 if metric.endswith("_share") else 0.5
     fig = intervals(part.rename(columns={"value": metric}), metric, "what", line)
     fig.axes[0].set_title(title, loc="left")
@@ -110,8 +118,11 @@ def ranking(predictions: pd.DataFrame, dataset: str, captions: dict[str, str]) -
         sns.regplot(items, x="truth", y="score", ax=ax, color=MODELS[model], scatter_kws={"s": 14})
         for row in items.iloc[:: max(1, len(items) // 14)].itertuples():
             ax.annotate(_plain(captions.get(row.first, "")[:18]), (row.truth, row.score), fontsize=6, alpha=0.7)
-        ax.set(title=f"{model}: {dataset}", ylabel="score on the axis",
-               xlabel="log10 of the true value" if positive else "true value")
+        ax.set(
+            title=f"{model}: {dataset}",
+            ylabel="score on the axis",
+            xlabel="log10 of the true value" if positive else "true value",
+        )
     return _done(fig)
 
 
@@ -128,8 +139,21 @@ def scores(table: pd.DataFrame) -> Figure:
 def distributions(items: pd.DataFrame, measures: list[str]) -> Figure:
     """Distribution of each measure, base beside finetuned (columns measure, model, value)."""
     part = items[items.measure.isin(measures) & items.model.isin(list(MODELS))]
-    grid = sns.displot(part, x="value", hue="model", col="measure", col_wrap=2, kind="kde", fill=True, height=2.6,
-                       aspect=1.5, palette=MODELS, common_norm=False, facet_kws={"sharey": False}, warn_singular=False)
+    grid = sns.displot(
+        part,
+        x="value",
+        hue="model",
+        col="measure",
+        col_wrap=2,
+        kind="kde",
+        fill=True,
+        height=2.6,
+        aspect=1.5,
+        palette=MODELS,
+        common_norm=False,
+        facet_kws={"sharey": False},
+        warn_singular=False,
+    )
     grid.set_titles("{col_name}").set_axis_labels("cosine", "density")
     for ax in grid.axes.flat:
         ax.axvline(0, color="black", lw=0.8, ls=":")
@@ -163,8 +187,9 @@ def weight_averaging(table: pd.DataFrame) -> Figure:
 def study(table: pd.DataFrame, metrics: list[str]) -> Figure:
     """Variants of a sweep against each other: a dot for every seed, the mean as a bar (columns variant and metrics)."""
     order = list(dict.fromkeys(table.variant))
-    fig, axes = plt.subplots(1, len(metrics), figsize=(2.2 + 2.6 * len(metrics), 0.27 * len(order) + 1.3),
-                             squeeze=False, sharey=True)
+    fig, axes = plt.subplots(
+        1, len(metrics), figsize=(2.2 + 2.6 * len(metrics), 0.27 * len(order) + 1.3), squeeze=False, sharey=True
+    )
     for ax, metric in zip(axes[0], metrics, strict=True):
         sns.barplot(table, x=metric, y="variant", order=order, color="#dfe4ea", errorbar=None, ax=ax)
         sns.stripplot(table, x=metric, y="variant", order=order, color=MODELS["finetuned"], size=4, ax=ax)
@@ -200,17 +225,24 @@ def overview(metrics: pd.DataFrame) -> Figure:
     sizes = [0.34 * len(dict.fromkeys(_column(part))) + 0.9 for _, part in panels] + [0.0]
     heights = [max(sizes[k : k + 2]) for k in range(0, 2 * rows, 2)]
     fig, axes = plt.subplots(rows, 2, figsize=(14, sum(heights)), squeeze=False, height_ratios=heights)
-    for ax in axes.flat[len(panels):]:
+    for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
     for ax, (title, part) in zip(axes.flat, panels, strict=False):
         column = _column(part)
         names, own = (list(dict.fromkeys(values)) for values in (column, part.model))
-        y = [names.index(name) + 0.7 * ((own.index(model) + 0.5) / len(own) - 0.5)
-             for name, model in zip(column, part.model, strict=True)]
+        y = [
+            names.index(name) + 0.7 * ((own.index(model) + 0.5) / len(own) - 0.5)
+            for name, model in zip(column, part.model, strict=True)
+        ]
         ax.hlines(y, part.ci_low, part.ci_high, colors=[colours[model] for model in part.model])
         sns.scatterplot(x=part.value, y=y, hue=part.model, palette=colours, legend=False, ax=ax, zorder=3)
-        ax.set(yticks=range(len(names)), yticklabels=map(_plain, names), ylim=(len(names) - 0.5, -0.5), xlabel="",
-               ylabel="")
+        ax.set(
+            yticks=range(len(names)),
+            yticklabels=map(_plain, names),
+            ylim=(len(names) - 0.5, -0.5),
+            xlabel="",
+            ylabel="",
+        )
         ax.set_title(title, loc="left")
     dots = [plt.Line2D([], [], marker="o", color=colours[model], label=_plain(model)) for model in models]
     fig.legend(handles=dots, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -223,15 +255,18 @@ def paper_table(metrics: pd.DataFrame, paired: pd.DataFrame | None = None) -> pd
     With `paired` a further row has the differences; a star marks those whose p value, adjusted by Holm's method, is
     below 0.05. The last row has the number of items, n. What was not measured is an empty cell.
     """
-    cells = metrics.assign(column=_column(metrics), cell=[
-        cell(row.value, row.ci_low, row.ci_high) for row in metrics.itertuples()])
+    cells = metrics.assign(
+        column=_column(metrics), cell=[cell(row.value, row.ci_low, row.ci_high) for row in metrics.itertuples()]
+    )
     rows, columns = (list(dict.fromkeys(cells[name])) for name in ("model", "column"))
     table = cells.pivot(index="model", columns="column", values="cell").loc[rows, columns].fillna("")
     if paired is not None and len(paired):
         change = differences(paired)
         stars = np.where(change.p_holm < 0.05, " *", "")
-        told = [cell(row.difference, row.ci_low, row.ci_high, "+") + star
-                for row, star in zip(change.itertuples(), stars, strict=True)]
+        told = [
+            cell(row.difference, row.ci_low, row.ci_high, "+") + star
+            for row, star in zip(change.itertuples(), stars, strict=True)
+        ]
         for name, part in pd.Series(told, index=_column(change)).groupby(change["name"].to_numpy(), sort=False):
             table.loc[name] = part.reindex(columns).fillna("")
     table.loc["n"] = cells.groupby("column").n.first().reindex(columns).astype(str)
@@ -250,8 +285,15 @@ def forest(paired: pd.DataFrame) -> Figure:
         for rows, model, full in ((~doubtful, "finetuned", True), (doubtful, "base", False)):
             kind, colour = part[rows], MODELS[model]
             spread = np.maximum(0, [kind.difference - kind.ci_low, kind.ci_high - kind.difference])
-            ax.errorbar(kind.difference, kind.index, xerr=spread, fmt="o", color=colour, capsize=3,
-                        mfc=colour if full else "white")
+            ax.errorbar(
+                kind.difference,
+                kind.index,
+                xerr=spread,
+                fmt="o",
+                color=colour,
+                capsize=3,
+                mfc=colour if full else "white",
+            )
         ax.axvline(0, color="black", lw=0.8, ls=":")
         ax.set(yticks=part.index, yticklabels=part.what.map(_plain), ylim=(len(part) - 0.4, -0.6))
         ax.set_title(f"{words(name or 'nothing was compared')}: {', '.join(dict.fromkeys(part['name']))}", loc="left")
@@ -270,15 +312,22 @@ def alpha_sweep(table: pd.DataFrame) -> Figure:
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
     fig, axes = plt.subplots(rows, columns, figsize=(3.4 * columns + 1, 3 * rows), squeeze=False)
-    for ax in axes.flat[len(names):]:
+    for ax in axes.flat[len(names) :]:
         ax.set_axis_off()
     for ax, name in zip(axes.flat, names, strict=False):
         part = table[table.dataset == name].assign(split=lambda rows: rows.get("split", ""))
         part = part.sort_values("alpha", kind="stable")
         for (model, split), line in part.groupby(["model", "split"], sort=False):
             colour = _colours(models)[model]
-            ax.plot(line.alpha, line.value, color=colour, ls="--" if split == "tune" else "-", marker="o", ms=3,
-                    label=_plain(", ".join(filter(None, [model, split]))))
+            ax.plot(
+                line.alpha,
+                line.value,
+                color=colour,
+                ls="--" if split == "tune" else "-",
+                marker="o",
+                ms=3,
+                label=_plain(", ".join(filter(None, [model, split]))),
+            )
             if {"ci_low", "ci_high"} <= set(line):
                 ax.fill_between(line.alpha, line.ci_low, line.ci_high, color=colour, alpha=0.12, lw=0)
             if "chosen" in line:
@@ -296,10 +345,23 @@ def learning_curve(table: pd.DataFrame, references: dict[str, float] | None = No
     `references` are accuracies without any votes, by name: a dotted line each.
     """
     fig, ax = plt.subplots(figsize=(6.4, 3.8))
-    named = table.assign(prior=table.prior.map({"text": "text as the prior", "none": "votes alone"}),
-                         asked=table.asked.map({"next_pair": "most informative pair", "random": "random pair"}))
-    sns.lineplot(named, x="votes", y="accuracy", hue="prior", style="asked", errorbar=("ci", 95), n_boot=500, seed=0,
-                 palette=[MODELS["finetuned"], MODELS["base"]], hue_order=["text as the prior", "votes alone"], ax=ax)
+    named = table.assign(
+        prior=table.prior.map({"text": "text as the prior", "none": "votes alone"}),
+        asked=table.asked.map({"next_pair": "most informative pair", "random": "random pair"}),
+    )
+    sns.lineplot(
+        named,
+        x="votes",
+        y="accuracy",
+        hue="prior",
+        style="asked",
+        errorbar=("ci", 95),
+        n_boot=500,
+        seed=0,
+        palette=[MODELS["finetuned"], MODELS["base"]],
+        hue_order=["text as the prior", "votes alone"],
+        ax=ax,
+    )
     for colour, (name, value) in zip(_OTHERS, (references or {}).items(), strict=False):
         ax.axhline(value, color=colour, linestyle=":", label=_plain(name))
     ax.set_xscale("symlog", linthresh=1)
@@ -316,8 +378,9 @@ def differences(paired: pd.DataFrame) -> pd.DataFrame:
     Columns difference, before, after, p_holm (NaN where unknown), name ('after - before') and what (task and data set).
     """
     table = paired.rename(columns={"finetuned_minus_base": "difference"})
-    table = table.assign(after=table.get("after", "finetuned"), before=table.get("before", "base"),
-                         p_holm=table.get("p_holm", np.nan))
+    table = table.assign(
+        after=table.get("after", "finetuned"), before=table.get("before", "base"), p_holm=table.get("p_holm", np.nan)
+    )
     return table.assign(name=table.after + " - " + table.before, what=_what(table))
 
 
@@ -342,8 +405,16 @@ def label_cosines(matrix: np.ndarray, labels: pd.Series) -> Figure:
     np.fill_diagonal(pairs, np.diag(pairs) - sizes)
     fig, ax = plt.subplots(figsize=(0.5 * len(names) + 3, 0.42 * len(names) + 2))
     shown = [_plain(name) for name in names]
-    sns.heatmap(pd.DataFrame(totals / pairs, index=shown, columns=shown), cmap="vlag", center=0, annot=True,
-                fmt=".2f", annot_kws={"size": 7}, cbar=False, ax=ax)
+    sns.heatmap(
+        pd.DataFrame(totals / pairs, index=shown, columns=shown),
+        cmap="vlag",
+        center=0,
+        annot=True,
+        fmt=".2f",
+        annot_kws={"size": 7},
+        cbar=False,
+        ax=ax,
+    )
     ax.set(title="Mean cosine between photos")
     return _done(fig)
 
@@ -360,14 +431,18 @@ def _by_table(metrics: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def _column(table: pd.DataFrame) -> list[str]:
     """The data set, and the protocol where it has one."""
     protocols = table.protocol.fillna("") if "protocol" in table else [""] * len(table)
-    return [f"{name}, {words(protocol)}" if protocol else name
-            for name, protocol in zip(table.dataset, protocols, strict=True)]
+    return [
+        f"{name}, {words(protocol)}" if protocol else name
+        for name, protocol in zip(table.dataset, protocols, strict=True)
+    ]
 
 
 def _what(table: pd.DataFrame) -> pd.Series:
     """What a row is about: task and data set; a ranking's data set says it all."""
-    named = [name if task == "ranking" else f"{words(task)}, {name}"
-             for task, name in zip(table.task, _column(table), strict=True)]
+    named = [
+        name if task == "ranking" else f"{words(task)}, {name}"
+        for task, name in zip(table.task, _column(table), strict=True)
+    ]
     return pd.Series(named, index=table.index, dtype=str)
 
 

@@ -54,15 +54,28 @@ def main(arguments: list[str] | None = None) -> None:
         photos = jpegs(Path(folder), options.photos, (640, 480))
         large = jpegs(Path(folder), options.large, (4000, 3000))
         result = of_small(model, photos, options) | of_large(model, large, options)
-    show({"benchmark": "embed", "model": options.model, "device": str(model.device), "photos": options.photos,
-          "batch": options.batch, "workers": options.workers, "cores": os.cpu_count()} | result
-         | {"peak_memory_mib": peak_memory()}, options.json)
+    show(
+        {
+            "benchmark": "embed",
+            "model": options.model,
+            "device": str(model.device),
+            "photos": options.photos,
+            "batch": options.batch,
+            "workers": options.workers,
+            "cores": os.cpu_count(),
+        }
+        | result
+        | {"peak_memory_mib": peak_memory()},
+        options.json,
+    )
 
 
 def of_small(model: DualEncoder, photos: list[str], options: argparse.Namespace) -> dict:
     """The naive loop, ours and the encoder alone, in turn."""
-    tensors = [torch.stack([model.preprocess(opened(path)) for path in photos[k : k + options.batch]])
-               for k in range(0, len(photos), options.batch)]
+    tensors = [
+        torch.stack([model.preprocess(opened(path)) for path in photos[k : k + options.batch]])
+        for k in range(0, len(photos), options.batch)
+    ]
     vectors, cores = {}, {}
 
     def alone() -> None:
@@ -79,8 +92,12 @@ def of_small(model: DualEncoder, photos: list[str], options: argparse.Namespace)
 
     alone()  # warm up
     seconds = in_turn(
-        options.rounds, naive=lambda: vectors.update(naive=one_by_one(model, photos)),
-        ours=lambda: vectors.update(ours=ours(model, photos, options)), alone=alone, decoding=decoding)
+        options.rounds,
+        naive=lambda: vectors.update(naive=one_by_one(model, photos)),
+        ours=lambda: vectors.update(ours=ours(model, photos, options)),
+        alone=alone,
+        decoding=decoding,
+    )
     gap, tolerance = float(np.abs(vectors["naive"] - vectors["ours"]).max()), TOLERANCE[model.device.type]
     if not gap <= tolerance:
         raise SystemExit(f"vectors differ by {gap:.2e} from the naive loop's, over {tolerance:.0e}")
@@ -91,18 +108,29 @@ def of_small(model: DualEncoder, photos: list[str], options: argparse.Namespace)
         model.encode_pixels(tensors[0][:1])
     peak = matrix_peak(model.device)
     return {
-        "ratio": ratio(seconds["naive"], seconds["ours"]), "largest_gap": gap, "tolerance": tolerance,
-        "photos_per_second": rate, "photos_per_second_encoder_alone": encoder, "peak_fraction": rate / encoder,
+        "ratio": ratio(seconds["naive"], seconds["ours"]),
+        "largest_gap": gap,
+        "tolerance": tolerance,
+        "photos_per_second": rate,
+        "photos_per_second_encoder_alone": encoder,
+        "peak_fraction": rate / encoder,
         "bound_fraction": bound / median(seconds["ours"]),
-        "core_seconds_decoding": cores["decoding"], "core_seconds_encoding": cores["encoding"],
-        "flops_per_second": counter.get_total_flops() * rate, "flops_per_second_peak": peak,
+        "core_seconds_decoding": cores["decoding"],
+        "core_seconds_encoding": cores["encoding"],
+        "flops_per_second": counter.get_total_flops() * rate,
+        "flops_per_second_peak": peak,
         "bytes_per_second": sum(map(os.path.getsize, photos)) / len(photos) * rate,
-        "seconds_by_photos": {n: seconds_of(lambda n=n: ours(model, photos[:n], options))
-                              for n in sorted({max(1, len(photos) // 4), max(1, len(photos) // 2), len(photos)})},
-        "two_models_in_one_pass": ratio(*in_turn(
-            1, apart=lambda: [ours(model, photos, options) for _ in range(2)],
-            at_once=lambda: embed.encode_by_all(photos, [model, model], Silent(), options.batch, options.workers),
-        ).values()),
+        "seconds_by_photos": {
+            n: seconds_of(lambda n=n: ours(model, photos[:n], options))
+            for n in sorted({max(1, len(photos) // 4), max(1, len(photos) // 2), len(photos)})
+        },
+        "two_models_in_one_pass": ratio(
+            *in_turn(
+                1,
+                apart=lambda: [ours(model, photos, options) for _ in range(2)],
+                at_once=lambda: embed.encode_by_all(photos, [model, model], Silent(), options.batch, options.workers),
+            ).values()
+        ),
     }
 
 
@@ -119,8 +147,12 @@ def of_large(model: DualEncoder, photos: list[str], options: argparse.Namespace)
     lowest = float((found[True] * found[False]).sum(axis=1).min())
     if not lowest >= DRAFTED:
         raise SystemExit(f"a draft's vector has a cosine of {lowest:.4f} with the whole photo's, under {DRAFTED}")
-    return {"large": len(photos), "large_per_second": len(photos) / median(seconds["whole"]),
-            "draft_ratio": ratio(seconds["whole"], seconds["draft"]), "draft_lowest_cosine": lowest}
+    return {
+        "large": len(photos),
+        "large_per_second": len(photos) / median(seconds["whole"]),
+        "draft_ratio": ratio(seconds["whole"], seconds["draft"]),
+        "draft_lowest_cosine": lowest,
+    }
 
 
 def ours(model: DualEncoder, photos: list[str], options: argparse.Namespace) -> np.ndarray:

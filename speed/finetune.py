@@ -33,8 +33,10 @@ from pcclip.finetuning.precision import autocast, has_bf16
 
 ADJECTIVES = "large small red blue green white black brown old young tall round bright dark wet quiet".split()
 SUBJECTS = "dog horse bus apple guitar truck rose penguin hammer zebra teapot violin owl tiger boat chair".split()
-REST = ("with long legs and a red hat beside an old wooden house in front of a lake under a grey sky near some tall "
-        "trees on a busy street at night").split()
+REST = (
+    "with long legs and a red hat beside an old wooden house in front of a lake under a grey sky near some tall "
+    "trees on a busy street at night"
+).split()
 SAME_FEATURES = 1e-4  # fp32, of values up to a few units
 SAME_DIRECTION = {"fp32": 1e-6, "bf16": 1e-3}  # 1 - cosine of a text's vectors by the two loops
 SAME_LOSS = {"fp32": 1e-4, "bf16": 1e-2}  # losses are of the size of log(batch)
@@ -60,11 +62,21 @@ def main(arguments: list[str] | None = None) -> None:
     tokens = model.tokenised(texts)
     ours = Ours(model, precision)
     result = {
-        "benchmark": "finetune", "model": options.model, "device": str(model.device), "precision": precision,
-        "threads": torch.get_num_threads(), "batch": options.batch, "texts": len(texts),
-        "tokens": {"mean": round(float(tokens.lengths.mean()), 1), "longest": int(tokens.lengths.max()),
-                   "p95": float(np.quantile(tokens.lengths, 0.95)), "context": model.context_length},
-        **compared(model, ours, texts, options.batch, options.steps)}
+        "benchmark": "finetune",
+        "model": options.model,
+        "device": str(model.device),
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "batch": options.batch,
+        "texts": len(texts),
+        "tokens": {
+            "mean": round(float(tokens.lengths.mean()), 1),
+            "longest": int(tokens.lengths.max()),
+            "p95": float(np.quantile(tokens.lengths, 0.95)),
+            "context": model.context_length,
+        },
+        **compared(model, ours, texts, options.batch, options.steps),
+    }
     result["growth"] = growth(model, ours, options.batch)
     show(result, options.json)
 
@@ -99,11 +111,17 @@ def compared(model, ours: "Ours", texts: list[str], batch: int, steps: int) -> d
     reached = counter.get_total_flops() / (taken - optimizing)
     optimizer_bytes = 4 * 7 * sum(p.numel() for p in ours.state.parameters.values())  # reads p, g, m, v; writes p, m, v
     return {
-        "rows": len(beginnings(first)[1]), "tokens_of_batch": int(first.lengths.sum()),
-        "largest_gap": gap, "largest_turn": turn, "largest_loss_gap": max(apart),
-        "seconds_plain": round(median(a for a, *_ in timed), 4), "seconds": round(taken, 4),
-        "seconds_optimizer": round(optimizing, 4), "ratio": round(median(a / b for a, b, _ in timed), 2),
-        "flops_per_second": reached, "flops_per_second_peak": peak,
+        "rows": len(beginnings(first)[1]),
+        "tokens_of_batch": int(first.lengths.sum()),
+        "largest_gap": gap,
+        "largest_turn": turn,
+        "largest_loss_gap": max(apart),
+        "seconds_plain": round(median(a for a, *_ in timed), 4),
+        "seconds": round(taken, 4),
+        "seconds_optimizer": round(optimizing, 4),
+        "ratio": round(median(a / b for a, b, _ in timed), 2),
+        "flops_per_second": reached,
+        "flops_per_second_peak": peak,
         "peak_fraction": round(reached / peak[precision], 3),
         "optimizer_bytes_per_second": optimizer_bytes / max(optimizing, 1e-9),
         "bytes_per_second_peak": memory_peak(model.device),
@@ -115,15 +133,28 @@ def compared(model, ours: "Ours", texts: list[str], batch: int, steps: int) -> d
 def growth(model, ours: "Ours", batch: int) -> list[dict]:
     """Seconds and memory of one step by length of the texts, batch, and texts in memory at once."""
     out = []
-    for length, size, at_once in [(16, batch, None), (32, batch, None), (64, batch, None),
-                                  (29, max(2, batch // 4), None), (29, 4 * batch, None), (29, 4 * batch, batch)]:
+    for length, size, at_once in [
+        (16, batch, None),
+        (32, batch, None),
+        (64, batch, None),
+        (29, max(2, batch // 4), None),
+        (29, 4 * batch, None),
+        (29, 4 * batch, batch),
+    ]:
         ours.take(synthetic(model, size, length), at_once)
         rows = np.arange(size)
         ours.step(rows)
         taken, _ = seconds(model.device, ours.step, rows)
-        out.append({"tokens": round(float(ours.examples.tokens.lengths.mean())), "batch": size, "micro_batch": at_once,
-                    "seconds": round(taken, 3), "texts_per_second": round(size / taken, 1),
-                    "memory": in_gigabytes(peak_memory(model.device, ours.step, rows))})
+        out.append(
+            {
+                "tokens": round(float(ours.examples.tokens.lengths.mean())),
+                "batch": size,
+                "micro_batch": at_once,
+                "seconds": round(taken, 3),
+                "texts_per_second": round(size / taken, 1),
+                "memory": in_gigabytes(peak_memory(model.device, ours.step, rows)),
+            }
+        )
     return out
 
 
@@ -187,8 +218,9 @@ class Ours:
         self.optimizing = now(self.model.device) - self.began
 
     def step(self, rows) -> float:
-        return trainer._step(self.config, self.model, self.given, rows, 0, self.log_temperature,
-                             self.state.optimizer)["loss"]
+        return trainer._step(self.config, self.model, self.given, rows, 0, self.log_temperature, self.state.optimizer)[
+            "loss"
+        ]
 
 
 def with_own_tower(model):

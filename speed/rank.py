@@ -60,10 +60,18 @@ def main(arguments: list[str] | None = None) -> None:
     naive = seconds_of(lambda: sorted(((float(np.dot(row, axis)), i) for i, row in enumerate(few)), reverse=True))
     slower = ratio(times["rank"], times[bare])
     result = {
-        "benchmark": "rank", "images": options.images, "width": options.width, "top": options.top,
-        "threads": torch.get_num_threads(), "bare_pass": bare, "ratio": slower,
-        "peak_fraction": 1 / slower, "seconds_rank": took, "seconds_bare": median(times[bare]),
-        "gigabytes": matrix.nbytes / 1e9, "gigabytes_per_second": matrix.nbytes / 1e9 / took,
+        "benchmark": "rank",
+        "images": options.images,
+        "width": options.width,
+        "top": options.top,
+        "threads": torch.get_num_threads(),
+        "bare_pass": bare,
+        "ratio": slower,
+        "peak_fraction": 1 / slower,
+        "seconds_rank": took,
+        "seconds_bare": median(times[bare]),
+        "gigabytes": matrix.nbytes / 1e9,
+        "gigabytes_per_second": matrix.nbytes / 1e9 / took,
         "naive_ratio": naive * options.images / len(few) / took,
     }
     if options.shards:

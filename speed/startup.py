@@ -28,8 +28,10 @@ from pcclip.runs.files import digest, file_digest
 from pcclip.workbook import notebooks as workbook
 
 TARGETS = {"help": 0.3, "import": 0.5, "recheck": 5.0, "notebook": 3.0}  # seconds
-EVERYTHING = ("from pcclip.torchvision_shim import declare_missing; declare_missing(); import open_clip, pandas, "
-              "transformers, papermill, pcclip.plots, pcclip.workbook.notebooks, pcclip.evaluation.report, scipy.stats")
+EVERYTHING = (
+    "from pcclip.torchvision_shim import declare_missing; declare_missing(); import open_clip, pandas, "
+    "transformers, papermill, pcclip.plots, pcclip.workbook.notebooks, pcclip.evaluation.report, scipy.stats"
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -44,8 +46,11 @@ def main(arguments: list[str] | None = None) -> None:
         subprocess.run([sys.executable, *words], check=True, cwd=params.root(), stdout=subprocess.DEVNULL)
 
     seconds = in_turn(
-        options.rounds, everything=lambda: python("-c", EVERYTHING), help=lambda: python("-m", "pcclip.cli", "--help"),
-        **{"import": lambda: python("-c", "import pcclip")})
+        options.rounds,
+        everything=lambda: python("-c", EVERYTHING),
+        help=lambda: python("-m", "pcclip.cli", "--help"),
+        **{"import": lambda: python("-c", "import pcclip")},
+    )
     found = {name: median(seconds[name]) for name in ("help", "import", "everything")}
     with tempfile.TemporaryDirectory() as folder:
         copied = finished_copy(Path(params.resolve(options.params)), Path(folder))
@@ -54,14 +59,21 @@ def main(arguments: list[str] | None = None) -> None:
         found["recheck"] = median(again) if again else None
     notebooks = {name: overhead(notebook_of(name)) for name in list(workbook.NOTEBOOKS)[: options.notebooks]}
     found["notebook"] = max(notebooks.values(), default=None)
-    show({
-        "benchmark": "startup", "rounds": options.rounds, "cores": os.cpu_count(),
-        "ratio": ratio(seconds["everything"], seconds["help"]),
-        **{f"{name}_seconds": value for name, value in found.items()},
-        "notebook_overheads": notebooks, "target_seconds": TARGETS,
-        "over_target": [name for name, most in TARGETS.items() if found[name] is not None and found[name] > most],
-        "not_measured": [name for name in TARGETS if found[name] is None], "peak_memory_mib": peak_memory(),
-    }, options.json)
+    show(
+        {
+            "benchmark": "startup",
+            "rounds": options.rounds,
+            "cores": os.cpu_count(),
+            "ratio": ratio(seconds["everything"], seconds["help"]),
+            **{f"{name}_seconds": value for name, value in found.items()},
+            "notebook_overheads": notebooks,
+            "target_seconds": TARGETS,
+            "over_target": [name for name, most in TARGETS.items() if found[name] is not None and found[name] > most],
+            "not_measured": [name for name in TARGETS if found[name] is None],
+            "peak_memory_mib": peak_memory(),
+        },
+        options.json,
+    )
 
 
 def finished_copy(file: Path, folder: Path) -> Path | None:
@@ -98,7 +110,8 @@ def overhead(notebook: Path) -> float:
 
     def start() -> None:
         manager, client = start_new_kernel(
-            startup_timeout=300, cwd=str(params.root()), extra_arguments=["--IPKernelApp.log_level=40"])
+            startup_timeout=300, cwd=str(params.root()), extra_arguments=["--IPKernelApp.log_level=40"]
+        )
         try:
             reply = client.execute_interactive("\n".join(lines), timeout=300, output_hook=lambda message: None)
             if reply["content"]["status"] != "ok":

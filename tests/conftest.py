@@ -140,7 +140,8 @@ def birds(tmp_path) -> Path:
     root, classes = tmp_path / "CUB_200_2011", sorted({folder for folder, _, _ in BIRDS})
     root.mkdir()
     for name, values in {
-        "classes.txt": classes, "images.txt": [f"{folder}/{bird}.jpg" for folder, bird, _ in BIRDS],
+        "classes.txt": classes,
+        "images.txt": [f"{folder}/{bird}.jpg" for folder, bird, _ in BIRDS],
         "image_class_labels.txt": [classes.index(folder) + 1 for folder, _, _ in BIRDS],
         "train_test_split.txt": [is_training for _, _, is_training in BIRDS],
     }.items():
@@ -159,8 +160,18 @@ def one_cluster() -> FileLock:
 
 def pytest_collection_modifyitems(items):
     """The files that take longest first: one begun last would leave the other processes with nothing to do."""
-    slow = ["test_workbook", "test_paper", "test_distributed", "test_browser", "test_submit", "test_benchmarks",
-            "test_ray_engine", "test_sweep", "test_check_sds", "test_study"]
+    slow = [
+        "test_workbook",
+        "test_paper",
+        "test_distributed",
+        "test_browser",
+        "test_submit",
+        "test_benchmarks",
+        "test_ray_engine",
+        "test_sweep",
+        "test_check_sds",
+        "test_study",
+    ]
     items.sort(key=lambda item: slow.index(item.path.stem) if item.path.stem in slow else len(slow))
 
 
@@ -172,8 +183,11 @@ def rng():
 @pytest.fixture
 def quick(monkeypatch):
     """No waiting between retries, and no key of the developer's."""
-    for name in ("openai._base_client.INITIAL_RETRY_DELAY", "openai._base_client.MAX_RETRY_DELAY",
-                 "pcclip.comparisons.llm.openai_server._FIRST_WAIT"):
+    for name in (
+        "openai._base_client.INITIAL_RETRY_DELAY",
+        "openai._base_client.MAX_RETRY_DELAY",
+        "pcclip.comparisons.llm.openai_server._FIRST_WAIT",
+    ):
         monkeypatch.setattr(name, 0.01)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 

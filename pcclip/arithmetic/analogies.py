@@ -22,10 +22,16 @@ _ANIMALS = ("dog", "cat", "horse", "bird", "fish", "elephant")
 _THINGS = ("house", "car", "boat", "tree", "ball", "chair")
 WORDS: dict[str, tuple[str, str, tuple[str, ...]]] = {  # two ways to say it, and of what
     "size": ("a photo of a large {}", "a photo of a small {}", _ANIMALS + _THINGS),
-    "colour": ("a photo of a red {}", "a photo of a green {}",
-               ("car", "apple", "flower", "bird", "house", "ball", "bottle", "chair", "hat", "boat", "book", "leaf")),
-    "age": ("a photo of an old {}", "a photo of a young {}",
-            ("man", "woman", "dog", "cat", "horse", "elephant", "tree", "cow", "lion", "sheep")),
+    "colour": (
+        "a photo of a red {}",
+        "a photo of a green {}",
+        ("car", "apple", "flower", "bird", "house", "ball", "bottle", "chair", "hat", "boat", "book", "leaf"),
+    ),
+    "age": (
+        "a photo of an old {}",
+        "a photo of a young {}",
+        ("man", "woman", "dog", "cat", "horse", "elephant", "tree", "cow", "lion", "sheep"),
+    ),
     "domain": ("a photo of a {}", "a drawing of a {}", _ANIMALS + _THINGS),
 }
 
@@ -83,7 +89,9 @@ def solved(
         "3CosAdd": near["b"] - near["a"] + near["c"],
         "3CosMul": shifted["b"] * shifted["c"] / (shifted["a"] + _EPSILON),
         "pair distance": (step @ vectors.T - (step * vectors[c]).sum(axis=1, keepdims=True)) / away,
-        OPEN: near["b"] - near["a"] + near["c"], "nearest to c": near["c"], "nearest to b": near["b"],
+        OPEN: near["b"] - near["a"] + near["c"],
+        "nearest to c": near["c"],
+        "nearest to b": near["b"],
     }
     rows = np.arange(len(quadruples))[:, None]
     found = {}

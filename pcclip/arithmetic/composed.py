@@ -50,28 +50,47 @@ def score(
         if settings.limit and settings.limit < len(queries):
             queries = queries.sample(settings.limit, random_state=config.seed).sort_index()
         pictures = unlabelled(name, given.images.drop_duplicates("id"), settings.max_bad)
-        vectors = embed_pictures(config, config.home / FOLDER / name, pictures,
-                                 {which: model.model for which, model in models.items()})
+        vectors = embed_pictures(
+            config, config.home / FOLDER / name, pictures, {which: model.model for which, model in models.items()}
+        )
         say(f"{name}: {len(queries)} composed queries, {len(vectors.ids)} images")
         for gallery, part in queries.groupby("gallery", sort=True):
             images = given.images[given.images.gallery == gallery]
             where = name if queries.gallery.nunique() == 1 else f"{name}/{gallery}"
             for which, model in models.items():
-                found = scored(vectors.seen_by(which), vectors.of(images), part, model, given, alphas,
-                               config.evaluate.bootstrap, config.seed)
-                rows += [[where, which, form, alpha, metric, one.value, *one.interval, one.n]
-                         for (form, alpha, metric), one in found.items()]
+                found = scored(
+                    vectors.seen_by(which),
+                    vectors.of(images),
+                    part,
+                    model,
+                    given,
+                    alphas,
+                    config.evaluate.bootstrap,
+                    config.seed,
+                )
+                rows += [
+                    [where, which, form, alpha, metric, one.value, *one.interval, one.n]
+                    for (form, alpha, metric), one in found.items()
+                ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def scored(
-    vectors: Vectors, images: pd.DataFrame, queries: pd.DataFrame, model: Remembered, given: ComposedSet,
-    alphas: list[float], draws: int, seed: int,
+    vectors: Vectors,
+    images: pd.DataFrame,
+    queries: pd.DataFrame,
+    model: Remembered,
+    given: ComposedSet,
+    alphas: list[float],
+    draws: int,
+    seed: int,
 ) -> dict[tuple[str, float, str], Measured]:
     """(form, alpha, metric) -> weighted recall@k in one gallery, the bootstrap being over starting images."""
     place = {image: k for k, image in enumerate(images["id"])}
-    known = [start in place and any(image in place for image in right)
-             for start, right in zip(queries.start, queries.right, strict=True)]
+    known = [
+        start in place and any(image in place for image in right)
+        for start, right in zip(queries.start, queries.right, strict=True)
+    ]
     queries = queries[known]
     if queries.empty:
         return {}
@@ -90,8 +109,9 @@ def scored(
             if members is not None:
                 hits = _hits(query, gallery, right, barred, members, _SUBSET)
                 values |= {f"subset recall@{k}": row for k, row in zip(_SUBSET, hits, strict=True)}
-            found |= {(form, float(alpha), name): one for name, one in _weighted(
-                values, weight, start, draws, seed).items()}
+            found |= {
+                (form, float(alpha), name): one for name, one in _weighted(values, weight, start, draws, seed).items()
+            }
     return found
 
 
@@ -106,8 +126,12 @@ def steps(model: Remembered, queries: pd.DataFrame) -> dict[str, Float[np.ndarra
 
 
 def _hits(
-    query: Float[np.ndarray, "m d"], gallery: Float[np.ndarray, "n d"], right: Bool[np.ndarray, "m n"],
-    barred: np.ndarray | None, members: Bool[np.ndarray, "m n"] | None, recalls: tuple[int, ...],
+    query: Float[np.ndarray, "m d"],
+    gallery: Float[np.ndarray, "n d"],
+    right: Bool[np.ndarray, "m n"],
+    barred: np.ndarray | None,
+    members: Bool[np.ndarray, "m n"] | None,
+    recalls: tuple[int, ...],
 ) -> Bool[np.ndarray, "k m"]:
     """Whether a right image is among the first k; one that is tied with a wrong one comes after it.
 
@@ -132,8 +156,9 @@ def _hits(
 def _weighted(values: dict, weight: np.ndarray, start: np.ndarray, draws: int, seed: int) -> dict[str, Measured]:
     sums = means({**{name: weight * row for name, row in values.items()}, "": weight}, start[:, None], draws, seed)
     total = sums.pop("")
-    return {name: Measured(one.value / total.value, one.replicates / total.replicates, one.n)
-            for name, one in sums.items()}
+    return {
+        name: Measured(one.value / total.value, one.replicates / total.replicates, one.n) for name, one in sums.items()
+    }
 
 
 def _mask(ids_of: pd.Series, place: dict[str, int]) -> Bool[np.ndarray, "m n"]:

@@ -51,16 +51,17 @@ def bank_of(comparisons: pd.DataFrame, attributes: str | None, limit: int, seed:
 
 
 def scores(
-    model: Remembered, matrix: Float[np.ndarray, "n d"], first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"],
+    model: Remembered,
+    matrix: Float[np.ndarray, "n d"],
+    first: Int[np.ndarray, " m"],
+    second: Int[np.ndarray, " m"],
     bank: Bank,
 ) -> Float[np.ndarray, "m s"]:
     """Of every sentence for every pair of images; exchanging the images changes the sign."""
     return image_differences(matrix, first, second) @ bank.directions(model).T
 
 
-def explain(
-    model: Remembered, vectors: Vectors, first: str, second: str, bank: Bank, shown: int = 3
-) -> pd.DataFrame:
+def explain(model: Remembered, vectors: Vectors, first: str, second: str, bank: Bank, shown: int = 3) -> pd.DataFrame:
     """The sentences that say best, and worst, how image `first` differs from `second` (ids).
 
     Columns position (1 is best), of (how many), text, source, score. Raises PcclipError for an image without a vector
@@ -72,12 +73,24 @@ def explain(
     order = np.argsort(-score, kind="stable")
     ends = np.unique(np.r_[: min(shown, len(order)), max(0, len(order) - shown) : len(order)])
     at = order[ends]
-    return pd.DataFrame({"position": ends + 1, "of": len(order), "text": [bank.texts[k] for k in at],
-                         "source": [bank.sources[k] for k in at], "score": score[at]})
+    return pd.DataFrame(
+        {
+            "position": ends + 1,
+            "of": len(order),
+            "text": [bank.texts[k] for k in at],
+            "source": [bank.sources[k] for k in at],
+            "score": score[at],
+        }
+    )
 
 
 def explanations(
-    models: dict[str, Remembered], vectors: Vectors, comparisons: pd.DataFrame, bank: Bank, pairs: int, seed: int,
+    models: dict[str, Remembered],
+    vectors: Vectors,
+    comparisons: pd.DataFrame,
+    bank: Bank,
+    pairs: int,
+    seed: int,
     shown: int = 3,
 ) -> pd.DataFrame:
     """`explain` for some of 01's held-out pairs, by every model: columns COLUMNS; own: the pair's own sentence.
@@ -88,9 +101,13 @@ def explanations(
     own = rows.difference.isin(bank.texts)
     rows = rows[own] if own.any() else rows
     rows = rows.sample(min(pairs, len(rows)) if bank.texts else 0, random_state=seed)
-    found = [explain(model, vectors.seen_by(which), row.first, row.second, bank, shown).assign(
-        pair=k, first=row.first, second=row.second, model=which, own=lambda t, row=row: t.text == row.difference)
-        for k, row in enumerate(rows.itertuples()) for which, model in models.items()]
+    found = [
+        explain(model, vectors.seen_by(which), row.first, row.second, bank, shown).assign(
+            pair=k, first=row.first, second=row.second, model=which, own=lambda t, row=row: t.text == row.difference
+        )
+        for k, row in enumerate(rows.itertuples())
+        for which, model in models.items()
+    ]
     return pd.concat(found, ignore_index=True)[COLUMNS] if found else pd.DataFrame(columns=COLUMNS)
 
 
@@ -136,7 +153,11 @@ def two_way(
 
 
 def calibration(
-    confidence: Float[np.ndarray, " m"], correct: Float[np.ndarray, " m"], members: np.ndarray, draws: int, seed: int,
+    confidence: Float[np.ndarray, " m"],
+    correct: Float[np.ndarray, " m"],
+    members: np.ndarray,
+    draws: int,
+    seed: int,
     bins: int = 8,
 ) -> tuple[pd.DataFrame, Measured]:
     """How often a choice is right, against how sure it was.
@@ -154,10 +175,10 @@ def calibration(
         sure, right = found["confidence"], found["accuracy"]
         rows.append([sure.value, right.value, *right.interval, len(part)])
     over = confidence - correct
-    error = of_set(lambda kept: float(np.abs(np.bincount(bin_of[kept], over[kept], len(rows))).sum() / kept.sum()),
-                   members, seed)
+    error = of_set(
+        lambda kept: float(np.abs(np.bincount(bin_of[kept], over[kept], len(rows))).sum() / kept.sum()), members, seed
+    )
     return pd.DataFrame(rows, columns=["confidence", "accuracy", "ci_low", "ci_high", "n"]), error
-
 
 
 def _with_vectors(comparisons: pd.DataFrame, vectors: Vectors) -> pd.DataFrame:

@@ -29,8 +29,13 @@ def controls(
     columns = min(columns, len(metrics))
     heights = [0.36 * max(map(len, rows[k : k + columns])) + 0.65 for k in range(0, len(rows), columns)]
     fig, axes = plt.subplots(
-        len(heights), columns, figsize=(7.4 if columns == 1 else 2.6 * columns + 2.4, sum(heights) + 0.5),
-        squeeze=False, sharex=True, height_ratios=heights)
+        len(heights),
+        columns,
+        figsize=(7.4 if columns == 1 else 2.6 * columns + 2.4, sum(heights) + 0.5),
+        squeeze=False,
+        sharex=True,
+        height_ratios=heights,
+    )
     for ax in axes.flat[len(metrics) :]:
         ax.set_axis_off()
     for place, (ax, metric, names) in enumerate(zip(axes.flat, metrics, rows, strict=False)):
@@ -75,8 +80,9 @@ def layers(movement: pd.DataFrame) -> Figure:
         return _told("no block of the text tower moved")
     fig, ax = plt.subplots(figsize=(7, 2.8))
     sns.stripplot(inside, x="layer", y="relative", hue="part", size=4, alpha=0.8, ax=ax)
-    sns.pointplot(inside, x="layer", y="relative", estimator="median", errorbar=None, color="black", lw=1, markers="_",
-                  ax=ax)
+    sns.pointplot(
+        inside, x="layer", y="relative", estimator="median", errorbar=None, color="black", lw=1, markers="_", ax=ax
+    )
     ax.set_yscale("log")
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     ax.set(ylabel="step over weights", xlabel="block of the text tower, first to last")
@@ -110,14 +116,26 @@ def sweep(table: pd.DataFrame, metric: str = RANK) -> Figure:
 def composed(table: pd.DataFrame) -> Figure:
     """Composed retrieval: recall against alpha, a panel for each set and metric, a line for each model and form."""
     table = table[table.model.isin(list(MODELS))].assign(
-        panel=lambda rows: rows.dataset + ", " + rows.metric, line=lambda rows: rows.model + ", " + rows.form)
+        panel=lambda rows: rows.dataset + ", " + rows.metric, line=lambda rows: rows.model + ", " + rows.form
+    )
     if table.empty:
         return _told("no composed set in arithmetic.composed: nothing to score")
     alphas = sorted(table.alpha.unique())
     names = [f"{alpha:g}" for alpha in alphas]
     table = table.assign(at=table.alpha.map(dict(zip(alphas, names, strict=True))))
-    grid = sns.relplot(table, x="at", y="value", hue="line", col="panel", col_wrap=4, kind="line", marker="o",
-                       height=2.6, aspect=1.15, facet_kws={"sharey": False})
+    grid = sns.relplot(
+        table,
+        x="at",
+        y="value",
+        hue="line",
+        col="panel",
+        col_wrap=4,
+        kind="line",
+        marker="o",
+        height=2.6,
+        aspect=1.15,
+        facet_kws={"sharey": False},
+    )
     grid.set_titles("{col_name}").set_axis_labels("alpha (0 image, inf text alone)", "recall")
     plt.close(grid.figure)
     return grid.figure
@@ -130,8 +148,16 @@ def calibration(table: pd.DataFrame, errors: pd.DataFrame) -> Figure:
     for model, part in table[table.model.isin(list(MODELS))].groupby("model", sort=False):
         [error] = errors.value[(errors.metric == "calibration error, two texts") & (errors.model == model)]
         spread = np.nan_to_num(np.maximum(0, [part.accuracy - part.ci_low, part.ci_high - part.accuracy]))
-        ax.errorbar(part.confidence, part.accuracy, yerr=spread, fmt="o-", ms=4, capsize=2, color=MODELS[model],
-                    label=f"{model}, error {error:.3f}")
+        ax.errorbar(
+            part.confidence,
+            part.accuracy,
+            yerr=spread,
+            fmt="o-",
+            ms=4,
+            capsize=2,
+            color=MODELS[model],
+            label=f"{model}, error {error:.3f}",
+        )
     ax.set(xlabel="how sure", ylabel="how often right", xlim=(0.48, 1.02), ylim=(min(0.4, table.ci_low.min()), 1.02))
     ax.legend(frameon=False, loc="lower right")
     return _done(fig)
@@ -145,20 +171,46 @@ def photo_map(points: pd.DataFrame, arrows: pd.DataFrame, share: float, names: i
     fig, ax = plt.subplots(figsize=(8.6, 5.6))
     sns.scatterplot(shown, x="x", y="y", hue="label", s=26, alpha=0.75, lw=0, palette="muted", ax=ax)
     for row in shown.iloc[:: max(1, len(shown) // names)].itertuples():
-        ax.annotate(row.caption[:22].replace("$", r"\$"), (row.x, row.y), fontsize=6, alpha=0.7,
-                    xytext=(3, 3), textcoords="offset points")
+        ax.annotate(
+            row.caption[:22].replace("$", r"\$"),
+            (row.x, row.y),
+            fontsize=6,
+            alpha=0.7,
+            xytext=(3, 3),
+            textcoords="offset points",
+        )
     colours = {"photos": "black", **MODELS}
     for what, part in arrows.groupby("what", sort=False):
         if what in colours:
-            ax.quiver(part.x, part.y, part.dx, part.dy, color=colours[what], angles="xy", scale_units="xy", scale=1,
-                      width=0.0045, alpha=0.9, zorder=3)
-            ax.plot([], [], color=colours[what], lw=2, label={"photos": "where the first photo is"}.get(
-                what, f"where f(d) of {what} points"))
+            ax.quiver(
+                part.x,
+                part.y,
+                part.dx,
+                part.dy,
+                color=colours[what],
+                angles="xy",
+                scale_units="xy",
+                scale=1,
+                width=0.0045,
+                alpha=0.9,
+                zorder=3,
+            )
+            ax.plot(
+                [],
+                [],
+                color=colours[what],
+                lw=2,
+                label={"photos": "where the first photo is"}.get(what, f"where f(d) of {what} points"),
+            )
     ends = pd.concat([points[["x", "y"]], pd.DataFrame({"x": arrows.x + arrows.dx, "y": arrows.y + arrows.dy})])
     (left, low), (right, high) = ends.min(), ends.max()
     edge = 0.05 * max(right - left, high - low)
-    ax.set(xlabel="first component", ylabel="second component", xlim=(left - edge, right + edge),
-           ylim=(low - edge, high + edge))
+    ax.set(
+        xlabel="first component",
+        ylabel="second component",
+        xlim=(left - edge, right + edge),
+        ylim=(low - edge, high + edge),
+    )
     ax.set_title(f"Held-out photos; the plane shows {share:.0%} of their variance", loc="left", fontsize=10)
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     return _done(fig)
@@ -174,11 +226,22 @@ def claims(table: pd.DataFrame) -> Figure:
     for answer, colour in _HOLDS.items():
         part = shown[shown.holds == answer]
         spread = np.nan_to_num(np.maximum(0, [part.number - part.ci_low, part.ci_high - part.number]))
-        ax.errorbar(part.number, part.index, xerr=spread, fmt="o", color=colour, capsize=3,
-                    label={"yes": "holds", "no": "does not hold"}.get(answer, answer))
+        ax.errorbar(
+            part.number,
+            part.index,
+            xerr=spread,
+            fmt="o",
+            color=colour,
+            capsize=3,
+            label={"yes": "holds", "no": "does not hold"}.get(answer, answer),
+        )
     ax.axvline(0, color="black", lw=0.8, ls=":")
-    ax.set(yticks=table.index, yticklabels=table.claim, ylim=(len(table) - 0.4, -0.6),
-           xlabel="in half widths of its 95% interval")
+    ax.set(
+        yticks=table.index,
+        yticklabels=table.claim,
+        ylim=(len(table) - 0.4, -0.6),
+        xlabel="in half widths of its 95% interval",
+    )
     ax.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1.0))
     return _done(fig)
 
@@ -191,8 +254,14 @@ def pictures(table: pd.DataFrame, decoder: str | None) -> Figure:
     if not rows:
         return _told("no change and no composition was asked for")
     fig = plt.figure(figsize=(2.3 * (len(models) + 1), 2.75 * len(rows) + 0.5), layout="constrained")
-    fig.suptitle(f"Decoded by {decoder}" if decoder else "No decoder at hand: these are the nearest real photos, not "
-                 "pictures that were made", fontsize=10, x=0.01, ha="left")
+    fig.suptitle(
+        f"Decoded by {decoder}"
+        if decoder
+        else "No decoder at hand: these are the nearest real photos, not pictures that were made",
+        fontsize=10,
+        x=0.01,
+        ha="left",
+    )
     for inside, row in zip(np.ravel(fig.subfigures(len(rows), 1)), rows, strict=True):
         part = table[table.row == row].set_index("model")
         what = part.what.iloc[0].replace("$", r"\$")
@@ -200,8 +269,10 @@ def pictures(table: pd.DataFrame, decoder: str | None) -> Figure:
         line = inside.subplots(1, len(models) + 1)
         for ax in line:
             ax.set_axis_off()
-        shown = [("start", part.start.iloc[0], ""), *((model, part.picture[model], _scores(part.loc[model]))
-                                                      for model in models if model in part.index)]
+        shown = [
+            ("start", part.start.iloc[0], ""),
+            *((model, part.picture[model], _scores(part.loc[model])) for model in models if model in part.index),
+        ]
         for ax, (title, path, told) in zip(line, shown, strict=False):
             if not path:
                 continue
@@ -215,8 +286,11 @@ def pictures(table: pd.DataFrame, decoder: str | None) -> Figure:
 
 
 def _scores(row: pd.Series) -> str:
-    told = [f"{name} {row[key]:.2f}" for name, key in (("CLIPScore", "clip_score"), ("direction", "directional"))
-            if pd.notna(row[key])]
+    told = [
+        f"{name} {row[key]:.2f}"
+        for name, key in (("CLIPScore", "clip_score"), ("direction", "directional"))
+        if pd.notna(row[key])
+    ]
     return "".join(f"\n{one}" for one in told)
 
 

@@ -81,12 +81,20 @@ def draw_triples(table: pd.DataFrame, pairs: pd.DataFrame, count: int, seed: int
 
 def measure(asked: Asked, models: dict[str, Remembered]) -> Found:
     """All measures of all models; of the finetuned ones also how far their texts moved from the base's."""
-    found = {(metric, name, control): one for name, own in asked.towers(models).items()
-             for (metric, control), one in _of_images(own).items()}
+    found = {
+        (metric, name, control): one
+        for name, own in asked.towers(models).items()
+        for (metric, control), one in _of_images(own).items()
+    }
     for which, model in models.items():
         own = asked.seen_by(which)
-        rows = {**_of_differences(own, model), **_of_sums(own, model), **_of_words(own, model),
-                **_of_modalities(own, model), **_of_clouds(own, model)}
+        rows = {
+            **_of_differences(own, model),
+            **_of_sums(own, model),
+            **_of_words(own, model),
+            **_of_modalities(own, model),
+            **_of_clouds(own, model),
+        }
         if which != "base" and "base" in models:
             rows |= _moved(asked, models["base"], model)
         found |= {(metric, which, control): one for (metric, control), one in rows.items()}
@@ -101,15 +109,23 @@ def table(found: Found) -> pd.DataFrame:
 def spectra(asked: Asked, models: dict[str, Remembered]) -> pd.DataFrame:
     """Shares of the variance of differences along their first principal components: what, model, component, share."""
     first, second = asked.sides.T
-    clouds = {("image differences", name): image_differences(own.vectors.matrix, first, second)
-              for name, own in asked.towers(models).items()}
+    clouds = {
+        ("image differences", name): image_differences(own.vectors.matrix, first, second)
+        for name, own in asked.towers(models).items()
+    }
     for which, model in models.items():
         clouds[("text differences", which)] = model.encode_texts(list(asked.pairs.difference))
         clouds[("caption differences", which)] = _caption_differences(asked, model)
     clouds[("random directions", "chance")] = random_directions(len(first), asked.vectors.matrix.shape[1], asked.seed)
-    return pd.concat([pd.DataFrame({"what": what, "model": which, "share": spectrum(cloud)[:_COMPONENTS]}).assign(
-        component=lambda rows: np.arange(1, len(rows) + 1)) for (what, which), cloud in clouds.items()],
-        ignore_index=True)
+    return pd.concat(
+        [
+            pd.DataFrame({"what": what, "model": which, "share": spectrum(cloud)[:_COMPONENTS]}).assign(
+                component=lambda rows: np.arange(1, len(rows) + 1)
+            )
+            for (what, which), cloud in clouds.items()
+        ],
+        ignore_index=True,
+    )
 
 
 def _means(asked: Asked, metric: str, values: dict[str, np.ndarray], members: np.ndarray) -> dict:
@@ -121,8 +137,10 @@ def _of_differences(asked: Asked, model: Remembered) -> dict:
     pairs, rows = asked.pairs, asked.sides
     right, reverse = model.encode_texts(list(pairs.difference)), model.encode_texts(list(pairs.swapped))
     order = shuffled(len(pairs), asked.seed)
-    targets = {"image difference": image_differences(asked.vectors.matrix, *rows.T),
-               "caption difference": _caption_differences(asked, model)}
+    targets = {
+        "image difference": image_differences(asked.vectors.matrix, *rows.T),
+        "caption difference": _caption_differences(asked, model),
+    }
     found = {}
     for name, target in targets.items():
         found |= _means(asked, f"alignment, {name}", alignment(target, right, reverse, order), rows)
@@ -154,8 +172,9 @@ def _of_words(asked: Asked, model: Remembered) -> dict:
     for name, (_, _, nouns) in analogies.WORDS.items():
         quadruples = analogies.word_quadruples(len(nouns))
         right = analogies.solved(model.encode_texts(analogies.word_texts(name)), quadruples)
-        who = np.array([[f"{name} {nouns[q[0] % len(nouns)]}", f"{name} {nouns[q[2] % len(nouns)]}"]
-                        for q in quadruples])
+        who = np.array(
+            [[f"{name} {nouns[q[0] % len(nouns)]}", f"{name} {nouns[q[2] % len(nouns)]}"] for q in quadruples]
+        )
         guess = np.full(len(quadruples), analogies.chance(2 * len(nouns)))
         found |= _means(asked, f"analogies, {name}", {**right, "chance": guess}, who)
         every.append({**right, "chance": guess})
@@ -169,22 +188,40 @@ def _of_modalities(asked: Asked, model: Remembered) -> dict:
     order, images = shuffled(len(u), asked.seed), np.arange(len(u))[:, None]
     one, two = unit(u - u.mean(axis=0)), unit(t - t.mean(axis=0))
     half = np.random.default_rng(asked.seed).permutation(len(u)) % 2 == 0
-    found = {("modality gap", NONE): of_set(lambda rows: modality_gap(u[rows], t[rows]), images, asked.seed),
-             ("modality gap", "two halves of the images"): of_set(
-                 lambda rows: modality_gap(u[rows & half], u[rows & ~half]), images, asked.seed),
-             ("modality gap", "captions of the other half"): of_set(
-                 lambda rows: modality_gap(u[rows & half], t[rows & ~half]), images, asked.seed)}
-    found |= _means(asked, "image with its caption", {
-        NONE: cosines(u, t), "shuffled": cosines(u, t[order]), "centred": cosines(one, two),
-        "centred, shuffled": cosines(one, two[order])}, images)
-    return found | _means(asked, "caption finds its image", {
-        NONE: _found_first(u, t), "centred": _found_first(one, two), "chance": np.full(len(u), 1 / len(u))}, images)
+    found = {
+        ("modality gap", NONE): of_set(lambda rows: modality_gap(u[rows], t[rows]), images, asked.seed),
+        ("modality gap", "two halves of the images"): of_set(
+            lambda rows: modality_gap(u[rows & half], u[rows & ~half]), images, asked.seed
+        ),
+        ("modality gap", "captions of the other half"): of_set(
+            lambda rows: modality_gap(u[rows & half], t[rows & ~half]), images, asked.seed
+        ),
+    }
+    found |= _means(
+        asked,
+        "image with its caption",
+        {
+            NONE: cosines(u, t),
+            "shuffled": cosines(u, t[order]),
+            "centred": cosines(one, two),
+            "centred, shuffled": cosines(one, two[order]),
+        },
+        images,
+    )
+    return found | _means(
+        asked,
+        "caption finds its image",
+        {NONE: _found_first(u, t), "centred": _found_first(one, two), "chance": np.full(len(u), 1 / len(u))},
+        images,
+    )
 
 
 def _of_clouds(asked: Asked, model: Remembered) -> dict:
     images = np.arange(len(asked.table))[:, None]
-    clouds = {"captions": (model.encode_texts(list(asked.table.caption)), images),
-              "text differences": (model.encode_texts(list(asked.pairs.difference)), asked.sides)}
+    clouds = {
+        "captions": (model.encode_texts(list(asked.table.caption)), images),
+        "text differences": (model.encode_texts(list(asked.pairs.difference)), asked.sides),
+    }
     return _figures(asked, clouds)
 
 
@@ -215,19 +252,26 @@ def _figures(asked: Asked, clouds: dict) -> dict:
         for metric, figure in (("anisotropy", anisotropy), ("effective rank", effective_rank)):
             for control, vectors in ((NONE, cloud), ("random directions", random)):
                 found[(f"{metric}, {name}", control)] = of_set(
-                    lambda rows, figure=figure, vectors=vectors: figure(vectors[rows]), members, asked.seed)
+                    lambda rows, figure=figure, vectors=vectors: figure(vectors[rows]), members, asked.seed
+                )
     return found
 
 
 def _moved(asked: Asked, base: Remembered, model: Remembered) -> dict:
     """Cosine of a text's vector with the one that the base gives it; the control is another text's."""
     found = {}
-    for name, texts, members in (("captions", asked.table.caption, np.arange(len(asked.table))[:, None]),
-                                 ("text differences", asked.pairs.difference, asked.sides)):
+    for name, texts, members in (
+        ("captions", asked.table.caption, np.arange(len(asked.table))[:, None]),
+        ("text differences", asked.pairs.difference, asked.sides),
+    ):
         now, before = model.encode_texts(list(texts)), base.encode_texts(list(texts))
         order = shuffled(len(now), asked.seed)
-        found |= _means(asked, f"stayed where it was, {name}", {
-            NONE: cosines(now, before), "shuffled": cosines(now, before[order])}, members)
+        found |= _means(
+            asked,
+            f"stayed where it was, {name}",
+            {NONE: cosines(now, before), "shuffled": cosines(now, before[order])},
+            members,
+        )
     return found
 
 

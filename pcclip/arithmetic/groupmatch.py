@@ -40,7 +40,14 @@ def of_run(config: Config, images: ImageSet, vectors: Vectors, known: Mapping[st
         apart = own.matrix[shown[:, 0]] - own.matrix[shown[:, 1]]
         agreement = cosines(apart, texts[told[:, 0]] - texts[told[:, 1]])
         said = cosines(apart, model.encode_texts(list(pairs.difference)))
-        rows.append({"model": which, "group_match": beats(scores, 0).mean(),
-                     "difference_vectors": beats(agreement, 0).mean(), "largest_gap": np.abs(scores - agreement).max(),
-                     "f_d": beats(said, 0).mean(), "n": len(pairs)})
+        rows.append(
+            {
+                "model": which,
+                "group_match": beats(scores, 0).mean(),
+                "difference_vectors": beats(agreement, 0).mean(),
+                "largest_gap": np.abs(scores - agreement).max(),
+                "f_d": beats(said, 0).mean(),
+                "n": len(pairs),
+            }
+        )
     return pd.DataFrame(rows)

@@ -78,12 +78,16 @@ class Decoder:
         half = torch.cuda.is_available()
         try:
             pipeline = DiffusionPipeline.from_pretrained(
-                str(place) if place.is_dir() else spec, use_safetensors=True,
-                dtype=torch.float16 if half else torch.float32)
+                str(place) if place.is_dir() else spec,
+                use_safetensors=True,
+                dtype=torch.float16 if half else torch.float32,
+            )
         except (OSError, ValueError, ImportError) as error:
             told = " ".join(str(error).split())[:300]
-            raise PcclipError(f"arithmetic.decoder = {spec}: cannot be loaded ({told}); give a hub name or the folder "
-                              "of a pipeline with safetensors") from None
+            raise PcclipError(
+                f"arithmetic.decoder = {spec}: cannot be loaded ({told}); give a hub name or the folder "
+                "of a pipeline with safetensors"
+            ) from None
         self.of_pipeline(pipeline.to("cuda" if half else "cpu"), spec, steps)
 
     @classmethod
@@ -99,8 +103,11 @@ class Decoder:
             raise PcclipError(f"arithmetic.decoder = {spec}: a {self.kind}; it must be one of {', '.join(_PIPELINES)}")
         self.spec, self.steps, self._pipeline, self._of_image = spec, steps, pipeline, None
         pipeline.set_progress_bar_config(disable=True)
-        mean, std = ((pipeline.image_normalizer.mean, pipeline.image_normalizer.std) if self.kind == _PIPELINES[0]
-                     else (pipeline.prior.clip_mean, pipeline.prior.clip_std))
+        mean, std = (
+            (pipeline.image_normalizer.mean, pipeline.image_normalizer.std)
+            if self.kind == _PIPELINES[0]
+            else (pipeline.prior.clip_mean, pipeline.prior.clip_std)
+        )
         self.width = mean.shape[-1]
         self.length = float((mean.float() ** 2 + std.float() ** 2).sum().sqrt().detach())  # of its image embeddings
 
@@ -110,19 +117,28 @@ class Decoder:
         Raises PcclipError when the vector is not as wide as the pipeline's embeddings.
         """
         if len(vector) != self.width:
-            raise PcclipError(f"arithmetic.decoder = {self.spec}: reads vectors of {self.width} numbers, and this "
-                              f"model's have {len(vector)}; decode with the pipeline that belongs to the model")
+            raise PcclipError(
+                f"arithmetic.decoder = {self.spec}: reads vectors of {self.width} numbers, and this "
+                f"model's have {len(vector)}; decode with the pipeline that belongs to the model"
+            )
         pipeline, noise = self._pipeline, torch.Generator().manual_seed(seed)
         given = torch.from_numpy(np.asarray(vector, dtype=np.float32))[None].to(pipeline.device, self._dtype)
         if self.kind == "StableUnCLIPImg2ImgPipeline":
-            return pipeline(image_embeds=self.length * given, prompt="", generator=noise,
-                            num_inference_steps=self.steps).images[0]
+            return pipeline(
+                image_embeds=self.length * given, prompt="", generator=noise, num_inference_steps=self.steps
+            ).images[0]
         if text:
             states, mask, length = self._empty_prompt()
-            return pipeline(text_model_output=(length * given, states), text_attention_mask=mask, generator=noise,
-                            prior_num_inference_steps=self.steps, decoder_num_inference_steps=self.steps).images[0]
-        return self._variation()(image_embeddings=self.length * given, generator=noise,
-                                 decoder_num_inference_steps=self.steps).images[0]
+            return pipeline(
+                text_model_output=(length * given, states),
+                text_attention_mask=mask,
+                generator=noise,
+                prior_num_inference_steps=self.steps,
+                decoder_num_inference_steps=self.steps,
+            ).images[0]
+        return self._variation()(
+            image_embeddings=self.length * given, generator=noise, decoder_num_inference_steps=self.steps
+        ).images[0]
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -131,21 +147,33 @@ class Decoder:
     def _empty_prompt(self) -> tuple[torch.Tensor, torch.Tensor, float]:
         """Token states and mask of '', so that only the vector speaks, and the length of the encoder's own vectors."""
         pipeline = self._pipeline
-        read = pipeline.tokenizer([""], padding="max_length", max_length=pipeline.tokenizer.model_max_length,
-                                  truncation=True, return_tensors="pt")
+        read = pipeline.tokenizer(
+            [""],
+            padding="max_length",
+            max_length=pipeline.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
         with torch.inference_mode():
             found = pipeline.text_encoder(read.input_ids.to(pipeline.device))
-        return found.last_hidden_state, read.attention_mask.bool().to(pipeline.device), float(
-            found.text_embeds.float().norm())
+        return (
+            found.last_hidden_state,
+            read.attention_mask.bool().to(pipeline.device),
+            float(found.text_embeds.float().norm()),
+        )
 
     def _variation(self) -> Any:
         if self._of_image is None:
             from diffusers import UnCLIPImageVariationPipeline
 
-            parts = {name: part for name, part in self._pipeline.components.items()
-                     if name not in ("prior", "prior_scheduler")}
+            parts = {
+                name: part
+                for name, part in self._pipeline.components.items()
+                if name not in ("prior", "prior_scheduler")
+            }
             self._of_image = UnCLIPImageVariationPipeline(
-                **parts, feature_extractor=None, image_encoder=self._pipeline.prior)  # asked for its dtype alone
+                **parts, feature_extractor=None, image_encoder=self._pipeline.prior
+            )  # asked for its dtype alone
             self._of_image.set_progress_bar_config(disable=True)
         return self._of_image
 
@@ -165,13 +193,31 @@ def asked(config: Config, images: ImageSet, vectors: Vectors, models: dict[str, 
         for which, model in models.items() if len(rows) else []:
             u = vectors.seen_by(which).matrix[vectors.rows([table["id"][rows[0]]])[0]]
             step = config.arithmetic.strength * model.encode_texts([change.text])[0]
-            found.append(Asked(f"{change.start} + f({wanted or change.text}, not {before or change.start})", which,
-                               False, unit(u + step), table.path[rows[0]], _photo(wanted), _photo(before)))
+            found.append(
+                Asked(
+                    f"{change.start} + f({wanted or change.text}, not {before or change.start})",
+                    which,
+                    False,
+                    unit(u + step),
+                    table.path[rows[0]],
+                    _photo(wanted),
+                    _photo(before),
+                )
+            )
     for a, b, c, *wanted in config.arithmetic.compositions:
         for which, model in models.items():
             f = model.encode_texts([a, b, c])
-            found.append(Asked(f"f({a}) - f({b}) + f({c})", which, True, unit(f[0] - f[1] + f[2]), "",
-                               wanted[0] if wanted else "", ""))
+            found.append(
+                Asked(
+                    f"f({a}) - f({b}) + f({c})",
+                    which,
+                    True,
+                    unit(f[0] - f[1] + f[2]),
+                    "",
+                    wanted[0] if wanted else "",
+                    "",
+                )
+            )
     return found
 
 
@@ -193,15 +239,21 @@ def stand_ins(wanted: Sequence[Asked], images: ImageSet, vectors: Vectors) -> li
     return found
 
 
-def table(
-    wanted: Sequence[Asked], pictures: Sequence[str], kind: str, judge: DualEncoder | None
-) -> pd.DataFrame:
+def table(wanted: Sequence[Asked], pictures: Sequence[str], kind: str, judge: DualEncoder | None) -> pd.DataFrame:
     """A row per picture, columns COLUMNS; scores are NaN where there is no judge or no text to judge by."""
-    rows = pd.DataFrame({
-        "row": pd.factorize(np.array([f"{one.what}: {one.wanted}" for one in wanted], dtype=object))[0],
-        "what": [one.what for one in wanted], "model": [one.model for one in wanted], "kind": kind,
-        "picture": list(pictures), "start": [one.start for one in wanted], "wanted": [one.wanted for one in wanted],
-        "before": [one.before for one in wanted]}, columns=COLUMNS[:-2])
+    rows = pd.DataFrame(
+        {
+            "row": pd.factorize(np.array([f"{one.what}: {one.wanted}" for one in wanted], dtype=object))[0],
+            "what": [one.what for one in wanted],
+            "model": [one.model for one in wanted],
+            "kind": kind,
+            "picture": list(pictures),
+            "start": [one.start for one in wanted],
+            "wanted": [one.wanted for one in wanted],
+            "before": [one.before for one in wanted],
+        },
+        columns=COLUMNS[:-2],
+    )
     rows["clip_score"] = rows["directional"] = np.nan
     asked_for = rows.wanted != ""
     if judge is not None and asked_for.any():
@@ -223,7 +275,9 @@ def clip_score(images: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "n d"]
 
 
 def directional(
-    after: Float[np.ndarray, "n d"], before: Float[np.ndarray, "n d"], wanted: Float[np.ndarray, "n d"],
+    after: Float[np.ndarray, "n d"],
+    before: Float[np.ndarray, "n d"],
+    wanted: Float[np.ndarray, "n d"],
     was: Float[np.ndarray, "n d"],
 ) -> Float[np.ndarray, " n"]:
     """Cosine of the change of the image with the change of the text; 0 where nothing changed."""

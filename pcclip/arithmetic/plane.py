@@ -45,7 +45,11 @@ def points_of(vectors: Vectors, table: pd.DataFrame, plane: Plane) -> pd.DataFra
 
 
 def arrows_of(
-    vectors: Vectors, pairs: pd.DataFrame, models: dict[str, Remembered], plane: Plane, strength: float,
+    vectors: Vectors,
+    pairs: pd.DataFrame,
+    models: dict[str, Remembered],
+    plane: Plane,
+    strength: float,
     seen_by: str = "finetuned",
 ) -> pd.DataFrame:
     """From the second photo of each pair towards the first: what the photos say, and what each model's f(d) says.
@@ -59,6 +63,19 @@ def arrows_of(
     x, y = plane.places(own.matrix[second]).T
     steps = {"photos": own.matrix[first] - own.matrix[second]}
     steps |= {which: strength * model.encode_texts(list(pairs.difference)) for which, model in models.items()}
-    return pd.concat([pd.DataFrame({"pair": np.arange(len(pairs)), "what": what, "x": x, "y": y,
-                                    "dx": plane.steps(step)[:, 0], "dy": plane.steps(step)[:, 1]})
-                      for what, step in steps.items()], ignore_index=True)
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "pair": np.arange(len(pairs)),
+                    "what": what,
+                    "x": x,
+                    "y": y,
+                    "dx": plane.steps(step)[:, 0],
+                    "dy": plane.steps(step)[:, 1],
+                }
+            )
+            for what, step in steps.items()
+        ],
+        ignore_index=True,
+    )

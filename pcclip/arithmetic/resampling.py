@@ -48,13 +48,12 @@ class Measured:
 
     def __sub__(self, other: "Measured") -> "Measured":
         """The paired difference: both are of the same images and were resampled with the same seed."""
-        return Measured(self.value - other.value, self.replicates - other.replicates, min(self.n, other.n),
-                        self.jackknife)
+        return Measured(
+            self.value - other.value, self.replicates - other.replicates, min(self.n, other.n), self.jackknife
+        )
 
 
-def means(
-    values: dict, members: np.ndarray, draws: int, seed: int
-) -> dict:
+def means(values: dict, members: np.ndarray, draws: int, seed: int) -> dict:
     """Mean of each of several values per item, all with the same resamples.
 
     Args:
@@ -76,15 +75,16 @@ def means(
             sums.append(matrix @ weights.T)
             totals.append(weights.sum(axis=1))
     total = np.concatenate(totals)
-    drawn = np.divide(np.concatenate(sums, axis=1), total, where=total > 0,
-                      out=np.full((len(matrix), len(total)), np.nan))
-    return {name: Measured(float(row.mean()), replicates, len(members))
-            for name, row, replicates in zip(values, matrix, drawn, strict=True)}
+    drawn = np.divide(
+        np.concatenate(sums, axis=1), total, where=total > 0, out=np.full((len(matrix), len(total)), np.nan)
+    )
+    return {
+        name: Measured(float(row.mean()), replicates, len(members))
+        for name, row, replicates in zip(values, matrix, drawn, strict=True)
+    }
 
 
-def of_set(
-    figure: Callable[[Bool[np.ndarray, " m"]], float], members: np.ndarray, seed: int
-) -> Measured:
+def of_set(figure: Callable[[Bool[np.ndarray, " m"]], float], members: np.ndarray, seed: int) -> Measured:
     """A figure of the set as a whole. `figure` takes which of the m items are in; `members` is as in `means`."""
     distinct, place = np.unique(members, return_inverse=True)
     place = place.reshape(len(members), -1)

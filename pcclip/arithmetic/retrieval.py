@@ -22,7 +22,10 @@ _COLUMNS = ["start", "text", "position", "id", "path", "cosine"]
 
 
 def rank_share(
-    matrix: Float[np.ndarray, "n d"], pool: np.ndarray, target: np.ndarray, start: np.ndarray,
+    matrix: Float[np.ndarray, "n d"],
+    pool: np.ndarray,
+    target: np.ndarray,
+    start: np.ndarray,
     steps: Float[np.ndarray, "m d"],
 ) -> Float[np.ndarray, " m"]:
     """Rank of the target image when searching with start + step, as a share of the pool: 0 found first, 1 last.
@@ -49,13 +52,24 @@ def forms(model: Remembered, pairs: pd.DataFrame, seed: int) -> dict[str, Float[
     """The steps from the second image of a pair to the first that texts know of, unit vectors, with a control."""
     right, reverse = model.encode_texts(list(pairs.difference)), model.encode_texts(list(pairs.swapped))
     one, two = model.encode_texts(list(pairs.first_caption)), model.encode_texts(list(pairs.second_caption))
-    return {"f(d)": right, "f(d) - f(swapped)": unit(right - reverse), "f(caption 1) - f(caption 2)": unit(one - two),
-            "f(caption 1)": one, "f(d) of another pair": right[shuffled(len(pairs), seed)]}
+    return {
+        "f(d)": right,
+        "f(d) - f(swapped)": unit(right - reverse),
+        "f(caption 1) - f(caption 2)": unit(one - two),
+        "f(caption 1)": one,
+        "f(d) of another pair": right[shuffled(len(pairs), seed)],
+    }
 
 
 def sweep(
-    matrix: Float[np.ndarray, "n d"], pool: np.ndarray, target: np.ndarray, start: np.ndarray,
-    steps: dict[str, Float[np.ndarray, "m d"]], draws: int, seed: int, alphas: Sequence[float] = ALPHAS,
+    matrix: Float[np.ndarray, "n d"],
+    pool: np.ndarray,
+    target: np.ndarray,
+    start: np.ndarray,
+    steps: dict[str, Float[np.ndarray, "m d"]],
+    draws: int,
+    seed: int,
+    alphas: Sequence[float] = ALPHAS,
 ) -> dict[tuple[str, float, str], Measured]:
     """How well u_start + alpha * step finds the target, for each form of step and each alpha.
 
@@ -81,10 +95,22 @@ def sweep(
 
 def sweep_table(found: dict[str, dict[tuple[str, float, str], Measured]]) -> pd.DataFrame:
     """Columns model, form, alpha, metric, value, ci_low, ci_high, n of the sweeps of several models."""
-    return pd.DataFrame([
-        {"model": model, "form": form, "alpha": alpha, "metric": metric, "value": one.value,
-         "ci_low": one.interval[0], "ci_high": one.interval[1], "n": one.n}
-        for model, swept in found.items() for (form, alpha, metric), one in swept.items()])
+    return pd.DataFrame(
+        [
+            {
+                "model": model,
+                "form": form,
+                "alpha": alpha,
+                "metric": metric,
+                "value": one.value,
+                "ci_low": one.interval[0],
+                "ci_high": one.interval[1],
+                "n": one.n,
+            }
+            for model, swept in found.items()
+            for (form, alpha, metric), one in swept.items()
+        ]
+    )
 
 
 def changes(config: Config, images: ImageSet, vectors: Vectors, model: Remembered) -> pd.DataFrame:
@@ -109,8 +135,14 @@ def nearest(
     cosine = (unit((matrix[start] + step)[None]) @ matrix.T)[0]
     cosine[start] = -np.inf
     best = np.argsort(-cosine, kind="stable")[: min(count, len(table) - 1)]
-    return pd.DataFrame({"position": np.arange(1, len(best) + 1), "id": table["id"].iloc[best].to_numpy(),
-                         "path": table.path.iloc[best].to_numpy(), "cosine": cosine[best]})
+    return pd.DataFrame(
+        {
+            "position": np.arange(1, len(best) + 1),
+            "id": table["id"].iloc[best].to_numpy(),
+            "path": table.path.iloc[best].to_numpy(),
+            "cosine": cosine[best],
+        }
+    )
 
 
 def neighbours_of(changed: pd.DataFrame, model: str) -> tuple[Sequence[str], Sequence[str]]:

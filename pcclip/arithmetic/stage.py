@@ -33,8 +33,24 @@ from pcclip.runs.stage import Stage, built_on
 from pcclip.stats import metrics as statistics
 from pcclip.stats.vectors import cosines, image_differences, unit
 
-__all__ = ["CHANGES", "FOLDER", "ITEMS", "Tables", "analyze", "bank", "changes", "check_changes", "measures",
-           "neighbours_of", "rank_share", "read", "remembered", "shown_pairs", "stage", "summary"]
+__all__ = [
+    "CHANGES",
+    "FOLDER",
+    "ITEMS",
+    "Tables",
+    "analyze",
+    "bank",
+    "changes",
+    "check_changes",
+    "measures",
+    "neighbours_of",
+    "rank_share",
+    "read",
+    "remembered",
+    "shown_pairs",
+    "stage",
+    "summary",
+]
 
 FOLDER, ITEMS, CHANGES = "05_arithmetic", "items.parquet", "changes.parquet"
 _FORMAT = 3
@@ -66,9 +82,7 @@ class Tables:
     pictures: pd.DataFrame
 
 
-def stage(
-    config: Config, images: ImageSet | None = None, sets: Mapping[str, ComposedSet] | None = None
-) -> Stage:
+def stage(config: Config, images: ImageSet | None = None, sets: Mapping[str, ComposedSet] | None = None) -> Stage:
     """`sets` are those of composed retrieval, read here when None.
 
     Raises PcclipError when an earlier stage has not finished, or a named set, judge or attribute bank is missing.
@@ -81,11 +95,21 @@ def stage(
         asks["attributes"] = load_bank(config.generate.attributes).hash
     if settings.judge:
         asks["judge"] = _judge_identity(config)
-    return Stage(config.folder / FOLDER, {
-        "format": _FORMAT, "arithmetic": settings.model_dump(), "alpha": config.evaluate.alpha,
-        "bootstrap": config.evaluate.bootstrap, "temperature": config.finetune.temperature, **asks,
-        **built_on((config.source_folder / generate.FOLDER, config.source_folder / EMBED, config.folder / FINETUNE),
-                   shared_inputs(config, images))})
+    return Stage(
+        config.folder / FOLDER,
+        {
+            "format": _FORMAT,
+            "arithmetic": settings.model_dump(),
+            "alpha": config.evaluate.alpha,
+            "bootstrap": config.evaluate.bootstrap,
+            "temperature": config.finetune.temperature,
+            **asks,
+            **built_on(
+                (config.source_folder / generate.FOLDER, config.source_folder / EMBED, config.folder / FINETUNE),
+                shared_inputs(config, images),
+            ),
+        },
+    )
 
 
 def analyze(
@@ -110,18 +134,38 @@ def analyze(
     with this.work():
         known = remembered(models)
         pairs = generate.template_pairs(vectors.of(images.held_out), config.arithmetic.pairs, config.seed)
-        items = pd.concat([measures(model, vectors.seen_by(which), images, pairs, config.arithmetic.strength).assign(
-            model=which) for which, model in known.items()], ignore_index=True)
-        changed = pd.concat([changes(config, images, vectors.seen_by(which), model).assign(model=which)
-                             for which, model in known.items()], ignore_index=True)
+        items = pd.concat(
+            [
+                measures(model, vectors.seen_by(which), images, pairs, config.arithmetic.strength).assign(model=which)
+                for which, model in known.items()
+            ],
+            ignore_index=True,
+        )
+        changed = pd.concat(
+            [
+                changes(config, images, vectors.seen_by(which), model).assign(model=which)
+                for which, model in known.items()
+            ],
+            ignore_index=True,
+        )
         tables = _tables(config, images, vectors, pairs, known, sets)
         shown, made = _pictures(config, images, vectors, known, this)
-        for name, table in {ITEMS: items, CHANGES: changed, **{_file(name): table for name, table in tables.items()},
-                            _file("pictures"): shown}.items():
+        for name, table in {
+            ITEMS: items,
+            CHANGES: changed,
+            **{_file(name): table for name, table in tables.items()},
+            _file("pictures"): shown,
+        }.items():
             write_parquet(this.folder / name, table)
-        this.finish([ITEMS, CHANGES, *map(_file, Tables.__dataclass_fields__), *made],
-                    {"pairs": len(pairs), "changes": len(config.arithmetic.changes), "claims": len(tables["claims"]),
-                     "pictures": len(made)})
+        this.finish(
+            [ITEMS, CHANGES, *map(_file, Tables.__dataclass_fields__), *made],
+            {
+                "pairs": len(pairs),
+                "changes": len(config.arithmetic.changes),
+                "claims": len(tables["claims"]),
+                "pictures": len(made),
+            },
+        )
     return items, changed
 
 
@@ -165,8 +209,14 @@ def measures(
         "retrieval rank, image alone": rank_share(vectors.matrix, pool, first, second, 0 * right),
         "retrieval rank, image + text": rank_share(vectors.matrix, pool, first, second, strength * right),
     }
-    return pd.concat([pd.DataFrame({"first": pairs["first"], "second": pairs["second"], "measure": name,
-                                    "value": value.astype(float)}) for name, value in values.items()])
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {"first": pairs["first"], "second": pairs["second"], "measure": name, "value": value.astype(float)}
+            )
+            for name, value in values.items()
+        ]
+    )
 
 
 def check_changes(config: Config, images: ImageSet) -> None:
@@ -195,13 +245,25 @@ def summary(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
         values, first, second = (part[name].to_numpy() for name in ("value", "first", "second"))
         estimate = statistics.mean(values, first, second, draws, seed)
         low, high = estimate.interval
-        rows.append({"measure": measure, "model": model, "value": estimate.value, "ci_low": low, "ci_high": high,
-                     "n": estimate.n})
+        rows.append(
+            {
+                "measure": measure,
+                "model": model,
+                "value": estimate.value,
+                "ci_low": low,
+                "ci_high": high,
+                "n": estimate.n,
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def _tables(
-    config: Config, images: ImageSet, vectors: Vectors, pairs: pd.DataFrame, known: dict[str, Remembered],
+    config: Config,
+    images: ImageSet,
+    vectors: Vectors,
+    pairs: pd.DataFrame,
+    known: dict[str, Remembered],
     sets: Mapping[str, ComposedSet],
 ) -> dict[str, pd.DataFrame]:
     """All tables of Tables but the pictures."""
@@ -211,22 +273,40 @@ def _tables(
     asked = geometry.Asked(vectors, held_out, pairs, triples, settings.quadruples, draws, seed)
     found = geometry.measure(asked, known)
     alphas = sorted({0.0, settings.strength, *settings.alphas, float("inf")})
-    swept = {which: sweep(vectors.seen_by(which).matrix, asked.held_out, *asked.sides.T, forms(model, pairs, seed),
-                          draws, seed, alphas) for which, model in known.items()}
+    swept = {
+        which: sweep(
+            vectors.seen_by(which).matrix,
+            asked.held_out,
+            *asked.sides.T,
+            forms(model, pairs, seed),
+            draws,
+            seed,
+            alphas,
+        )
+        for which, model in known.items()
+    }
     comparisons, sentences = _comparisons(config), bank(config)
     calibrated = []
     for which, model in known.items():
         own = vectors.seen_by(which)
         v = image_differences(own.matrix, *asked.sides.T)
-        found |= {(metric, which, control): one for (metric, control), one in explain.own_rank(
-            model, own, comparisons, sentences, draws, seed).items()}
-        sure = explain.two_way(v, model.encode_texts(list(pairs.difference)), model.encode_texts(list(pairs.swapped)),
-                               config.finetune.temperature)
+        found |= {
+            (metric, which, control): one
+            for (metric, control), one in explain.own_rank(model, own, comparisons, sentences, draws, seed).items()
+        }
+        sure = explain.two_way(
+            v,
+            model.encode_texts(list(pairs.difference)),
+            model.encode_texts(list(pairs.swapped)),
+            config.finetune.temperature,
+        )
         curve, error = explain.calibration(*sure, asked.sides, draws, seed)
         found["calibration error, two texts", which, "none"] = error
         calibrated.append(curve.assign(model=which))
     return {
-        "geometry": geometry.table(found), "spectra": geometry.spectra(asked, known), "sweep": sweep_table(swept),
+        "geometry": geometry.table(found),
+        "spectra": geometry.spectra(asked, known),
+        "sweep": sweep_table(swept),
         "claims": claim_table.judged(found, swept, settings.strength),
         "explanations": explain.explanations(known, vectors, comparisons, sentences, settings.explained, seed),
         "calibration": pd.concat(calibrated, ignore_index=True),
@@ -258,8 +338,9 @@ def _judge_identity(config: Config) -> str | None:
     spec = config.arithmetic.judge
     identity = spec and identify(spec)
     if identity and identity == identify(config.model):
-        raise PcclipError(f"arithmetic.judge = {spec}: the model whose vectors are decoded; a picture is judged by "
-                          "another one")
+        raise PcclipError(
+            f"arithmetic.judge = {spec}: the model whose vectors are decoded; a picture is judged by another one"
+        )
     return identity
 
 

@@ -10,7 +10,16 @@ from scipy.io.matlab import MatReadError
 from pcclip.errors import PcclipError
 
 UNREADABLE = (  # what loadmat raises on damaged files, on those without the field, and (not implemented) on version 7.3
-    OSError, ValueError, TypeError, KeyError, IndexError, EOFError, NotImplementedError, MatReadError, zlib_error)
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    EOFError,
+    NotImplementedError,
+    MatReadError,
+    zlib_error,
+)
 
 
 def fields(path: Path, names: list[str], source: str) -> list[np.ndarray]:
@@ -24,8 +33,9 @@ def fields(path: Path, names: list[str], source: str) -> list[np.ndarray]:
         return [np.asarray(found[name]) for name in names]
     except UNREADABLE as error:
         told = " ".join(str(error).split())
-        raise PcclipError(f"{path}: no fields {', '.join(names)} that can be read ({told}); download it again from "
-                          f"{source}") from None
+        raise PcclipError(
+            f"{path}: no fields {', '.join(names)} that can be read ({told}); download it again from {source}"
+        ) from None
 
 
 def texts(cells: np.ndarray) -> list[str]:

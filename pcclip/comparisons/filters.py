@@ -260,9 +260,19 @@ def judged(table: pd.DataFrame, rules: RuleList, model: DualEncoder) -> pd.DataF
     rows = []
     for reply, sentence, ids in zip(table.itertuples(), sentences, model.tokens(sentences), strict=True):
         tokens = len(ids)
-        verdict, sentence, mended = rules.judge(Candidate(
-            sentence, reply.finish_reason, reply.first_caption, reply.second_caption, reply.first_concept,
-            reply.second_concept, tokens, model.context_length, reply.raw))
+        verdict, sentence, mended = rules.judge(
+            Candidate(
+                sentence,
+                reply.finish_reason,
+                reply.first_caption,
+                reply.second_caption,
+                reply.first_concept,
+                reply.second_concept,
+                tokens,
+                model.context_length,
+                reply.raw,
+            )
+        )
         if mended:  # exchanging the sides can change the number of tokens
             tokens = len(model.tokens([sentence])[0])
             verdict = "in_context" if "in_context" in rules.rules and tokens > model.context_length else verdict
@@ -284,14 +294,24 @@ def agreement(
     first, second = (judged(table, rules, model).verdict for rules in lists)
     a, b = first == "kept", second == "kept"
     agree, chance = (a == b).mean(), a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
-    counts = pd.DataFrame([{
-        "replies": len(table), "both_keep": (a & b).sum(), f"only_{lists[0].name}": (a & ~b).sum(),
-        f"only_{lists[1].name}": (b & ~a).sum(), "neither": (~a & ~b).sum(), "agreement": agree,
-        "kappa": (agree - chance) / (1 - chance) if chance < 1 else None,
-    }])
-    rows = [(keeps.name, drops.name, rule, count)
-            for keeps, drops, verdicts in ((*lists, second[a & ~b]), (*lists[::-1], first[b & ~a]))
-            for rule, count in verdicts.value_counts().items()]
+    counts = pd.DataFrame(
+        [
+            {
+                "replies": len(table),
+                "both_keep": (a & b).sum(),
+                f"only_{lists[0].name}": (a & ~b).sum(),
+                f"only_{lists[1].name}": (b & ~a).sum(),
+                "neither": (~a & ~b).sum(),
+                "agreement": agree,
+                "kappa": (agree - chance) / (1 - chance) if chance < 1 else None,
+            }
+        ]
+    )
+    rows = [
+        (keeps.name, drops.name, rule, count)
+        for keeps, drops, verdicts in ((*lists, second[a & ~b]), (*lists[::-1], first[b & ~a]))
+        for rule, count in verdicts.value_counts().items()
+    ]
     differ = pd.DataFrame(rows, columns=["kept_by", "dropped_by", "rule", "count"])
     return counts, differ.sort_values("count", ascending=False, ignore_index=True)
 

@@ -32,16 +32,37 @@ FORMAT = 1  # of the rules: raise it when they give other captions
 NONE = "nothing to exchange"
 _SHARED = 0.5  # of a caption's words, in a negative that the language model wrote: fewer is another scene
 _DETERMINERS = frozenset("a an the his her its their another some two three".split())
-_EVEN_HANDED = frozenset(["and", "or", ",", "&", "with", "near", "beside", "alongside", "next to", "along with",
-                          "close to", "together with"])  # "a cat X a dog" is "a dog X a cat"
-_OPPOSITES = [("in front of", "behind"), ("on top of", "underneath"), ("to the left of", "to the right of"),
-              ("left", "right"), ("above", "below"), ("over", "under"), ("inside", "outside"), ("into", "out of"),
-              ("onto", "off"), ("before", "after"), ("up", "down"), ("upstairs", "downstairs"), ("uphill", "downhill"),
-              ("indoors", "outdoors"), ("toward", "away from"), ("towards", "away from"), ("beneath", "on top of")]
+_EVEN_HANDED = frozenset(
+    ["and", "or", ",", "&", "with", "near", "beside", "alongside", "next to", "along with", "close to", "together with"]
+)  # "a cat X a dog" is "a dog X a cat"
+_OPPOSITES = [
+    ("in front of", "behind"),
+    ("on top of", "underneath"),
+    ("to the left of", "to the right of"),
+    ("left", "right"),
+    ("above", "below"),
+    ("over", "under"),
+    ("inside", "outside"),
+    ("into", "out of"),
+    ("onto", "off"),
+    ("before", "after"),
+    ("up", "down"),
+    ("upstairs", "downstairs"),
+    ("uphill", "downhill"),
+    ("indoors", "outdoors"),
+    ("toward", "away from"),
+    ("towards", "away from"),
+    ("beneath", "on top of"),
+]
 _OPPOSITE = {one: other for pair in _OPPOSITES for one, other in (pair, pair[::-1])} | {
-    "behind": "in front of", "on top of": "underneath", "away from": "toward"}
-_UNMOVED = frozenset("group bunch couple pair lot piece front top bottom side back middle edge end kind type number "
-                     "set photo picture image view".split())  # exchanged, they leave no sentence
+    "behind": "in front of",
+    "on top of": "underneath",
+    "away from": "toward",
+}
+_UNMOVED = frozenset(
+    "group bunch couple pair lot piece front top bottom side back middle edge end kind type number "
+    "set photo picture image view".split()
+)  # exchanged, they leave no sentence
 _RELATION = re.compile(r"\b(" + "|".join(sorted(_OPPOSITE, key=len, reverse=True)) + r")\b", re.IGNORECASE)
 
 
@@ -66,8 +87,10 @@ def beside(config: Config, images: ImageSet, ids: Iterable[str], captions: Itera
     table = load(config, images)
     known = dict(zip(zip(table["id"], table.caption, strict=True), table.negative, strict=True))
     found = [known.get(of, "") for of in wanted]
-    say(f"negatives: {sum(map(bool, found)):,} of {len(found):,} captions have one; the others have none to be held "
-        "against")
+    say(
+        f"negatives: {sum(map(bool, found)):,} of {len(found):,} captions have one; the others have none to be held "
+        "against"
+    )
     return found
 
 
@@ -87,8 +110,14 @@ def load(config: Config, images: ImageSet) -> pd.DataFrame:
     finished(folder, negatives=load_prompt(config.generate.negatives, slots=("first",)).hash)
     table = read_parquet(folder / TABLE).to_pandas()
     kept = table.verdict == "kept"
-    return pd.DataFrame({"id": table["id"], "caption": table.original, "negative": table.caption.where(kept, ""),
-                         "how": table.verdict.where(~kept, "llm")})
+    return pd.DataFrame(
+        {
+            "id": table["id"],
+            "caption": table.original,
+            "negative": table.caption.where(kept, ""),
+            "how": table.verdict.where(~kept, "llm"),
+        }
+    )
 
 
 def write(config: Config, images: ImageSet, start: Callable[[], Backend], identity: str) -> pd.DataFrame:
@@ -98,7 +127,8 @@ def write(config: Config, images: ImageSet, start: Callable[[], Backend], identi
     PcclipError when fewer than generate.min_yield are kept, and when the backend is the template.
     """
     return rewrites.written(
-        config, images, start, identity, "negatives", config.generate.negatives, partial(_verdict, _by_image(images)))
+        config, images, start, identity, "negatives", config.generate.negatives, partial(_verdict, _by_image(images))
+    )
 
 
 def by_rule(caption: str, truths: set[str], lot: str) -> tuple[str, str]:
@@ -124,8 +154,10 @@ def exchanges(caption: str) -> Iterator[tuple[str, str]]:
     """Every exchange that is possible: its kind ('nouns', 'adjectives' or 'relation') and the text."""
     found, relations = list(TOKEN.finditer(caption)), list(_RELATION.finditer(caption))
     tokens = [match[0].lower() for match in found]
-    kinds = ["other" if token in _UNMOVED or any(of.start() <= match.start() < of.end() for of in relations) else kind
-             for token, match, kind in zip(tokens, found, parts_of_speech(tokens), strict=True)]
+    kinds = [
+        "other" if token in _UNMOVED or any(of.start() <= match.start() < of.end() for of in relations) else kind
+        for token, match, kind in zip(tokens, found, parts_of_speech(tokens), strict=True)
+    ]
     for run in _runs(kinds, "adjective"):  # "a red square left of": what stands there is the noun
         if run[0] and tokens[run[0] - 1] in _DETERMINERS and "noun" not in kinds[run[-1] + 1 : run[-1] + 2]:
             kinds[run[-1]] = "noun"

@@ -8,9 +8,7 @@ import pandas as pd
 from pcclip.errors import PcclipError
 
 
-def choose_pairs(
-    groups: pd.Series, count: int | None, sampling: str, both_directions: bool, seed: int
-) -> np.ndarray:
+def choose_pairs(groups: pd.Series, count: int | None, sampling: str, both_directions: bool, seed: int) -> np.ndarray:
     """Ordered pairs (i, j) of rows whose groups differ, each at most once, in the order they were drawn.
 
     Args:

@@ -28,7 +28,12 @@ def rewrite(config: Config, images: ImageSet, start: Callable[[], Backend], iden
 
 
 def written(
-    config: Config, images: ImageSet, start: Callable[[], Backend], identity: str, noun: str, prompt: str,
+    config: Config,
+    images: ImageSet,
+    start: Callable[[], Backend],
+    identity: str,
+    noun: str,
+    prompt: str,
     judge: Callable[..., str],
 ) -> pd.DataFrame:
     """Another text for every training caption, by the prompt file; `judge` gives each row its verdict.
@@ -37,25 +42,32 @@ def written(
     """
     kind = noun.removesuffix("s")
     if identity == Template.identity:
-        raise PcclipError(f"generate.backend = template writes no {noun}; name a language model's backend, "
-                          f"or leave generate.{noun} out")
+        raise PcclipError(
+            f"generate.backend = template writes no {noun}; name a language model's backend, "
+            f"or leave generate.{noun} out"
+        )
     asked = load_prompt(prompt, slots=("first",))
     table = images.captions[images.captions["id"].isin(set(images.train["id"]))].reset_index(drop=True)
-    questions = [Question(digest([kind, config.seed, row.id, row.caption])[:16], row.caption, "")
-                 for row in table.itertuples()]
+    questions = [
+        Question(digest([kind, config.seed, row.id, row.caption])[:16], row.caption, "") for row in table.itertuples()
+    ]
     sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens"})
     journal = config.journals / f"{noun}-{digest([asked.hash, identity, sampling])[:12]}.jsonl"
     replies = answer_all(questions, Asker(start), Reply, journal, noun, config)
     raw = [replies[q.key] for q in questions]
     table = table.rename(columns={"caption": "original"}).assign(
-        raw=[r.text for r in raw], finish_reason=[r.finish_reason for r in raw],
-        caption=[filters.clean(r.text) for r in raw])
+        raw=[r.text for r in raw],
+        finish_reason=[r.finish_reason for r in raw],
+        caption=[filters.clean(r.text) for r in raw],
+    )
     table["verdict"] = [judge(row) for row in table.itertuples()]
     kept = (table.verdict == "kept").mean()
     if kept < config.generate.min_yield:
         worst = table.verdict[table.verdict != "kept"].value_counts().index[0]
-        raise PcclipError(f"{noun}: only {kept:.0%} were kept, less than generate.min_yield; most were {worst!r}: "
-                          "check the model and the prompt")
+        raise PcclipError(
+            f"{noun}: only {kept:.0%} were kept, less than generate.min_yield; most were {worst!r}: "
+            "check the model and the prompt"
+        )
     return table
 
 

@@ -7,7 +7,9 @@ _LINK = r"(?:while|whereas|and|but)\b\s*,?\s*"
 _SIDES = re.compile(
     rf"^\W*(?:in\s+)?(?:the\s+)?first\s+{_PICTURE}(?P<first>.+?)"
     rf"(?:\s*[,;.]\s*(?:{_LINK})?|\s+{_LINK}|\s+(?=(?:in\s+)?the\s+second))"
-    rf"(?:in\s+)?(?:the\s+)?second\s+{_PICTURE}(?P<second>.+)$", re.IGNORECASE | re.DOTALL)
+    rf"(?:in\s+)?(?:the\s+)?second\s+{_PICTURE}(?P<second>.+)$",
+    re.IGNORECASE | re.DOTALL,
+)
 _EDGES = " \n\t,;.!"
 
 

@@ -39,19 +39,30 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
     """The stage with everything its result depends on. Raises PcclipError when something named does not exist."""
     images = images or load_images(config)
     filters.check_names(config.generate.filters)
-    settings = config.generate.model_dump(
-        exclude={"in_flight", "shard", "timeout", "retries", "base_url", "negatives"})
-    asks = {"negatives": load_prompt(config.generate.negatives, slots=("first",)).hash} if (
-        config.generate.negatives) else {}
+    settings = config.generate.model_dump(exclude={"in_flight", "shard", "timeout", "retries", "base_url", "negatives"})
+    asks = (
+        {"negatives": load_prompt(config.generate.negatives, slots=("first",)).hash}
+        if (config.generate.negatives)
+        else {}
+    )
     folder = config.source_folder / FOLDER
-    return Stage(folder, {
-        "format": _FORMAT, "generate": settings, "seed": config.seed, "images": images.identity(),
-        "prompt": load_prompt(config.generate.prompt).hash, "backend": backend_identity(config.generate),
-        "judge": config.generate.attributes and backend_identity(config.generate.judging),
-        "rewrites": config.generate.rewrites and load_prompt(config.generate.rewrites, slots=("first",)).hash,
-        "attributes": config.generate.attributes and load_bank(config.generate.attributes).hash,
-        "model": identify(config.model), **asks,
-    }, config.stored(folder))
+    return Stage(
+        folder,
+        {
+            "format": _FORMAT,
+            "generate": settings,
+            "seed": config.seed,
+            "images": images.identity(),
+            "prompt": load_prompt(config.generate.prompt).hash,
+            "backend": backend_identity(config.generate),
+            "judge": config.generate.attributes and backend_identity(config.generate.judging),
+            "rewrites": config.generate.rewrites and load_prompt(config.generate.rewrites, slots=("first",)).hash,
+            "attributes": config.generate.attributes and load_bank(config.generate.attributes).hash,
+            "model": identify(config.model),
+            **asks,
+        },
+        config.stored(folder),
+    )
 
 
 def draw_pairs(config: Config, images: ImageSet) -> pd.DataFrame:
@@ -65,7 +76,8 @@ def draw_pairs(config: Config, images: ImageSet) -> pd.DataFrame:
         ("held_out", images.held_out, config.generate.held_out_pairs, "concept"),
     ):
         pairs = choose_pairs(
-            table[group], count, config.generate.sampling, config.generate.both_directions, config.seed)
+            table[group], count, config.generate.sampling, config.generate.both_directions, config.seed
+        )
         sides = [table.iloc[pairs[:, k]].reset_index(drop=True)[["id", "caption", "concept"]] for k in (0, 1)]
         for side, name in zip(sides, ("first", "second"), strict=True):
             side.columns = [name, f"{name}_caption", f"{name}_concept"]
@@ -98,11 +110,20 @@ def generate(config: Config, images: ImageSet, model: DualEncoder, backend: Back
     with this.work(), cluster(config.ray) if config.engine == "ray" else nullcontext():
         pairs = draw_pairs(config, images)
         sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens"})
-        questions = [Question(digest([config.seed, p.first_caption, p.second_caption, p.first, p.second])[:16],
-                              p.first_caption, p.second_caption) for p in pairs.itertuples()]
+        questions = [
+            Question(
+                digest([config.seed, p.first_caption, p.second_caption, p.first, p.second])[:16],
+                p.first_caption,
+                p.second_caption,
+            )
+            for p in pairs.itertuples()
+        ]
         journal = config.journals / f"answers-{digest([prompt.hash, who, sampling])[:12]}.jsonl"
-        told = None if config.generate.backend == "template" else partial(
-            budget, prompt=prompt, model=model, max_tokens=config.generate.max_tokens)
+        told = (
+            None
+            if config.generate.backend == "template"
+            else partial(budget, prompt=prompt, model=model, max_tokens=config.generate.max_tokens)
+        )
         replies = answer_all(questions, Asker(partial(start, prompt)), Reply, journal, "comparisons", config, told)
         table = _judged(pairs, [replies[q.key] for q in questions], model, rules)
         table["prompt_hash"], table["model_hash"] = prompt.hash, who
@@ -119,10 +140,18 @@ def generate(config: Config, images: ImageSet, model: DualEncoder, backend: Back
         for name, rows in {TABLE: table, LEFT_OUT: images.left_out.astype(str), **extra}.items():
             write_parquet(this.folder / name, rows)
         by_split = table[table.verdict == "kept"].split.value_counts()
-        this.finish([TABLE, LEFT_OUT, *extra], {
-            "images": len(images.table), "left_out": len(images.left_out), "asked": len(table), "kept": kept,
-            **{f"kept_{split}": int(n) for split, n in by_split.items()},
-            **{name.split(".")[0]: len(rows) for name, rows in extra.items()}}, model=who)
+        this.finish(
+            [TABLE, LEFT_OUT, *extra],
+            {
+                "images": len(images.table),
+                "left_out": len(images.left_out),
+                "asked": len(table),
+                "kept": kept,
+                **{f"kept_{split}": int(n) for split, n in by_split.items()},
+                **{name.split(".")[0]: len(rows) for name, rows in extra.items()},
+            },
+            model=who,
+        )
     return table
 
 
@@ -131,9 +160,11 @@ def budget(questions: Sequence[Question], prompt: Prompt, model: DualEncoder, ma
     some = questions[:: max(1, len(questions) // _COUNTED)]
     shared = sum(map(len, model.tokens([message["content"] for message in prompt.prefix])))
     own = sum(map(len, model.tokens([prompt.messages(q.first, q.second)[-1]["content"] for q in some]))) / len(some)
-    return (f"comparisons: asking {len(questions):,} questions of about {own:.0f} tokens, each after a prompt of "
-            f"{shared}: about {len(questions) * (shared + own):,.0f} tokens in and at most "
-            f"{len(questions) * max_tokens:,} out; how long it takes is told with the first answers")
+    return (
+        f"comparisons: asking {len(questions):,} questions of about {own:.0f} tokens, each after a prompt of "
+        f"{shared}: about {len(questions) * (shared + own):,.0f} tokens in and at most "
+        f"{len(questions) * max_tokens:,} out; how long it takes is told with the first answers"
+    )
 
 
 def kept(table: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -163,11 +194,16 @@ def template_pairs(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     """Random ordered pairs of images of different concepts, with template sentences and their swapped twins."""
     pairs = choose_pairs(table.concept, count, "random", False, seed)
     one, two = table.iloc[pairs[:, 0]].reset_index(), table.iloc[pairs[:, 1]].reset_index()
-    return pd.DataFrame({
-        "first": one["id"], "second": two["id"], "first_caption": one.caption, "second_caption": two.caption,
-        "difference": [from_captions(a, b) for a, b in zip(one.caption, two.caption, strict=True)],
-        "swapped": [from_captions(b, a) for a, b in zip(one.caption, two.caption, strict=True)],
-    })
+    return pd.DataFrame(
+        {
+            "first": one["id"],
+            "second": two["id"],
+            "first_caption": one.caption,
+            "second_caption": two.caption,
+            "difference": [from_captions(a, b) for a, b in zip(one.caption, two.caption, strict=True)],
+            "swapped": [from_captions(b, a) for a, b in zip(one.caption, two.caption, strict=True)],
+        }
+    )
 
 
 def _commonest_error(reasons: pd.Series) -> str:
@@ -175,13 +211,12 @@ def _commonest_error(reasons: pd.Series) -> str:
     return f"; the backend said {errors.index[0]!r} {errors.iloc[0]} times" if len(errors) else ""
 
 
-def _judged(
-    pairs: pd.DataFrame, replies: list[Reply], model: DualEncoder, rules: filters.RuleList
-) -> pd.DataFrame:
+def _judged(pairs: pd.DataFrame, replies: list[Reply], model: DualEncoder, rules: filters.RuleList) -> pd.DataFrame:
     """The pairs with raw reply, cleaned sentence, its length in tokens, whether it was mended, verdict, and twin."""
     table = pairs.assign(raw=[r.text for r in replies], finish_reason=[r.finish_reason for r in replies])
     table = table.join(filters.judged(table, rules, model))
-    table["swapped"] = [swapped(s) if v == "kept" and sides(s) else ""
-                        for s, v in zip(table.difference, table.verdict, strict=True)]
+    table["swapped"] = [
+        swapped(s) if v == "kept" and sides(s) else "" for s, v in zip(table.difference, table.verdict, strict=True)
+    ]
     table.insert(0, "pair", np.arange(len(table)))
     return table

@@ -55,8 +55,10 @@ def judge(config: Config, images: ImageSet, start: Callable[[], Backend], identi
     found = pd.concat([_weighed(attribute, table, asked, odds) for attribute in bank.attributes], ignore_index=True)
     failed = found.value.isna()
     if failed.mean() > 0.5:
-        raise PcclipError(f"verdicts: {failed.sum()} of {len(found)} pairs got no answer, mostly with "
-                          f"{found.reason[failed].value_counts().index[0]!r}; check the model and run again")
+        raise PcclipError(
+            f"verdicts: {failed.sum()} of {len(found)} pairs got no answer, mostly with "
+            f"{found.reason[failed].value_counts().index[0]!r}; check the model and run again"
+        )
     return found
 
 
@@ -76,8 +78,12 @@ def draw_pairs(config: Config, images: ImageSet, bank: Bank) -> pd.DataFrame:
     nouns = pd.DataFrame({"id": spare(bank.things, images)}).assign(subject=lambda t: t["id"])
     for kind, split, table, count in (
         ("image", "train", images.train.assign(subject=images.train[bank.subject]), settings.attribute_pairs),
-        ("image", "held_out", images.held_out.assign(subject=images.held_out[bank.subject]),
-         settings.held_out_attribute_pairs),
+        (
+            "image",
+            "held_out",
+            images.held_out.assign(subject=images.held_out[bank.subject]),
+            settings.held_out_attribute_pairs,
+        ),
         ("thing", "train", nouns, settings.thing_pairs),
     ):
         alike = table.groupby(_alike(table, settings.attributes_within))
@@ -86,8 +92,18 @@ def draw_pairs(config: Config, images: ImageSet, bank: Bank) -> pd.DataFrame:
             share = -(-count * len(group) // sum(map(len, groups)))
             pairs = choose_pairs(group.subject, share, "balanced", False, config.seed)
             one, two = (group.iloc[pairs[:, k]].reset_index(drop=True) for k in (0, 1))
-            chosen.append(pd.DataFrame({"kind": kind, "split": split, "first": one["id"], "second": two["id"],
-                                        "first_subject": one.subject, "second_subject": two.subject}))
+            chosen.append(
+                pd.DataFrame(
+                    {
+                        "kind": kind,
+                        "split": split,
+                        "first": one["id"],
+                        "second": two["id"],
+                        "first_subject": one.subject,
+                        "second_subject": two.subject,
+                    }
+                )
+            )
     if not chosen:
         raise PcclipError("verdicts: no two subjects to compare; raise generate.attribute_pairs or thing_pairs")
     return pd.concat(chosen, ignore_index=True)
@@ -119,17 +135,26 @@ def summary(table: pd.DataFrame, bank: Bank) -> pd.DataFrame:
     rows = []
     for attribute in bank.attributes:
         part = table[table.attribute == attribute.name]
-        rows.append({"attribute": attribute.name, "split": attribute.split, "stems": len(attribute.stems),
-                     **{f"{kind} pairs": int((part.kind == kind).sum()) for kind in KINDS},
-                     **{v: int((part.verdict == v).sum()) for v in ("first", "second", "neither", "none")}})
+        rows.append(
+            {
+                "attribute": attribute.name,
+                "split": attribute.split,
+                "stems": len(attribute.stems),
+                **{f"{kind} pairs": int((part.kind == kind).sum()) for kind in KINDS},
+                **{v: int((part.verdict == v).sum()) for v in ("first", "second", "neither", "none")},
+            }
+        )
     return pd.DataFrame(rows)
 
 
 def surest(table: pd.DataFrame, n: int) -> pd.DataFrame:
     """The n most confident verdicts of each attribute about images, in words."""
     told = table[table.value.notna() & (table.kind == "image")].sort_values("confidence", ascending=False)
-    best = told.groupby("attribute", sort=False).head(n).sort_values(["attribute", "confidence"],
-                                                                     ascending=[True, False], ignore_index=True)
+    best = (
+        told.groupby("attribute", sort=False)
+        .head(n)
+        .sort_values(["attribute", "confidence"], ascending=[True, False], ignore_index=True)
+    )
     return best[["attribute", "first_subject", "second_subject", "verdict", "confidence"]]
 
 
@@ -160,8 +185,9 @@ def _choices(attribute: BankAttribute, stem: Stem, table: pd.DataFrame) -> pd.Da
         return made[key]
 
     pairs = list(zip(table.first_subject, table.second_subject, strict=True))
-    return pd.DataFrame({"one": [choice(a, b) for a, b in pairs], "two": [choice(b, a) for a, b in pairs]},
-                        index=table.index)
+    return pd.DataFrame(
+        {"one": [choice(a, b) for a, b in pairs], "two": [choice(b, a) for a, b in pairs]}, index=table.index
+    )
 
 
 def _weighed(attribute: BankAttribute, table: pd.DataFrame, asked: dict, odds: dict[str, Odds]) -> pd.DataFrame:
@@ -170,19 +196,31 @@ def _weighed(attribute: BankAttribute, table: pd.DataFrame, asked: dict, odds: d
     for k, stem in enumerate(attribute.stems):
         both = asked[attribute.name, stem]
         told = [[odds[choice.key] for choice in row] for row in both.itertuples(index=False)]
-        value = pd.Series([np.nan if None in (a.value, b.value) else (a.value - b.value) / 2 for a, b in told],
-                          index=both.index, dtype=float)
+        value = pd.Series(
+            [np.nan if None in (a.value, b.value) else (a.value - b.value) / 2 for a, b in told],
+            index=both.index,
+            dtype=float,
+        )
         for kind in KINDS:
             part = value[table.kind[both.index] == kind]
             values.loc[part.index, k] = part / max(float((part**2).mean() ** 0.5), 1e-6)  # NaN passes max() by
         silent = value.index[value.isna() & (reasons[value.index] == "")]
         reasons[silent] = [next(o.reason for o in told[both.index.get_loc(i)] if o.value is None) for i in silent]
-    values = values[pd.concat([asked[attribute.name, s].one.reindex(table.index).notna() for s in attribute.stems],
-                              axis=1).any(axis=1)]
+    values = values[
+        pd.concat([asked[attribute.name, s].one.reindex(table.index).notna() for s in attribute.stems], axis=1).any(
+            axis=1
+        )
+    ]
     value = values.mean(axis=1)
     probability = pd.Series(ndtr(value), index=value.index)
     confidence = (2 * probability - 1).abs()
     verdict = np.where(confidence < _CERTAIN, "neither", np.where(value > 0, "first", "second"))
     return table.loc[value.index].assign(
-        attribute=attribute.name, value=value, probability=probability, confidence=confidence,
-        verdict=np.where(value.isna(), "none", verdict), stems=values.notna().sum(axis=1), reason=reasons)
+        attribute=attribute.name,
+        value=value,
+        probability=probability,
+        confidence=confidence,
+        verdict=np.where(value.isna(), "none", verdict),
+        stems=values.notna().sum(axis=1),
+        reason=reasons,
+    )

@@ -6,23 +6,52 @@ that knows better gives its own `concept` column.
 
 import re
 
-_PARTITIVES = frozenset("""
+_PARTITIVES = frozenset(
+    """
     pair bunch head string glass cup bowl plate quarter half cluster slice piece couple group herd flock baby plant
-    number lot kind type set row stack pile basket box bottle close-up photo picture image view""".split())
-_STOPS = frozenset("""
+    number lot kind type set row stack pile basket box bottle close-up photo picture image view""".split()
+)
+_STOPS = frozenset(
+    """
     of with in on at by near under over from to for into onto inside behind beside between through across around
     against along above below off out up down and or but while that which who whose where when as is are was were
     has have had does do means resembles lets stands carries covered made seen shown called than before after next
-    used worn hatched""".split())
-_DETERMINERS = frozenset("""
+    used worn hatched""".split()
+)
+_DETERMINERS = frozenset(
+    """
     a an the this that these those some two three four five six several many his her its their our my your another
-    one""".split())
+    one""".split()
+)
 _IRREGULAR = {
-    "men": "man", "women": "woman", "people": "person", "children": "child", "mice": "mouse", "geese": "goose",
-    "feet": "foot", "teeth": "tooth", "sheep": "sheep", "leaves": "leaf", "knives": "knife", "wolves": "wolf",
-    "loaves": "loaf", "oxen": "ox", "cacti": "cactus", "buses": "bus", "gases": "gas", "lens": "lens",
-    "lenses": "lens", "series": "series", "species": "species", "pies": "pie", "ties": "tie", "cookies": "cookie",
-    "movies": "movie", "shoes": "shoe", "toes": "toe", "canoes": "canoe",
+    "men": "man",
+    "women": "woman",
+    "people": "person",
+    "children": "child",
+    "mice": "mouse",
+    "geese": "goose",
+    "feet": "foot",
+    "teeth": "tooth",
+    "sheep": "sheep",
+    "leaves": "leaf",
+    "knives": "knife",
+    "wolves": "wolf",
+    "loaves": "loaf",
+    "oxen": "ox",
+    "cacti": "cactus",
+    "buses": "bus",
+    "gases": "gas",
+    "lens": "lens",
+    "lenses": "lens",
+    "series": "series",
+    "species": "species",
+    "pies": "pie",
+    "ties": "tie",
+    "cookies": "cookie",
+    "movies": "movie",
+    "shoes": "shoe",
+    "toes": "toe",
+    "canoes": "canoe",
 }
 _WORD = re.compile(r"[^\W_](?:[^\W_]|['-])*")
 
@@ -60,10 +89,12 @@ def concept_of(caption: str) -> str:
     for i, word in enumerate(words):
         following = words[i + 1] if i + 1 < len(words) else ""
         if word == "of" and phrase and singular(phrase[-1]) in _PARTITIVES:
-            return concept_of(" ".join(words[i + 1:])) or singular(phrase[-1])
+            return concept_of(" ".join(words[i + 1 :])) or singular(phrase[-1])
         participle = word.endswith("ing") and (
-            following in _DETERMINERS or following in _STOPS
-            or (not following and bool(phrase) and singular(phrase[-1]) in _IRREGULAR.values()))
+            following in _DETERMINERS
+            or following in _STOPS
+            or (not following and bool(phrase) and singular(phrase[-1]) in _IRREGULAR.values())
+        )
         if phrase and (word in _STOPS or word in _DETERMINERS or participle):
             break
         phrase.append(word)

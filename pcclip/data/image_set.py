@@ -26,8 +26,16 @@ from pcclip.data.split import limited, official, split_by_concept
 from pcclip.errors import PcclipError
 from pcclip.images import file_of
 
-SOURCES = {"stamps": stamps, "folder": folder, "coco": coco, "cub": cub, "karpathy": karpathy, "webdataset": shards,
-           "huggingface": hub, "shapes": shapes}
+SOURCES = {
+    "stamps": stamps,
+    "folder": folder,
+    "coco": coco,
+    "cub": cub,
+    "karpathy": karpathy,
+    "webdataset": shards,
+    "huggingface": hub,
+    "shapes": shapes,
+}
 COLUMNS = ["id", "path", "caption", "concept", "label", "split"]
 
 
@@ -124,7 +132,8 @@ def load_images(config: Config) -> ImageSet:
         table = table.assign(label=None)
     texts = texts[texts.index.isin(table.index)]
     captions = pd.DataFrame({"id": table["id"][texts.index], "caption": texts}).sort_values(
-        "id", kind="stable", ignore_index=True)
+        "id", kind="stable", ignore_index=True
+    )
     attributes = [c for c in table.columns if c not in (*COLUMNS, "captions")]
     return ImageSet(data.source, table[COLUMNS + attributes].reset_index(drop=True), left_out, captions)
 
@@ -144,7 +153,8 @@ def _read(data: Data) -> tuple[pd.DataFrame, pd.Series, pd.DataFrame]:
     if bad > data.max_bad * (len(table) + bad):
         raise PcclipError(
             f"data source {data.source}: {bad} of {len(table) + bad} rows are bad ({reasons(left_out)}), "
-            f"more than data.max_bad = {data.max_bad}; mend them or raise it")
+            f"more than data.max_bad = {data.max_bad}; mend them or raise it"
+        )
     return table, texts, left_out
 
 

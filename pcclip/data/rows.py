@@ -24,8 +24,10 @@ def sort_out(
 def told_apart(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows whose `reason` is empty, and path (their `row`) and reason of the others."""
     rest = table[table.reason != ""]
-    return (table[table.reason == ""].reset_index(drop=True),
-            pd.DataFrame({"path": rest["row"], "reason": rest.reason}).reset_index(drop=True))
+    return (
+        table[table.reason == ""].reset_index(drop=True),
+        pd.DataFrame({"path": rest["row"], "reason": rest.reason}).reset_index(drop=True),
+    )
 
 
 def reasons(left_out: pd.DataFrame) -> str:
@@ -45,5 +47,7 @@ def check_usable(
     if not usable:
         raise PcclipError(f"{what}: no usable {one} in {root}; left out: {why or 'nothing'}")
     if bad > max_bad * (usable + bad):
-        raise PcclipError(f"{what}: {bad} of {usable + bad} {many} are bad ({why}), more than {max_bad:.0%}; fetch "
-                          "what is missing, or raise max_bad to evaluate on the rest")
+        raise PcclipError(
+            f"{what}: {bad} of {usable + bad} {many} are bad ({why}), more than {max_bad:.0%}; fetch "
+            "what is missing, or raise max_bad to evaluate on the rest"
+        )

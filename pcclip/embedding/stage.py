@@ -31,8 +31,8 @@ from pcclip.runs.progress import Meter, say
 from pcclip.runs.ray_cluster import over_shards
 from pcclip.runs.stage import Stage, finished
 
-FOLDER = '02_embed'
-BAD = 'bad_images.parquet'
+FOLDER = "02_embed"
+BAD = "bad_images.parquet"
 TOWERS = "towers"  # below a stage of vectors: the same images by other image towers, a stage for each
 _FORMAT = 1
 DRAFT = 2  # see encode_by_all
@@ -59,12 +59,24 @@ def embed(config: Config, images: ImageSet, model: DualEncoder) -> tuple[Vectors
     Raises:
         PcclipError: more than data.max_bad of the images cannot be read; or a shard failed for good.
     """
-    given = _Given(images.table[["id", "path"]], list(images.table.path), config.data.max_bad,
-                   f"data.max_bad = {config.data.max_bad}; mend them or raise it")
+    given = _Given(
+        images.table[["id", "path"]],
+        list(images.table.path),
+        config.data.max_bad,
+        f"data.max_bad = {config.data.max_bad}; mend them or raise it",
+    )
     settings = config.embed
     spread = partial(_on_ray, config) if config.engine == "ray" else None
-    return _run(stage(config, images), given, model, settings.batch_size, settings.workers, settings.shard,
-                settings.draft, spread)
+    return _run(
+        stage(config, images),
+        given,
+        model,
+        settings.batch_size,
+        settings.workers,
+        settings.shard,
+        settings.draft,
+        spread,
+    )
 
 
 def embed_labelled(
@@ -110,7 +122,10 @@ def own_vectors(config: Config, models: Mapping[str, DualEncoder]) -> Vectors:
 
 
 def with_towers(
-    folder: Path, vectors: Vectors, models: Mapping[str, DualEncoder], settings: Embed,
+    folder: Path,
+    vectors: Vectors,
+    models: Mapping[str, DualEncoder],
+    settings: Embed,
     labelled: LabelledSet | None = None,
 ) -> Vectors:
     """The vectors of the stage in `folder` with those of every image tower among the models that is not theirs.
@@ -143,16 +158,25 @@ def by_tower(folder: Path, model: DualEncoder, settings: Embed, labelled: Labell
     given = _Given(table, images, 0.0, f"none, and {folder} has vectors of them all; mend them, or embed that set anew")
     if not this.done():
         say(f"{folder}: the same images by the image tower {this.folder.name} of {model.spec}")
-    found, _ = _run(this, given, model, settings.batch_size, settings.workers, settings.shard,
-                    finished(folder)["inputs"].get("draft", False))
+    found, _ = _run(
+        this,
+        given,
+        model,
+        settings.batch_size,
+        settings.workers,
+        settings.shard,
+        finished(folder)["inputs"].get("draft", False),
+    )
     return found
 
 
 def tower_stage(folder: Path, model: DualEncoder) -> Stage:
     """Vectors of the images of the stage in `folder` by this model's image tower: `folder`/towers/FINGERPRINT."""
     fingerprint = model.image_fingerprint()
-    return Stage(Path(folder) / TOWERS / fingerprint, {
-        "format": _FORMAT, "of": finished(folder)["outputs"][TABLE]["sha256"], "model": fingerprint})
+    return Stage(
+        Path(folder) / TOWERS / fingerprint,
+        {"format": _FORMAT, "of": finished(folder)["outputs"][TABLE]["sha256"], "model": fingerprint},
+    )
 
 
 @dataclass(frozen=True)
@@ -167,12 +191,20 @@ class _Given:
     def check_share(self, bad: pa.Table, stage: Stage) -> None:
         if bad.num_rows > self.max_bad * len(self.table) or bad.num_rows == len(self.table):
             first = bad.slice(0, 1).to_pylist()[0]
-            raise PcclipError(f"{stage.folder.name}: {bad.num_rows} of {len(self.table)} images cannot be read (e.g. "
-                              f"{first['path']}: {first['reason']}), more than {self.advice}")
+            raise PcclipError(
+                f"{stage.folder.name}: {bad.num_rows} of {len(self.table)} images cannot be read (e.g. "
+                f"{first['path']}: {first['reason']}), more than {self.advice}"
+            )
 
 
 def _run(
-    this: Stage, given: _Given, model: DualEncoder, batch_size: int, workers: int, shard: int, draft: bool = False,
+    this: Stage,
+    given: _Given,
+    model: DualEncoder,
+    batch_size: int,
+    workers: int,
+    shard: int,
+    draft: bool = False,
     spread: Callable[[Path, _Given, dict[str, range], str], None] | None = None,
 ) -> tuple[Vectors, pd.DataFrame]:
     """Do a stage of vectors, or read it when done. `spread` has shards encoded elsewhere."""
@@ -227,6 +259,7 @@ def _encoded(
     images: Sequence, models: Sequence[DualEncoder], wanted: Iterable[range], meter: Meter, workers: int, draft: bool
 ) -> Iterator[tuple[list[int], list[np.ndarray], list[tuple[int, str]]]]:
     """(rows, one matrix per model, bad) of each batch."""
+
     def encode(batch: tuple) -> tuple:
         rows, pixels, bad = batch
         return rows, [model.encode_pixels(of_one) for model, of_one in zip(models, pixels, strict=bool(rows))], bad
@@ -272,13 +305,20 @@ def _gathered(
 ) -> tuple[list[Float[np.ndarray, "n d"]], list[int], list[tuple[int, str]]]:
     """Batches of `_encoded` as one."""
     parts = list(encoded)
-    matrices = [np.concatenate([np.empty((0, model.width), np.float32), *(found[k] for _, found, _ in parts if found)])
-                for k, model in enumerate(models)]
+    matrices = [
+        np.concatenate([np.empty((0, model.width), np.float32), *(found[k] for _, found, _ in parts if found)])
+        for k, model in enumerate(models)
+    ]
     return matrices, [row for rows, _, _ in parts for row in rows], [one for _, _, bad in parts for one in bad]
 
 
 def _encode_shards(
-    folder: Path, given: _Given, todo: Mapping[str, range], model: DualEncoder, batch_size: int, workers: int,
+    folder: Path,
+    given: _Given,
+    todo: Mapping[str, range],
+    model: DualEncoder,
+    batch_size: int,
+    workers: int,
     draft: bool,
 ) -> None:
     """Encode the named rows, one pair of files in `folder` per shard, that of the vectors last.
@@ -309,15 +349,19 @@ def _write_shard(
 
 def _on_ray(config: Config, folder: Path, given: _Given, todo: Mapping[str, range], fingerprint: str) -> None:
     """Have the named rows encoded on a cluster. Raises PcclipError when a shard failed or did not arrive."""
+
     def rows_of(name: str) -> dict[str, list]:
-        return {column: given.table[column].iloc[todo[name].start : todo[name].stop].tolist()
-                for column in ("id", "path")}
+        return {
+            column: given.table[column].iloc[todo[name].start : todo[name].stop].tolist() for column in ("id", "path")
+        }
 
     over_shards(list(todo), rows_of, _Worker, (config, folder, fingerprint), config.ray, config.ray.gpus, "images")
     lost = {f"vectors-{name}" for name in todo} - names_in(folder)
     if lost:
-        raise PcclipError(f"{folder}: {len(lost)} of {len(todo)} shards are not here, though workers wrote them; set "
-                          "storage to a folder or URL that every node sees")
+        raise PcclipError(
+            f"{folder}: {len(lost)} of {len(todo)} shards are not here, though workers wrote them; set "
+            "storage to a folder or URL that every node sees"
+        )
 
 
 class _Worker:
@@ -327,10 +371,19 @@ class _Worker:
         torch.set_num_threads(config.ray.cpus)
         self._settings, self._folder, self._model = config.embed, folder, load_model(config.model)
         if self._model.image_fingerprint() != fingerprint:
-            raise PcclipError(f"{config.model}: a worker's weights are others than those of this process; bring the "
-                              "same to every node")
+            raise PcclipError(
+                f"{config.model}: a worker's weights are others than those of this process; bring the "
+                "same to every node"
+            )
 
     def __call__(self, name: str, rows: dict[str, list]) -> None:
         settings, given = self._settings, _Given(pd.DataFrame(rows), rows["path"], 1.0, "")
-        _encode_shards(self._folder, given, {name: range(len(rows["id"]))}, self._model, settings.batch_size,
-                       settings.workers, settings.draft)
+        _encode_shards(
+            self._folder,
+            given,
+            {name: range(len(rows["id"]))},
+            self._model,
+            settings.batch_size,
+            settings.workers,
+            settings.draft,
+        )

@@ -16,7 +16,7 @@ from pcclip.encoders.dual_encoder import DualEncoder
 from pcclip.errors import PcclipError
 from pcclip.runs.files import read_parquet
 
-TABLE = 'vectors.parquet'
+TABLE = "vectors.parquet"
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ class Vectors:
         for which, fingerprint in fingerprints(models).items():
             made_by = self.seen_by(which).fingerprint
             if made_by != fingerprint:
-                raise PcclipError(f"{which}: its own image tower is {fingerprint}, and these vectors are of "
-                                  f"{made_by or 'an unknown one'}; read them by pcclip.embed.own_vectors")
+                raise PcclipError(
+                    f"{which}: its own image tower is {fingerprint}, and these vectors are of "
+                    f"{made_by or 'an unknown one'}; read them by pcclip.embed.own_vectors"
+                )
 
     def rows(self, ids) -> np.ndarray:
         """Row numbers of `ids`. Raises PcclipError for an id without a vector."""
@@ -81,13 +83,19 @@ def load_vectors(folder: Path, model: DualEncoder) -> Vectors:
     table, fingerprint = read_parquet(Path(folder) / TABLE), model.image_fingerprint()
     made_by = set(table["fingerprint"].to_pylist())
     if made_by != {fingerprint}:
-        advice = ("they are its base's, and its own image tower was tuned: pcclip.embed.own_vectors makes its own"
-                  if made_by == {model.tuned_from} else "run notebook 02 with this model")
-        raise PcclipError(f"{folder}: vectors of another model ({', '.join(sorted(made_by))}, not {fingerprint} of "
-                          f"{model.spec}); {advice}")
+        advice = (
+            "they are its base's, and its own image tower was tuned: pcclip.embed.own_vectors makes its own"
+            if made_by == {model.tuned_from}
+            else "run notebook 02 with this model"
+        )
+        raise PcclipError(
+            f"{folder}: vectors of another model ({', '.join(sorted(made_by))}, not {fingerprint} of "
+            f"{model.spec}); {advice}"
+        )
     flat = table["vector"].combine_chunks().flatten().to_numpy()
-    return Vectors(table["id"].to_pylist(), table["path"].to_pylist(), flat.reshape(table.num_rows, -1).copy(),
-                   fingerprint)
+    return Vectors(
+        table["id"].to_pylist(), table["path"].to_pylist(), flat.reshape(table.num_rows, -1).copy(), fingerprint
+    )
 
 
 def vector_table(part: pd.DataFrame, matrix: np.ndarray) -> pa.Table:

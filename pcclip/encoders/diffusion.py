@@ -50,14 +50,21 @@ def load_teacher(spec: str, precision: Precision = "fp32", checkpointing: bool =
 
     disable_progress_bar()
     place = str(shapes.trained(shapes.seed_of(spec))) if shapes.SPEC.fullmatch(spec) else _place(spec)
-    given = {"unet": diffusers.UNet2DConditionModel, "vae": diffusers.AutoencoderKL, "scheduler":
-             diffusers.DDPMScheduler, "text_encoder": transformers.CLIPTextModel, "tokenizer":
-             transformers.CLIPTokenizer}
+    given = {
+        "unet": diffusers.UNet2DConditionModel,
+        "vae": diffusers.AutoencoderKL,
+        "scheduler": diffusers.DDPMScheduler,
+        "text_encoder": transformers.CLIPTextModel,
+        "tokenizer": transformers.CLIPTokenizer,
+    }
     parts: dict[str, Any] = {"vae": None}
     _check_kind(spec, place)
     for name in (*PARTS, *(["vae"] if _has_vae(place) else [])):
-        only = {} if name in ("scheduler", "tokenizer") else {
-            "use_safetensors": True, "dtype": _DTYPES[precision] if name == "unet" else torch.float32}
+        only = (
+            {}
+            if name in ("scheduler", "tokenizer")
+            else {"use_safetensors": True, "dtype": _DTYPES[precision] if name == "unet" else torch.float32}
+        )
         try:
             parts[name] = given[name].from_pretrained(place, subfolder=name, **only)
         except Exception as error:  # diffusers, transformers, safetensors and the hub each raise their own
@@ -89,8 +96,11 @@ def missing_teacher(spec: str) -> list[str]:
     if not place.is_dir():
         return [] if _is_hub_name(spec) else [f"teacher {spec!r}: no such folder, and not a name on the hub"]
     lines = [f"teacher {spec!r}: {place} has no {part}/" for part in PARTS if not (place / part).is_dir()]
-    return lines + [f"teacher {spec!r}: {place / part} has no safetensors" for part in ("unet", "text_encoder", "vae")
-                    if (place / part).is_dir() and not any((place / part).glob("*.safetensors"))]
+    return lines + [
+        f"teacher {spec!r}: {place / part} has no safetensors"
+        for part in ("unet", "text_encoder", "vae")
+        if (place / part).is_dir() and not any((place / part).glob("*.safetensors"))
+    ]
 
 
 class Teacher:
@@ -127,15 +137,32 @@ class Teacher:
     def _check(self) -> None:
         config, wide = self.unet.config, self.text_encoder.config.hidden_size
         coded = 3 if self.vae is None else self.vae.config.latent_channels
-        reason = next((told for wrong, told in (
-            (self.prediction not in _PREDICTIONS, f"predicts {self.prediction}, not {' or '.join(_PREDICTIONS)}"),
-            (config.out_channels != config.in_channels, "its UNet sees more than the latents"),
-            (config.in_channels != coded, f"its UNet sees {config.in_channels} channels, and a picture has {coded}"),
-            (config.addition_embed_type is not None or config.class_embed_type is not None,
-             "its UNet wants more than the latents and the text"),
-            (config.cross_attention_dim != wide, f"its UNet wants texts {config.cross_attention_dim} wide, and its "
-             f"text encoder gives {wide}"),
-        ) if wrong), None)
+        reason = next(
+            (
+                told
+                for wrong, told in (
+                    (
+                        self.prediction not in _PREDICTIONS,
+                        f"predicts {self.prediction}, not {' or '.join(_PREDICTIONS)}",
+                    ),
+                    (config.out_channels != config.in_channels, "its UNet sees more than the latents"),
+                    (
+                        config.in_channels != coded,
+                        f"its UNet sees {config.in_channels} channels, and a picture has {coded}",
+                    ),
+                    (
+                        config.addition_embed_type is not None or config.class_embed_type is not None,
+                        "its UNet wants more than the latents and the text",
+                    ),
+                    (
+                        config.cross_attention_dim != wide,
+                        f"its UNet wants texts {config.cross_attention_dim} wide, and its text encoder gives {wide}",
+                    ),
+                )
+                if wrong
+            ),
+            None,
+        )
         if reason:
             raise PcclipError(f"teacher {self.spec!r}: {reason}; give a model built like Stable Diffusion 1 or 2")
 
@@ -177,10 +204,18 @@ class Teacher:
     def conditions(self, texts: Sequence[str]) -> Float[Tensor, "n t d"]:
         """Last hidden states of its text encoder, the texts padded (or cut) to its tokenizer's length as Stable
         Diffusion does; '' gives the unconditional one."""
-        tokens = self.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt",
-                                max_length=self.tokenizer.model_max_length)
-        seen = tokens.attention_mask.to(self.device) if getattr(
-            self.text_encoder.config, "use_attention_mask", False) else None
+        tokens = self.tokenizer(
+            list(texts),
+            padding="max_length",
+            truncation=True,
+            return_tensors="pt",
+            max_length=self.tokenizer.model_max_length,
+        )
+        seen = (
+            tokens.attention_mask.to(self.device)
+            if getattr(self.text_encoder.config, "use_attention_mask", False)
+            else None
+        )
         return self.text_encoder(tokens.input_ids.to(self.device), attention_mask=seen).last_hidden_state.float()
 
     def noised(
@@ -202,7 +237,10 @@ class Teacher:
         return signal * found + rest * z_t
 
     def denoising(
-        self, z0: Float[Tensor, "n c h w"], t: Int[Tensor, " n"], noise: Float[Tensor, "n c h w"],
+        self,
+        z0: Float[Tensor, "n c h w"],
+        t: Int[Tensor, " n"],
+        noise: Float[Tensor, "n c h w"],
         condition: Float[Tensor, "n t d"],
     ) -> Float[Tensor, " n"]:
         """Mean squared error of the noise it finds in z_t: the integrand of L_SDS, and of d(x, c)."""
@@ -242,8 +280,10 @@ def _check_kind(spec: str, place: str) -> None:
     if lines:
         raise PcclipError(f"{lines[0]}; give a hub name or a folder in diffusers' pipeline layout")
     if Path(place).is_dir() and any((Path(place) / part).is_dir() for part in ("text_encoder_2", "transformer")):
-        raise PcclipError(f"teacher {spec!r}: has more than one text encoder or no UNet; give a model built like "
-                          "Stable Diffusion 1 or 2")
+        raise PcclipError(
+            f"teacher {spec!r}: has more than one text encoder or no UNet; give a model built like "
+            "Stable Diffusion 1 or 2"
+        )
 
 
 def _has_vae(place: str) -> bool:

@@ -66,8 +66,10 @@ class DualEncoder(nn.Module):
 
     def map_texts(self, matrix: Float[Tensor, "d d"]) -> None:
         """Make every text vector t before normalisation `matrix` t. Raises PcclipError where a tower cannot."""
-        raise PcclipError(f"model {self.spec!r}: its text tower does not end in a projection that could take a linear "
-                          "map; finetune.tune = all or transformer can be had of it")
+        raise PcclipError(
+            f"model {self.spec!r}: its text tower does not end in a projection that could take a linear "
+            "map; finetune.tune = all or transformer can be had of it"
+        )
 
     def image_transformer(self) -> nn.Module:
         """The blocks of the image tower in the same sense; the stages where it is no transformer."""

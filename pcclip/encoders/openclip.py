@@ -72,8 +72,14 @@ class OpenClip(DualEncoder):
             with torch.random.fork_rng(devices=[]), _quiet():
                 torch.manual_seed(0)  # NAME:random is the same model every time
                 model, _, preprocess = open_clip.create_model_and_transforms(
-                    name, None if fresh else tag, force_custom_text=True, load_weights=not fresh,
-                    require_pretrained=not fresh, pretrained_text=not fresh, weights_only=True)
+                    name,
+                    None if fresh else tag,
+                    force_custom_text=True,
+                    load_weights=not fresh,
+                    require_pretrained=not fresh,
+                    pretrained_text=not fresh,
+                    weights_only=True,
+                )
             if file:
                 model.register_load_state_dict_pre_hook(_unwrap)
                 open_clip.load_checkpoint(model, file, weights_only=True)
@@ -81,8 +87,10 @@ class OpenClip(DualEncoder):
             raise PcclipError(f"model {spec!r}: {error}") from None
         except pickle.UnpicklingError as error:
             found = re.search(r"GLOBAL (\S+)", str(error))
-            raise PcclipError(f"model {spec!r}: refused, its file holds {found[1] if found else 'something'} and not "
-                              "only tensors; use a plain state dict or safetensors") from None
+            raise PcclipError(
+                f"model {spec!r}: refused, its file holds {found[1] if found else 'something'} and not "
+                "only tensors; use a plain state dict or safetensors"
+            ) from None
         except Exception as error:  # open_clip, safetensors, pickle and the hub each raise their own
             reason = " ".join(str(error).split())[:300]
             raise PcclipError(f"model {spec!r}: cannot be loaded ({type(error).__name__}: {reason})") from error
@@ -97,8 +105,12 @@ class OpenClip(DualEncoder):
         mask = getattr(self.text_tower, "attn_mask", None)
         self._causal_mask = None if mask is None else mask.clone()
         self.architecture = {
-            "family": "open_clip", "name": name, "width": self.width, "context_length": self.context_length,
-            "activation": _activation(self.text_tower), "preprocess": str(preprocess),
+            "family": "open_clip",
+            "name": name,
+            "width": self.width,
+            "context_length": self.context_length,
+            "activation": _activation(self.text_tower),
+            "preprocess": str(preprocess),
         }
         self.eval()
 
@@ -190,9 +202,11 @@ def _unwrap(model: nn.Module, state: dict, *_) -> None:
     wanted = model.state_dict().keys()
     missing = sorted(wanted - unwrapped.keys())
     if missing:
-        raise PcclipError(f"the checkpoint lacks {len(missing)} of {len(wanted)} tensors "
-                          f"({', '.join(missing[:3])} ...); it must hold both towers: "
-                          "save its weights together with those of their base model")
+        raise PcclipError(
+            f"the checkpoint lacks {len(missing)} of {len(wanted)} tensors "
+            f"({', '.join(missing[:3])} ...); it must hold both towers: "
+            "save its weights together with those of their base model"
+        )
     state.clear()
     state.update(unwrapped)
 

@@ -22,14 +22,23 @@ def packs(tower: nn.Module) -> bool:
     """Whether the tower is of the kind that is computed here: plain blocks, causal, pooled at one token."""
     from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 
-    return type(tower) is TextTransformer and causal(tower) and not tower.transformer.grad_checkpointing and all(
-        type(block) is ResidualAttentionBlock and _is_plain(block.attn) for block in tower.transformer.resblocks)
+    return (
+        type(tower) is TextTransformer
+        and causal(tower)
+        and not tower.transformer.grad_checkpointing
+        and all(
+            type(block) is ResidualAttentionBlock and _is_plain(block.attn) for block in tower.transformer.resblocks
+        )
+    )
 
 
 def causal(tower: nn.Module) -> bool:
     """Whether the pooled token never looks at what follows it, and nothing else of the text is pooled."""
-    return getattr(tower, "attn_mask", None) is not None and tower.cls_emb is None and (
-        tower.pool_type in ("argmax", "eos") and not tower.use_pad_mask)
+    return (
+        getattr(tower, "attn_mask", None) is not None
+        and tower.cls_emb is None
+        and (tower.pool_type in ("argmax", "eos") and not tower.use_pad_mask)
+    )
 
 
 def features(tower: nn.Module, tokens: Tokens) -> Float[Tensor, "n d"]:
@@ -109,8 +118,10 @@ class _Layout:
         if x.device.type == "cpu":
             x = x.float()  # torch 2.13: the gradient of attention takes twice as long in bf16
         parts = _Taken.apply(x, self.rows).split([texts * longest for texts, longest in self.shapes])
-        return [part.view(*shape, k, heads, -1).permute(2, 0, 3, 1, 4)
-                for part, shape in zip(parts, self.shapes, strict=True)]
+        return [
+            part.view(*shape, k, heads, -1).permute(2, 0, 3, 1, 4)
+            for part, shape in zip(parts, self.shapes, strict=True)
+        ]
 
     def together(self, parts: list[Float[Tensor, "texts heads longest h"]]) -> Float[Tensor, "rows w"]:
         """What attention gave, row by row again."""
@@ -154,12 +165,15 @@ def _attention(attention: nn.MultiheadAttention, x: Float[Tensor, "rows w"], at:
 def _last_attention(attention: nn.MultiheadAttention, x: Float[Tensor, "rows w"], at: _Layout) -> Float[Tensor, "n w"]:
     """Only what the last token of each text sees, which is all of its text."""
     heads, width = attention.num_heads, x.shape[1]
-    (query, other), (q_bias, bias) = (p.split([width, 2 * width])
-                                      for p in (attention.in_proj_weight, attention.in_proj_bias))
+    (query, other), (q_bias, bias) = (
+        p.split([width, 2 * width]) for p in (attention.in_proj_weight, attention.in_proj_bias)
+    )
     kv = at.apart(F.linear(x, other, bias), heads, 2)
     q = F.linear(x[at.pooled], query, q_bias).view(-1, heads, 1, width // heads).to(kv[0].dtype)
-    seen = [_attend(q, *part, attn_mask=real) for q, part, real in zip(
-        q.split([texts for texts, _ in at.shapes]), kv, at.real, strict=True)]
+    seen = [
+        _attend(q, *part, attn_mask=real)
+        for q, part, real in zip(q.split([texts for texts, _ in at.shapes]), kv, at.real, strict=True)
+    ]
     return attention.out_proj(torch.cat(seen).flatten(1))
 
 
@@ -169,8 +183,11 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, **mask) -> Tensor:
 
 
 def _is_plain(attention: nn.MultiheadAttention) -> bool:
-    return attention.in_proj_weight is not None and attention.in_proj_bias is not None and (
-        attention.bias_k is None and not attention.add_zero_attn and not attention.dropout)
+    return (
+        attention.in_proj_weight is not None
+        and attention.in_proj_bias is not None
+        and (attention.bias_k is None and not attention.add_zero_attn and not attention.dropout)
+    )
 
 
 def _to_pooled(tower: nn.Module, tokens: Tokens) -> Tokens:

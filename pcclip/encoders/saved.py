@@ -38,8 +38,13 @@ def folder_of(spec: str) -> Path | None:
 
 def describe(model: DualEncoder) -> dict:
     """The card of a base model, taken before it is tuned."""
-    return {"format": 1, "base": model.spec, "architecture": model.architecture,
-            "image_fingerprint": model.image_fingerprint(), "base_text_tower": weights_digest(model.text_tower)}
+    return {
+        "format": 1,
+        "base": model.spec,
+        "architecture": model.architecture,
+        "image_fingerprint": model.image_fingerprint(),
+        "base_text_tower": weights_digest(model.text_tower),
+    }
 
 
 def save(model: DualEncoder, card: dict, folder: Path) -> list[str]:

@@ -37,8 +37,9 @@ class Tokens:
     @classmethod
     def joined(cls, parts: Sequence["Tokens"]) -> "Tokens":
         """The texts of all parts, one part after the other."""
-        return cls.with_lengths(np.concatenate([part.ids for part in parts]),
-                                np.concatenate([part.lengths for part in parts]))
+        return cls.with_lengths(
+            np.concatenate([part.ids for part in parts]), np.concatenate([part.lengths for part in parts])
+        )
 
     @property
     def lengths(self) -> Int[np.ndarray, " texts"]:

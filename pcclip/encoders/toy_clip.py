@@ -29,8 +29,15 @@ MODEL = {
     "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
 }
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
-RECIPE = {"pictures": 20_000, "steps": 400, "batch": 32, "lr": 1e-3, "warmup": 50, "weight_decay": 0.05,
-          "checkpoint_every": 100}
+RECIPE = {
+    "pictures": 20_000,
+    "steps": 400,
+    "batch": 32,
+    "lr": 1e-3,
+    "warmup": 50,
+    "weight_decay": 0.05,
+    "checkpoint_every": 100,
+}
 
 
 def seed_of(spec: str) -> int:
@@ -78,21 +85,30 @@ def _train(seed: int, recipe: dict, state: Path) -> nn.Module:
     scenes = [draw.scene(seed, "train", number) for number in range(recipe["pictures"])]
     pixels = torch.from_numpy(draw.pictures(scenes)).permute(0, 3, 1, 2)
     tokens = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])(
-        [scene.caption for scene in scenes])
+        [scene.caption for scene in scenes]
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = open_clip.CustomTextCLIP(**json.loads(json.dumps(MODEL)))  # it writes into what it is given
     matrices = [p for p in model.parameters() if p.ndim > 1]
     optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": recipe["weight_decay"]},
-         {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0}], lr=0.0, betas=(0.9, 0.98))
+        [
+            {"params": matrices, "weight_decay": recipe["weight_decay"]},
+            {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=0.0,
+        betas=(0.9, 0.98),
+    )
     first = _resumed(state, model, optimizer)
     meter = Meter(recipe["steps"], "shapes-clip: steps")
     meter.add(first)
     for step in range(first, recipe["steps"]):
         for group in optimizer.param_groups:
-            group["lr"] = recipe["lr"] * min(1.0, (step + 1) / recipe["warmup"]) * (
-                0.5 + 0.5 * math.cos(math.pi * step / recipe["steps"]))
+            group["lr"] = (
+                recipe["lr"]
+                * min(1.0, (step + 1) / recipe["warmup"])
+                * (0.5 + 0.5 * math.cos(math.pi * step / recipe["steps"]))
+            )
         rows = np.random.default_rng([seed, step]).integers(len(scenes), size=recipe["batch"])
         loss = _loss(model, _scaled(pixels[rows]), tokens[rows])
         optimizer.zero_grad()
@@ -100,8 +116,9 @@ def _train(seed: int, recipe: dict, state: Path) -> nn.Module:
         optimizer.step()
         if (step + 1) % recipe["checkpoint_every"] == 0:
             with atomic(state) as temporary:
-                torch.save({"step": step + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()},
-                           temporary)
+                torch.save(
+                    {"step": step + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, temporary
+                )
         meter.add(note=f"loss {loss.item():.2f}")
     return model.eval()
 

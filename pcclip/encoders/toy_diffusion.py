@@ -27,16 +27,39 @@ from pcclip.torchvision_shim import declare_missing
 SPEC = re.compile(r"shapes-diffusion(?::(\d+))?")
 STATE = "state.pt"
 UNET = {
-    "sample_size": 8, "in_channels": 3, "out_channels": 3, "layers_per_block": 1, "block_out_channels": [64, 64],
-    "down_block_types": ["SimpleCrossAttnDownBlock2D"] * 2, "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
-    "up_block_types": ["SimpleCrossAttnUpBlock2D"] * 2, "norm_num_groups": 8, "cross_attention_dim": 64,
+    "sample_size": 8,
+    "in_channels": 3,
+    "out_channels": 3,
+    "layers_per_block": 1,
+    "block_out_channels": [64, 64],
+    "down_block_types": ["SimpleCrossAttnDownBlock2D"] * 2,
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "up_block_types": ["SimpleCrossAttnUpBlock2D"] * 2,
+    "norm_num_groups": 8,
+    "cross_attention_dim": 64,
     "attention_head_dim": 32,
 }
-TEXT_ENCODER = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2,
-                "max_position_embeddings": 16}
+TEXT_ENCODER = {
+    "hidden_size": 64,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 16,
+}
 SCHEDULER = {"num_train_timesteps": 1000, "beta_schedule": "linear", "prediction_type": "v_prediction"}
-RECIPE = {"pictures": 12_000, "steps": 800, "batch": 64, "lr": 2e-3, "warmup": 100, "weight_decay": 0.01,
-          "average": 0.99, "without_text": 0.1, "levels": [0.25, 0.8], "text_steps": 150, "checkpoint_every": 250}
+RECIPE = {
+    "pictures": 12_000,
+    "steps": 800,
+    "batch": 64,
+    "lr": 2e-3,
+    "warmup": 100,
+    "weight_decay": 0.01,
+    "average": 0.99,
+    "without_text": 0.1,
+    "levels": [0.25, 0.8],
+    "text_steps": 150,
+    "checkpoint_every": 250,
+}
 SIDES = ("left of", "right of", "above", "below")  # what the last four tokens of the padding are taught to say
 _END = "</w>"
 
@@ -48,8 +71,14 @@ def seed_of(spec: str) -> int:
 
 def stage(seed: int, recipe: dict = RECIPE) -> Stage:
     """Where the model of a seed is kept: a folder in diffusers' pipeline layout, named by all that goes in."""
-    inputs = {"format": draw.FORMAT, "seed": seed, "unet": UNET, "text_encoder": TEXT_ENCODER, "scheduler": SCHEDULER,
-              "recipe": recipe}
+    inputs = {
+        "format": draw.FORMAT,
+        "seed": seed,
+        "unet": UNET,
+        "text_encoder": TEXT_ENCODER,
+        "scheduler": SCHEDULER,
+        "recipe": recipe,
+    }
     return Stage(cache() / "shapes" / f"diffusion-{digest(inputs)[:16]}", inputs)
 
 
@@ -65,10 +94,17 @@ def trained(seed: int, recipe: dict = RECIPE) -> Path:
     with this.work():
         for name, part in _train(seed, recipe, this.partial / STATE).items():
             part.save_pretrained(this.folder / name)
-        written = [file for folder in this.folder.iterdir() if folder.is_dir() and folder != this.partial
-                   for file in folder.iterdir()]
-        this.finish([file.relative_to(this.folder).as_posix() for file in sorted(written)],
-                    {"pictures": recipe["pictures"], "steps": recipe["steps"]}, "shapes-diffusion")
+        written = [
+            file
+            for folder in this.folder.iterdir()
+            if folder.is_dir() and folder != this.partial
+            for file in folder.iterdir()
+        ]
+        this.finish(
+            [file.relative_to(this.folder).as_posix() for file in sorted(written)],
+            {"pictures": recipe["pictures"], "steps": recipe["steps"]},
+            "shapes-diffusion",
+        )
     return this.folder
 
 
@@ -79,12 +115,19 @@ def parts(seed: int) -> dict[str, Any]:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     tokenizer = _tokenizer()
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id}
+    ends = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return {"unet": UNet2DConditionModel(**UNET), "scheduler": DDPMScheduler(**SCHEDULER), "tokenizer": tokenizer,
-                "text_encoder": CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **TEXT_ENCODER, **ends))}
+        return {
+            "unet": UNet2DConditionModel(**UNET),
+            "scheduler": DDPMScheduler(**SCHEDULER),
+            "tokenizer": tokenizer,
+            "text_encoder": CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **TEXT_ENCODER, **ends)),
+        }
 
 
 def _tokenizer() -> Any:
@@ -98,8 +141,11 @@ def _tokenizer() -> Any:
         merges.append(min(found, key=lambda pair: (-found[pair], pair)))
         known = [_merged(word, merges[-1]) for word in known]
     tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *map("".join, merges)]
-    return CLIPTokenizer({token: number for number, token in enumerate(dict.fromkeys(tokens))}, merges,
-                         model_max_length=TEXT_ENCODER["max_position_embeddings"])
+    return CLIPTokenizer(
+        {token: number for number, token in enumerate(dict.fromkeys(tokens))},
+        merges,
+        model_max_length=TEXT_ENCODER["max_position_embeddings"],
+    )
 
 
 def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
@@ -124,8 +170,9 @@ def _train(seed: int, recipe: dict, state: Path) -> dict[str, Any]:
     scenes = [draw.scene(seed, "train", number) for number in range(recipe["pictures"] // 2)]
     scenes += map(draw.mirrored, scenes[:])
     pixels, texts, without = _examples(scenes, made["tokenizer"])
-    optimizer = torch.optim.AdamW(learning.parameters(), lr=0.0, betas=(0.9, 0.99),
-                                  weight_decay=recipe["weight_decay"], fused=True)
+    optimizer = torch.optim.AdamW(
+        learning.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=recipe["weight_decay"], fused=True
+    )
     first = _resumed(state, learning, averaged, optimizer)
     if not first:
         _teach_sides(made["text_encoder"], texts, _sides(scenes), seed, recipe)
@@ -134,8 +181,11 @@ def _train(seed: int, recipe: dict, state: Path) -> dict[str, Any]:
     meter.add(first)
     for step in range(first, recipe["steps"]):
         for group in optimizer.param_groups:
-            group["lr"] = recipe["lr"] * min(1.0, (step + 1) / recipe["warmup"]) * (
-                0.525 + 0.475 * math.cos(math.pi * step / recipe["steps"]))
+            group["lr"] = (
+                recipe["lr"]
+                * min(1.0, (step + 1) / recipe["warmup"])
+                * (0.525 + 0.475 * math.cos(math.pi * step / recipe["steps"]))
+            )
         rng = np.random.default_rng([seed, step])
         rows = rng.integers(len(pixels) // 2, size=recipe["batch"] // 2)
         rows, ways = np.r_[rows, rows + len(pixels) // 2], rng.integers(2, size=recipe["batch"])
@@ -152,8 +202,15 @@ def _train(seed: int, recipe: dict, state: Path) -> dict[str, Any]:
         losses = [*losses[-99:], loss.item()]
         if (step + 1) % recipe["checkpoint_every"] == 0:
             with atomic(state) as temporary:
-                torch.save({"step": step + 1, "model": learning.state_dict(), "average": averaged.state_dict(),
-                            "optimizer": optimizer.state_dict()}, temporary)
+                torch.save(
+                    {
+                        "step": step + 1,
+                        "model": learning.state_dict(),
+                        "average": averaged.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                    },
+                    temporary,
+                )
         meter.add(note=f"loss {np.mean(losses):.3f}")
     return average
 
@@ -167,8 +224,11 @@ def _examples(scenes: list[draw.Scene], tokenizer: Any) -> tuple[Tensor, Tensor,
     """Pictures (n, 3, h, w) in bytes, the tokens of both captions that are true of each (n, 2, t), those of no text."""
     size = (UNET["sample_size"],) * 2
     pixels = np.stack([np.asarray(draw.draw(one).resize(size, Image.Resampling.BICUBIC)) for one in scenes])
-    captions = [text for one in scenes for text in (
-        one.caption, draw.caption(one.second, draw.INVERSE[one.relation], one.first))]
+    captions = [
+        text
+        for one in scenes
+        for text in (one.caption, draw.caption(one.second, draw.INVERSE[one.relation], one.first))
+    ]
     ids = tokenizer([*captions, ""], padding="max_length", return_tensors="pt").input_ids
     return torch.from_numpy(pixels).permute(0, 3, 1, 2), ids[:-1].view(len(scenes), 2, -1), ids[-1]
 
@@ -195,7 +255,7 @@ def _teach_sides(encoder: Any, texts: Tensor, sides: Tensor, seed: int, recipe: 
             group["lr"] = recipe["lr"] * min(1.0, (step + 1) / 50) * (1 - step / recipe["text_steps"])
         rng = np.random.default_rng([seed, step, 1])
         rows, ways = rng.integers(len(texts), size=256), rng.integers(2, size=256)
-        found = reader(encoder(texts[rows, ways]).last_hidden_state[:, -len(SIDES):])
+        found = reader(encoder(texts[rows, ways]).last_hidden_state[:, -len(SIDES) :])
         loss = nn.functional.cross_entropy(found.flatten(0, 1), sides[rows].flatten())
         optimizer.zero_grad()
         loss.backward()
@@ -204,9 +264,7 @@ def _teach_sides(encoder: Any, texts: Tensor, sides: Tensor, seed: int, recipe: 
         meter.add(note=f"loss {loss.item():.3f}")
 
 
-def _loss(
-    made: dict[str, Any], z0: Tensor, told: Tensor, levels: list[float], rng: np.random.Generator
-) -> Tensor:
+def _loss(made: dict[str, Any], z0: Tensor, told: Tensor, levels: list[float], rng: np.random.Generator) -> Tensor:
     """Mean squared error of the velocity, at a noise level of its own for each picture of the first half.
 
     The second half are the same places with the objects exchanged: they have the same levels and the same noise, so

@@ -46,18 +46,36 @@ def score(
         for which, model in models.items():
             matrix = vectors.seen_by(which).matrix
             if "answer" in pairs:
-                for form, items in zip(("one_sided", "antisymmetric"), retrieval.worded_verdicts(
-                        model.encode_texts, matrix, first, second, list(pairs.text), list(pairs.swapped),
-                        (pairs.answer == "first").to_numpy()), strict=True):
+                for form, items in zip(
+                    ("one_sided", "antisymmetric"),
+                    retrieval.worded_verdicts(
+                        model.encode_texts,
+                        matrix,
+                        first,
+                        second,
+                        list(pairs.text),
+                        list(pairs.swapped),
+                        (pairs.answer == "first").to_numpy(),
+                    ),
+                    strict=True,
+                ):
                     predictions.add("which_has_more", f"{name}/{form}", which, items, vectors.ids)
                 continue
             for form, kept in _forms(pairs):
                 items = retrieval.retrieval_items(
-                    model.encode_texts, matrix, first[kept], second[kept], list(pairs.text[kept]),
-                    found.orientation, distractors=settings.distractors, seed=config.seed,
-                    twins=list(pairs.swapped[kept]) if form == "antisymmetric" else None)
-                predictions.add("change_retrieval", f"{name}/{form}/1 of {settings.distractors + 1}", which, items,
-                                vectors.ids)
+                    model.encode_texts,
+                    matrix,
+                    first[kept],
+                    second[kept],
+                    list(pairs.text[kept]),
+                    found.orientation,
+                    distractors=settings.distractors,
+                    seed=config.seed,
+                    twins=list(pairs.swapped[kept]) if form == "antisymmetric" else None,
+                )
+                predictions.add(
+                    "change_retrieval", f"{name}/{form}/1 of {settings.distractors + 1}", which, items, vectors.ids
+                )
 
 
 def _load(config: Config, name: str) -> ChangeSet:
@@ -69,8 +87,9 @@ def _load(config: Config, name: str) -> ChangeSet:
         raise PcclipError(f"change set {name}: no usable test pair; fetch what is missing")
     for form, kept in [] if "answer" in pairs else _forms(pairs):
         try:
-            retrieval.check_distractors(*(pairs[side][kept] for side in ("first", "second", "text")),
-                                        settings.distractors)
+            retrieval.check_distractors(
+                *(pairs[side][kept] for side in ("first", "second", "text")), settings.distractors
+            )
         except PcclipError as error:
             raise PcclipError(f"evaluate.changes.{name}.distractors, {form}: {error}") from None
     return found
@@ -84,8 +103,11 @@ def _forms(pairs: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
 
 def _test_pairs(found: ChangeSet, settings: Changes, seed: int) -> pd.DataFrame:
     pairs = found.pairs[found.pairs["split"] == "test"]
-    return pairs.sample(settings.limit, random_state=seed).sort_index() if (
-        settings.limit and settings.limit < len(pairs)) else pairs
+    return (
+        pairs.sample(settings.limit, random_state=seed).sort_index()
+        if (settings.limit and settings.limit < len(pairs))
+        else pairs
+    )
 
 
 def _embedded(config: Config, found: ChangeSet, pairs: pd.DataFrame, models: Mapping[str, DualEncoder]) -> Vectors:

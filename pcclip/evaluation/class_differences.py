@@ -59,8 +59,9 @@ def every_class(classes: int, text: Callable[[int, int], str]) -> Differences:
 
 def class_names(classes: Sequence[str]) -> Differences:
     """Any two classes, told apart by their names."""
-    return every_class(len(classes), lambda a, b: (
-        f"The first image shows a {classes[a]}, while the second image shows a {classes[b]}."))
+    return every_class(
+        len(classes), lambda a, b: f"The first image shows a {classes[a]}, while the second image shows a {classes[b]}."
+    )
 
 
 def class_pairs(
@@ -105,9 +106,12 @@ def cifar100_size(classes: Sequence[str], protocol: str) -> Differences:
         while_ = "whiel"
         if groups != [list(_LARGE_ROWS), list(_SMALL_ROWS)]:
             raise PcclipError("CIFAR-100 size: classes are not in the order of the fine labels; give all 100 in it")
-    return _opposites(len(classes), *groups,
-                      f"The first image contains a larger animal, {while_} the second contains a smaller animal.",
-                      "The first image contains a smaller animal, while the second contains a larger animal.")
+    return _opposites(
+        len(classes),
+        *groups,
+        f"The first image contains a larger animal, {while_} the second contains a smaller animal.",
+        "The first image contains a smaller animal, while the second contains a larger animal.",
+    )
 
 
 def flowers_colour(classes: Sequence[str], protocol: str) -> Differences:
@@ -124,8 +128,12 @@ def flowers_colour(classes: Sequence[str], protocol: str) -> Differences:
         groups = [list(_BLUE_ROWS), list(_YELLOW_ROWS)]
     else:
         groups = [_named(classes, names, "Flowers102 colour") for names in (_BLUE, _YELLOW)]
-    return _opposites(len(classes), *groups, "The first flower is blue, while the second is yellow.",
-                      "The first flower is yellow, while the second is blue.")
+    return _opposites(
+        len(classes),
+        *groups,
+        "The first flower is blue, while the second is yellow.",
+        "The first flower is yellow, while the second is blue.",
+    )
 
 
 def awa2_size(
@@ -147,23 +155,32 @@ def awa2_size(
         PcclipError: the table does not fit the classes, or its columns are not in the order of the set's own files.
     """
     if len(binary) != len(classes) or list(binary.columns[14:16]) != ["big", "small"]:
-        raise PcclipError(f"AwA2 size: needs attributes of {len(classes)} classes whose 15th and 16th are 'big' and "
-                          "'small'; give the binary table of the set's own files")
+        raise PcclipError(
+            f"AwA2 size: needs attributes of {len(classes)} classes whose 15th and 16th are 'big' and "
+            "'small'; give the binary table of the set's own files"
+        )
     big, animal = binary["big"].to_numpy() == 1, "an animal that is small"
     if _released(protocol):
         shown = sorted(np.unique(labels), key=lambda row: classes[row])
         big, animal = np.zeros(len(classes), dtype=bool), "an animal is small"
         big[shown] = binary.iloc[: len(shown), 15] == 1
     return _opposites(
-        len(classes), np.flatnonzero(big), np.flatnonzero(~big),
+        len(classes),
+        np.flatnonzero(big),
+        np.flatnonzero(~big),
         "The first image contains an animal that is large, while the second image contains an animal that is small.",
         f"The first image contains {animal}, while the second image contains an animal that is large.",
-        seeds=(0,))
+        seeds=(0,),
+    )
 
 
 def image_pairs(
-    differences: Differences, rows: Int[np.ndarray, " m"], labels: Int[np.ndarray, " m"], protocol: str,
-    seed: int = 0, count: int = 5000,
+    differences: Differences,
+    rows: Int[np.ndarray, " m"],
+    labels: Int[np.ndarray, " m"],
+    protocol: str,
+    seed: int = 0,
+    count: int = 5000,
 ) -> pd.DataFrame:
     """Pairs of images with what is said of their classes: first, second, difference, swapped, seed.
 
@@ -181,8 +198,9 @@ def image_pairs(
     rows, labels = np.asarray(rows, dtype=np.int64), np.asarray(labels, dtype=np.int64)
     classes = len(differences.comparable)
     if len(rows) != len(labels) or (len(labels) and not 0 <= labels.min() <= labels.max() < classes):
-        raise PcclipError(f"{len(rows)} images and {len(labels)} labels of {classes} classes; give each image the "
-                          "index of its class")
+        raise PcclipError(
+            f"{len(rows)} images and {len(labels)} labels of {classes} classes; give each image the index of its class"
+        )
     if _released(protocol):
         drawn = [(*_released_draw(differences.comparable, labels, k), k) for k in differences.seeds]
     else:
@@ -192,9 +210,15 @@ def image_pairs(
         raise PcclipError("no two of these images are of classes that are compared; give images of more classes")
     codes, kinds = pd.factorize(labels[first] * classes + labels[second])
     texts = np.array([differences.texts(*divmod(int(kind), classes)) for kind in kinds], dtype=object)
-    return pd.DataFrame({"first": rows[first], "second": rows[second], "difference": texts[codes, 0],
-                         "swapped": texts[codes, 1],
-                         "seed": np.concatenate([np.full(len(draw[0]), draw[2]) for draw in drawn])})
+    return pd.DataFrame(
+        {
+            "first": rows[first],
+            "second": rows[second],
+            "difference": texts[codes, 0],
+            "swapped": texts[codes, 1],
+            "seed": np.concatenate([np.full(len(draw[0]), draw[2]) for draw in drawn]),
+        }
+    )
 
 
 def given_pairs(table: pd.DataFrame, protocol: str, seed: int = 0, count: int | None = None) -> pd.DataFrame:
@@ -212,16 +236,15 @@ def given_pairs(table: pd.DataFrame, protocol: str, seed: int = 0, count: int | 
     _check_texts(table)
     table = table[_COLUMNS].reset_index(drop=True)
     if _released(protocol):
-        return pd.concat([table.iloc[_released_order(len(table), k)[:_GIVEN]].assign(seed=k) for k in _SEEDS],
-                         ignore_index=True)
+        return pd.concat(
+            [table.iloc[_released_order(len(table), k)[:_GIVEN]].assign(seed=k) for k in _SEEDS], ignore_index=True
+        )
     if count is not None and count < len(table):
         table = table.iloc[np.sort(np.random.default_rng(seed).choice(len(table), count, replace=False))]
     return table.reset_index(drop=True).assign(seed=seed)
 
 
-def difference_items(
-    encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd.DataFrame
-) -> dict[str, pd.DataFrame]:
+def difference_items(encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """One model's items on pairs, a table for each of TASKS, v being the unit difference of the image vectors.
 
     difference_classification, cos(v, f(d)) > 0: as released; fooled by an offset that all texts share.
@@ -251,8 +274,10 @@ def difference_items(
             items["correct"] &= ~equal
             items["equal"] = equal
     drawn = {"seed": pairs.seed.to_numpy()} if "seed" in pairs else {}
-    found = {task: pd.concat(tables, ignore_index=True).assign(**drawn)
-             for task, tables in zip(TASKS, zip(*parts, strict=True), strict=True)}
+    found = {
+        task: pd.concat(tables, ignore_index=True).assign(**drawn)
+        for task, tables in zip(TASKS, zip(*parts, strict=True), strict=True)
+    }
     if not np.isfinite(found[TASKS[0]].score).all():
         raise PcclipError("image vectors hold values that are not numbers; embed the images again")
     return found
@@ -300,9 +325,7 @@ def _released_order(n: int, seed: int) -> Int[np.ndarray, " n"]:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
 
 
-def _difference(
-    vectors: Float[np.ndarray, "n d"], others: Float[np.ndarray, "*n d"]
-) -> Float[np.ndarray, "n d"]:
+def _difference(vectors: Float[np.ndarray, "n d"], others: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "n d"]:
     """Unit differences; zero where the vectors differ by no more than rounding."""
     found = vectors - others
     found[np.linalg.norm(found, axis=1) <= _EQUAL] = 0

@@ -33,8 +33,16 @@ _RETRIES = 2
 
 
 def descriptions(
-    classes: Sequence[str], kind_of_thing: str, settings: Generate, start: Callable[[Prompt], Backend], identity: str,
-    journals: Path, model: DualEncoder, n: int = 1, retries: int = _RETRIES, prompt: str = "describe_class",
+    classes: Sequence[str],
+    kind_of_thing: str,
+    settings: Generate,
+    start: Callable[[Prompt], Backend],
+    identity: str,
+    journals: Path,
+    model: DualEncoder,
+    n: int = 1,
+    retries: int = _RETRIES,
+    prompt: str = "describe_class",
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What each class looks like.
 
@@ -65,26 +73,40 @@ def descriptions(
     classes = list(classes)
     _distinct(classes, "class")
     if identity == Template.identity:
-        raise PcclipError("generate.backend = template cannot describe classes; name a language model's backend, or "
-                          "leave extended prompts out")
+        raise PcclipError(
+            "generate.backend = template cannot describe classes; name a language model's backend, or "
+            "leave extended prompts out"
+        )
     asked = _Asked("class-descriptions", load_prompt(prompt, slots=("first",)), settings, start, identity, journals)
-    replies = asked.replies([(name, "") for name in classes], kind_of_thing, n, retries,
-                            partial(_judge_descriptions, classes, model))
+    replies = asked.replies(
+        [(name, "") for name in classes], kind_of_thing, n, retries, partial(_judge_descriptions, classes, model)
+    )
     replies = replies.drop(columns="second").rename(columns={"first": "class", "text": "description"})
     kept, rows = replies[replies.verdict == "kept"], []
     for name in classes:
         found = kept.description[kept["class"] == name]
         rows += [(name, text, "llm", "kept") for text in found] or [
-            (name, f"It is {named(kind_of_thing or name)}.", "template",
-             replies.verdict[replies["class"] == name].iloc[-1])]
+            (
+                name,
+                f"It is {named(kind_of_thing or name)}.",
+                "template",
+                replies.verdict[replies["class"] == name].iloc[-1],
+            )
+        ]
     table = pd.DataFrame(rows, columns=["class", "description", "source", "verdict"])
     asked.check_yield((table.source == "llm").groupby(table["class"]).any().mean(), replies)
     return table.assign(**asked.origin), replies
 
 
 def class_differences(
-    pairs: Iterable[tuple[str, str]], settings: Generate, start: Callable[[Prompt], Backend], identity: str,
-    journals: Path, model: DualEncoder, kind_of_thing: str = "", retries: int = _RETRIES,
+    pairs: Iterable[tuple[str, str]],
+    settings: Generate,
+    start: Callable[[Prompt], Backend],
+    identity: str,
+    journals: Path,
+    model: DualEncoder,
+    kind_of_thing: str = "",
+    retries: int = _RETRIES,
     prompt: str = "class_differences",
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """How the classes of each pair differ, with the swapped twin for the pair the other way round.
@@ -120,8 +142,9 @@ def class_differences(
         reply = found.get((first, second))
         kept = reply is not None and reply.verdict == "kept"
         text = reply.difference if kept else from_captions(named(first), named(second))
-        rows.append((first, second, text, swapped(text), "llm" if kept else "template",
-                     reply.verdict if reply else "not asked"))
+        rows.append(
+            (first, second, text, swapped(text), "llm" if kept else "template", reply.verdict if reply else "not asked")
+        )
     table = pd.DataFrame(rows, columns=["first", "second", "difference", "swapped", "source", "verdict"])
     if writes:
         asked.check_yield((table.source == "llm").mean(), replies)
@@ -182,16 +205,24 @@ class _Asked:
             bad = replies[replies.verdict != "kept"]
             errors = bad.finish_reason[bad.finish_reason.str.startswith("error")]
             said = f" ({errors.value_counts().index[0]})" if len(errors) else ""
-            raise PcclipError(f"{self._noun}: only {share:.0%} got a text, less than generate.min_yield; most replies "
-                              f"were {bad.verdict.value_counts().index[0]!r}{said}: check the model and the prompt")
+            raise PcclipError(
+                f"{self._noun}: only {share:.0%} got a text, less than generate.min_yield; most replies "
+                f"were {bad.verdict.value_counts().index[0]!r}{said}: check the model and the prompt"
+            )
 
     def _round(self, subjects: list[tuple[str, str]], kind: str, number: int) -> pd.DataFrame:
         asked = [self._question(subject, kind, number) for subject in subjects]
         replies = answer_all(asked, lambda rest: self._started().answers(rest), Reply, self._journal, self._noun)
         found = [replies[question.key] for question in asked]
-        return pd.DataFrame({
-            "first": [first for first, _ in subjects], "second": [second for _, second in subjects], "number": number,
-            "raw": [reply.text for reply in found], "finish_reason": [reply.finish_reason for reply in found]})
+        return pd.DataFrame(
+            {
+                "first": [first for first, _ in subjects],
+                "second": [second for _, second in subjects],
+                "number": number,
+                "raw": [reply.text for reply in found],
+                "finish_reason": [reply.finish_reason for reply in found],
+            }
+        )
 
     def _question(self, subject: tuple[str, str], kind: str, number: int) -> Question:
         """Two classes as two captions ('A frog.'), one class as it goes into a question ('a frog')."""
@@ -212,8 +243,17 @@ def _distinct(subjects: Sequence, noun: str) -> None:
 
 def _candidate(row, sentence: str, tokens: int, model: DualEncoder) -> filters.Candidate:
     one, two = _telling(row.first, row.second), _telling(row.second, row.first)
-    return filters.Candidate(sentence, row.finish_reason, named(row.first), named(row.second) if row.second else "",
-                             one, two, tokens, model.context_length, row.raw)
+    return filters.Candidate(
+        sentence,
+        row.finish_reason,
+        named(row.first),
+        named(row.second) if row.second else "",
+        one,
+        two,
+        tokens,
+        model.context_length,
+        row.raw,
+    )
 
 
 def _telling(name: str, other: str) -> str:
@@ -234,11 +274,14 @@ def _judge_descriptions(classes: Sequence[str], model: DualEncoder, table: pd.Da
     names, rows = [_spaced(name) for name in classes], []
     for row, sentence, tokens in zip(table.itertuples(), sentences, lengths, strict=True):
         others = [name for name in names if name not in _spaced(row.first)]
-        rules = {**{name: filters.RULES[name] for name in _RULES},
-                 "length": lambda c: _SHORTEST <= len(c.words) <= _LONGEST,
-                 "other_class": lambda c, others=others: not _names_any(c.sentence, others)}
+        rules = {
+            **{name: filters.RULES[name] for name in _RULES},
+            "length": lambda c: _SHORTEST <= len(c.words) <= _LONGEST,
+            "other_class": lambda c, others=others: not _names_any(c.sentence, others),
+        }
         verdict, *_ = filters.RuleList("descriptions", filters.clean, rules).judge(
-            _candidate(row, sentence, tokens, model))
+            _candidate(row, sentence, tokens, model)
+        )
         rows.append((sentence, tokens, verdict))
     return pd.DataFrame(rows, columns=["text", "tokens", "verdict"], index=table.index)
 
@@ -256,11 +299,15 @@ def _spaced(text: str) -> str:
 
 # differences
 
+
 def _judge_differences(model: DualEncoder, table: pd.DataFrame) -> pd.DataFrame:
     candidates = [_candidate(row, "", 0, model) for row in table.itertuples()]
     given = table.assign(
-        first_caption=[c.first_caption for c in candidates], second_caption=[c.second_caption for c in candidates],
-        first_concept=[c.first_concept for c in candidates], second_concept=[c.second_concept for c in candidates])
+        first_caption=[c.first_caption for c in candidates],
+        second_caption=[c.second_caption for c in candidates],
+        first_concept=[c.first_concept for c in candidates],
+        second_concept=[c.second_concept for c in candidates],
+    )
     judged = filters.judged(given, _differing(), model)
     return judged.rename(columns={"difference": "text"})
 
@@ -273,6 +320,7 @@ def _differing() -> filters.RuleList:
 
 def _differs(c: filters.Candidate) -> bool:
     names = {singular(word) for caption in (c.first_caption, c.second_caption) for word in words_of(caption)}
-    first, second = ({singular(word) for word in words_of(side)} - names - {"a", "an", "the"}
-                     for side in sides(c.sentence))
+    first, second = (
+        {singular(word) for word in words_of(side)} - names - {"a", "an", "the"} for side in sides(c.sentence)
+    )
     return first != second

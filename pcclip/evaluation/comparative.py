@@ -32,6 +32,7 @@ _BLOCK = 4096
 Images = tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]  # rows of the image vectors, and each one's class
 Seen = Float[np.ndarray, "n d"] | Mapping[str, Float[np.ndarray, "n d"]]  # image vectors, of all models or by model
 
+
 @dataclass(frozen=True)
 class Form:
     """One way to compare.
@@ -95,8 +96,10 @@ class ClassVectors:
 
 
 def class_vectors(
-    encode: Callable[[Sequence[str]], Float[np.ndarray, "n d"]], classes: Float[np.ndarray, "c d"],
-    names: Sequence[str], differences: pd.DataFrame,
+    encode: Callable[[Sequence[str]], Float[np.ndarray, "n d"]],
+    classes: Float[np.ndarray, "c d"],
+    names: Sequence[str],
+    differences: pd.DataFrame,
 ) -> ClassVectors:
     """One model's vectors.
 
@@ -117,8 +120,14 @@ def class_vectors(
         raise PcclipError(f"a text of differences is of {unknown[0]!r}, which is no class here; have them written anew")
     pairs = np.array([differences[side].map(index) for side in ("first", "second")], dtype=np.int64).T
     texts = encode([NULL, *differences.difference, *differences.swapped])
-    return ClassVectors(list(names), np.asarray(classes), pairs.reshape(-1, 2), texts[1 : 1 + len(pairs)],
-                        texts[1 + len(pairs):], texts[0])
+    return ClassVectors(
+        list(names),
+        np.asarray(classes),
+        pairs.reshape(-1, 2),
+        texts[1 : 1 + len(pairs)],
+        texts[1 + len(pairs) :],
+        texts[0],
+    )
 
 
 @dataclass(frozen=True)
@@ -150,9 +159,16 @@ class Chosen:
 
 
 def comparative(
-    models: Mapping[str, ClassVectors], matrix: Seen, tune: Images, test: Images,
-    form: str = "released", mode: str = "all", protocol: str = "corrected", base: str = "base",
-    k: int = RELEASED_PAIRS, values: Sequence[float] | None = None,
+    models: Mapping[str, ClassVectors],
+    matrix: Seen,
+    tune: Images,
+    test: Images,
+    form: str = "released",
+    mode: str = "all",
+    protocol: str = "corrected",
+    base: str = "base",
+    k: int = RELEASED_PAIRS,
+    values: Sequence[float] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Chosen]]:
     """Zero-shot with and without comparing, of every model.
 
@@ -185,22 +201,44 @@ def comparative(
     elif form != "released":
         raise PcclipError(f"the form {form!r} is not in the release; use protocol = corrected")
     else:
-        chosen = {which: choose({which: vectors}, matrix, *test, form, mode, which, k,
-                                [(values or (RELEASED_ALPHA,))[0]], both_ways=False, split="test")
-                  for which, vectors in models.items()}
+        chosen = {
+            which: choose(
+                {which: vectors},
+                matrix,
+                *test,
+                form,
+                mode,
+                which,
+                k,
+                [(values or (RELEASED_ALPHA,))[0]],
+                both_ways=False,
+                split="test",
+            )
+            for which, vectors in models.items()
+        }
     found = []
     for which, vectors in models.items():
         seen = _seen_by(which, matrix)
-        for prompting, items in (("plain", plain(chosen[which], vectors, seen, *test)),
-                                 ("comparative", apply(chosen[which], vectors, seen, *test))):
+        for prompting, items in (
+            ("plain", plain(chosen[which], vectors, seen, *test)),
+            ("comparative", apply(chosen[which], vectors, seen, *test)),
+        ):
             found.append(items.assign(model=which, prompting=prompting))
     return pd.concat(found, ignore_index=True), chosen
 
 
 def choose(
-    models: Mapping[str, ClassVectors], matrix: Seen, rows: Int[np.ndarray, " m"],
-    labels: Int[np.ndarray, " m"], form: str = "released", mode: str = "all", base: str = "base",
-    k: int = RELEASED_PAIRS, values: Sequence[float] | None = None, both_ways: bool = True, split: str = "tune",
+    models: Mapping[str, ClassVectors],
+    matrix: Seen,
+    rows: Int[np.ndarray, " m"],
+    labels: Int[np.ndarray, " m"],
+    form: str = "released",
+    mode: str = "all",
+    base: str = "base",
+    k: int = RELEASED_PAIRS,
+    values: Sequence[float] | None = None,
+    both_ways: bool = True,
+    split: str = "tune",
     confused: Images | None = None,
 ) -> Chosen:
     """Pairs by the base model's confusions, alpha (or strength, and temperature) by the models' mean accuracy.
@@ -241,28 +279,54 @@ def choose(
         seen = _seen_by(which, matrix)
         before = _classified(one.classes, scored, seen, *images).correct.mean()
         for temperature in this.temperatures:
-            guesses = _guesses(this, one, ordered, _weights(ordered, rates, temperature), scored, seen, *images,
-                               values)
-            swept += [(temperature, value, which, items.correct.mean(), before)
-                      for value, items in zip(values, guesses, strict=True)]
+            guesses = _guesses(this, one, ordered, _weights(ordered, rates, temperature), scored, seen, *images, values)
+            swept += [
+                (temperature, value, which, items.correct.mean(), before)
+                for value, items in zip(values, guesses, strict=True)
+            ]
     sweep = pd.DataFrame(swept, columns=["temperature", "value", "model", "accuracy", "plain"])
     temperature, value = _best(sweep, this.temperatures, values)
-    return Chosen(form, mode, base, split, list(vectors.names), ordered, _weights(ordered, rates, temperature), scored,
-                  float(value), temperature, sweep)
+    return Chosen(
+        form,
+        mode,
+        base,
+        split,
+        list(vectors.names),
+        ordered,
+        _weights(ordered, rates, temperature),
+        scored,
+        float(value),
+        temperature,
+        sweep,
+    )
 
 
 def apply(
-    chosen: Chosen, vectors: ClassVectors, matrix: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " m"],
+    chosen: Chosen,
+    vectors: ClassVectors,
+    matrix: Float[np.ndarray, "n d"],
+    rows: Int[np.ndarray, " m"],
     labels: Int[np.ndarray, " m"],
 ) -> pd.DataFrame:
     """Items of one model by what was chosen: score is the class found, reference the right one."""
-    [items] = _guesses(FORMS[chosen.form], vectors, chosen.pairs, chosen.weights, chosen.scored, matrix,
-                       *_kept(vectors, chosen.scored, rows, labels), [chosen.value])
+    [items] = _guesses(
+        FORMS[chosen.form],
+        vectors,
+        chosen.pairs,
+        chosen.weights,
+        chosen.scored,
+        matrix,
+        *_kept(vectors, chosen.scored, rows, labels),
+        [chosen.value],
+    )
     return items
 
 
 def plain(
-    chosen: Chosen, vectors: ClassVectors, matrix: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " m"],
+    chosen: Chosen,
+    vectors: ClassVectors,
+    matrix: Float[np.ndarray, "n d"],
+    rows: Int[np.ndarray, " m"],
     labels: Int[np.ndarray, " m"],
 ) -> pd.DataFrame:
     """Items of plain zero-shot on the same classes and images as `apply`."""
@@ -283,7 +347,9 @@ def halves(rows: Int[np.ndarray, " m"], labels: Int[np.ndarray, " m"]) -> tuple[
 
 
 def confusions(
-    classes: Float[np.ndarray, "c d"], matrix: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " m"],
+    classes: Float[np.ndarray, "c d"],
+    matrix: Float[np.ndarray, "n d"],
+    rows: Int[np.ndarray, " m"],
     labels: Int[np.ndarray, " m"],
 ) -> Float[np.ndarray, "c c"]:
     """How often an image of a class (row) goes to a class (column) in plain zero-shot; zeros without images."""
@@ -355,11 +421,15 @@ def _checked(models, form, mode, base, k, split, images, values) -> tuple[Form, 
         raise PcclipError(f"no model {base!r} to choose pairs by; there are: {', '.join(models)}")
     if not images:
         raise PcclipError(f"no {split} images to choose pairs and alpha on; read the set with its {split} split")
-    if k < 1 or (values is not None and (not len(values) or not all(
-            0 <= value <= (np.inf if FORMS[form].rerank else 1) for value in values))):
+    if k < 1 or (
+        values is not None
+        and (not len(values) or not all(0 <= value <= (np.inf if FORMS[form].rerank else 1) for value in values))
+    ):
         raise PcclipError(f"k = {k}, values = {values}; ask for one pair or more, alphas from 0 to 1, strengths from 0")
-    if any(not np.array_equal(one.pairs, models[base].pairs) or len(one.classes) != len(models[base].classes)
-           for one in models.values()):
+    if any(
+        not np.array_equal(one.pairs, models[base].pairs) or len(one.classes) != len(models[base].classes)
+        for one in models.values()
+    ):
         raise PcclipError("the models have texts for different classes or pairs; encode the same tables with each")
     return FORMS[form], models[base]
 
@@ -378,8 +448,9 @@ def _classified(classes, scored, matrix, rows, labels) -> pd.DataFrame:
     """Items of `classify` among the scored classes, with their indexes among all."""
     place = np.searchsorted(scored, labels)
     items = classify(matrix, classes[scored], rows, place)
-    return items.assign(**{name: scored[items[name].to_numpy(dtype=np.int64)].astype(float)
-                           for name in ("score", "reference")})
+    return items.assign(
+        **{name: scored[items[name].to_numpy(dtype=np.int64)].astype(float) for name in ("score", "reference")}
+    )
 
 
 def _reranked(vectors: ClassVectors, scored, matrix, rows, labels, values) -> list[pd.DataFrame]:
@@ -408,8 +479,10 @@ def _kept(vectors: ClassVectors, scored, rows, labels) -> Images:
     """Images of the scored classes. Raises PcclipError for labels that are no classes."""
     rows, labels = np.asarray(rows, dtype=np.int64), np.asarray(labels, dtype=np.int64)
     if len(rows) != len(labels) or not np.isin(labels, np.arange(len(vectors.classes))).all():
-        raise PcclipError(f"labels must be one for each of {len(rows)} images, from 0 to {len(vectors.classes) - 1}; "
-                          "give the vectors of all classes, in the order of the labels")
+        raise PcclipError(
+            f"labels must be one for each of {len(rows)} images, from 0 to {len(vectors.classes) - 1}; "
+            "give the vectors of all classes, in the order of the labels"
+        )
     keep = np.isin(labels, scored)
     return rows[keep], labels[keep]
 
@@ -425,5 +498,6 @@ def _weights(ordered, rates, temperature: float) -> Float[np.ndarray, " k"]:
 def _best(sweep: pd.DataFrame, temperatures: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
     """The first value and temperature, in their order, with the highest mean accuracy over models."""
     mean = sweep.groupby(["value", "temperature"]).accuracy.mean().round(12)
-    return max(((temperature, value) for value in values for temperature in temperatures),
-               key=lambda both: mean[both[::-1]])
+    return max(
+        ((temperature, value) for value in values for temperature in temperatures), key=lambda both: mean[both[::-1]]
+    )

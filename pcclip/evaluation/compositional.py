@@ -137,7 +137,12 @@ def add_blind(asked: Asked, scores: Sequence[float], which: str, predictions: Pr
 
 
 def add_teacher(
-    config: Config, teacher: Teacher, name: str, asked: Asked, pictures: LabelledSet, vectors: Vectors,
+    config: Config,
+    teacher: Teacher,
+    name: str,
+    asked: Asked,
+    pictures: LabelledSet,
+    vectors: Vectors,
     predictions: Predictions,
 ) -> pd.DataFrame:
     """The items of the text-to-image model; returns what it cost (denoising.COLUMNS).
@@ -147,11 +152,14 @@ def add_teacher(
     found = denoising.Matching(teacher, config.evaluate.teacher, config.seed)
     place = {image: row for row, image in enumerate(pictures.table["id"])}
     rows = np.array([place[vectors.ids[row]] for row in asked.shown.ravel()]).reshape(asked.shown.shape)
-    texts = [[asked.texts[k] for k, is_there in zip(*item, strict=True) if is_there]
-             for item in zip(asked.told, asked.there, strict=True)]
+    texts = [
+        [asked.texts[k] for k, is_there in zip(*item, strict=True) if is_there]
+        for item in zip(asked.told, asked.there, strict=True)
+    ]
     s = np.full((*rows.shape, asked.told.shape[1]), -np.inf)
     for (item, column), scores in found.of_images(
-            pictures.images, rows, texts, asked.found.form == "groups", config.embed.workers, name):
+        pictures.images, rows, texts, asked.found.form == "groups", config.embed.workers, name
+    ):
         s[item, column, asked.there[item]] = scores
     for end, margin in matching.MEASURES[asked.found.form](s, asked.there).items():
         _add(asked, f"{asked.found.name}{end}", margin, denoising.ROW, predictions)

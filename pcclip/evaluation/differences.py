@@ -15,8 +15,12 @@ from pcclip.stats.vectors import beats, cosines, image_differences, zero_shot
 
 
 def differences(
-    model: DualEncoder, matrix: Float[np.ndarray, "n d"], first: Int[np.ndarray, " m"],
-    second: Int[np.ndarray, " m"], texts: Sequence[str], twins: Sequence[str],
+    model: DualEncoder,
+    matrix: Float[np.ndarray, "n d"],
+    first: Int[np.ndarray, " m"],
+    second: Int[np.ndarray, " m"],
+    texts: Sequence[str],
+    twins: Sequence[str],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Difference classification (cos(v, f(d)) > 0, as released) and order (the text beats its swapped twin).
 
@@ -24,13 +28,19 @@ def differences(
     """
     v = image_differences(matrix, first, second)
     right, reverse = cosines(model.encode_texts(texts), v), cosines(model.encode_texts(twins), v)
-    return (_items(first, second, right, np.zeros_like(right), beats(right, 0.0)),
-            _items(first, second, right, reverse, beats(right, reverse)))
+    return (
+        _items(first, second, right, np.zeros_like(right), beats(right, 0.0)),
+        _items(first, second, right, reverse, beats(right, reverse)),
+    )
 
 
 def zero_shot_items(
-    model: DualEncoder, matrix: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " m"], labels: Sequence[str],
-    classes: Sequence[str], prompt: str,
+    model: DualEncoder,
+    matrix: Float[np.ndarray, "n d"],
+    rows: Int[np.ndarray, " m"],
+    labels: Sequence[str],
+    classes: Sequence[str],
+    prompt: str,
 ) -> pd.DataFrame:
     """Zero-shot classification into `classes`; score is the index found, reference the index that is right."""
     texts = model.encode_texts([prompt.format(name) for name in classes])
@@ -40,7 +50,9 @@ def zero_shot_items(
 
 
 def ranking_items(
-    axis: Float[np.ndarray, " d"], matrix: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " m"],
+    axis: Float[np.ndarray, " d"],
+    matrix: Float[np.ndarray, "n d"],
+    rows: Int[np.ndarray, " m"],
     values: Float[np.ndarray, " m"],
 ) -> pd.DataFrame:
     """Images with their projection on an attribute axis (score) and the attribute's true value (reference)."""
@@ -48,15 +60,20 @@ def ranking_items(
 
 
 def verdict_items(
-    axis: Float[np.ndarray, " d"], matrix: Float[np.ndarray, "n d"], first: Int[np.ndarray, " m"],
-    second: Int[np.ndarray, " m"], first_has_more: Bool[np.ndarray, " m"],
+    axis: Float[np.ndarray, " d"],
+    matrix: Float[np.ndarray, "n d"],
+    first: Int[np.ndarray, " m"],
+    second: Int[np.ndarray, " m"],
+    first_has_more: Bool[np.ndarray, " m"],
 ) -> pd.DataFrame:
     """Pairs with the projection of u1 - u2 on an attribute axis; correct when its sign is the verdict's."""
     score = (matrix[first] - matrix[second]) @ axis
-    return _items(first, second, score, np.where(first_has_more, 1.0, -1.0),
-                  np.where(first_has_more, score > 0, score < 0))
+    return _items(
+        first, second, score, np.where(first_has_more, 1.0, -1.0), np.where(first_has_more, score > 0, score < 0)
+    )
 
 
 def _items(first, second, score, reference, correct) -> pd.DataFrame:
-    return pd.DataFrame({"first": first, "second": second, "score": score.astype(float), "reference": reference,
-                         "correct": correct})
+    return pd.DataFrame(
+        {"first": first, "second": second, "score": score.astype(float), "reference": reference, "correct": correct}
+    )

@@ -89,8 +89,13 @@ class Matching:
         return -found[[distinct.index(text) for text in texts]]
 
     def of_images(
-        self, images: Sequence, rows: Int[np.ndarray, "m i"], texts: Sequence[Sequence[str]], between_images: bool,
-        workers: int, what: str,
+        self,
+        images: Sequence,
+        rows: Int[np.ndarray, "m i"],
+        texts: Sequence[Sequence[str]],
+        between_images: bool,
+        workers: int,
+        what: str,
     ) -> Iterator[tuple[tuple[int, int], Float[np.ndarray, " k"]]]:
         """Yield ((item, column), scores of the item's texts) for the image at each place of `rows`.
 
@@ -115,17 +120,33 @@ class Matching:
     def cost(self, dataset: str) -> pd.DataFrame:
         """One row: UNet evaluations, what they would have been without stopping, seconds."""
         seconds = time.monotonic() - self._started
-        return pd.DataFrame([[dataset, self.images, self.texts, self.evaluations, self.without_stopping, seconds,
-                              seconds / max(1, self.images)]], columns=COLUMNS)
+        return pd.DataFrame(
+            [
+                [
+                    dataset,
+                    self.images,
+                    self.texts,
+                    self.evaluations,
+                    self.without_stopping,
+                    seconds,
+                    seconds / max(1, self.images),
+                ]
+            ],
+            columns=COLUMNS,
+        )
 
     def _errors(self, z0: Tensor, told: Tensor, seen: range) -> np.ndarray:
         """Errors of each text on each of the draws, (texts, draws), batch by batch."""
         text = torch.arange(len(told)).repeat(len(seen))
         draw = torch.arange(seen.start, seen.stop).repeat_interleave(len(told))
-        found = [self.teacher.denoising(z0.expand(len(some), *z0.shape), self._draws.t[some], self._draws.noise[some],
-                                        told[which])
-                 for which, some in zip(text.split(self.settings.batch_size), draw.split(self.settings.batch_size),
-                                        strict=True)]
+        found = [
+            self.teacher.denoising(
+                z0.expand(len(some), *z0.shape), self._draws.t[some], self._draws.noise[some], told[which]
+            )
+            for which, some in zip(
+                text.split(self.settings.batch_size), draw.split(self.settings.batch_size), strict=True
+            )
+        ]
         return torch.cat(found).double().cpu().numpy().reshape(len(seen), len(told)).T
 
 

@@ -40,8 +40,10 @@ def distance_items(
         raise PcclipError(f"unknown protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
     lacking = {"first", "second", "difference", *(["swapped"] if protocol == "corrected" else [])} - set(pairs.columns)
     if lacking or pairs.empty:
-        raise PcclipError(f"embedding distances: pairs have no {min(lacking) if lacking else 'rows'}; write texts of "
-                          "the differences of classes first")
+        raise PcclipError(
+            f"embedding distances: pairs have no {min(lacking) if lacking else 'rows'}; write texts of "
+            "the differences of classes first"
+        )
     index = {name: label for label, name in enumerate(classes)}
     if unknown := sorted({*pairs["first"], *pairs["second"]} - index.keys()):
         raise PcclipError(f"embedding distances: {unknown[0]!r} is no class; write texts for the names of this set")
@@ -51,8 +53,9 @@ def distance_items(
     if protocol == "corrected":
         told = unit(told - _vectors(encode, pairs.swapped))
     cosine = cosines(told, unit(named[first] - named[second])).astype(float)
-    return pd.DataFrame({"first": first, "second": second, "score": 1 - cosine, "reference": 1 + cosine,
-                         "correct": beats(cosine, 0.0)})
+    return pd.DataFrame(
+        {"first": first, "second": second, "score": 1 - cosine, "reference": 1 + cosine, "correct": beats(cosine, 0.0)}
+    )
 
 
 def _vectors(encode: Encode, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:

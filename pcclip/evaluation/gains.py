@@ -10,8 +10,23 @@ from pcclip.stats import metrics as statistics
 from pcclip.stats.vectors import cosines, unit
 
 KEYS = ["form", "mode", "protocol", "model"]
-TESTED = ["dataset", *KEYS, "best_on_tune", "n", "plain", "comparative", "helped", "hurt", "difference", "ci_low",
-          "ci_high", "p_mcnemar", "p_bootstrap", "test", "p_holm"]
+TESTED = [
+    "dataset",
+    *KEYS,
+    "best_on_tune",
+    "n",
+    "plain",
+    "comparative",
+    "helped",
+    "hurt",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "p_mcnemar",
+    "p_bootstrap",
+    "test",
+    "p_holm",
+]
 BY_CLASS = ["name", "changed", "n", "plain", "comparative", "helped", "hurt"]
 BY_PAIR = ["first", "second", "n", "plain", "comparative", "helped", "hurt", "names_fit", "text_fit", "text_names"]
 
@@ -34,8 +49,9 @@ def tested(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     for key, part in items.groupby(KEYS, sort=False):
         as_models = part.drop(columns="model").rename(columns={"prompting": "model"})
         table = statistics.compare(as_models.assign(task="comparative_prompting"), "comparative", "plain", draws, seed)
-        counts = [_counted(one) | {"best_on_tune": one.best_on_tune.iloc[0]} for _, one in part.groupby(
-            "dataset", sort=False)]
+        counts = [
+            _counted(one) | {"best_on_tune": one.best_on_tune.iloc[0]} for _, one in part.groupby("dataset", sort=False)
+        ]
         found.append(table.drop(columns="n").assign(**dict(zip(KEYS, key, strict=True))).join(pd.DataFrame(counts)))
     return _best_adjusted(pd.concat(found, ignore_index=True))[TESTED] if found else pd.DataFrame(columns=TESTED)
 
@@ -48,12 +64,22 @@ def by_class(items: pd.DataFrame, chosen: Chosen) -> pd.DataFrame:
     """
     before, after = _sides(items)
     was, now = (side.correct.to_numpy(dtype=bool) for side in (before, after))
-    grouped = pd.DataFrame({"k": after.reference.to_numpy(dtype=np.int64), "plain": was, "comparative": now,
-                            "helped": now & ~was, "hurt": was & ~now}).groupby("k")
-    found = pd.concat([grouped.size().rename("n"), grouped[["plain", "comparative"]].mean(),
-                       grouped[["helped", "hurt"]].sum()], axis=1)
+    grouped = pd.DataFrame(
+        {
+            "k": after.reference.to_numpy(dtype=np.int64),
+            "plain": was,
+            "comparative": now,
+            "helped": now & ~was,
+            "hurt": was & ~now,
+        }
+    ).groupby("k")
+    found = pd.concat(
+        [grouped.size().rename("n"), grouped[["plain", "comparative"]].mean(), grouped[["helped", "hurt"]].sum()],
+        axis=1,
+    )
     return found.assign(name=[chosen.names[k] for k in found.index], changed=found.index.isin(chosen.pairs[:, 1]))[
-        BY_CLASS].reset_index(drop=True)
+        BY_CLASS
+    ].reset_index(drop=True)
 
 
 def by_pair(
@@ -75,19 +101,30 @@ def by_pair(
     before, after = _sides(items)
     labels, was, now = (side.to_numpy(dtype=np.int64) for side in (after.reference, before.score, after.score))
     sizes = np.bincount(labels, minlength=len(vectors.classes))
-    sums = csr_matrix((np.ones(len(labels)), (labels, np.arange(len(labels)))), (len(sizes), len(labels))) @ matrix[
-        after["first"].to_numpy()]
+    sums = (
+        csr_matrix((np.ones(len(labels)), (labels, np.arange(len(labels)))), (len(sizes), len(labels)))
+        @ matrix[after["first"].to_numpy()]
+    )
     told = {tuple(sorted(pair)) for pair in chosen.pairs.tolist()}
     rows = [k for k, pair in enumerate(vectors.pairs.tolist()) if tuple(sorted(pair)) in told and sizes[pair].min() > 0]
     a, b = vectors.pairs[rows].reshape(-1, 2).T
-    images, names, texts = (unit(v) for v in (
-        sums[a] / sizes[a, None] - sums[b] / sizes[b, None], vectors.classes[a] - vectors.classes[b],
-        vectors.right[rows] - vectors.swapped[rows]))
+    images, names, texts = (
+        unit(v)
+        for v in (
+            sums[a] / sizes[a, None] - sums[b] / sizes[b, None],
+            vectors.classes[a] - vectors.classes[b],
+            vectors.right[rows] - vectors.swapped[rows],
+        )
+    )
     between = [np.isin([labels, was, now], pair).all(axis=0) for pair in zip(a, b, strict=True)]
     counts = pd.DataFrame([_counts(was[here] == labels[here], now[here] == labels[here]) for here in between])
     return counts.assign(
-        first=[vectors.names[k] for k in a], second=[vectors.names[k] for k in b], names_fit=cosines(names, images),
-        text_fit=cosines(texts, images), text_names=cosines(texts, names)).reindex(columns=BY_PAIR)
+        first=[vectors.names[k] for k in a],
+        second=[vectors.names[k] for k in b],
+        names_fit=cosines(names, images),
+        text_fit=cosines(texts, images),
+        text_names=cosines(texts, names),
+    ).reindex(columns=BY_PAIR)
 
 
 def _best_adjusted(table: pd.DataFrame) -> pd.DataFrame:
@@ -95,7 +132,8 @@ def _best_adjusted(table: pd.DataFrame) -> pd.DataFrame:
     best = table[table.best_on_tune.astype(bool)]
     counts = best.p_mcnemar.where(best.test == "mcnemar", best.p_bootstrap)
     adjusted = counts.groupby([best[key] for key in KEYS if key != "form"]).transform(
-        lambda p: statistics.holm(p.to_numpy()))
+        lambda p: statistics.holm(p.to_numpy())
+    )
     return table.assign(p_holm=adjusted.reindex(table.index).fillna(table.p_holm))
 
 
@@ -111,5 +149,10 @@ def _counted(items: pd.DataFrame) -> dict:
 def _counts(was: np.ndarray, now: np.ndarray) -> dict:
     """Of images that were right before and are right now: how many, the shares, and those that changed."""
     n = len(was)
-    return {"n": n, "plain": was.mean() if n else np.nan, "comparative": now.mean() if n else np.nan,
-            "helped": int((now & ~was).sum()), "hurt": int((was & ~now).sum())}
+    return {
+        "n": n,
+        "plain": was.mean() if n else np.nan,
+        "comparative": now.mean() if n else np.nan,
+        "helped": int((now & ~was).sum()),
+        "hurt": int((was & ~now).sum()),
+    }

@@ -82,8 +82,11 @@ class _Counted:
 
 def _parts(look: Look) -> list[dict]:
     """The two images as parts of a message, each under its name. Raises BadImage."""
-    return [part for name, path in (("First image:", look.first), ("Second image:", look.second))
-            for part in ({"type": "text", "text": name}, {"type": "image_url", "image_url": {"url": _data_url(path)}})]
+    return [
+        part
+        for name, path in (("First image:", look.first), ("Second image:", look.second))
+        for part in ({"type": "text", "text": name}, {"type": "image_url", "image_url": {"url": _data_url(path)}})
+    ]
 
 
 def _data_url(path: str) -> str:

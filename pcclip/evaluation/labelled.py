@@ -80,8 +80,10 @@ class Told:
 
 def load(config: Config) -> dict[str, LabelledSet]:
     """The labelled sets of the parameters. Raises PcclipError when one is not there."""
-    return {name: load_labelled(name, settings.path, settings.limit, settings.tune_limit, config.seed)
-            for name, settings in config.evaluate.labelled.items()}
+    return {
+        name: load_labelled(name, settings.path, settings.limit, settings.tune_limit, config.seed)
+        for name, settings in config.evaluate.labelled.items()
+    }
 
 
 def score(
@@ -105,7 +107,8 @@ def score(
                 _zero_shot(ready, which, model, described, predictions)
             for what, protocol, table in pairs:
                 for task, items in class_differences.difference_items(
-                        model.encode_texts, ready.seen_by(which), table).items():
+                    model.encode_texts, ready.seen_by(which), table
+                ).items():
                     if protocol == "corrected" or task in SCORED_AS_RELEASED:
                         predictions.add(task, f"{name}/{what}", which, items, ready.vectors.ids, protocol)
             if "distances" in tasks:
@@ -118,16 +121,21 @@ def score(
         if "probe" in tasks and len(ready.tune[0]) and not ready.unseen:
             for which, protocol in product(["base", *ready.vectors.others], PROTOCOLS):  # one for each image tower
                 seeds = [config.seed] if protocol == "corrected" else _RELEASED_SEEDS
-                items = probe.probe_items(ready.seen_by(which), *ready.tune, *ready.test, ready.settings.shots,
-                                          seeds, protocol)
-                predictions.add("linear_probe", f"{name}/{ready.settings.shots}-shot", which, items,
-                                ready.vectors.ids, protocol)
+                items = probe.probe_items(
+                    ready.seen_by(which), *ready.tune, *ready.test, ready.settings.shots, seeds, protocol
+                )
+                predictions.add(
+                    "linear_probe", f"{name}/{ready.settings.shots}-shot", which, items, ready.vectors.ids, protocol
+                )
     told = pd.concat(texts, ignore_index=True) if texts else _no_pairs().assign(dataset=[])
     compared = pd.concat(found["items"], ignore_index=True) if found["items"] else pd.DataFrame(columns=gains.KEYS)
-    return Told(_joined(found["sweep"], _SWEEP), told.fillna(""),
-                gains.tested(compared, config.evaluate.bootstrap, config.seed),
-                _joined(found["classes"], ["dataset", "form", "model", *gains.BY_CLASS]),
-                _joined(found["pairs"], ["dataset", "model", *gains.BY_PAIR]))
+    return Told(
+        _joined(found["sweep"], _SWEEP),
+        told.fillna(""),
+        gains.tested(compared, config.evaluate.bootstrap, config.seed),
+        _joined(found["classes"], ["dataset", "form", "model", *gains.BY_CLASS]),
+        _joined(found["pairs"], ["dataset", "model", *gains.BY_PAIR]),
+    )
 
 
 def _ready(config: Config, name: str, images: LabelledSet, models: Mapping[str, DualEncoder]) -> Ready:
@@ -152,8 +160,11 @@ def _zero_shot(ready: Ready, which: str, model: DualEncoder, described, predicti
     images, (rows, labels), seen = ready.images, ready.test, described
     if ready.unseen:
         classes = np.unique(labels)
-        images = replace(images, classes=[images.classes[k] for k in classes],
-                         released=[images.released[k] for k in classes] if images.released else None)
+        images = replace(
+            images,
+            classes=[images.classes[k] for k in classes],
+            released=[images.released[k] for k in classes] if images.released else None,
+        )
         labels = np.searchsorted(classes, labels)
         seen = [described[k] for k in classes] if described else None
     variants = tuple(zero_shot.VARIANTS) if "zero_shot" in ready.settings.tasks else ()
@@ -166,12 +177,13 @@ def _zero_shot(ready: Ready, which: str, model: DualEncoder, described, predicti
             predictions.add("worst_group", f"{ready.name}/{variant}", which, items, ready.vectors.ids, protocol)
 
 
-def _image_pairs(
-    config: Config, ready: Ready, written: pd.DataFrame
-) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def _image_pairs(config: Config, ready: Ready, written: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """What is compared, the protocol, and the image pairs with their texts, the same for every model."""
-    classes, (rows, labels), draw = ready.images.classes, ready.test, {
-        "seed": config.seed, "count": ready.settings.pairs}
+    classes, (rows, labels), draw = (
+        ready.images.classes,
+        ready.test,
+        {"seed": config.seed, "count": ready.settings.pairs},
+    )
     asked = [("class names", "corrected", class_differences.class_names(classes))]
     told = written[written.source == "llm"]
     if len(told):
@@ -184,8 +196,10 @@ def _image_pairs(
         if ready.name == "awa2":
             binary = awa2.binary(folder_of(ready.name, ready.settings.path))
             say_what = awa2.difference_texts(ready.images, binary, protocol)
-            asked += [("attributes", protocol, class_differences.every_class(len(classes), say_what)),
-                      ("size", protocol, class_differences.awa2_size(classes, labels, binary, protocol))]
+            asked += [
+                ("attributes", protocol, class_differences.every_class(len(classes), say_what)),
+                ("size", protocol, class_differences.awa2_size(classes, labels, binary, protocol)),
+            ]
     for what, protocol, differences in asked:
         try:
             yield what, protocol, class_differences.image_pairs(differences, rows, labels, protocol, **draw)
@@ -196,7 +210,10 @@ def _image_pairs(
 
 
 def _comparative(
-    ready: Ready, models: Mapping[str, DualEncoder], differences: pd.DataFrame, released: pd.DataFrame,
+    ready: Ready,
+    models: Mapping[str, DualEncoder],
+    differences: pd.DataFrame,
+    released: pd.DataFrame,
     predictions: Predictions,
 ) -> dict[str, list[pd.DataFrame]]:
     """Every form and mode of comparative prompting. Returns tables for the fields of Told, and the items."""
@@ -210,8 +227,9 @@ def _comparative(
     for protocol, form in forms:
         for mode in comparative.MODES:
             try:
-                items, chosen = comparative.comparative(given[protocol], matrices, ready.tune, ready.test,
-                                                        form, mode, protocol, k=_CONFUSED)
+                items, chosen = comparative.comparative(
+                    given[protocol], matrices, ready.tune, ready.test, form, mode, protocol, k=_CONFUSED
+                )
             except PcclipError as error:
                 if mode != "confused" or "confuses no two classes" not in str(error):
                     raise
@@ -224,11 +242,14 @@ def _comparative(
             for which, own in items.groupby("model", sort=False) if (mode, protocol) == ("all", "corrected") else []:
                 told["classes"].append(gains.by_class(own, chosen[which]).assign(**keys, model=which))
                 if comparative.FORMS[form].rerank:
-                    told["pairs"].append(gains.by_pair(own, chosen[which], given[protocol][which], matrices[which])
-                                         .assign(dataset=ready.name, model=which))
+                    told["pairs"].append(
+                        gains.by_pair(own, chosen[which], given[protocol][which], matrices[which]).assign(
+                            dataset=ready.name, model=which
+                        )
+                    )
     best = _best_forms(pd.concat(told["sweep"], ignore_index=True))
     for items in told["items"]:
-        items["best_on_tune"] = (items[["mode", "form", "protocol"]].iloc[0].to_list() in best)
+        items["best_on_tune"] = items[["mode", "form", "protocol"]].iloc[0].to_list() in best
     return told
 
 
@@ -236,14 +257,20 @@ def _class_vectors(
     images: LabelledSet, models: Mapping[str, DualEncoder], differences: pd.DataFrame, released: pd.DataFrame
 ) -> dict[str, dict[str, comparative.ClassVectors]]:
     """What every model makes of classes and texts, by protocol."""
+
     def vectors(table: pd.DataFrame, names: list[str]) -> dict[str, comparative.ClassVectors]:
         prompts = templates.prompts(names, "single")
-        return {which: comparative.class_vectors(
-            model.encode_texts, zero_shot.class_texts(model.encode_texts, prompts), images.classes, table)
-            for which, model in models.items()}
+        return {
+            which: comparative.class_vectors(
+                model.encode_texts, zero_shot.class_texts(model.encode_texts, prompts), images.classes, table
+            )
+            for which, model in models.items()
+        }
 
-    return {"corrected": vectors(differences, images.classes),
-            "as_released": vectors(released, images.released or images.classes)}
+    return {
+        "corrected": vectors(differences, images.classes),
+        "as_released": vectors(released, images.released or images.classes),
+    }
 
 
 def _add_prompted(
@@ -261,8 +288,16 @@ def _add_prompted(
 def _swept(chosen: comparative.Chosen, which: str) -> pd.DataFrame:
     """What was tried for a model, by the weights that were chosen."""
     sweep = chosen.sweep[(chosen.sweep.model == which) & (chosen.sweep.temperature == chosen.temperature)]
-    return pd.DataFrame({"model": which, "alpha": sweep.value, "value": sweep.accuracy, "plain": sweep.plain,
-                         "split": chosen.split, "chosen": sweep.value == chosen.value})
+    return pd.DataFrame(
+        {
+            "model": which,
+            "alpha": sweep.value,
+            "value": sweep.accuracy,
+            "plain": sweep.plain,
+            "split": chosen.split,
+            "chosen": sweep.value == chosen.value,
+        }
+    )
 
 
 def _best_forms(sweep: pd.DataFrame) -> list[list[str]]:
@@ -275,9 +310,7 @@ def _best_forms(sweep: pd.DataFrame) -> list[list[str]]:
     return [list(best) for best in means.groupby("mode", sort=False).idxmax()]
 
 
-def _class_pairs(
-    config: Config, ready: Ready, models: Mapping[str, DualEncoder]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _class_pairs(config: Config, ready: Ready, models: Mapping[str, DualEncoder]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Texts about pairs of classes: those for all that is corrected, and those of the released protocol.
 
     The former are of all pairs, or of those that the base confuses most on the tune images that choose pairs; the
@@ -285,7 +318,7 @@ def _class_pairs(
     """
     images, settings, (rows, labels) = ready.images, ready.settings, ready.test
     among = np.unique(labels) if ready.unseen else np.arange(len(images.classes))
-    chosen = [(a, b) for k, a in enumerate(among) for b in among[k + 1:]]
+    chosen = [(a, b) for k, a in enumerate(among) for b in among[k + 1 :]]
 
     def confusions(which: str, names: list[str], rows, labels):
         texts = zero_shot.class_texts(models[which].encode_texts, templates.prompts(names, "single"))
@@ -293,30 +326,53 @@ def _class_pairs(
 
     if len(chosen) > settings.class_pairs:
         tune = comparative.halves(*ready.tune)[0] if len(ready.tune[0]) > 1 else ready.tune
-        seen = [] if ready.unseen else comparative.confused_pairs(
-            confusions("base", images.classes, *tune), settings.class_pairs)
+        seen = (
+            []
+            if ready.unseen
+            else comparative.confused_pairs(confusions("base", images.classes, *tune), settings.class_pairs)
+        )
         rest = np.random.default_rng(config.seed).permutation(np.array(chosen))
         chosen = list(dict.fromkeys(map(tuple, [*seen, *rest])))[: settings.class_pairs]
     peeking = models if "comparative" in settings.tasks and not ready.unseen else []
-    peeked = {tuple(sorted(pair)) for which in peeking for pair in comparative.confused_pairs(
-        confusions(which, images.released or images.classes, rows, labels), _CONFUSED, both_ways=False)}
-    return tuple(_written(config, ready, [(images.classes[a], images.classes[b]) for a, b in wanted], models["base"])
-                 for wanted in (chosen, sorted(peeked)))
+    peeked = {
+        tuple(sorted(pair))
+        for which in peeking
+        for pair in comparative.confused_pairs(
+            confusions(which, images.released or images.classes, rows, labels), _CONFUSED, both_ways=False
+        )
+    }
+    return tuple(
+        _written(config, ready, [(images.classes[a], images.classes[b]) for a, b in wanted], models["base"])
+        for wanted in (chosen, sorted(peeked))
+    )
 
 
 def _written(config: Config, ready: Ready, pairs: list[tuple[str, str]], base: DualEncoder) -> pd.DataFrame:
     template = ready.settings.texts == "template"
     identity = Template.identity if template else backend_identity(config.generate)
     table, _ = class_texts.class_differences(
-        pairs, config.generate, partial(start_backend, config.generate), identity, config.home / FOLDER, base,
-        ready.settings.things)
+        pairs,
+        config.generate,
+        partial(start_backend, config.generate),
+        identity,
+        config.home / FOLDER,
+        base,
+        ready.settings.things,
+    )
     return table[["first", "second", "difference", "swapped", "source", "verdict"]]
 
 
 def _descriptions(config: Config, ready: Ready, base: DualEncoder) -> tuple[list[list[str]], pd.DataFrame]:
     table, _ = class_texts.descriptions(
-        ready.images.classes, ready.settings.things, config.generate, partial(start_backend, config.generate),
-        backend_identity(config.generate), config.home / FOLDER, base, ready.settings.descriptions)
+        ready.images.classes,
+        ready.settings.things,
+        config.generate,
+        partial(start_backend, config.generate),
+        backend_identity(config.generate),
+        config.home / FOLDER,
+        base,
+        ready.settings.descriptions,
+    )
     told = table.rename(columns={"class": "first", "description": "difference"})
     return class_texts.per_class(table, ready.images.classes), told[["first", "difference", "source", "verdict"]]
 

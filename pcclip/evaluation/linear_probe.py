@@ -22,8 +22,14 @@ _CHUNK = 8192  # images scored at once
 
 
 def probe_items(
-    matrix: Float[np.ndarray, "n d"], tune: Int[np.ndarray, " t"], tune_labels: Int[np.ndarray, " t"],
-    test: Int[np.ndarray, " m"], test_labels: Int[np.ndarray, " m"], shots: int, seeds: Sequence[int], protocol: str,
+    matrix: Float[np.ndarray, "n d"],
+    tune: Int[np.ndarray, " t"],
+    tune_labels: Int[np.ndarray, " t"],
+    test: Int[np.ndarray, " m"],
+    test_labels: Int[np.ndarray, " m"],
+    shots: int,
+    seeds: Sequence[int],
+    protocol: str,
 ) -> pd.DataFrame:
     """Classify test images by a linear classifier fitted to a few tune images, once for each seed.
 
@@ -56,7 +62,7 @@ def probe_items(
             drawn = _shots_of_each(tune_labels, shots, rng)
             weights = _logistic(matrix[tune[drawn]], tune_labels[drawn], classes)
         else:
-            drawn = np.random.default_rng(seeds[0]).permutation(len(tune))[:shots * classes]
+            drawn = np.random.default_rng(seeds[0]).permutation(len(tune))[: shots * classes]
             weights = _adam(matrix[tune[drawn]], tune_labels[drawn], classes, seed)
         found.append(_items(matrix, test, test_labels, weights).assign(seed=seed))
     return pd.concat(found, ignore_index=True)
@@ -66,7 +72,7 @@ def _shots_of_each(labels: Int[np.ndarray, " t"], shots: int, rng: np.random.Gen
     """Positions of at most `shots` images of each class, all first shots first, then all second ones."""
     order = rng.permutation(len(labels))
     shot = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
-    return order[np.argsort(shot, kind="stable")][:int((shot < shots).sum())]
+    return order[np.argsort(shot, kind="stable")][: int((shot < shots).sum())]
 
 
 def _logistic(x: Float[np.ndarray, "k d"], y: Int[np.ndarray, " k"], classes: int) -> Float[np.ndarray, "d1 c"]:
@@ -117,10 +123,17 @@ def _adam(x, y, classes: int, seed: int) -> Float[np.ndarray, "d1 c"]:
 
 def _items(matrix, rows, labels, weights) -> pd.DataFrame:
     """Each image's class, the images a chunk at a time."""
-    found = [_logits(matrix[rows[k:k + _CHUNK]], weights).argmax(axis=1) for k in range(0, len(rows), _CHUNK)]
+    found = [_logits(matrix[rows[k : k + _CHUNK]], weights).argmax(axis=1) for k in range(0, len(rows), _CHUNK)]
     found = np.concatenate(found) if found else np.zeros(0, dtype=int)
-    return pd.DataFrame({"first": rows, "second": rows, "score": found.astype(float),
-                         "reference": labels.astype(float), "correct": found == labels})
+    return pd.DataFrame(
+        {
+            "first": rows,
+            "second": rows,
+            "score": found.astype(float),
+            "reference": labels.astype(float),
+            "correct": found == labels,
+        }
+    )
 
 
 def _logits(x, weights):

@@ -31,9 +31,15 @@ _FIRST, _SECOND = ("first",), ("second",)
 
 
 def judge_captions(
-    config: Generate, first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"], captions: Sequence[str],
-    statements: Sequence[str], first_fits: Bool[np.ndarray, " m"], folder: Path,
-    prices: tuple[float, float] | None = None, backend: Backend | None = None,
+    config: Generate,
+    first: Int[np.ndarray, " m"],
+    second: Int[np.ndarray, " m"],
+    captions: Sequence[str],
+    statements: Sequence[str],
+    first_fits: Bool[np.ndarray, " m"],
+    folder: Path,
+    prices: tuple[float, float] | None = None,
+    backend: Backend | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Ask a language model that sees captions only, by any backend but the template.
 
@@ -55,6 +61,7 @@ def judge_captions(
     Raises:
         PcclipError: more than half of the pairs got no answer, or as the backend does.
     """
+
     def asked(one: int, two: int, statement: str) -> Choice:
         a, b = (" ".join(captions[k].split()) for k in (one, two))
         words, stem = _worded(statement)
@@ -71,8 +78,13 @@ def judge_captions(
 
 
 def judge_images(
-    config: Generate, first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"], paths: Sequence[str],
-    statements: Sequence[str], first_fits: Bool[np.ndarray, " m"], folder: Path,
+    config: Generate,
+    first: Int[np.ndarray, " m"],
+    second: Int[np.ndarray, " m"],
+    paths: Sequence[str],
+    statements: Sequence[str],
+    first_fits: Bool[np.ndarray, " m"],
+    folder: Path,
     prices: tuple[float, float] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Ask a multimodal model behind a server (config.backend openai), shown both images, 512 pixels at most.
@@ -81,8 +93,10 @@ def judge_images(
     its content: moving it asks nothing again.
     """
     if config.backend != "openai":
-        raise PcclipError(f"generate.backend = {config.backend} cannot be shown images; set backend: openai and the "
-                          "llm and base_url of a multimodal model, or judge captions")
+        raise PcclipError(
+            f"generate.backend = {config.backend} cannot be shown images; set backend: openai and the "
+            "llm and base_url of a multimodal model, or judge captions"
+        )
     contents = {}
 
     def content(k: int) -> str:
@@ -100,8 +114,18 @@ def judge_images(
 
         return ImageServer(config).look(rest)
 
-    return _judged(first, second, statements, first_fits, asked, ask, folder, f"images-{backend_identity(config)}",
-                   f"{config.llm} on images", prices)
+    return _judged(
+        first,
+        second,
+        statements,
+        first_fits,
+        asked,
+        ask,
+        folder,
+        f"images-{backend_identity(config)}",
+        f"{config.llm} on images",
+        prices,
+    )
 
 
 def cost(name: str, pairs: int, answers: Sequence[Judged], prices: tuple[float, float] | None = None) -> pd.DataFrame:
@@ -114,14 +138,34 @@ def cost(name: str, pairs: int, answers: Sequence[Judged], prices: tuple[float, 
     total = {amount: sum(getattr(answer, amount) for answer in answers) for amount in _AMOUNTS}
     tokens = [float(total[amount]) if total["metered"] else np.nan for amount in ("tokens_in", "tokens_out")]
     money = np.dot(tokens, prices) / _MILLION if prices else np.nan
-    return pd.DataFrame([{
-        "judge": name, "pairs": pairs, "answers": len(answers), "unanswered": sum(a.failed for a in answers),
-        "requests": total["requests"], "tokens_in": tokens[0], "tokens_out": tokens[1], "metered": total["metered"],
-        "seconds": float(total["seconds"]), "money": float(money)}])
+    return pd.DataFrame(
+        [
+            {
+                "judge": name,
+                "pairs": pairs,
+                "answers": len(answers),
+                "unanswered": sum(a.failed for a in answers),
+                "requests": total["requests"],
+                "tokens_in": tokens[0],
+                "tokens_out": tokens[1],
+                "metered": total["metered"],
+                "seconds": float(total["seconds"]),
+                "money": float(money),
+            }
+        ]
+    )
 
 
 def _judged(
-    first, second, statements, first_fits, asked: Callable, ask: Callable, folder: Path, identity: str, name: str,
+    first,
+    second,
+    statements,
+    first_fits,
+    asked: Callable,
+    ask: Callable,
+    folder: Path,
+    identity: str,
+    name: str,
     prices,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Ask about every pair in both orders; the items and the cost."""
@@ -133,16 +177,27 @@ def _judged(
     found = answer_all([question for both in orders for question in both], ask, Judged, journal, "judge")
     told = [(found[one.key], found[two.key]) for one, two in orders]
     reasons = [next((answer.reason for answer in both if answer.failed), "") for both in told]
-    score = np.array([0.0 if reason else (one.value - two.value) / 2
-                      for (one, two), reason in zip(told, reasons, strict=True)])
+    score = np.array(
+        [0.0 if reason else (one.value - two.value) / 2 for (one, two), reason in zip(told, reasons, strict=True)]
+    )
     silent = sum(reason != "" for reason in reasons)
     if silent > len(pairs) / 2:
         commonest = pd.Series(reasons)[pd.Series(reasons) != ""].value_counts().index[0]
-        raise PcclipError(f"judge: {silent} of {len(pairs)} pairs got no answer, mostly with {commonest!r}; "
-                          "check the model and run again")
+        raise PcclipError(
+            f"judge: {silent} of {len(pairs)} pairs got no answer, mostly with {commonest!r}; "
+            "check the model and run again"
+        )
     truth = np.where(first_fits, 1.0, -1.0)
-    items = pd.DataFrame({"first": first, "second": second, "score": score, "reference": truth,
-                          "correct": score * truth > 0, "reason": reasons})
+    items = pd.DataFrame(
+        {
+            "first": first,
+            "second": second,
+            "score": score,
+            "reference": truth,
+            "correct": score * truth > 0,
+            "reason": reasons,
+        }
+    )
     return items, cost(name, len(pairs), list(_ever(journal, set(found))), prices)
 
 
@@ -179,8 +234,10 @@ def _worded(statement: str) -> tuple[str, str]:
     statement = " ".join(statement.split())
     if statement.endswith("?"):
         return f"{statement} The first or the second?", f"Question: {statement} The first or the second?\nAnswer: The"
-    return (f'Which of the two does this statement fit better: "{statement}"? The first or the second?',
-            f"Statement: {statement}\nOf the two, the statement fits the")
+    return (
+        f'Which of the two does this statement fit better: "{statement}"? The first or the second?',
+        f"Statement: {statement}\nOf the two, the statement fits the",
+    )
 
 
 def _key(*words: str) -> str:

@@ -23,8 +23,12 @@ _NUMBER = re.compile(r"<?[-+−]?[\d,]*\.?\d+(e-?\d+)?")
 
 def render(**values) -> str:
     """The page. Every text is escaped but for figures, which are made here."""
-    pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-                        keep_trailing_newline=True)
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
     return pages.get_template("report.html.j2").render(**values)
 
 
@@ -69,13 +73,27 @@ def table(head: Sequence[str], rows: Sequence[Sequence], caption: str = "") -> d
 def results(caption: str, frame: pd.DataFrame) -> dict:
     """A table whose cells are `value [low, high]`, with a star where plots.paper_table has put one."""
     found = [[_RESULT.fullmatch(str(cell)) for cell in row] for row in frame.to_numpy()]
-    rows = [{"name": str(name), "cells": [{
-        "value": minus(cell["value"]), "interval": minus(cell["interval"] or ""), "sure": bool(cell["star"])}
-        for cell in row]} for name, row in zip(frame.index, found, strict=True)]
-    intervals, stars = ([any(cell[name] for cell in column) for column in zip(*found, strict=True)]
-                        for name in ("interval", "star"))
-    return {"kind": "results", "caption": caption, "head": list(map(str, frame.columns)), "rows": rows,
-            "intervals": intervals, "stars": stars}
+    rows = [
+        {
+            "name": str(name),
+            "cells": [
+                {"value": minus(cell["value"]), "interval": minus(cell["interval"] or ""), "sure": bool(cell["star"])}
+                for cell in row
+            ],
+        }
+        for name, row in zip(frame.index, found, strict=True)
+    ]
+    intervals, stars = (
+        [any(cell[name] for cell in column) for column in zip(*found, strict=True)] for name in ("interval", "star")
+    )
+    return {
+        "kind": "results",
+        "caption": caption,
+        "head": list(map(str, frame.columns)),
+        "rows": rows,
+        "intervals": intervals,
+        "stars": stars,
+    }
 
 
 def figure(drawn: Figure, caption: str) -> dict:
@@ -91,7 +109,7 @@ def svg(drawn: Figure) -> Markup:
     with plt.rc_context({"svg.hashsalt": "pcclip", "svg.fonttype": "none"}):
         drawn.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
     found = buffer.getvalue()
-    found = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", found[found.index("<svg"):], flags=re.DOTALL)
+    found = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", found[found.index("<svg") :], flags=re.DOTALL)
     found = re.sub(r' xmlns(:xlink)?="[^"]*"| id="[A-Za-z]\w*?_\d+"', "", found).replace("xlink:href", "href")
     found = re.sub(r"(fill|stroke): (#\w{6})", lambda m: f"{m[1]}: {_COLOURS.get(m[2], m[2])}", found)
     return Markup(re.sub(r"\n\s*\n", "\n", found))

@@ -19,9 +19,17 @@ class Predictions:
     ) -> None:
         """Add one model's items of one task, whose `first` and `second` are positions in `ids`."""
         names = np.asarray(ids, dtype=object)
-        self._found.append(items.assign(
-            task=task, dataset=dataset, protocol=protocol, model=model, item=np.arange(len(items)),
-            first=names[items["first"].to_numpy()], second=names[items["second"].to_numpy()]))
+        self._found.append(
+            items.assign(
+                task=task,
+                dataset=dataset,
+                protocol=protocol,
+                model=model,
+                item=np.arange(len(items)),
+                first=names[items["first"].to_numpy()],
+                second=names[items["second"].to_numpy()],
+            )
+        )
 
     def table(self) -> pd.DataFrame:
         """All items: task, dataset, protocol ('as_released', 'corrected' or ''), model, item, and those of tasks.py."""

@@ -15,8 +15,11 @@ from pcclip.stats.metrics import FURTHER, MEASURES, measured_by
 
 SUPERVISED = "supervised"  # the model, and the end of the data set's name, of a ceiling
 CHANCE = {"spearman": 0.0, "pairwise_accuracy": 0.5, "accuracy": 0.5}
-SHARES = {"ranking": ("spearman", "pairwise_accuracy"), "relative_values": ("spearman", "pairwise_accuracy"),
-          "relative_pairs": ("accuracy",)}  # task -> the metrics of which a share is taken
+SHARES = {
+    "ranking": ("spearman", "pairwise_accuracy"),
+    "relative_values": ("spearman", "pairwise_accuracy"),
+    "relative_pairs": ("accuracy",),
+}  # task -> the metrics of which a share is taken
 _FEWER = 500  # resamples, at most, of measures that no model is tested by
 _KEYS, _SAME = ["task", "dataset", "protocol"], ["first", "second", "reference"]
 
@@ -34,16 +37,30 @@ def measured(predictions: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
         a ceiling that may be no better than chance nothing has a share.
     """
     groups = dict(iter(predictions.groupby(_KEYS, sort=False)))
-    found = {key: {(metric, which): MEASURES[metric](part, min(draws, _FEWER) if metric in FURTHER
-                                                       else draws, seed) for metric in measured_by(key[0])
-                   for which, part in items.groupby("model", sort=False)} for key, items in groups.items()}
+    found = {
+        key: {
+            (metric, which): MEASURES[metric](part, min(draws, _FEWER) if metric in FURTHER else draws, seed)
+            for metric in measured_by(key[0])
+            for which, part in items.groupby("model", sort=False)
+        }
+        for key, items in groups.items()
+    }
     rows = []
     for key, items in groups.items():
         for (metric, which), estimate in (found[key] | _shares(key, items, groups, found)).items():
             if estimate.n:
                 low, high = estimate.interval
-                rows.append({**dict(zip(_KEYS, key, strict=True)), "model": which, "metric": metric,
-                             "value": estimate.value, "ci_low": low, "ci_high": high, "n": estimate.n})
+                rows.append(
+                    {
+                        **dict(zip(_KEYS, key, strict=True)),
+                        "model": which,
+                        "metric": metric,
+                        "value": estimate.value,
+                        "ci_low": low,
+                        "ci_high": high,
+                        "n": estimate.n,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -55,8 +72,10 @@ def share(axis: Estimate, ceiling: Estimate, chance: float = 0.0) -> Estimate:
     Raises PcclipError when the resamples are not the same in number.
     """
     if len(axis.draws) != len(ceiling.draws):
-        raise PcclipError(f"an axis with {len(axis.draws)} resamples and its ceiling with {len(ceiling.draws)}; "
-                          "use the same draws and seed for both")
+        raise PcclipError(
+            f"an axis with {len(axis.draws)} resamples and its ceiling with {len(ceiling.draws)}; "
+            "use the same draws and seed for both"
+        )
     found = ratio(np.append(axis.draws, axis.value) - chance, np.append(ceiling.draws, ceiling.value) - chance)
     return Estimate(float(found[-1]), found[:-1], axis.n)
 
@@ -67,12 +86,21 @@ def _shares(key: tuple, items: pd.DataFrame, groups: dict, found: dict) -> dict[
     if task not in SHARES or not models:
         return {}
     own = items[items.model == models[0]][_SAME].reset_index(drop=True)
-    ceiling = next((other for other, whole in groups.items() if other[0] == task and SUPERVISED in set(whole.model)
-                    and whole[whole.model == SUPERVISED][_SAME].reset_index(drop=True).equals(own)), None)
+    ceiling = next(
+        (
+            other
+            for other, whole in groups.items()
+            if other[0] == task
+            and SUPERVISED in set(whole.model)
+            and whole[whole.model == SUPERVISED][_SAME].reset_index(drop=True).equals(own)
+        ),
+        None,
+    )
     shares = {}
     for metric in SHARES[task] if ceiling else ():
         whole = found[ceiling][metric, SUPERVISED]
         if whole.interval[0] > CHANCE[metric]:
-            shares |= {(f"{metric}_share", which): share(found[key][metric, which], whole, CHANCE[metric])
-                       for which in models}
+            shares |= {
+                (f"{metric}_share", which): share(found[key][metric, which], whole, CHANCE[metric]) for which in models
+            }
     return shares

@@ -34,12 +34,15 @@ def load(config: Config) -> dict[str, RelativeSet]:
     """The sets of the parameters. Raises PcclipError when one is not there, or lacks an attribute that is asked for."""
     found = {}
     for name, settings in config.evaluate.relative.items():
-        found[name] = load_relative(name, settings.path, settings.limit, settings.tune_limit, config.seed,
-                                    settings.max_bad)
+        found[name] = load_relative(
+            name, settings.path, settings.limit, settings.tune_limit, config.seed, settings.max_bad
+        )
         for attribute, texts in settings.attributes.items():
             if (texts.column or attribute) not in found[name].attributes:
-                raise PcclipError(f"evaluate.relative.{name}.attributes.{attribute}: {name} has no such attribute; it "
-                                  f"has: {', '.join(found[name].attributes)}")
+                raise PcclipError(
+                    f"evaluate.relative.{name}.attributes.{attribute}: {name} has no such attribute; it "
+                    f"has: {', '.join(found[name].attributes)}"
+                )
     return found
 
 
@@ -59,19 +62,27 @@ def score(
     """Score every estimator of every model on every attribute of every set, and the supervised axis."""
     for name, found in sets.items():
         vectors = _embedded(config, found, models)
-        asked = [(attribute, one) for attribute, one in texts(config, name).items()
-                 if (one.column or attribute) in found.attributes]
+        asked = [
+            (attribute, one)
+            for attribute, one in texts(config, name).items()
+            if (one.column or attribute) in found.attributes
+        ]
         say(f"{name}: {len(vectors.ids)} images, {len(asked)} of {len(found.attributes)} attributes")
-        axes = {(attribute, which, estimator): attribute_axis(model, one, estimator)
-                for attribute, one in asked for which, model in models.items() for estimator in ESTIMATORS}
+        axes = {
+            (attribute, which, estimator): attribute_axis(model, one, estimator)
+            for attribute, one in asked
+            for which, model in models.items()
+            for estimator in ESTIMATORS
+        }
         for attribute, one in asked:
             given = _valued if found.values.shape[1] else _paired
             for task, dataset, items_of, ceiling, drawn in given(found, vectors, one.column or attribute):
                 own = f"{name}/{dataset}{attribute}"
                 for which in models:
                     for estimator in ESTIMATORS:
-                        predictions.add(task, f"{own}/{estimator}", which,
-                                        items_of(axes[attribute, which, estimator], which), drawn)
+                        predictions.add(
+                            task, f"{own}/{estimator}", which, items_of(axes[attribute, which, estimator], which), drawn
+                        )
                 if ceiling is not None:
                     predictions.add(task, f"{own}/supervised", "supervised", items_of(ceiling, "base"), drawn)
 
@@ -89,12 +100,20 @@ def _valued(found: RelativeSet, vectors: Vectors, column: str) -> Iterator[tuple
     sides = [set(found.images.group[found.images["split"] == side]) - {""} for side in ("tune", "test")]
     ceiling, grouped = None, bool(sides[0]) and not sides[0] & sides[1]
     if (tune.groupby("group").value.first() if grouped else tune.value).nunique() >= _TUNED:
-        ceiling, _ = ridge_axis(vectors.matrix, vectors.rows(tune["id"]), tune.value,
-                                list(tune.group) if grouped else None)
+        ceiling, _ = ridge_axis(
+            vectors.matrix, vectors.rows(tune["id"]), tune.value, list(tune.group) if grouped else None
+        )
     rows, values = vectors.rows(test["id"]), test.value
     places, drawn = pd.factorize(test.group) if sides[1] else (rows, vectors.ids)
-    yield (VALUES, "", lambda axis, which: tasks.ranking_items(
-        axis, vectors.seen_by(which).matrix, rows, values).assign(first=places, second=places), ceiling, drawn)
+    yield (
+        VALUES,
+        "",
+        lambda axis, which: tasks.ranking_items(axis, vectors.seen_by(which).matrix, rows, values).assign(
+            first=places, second=places
+        ),
+        ceiling,
+        drawn,
+    )
 
 
 def _paired(found: RelativeSet, vectors: Vectors, column: str) -> Iterator[tuple]:
@@ -107,10 +126,15 @@ def _paired(found: RelativeSet, vectors: Vectors, column: str) -> Iterator[tuple
             continue
         first, second = vectors.rows(test["first"]), vectors.rows(test["second"])
         more = (test.more == "first").to_numpy()
-        yield (PAIRS, f"{part}/" if part else "",
-               lambda axis, which, first=first, second=second, more=more: tasks.verdict_items(
-                   axis, vectors.seen_by(which).matrix, first, second, more),
-               _axis_of_pairs(tune, vectors), vectors.ids)
+        yield (
+            PAIRS,
+            f"{part}/" if part else "",
+            lambda axis, which, first=first, second=second, more=more: tasks.verdict_items(
+                axis, vectors.seen_by(which).matrix, first, second, more
+            ),
+            _axis_of_pairs(tune, vectors),
+            vectors.ids,
+        )
 
 
 def _axis_of_pairs(tune: pd.DataFrame, vectors: Vectors) -> np.ndarray | None:
@@ -124,8 +148,11 @@ def _axis_of_pairs(tune: pd.DataFrame, vectors: Vectors) -> np.ndarray | None:
     turned = np.where(np.arange(len(tune)) % 2, -1, 1)
     step = vectors.matrix[vectors.rows(tune["first"])] - vectors.matrix[vectors.rows(tune["second"])]
     verdicts = turned * tune.more.map({"first": 1, "second": -1, "equal": 0}).to_numpy()
-    return ridge_axis(step * turned[:, None].astype(step.dtype), np.arange(len(tune)), verdicts)[0] if (
-        np.ptp(verdicts)) else None
+    return (
+        ridge_axis(step * turned[:, None].astype(step.dtype), np.arange(len(tune)), verdicts)[0]
+        if (np.ptp(verdicts))
+        else None
+    )
 
 
 def _embedded(config: Config, found: RelativeSet, models: Mapping[str, DualEncoder]) -> Vectors:

@@ -34,8 +34,21 @@ STAGES = (generate.FOLDER, embed.FOLDER, trainer.FOLDER, report.FOLDER, arithmet
 _STRIP, _PAIRS, _ROWS = 8, 3, 40  # photos a strip, pairs a data set, rows of a long table
 _ESTIMATORS = ("two_prompt", "antisymmetric", "one_sided")  # the first that there is shows an attribute's ranking
 _BLOCKS = ("seed", "generate", "finetune", "evaluate", "arithmetic")  # what manifests have of the parameters
-_NUMBERS = ("value", "ci_low", "ci_high", "finetuned_minus_base", "difference", "p_mcnemar", "p_bootstrap", "p_holm",
-            "plain", "comparative", "tokens_in", "tokens_out", "money")
+_NUMBERS = (
+    "value",
+    "ci_low",
+    "ci_high",
+    "finetuned_minus_base",
+    "difference",
+    "p_mcnemar",
+    "p_bootstrap",
+    "p_holm",
+    "plain",
+    "comparative",
+    "tokens_in",
+    "tokens_out",
+    "money",
+)
 
 
 def write(config: Config, folder: Path) -> Path:
@@ -50,8 +63,19 @@ def write(config: Config, folder: Path) -> Path:
     with plt.rc_context():
         plots.style()
         plt.rcParams["legend.frameon"] = False
-        parts = (_what_was_run, _data, _training, _results, _comparative, _judge, _rankings, _failures, _arithmetic,
-                 _protocols, _provenance)
+        parts = (
+            _what_was_run,
+            _data,
+            _training,
+            _results,
+            _comparative,
+            _judge,
+            _rankings,
+            _failures,
+            _arithmetic,
+            _protocols,
+            _provenance,
+        )
         sections = [found for part in parts if (found := part(run))]
         text = page.render(run=config.run, lead=run.lead, warnings=run.warnings, tiles=_tiles(run), sections=sections)
     with atomic(run.folder / report.PAGE) as temporary:
@@ -121,7 +145,8 @@ class _Run:
         if stored is None or "p_holm" in stored or not {"base", "finetuned"} <= set(self.predictions.model):
             return stored
         return statistics.compare(
-            self.predictions, "finetuned", "base", self.values["evaluate.bootstrap"], self.values["seed"])
+            self.predictions, "finetuned", "base", self.values["evaluate.bootstrap"], self.values["seed"]
+        )
 
     def _warnings(self, changed: list[str]) -> list[str]:
         found = [f"{name} has not finished; its part is missing." for name in self.stages if name not in self.manifests]
@@ -136,15 +161,22 @@ class _Run:
 
 # sections
 
+
 def _what_was_run(run: _Run) -> dict:
     names, defaults = dict.fromkeys([*run.stages, *run.manifests]), _flat(Config().model_dump())
     stages = [[name, *_state(run.manifests.get(name))] for name in names]
     rows = [[key, _shown(value)] for key, value in run.values.items()]
     own = [row for row in rows if run.values[row[0]] != defaults.get(row[0])]
-    return page.section("run", "What was run", "", [
-        page.table(["stage", "state", "seconds", "finished (UTC)", "counts"], stages),
-        page.tight(page.table(["parameter", "value"], own, "Parameters that are not the defaults")),
-        page.folded("All parameters", page.table(["parameter", "value"], rows))])
+    return page.section(
+        "run",
+        "What was run",
+        "",
+        [
+            page.table(["stage", "state", "seconds", "finished (UTC)", "counts"], stages),
+            page.tight(page.table(["parameter", "value"], own, "Parameters that are not the defaults")),
+            page.folded("All parameters", page.table(["parameter", "value"], rows)),
+        ],
+    )
 
 
 def _data(run: _Run) -> dict:
@@ -153,54 +185,103 @@ def _data(run: _Run) -> dict:
         counts = pd.crosstab(run.comparisons.verdict, run.comparisons["split"])
         order = sorted(counts.index, key=lambda name: (name != "kept", -counts.loc[name].sum(), name))
         rows = [[name, *counts.loc[name]] for name in order]
-        parts = [page.table(["verdict", *map(plots.words, counts.columns)], rows,
-                            "Sentences: kept, and dropped by the first rule that they broke")]
+        parts = [
+            page.table(
+                ["verdict", *map(plots.words, counts.columns)],
+                rows,
+                "Sentences: kept, and dropped by the first rule that they broke",
+            )
+        ]
         kept = generate.kept(run.comparisons, "held_out").head(_PAIRS)
         if len(kept):
-            parts += [page.heading("The first held-out pairs with a sentence that was kept"), page.pairs([
-                run.pair(row.first, row.second, row.difference) for row in kept.itertuples()])]
-    return page.section("data", "Images and comparisons", "", [
-        *parts, page.heading("Left out of the image set"), *_reasons(run, run.left_out, generate.FOLDER),
-        page.heading("Images that could not be read"), *_reasons(run, run.bad, embed.FOLDER)])
+            parts += [
+                page.heading("The first held-out pairs with a sentence that was kept"),
+                page.pairs([run.pair(row.first, row.second, row.difference) for row in kept.itertuples()]),
+            ]
+    return page.section(
+        "data",
+        "Images and comparisons",
+        "",
+        [
+            *parts,
+            page.heading("Left out of the image set"),
+            *_reasons(run, run.left_out, generate.FOLDER),
+            page.heading("Images that could not be read"),
+            *_reasons(run, run.bad, embed.FOLDER),
+        ],
+    )
 
 
 def _training(run: _Run) -> dict:
     if run.curves is None:
         return page.section("training", "Training", "", [_unfinished(trainer.FOLDER)])
     held_out = run.curves[run.curves["split"] == "held_out"].sort_values("step", kind="stable")
-    rows = [[plots.words(metric), f"{part.value.iloc[0]:.3f}", f"{part.value.iloc[-1]:.3f}"]
-            for metric, part in held_out.groupby("metric", sort=False)]
-    return page.section("training", "Training", "", [
-        page.figure(plots.curves(run.curves), "Training and held-out curves. Nothing is chosen by them: the last step "
-                    "is the model."),
-        page.table(["held out", "first step", "last step"], rows)])
+    rows = [
+        [plots.words(metric), f"{part.value.iloc[0]:.3f}", f"{part.value.iloc[-1]:.3f}"]
+        for metric, part in held_out.groupby("metric", sort=False)
+    ]
+    return page.section(
+        "training",
+        "Training",
+        "",
+        [
+            page.figure(
+                plots.curves(run.curves),
+                "Training and held-out curves. Nothing is chosen by them: the last step is the model.",
+            ),
+            page.table(["held out", "first step", "last step"], rows),
+        ],
+    )
 
 
 def _results(run: _Run) -> dict:
-    text = ("Held-out images, the same texts for every model. In brackets 95% intervals from resampled images. A star: "
-            "the difference's p value, adjusted by Holm's method for the data sets of its task, is below 0.05.")
+    text = (
+        "Held-out images, the same texts for every model. In brackets 95% intervals from resampled images. A star: "
+        "the difference's p value, adjusted by Holm's method for the data sets of its task, is below 0.05."
+    )
     if run.metrics is None:
         return page.section("results", "Results", "", [_unfinished(report.FOLDER)])
     further = run.metrics.metric.isin(statistics.FURTHER)
     parts = [page.results(title, table.T) for title, table in plots.tables(run.metrics[~further], run.paired).items()]
     parts += [_further(run.metrics[further])] if further.any() else []
     if run.metrics.metric.str.endswith("_share").any():
-        parts.append(page.text("A share is what a text axis reaches of the supervised axis, which is fitted to the "
-                               "true values of training photos, seen by the base's image tower: 1 is as good, and "
-                               "there is none where that axis may itself be at chance. Of pairwise accuracy, chance is "
-                               "taken off both."))
+        parts.append(
+            page.text(
+                "A share is what a text axis reaches of the supervised axis, which is fitted to the "
+                "true values of training photos, seen by the base's image tower: 1 is as good, and "
+                "there is none where that axis may itself be at chance. Of pairwise accuracy, chance is "
+                "taken off both."
+            )
+        )
     if run.paired is not None and len(run.paired):
-        parts += [page.heading("Paired differences"), page.figure(
-            plots.forest(run.paired), "Differences on the same items and resamples, with 95% intervals. One that does "
-            "not hold 0 is a change that these images support; what another training seed would do is not in it.")]
+        parts += [
+            page.heading("Paired differences"),
+            page.figure(
+                plots.forest(run.paired),
+                "Differences on the same items and resamples, with 95% intervals. One that does "
+                "not hold 0 is a change that these images support; what another training seed would do is not in it.",
+            ),
+        ]
     if run.paired is not None and "test" in run.paired:
-        rows = [[row.what, plots.words(row.metric), f"{row.difference:+.3f}", *map(_p, (
-            row.p_mcnemar, row.p_bootstrap)), plots.words(row.test), _p(row.p_holm)]
-            for row in plots.differences(run.paired).itertuples()]
+        rows = [
+            [
+                row.what,
+                plots.words(row.metric),
+                f"{row.difference:+.3f}",
+                *map(_p, (row.p_mcnemar, row.p_bootstrap)),
+                plots.words(row.test),
+                _p(row.p_holm),
+            ]
+            for row in plots.differences(run.paired).itertuples()
+        ]
         head = ["", "metric", "difference", "McNemar p", "bootstrap p", "the one that counts", "adjusted by Holm"]
-        parts += [page.text("Items that share images, as pairs do, are not independent, and McNemar's test is too sure "
-                            "of itself there: for them, and for rankings, the bootstrap over images counts."),
-                  page.folded("All p values", page.table(head, rows))]
+        parts += [
+            page.text(
+                "Items that share images, as pairs do, are not independent, and McNemar's test is too sure "
+                "of itself there: for them, and for rankings, the bootstrap over images counts."
+            ),
+            page.folded("All p values", page.table(head, rows)),
+        ]
     return page.section("results", "Results", text, parts)
 
 
@@ -209,37 +290,102 @@ def _comparative(run: _Run) -> dict | None:
     gains, tried = run.table(report.FOLDER, report.GAINS), run.table(report.FOLDER, report.SWEEP)
     if gains is None or not len(gains):
         return None
-    head = ["data set", "form", "classes", "protocol", "model", "plain", "comparative", "helped", "hurt", "difference",
-            "p", "adjusted by Holm"]
-    rows = [[row.dataset, row.form, row.mode, plots.words(row.protocol), row.model, f"{row.plain:.3f}",
-             f"{row.comparative:.3f}", row.helped, row.hurt,
-             page.minus(f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}]"),
-             _p(row.p_mcnemar if row.test == "mcnemar" else row.p_bootstrap), _p(row.p_holm)]
-            for row in gains.itertuples()]
+    head = [
+        "data set",
+        "form",
+        "classes",
+        "protocol",
+        "model",
+        "plain",
+        "comparative",
+        "helped",
+        "hurt",
+        "difference",
+        "p",
+        "adjusted by Holm",
+    ]
+    rows = [
+        [
+            row.dataset,
+            row.form,
+            row.mode,
+            plots.words(row.protocol),
+            row.model,
+            f"{row.plain:.3f}",
+            f"{row.comparative:.3f}",
+            row.helped,
+            row.hurt,
+            page.minus(f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}]"),
+            _p(row.p_mcnemar if row.test == "mcnemar" else row.p_bootstrap),
+            _p(row.p_holm),
+        ]
+        for row in gains.itertuples()
+    ]
     best = gains[gains.best_on_tune]
-    parts = [page.table(head, [row for row, kept in zip(rows, gains.best_on_tune, strict=True) if kept],
-                        "By the form that did best on the tune images"),
-             page.folded("Every form", page.table(head, rows))]
+    parts = [
+        page.table(
+            head,
+            [row for row, kept in zip(rows, gains.best_on_tune, strict=True) if kept],
+            "By the form that did best on the tune images",
+        ),
+        page.folded("Every form", page.table(head, rows)),
+    ]
     tried = tried[(tried["mode"] == "all") & (tried.protocol == "corrected")]
-    parts.append(page.figure(
-        plots.alpha_sweep(tried.assign(dataset=tried.dataset + ", " + tried.form)), "Accuracy on tune images for every "
-        "alpha (strength, for rerank) that was tried, with a ring around what was chosen. Alpha 1 and strength 0 leave "
-        "zero-shot as it is."))
+    parts.append(
+        page.figure(
+            plots.alpha_sweep(tried.assign(dataset=tried.dataset + ", " + tried.form)),
+            "Accuracy on tune images for every "
+            "alpha (strength, for rerank) that was tried, with a ring around what was chosen. Alpha 1 and strength 0 leave "
+            "zero-shot as it is.",
+        )
+    )
     classes = run.table(report.FOLDER, report.CLASSES).merge(
-        best.loc[best["mode"] == "all", ["dataset", "form", "model"]])
+        best.loc[best["mode"] == "all", ["dataset", "form", "model"]]
+    )
     pairs = run.table(report.FOLDER, report.WHY)
     pairs = pairs.assign(name=pairs["first"] + ", " + pairs.second)
     for table, what, fits in ((classes, "class", []), (pairs, "pair", ["names_fit", "text_fit"])):
-        parts += [page.table(
-            ["data set", "model", what, "images", "plain", "comparative", "helped", "hurt", *map(plots.words, fits)],
-            [[row.dataset, row.model, row.name, row.n, _share(row.plain), _share(row.comparative), row.helped, row.hurt,
-              *(f"{getattr(row, fit):.2f}" for fit in fits)] for row in _ends(table).itertuples(index=False)],
-            f"Each {what} that it hurts and helps most")] if len(table) else []
-    text = ("The same model with comparative prompting and without, on the same images: those newly right (helped), "
-            "newly wrong (hurt), and the paired difference. Pairs of classes are chosen on one half of the tune "
-            "images, alpha and form on the other. A pair's images are those of its two classes that both ways take "
-            "for one of the two, by the form that tells an image's two nearest classes apart; names fit and text fit "
-            "are the cosines of the names' difference, and of the text's, with that of the classes' mean images.")
+        parts += (
+            [
+                page.table(
+                    [
+                        "data set",
+                        "model",
+                        what,
+                        "images",
+                        "plain",
+                        "comparative",
+                        "helped",
+                        "hurt",
+                        *map(plots.words, fits),
+                    ],
+                    [
+                        [
+                            row.dataset,
+                            row.model,
+                            row.name,
+                            row.n,
+                            _share(row.plain),
+                            _share(row.comparative),
+                            row.helped,
+                            row.hurt,
+                            *(f"{getattr(row, fit):.2f}" for fit in fits),
+                        ]
+                        for row in _ends(table).itertuples(index=False)
+                    ],
+                    f"Each {what} that it hurts and helps most",
+                )
+            ]
+            if len(table)
+            else []
+        )
+    text = (
+        "The same model with comparative prompting and without, on the same images: those newly right (helped), "
+        "newly wrong (hurt), and the paired difference. Pairs of classes are chosen on one half of the tune "
+        "images, alpha and form on the other. A pair's images are those of its two classes that both ways take "
+        "for one of the two, by the form that tells an image's two nearest classes apart; names fit and text fit "
+        "are the cosines of the names' difference, and of the text's, with that of the classes' mean images."
+    )
     return page.section("comparative", "Comparative prompting", text, parts)
 
 
@@ -248,10 +394,14 @@ def _judge(run: _Run) -> dict | None:
     cost = run.table(report.FOLDER, report.COST)
     if cost is None or not len(cost):
         return None
-    rows = [[plots.words(name), "" if pd.isna(value) else value if isinstance(value, str) else f"{value:,.10g}"]
-            for name, value in cost.iloc[0].items()]
-    text = ("The language model as one more row of the results. Tokens and money are of the replies that said how many "
-            "tokens they took (metered); seconds are summed over requests in flight at the same time.")
+    rows = [
+        [plots.words(name), "" if pd.isna(value) else value if isinstance(value, str) else f"{value:,.10g}"]
+        for name, value in cost.iloc[0].items()
+    ]
+    text = (
+        "The language model as one more row of the results. Tokens and money are of the replies that said how many "
+        "tokens they took (metered); seconds are summed over requests in flight at the same time."
+    )
     return page.section("judge", "The judge's cost", text, [page.table(["", ""], rows)])
 
 
@@ -268,10 +418,18 @@ def _rankings(run: _Run) -> dict | None:
             items = items.sort_values("score", ascending=False, kind="stable")
             size = min(_STRIP, len(items) // 2)
             for end, part in (("most", items.head(size)), ("least", items.tail(size))):
-                parts += [page.heading(f"{end}, says {model}", 2), page.photos([
-                    run.photo(row.first, f"{row.reference:.4g}") for row in part.itertuples()])] if size else []
-    text = ("Held-out photos whose true value is known (below each photo), from the largest projection on the axis of "
-            "the attribute to the smallest.")
+                parts += (
+                    [
+                        page.heading(f"{end}, says {model}", 2),
+                        page.photos([run.photo(row.first, f"{row.reference:.4g}") for row in part.itertuples()]),
+                    ]
+                    if size
+                    else []
+                )
+    text = (
+        "Held-out photos whose true value is known (below each photo), from the largest projection on the axis of "
+        "the attribute to the smallest."
+    )
     return page.section("rankings", "Rankings", text, parts) if parts else None
 
 
@@ -281,8 +439,13 @@ def _failures(run: _Run) -> dict | None:
         return None
     model = "finetuned" if "finetuned" in set(run.predictions.model) else run.predictions.model.iloc[-1]
     own, parts = run.predictions[run.predictions.model == model], []
-    written = {} if run.comparisons is None else {
-        (row.first, row.second): row.difference for row in generate.kept(run.comparisons, "held_out").itertuples()}
+    written = (
+        {}
+        if run.comparisons is None
+        else {
+            (row.first, row.second): row.difference for row in generate.kept(run.comparisons, "held_out").itertuples()
+        }
+    )
     for task, what in (("difference_order", "for its swapped twin"), ("difference_classification", "to be right")):
         mine = own[(own.task == task) & own["first"].isin(list(run.paths))]
         for dataset, items in mine.groupby("dataset", sort=False):
@@ -290,10 +453,20 @@ def _failures(run: _Run) -> dict | None:
             worst = wrong.loc[(wrong.score - wrong.reference).nsmallest(_PAIRS).index]
             sentences = written if dataset.endswith("/llm") else {}
             title = f"{plots.TABLES[task]}, {dataset}: {len(wrong):,} of {len(items):,} wrong"
-            parts += [page.heading(title), page.pairs([
-                run.pair(row.first, row.second, sentences.get((row.first, row.second)) or _from_template(run, row),
-                         page.minus(f"cosine {row.score:.3f}, against {row.reference:.3f} {what}"))
-                for row in worst.itertuples()])]
+            parts += [
+                page.heading(title),
+                page.pairs(
+                    [
+                        run.pair(
+                            row.first,
+                            row.second,
+                            sentences.get((row.first, row.second)) or _from_template(run, row),
+                            page.minus(f"cosine {row.score:.3f}, against {row.reference:.3f} {what}"),
+                        )
+                        for row in worst.itertuples()
+                    ]
+                ),
+            ]
     parts += _confusions(run, own[(own.task == "zero_shot") & (own.dataset == run.config.data.source)])
     text = f"What {model} judged most wrongly: held-out pairs by how far the wrong side was ahead."
     return page.section("failures", "Failures", text, parts) if parts else None
@@ -306,13 +479,26 @@ def _arithmetic(run: _Run) -> dict | None:
         return page.section("arithmetic", "Embedding arithmetic", "", [_unfinished(arithmetic.FOLDER)])
     summary = arithmetic.summary(run.arithmetic, run.values["evaluate.bootstrap"], run.values["seed"])
     shown = ["image difference", "image difference, reversed text"]
-    text = ("Does the text of a difference lie along the difference of the images, and does an image plus that text "
-            "find the image that was meant?")
-    return page.section("arithmetic", "Embedding arithmetic", text, [
-        page.results("Mean cosine; and rank of the image that was meant, as a share: 0 is first, 0.5 is chance",
-                     plots.paper_table(summary.rename(columns={"measure": "dataset"})).T),
-        page.figure(plots.distributions(run.arithmetic, shown), "Cosine of the text with the image difference. A model "
-                    "that knows which image is which has the reversed text on the other side of 0.")])
+    text = (
+        "Does the text of a difference lie along the difference of the images, and does an image plus that text "
+        "find the image that was meant?"
+    )
+    return page.section(
+        "arithmetic",
+        "Embedding arithmetic",
+        text,
+        [
+            page.results(
+                "Mean cosine; and rank of the image that was meant, as a share: 0 is first, 0.5 is chance",
+                plots.paper_table(summary.rename(columns={"measure": "dataset"})).T,
+            ),
+            page.figure(
+                plots.distributions(run.arithmetic, shown),
+                "Cosine of the text with the image difference. A model "
+                "that knows which image is which has the reversed text on the other side of 0.",
+            ),
+        ],
+    )
 
 
 def _protocols(run: _Run) -> dict | None:
@@ -329,21 +515,39 @@ def _protocols(run: _Run) -> dict | None:
 def _provenance(run: _Run) -> dict:
     came_in, came_out, programs = [], [], {}
     for name, manifest in run.manifests.items():
-        came_in += [[name, key, value[:16]] for key, value in _flat(manifest["inputs"]).items()
-                    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{12,64}", value)]
-        came_out += [[name, file, f"{told['bytes']:,}", told["sha256"][:16]]
-                     for file, told in manifest["outputs"].items()]
+        came_in += [
+            [name, key, value[:16]]
+            for key, value in _flat(manifest["inputs"]).items()
+            if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{12,64}", value)
+        ]
+        came_out += [
+            [name, file, f"{told['bytes']:,}", told["sha256"][:16]] for file, told in manifest["outputs"].items()
+        ]
         for program, version in manifest.get("versions", {}).items():
             programs.setdefault(program, {}).setdefault(version or "none", []).append(name)
-    rows = [[program, "; ".join(version if len(found) == 1 else f"{version} ({', '.join(stages)})"
-                                for version, stages in found.items())] for program, found in programs.items()]
-    return page.section("provenance", "Provenance", "From the stages' manifests; of each hash the first 16 digits.", [
-        page.table(["program", "version"], rows),
-        page.folded("Hashes of what went in", page.table(["stage", "input", "hash"], came_in)),
-        page.folded("SHA-256 of what came out", page.table(["stage", "file", "bytes", "hash"], came_out))])
+    rows = [
+        [
+            program,
+            "; ".join(
+                version if len(found) == 1 else f"{version} ({', '.join(stages)})" for version, stages in found.items()
+            ),
+        ]
+        for program, found in programs.items()
+    ]
+    return page.section(
+        "provenance",
+        "Provenance",
+        "From the stages' manifests; of each hash the first 16 digits.",
+        [
+            page.table(["program", "version"], rows),
+            page.folded("Hashes of what went in", page.table(["stage", "input", "hash"], came_in)),
+            page.folded("SHA-256 of what came out", page.table(["stage", "file", "bytes", "hash"], came_out)),
+        ],
+    )
 
 
 # parts of sections
+
 
 def _tiles(run: _Run) -> list[dict]:
     """Accuracies at a glance: finetuned against base, task by task, rankings aside."""
@@ -354,9 +558,17 @@ def _tiles(run: _Run) -> list[dict]:
     change = change[(change.metric == "accuracy") & (change.name == "finetuned - base")].head(8)
     values = run.metrics[run.metrics.metric == "accuracy"].pivot(index=keys, columns="model", values="value")
     both = change.join(values[["base", "finetuned"]], on=keys) if len(change) else change
-    return [{"name": row.what, "before": f"{row.base:.3f}", "after": f"{row.finetuned:.3f}",
-             "difference": page.minus(f"{row.difference:+.3f}"), "sure": row.p_holm < 0.05,
-             "interval": page.minus(f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]")} for row in both.itertuples()]
+    return [
+        {
+            "name": row.what,
+            "before": f"{row.base:.3f}",
+            "after": f"{row.finetuned:.3f}",
+            "difference": page.minus(f"{row.difference:+.3f}"),
+            "sure": row.p_holm < 0.05,
+            "interval": page.minus(f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]"),
+        }
+        for row in both.itertuples()
+    ]
 
 
 def _ends(table: pd.DataFrame) -> pd.DataFrame:
@@ -372,8 +584,10 @@ def _share(value: float) -> str:
 
 def _further(metrics: pd.DataFrame) -> dict:
     """Measures of rankings by which no model is tested, a row for each data set and model."""
-    cells = metrics.assign(what=metrics.dataset + ", " + metrics.model, cell=[
-        plots.cell(row.value, row.ci_low, row.ci_high) for row in metrics.itertuples()])
+    cells = metrics.assign(
+        what=metrics.dataset + ", " + metrics.model,
+        cell=[plots.cell(row.value, row.ci_low, row.ci_high) for row in metrics.itertuples()],
+    )
     rows, columns = (list(dict.fromkeys(cells[name])) for name in ("what", "metric"))
     table = cells.pivot(index="what", columns="metric", values="cell").loc[rows, columns].fillna("")
     return page.results("Further measures of rankings", table.rename(columns=plots.words))
@@ -393,8 +607,13 @@ def _reasons(run: _Run, table: pd.DataFrame | None, stage: str) -> list[dict]:
         return [page.text("None.")]
     counts = table.reason.value_counts().sort_index().sort_values(ascending=False, kind="stable")
     more = f", the first {_ROWS} of {len(table):,}" if len(table) > _ROWS else ""
-    return [page.table(["reason", "images"], list(counts.items())), page.folded(
-        f"Which ones{more}", page.table(["file", "reason"], table.head(_ROWS)[["path", "reason"]].to_numpy().tolist()))]
+    return [
+        page.table(["reason", "images"], list(counts.items())),
+        page.folded(
+            f"Which ones{more}",
+            page.table(["file", "reason"], table.head(_ROWS)[["path", "reason"]].to_numpy().tolist()),
+        ),
+    ]
 
 
 def _confusions(run: _Run, items: pd.DataFrame) -> list[dict]:
@@ -405,8 +624,10 @@ def _confusions(run: _Run, items: pd.DataFrame) -> list[dict]:
     counts = wrong.groupby(["reference", "score"]).size().sort_values(ascending=False, kind="stable").head(_STRIP)
     of = items.groupby("reference").size()
     rows = [[classes[int(right)], classes[int(found)], f"{n} of {of[right]}"] for (right, found), n in counts.items()]
-    return [page.heading(f"Zero-shot classification: {len(wrong):,} of {len(items):,} wrong"),
-            page.table(["class", "taken for", "images"], rows, "Most often")]
+    return [
+        page.heading(f"Zero-shot classification: {len(wrong):,} of {len(items):,} wrong"),
+        page.table(["class", "taken for", "images"], rows, "Most often"),
+    ]
 
 
 def _from_template(run: _Run, row) -> str:
@@ -419,11 +640,14 @@ def _one_for_each_attribute(datasets: Iterable[str]) -> list[str]:
     found = {}
     for dataset in datasets:
         found.setdefault(dataset.rpartition("/")[0], []).append(dataset)
-    return [min(some, key=lambda name: [*_ESTIMATORS, name.rpartition("/")[2]].index(name.rpartition("/")[2]))
-            for some in found.values()]
+    return [
+        min(some, key=lambda name: [*_ESTIMATORS, name.rpartition("/")[2]].index(name.rpartition("/")[2]))
+        for some in found.values()
+    ]
 
 
 # what a run's files say
+
 
 def _image_set(config: Config) -> ImageSet | None:
     """The image set, for captions and classes; None where it is not here, for nothing is fetched."""

@@ -18,8 +18,15 @@ _KEYS, _NUMBERS = 4_000_000, 16_000_000  # random keys and vector entries held a
 
 
 def retrieval_items(
-    encode: Encode, matrix: Float[np.ndarray, "n d"], first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"],
-    texts: Sequence[str], orientation: int = 1, split: Sequence[str] | None = None, distractors: int = 9, seed: int = 0,
+    encode: Encode,
+    matrix: Float[np.ndarray, "n d"],
+    first: Int[np.ndarray, " m"],
+    second: Int[np.ndarray, " m"],
+    texts: Sequence[str],
+    orientation: int = 1,
+    split: Sequence[str] | None = None,
+    distractors: int = 9,
+    seed: int = 0,
     twins: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Does each pair's own text score above the texts of other pairs?
@@ -62,8 +69,17 @@ def retrieval_items(
             others = np.einsum("md,mkd->mk", v[k], vectors[own[rows[drawn]]])
             score[rows[k]], best[rows[k]] = right, others.max(axis=1)
             rank[rows[k]] = 1 + (others >= right[:, None] - _TIE).sum(axis=1)
-    return pd.DataFrame({"first": first, "second": second, "score": score, "reference": best, "correct": rank == 1,
-                         "rank": rank, "reciprocal_rank": 1 / rank})
+    return pd.DataFrame(
+        {
+            "first": first,
+            "second": second,
+            "score": score,
+            "reference": best,
+            "correct": rank == 1,
+            "rank": rank,
+            "reciprocal_rank": 1 / rank,
+        }
+    )
 
 
 def check_distractors(first: Sequence, second: Sequence, texts: Sequence[str], distractors: int) -> None:
@@ -76,8 +92,13 @@ def check_distractors(first: Sequence, second: Sequence, texts: Sequence[str], d
 
 
 def worded_verdicts(
-    encode: Encode, matrix: Float[np.ndarray, "n d"], first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"],
-    texts: Sequence[str], twins: Sequence[str], first_has_more: Bool[np.ndarray, " m"],
+    encode: Encode,
+    matrix: Float[np.ndarray, "n d"],
+    first: Int[np.ndarray, " m"],
+    second: Int[np.ndarray, " m"],
+    texts: Sequence[str],
+    twins: Sequence[str],
+    first_has_more: Bool[np.ndarray, " m"],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Which image has more of something, each pair asked in its own words: is the sign of the score the verdict's?
 
@@ -91,8 +112,9 @@ def worded_verdicts(
 
     def items(vectors) -> pd.DataFrame:
         score = cosines(v, vectors[own]).astype(float)
-        return pd.DataFrame({"first": first, "second": second, "score": score, "reference": truth,
-                             "correct": score * truth > _TIE})
+        return pd.DataFrame(
+            {"first": first, "second": second, "score": score, "reference": truth, "correct": score * truth > _TIE}
+        )
 
     return items(_text_vectors(encode, list(texts))), items(_text_vectors(encode, list(texts), twins))
 
@@ -146,8 +168,10 @@ def _barred(same: np.ndarray, pair: np.ndarray, count: int) -> tuple[np.ndarray,
     barred = items.merge(pd.DataFrame({"pair": pair, "code": code}).drop_duplicates(), on="pair").sort_values("item")
     left = len(classes) - np.bincount(barred["item"], minlength=len(same))
     if left.min(initial=count) < count:
-        raise PcclipError(f"{count} distractors are asked for, but a pair has only {left.min()} other texts in its "
-                          "split; ask for fewer")
+        raise PcclipError(
+            f"{count} distractors are asked for, but a pair has only {left.min()} other texts in its "
+            "split; ask for fewer"
+        )
     return barred["item"].to_numpy(), barred.code.to_numpy()
 
 

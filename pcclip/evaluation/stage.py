@@ -49,8 +49,7 @@ from pcclip.stats import metrics as statistics
 
 FOLDER, METRICS, PREDICTIONS, DIFFERENCES = "04_evaluate", "metrics.csv", "predictions.parquet", "differences.csv"
 PAGE = "report.html"  # html.py writes it
-SWEEP, GAINS, CLASSES, WHY = (
-    f"comparative{end}.csv" for end in ("", "_gains", "_classes", "_pairs"))
+SWEEP, GAINS, CLASSES, WHY = (f"comparative{end}.csv" for end in ("", "_gains", "_classes", "_pairs"))
 TEXTS, COST, TEACHER = "class_texts.parquet", "judge.csv", "teacher.csv"
 _FORMAT = 5
 
@@ -77,11 +76,18 @@ def stage(config: Config, images: ImageSet | None = None, sets: Sets | None = No
     if settings.judge or any(s.texts == "llm" for s in settings.labelled.values()):
         prompts = [load_prompt("class_differences").hash, load_prompt("describe_class", slots=("first",)).hash]
         sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens", "min_yield"})
-        asks["language_model"] = [backend_identity(config.generate), prompts, sampling, class_texts.FORMAT,
-                                  judged.FORMAT]
+        asks["language_model"] = [
+            backend_identity(config.generate),
+            prompts,
+            sampling,
+            class_texts.FORMAT,
+            judged.FORMAT,
+        ]
     if settings.relative:
-        asks["relative_texts"] = {name: {attribute: one.model_dump() for attribute, one in relative.texts(
-            config, name).items()} for name in settings.relative}
+        asks["relative_texts"] = {
+            name: {attribute: one.model_dump() for attribute, one in relative.texts(config, name).items()}
+            for name in settings.relative
+        }
     if settings.teacher:
         asks["teacher"] = identify_teacher(settings.teacher.spec)
     unused = {"teacher"} if settings.teacher is None else set()  # older runs stay done
@@ -90,14 +96,26 @@ def stage(config: Config, images: ImageSet | None = None, sets: Sets | None = No
     sets = sets or load_sets(config)
     if sets.compositional and config.generate.backend == compositional.LIKELIHOOD:
         asks["likelihoods"] = backend_identity(config.generate)
-    given = {**sets.labelled, **sets.changes, **{f"relative {name}": one for name, one in sets.relative.items()},
-             **sets.compositional}
-    return Stage(config.folder / FOLDER, {
-        "format": _FORMAT, "evaluate": settings.model_dump(exclude=unused), **asks,
-        "sets": {name: found.identity() for name, found in given.items()},
-        "peers": {name: identify(spec) for name, spec in settings.peers.items()},
-        **built_on((config.source_folder / generate.FOLDER, config.source_folder / EMBED,
-                    config.tuned_folder / FINETUNE), shared_inputs(config, images))})
+    given = {
+        **sets.labelled,
+        **sets.changes,
+        **{f"relative {name}": one for name, one in sets.relative.items()},
+        **sets.compositional,
+    }
+    return Stage(
+        config.folder / FOLDER,
+        {
+            "format": _FORMAT,
+            "evaluate": settings.model_dump(exclude=unused),
+            **asks,
+            "sets": {name: found.identity() for name, found in given.items()},
+            "peers": {name: identify(spec) for name, spec in settings.peers.items()},
+            **built_on(
+                (config.source_folder / generate.FOLDER, config.source_folder / EMBED, config.tuned_folder / FINETUNE),
+                shared_inputs(config, images),
+            ),
+        },
+    )
 
 
 def evaluate(
@@ -126,14 +144,22 @@ def evaluate(
         metrics, paired = summarise(items, config.evaluate.bootstrap, config.seed)
         for name, table in ((PREDICTIONS, items), (TEXTS, told.texts)):
             write_parquet(this.folder / name, table)
-        for table, path in ((paired, this.folder / DIFFERENCES), (metrics, config.folder / METRICS),
-                            (told.sweep, this.folder / SWEEP), (told.gains, this.folder / GAINS),
-                            (told.classes, this.folder / CLASSES), (told.pairs, this.folder / WHY),
-                            (cost, this.folder / COST), (matched, this.folder / TEACHER)):
+        for table, path in (
+            (paired, this.folder / DIFFERENCES),
+            (metrics, config.folder / METRICS),
+            (told.sweep, this.folder / SWEEP),
+            (told.gains, this.folder / GAINS),
+            (told.classes, this.folder / CLASSES),
+            (told.pairs, this.folder / WHY),
+            (cost, this.folder / COST),
+            (matched, this.folder / TEACHER),
+        ):
             with atomic(path) as temporary:
                 table.to_csv(temporary, index=False, float_format="%.6f")
-        this.finish([PREDICTIONS, DIFFERENCES, SWEEP, GAINS, CLASSES, WHY, TEXTS, COST, TEACHER, f"../{METRICS}"],
-                    {"predictions": len(items)})
+        this.finish(
+            [PREDICTIONS, DIFFERENCES, SWEEP, GAINS, CLASSES, WHY, TEXTS, COST, TEACHER, f"../{METRICS}"],
+            {"predictions": len(items)},
+        )
     return _read(config.folder / METRICS), _read(this.folder / DIFFERENCES)
 
 
@@ -146,8 +172,11 @@ def load_models(config: Config) -> dict[str, DualEncoder]:
     """
     mixed = {f"alpha={alpha:g}": alpha for alpha in config.evaluate.alphas}
     tuned = str(config.tuned_folder)
-    models = {"base": load_model(config.model), "finetuned": load_model(tuned, config.evaluate.alpha),
-              **{name: load_model(tuned, alpha) for name, alpha in mixed.items()}}
+    models = {
+        "base": load_model(config.model),
+        "finetuned": load_model(tuned, config.evaluate.alpha),
+        **{name: load_model(tuned, alpha) for name, alpha in mixed.items()},
+    }
     for name, spec in config.evaluate.peers.items():
         _check_split(config, name, spec)
         models[name] = load_model(spec)
@@ -162,8 +191,10 @@ def load_models(config: Config) -> dict[str, DualEncoder]:
 def lacking(config: Config) -> list[str]:
     """One line for each labelled set, other set and peer that is named and is not there or cannot be used."""
     asked, lines = config.evaluate, []
-    looks = [lambda name=name, path=one.path: [f"labelled set {name}: {line}" for line in missing_set(name, path)]
-             for name, one in asked.labelled.items()]
+    looks = [
+        lambda name=name, path=one.path: [f"labelled set {name}: {line}" for line in missing_set(name, path)]
+        for name, one in asked.labelled.items()
+    ]
     looks += [partial(changed.lacking, config, name) for name in asked.changes]
     looks += [partial(relative.lacking, config, name) for name in asked.relative]
     looks += [partial(compositional.lacking, config, name) for name in asked.compositional]
@@ -184,8 +215,10 @@ def _check_split(config: Config, name: str, spec: str) -> None:
     told = manifest["inputs"] if manifest else {}
     for key, value in shared_inputs(config, None).items():
         if key in ("images", "seed") and told.get(key, value) != value:
-            raise PcclipError(f"evaluate.peers.{name}: {spec} was finetuned with other {key}, and may have seen what "
-                              "is held out here; finetune it on this run's split")
+            raise PcclipError(
+                f"evaluate.peers.{name}: {spec} was finetuned with other {key}, and may have seen what "
+                "is held out here; finetune it on this run's split"
+            )
 
 
 def read_predictions(config: Config) -> pd.DataFrame:
@@ -242,7 +275,8 @@ def summarise(predictions: pd.DataFrame, draws: int, seed: int) -> tuple[pd.Data
     """Metrics with 95% intervals, and paired differences finetuned - base, from per-item predictions."""
     both = {"base", "finetuned"} <= set(predictions.model)
     return rankings.measured(predictions, draws, seed), (
-        statistics.compare(predictions, "finetuned", "base", draws, seed) if both else pd.DataFrame(columns=["task"]))
+        statistics.compare(predictions, "finetuned", "base", draws, seed) if both else pd.DataFrame(columns=["task"])
+    )
 
 
 def _predicted(config, images, vectors, comparisons, models) -> tuple[Predictions, pd.DataFrame]:
@@ -256,13 +290,25 @@ def _predicted(config, images, vectors, comparisons, models) -> tuple[Prediction
         for (dataset, protocol), pairs in sets.items():
             rows = {side: own.rows(pairs[side]) for side in ("first", "second")}
             for task, items in class_differences.difference_items(
-                    model.encode_texts, own.matrix, pairs.assign(**rows)).items():
+                model.encode_texts, own.matrix, pairs.assign(**rows)
+            ).items():
                 if protocol != "as_released" or task in SCORED_AS_RELEASED:
                     predictions.add(task, dataset, which, items, own.ids, protocol)
         if images.classes and len(known):
-            predictions.add("zero_shot", name, which, tasks.zero_shot_items(
-                model, own.matrix, own.rows(known["id"]), list(known.label), images.classes,
-                config.evaluate.zero_shot_prompt), own.ids)
+            predictions.add(
+                "zero_shot",
+                name,
+                which,
+                tasks.zero_shot_items(
+                    model,
+                    own.matrix,
+                    own.rows(known["id"]),
+                    list(known.label),
+                    images.classes,
+                    config.evaluate.zero_shot_prompt,
+                ),
+                own.ids,
+            )
         _add_rankings(config, name, table, own, which, model, predictions)
         relation.probe(config, images, own, which, model, predictions)
         if config.generate.attributes:
@@ -339,14 +385,19 @@ def _judged(config, sets, images, vectors, models, predictions) -> pd.DataFrame:
     prices = None if settings.price_in is None else (settings.price_in, settings.price_out)
     first, second = vectors.rows(pairs["first"]), vectors.rows(pairs["second"])
     captions = images.table.set_index("id").caption
-    ask, shown = (judge.judge_images, vectors.paths) if settings.sees == "images" else (
-        judge.judge_captions, [captions.get(image, "") for image in vectors.ids])
-    items, cost = ask(config.generate, first, second, shown, about, np.ones(len(pairs), dtype=bool),
-                      config.home / FOLDER, prices)
+    ask, shown = (
+        (judge.judge_images, vectors.paths)
+        if settings.sees == "images"
+        else (judge.judge_captions, [captions.get(image, "") for image in vectors.ids])
+    )
+    items, cost = ask(
+        config.generate, first, second, shown, about, np.ones(len(pairs), dtype=bool), config.home / FOLDER, prices
+    )
     predictions.add("difference_order", dataset, "judge", items, vectors.ids)
     for which, model in models.items():
         _, ordered = tasks.differences(
-            model, vectors.seen_by(which).matrix, first, second, list(pairs.difference), list(pairs.swapped))
+            model, vectors.seen_by(which).matrix, first, second, list(pairs.difference), list(pairs.swapped)
+        )
         predictions.add("difference_order", dataset, which, ordered, vectors.ids)
     return cost
 
@@ -361,10 +412,20 @@ def _add_verdicts(config, name, vectors, which, model, predictions) -> None:
         for wording, paraphrases in (("trained_wording", attribute.paraphrases), ("new_wording", attribute.held_out)):
             if len(part) and paraphrases:
                 axis = paraphrase_axis(model, paraphrases)
-                items = tasks.verdict_items(axis, vectors.matrix, vectors.rows(part["first"]),
-                                            vectors.rows(part["second"]), (part.verdict == "first").to_numpy())
-                predictions.add("verdict_agreement", f"{name}/{attribute.name}/{attribute.split}/{wording}", which,
-                                items, vectors.ids)
+                items = tasks.verdict_items(
+                    axis,
+                    vectors.matrix,
+                    vectors.rows(part["first"]),
+                    vectors.rows(part["second"]),
+                    (part.verdict == "first").to_numpy(),
+                )
+                predictions.add(
+                    "verdict_agreement",
+                    f"{name}/{attribute.name}/{attribute.split}/{wording}",
+                    which,
+                    items,
+                    vectors.ids,
+                )
 
 
 def _read(path) -> pd.DataFrame:

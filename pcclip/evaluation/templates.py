@@ -39,8 +39,7 @@ def described(classes: Sequence[str], descriptions: Sequence[Sequence[str]]) -> 
     for name, texts in zip(classes, descriptions, strict=True):
         if isinstance(texts, str) or not texts or not all(text.strip() for text in texts):
             raise PcclipError(f"class {name!r}: needs a list of descriptions, none of them empty; write them first")
-    return [[EXTENDED.format(name, text) for text in texts]
-            for name, texts in zip(classes, descriptions, strict=True)]
+    return [[EXTENDED.format(name, text) for text in texts] for name, texts in zip(classes, descriptions, strict=True)]
 
 
 def _templates(name: str) -> list[str]:

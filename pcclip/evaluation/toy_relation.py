@@ -41,9 +41,11 @@ def sets(config: Config) -> dict[str, CompositionalSet]:
     along = ["across" if draw.RELATIONS[scene.relation][0] else "upright" for scene in scenes]
     changed = [_changed(seed, number, scene) for number, scene in enumerate(scenes)]
     other = right | {"text_1": [text for text, _ in changed]}
-    return {"relation": _assembled("relation", "choices", [scenes], twin, along),
-            PAIRS: _assembled("relation", "groups", [scenes, swapped], twin, along),
-            "object": _assembled("object", "choices", [scenes], other, [what for _, what in changed])}
+    return {
+        "relation": _assembled("relation", "choices", [scenes], twin, along),
+        PAIRS: _assembled("relation", "groups", [scenes, swapped], twin, along),
+        "object": _assembled("object", "choices", [scenes], other, [what for _, what in changed]),
+    }
 
 
 def probe(
@@ -59,8 +61,13 @@ def probe(
     read = [model.encode_texts(list(side.caption)) for side in sides]
     for name, (taught, asked) in (("images", seen), ("texts", read)):
         score = (_fitted(taught, truths[0], asked) * truths[1]).sum(axis=1)
-        predictions.add("relation_probe", f"{SOURCE}/{name}", which, pd.DataFrame({
-            "first": drawn, "second": drawn, "score": score, "reference": 0.0, "correct": score > 0}), list(names))
+        predictions.add(
+            "relation_probe",
+            f"{SOURCE}/{name}",
+            which,
+            pd.DataFrame({"first": drawn, "second": drawn, "score": score, "reference": 0.0, "correct": score > 0}),
+            list(names),
+        )
 
 
 def gained(config: Config, predictions: pd.DataFrame) -> pd.DataFrame:
@@ -118,8 +125,21 @@ def _assembled(
     of one are not independent."""
     ids = [[f"{number:06}-{which}" for number in range(len(scenes))] for which, scenes in enumerate(shown)]
     every = [one for part in ids for one in part]
-    images = pd.DataFrame({"id": every, "path": kept([scene for part in shown for scene in part]), "box": None,
-                           "photo": [scene.combination for part in shown for scene in part]})
-    items = pd.DataFrame({**{f"image_{which}": part for which, part in enumerate(ids)}, **texts, "part": "",
-                          "group": "", "tags": [(tag,) for tag in tags]})
+    images = pd.DataFrame(
+        {
+            "id": every,
+            "path": kept([scene for part in shown for scene in part]),
+            "box": None,
+            "photo": [scene.combination for part in shown for scene in part],
+        }
+    )
+    items = pd.DataFrame(
+        {
+            **{f"image_{which}": part for which, part in enumerate(ids)},
+            **texts,
+            "part": "",
+            "group": "",
+            "tags": [(tag,) for tag in tags],
+        }
+    )
     return CompositionalSet(name, form, images, items, pd.DataFrame(columns=["path", "reason"]))

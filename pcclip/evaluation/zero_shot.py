@@ -18,15 +18,21 @@ from pcclip.stats.vectors import unit
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
 ENSEMBLES = ("vectors", "scores")
 VARIANTS = {  # name -> templates, ensemble
-    "single": ("single", "vectors"), "simple7": ("simple7", "vectors"), "official80": ("official80", "vectors"),
+    "single": ("single", "vectors"),
+    "simple7": ("simple7", "vectors"),
+    "official80": ("official80", "vectors"),
     "official80_scores": ("official80", "scores"),
 }
 _BLOCK = 4096
 
 
 def zero_shot_tasks(
-    encode: Encode, labelled: LabelledSet, matrix: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " m"],
-    labels: Int[np.ndarray, " m"], descriptions: Sequence[Sequence[str]] | None = None,
+    encode: Encode,
+    labelled: LabelledSet,
+    matrix: Float[np.ndarray, "n d"],
+    rows: Int[np.ndarray, " m"],
+    labels: Int[np.ndarray, " m"],
+    descriptions: Sequence[Sequence[str]] | None = None,
     variants: Sequence[str] = tuple(VARIANTS),
 ) -> dict[str, pd.DataFrame]:
     """Items of every way to prompt, 'VARIANT/PROTOCOL'; every distinct text is encoded once.
@@ -48,8 +54,9 @@ def zero_shot_tasks(
     """
     found = {}
     asked = list(_asked(labelled, descriptions, variants))
-    codes, vectors = encoded(encode, [text for *_, prompts in asked for texts in prompts for text in texts],
-                             matrix.shape[1])
+    codes, vectors = encoded(
+        encode, [text for *_, prompts in asked for texts in prompts for text in texts], matrix.shape[1]
+    )
     start = 0
     for name, ensemble, prompts in asked:
         end = start + sum(map(len, prompts))
@@ -77,8 +84,11 @@ def class_texts(
 
 
 def classify(
-    matrix: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "c d"], rows: Int[np.ndarray, " m"],
-    labels: Int[np.ndarray, " m"], block: int = _BLOCK,
+    matrix: Float[np.ndarray, "n d"],
+    texts: Float[np.ndarray, "c d"],
+    rows: Int[np.ndarray, " m"],
+    labels: Int[np.ndarray, " m"],
+    block: int = _BLOCK,
 ) -> pd.DataFrame:
     """Items with the columns of `tasks`: score is the index of the class found, reference of the right one.
 
@@ -97,8 +107,10 @@ def classify(
     if len(rows) != len(labels):
         raise PcclipError(f"{len(rows)} images and {len(labels)} labels; give one label an image")
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(texts):
-        raise PcclipError(f"labels run from {labels.min()} to {labels.max()}, classes from 0 to {len(texts) - 1}; "
-                          "give the texts of all classes, in the order of the labels")
+        raise PcclipError(
+            f"labels run from {labels.min()} to {labels.max()}, classes from 0 to {len(texts) - 1}; "
+            "give the texts of all classes, in the order of the labels"
+        )
     check_vectors(texts, matrix.shape[1])
     distinct, columns = np.unique(texts, axis=0, return_inverse=True)  # a product may round equal columns differently
     found = np.empty(len(rows), dtype=np.int64)
@@ -109,8 +121,15 @@ def classify(
         if not np.isfinite(scores).all():
             raise PcclipError("image vectors hold values that are not numbers; embed the images again")
         found[part] = scores.argmax(axis=1)
-    return pd.DataFrame({"first": rows, "second": rows, "score": found.astype(float), "reference": labels.astype(float),
-                         "correct": found == labels})
+    return pd.DataFrame(
+        {
+            "first": rows,
+            "second": rows,
+            "score": found.astype(float),
+            "reference": labels.astype(float),
+            "correct": found == labels,
+        }
+    )
 
 
 def encoded(

@@ -176,21 +176,33 @@ def of_verdicts(config: Config, vectors: Vectors, model: DualEncoder) -> Attribu
     photos = [f"a photo of {verdicts.named(thing)}" for thing in things]
     said = model.encode_texts(photos)
     row = {thing: len(vectors.matrix) + k for k, thing in enumerate(things)}
-    first, second = (np.concatenate([vectors.rows(images[side]), nouns[side].map(row).to_numpy(dtype=np.int64)])
-                     for side in ("first", "second"))
-    keep = np.concatenate([_apart(vectors.matrix, first[: len(images)], second[: len(images)]),
-                           _apart(said, *(side[len(images):] - len(vectors.matrix) for side in (first, second)))])
+    first, second = (
+        np.concatenate([vectors.rows(images[side]), nouns[side].map(row).to_numpy(dtype=np.int64)])
+        for side in ("first", "second")
+    )
+    keep = np.concatenate(
+        [
+            _apart(vectors.matrix, first[: len(images)], second[: len(images)]),
+            _apart(said, *(side[len(images) :] - len(vectors.matrix) for side in (first, second))),
+        ]
+    )
     if not keep.any():
-        raise PcclipError("finetune.attribute_weight: 01 has no verdict on training pairs; "
-                          "raise generate.attribute_pairs or thing_pairs")
+        raise PcclipError(
+            "finetune.attribute_weight: 01 has no verdict on training pairs; "
+            "raise generate.attribute_pairs or thing_pairs"
+        )
     table = pd.concat([images, nouns])
     paraphrases = [pair for name in names for pair in bank[name].paraphrases]
     return AttributeExamples(
-        said, first[keep], second[keep],
+        said,
+        first[keep],
+        second[keep],
         table.attribute.map(names.index).to_numpy(dtype=np.int64)[keep],
         table.probability.to_numpy(dtype=np.float32)[keep],
-        more=model.tokenised([up for up, _ in paraphrases]), less=model.tokenised([down for _, down in paraphrases]),
-        paraphrases=np.array([len(bank[name].paraphrases) for name in names]))
+        more=model.tokenised([up for up, _ in paraphrases]),
+        less=model.tokenised([down for _, down in paraphrases]),
+        paraphrases=np.array([len(bank[name].paraphrases) for name in names]),
+    )
 
 
 def _apart(matrix: Float[np.ndarray, "n d"], first: np.ndarray, second: np.ndarray) -> np.ndarray:

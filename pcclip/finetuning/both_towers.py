@@ -63,31 +63,46 @@ def finetune(
     if given.pairs is not None and len(given.pairs) < 2:
         raise PcclipError(f"{name}: {len(given.pairs)} training comparisons were kept; finetune.difference needs two")
     if settings.precision == "bf16" and not has_bf16(model.device):
-        say(f"{name}: this {model.device.type} has no instructions for bf16, so fp32 would be faster: "
-            "finetune.precision: fp32")
+        say(
+            f"{name}: this {model.device.type} has no instructions for bf16, so fp32 would be faster: "
+            "finetune.precision: fp32"
+        )
     with this.work():
         outputs, tuned = _trained(config, given, model, this, this.folder, "checkpoint.pt")
         if sds and sds.baseline:
             say(f"{name}: the same without the teacher, for comparison")
-            alone = config.model_copy(update={
-                "finetune": settings.model_copy(update={"sds": None, "keep_epochs": []})})
+            alone = config.model_copy(update={"finetune": settings.model_copy(update={"sds": None, "keep_epochs": []})})
             files, _ = _trained(alone, given, model, this, this.folder / BASELINE, f"{BASELINE}.pt")
             outputs += [f"{BASELINE}/{file}" for file in files]
-        this.finish(outputs, {
-            "train": len(given.train), "held_out": len(given.held_out), "captions": len(given.train.texts),
-            "pairs": len(given.pairs) if given.pairs else 0, "steps": steps(settings, len(given.train))[1],
-            "tuned_parameters": tuned, "verdicts": 0,
-        }, model=weights_digest(model.text_tower)[:16])
+        this.finish(
+            outputs,
+            {
+                "train": len(given.train),
+                "held_out": len(given.held_out),
+                "captions": len(given.train.texts),
+                "pairs": len(given.pairs) if given.pairs else 0,
+                "steps": steps(settings, len(given.train))[1],
+                "tuned_parameters": tuned,
+                "verdicts": 0,
+            },
+            model=weights_digest(model.text_tower)[:16],
+        )
     return pd.read_csv(this.folder / CURVES)
 
 
 def _gather(config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: DualEncoder) -> Given:
-    pairs = {split: of_comparisons(config, comparisons, split, vectors, model) for split in (
-        ["train", "held_out"] if config.finetune.difference else ["held_out"])}
+    pairs = {
+        split: of_comparisons(config, comparisons, split, vectors, model)
+        for split in (["train", "held_out"] if config.finetune.difference else ["held_out"])
+    }
     return Given(
         **{split: captioned(config, images, split, vectors, model) for split in ("train", "held_out")},
-        pairs=pairs.get("train"), held_out_pairs=pairs["held_out"], images=images, vectors=vectors,
-        pictures=Pictures(vectors.paths, model.preprocess, config.embed.workers, DRAFT if config.embed.draft else None))
+        pairs=pairs.get("train"),
+        held_out_pairs=pairs["held_out"],
+        images=images,
+        vectors=vectors,
+        pictures=Pictures(vectors.paths, model.preprocess, config.embed.workers, DRAFT if config.embed.draft else None),
+    )
 
 
 @contextmanager
@@ -126,8 +141,11 @@ def learned(config: Config, model: DualEncoder) -> dict[str, nn.Parameter]:
     settings, found = config.finetune, {}
     for tower in ("text", "image"):
         getattr(model, f"{tower}_tower").requires_grad_(False)
-        own = lora.add(model, settings.lora_rank, config.seed, tower) if settings.tune == "lora" else (
-            model.tunable(settings.tune, tower))
+        own = (
+            lora.add(model, settings.lora_rank, config.seed, tower)
+            if settings.tune == "lora"
+            else (model.tunable(settings.tune, tower))
+        )
         if not own:
             raise PcclipError(f"finetune.tune = {settings.tune}: the {tower} tower has nothing of it; choose another")
         found |= {f"{tower}_tower.{name}": parameter for name, parameter in own.items()}
@@ -144,7 +162,8 @@ class Loop:
         settings = config.finetune
         self.log_temperature = nn.Parameter(
             torch.tensor(np.log(settings.temperature), dtype=torch.float32, device=model.device),
-            requires_grad=settings.learn_temperature)
+            requires_grad=settings.learn_temperature,
+        )
         towers = learned(config, model)
         if settings.learn_temperature:
             towers["log_temperature"] = self.log_temperature
@@ -170,8 +189,16 @@ class Loop:
             with lora.merged(self.model):
                 saved.save(self.model, {**card, "epoch": epoch}, folder / f"epoch-{epoch:03d}")
 
-        loop(settings, state, len(self.given.train), folder, checkpoint,
-             lambda *_: self.step(plan(state.step), next(pixels)), look, keep)
+        loop(
+            settings,
+            state,
+            len(self.given.train),
+            folder,
+            checkpoint,
+            lambda *_: self.step(plan(state.step), next(pixels)),
+            look,
+            keep,
+        )
         lora.merge(self.model)
         written = kept_files(folder, settings.keep_epochs, total // per_epoch)
         if self.term is not None:
@@ -203,8 +230,13 @@ class Loop:
         def terms(u: Float[Tensor, "k d"], w: Float[Tensor, "t d"]) -> dict[str, Tensor]:
             own, false, *told = w.split(sizes)
             same = torch.from_numpy(train.same[plan.captions]).to(u.device)
-            clip, accuracy = infonce(own, u[_there(plan.own, u)], self.log_temperature.exp(), partial(
-                shared_images, same, same, False) if settings.mask_shared else None, wrong=false)
+            clip, accuracy = infonce(
+                own,
+                u[_there(plan.own, u)],
+                self.log_temperature.exp(),
+                partial(shared_images, same, same, False) if settings.mask_shared else None,
+                wrong=false,
+            )
             loss, found = clip, {"clip": clip}
             if told:
                 found["difference"] = _difference(settings, torch.cat(told), u, plan.first, plan.second)
@@ -212,16 +244,24 @@ class Loop:
             loss.backward()
             if self.term is not None:
                 found["sds"] = self.term.backward(
-                    u[_there(plan.own, u)], train.same[plan.captions], [self.state.step, 6], settings.sds.weight)
+                    u[_there(plan.own, u)], train.same[plan.captions], [self.state.step, 6], settings.sds.weight
+                )
                 loss = loss.detach() + settings.sds.weight * found["sds"]
-            return {name: value.detach() for name, value in {
-                "loss": loss, **found, "in_batch_accuracy": accuracy}.items()}
+            return {
+                name: value.detach() for name, value in {"loss": loss, **found, "in_batch_accuracy": accuracy}.items()
+            }
 
         by_length = np.argsort(tokens.lengths, kind="stable")
-        return gradcache.backward_through([
-            (lambda rows: self._images(pixels[torch.from_numpy(rows)]),
-             _parts(np.arange(len(pixels)), settings.micro_batch)),
-            (lambda rows: self._texts(tokens[rows]), _parts(by_length, settings.micro_batch))], terms)
+        return gradcache.backward_through(
+            [
+                (
+                    lambda rows: self._images(pixels[torch.from_numpy(rows)]),
+                    _parts(np.arange(len(pixels)), settings.micro_batch),
+                ),
+                (lambda rows: self._texts(tokens[rows]), _parts(by_length, settings.micro_batch)),
+            ],
+            terms,
+        )
 
     def _images(self, pixels: Float[Tensor, "k 3 h w"]) -> Float[Tensor, "k d"]:
         with autocast(self.config.finetune.precision, self.model.device):
@@ -235,7 +275,10 @@ class Loop:
 
 
 def _difference(
-    settings: Finetune, w: Float[Tensor, "t d"], u: Float[Tensor, "k d"], first: Int[np.ndarray, " m"],
+    settings: Finetune,
+    w: Float[Tensor, "t d"],
+    u: Float[Tensor, "k d"],
+    first: Int[np.ndarray, " m"],
     second: Int[np.ndarray, " m"],
 ) -> Float[Tensor, ""]:
     """PC-CLIP's objective (paper, equation 1) of texts, with their twins where the run swaps, and the images now."""

@@ -91,10 +91,15 @@ def captioned(config: Config, images: ImageSet, split: str, vectors: Vectors, mo
     number = {text: k for k, text in enumerate(dict.fromkeys(texts))}
     own, counts = np.unique(rows, return_counts=True)
     return Captioned(
-        own, np.concatenate([[0], np.cumsum(counts)]), texts, found.tokens[order],
+        own,
+        np.concatenate([[0], np.cumsum(counts)]),
+        texts,
+        found.tokens[order],
         np.array([number[text] for text in texts], dtype=np.int64),
-        model.tokenised([text for text in false if text]), np.where(there, np.cumsum(there) - 1, -1),
-        np.array([number.get(text, -1) for text in false if text], dtype=np.int64))
+        model.tokenised([text for text in false if text]),
+        np.where(there, np.cumsum(there) - 1, -1),
+        np.array([number.get(text, -1) for text in false if text], dtype=np.int64),
+    )
 
 
 def batch(config: Config, train: Captioned, pairs: Examples | None, step: int) -> Batch:
@@ -107,7 +112,8 @@ def batch(config: Config, train: Captioned, pairs: Examples | None, step: int) -
     some = first = second = np.empty(0, dtype=np.int64)
     if pairs is not None:
         some = np.random.default_rng([config.seed, step, 3]).choice(
-            len(pairs), min(settings.difference_batch, len(pairs)), replace=False)
+            len(pairs), min(settings.difference_batch, len(pairs)), replace=False
+        )
         first, second = pairs.first[some], pairs.second[some]
     images, places = np.unique(np.concatenate([train.images[rows], first, second]), return_inverse=True)
     own, first, second = np.split(places, [len(rows), len(rows) + len(some)])

@@ -33,7 +33,7 @@ class Share:
         if size() > 1:
             self._order = np.argsort(lengths, kind="stable")
             even = -(-len(lengths) // size()) * size()
-            self.rows = np.resize(self._order, even)[dist.get_rank()::size()]
+            self.rows = np.resize(self._order, even)[dist.get_rank() :: size()]
 
     def gather(self, own: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
         """Vectors of the whole batch, in its order, from those of `rows`; with gradients, if what is made of them is
@@ -61,7 +61,7 @@ class _Gathered(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        return gradient[dist.get_rank()::size()] * size()
+        return gradient[dist.get_rank() :: size()] * size()
 
 
 def size() -> int:
@@ -90,8 +90,10 @@ def check_alike(value, what: str) -> None:
         found = [None] * size()
         dist.all_gather_object(found, value)
     if any(one != found[0] for one in found):
-        raise PcclipError(f"{what} differ between the processes; they must see the same files, so `outputs` and data "
-                          "have to be in a folder that all of them share")
+        raise PcclipError(
+            f"{what} differ between the processes; they must see the same files, so `outputs` and data "
+            "have to be in a folder that all of them share"
+        )
 
 
 def mean_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -17,7 +17,9 @@ from pcclip.finetuning.distributed import Share
 
 
 def backward(
-    encode: Callable[[Tokens], Float[Tensor, "n d"]], tokens: Tokens, terms: Callable[[Float[Tensor, "n d"]], dict],
+    encode: Callable[[Tokens], Float[Tensor, "n d"]],
+    tokens: Tokens,
+    terms: Callable[[Float[Tensor, "n d"]], dict],
     at_once: int | None = None,
 ) -> dict:
     """Add the gradients of terms(encode(tokens))["loss"] to whatever it depends on.

@@ -44,7 +44,8 @@ class HeldOut:
             return {}
         with autocast(self.config.finetune.precision, model.device):
             parts = self.given.pictures.each(
-                self.rows[part] for part in batches(len(self.rows), self.config.embed.batch_size))
+                self.rows[part] for part in batches(len(self.rows), self.config.embed.batch_size)
+            )
             u = np.concatenate([model.encode_pixels(pixels) for pixels in parts])
             found = self._captions(model, u, temperature) | self._differences(model, u) | self._classes(model, u)
         if term is not None and self.conditions is not None:
@@ -70,8 +71,10 @@ class HeldOut:
             ignore = partial(shared_images, same[rows], same[rows], False) if settings.mask_shared else None
             loss, accuracy = infonce(w[rows], v[rows], temperature, ignore)
             losses, accuracies, sizes = [*losses, float(loss)], [*accuracies, float(accuracy)], [*sizes, len(rows)]
-        return {"clip": float(np.average(losses, weights=sizes)),
-                "in_batch_accuracy": float(np.average(accuracies, weights=sizes))}
+        return {
+            "clip": float(np.average(losses, weights=sizes)),
+            "in_batch_accuracy": float(np.average(accuracies, weights=sizes)),
+        }
 
     def _differences(self, model: DualEncoder, u: Float[np.ndarray, "k d"]) -> dict[str, float]:
         pairs = self.given.held_out_pairs
@@ -87,7 +90,8 @@ class HeldOut:
         labelled, rows = labelled[np.isin(rows, self.rows)], rows[np.isin(rows, self.rows)]
         if not names or not len(rows):
             return {}
-        texts = model.encode_tokens(model.tokenised(
-            [self.config.evaluate.zero_shot_prompt.format(name) for name in names]))
+        texts = model.encode_tokens(
+            model.tokenised([self.config.evaluate.zero_shot_prompt.format(name) for name in names])
+        )
         hits = np.array(names)[zero_shot(u[self._places(rows)], texts)]
         return {"zero_shot_accuracy": float((hits == labelled.label.to_numpy()).mean())}

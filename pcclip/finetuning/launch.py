@@ -31,8 +31,10 @@ from pcclip.runs.ray_cluster import cluster
 
 _MODULE = "pcclip.finetuning"
 _OF_RAY = "ray"  # the folder, within the stage's, of Ray Train's own notes
-_QUIET = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # what a worker prints goes where it says
-          "RAY_DEDUP_LOGS_SKIP_REGEX": "State API may be temporarily unavailable"}  # as it is without a dashboard
+_QUIET = {
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # what a worker prints goes where it says
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "State API may be temporarily unavailable",
+}  # as it is without a dashboard
 _LINES = 60  # of the log, in the message about processes that failed; the launcher says 30 of its own
 _SAYS = "pcclip: "  # what begins the line of a process that knows what is wrong
 
@@ -49,8 +51,10 @@ def finetune(
         return trainer_stage.finetune(config, images, vectors, comparisons, model)
     (_by_ray if config.finetune.launcher == "ray" else _by_accelerate)(config, this.folder)
     if not this.found():
-        raise PcclipError(f"{trainer_stage.FOLDER}: its processes ended without finishing it here; where they do not see "
-                          "`outputs`, set storage to a folder or URL that all machines see")
+        raise PcclipError(
+            f"{trainer_stage.FOLDER}: its processes ended without finishing it here; where they do not see "
+            "`outputs`, set storage to a folder or URL that all machines see"
+        )
     return pd.read_csv(this.folder / trainer.CURVES)
 
 
@@ -77,16 +81,37 @@ def _by_accelerate(config: Config, folder: Path) -> None:
     with TemporaryDirectory() as temporary:
         file = Path(temporary, "params.json")
         file.write_text(json.dumps(config.model_dump(), ensure_ascii=False), encoding="utf8")
-        _run([sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes),
-              "--num_machines", "1", "--gpu_ids", "all", "--main_process_port", "0", "--mixed_precision", "no",
-              "--dynamo_backend", "no", "-m", _MODULE, str(file)],
-             {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // processes)), **os.environ})
+        _run(
+            [
+                sys.executable,
+                "-m",
+                "accelerate.commands.launch",
+                "--multi_gpu",
+                "--num_processes",
+                str(processes),
+                "--num_machines",
+                "1",
+                "--gpu_ids",
+                "all",
+                "--main_process_port",
+                "0",
+                "--mixed_precision",
+                "no",
+                "--dynamo_backend",
+                "no",
+                "-m",
+                _MODULE,
+                str(file),
+            ],
+            {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // processes)), **os.environ},
+        )
 
 
 def _run(command: list[str], environment: dict[str, str]) -> None:
     """Run a command and say its lines. Raises PcclipError with what it said when it failed."""
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               errors="replace")
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
     last, known = deque(maxlen=_LINES), {}
     try:
         for line in map(str.rstrip, process.stdout):
@@ -99,8 +124,15 @@ def _run(command: list[str], environment: dict[str, str]) -> None:
         process.terminate()  # an interrupted cell: the launcher takes its processes with it
         process.wait()
     if process.returncode:
-        raise PcclipError("\n".join(known) or "\n".join([
-            f"{trainer_stage.FOLDER}: a process died (out of memory?); run again to continue. The last lines were:", *last]))
+        raise PcclipError(
+            "\n".join(known)
+            or "\n".join(
+                [
+                    f"{trainer_stage.FOLDER}: a process died (out of memory?); run again to continue. The last lines were:",
+                    *last,
+                ]
+            )
+        )
 
 
 def _by_ray(config: Config, folder: Path) -> None:
@@ -122,11 +154,18 @@ def _by_ray(config: Config, folder: Path) -> None:
             raise PcclipError(f"finetune.processes = {processes}: this machine has {there:g} GPUs, and each needs one")
         needs = {"CPU": settings.cpus, **({"GPU": max(1, settings.gpus)} if settings.gpus else {})}  # nccl: one each
         job = TorchTrainer(
-            _of_ray, train_loop_config={"config": config.model_dump(), "root": str(root())},
+            _of_ray,
+            train_loop_config={"config": config.model_dump(), "root": str(root())},
             scaling_config=ScalingConfig(
-                num_workers=processes, use_gpu=bool(settings.gpus), resources_per_worker=needs),
-            run_config=RunConfig(name=_OF_RAY, storage_path=str(folder), logging_config=LoggingConfig("ERROR"),
-                                 failure_config=FailureConfig(max_failures=settings.retries)))
+                num_workers=processes, use_gpu=bool(settings.gpus), resources_per_worker=needs
+            ),
+            run_config=RunConfig(
+                name=_OF_RAY,
+                storage_path=str(folder),
+                logging_config=LoggingConfig("ERROR"),
+                failure_config=FailureConfig(max_failures=settings.retries),
+            ),
+        )
         try:
             job.fit()
         except TrainingFailedError as error:

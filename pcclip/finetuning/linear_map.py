@@ -45,9 +45,15 @@ class Captions:
         self.wrong_same = np.array([number.get(text, -1) for text in kept], dtype=np.int64)
         self.of = np.full(len(false), -1)
         self.of[[bool(text) for text in false]] = np.arange(len(kept))
-        self.texts, self.wrong, self.images, self.image = (torch.from_numpy(part).to(model.device) for part in (
-            model.encode_tokens(examples.tokens), model.encode_texts(kept), vectors.matrix[examples.first],
-            examples.first))
+        self.texts, self.wrong, self.images, self.image = (
+            torch.from_numpy(part).to(model.device)
+            for part in (
+                model.encode_tokens(examples.tokens),
+                model.encode_texts(kept),
+                vectors.matrix[examples.first],
+                examples.first,
+            )
+        )
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -65,8 +71,9 @@ class Captions:
             ignore = partial(_alike, image, same)
             of = of[~np.isin(self.wrong_same[of], self.same[rows])]
         wrong = self.wrong[torch.from_numpy(of).to(at.device)]
-        return infonce(_mapped(self.texts[at], linear), self.images[at], temperature, ignore,
-                       wrong=_mapped(wrong, linear))
+        return infonce(
+            _mapped(self.texts[at], linear), self.images[at], temperature, ignore, wrong=_mapped(wrong, linear)
+        )
 
 
 def _alike(image: Int[Tensor, " b"], same: Int[Tensor, " b"], rows: Int[Tensor, " r"]) -> Bool[Tensor, "r b"]:
@@ -94,10 +101,18 @@ def fit(
         looked_at = partial(_values, config, held_out, _Asked(config, images, vectors, pairs, model))
         card = saved.describe(model)
         kept = _learned(config, captions, looked_at, model, card, this)
-        this.finish([*kept, CURVES], {
-            "train": len(captions), "held_out": len(held_out), "negatives": len(captions.wrong),
-            "without_negative": int((captions.of < 0).sum()), "steps": steps(settings, len(captions))[1],
-            "tuned_parameters": model.width ** 2 + settings.learn_temperature}, model=card["base_text_tower"][:16])
+        this.finish(
+            [*kept, CURVES],
+            {
+                "train": len(captions),
+                "held_out": len(held_out),
+                "negatives": len(captions.wrong),
+                "without_negative": int((captions.of < 0).sum()),
+                "steps": steps(settings, len(captions))[1],
+                "tuned_parameters": model.width**2 + settings.learn_temperature,
+            },
+            model=card["base_text_tower"][:16],
+        )
     return pd.read_csv(this.folder / CURVES)
 
 
@@ -115,8 +130,9 @@ class _Asked:
     def values(self, linear: Float[np.ndarray, "d d"]) -> dict[str, float]:
         found = {}
         if len(self.differences):
-            found["difference_accuracy"] = float(beats(cosines(
-                self.differences @ linear.T, self.directions), 0.0).mean())
+            found["difference_accuracy"] = float(
+                beats(cosines(self.differences @ linear.T, self.directions), 0.0).mean()
+            )
         if len(self.classes) and len(self.photos):
             prompts = nn.functional.normalize(torch.from_numpy(self.prompts @ linear.T)).numpy()
             found["zero_shot_accuracy"] = float((self.classes[zero_shot(self.photos, prompts)] == self.labels).mean())
@@ -142,7 +158,8 @@ def _learned(config: Config, captions: Captions, looked_at, model: DualEncoder, 
     added = nn.Parameter(torch.zeros(model.width, model.width, device=model.device))
     log_temperature = nn.Parameter(
         torch.tensor(np.log(settings.temperature), dtype=torch.float32, device=added.device),
-        requires_grad=settings.learn_temperature)
+        requires_grad=settings.learn_temperature,
+    )
     learned = {"linear_map": added, **({"log_temperature": log_temperature} if settings.learn_temperature else {})}
     state = State(learned, optimizer_of(settings, learned.values(), added.device))
     checkpoint = this.partial / "checkpoint.pt"
@@ -153,17 +170,30 @@ def _learned(config: Config, captions: Captions, looked_at, model: DualEncoder, 
 
     def step(epoch: int, k: int) -> dict[str, float]:
         state.optimizer.zero_grad(set_to_none=True)
-        loss, accuracy = captions.loss(linear(), batch_of(config.seed, epoch, k, len(captions), per_epoch),
-                                       log_temperature.exp(), settings.mask_shared)
+        loss, accuracy = captions.loss(
+            linear(),
+            batch_of(config.seed, epoch, k, len(captions), per_epoch),
+            log_temperature.exp(),
+            settings.mask_shared,
+        )
         loss.backward()
         state.optimizer.step()
         return {"loss": float(loss.detach()), "in_batch_accuracy": float(accuracy)}
 
-    loop(settings, state, len(captions), folder, checkpoint, step,
-         look=lambda: looked_at(linear(), float(log_temperature.detach().exp())),
-         keep=lambda epoch: _save(model, linear(), {**card, "epoch": epoch}, folder / f"epoch-{epoch:03d}"))
-    return [*_save(model, linear(), {**card, "epoch": settings.epochs}, folder),
-            *kept_files(folder, settings.keep_epochs, settings.epochs)]
+    loop(
+        settings,
+        state,
+        len(captions),
+        folder,
+        checkpoint,
+        step,
+        look=lambda: looked_at(linear(), float(log_temperature.detach().exp())),
+        keep=lambda epoch: _save(model, linear(), {**card, "epoch": epoch}, folder / f"epoch-{epoch:03d}"),
+    )
+    return [
+        *_save(model, linear(), {**card, "epoch": settings.epochs}, folder),
+        *kept_files(folder, settings.keep_epochs, settings.epochs),
+    ]
 
 
 def _mapped(vectors: Float[Tensor, "n d"], linear: Float[Tensor, "d d"]) -> Float[Tensor, "n d"]:

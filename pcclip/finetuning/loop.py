@@ -18,8 +18,10 @@ from pcclip.runs.files import atomic
 from pcclip.runs.progress import Meter, say
 
 CURVES = "curves.csv"
-_NOT_RESULTS = {**dict.fromkeys(["micro_batch", "processes", "launcher"], True),  # may change between a run and its
-                "sds": {"micro_batch", "checkpointing"}}  # continuation
+_NOT_RESULTS = {
+    **dict.fromkeys(["micro_batch", "processes", "launcher"], True),  # may change between a run and its
+    "sds": {"micro_batch", "checkpointing"},
+}  # continuation
 _LATER = ("difference", "difference_temperature", "difference_batch", "sds", "negatives")  # older runs stay done
 
 
@@ -47,8 +49,15 @@ class State:
 
     def save(self, path: Path) -> None:
         with atomic(path) as temporary:
-            torch.save({"step": self.step, "curve": self.curve, "optimizer": self.optimizer.state_dict(),
-                        "parameters": {n: p.detach() for n, p in self.parameters.items()}}, temporary)
+            torch.save(
+                {
+                    "step": self.step,
+                    "curve": self.curve,
+                    "optimizer": self.optimizer.state_dict(),
+                    "parameters": {n: p.detach() for n, p in self.parameters.items()},
+                },
+                temporary,
+            )
 
     def load(self, path: Path) -> None:
         with path.open("rb") as file:  # which may be a URL's
@@ -67,8 +76,14 @@ def optimizer_of(settings: Finetune, parameters: Iterable, device: torch.device)
 
 
 def loop(
-    settings: Finetune, state: State, n: int, folder: Path, checkpoint: Path,
-    step: Callable[[int, int], dict[str, float]], look: Callable[[], dict[str, float]], keep: Callable[[int], None],
+    settings: Finetune,
+    state: State,
+    n: int,
+    folder: Path,
+    checkpoint: Path,
+    step: Callable[[int, int], dict[str, float]],
+    look: Callable[[], dict[str, float]],
+    keep: Callable[[int], None],
 ) -> None:
     """From where `state` is to the last step: each step, each look, each epoch to keep, and checkpoints.
 
@@ -151,6 +166,10 @@ def write_curves(curve: list[dict], path: Path) -> None:
 
 def kept_files(folder: Path, epochs: list[int], last: int) -> list[str]:
     """Names of the files of the epochs that were kept."""
-    names = [f"epoch-{epoch:03d}/{name}" for epoch in sorted(set(epochs)) if epoch <= last
-             for name in (saved.WEIGHTS, saved.IMAGE_WEIGHTS, saved.CARD)]
+    names = [
+        f"epoch-{epoch:03d}/{name}"
+        for epoch in sorted(set(epochs))
+        if epoch <= last
+        for name in (saved.WEIGHTS, saved.IMAGE_WEIGHTS, saved.CARD)
+    ]
     return [name for name in names if (folder / name).is_file()]

@@ -25,8 +25,9 @@ def add(model: DualEncoder, rank: int, seed: int, tower: Tower = "text") -> dict
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise PcclipError("finetune.tune = lora needs peft: pip install 'pcclip[paper]'") from None
-    whole, blocks = (model.text_tower, model.transformer()) if tower == "text" else (
-        model.image_tower, model.image_transformer())
+    whole, blocks = (
+        (model.text_tower, model.transformer()) if tower == "text" else (model.image_tower, model.image_transformer())
+    )
     layers = _layers(whole, blocks)
     if not layers:
         raise PcclipError(f"finetune.tune = lora: the {tower} tower's blocks have no linear layer; choose another")

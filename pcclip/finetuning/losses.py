@@ -10,8 +10,11 @@ from torch.utils.checkpoint import checkpoint
 
 
 def infonce(
-    w: Float[Tensor, "b d"], v: Float[Tensor, "b d"], temperature: Float[Tensor, ""] | float,
-    ignore: Callable[[Int[Tensor, " r"]], Bool[Tensor, "r b"]] | None = None, at_once: int = 4096,
+    w: Float[Tensor, "b d"],
+    v: Float[Tensor, "b d"],
+    temperature: Float[Tensor, ""] | float,
+    ignore: Callable[[Int[Tensor, " r"]], Bool[Tensor, "r b"]] | None = None,
+    at_once: int = 4096,
     wrong: Float[Tensor, "k d"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Symmetric InfoNCE of PC-CLIP, L = 1/2 [CE(W V^T / tau, I) + CE(V W^T / tau, I)] (released finetune.py).
@@ -29,6 +32,7 @@ def infonce(
     Returns:
         The loss, and how often the right text is nearest to its image difference.
     """
+
     def block(w: Tensor, v: Tensor, temperature: Tensor | float, rows: Tensor):
         """Of some texts: their sums over all images, each image's sum over them, their own logits, which are right."""
         logits = w @ v.T / temperature
@@ -51,9 +55,7 @@ def infonce(
     return loss, torch.cat(hits).float().mean()
 
 
-def mse(
-    w: Float[Tensor, "b d"], difference: Float[Tensor, "b d"]
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+def mse(w: Float[Tensor, "b d"], difference: Float[Tensor, "b d"]) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The paper's MSE variant, mean of || w - (u1 - u2) ||^2; the difference is NOT normalised here."""
     loss = ((w - difference) ** 2).sum(dim=-1).mean()
     nearest = (w @ F.normalize(difference, dim=-1).T).argmax(dim=1)
@@ -61,8 +63,12 @@ def mse(
 
 
 def attribute(
-    more: Float[Tensor, "m d"], less: Float[Tensor, "m d"], v: Float[Tensor, "m d"], target: Float[Tensor, " m"],
-    temperature: float, antisymmetric: float = 0.0,
+    more: Float[Tensor, "m d"],
+    less: Float[Tensor, "m d"],
+    v: Float[Tensor, "m d"],
+    target: Float[Tensor, " m"],
+    temperature: float,
+    antisymmetric: float = 0.0,
 ) -> Float[Tensor, ""]:
     """The attribute term, a step beyond the paper: <v, f(more)> and -<v, f(less)> should have the verdict's sign.
 

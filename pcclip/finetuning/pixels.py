@@ -52,10 +52,13 @@ class Pictures:
             yield self._kept[torch.from_numpy(np.asarray(rows))]
 
     def _decoded(self, wanted: Iterable[Sequence[int]]) -> Iterator[Tensor]:
-        with closing(decoded_batches(
-                self._paths, [self._preprocess], wanted, self._workers, self._at_least)) as decoded:
+        with closing(
+            decoded_batches(self._paths, [self._preprocess], wanted, self._workers, self._at_least)
+        ) as decoded:
             for _, pixels, bad in decoded:
                 if bad:
-                    raise PcclipError(f"{self._paths[bad[0][0]]}: {bad[0][1]}, though notebook 02 could read it; mend "
-                                      "it, or run 02 again without it")
+                    raise PcclipError(
+                        f"{self._paths[bad[0][0]]}: {bad[0][1]}, though notebook 02 could read it; mend "
+                        "it, or run 02 again without it"
+                    )
                 yield pixels[0]

@@ -62,8 +62,14 @@ class Distillation:
             leaf = z0.detach().requires_grad_()
             condition = self.conditions[captions[rows.numpy()]].to(u.device)
             for k in range(samples):
-                loss = denoising(self.teacher, leaf, t[k, rows].to(u.device), noise[k, rows].to(u.device), condition,
-                                 self.settings.through_unet).sum()
+                loss = denoising(
+                    self.teacher,
+                    leaf,
+                    t[k, rows].to(u.device),
+                    noise[k, rows].to(u.device),
+                    condition,
+                    self.settings.through_unet,
+                ).sum()
                 (size * loss).backward()
                 total += loss.detach()
             z0.backward(leaf.grad * (weight / (size * samples * len(u))))
@@ -78,8 +84,14 @@ class Distillation:
         """L_SDS of latents under texts, image by image, without gradients."""
         t, noise = (part.to(z0.device) for part in self.draw(len(z0), lot))
         parts = torch.arange(len(z0), device=z0.device).split(self.settings.micro_batch or len(z0))
-        return torch.stack([torch.cat([self.teacher.denoising(z0[rows], t[k, rows], noise[k, rows], condition[rows])
-                                       for rows in parts]) for k in range(self.settings.samples)]).mean(dim=0)
+        return torch.stack(
+            [
+                torch.cat(
+                    [self.teacher.denoising(z0[rows], t[k, rows], noise[k, rows], condition[rows]) for rows in parts]
+                )
+                for k in range(self.settings.samples)
+            ]
+        ).mean(dim=0)
 
     def draw(self, n: int, lot: list[int]) -> tuple[Int[Tensor, "s n"], Float[Tensor, "s n c h w"]]:
         """Noise levels and noise for each of n images, the same for the same `lot` on every machine."""
@@ -92,8 +104,12 @@ class Distillation:
 
 
 def denoising(
-    teacher: Teacher, z0: Float[Tensor, "n c h w"], t: Int[Tensor, " n"], noise: Float[Tensor, "n c h w"],
-    condition: Float[Tensor, "n t c"], through_unet: bool = True,
+    teacher: Teacher,
+    z0: Float[Tensor, "n c h w"],
+    t: Int[Tensor, " n"],
+    noise: Float[Tensor, "n c h w"],
+    condition: Float[Tensor, "n t c"],
+    through_unet: bool = True,
 ) -> Float[Tensor, " n"]:
     """|| eps_theta(z_t, t, c) - eps ||^2 as the mean over the latent's values, with its gradient to z0.
 

@@ -35,18 +35,29 @@ _FORMAT = 2  # raise it when draws or numbers change: old stages are then done a
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
     """Raises PcclipError when 01 or 02 has not finished."""
-    asks = {"attributes": load_bank(config.generate.attributes).hash} if (
-        config.finetune.attribute_weight and config.generate.attributes) else {}
+    asks = (
+        {"attributes": load_bank(config.generate.attributes).hash}
+        if (config.finetune.attribute_weight and config.generate.attributes)
+        else {}
+    )
     if config.finetune.negatives == "rules":
         asks["negatives"] = negatives.FORMAT
     if config.finetune.sds:
         asks["teacher"] = identify_teacher(config.finetune.sds.teacher)
     folder = config.folder / FOLDER
-    return Stage(folder, {
-        "format": _FORMAT, "finetune": asked_of(config.finetune),
-        "zero_shot": config.evaluate.zero_shot_prompt, **asks,
-        **built_on((config.source_folder / generate.FOLDER, config.source_folder / EMBED),
-                   shared_inputs(config, images))}, config.stored(folder))
+    return Stage(
+        folder,
+        {
+            "format": _FORMAT,
+            "finetune": asked_of(config.finetune),
+            "zero_shot": config.evaluate.zero_shot_prompt,
+            **asks,
+            **built_on(
+                (config.source_folder / generate.FOLDER, config.source_folder / EMBED), shared_inputs(config, images)
+            ),
+        },
+        config.stored(folder),
+    )
 
 
 def finetune(
@@ -71,8 +82,10 @@ def finetune(
     if len(given.train) < 2:
         raise PcclipError(f"{FOLDER}: {len(given.train)} training texts were kept; 01 must keep at least two")
     if config.finetune.precision == "bf16" and not has_bf16(model.device):
-        say(f"{FOLDER}: this {model.device.type} has no instructions for bf16, so fp32 would be faster: "
-            "finetune.precision: fp32")
+        say(
+            f"{FOLDER}: this {model.device.type} has no instructions for bf16, so fp32 would be faster: "
+            "finetune.precision: fp32"
+        )
     with this.work() if distributed.is_first() else nullcontext(), own_text_tower(model):
         card = saved.describe(model)
         kept_epochs, tuned = optimise(config, given, model, card, this)
@@ -81,11 +94,17 @@ def finetune(
         if distributed.is_first():
             _fetch(this, kept_epochs)
             outputs = saved.save(model, {**card, "epoch": config.finetune.epochs}, this.folder)
-            this.finish([*outputs, CURVES, *kept_epochs], {
-                "train": len(given.train), "held_out": len(given.held_out),
-                "steps": steps(config.finetune, len(given.train))[1], "tuned_parameters": tuned,
-                "verdicts": len(given.attributes) if given.attributes else 0,
-            }, model=card["base_text_tower"][:16])
+            this.finish(
+                [*outputs, CURVES, *kept_epochs],
+                {
+                    "train": len(given.train),
+                    "held_out": len(given.held_out),
+                    "steps": steps(config.finetune, len(given.train))[1],
+                    "tuned_parameters": tuned,
+                    "verdicts": len(given.attributes) if given.attributes else 0,
+                },
+                model=card["base_text_tower"][:16],
+            )
         return _curves(this)
 
 

@@ -45,18 +45,33 @@ def conditions(config: Config, teacher: Teacher, train: Captioned) -> KeptTensor
     """
     texts, dtype = list(dict.fromkeys(train.texts)), teacher.unet.dtype
     inputs = {"teacher": identify_teacher(config.finetune.sds.teacher), "texts": texts, "dtype": str(dtype)}
-    return kept(_place(config, "texts", inputs), inputs, len(texts), lambda wanted: (
-        teacher.conditions(texts[rows.start : rows.stop]).to(dtype) for rows in wanted), _TEXTS_AT_ONCE, "texts")
+    return kept(
+        _place(config, "texts", inputs),
+        inputs,
+        len(texts),
+        lambda wanted: (teacher.conditions(texts[rows.start : rows.stop]).to(dtype) for rows in wanted),
+        _TEXTS_AT_ONCE,
+        "texts",
+    )
 
 
 def latents(config: Config, teacher: Teacher, given: Given) -> KeptTensors:
     """The teacher's latents of the training images, in their order; made once."""
     paths = [given.vectors.paths[row] for row in given.train.images]
-    inputs = {"teacher": identify_teacher(config.finetune.sds.teacher), "images": given.images.identity(),
-              "paths": paths}
+    inputs = {
+        "teacher": identify_teacher(config.finetune.sds.teacher),
+        "images": given.images.identity(),
+        "paths": paths,
+    }
     pictures = Pictures(paths, teacher.preprocess, config.embed.workers)
-    return kept(_place(config, "latents", inputs), inputs, len(paths), lambda wanted: map(
-        teacher.latents, pictures.each(wanted)), _PICTURES_AT_ONCE, "latents")
+    return kept(
+        _place(config, "latents", inputs),
+        inputs,
+        len(paths),
+        lambda wanted: map(teacher.latents, pictures.each(wanted)),
+        _PICTURES_AT_ONCE,
+        "latents",
+    )
 
 
 def _place(config: Config, what: str, inputs: dict) -> Path:

@@ -50,8 +50,11 @@ def kept(
         return KeptTensors(folder, count)
     with this.work():
         shards = batches(count, _SHARD)
-        todo = {file: batches(len(rows), at_once, rows.start)
-                for file, rows in zip(_files(this.partial, count), shards, strict=True) if not file.is_file()}
+        todo = {
+            file: batches(len(rows), at_once, rows.start)
+            for file, rows in zip(_files(this.partial, count), shards, strict=True)
+            if not file.is_file()
+        }
         meter = Meter(sum(len(rows) for wanted in todo.values() for rows in wanted), what)
         made = make([rows for wanted in todo.values() for rows in wanted])
         for file, wanted in todo.items():

@@ -61,10 +61,15 @@ def gather(config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.D
         texts = {split: of_captions(config, images, split, vectors, model) for split in pairs}
     attributes = of_verdicts(config, vectors, model) if settings.attribute_weight else None
     return Given(
-        train=texts["train"], held_out=texts["held_out"], comparisons=pairs["held_out"], attributes=attributes,
+        train=texts["train"],
+        held_out=texts["held_out"],
+        comparisons=pairs["held_out"],
+        attributes=attributes,
         replayed=_replayed(config, images, model) if settings.replay else None,
         matrix=_on_device(model.device, vectors.matrix, *([attributes.nouns] if attributes else [])),
-        images=images, vectors=vectors)
+        images=images,
+        vectors=vectors,
+    )
 
 
 def _replayed(config: Config, images: ImageSet, model: DualEncoder) -> Replayed | None:
@@ -101,8 +106,7 @@ def optimise(config: Config, given: Given, model, card, this: Stage) -> tuple[li
     """The loop: from the last checkpoint to the last step. Returns files of kept epochs, and how many values learn."""
     settings = config.finetune
     per_epoch, total = steps(settings, len(given.train))
-    log_temperature = nn.Parameter(
-        torch.tensor(np.log(settings.temperature), dtype=torch.float32, device=model.device))
+    log_temperature = nn.Parameter(torch.tensor(np.log(settings.temperature), dtype=torch.float32, device=model.device))
     state = _start(config, model, log_temperature)
     checkpoint = this.shards / "checkpoint.pt"
     state.resume(checkpoint, this.folder, total)
@@ -122,8 +126,10 @@ def optimise(config: Config, given: Given, model, card, this: Stage) -> tuple[li
 
     loop(settings, state, len(given.train), this.folder, checkpoint, step, look, keep)
     lora.merge(model)
-    return (kept_files(this.storage or this.folder, settings.keep_epochs, total // per_epoch),
-            sum(p.numel() for p in state.parameters.values()))
+    return (
+        kept_files(this.storage or this.folder, settings.keep_epochs, total // per_epoch),
+        sum(p.numel() for p in state.parameters.values()),
+    )
 
 
 def held_out_values(config: Config, given: Given, model: DualEncoder, temperature: float) -> dict[str, float]:
@@ -133,14 +139,17 @@ def held_out_values(config: Config, given: Given, model: DualEncoder, temperatur
     if len(given.held_out) >= 2:
         losses, accuracies, sizes = [], [], []
         w = torch.from_numpy(held_out).to(given.matrix.device)
-        twins = torch.from_numpy(
-            _encoded(settings, model, given.held_out.twin_tokens)).to(w) if _swaps(settings) else None
+        twins = (
+            torch.from_numpy(_encoded(settings, model, given.held_out.twin_tokens)).to(w) if _swaps(settings) else None
+        )
         for rows in np.array_split(np.arange(len(w)), steps(settings, len(w))[0]):
             texts = w[rows] if twins is None else torch.cat([w[rows], twins[rows]])
             loss, accuracy = _objective(settings, texts, given.held_out, rows, given.matrix, temperature)
             losses, accuracies, sizes = [*losses, float(loss)], [*accuracies, float(accuracy)], [*sizes, len(rows)]
-        values = {"loss": float(np.average(losses, weights=sizes)),
-                  "in_batch_accuracy": float(np.average(accuracies, weights=sizes))}
+        values = {
+            "loss": float(np.average(losses, weights=sizes)),
+            "in_batch_accuracy": float(np.average(accuracies, weights=sizes)),
+        }
     if len(given.comparisons):
         pairs = given.comparisons
         v = image_differences(given.vectors.matrix, pairs.first, pairs.second)
@@ -149,8 +158,9 @@ def held_out_values(config: Config, given: Given, model: DualEncoder, temperatur
     images = given.images
     labelled = given.vectors.of(images.held_out[images.held_out.label.notna()])
     if images.classes and len(labelled):
-        texts = _encoded(settings, model, model.tokenised(
-            [config.evaluate.zero_shot_prompt.format(name) for name in images.classes]))
+        texts = _encoded(
+            settings, model, model.tokenised([config.evaluate.zero_shot_prompt.format(name) for name in images.classes])
+        )
         found = zero_shot(given.vectors.matrix[given.vectors.rows(labelled["id"])], texts)
         values["zero_shot_accuracy"] = float((np.array(images.classes)[found] == labelled.label.to_numpy()).mean())
     return values
@@ -199,8 +209,7 @@ def _step(
         return {"loss": loss, "in_batch_accuracy": accuracy, **added}
 
     optimizer.zero_grad(set_to_none=True)
-    found = gradcache.backward(
-        partial(_unit_texts, settings, model), Tokens.joined(texts), terms, settings.micro_batch)
+    found = gradcache.backward(partial(_unit_texts, settings, model), Tokens.joined(texts), terms, settings.micro_batch)
     distributed.mean_gradients(p for group in optimizer.param_groups for p in group["params"])
     optimizer.step()
     return {name: float(value.detach()) for name, value in found.items()}

@@ -25,8 +25,12 @@ _AT_ONCE = 1024
 
 
 def warm_up(
-    config: Config, distillation: Distillation, train: Captioned, u: Float[np.ndarray, "n d"],
-    latents: KeptTensors | None, checkpoint: Path,
+    config: Config,
+    distillation: Distillation,
+    train: Captioned,
+    u: Float[np.ndarray, "n d"],
+    latents: KeptTensors | None,
+    checkpoint: Path,
 ) -> list[dict]:
     """Fit h_w in place, from the checkpoint if there is one. Returns its curve (step, epoch, split, metric, value).
 
@@ -62,8 +66,9 @@ def warm_up(
         state.optimizer.step()
         value = loss.item()
         if not np.isfinite(value):
-            raise PcclipError(f"the loss of h_w's warm-up became {value} at step {state.step}; lower "
-                              "finetune.sds.warmup_lr")
+            raise PcclipError(
+                f"the loss of h_w's warm-up became {value} at step {state.step}; lower finetune.sds.warmup_lr"
+            )
         state.curve.append(point(state.step, per_epoch, "train", name, value))
         state.step += 1
         meter.add(1, f"{name.replace('_', ' ')} {value:.4f}")

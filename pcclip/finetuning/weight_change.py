@@ -7,9 +7,18 @@ from torch import nn
 
 from pcclip.encoders.dual_encoder import DualEncoder
 
-_PARTS = {"attn": "attention", "attention": "attention", "mlp": "MLP", "intermediate": "MLP", "output": "MLP",
-          "ln": "LayerNorm", "layernorm": "LayerNorm", "norm": "LayerNorm", "embedding": "embedding",
-          "embeddings": "embedding"}
+_PARTS = {
+    "attn": "attention",
+    "attention": "attention",
+    "mlp": "MLP",
+    "intermediate": "MLP",
+    "output": "MLP",
+    "ln": "LayerNorm",
+    "layernorm": "LayerNorm",
+    "norm": "LayerNorm",
+    "embedding": "embedding",
+    "embeddings": "embedding",
+}
 
 
 def movement(base: nn.Module, tuned: nn.Module) -> pd.DataFrame:
@@ -23,9 +32,17 @@ def movement(base: nn.Module, tuned: nn.Module) -> pd.DataFrame:
         old = before[name] if name in before else torch.eye(len(now))  # a linear map, which the base does without
         old = old.detach().cpu().double()
         step = now.detach().cpu().double() - old
-        rows.append({"name": name, "layer": _layer(name), "part": _part(name), "values": step.numel(),
-                     "share_moved": float((step != 0).double().mean()), "largest": float(step.abs().max()),
-                     "relative": float(step.norm() / max(float(old.norm()), 1e-12))})
+        rows.append(
+            {
+                "name": name,
+                "layer": _layer(name),
+                "part": _part(name),
+                "values": step.numel(),
+                "share_moved": float((step != 0).double().mean()),
+                "largest": float(step.abs().max()),
+                "relative": float(step.norm() / max(float(old.norm()), 1e-12)),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -40,10 +57,14 @@ def of_towers(base: DualEncoder, tuned: DualEncoder) -> pd.DataFrame:
 def by_part(table: pd.DataFrame) -> pd.DataFrame:
     """The same, put together by part of each tower: values, share_moved, largest, relative (median)."""
     groups = table.groupby([*(["tower"] if "tower" in table else []), "part"], sort=False)
-    return pd.DataFrame({
-        "values": groups["values"].sum(),
-        "share_moved": groups.apply(lambda g: float(np.average(g.share_moved, weights=g["values"]))),
-        "largest": groups.largest.max(), "relative": groups.relative.median()}).reset_index()
+    return pd.DataFrame(
+        {
+            "values": groups["values"].sum(),
+            "share_moved": groups.apply(lambda g: float(np.average(g.share_moved, weights=g["values"]))),
+            "largest": groups.largest.max(),
+            "relative": groups.relative.median(),
+        }
+    ).reset_index()
 
 
 def _layer(name: str) -> int:

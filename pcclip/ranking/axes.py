@@ -52,9 +52,11 @@ class Query:
         other = f"shows {self.less}" if self.less else "does not"
         swapped = f"shows {self.less}" if self.less else "does not show it"
         return Attribute(
-            more=_PHOTO.format(self.more), less=_PHOTO.format(self.less) if self.less else "",
+            more=_PHOTO.format(self.more),
+            less=_PHOTO.format(self.less) if self.less else "",
             comparison=f"The first image shows {self.more}, while the second image {other}.",
-            comparison_swapped=f"The first image {swapped}, while the second image shows {self.more}.")
+            comparison_swapped=f"The first image {swapped}, while the second image shows {self.more}.",
+        )
 
 
 def attribute_axis(
@@ -130,7 +132,9 @@ def _apart(difference: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
 
 
 def examples_axis(
-    matrix: Float[np.ndarray, "n d"], most: Float[np.ndarray, "a d"], least: Float[np.ndarray, "b d"],
+    matrix: Float[np.ndarray, "n d"],
+    most: Float[np.ndarray, "a d"],
+    least: Float[np.ndarray, "b d"],
     prior: Float[np.ndarray, " d"] | None = None,
 ) -> Float[np.ndarray, " d"]:
     """The axis of length one on which examples of the most lie above examples of the least, even one of each.
@@ -164,7 +168,9 @@ def example_differences(
 
 
 def ridge_axis(
-    matrix: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " m"], values: Float[np.ndarray, " m"],
+    matrix: Float[np.ndarray, "n d"],
+    rows: Int[np.ndarray, " m"],
+    values: Float[np.ndarray, " m"],
     groups: Sequence | None = None,
 ) -> tuple[Float[np.ndarray, " d"], float]:
     """The ceiling: the axis of length one whose projections follow the true values best, and the penalty chosen for it.
@@ -180,8 +186,10 @@ def ridge_axis(
     """
     x, y = _known(matrix, rows, values, groups)
     if len(y) < 3 or np.ptp(y) == 0:
-        raise PcclipError(f"a supervised axis needs three different things with values that differ; {len(y)} have "
-                          "one; leave this attribute out")
+        raise PcclipError(
+            f"a supervised axis needs three different things with values that differ; {len(y)} have "
+            "one; leave this attribute out"
+        )
     x, y = x - x.mean(axis=0), y - y.mean()
     power, directions = np.linalg.eigh(x.T @ x)
     power, x = np.maximum(power, 0), x @ directions

@@ -35,8 +35,10 @@ def read_examples(path: str | Path) -> Examples:
     try:
         table = (_read_csv if path.suffix.lower() == ".csv" else _read_lines)(path)
     except (OSError, ValueError) as error:
-        raise PcclipError(f"{path}: cannot be read as CSV or JSON lines ({' '.join(str(error).split())}); name a file "
-                          "with columns path and side") from None
+        raise PcclipError(
+            f"{path}: cannot be read as CSV or JSON lines ({' '.join(str(error).split())}); name a file "
+            "with columns path and side"
+        ) from None
     if not {"path", "side"} <= {*table.columns}:
         raise PcclipError(f"{path}: has columns {', '.join(map(str, table.columns))}; it needs path and side")
     if other := {*table.side.astype(str)} - {"most", "least"}:

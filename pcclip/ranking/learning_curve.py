@@ -20,8 +20,12 @@ _JUDGED = 20_000  # pairs at most: the share is then known to 0.7 points at wors
 
 
 def learning_curve(
-    matrix: Float[np.ndarray, "n d"], values: Float[np.ndarray, " n"], groups: Sequence,
-    prior: Float[np.ndarray, " d"], votes: Sequence[int] = VOTES, seeds: Sequence[int] = range(10),
+    matrix: Float[np.ndarray, "n d"],
+    values: Float[np.ndarray, " n"],
+    groups: Sequence,
+    prior: Float[np.ndarray, " d"],
+    votes: Sequence[int] = VOTES,
+    seeds: Sequence[int] = range(10),
 ) -> pd.DataFrame:
     """Pairwise accuracy after so many votes, with the text axis as the prior and without, by pairs asked.
 

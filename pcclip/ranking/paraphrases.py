@@ -17,7 +17,12 @@ _FORMAT, _LONGEST = 1, 12  # words of one side
 
 
 def paraphrases(
-    more: str, less: str | None, settings: Generate, journals: Path, n: int = 8, prompt: str = "paraphrase",
+    more: str,
+    less: str | None,
+    settings: Generate,
+    journals: Path,
+    n: int = 8,
+    prompt: str = "paraphrase",
     start: Callable[[Generate, Prompt], Backend] = start_backend,
 ) -> list[tuple[str, str]]:
     """Up to n different pairs of phrases, what has more of an attribute and what has less.
@@ -39,14 +44,21 @@ def paraphrases(
     sampling = settings.model_dump(include={"temperature", "top_p", "max_tokens"})
     content = [_FORMAT, asked.hash, identity, sampling, more, less]
     questions = [Question(digest([*content, number])[:32], more, less or "?") for number in range(n)]
-    replies = answer_all(questions, lambda rest: start(settings, asked).answers(rest), Reply,
-                         Path(journals) / f"paraphrases-{digest(content[:4])[:12]}.jsonl", "paraphrases")
+    replies = answer_all(
+        questions,
+        lambda rest: start(settings, asked).answers(rest),
+        Reply,
+        Path(journals) / f"paraphrases-{digest(content[:4])[:12]}.jsonl",
+        "paraphrases",
+    )
     found = [_pair(replies[question.key]) for question in questions]
     kept = [pair for pair in dict.fromkeys(found) if pair and pair != (more.lower(), (less or "").lower())]
     if not kept:
         said = replies[questions[0].key]
-        raise PcclipError(f"paraphrases of {more!r}: none of {n} replies is a pair of phrases ({said.finish_reason}: "
-                          f"{said.text[:60]!r}); use another language model, or leave paraphrases out")
+        raise PcclipError(
+            f"paraphrases of {more!r}: none of {n} replies is a pair of phrases ({said.finish_reason}: "
+            f"{said.text[:60]!r}); use another language model, or leave paraphrases out"
+        )
     return kept
 
 

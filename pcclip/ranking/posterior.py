@@ -78,9 +78,12 @@ class VoteAxis:
 
 
 def vote_axis(
-    differences: Float[np.ndarray, "m d"], outcomes: Float[np.ndarray, " m"],
-    prior: Float[np.ndarray, " d"] | None = None, matrix: Float[np.ndarray, "n d"] | None = None,
-    strength: float = _STRENGTH, width: float = _WIDTH,
+    differences: Float[np.ndarray, "m d"],
+    outcomes: Float[np.ndarray, " m"],
+    prior: Float[np.ndarray, " d"] | None = None,
+    matrix: Float[np.ndarray, "n d"] | None = None,
+    strength: float = _STRENGTH,
+    width: float = _WIDTH,
 ) -> VoteAxis:
     """What votes, and the text axis where one is given, say about the attribute's axis.
 
@@ -143,12 +146,17 @@ def _typical(differences: np.ndarray, prior: np.ndarray) -> tuple[float, float]:
 def _pairs_of(matrix: np.ndarray, pairs: int = 2000) -> np.ndarray:
     """Differences of some pairs, the same ones each time."""
     rng = np.random.default_rng(0)
-    return np.asarray(matrix[rng.integers(len(matrix), size=pairs)], dtype=np.float64) - matrix[
-        rng.integers(len(matrix), size=pairs)]
+    return (
+        np.asarray(matrix[rng.integers(len(matrix), size=pairs)], dtype=np.float64)
+        - matrix[rng.integers(len(matrix), size=pairs)]
+    )
 
 
 def next_pair(
-    posterior: VoteAxis | None, matrix: Float[np.ndarray, "n d"], asked: set[tuple[int, int]], rng: np.random.Generator,
+    posterior: VoteAxis | None,
+    matrix: Float[np.ndarray, "n d"],
+    asked: set[tuple[int, int]],
+    rng: np.random.Generator,
     candidates: int = 1000,
 ) -> tuple[int, int]:
     """The rows of the pair whose answer teaches most, among `candidates` pairs drawn at random.

@@ -33,10 +33,18 @@ _SHEET = 60  # photos on a contact sheet
 
 
 def rank(
-    photos: str | Path | Sequence[str | Path], more: str | None = None, less: str | None = None,
-    model: str | DualEncoder | None = None, alpha: float = 1.0, top: int | None = None,
-    sheet: str | Path | None = None, *, bottom: int | None = None, estimator: str = "two_prompt",
-    examples: Examples | str | Path | None = None, votes: Sequence[Vote] | str | Path | None = None,
+    photos: str | Path | Sequence[str | Path],
+    more: str | None = None,
+    less: str | None = None,
+    model: str | DualEncoder | None = None,
+    alpha: float = 1.0,
+    top: int | None = None,
+    sheet: str | Path | None = None,
+    *,
+    bottom: int | None = None,
+    estimator: str = "two_prompt",
+    examples: Examples | str | Path | None = None,
+    votes: Sequence[Vote] | str | Path | None = None,
     writer: Generate | None = None,
 ) -> pd.DataFrame:
     """Order photos from the most to the least of an attribute, asked for in words, by examples, by votes or all three.
@@ -165,8 +173,9 @@ def _posterior(
             raise PcclipError("votes: none is on these photos; give the photos that were voted on")
     differences, outcomes = votes.differences, votes.outcomes
     if shown is not None:
-        told = example_differences(vectors.matrix, *(_vectors_of(names, vectors, model)
-                                                     for names in (shown.most, shown.least)))
+        told = example_differences(
+            vectors.matrix, *(_vectors_of(names, vectors, model) for names in (shown.most, shown.least))
+        )
         differences, outcomes = np.concatenate([differences, told]), np.append(outcomes, np.ones(len(told)))
     return vote_axis(differences, outcomes, words, vectors.matrix)
 
@@ -180,8 +189,9 @@ def _vectors_of(names: Sequence[str], vectors: Vectors, model: DualEncoder) -> F
         if i is not None:
             found[k] = vectors.matrix[i]
     if new := [k for k, i in enumerate(rows) if i is None]:
-        made, _, bad = encode_readable([os.path.expanduser(names[k]) for k in new], model,
-                                       Meter(len(new), "examples"), batch_size=16, workers=4)
+        made, _, bad = encode_readable(
+            [os.path.expanduser(names[k]) for k in new], model, Meter(len(new), "examples"), batch_size=16, workers=4
+        )
         if bad:
             raise PcclipError(f"example {names[new[bad[0][0]]]}: {bad[0][1]}; name one of the photos, or another file")
         found[new] = made
@@ -211,6 +221,7 @@ def _write_sheet(ranked: pd.DataFrame, path: Path, top: int, bottom: int) -> Non
 
 
 # ---- the photos
+
 
 def stored_vectors(photos) -> tuple[list[Path], str | None]:
     """Parquet files of vectors that `photos` names, and the model of the run they are of, if it is a run.

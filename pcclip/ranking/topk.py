@@ -38,8 +38,11 @@ def ranked(scores: Float[np.ndarray, " n"], top: int | None = None, bottom: int 
 
 
 def ranked_shards(
-    files: Sequence[str | Path], axis: Float[np.ndarray, " d"], fingerprint: str | None = None,
-    top: int | None = None, bottom: int | None = None,
+    files: Sequence[str | Path],
+    axis: Float[np.ndarray, " d"],
+    fingerprint: str | None = None,
+    top: int | None = None,
+    bottom: int | None = None,
 ) -> pd.DataFrame:
     """The same over vectors in Parquet files (columns path, vector and, if it is checked, fingerprint).
 
@@ -94,17 +97,22 @@ def batches(
                     raise PcclipError(f"{path}: no column {min(missing)!r}; give vectors as notebook 02 writes them")
                 for batch in file.iter_batches(_BATCH, columns=columns):
                     if fingerprint and {*batch["fingerprint"].unique().to_pylist()} != {fingerprint}:
-                        raise PcclipError(f"{path}: vectors of another model than {fingerprint}; run notebook 02 with "
-                                          "this model, or give the run's folder, if finetuning changed the image tower")
+                        raise PcclipError(
+                            f"{path}: vectors of another model than {fingerprint}; run notebook 02 with "
+                            "this model, or give the run's folder, if finetuning changed the image tower"
+                        )
                     if batch["vector"].null_count:
                         raise PcclipError(f"{path}: a vector is missing; run notebook 02 again")
                     flat = batch["vector"].flatten().to_numpy(zero_copy_only=False)
                     if len(flat) != len(batch) * width:
-                        raise PcclipError(f"{path}: vectors of width {len(flat) // max(len(batch), 1)}, not {width}; "
-                                          "run notebook 02 with this model")
+                        raise PcclipError(
+                            f"{path}: vectors of width {len(flat) // max(len(batch), 1)}, not {width}; "
+                            "run notebook 02 with this model"
+                        )
                     yield batch["path"].to_numpy(zero_copy_only=False), flat.reshape(-1, width)
         except FileNotFoundError:
             raise PcclipError(f"{path}: not there; run the notebook that writes it first") from None
         except (pa.ArrowException, OSError) as error:
-            raise PcclipError(f"{path}: not a whole Parquet file ({error}); delete it and run its notebook again"
-                              ) from None
+            raise PcclipError(
+                f"{path}: not a whole Parquet file ({error}); delete it and run its notebook again"
+            ) from None

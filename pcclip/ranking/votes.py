@@ -76,8 +76,7 @@ class VoteFile:
         return votes
 
     def append(self, vote: Vote, **context) -> None:
-        """Write one vote with the time and `context`, e.g. attribute and model. Raises PcclipError: no room, no right.
-        """
+        """Write one vote with the time and `context`, e.g. attribute and model. Raises PcclipError: no room, no right."""
         self._write({"first": vote.first, "second": vote.second, "choice": vote.choice, **context})
 
     def undo(self, **context) -> None:

@@ -37,8 +37,7 @@ def file_digest(path: Path) -> str:
     found = os.stat(path)
     if time.time_ns() - found.st_mtime_ns < _SETTLED:
         return _read_digest(str(path))
-    return _settled_digest(
-        str(path), (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+    return _settled_digest(str(path), (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
 
 
 @lru_cache(maxsize=1024)
@@ -151,8 +150,7 @@ def write_parquet(path: Path, table) -> None:
 
 
 def read_parquet(path: Path, columns: list[str] | None = None):
-    """Read a table, or these columns of it, as pyarrow. Raises PcclipError when the file is missing or was cut short.
-    """
+    """Read a table, or these columns of it, as pyarrow. Raises PcclipError when the file is missing or was cut short."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -163,7 +161,6 @@ def read_parquet(path: Path, columns: list[str] | None = None):
         raise PcclipError(f"{path}: not there; run the notebook that writes it first") from None
     except (pa.ArrowException, OSError) as error:
         raise PcclipError(f"{path}: not a whole Parquet file ({error}); delete it and run its notebook again") from None
-
 
 
 def cache() -> Path:

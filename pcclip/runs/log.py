@@ -20,8 +20,13 @@ _SUFFIX = ".jsonl"
 
 
 def answer_all(
-    questions: Sequence, ask: Callable[[list], Iterable[tuple]], kind: type, journal: Path, noun: str,
-    config: Config | None = None, told: Callable[[list], str] | None = None,
+    questions: Sequence,
+    ask: Callable[[list], Iterable[tuple]],
+    kind: type,
+    journal: Path,
+    noun: str,
+    config: Config | None = None,
+    told: Callable[[list], str] | None = None,
 ) -> dict[str, object]:
     """Answers by the questions' keys: those in the journal, and the rest asked now and added to it one by one.
 
@@ -41,8 +46,9 @@ def answer_all(
     wanted = {q.key: q for q in questions}
     stored = config and config.stored(journal.parent)
     parts = (stored or journal.parent) / journal.stem
-    answers = {key: a for key, a in [*_whole_lines(journal, kind), *_in_parts(parts, kind)]
-               if key in wanted and not a.failed}
+    answers = {
+        key: a for key, a in [*_whole_lines(journal, kind), *_in_parts(parts, kind)] if key in wanted and not a.failed
+    }
     rest = [q for q in wanted.values() if q.key not in answers]
     if answers:
         say(f"{noun}: {len(answers)} of {len(wanted)} answers found in the journal, asking for {len(rest)}")

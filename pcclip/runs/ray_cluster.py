@@ -20,8 +20,11 @@ from pcclip.config import Ray, root
 from pcclip.errors import PcclipError
 from pcclip.runs.progress import Meter, say
 
-_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-                "RAY_worker_niceness": "0"}  # by default everything else on the machine goes first
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",
+}  # by default everything else on the machine goes first
 _STARTS = 3  # of a cluster here: on a busy machine Ray's own processes give each other up after 15 seconds
 _AT_ONCE = 2_000  # shards that Ray Data is told of at once; its own cost grows with them
 
@@ -45,8 +48,10 @@ def cluster(settings: Ray, log_to_driver: bool = False) -> Iterator[None]:
     _start(settings, log_to_driver)
     try:
         have, seconds = ray.cluster_resources(), time.monotonic() - started
-        say(f"Ray: {f'at {settings.address}' if settings.address else 'started here'} in {seconds:.1f} s, "
-            f"{len(ray.nodes())} nodes, {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs")
+        say(
+            f"Ray: {f'at {settings.address}' if settings.address else 'started here'} in {seconds:.1f} s, "
+            f"{len(ray.nodes())} nodes, {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs"
+        )
         yield
     finally:
         ray.shutdown()
@@ -57,9 +62,15 @@ def _start(settings: Ray, log_to_driver: bool) -> None:
 
     import ray
 
-    here = {} if settings.address else {
-        "num_cpus": settings.workers * settings.cpus, "include_dashboard": False,
-        "object_store_memory": int(settings.object_store * 1e9)}
+    here = (
+        {}
+        if settings.address
+        else {
+            "num_cpus": settings.workers * settings.cpus,
+            "include_dashboard": False,
+            "object_store_memory": int(settings.object_store * 1e9),
+        }
+    )
     for left in reversed(range(1 if settings.address else _STARTS)):
         try:
             ray.init(settings.address or "local", log_to_driver=log_to_driver, logging_level=logging.ERROR, **here)
@@ -67,15 +78,24 @@ def _start(settings: Ray, log_to_driver: bool) -> None:
         except Exception as error:  # Ray raises what it likes here, Exception itself too
             ray.shutdown()
             if not left:
-                where = f"ray.address = {settings.address}: no cluster there" if settings.address else (
-                    "Ray does not start here")
-                raise PcclipError(f"{where} ({_line(error)}); `ray start --head` starts one by hand, and engine: local "
-                                  "needs none") from None
+                where = (
+                    f"ray.address = {settings.address}: no cluster there"
+                    if settings.address
+                    else ("Ray does not start here")
+                )
+                raise PcclipError(
+                    f"{where} ({_line(error)}); `ray start --head` starts one by hand, and engine: local needs none"
+                ) from None
 
 
 def over_shards(
-    names: Sequence[str], shard_of: Callable[[str], object], worker: type, arguments: tuple, settings: Ray,
-    gpus: float, noun: str,
+    names: Sequence[str],
+    shard_of: Callable[[str], object],
+    worker: type,
+    arguments: tuple,
+    settings: Ray,
+    gpus: float,
+    noun: str,
 ) -> None:
     """Have `worker(*arguments)` called with every name and its shard, in processes of a Ray cluster.
 
@@ -114,16 +134,19 @@ def over_shards(
                     else:
                         waiting.append(name)
             except RayError as error:
-                raise PcclipError(f"{noun}: Ray gave up ({_line(error)}); run again: {len(told)} of {len(names)} "
-                                  "shards are kept") from error
+                raise PcclipError(
+                    f"{noun}: Ray gave up ({_line(error)}); run again: {len(told)} of {len(names)} shards are kept"
+                ) from error
             failed |= lost
         wall = time.monotonic() - started
     if told:
         say(_overhead(told, wall, noun))
     if failed:
         name, error = next(iter(failed.items()))
-        raise PcclipError(f"{noun}: {len(failed)} of {len(names)} shards failed for good, the first {name}: {error}; "
-                          "the others are kept, mend that and run again")
+        raise PcclipError(
+            f"{noun}: {len(failed)} of {len(names)} shards failed for good, the first {name}: {error}; "
+            "the others are kept, mend that and run again"
+        )
 
 
 def _done(rows: list[dict], calling: tuple, settings: Ray, gpus: float) -> Iterator[dict]:
@@ -146,8 +169,14 @@ def _done(rows: list[dict], calling: tuple, settings: Ray, gpus: float) -> Itera
     with DataContext.current(context):
         with warnings.catch_warnings(action="ignore"):  # of 2.60, which has no other way to say how often to try
             done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-                _Caller, fn_constructor_args=calling, compute=pool, num_cpus=settings.cpus, num_gpus=gpus or None,
-                max_restarts=-1, max_task_retries=settings.retries)
+                _Caller,
+                fn_constructor_args=calling,
+                compute=pool,
+                num_cpus=settings.cpus,
+                num_gpus=gpus or None,
+                max_restarts=-1,
+                max_task_retries=settings.retries,
+            )
         yield from done.iter_rows()
 
 
@@ -161,8 +190,14 @@ class _Caller:
 
     def __call__(self, row: dict) -> dict:
         began = time.monotonic()
-        told = {"name": row["name"], "error": "", "final": False, "process": f"{socket.gethostname()} {os.getpid()}",
-                "gap": began - self._ended if self._ended else 0.0, "loading": 0.0}
+        told = {
+            "name": row["name"],
+            "error": "",
+            "final": False,
+            "process": f"{socket.gethostname()} {os.getpid()}",
+            "gap": began - self._ended if self._ended else 0.0,
+            "loading": 0.0,
+        }
         try:
             if self._worker is None:
                 self._worker = self._make()
@@ -190,9 +225,11 @@ def _overhead(told: list[dict], wall: float, noun: str) -> str:
     processes = {row["process"] for row in told}
     work, loading = sum(row["seconds"] for row in told), max(row["loading"] for row in told)
     idle = wall - sum(row["seconds"] + row["loading"] + row["gap"] for row in told) / len(processes)
-    return (f"{noun}: {len(told)} shards by {len(processes)} workers in {wall:.1f} s, {work / len(told):.1f} s of work "
-            f"a shard; Ray's share: {idle:.1f} s of starting and ending beside {loading:.1f} s of loading, and "
-            f"{sum(gaps) / max(1, len(gaps)):.3f} s between two shards")
+    return (
+        f"{noun}: {len(told)} shards by {len(processes)} workers in {wall:.1f} s, {work / len(told):.1f} s of work "
+        f"a shard; Ray's share: {idle:.1f} s of starting and ending beside {loading:.1f} s of loading, and "
+        f"{sum(gaps) / max(1, len(gaps)):.3f} s between two shards"
+    )
 
 
 def _line(error: Exception) -> str:

@@ -51,9 +51,13 @@ class Stage:
     def done(self) -> bool:
         """True when a manifest with this very key is there and its files have the recorded sizes."""
         manifest = read_manifest(self.folder)
-        return bool(manifest) and manifest["key"] == self.key and all(
-            (self.folder / name).is_file() and (self.folder / name).stat().st_size == file["bytes"]
-            for name, file in manifest["outputs"].items()
+        return (
+            bool(manifest)
+            and manifest["key"] == self.key
+            and all(
+                (self.folder / name).is_file() and (self.folder / name).stat().st_size == file["bytes"]
+                for name, file in manifest["outputs"].items()
+            )
         )
 
     def found(self) -> bool:

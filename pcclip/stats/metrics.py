@@ -97,8 +97,9 @@ def worst_group_accuracy(
     """
     _, values, sampled, sizes = _resampled(items, draws, seed, groups)
     worst = min(worst, len(values))
-    return Estimate(float(np.sort(values)[:worst].mean()), np.sort(sampled, axis=0)[:worst].mean(axis=0),
-                    int(sizes.sum()))
+    return Estimate(
+        float(np.sort(values)[:worst].mean()), np.sort(sampled, axis=0)[:worst].mean(axis=0), int(sizes.sum())
+    )
 
 
 def macro_accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
@@ -120,15 +121,28 @@ def macro_accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
 
 
 MEASURES: dict[str, Callable[[pd.DataFrame, int, int], Estimate]] = {
-    "accuracy": accuracy, "macro_accuracy": macro_accuracy, "spearman": spearman,
-    "pairwise_accuracy": pairwise_accuracy, "clear_pairwise_accuracy": clear_pairwise_accuracy, "kendall": kendall,
-    "auc": auc, f"ndcg_at_{TOP}": ndcg, f"precision_at_{TOP}": precision_at_k,
-    "worst_group_accuracy": worst_group_accuracy, "mean_score": mean_score}
-METRICS_OF = {"ranking": ("spearman", "pairwise_accuracy", "clear_pairwise_accuracy"),
-              "relative_values": ("spearman", "pairwise_accuracy"),
-              "worst_group": ("worst_group_accuracy",), "embedding_distance": ("mean_score",),
-              **dict.fromkeys(("vg_relation", "vg_attribution", "sugarcrepe", "sugarcrepe_pp_itt", "sugarcrepe_pp_tot",
-                               "vl_checklist"), ("macro_accuracy", "accuracy"))}
+    "accuracy": accuracy,
+    "macro_accuracy": macro_accuracy,
+    "spearman": spearman,
+    "pairwise_accuracy": pairwise_accuracy,
+    "clear_pairwise_accuracy": clear_pairwise_accuracy,
+    "kendall": kendall,
+    "auc": auc,
+    f"ndcg_at_{TOP}": ndcg,
+    f"precision_at_{TOP}": precision_at_k,
+    "worst_group_accuracy": worst_group_accuracy,
+    "mean_score": mean_score,
+}
+METRICS_OF = {
+    "ranking": ("spearman", "pairwise_accuracy", "clear_pairwise_accuracy"),
+    "relative_values": ("spearman", "pairwise_accuracy"),
+    "worst_group": ("worst_group_accuracy",),
+    "embedding_distance": ("mean_score",),
+    **dict.fromkeys(
+        ("vg_relation", "vg_attribution", "sugarcrepe", "sugarcrepe_pp_itt", "sugarcrepe_pp_tot", "vl_checklist"),
+        ("macro_accuracy", "accuracy"),
+    ),
+}
 FURTHER = ("kendall", "auc", f"ndcg_at_{TOP}", f"precision_at_{TOP}")  # of every ranking; no model is tested by them
 
 
@@ -244,13 +258,37 @@ def compare(predictions: pd.DataFrame, after: str, before: str, draws: int, seed
                 continue
             value, low, high = paired_difference(*pair)
             right_or_wrong = metric == "accuracy"
-            rows.append({
-                **dict(zip(keys, group, strict=True)), "metric": metric, "after": after, "before": before,
-                "difference": value, "ci_low": low, "ci_high": high, "n": pair[0].n,
-                "p_mcnemar": mcnemar(new, old).p_value if right_or_wrong else np.nan, "p_bootstrap": p_value(*pair),
-                "test": "mcnemar" if right_or_wrong and own_image else "bootstrap"})
-    table = pd.DataFrame(rows, columns=[*keys, "metric", "after", "before", "difference", "ci_low", "ci_high", "n",
-                                        "p_mcnemar", "p_bootstrap", "test"])
+            rows.append(
+                {
+                    **dict(zip(keys, group, strict=True)),
+                    "metric": metric,
+                    "after": after,
+                    "before": before,
+                    "difference": value,
+                    "ci_low": low,
+                    "ci_high": high,
+                    "n": pair[0].n,
+                    "p_mcnemar": mcnemar(new, old).p_value if right_or_wrong else np.nan,
+                    "p_bootstrap": p_value(*pair),
+                    "test": "mcnemar" if right_or_wrong and own_image else "bootstrap",
+                }
+            )
+    table = pd.DataFrame(
+        rows,
+        columns=[
+            *keys,
+            "metric",
+            "after",
+            "before",
+            "difference",
+            "ci_low",
+            "ci_high",
+            "n",
+            "p_mcnemar",
+            "p_bootstrap",
+            "test",
+        ],
+    )
     counts = table.p_mcnemar.where(table.test == "mcnemar", table.p_bootstrap)
     family = [table[key] for key in keys if key != "dataset"] + [table.metric]
     return table.assign(p_holm=counts.groupby(family).transform(lambda p: holm(p.to_numpy())))
@@ -258,16 +296,20 @@ def compare(predictions: pd.DataFrame, after: str, before: str, draws: int, seed
 
 def _paired(after: Estimate, before: Estimate) -> Float[np.ndarray, " b"]:
     if after.n != before.n or len(after.draws) != len(before.draws):
-        raise PcclipError(f"a paired difference needs the same items and draws; these are {after.n} and {before.n} "
-                          f"items, {len(after.draws)} and {len(before.draws)} draws: score both models on one set")
+        raise PcclipError(
+            f"a paired difference needs the same items and draws; these are {after.n} and {before.n} "
+            f"items, {len(after.draws)} and {len(before.draws)} draws: score both models on one set"
+        )
     return after.draws - before.draws
 
 
 def _same_items(a: pd.DataFrame, b: pd.DataFrame, where: str = "") -> None:
     columns = [name for name in ("item", "first", "second") if name in a and name in b]
     if len(a) != len(b) or any((a[name].to_numpy() != b[name].to_numpy()).any() for name in columns):
-        raise PcclipError(f"{where}the two models were not scored on the same items in the same order; score both on "
-                          "one set of images")
+        raise PcclipError(
+            f"{where}the two models were not scored on the same items in the same order; score both on "
+            "one set of images"
+        )
 
 
 def _resampled(
@@ -281,6 +323,10 @@ def _resampled(
     members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
     sampled = np.empty((len(names), draws))
     for group, rows in enumerate(members):
-        sampled[group] = np.concatenate([correct[rows][rng.integers(0, len(rows), (size, len(rows)))].mean(axis=1)
-                                         for size in chunks(draws, len(rows))])
+        sampled[group] = np.concatenate(
+            [
+                correct[rows][rng.integers(0, len(rows), (size, len(rows)))].mean(axis=1)
+                for size in chunks(draws, len(rows))
+            ]
+        )
     return list(names), np.array([correct[rows].mean() for rows in members]), sampled, np.bincount(codes)

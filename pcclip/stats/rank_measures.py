@@ -58,8 +58,9 @@ def clear_pairwise_accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estim
     """
     if (items.reference <= 0).any():
         return _nothing(draws)
-    return _ordered(items, items.reference, draws, seed,
-                    lambda one, other: (one >= CLEAR * other) | (other >= CLEAR * one))
+    return _ordered(
+        items, items.reference, draws, seed, lambda one, other: (one >= CLEAR * other) | (other >= CLEAR * one)
+    )
 
 
 def auc(items: pd.DataFrame, draws: int, seed: int, threshold: float | None = None) -> Estimate:
@@ -67,8 +68,9 @@ def auc(items: pd.DataFrame, draws: int, seed: int, threshold: float | None = No
 
     Positive is a reference above `threshold`, by default as `positives` says. Where all are or none is, n is 0.
     """
-    return _ordered(items, positives(items.reference, threshold).astype(float), draws, seed,
-                    lambda one, other: one != other)
+    return _ordered(
+        items, positives(items.reference, threshold).astype(float), draws, seed, lambda one, other: one != other
+    )
 
 
 def ndcg(items: pd.DataFrame, draws: int, seed: int, k: int = TOP) -> Estimate:
@@ -102,8 +104,9 @@ def precision_at_k(
     positive = positives(items.reference, threshold).astype(float)
     if len(items) < 2 * k or np.ptp(positive) == 0:
         return _nothing(draws)
-    return _of_rows(items, positive, draws, seed,
-                    lambda score, positive: _by_position(score, positive)[:, :k].mean(axis=1))
+    return _of_rows(
+        items, positive, draws, seed, lambda score, positive: _by_position(score, positive)[:, :k].mean(axis=1)
+    )
 
 
 def positives(reference: pd.Series | np.ndarray, threshold: float | None = None) -> Bool[np.ndarray, " n"]:
@@ -134,8 +137,11 @@ def _drawn_rows(items: pd.DataFrame, draws: int, seed: int) -> Iterator[Int[np.n
         rng = np.random.default_rng(seed)
         yield from (rng.integers(0, n, (size, n)) for size in chunks(draws, n))
     else:
-        yield from (np.repeat(np.arange(n), count)[None] for counts in _resampled(items, draws, seed)
-                    for count in counts.astype(np.int64))
+        yield from (
+            np.repeat(np.arange(n), count)[None]
+            for counts in _resampled(items, draws, seed)
+            for count in counts.astype(np.int64)
+        )
 
 
 def _resampled(items: pd.DataFrame, draws: int, seed: int) -> Iterator[Float[np.ndarray, "k n"]]:

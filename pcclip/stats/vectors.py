@@ -43,9 +43,7 @@ def cosines(a: Float[np.ndarray, "m d"], b: Float[np.ndarray, "m d"]) -> Float[n
     return np.einsum("md,md->m", a, b)
 
 
-def zero_shot(
-    images: Float[np.ndarray, "n d"], classes: Float[np.ndarray, "c d"]
-) -> Int[np.ndarray, " n"]:
+def zero_shot(images: Float[np.ndarray, "n d"], classes: Float[np.ndarray, "c d"]) -> Int[np.ndarray, " n"]:
     """The nearest class text of each image."""
     return (images @ classes.T).argmax(axis=1)
 

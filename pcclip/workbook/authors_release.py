@@ -88,17 +88,36 @@ def convert(embeddings: Path | str, differences: Path | str, folder: Path | str)
         raise PcclipError(f"{embeddings}: captions of one image_id have different vectors; ids must name one image")
     table = _comparisons(images, read_differences(differences, images["index"]))
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix[rows].ravel()), matrix.shape[1])
-    write_parquet(folder / VECTORS, pa.table({
-        "id": pa.array(images["id"].iloc[rows], pa.string()), "path": pa.array([""] * len(rows)), "vector": vectors}))
+    write_parquet(
+        folder / VECTORS,
+        pa.table(
+            {
+                "id": pa.array(images["id"].iloc[rows], pa.string()),
+                "path": pa.array([""] * len(rows)),
+                "vector": vectors,
+            }
+        ),
+    )
     with atomic(folder / CAPTIONS) as temporary:
         images.to_csv(temporary, index=False)
     write_parquet(folder / COMPARISONS, table)
-    counts = {"images": len(rows), "captions": len(images), "width": matrix.shape[1], "comparisons": len(table),
-              "kept": int((table.verdict == "kept").sum())}
-    write_json(folder / CARD, {
-        "format": 1, "counts": counts, "rules": "as_released",
-        "sources": {Path(path).name: file_digest(path) for path in (embeddings, differences)},
-        "outputs": {name: file_digest(folder / name) for name in (VECTORS, CAPTIONS, COMPARISONS)}})
+    counts = {
+        "images": len(rows),
+        "captions": len(images),
+        "width": matrix.shape[1],
+        "comparisons": len(table),
+        "kept": int((table.verdict == "kept").sum()),
+    }
+    write_json(
+        folder / CARD,
+        {
+            "format": 1,
+            "counts": counts,
+            "rules": "as_released",
+            "sources": {Path(path).name: file_digest(path) for path in (embeddings, differences)},
+            "outputs": {name: file_digest(folder / name) for name in (VECTORS, CAPTIONS, COMPARISONS)},
+        },
+    )
     return counts
 
 
@@ -119,13 +138,17 @@ def write_released(folder: Path | str, embeddings: Path | str, differences: Path
     images, matrix, table = _tables(folder)
     numbers = images["index"].tolist()
     number = dict(zip(zip(images["id"], images.caption, strict=True), numbers, strict=True))
-    sides = [[number[key] for key in zip(table[side], table[f"{side}_caption"], strict=True)]
-             for side in ("first", "second")]
+    sides = [
+        [number[key] for key in zip(table[side], table[f"{side}_caption"], strict=True)] for side in ("first", "second")
+    ]
     captions = [{"image_id": _as_number(row.id), "caption": row.caption} for row in images.itertuples()]
     tensor = from_numpy(matrix)
     written = {
-        embeddings: {"clip_embedding": tensor, "inds": numbers,
-                     "captions": [{**caption, "clip_embedding": row} for row, caption in enumerate(captions)]},
+        embeddings: {
+            "clip_embedding": tensor,
+            "inds": numbers,
+            "captions": [{**caption, "clip_embedding": row} for row, caption in enumerate(captions)],
+        },
         differences: {"indices": list(zip(*sides, strict=True)), "llm_diffs": table.raw.tolist()},
     }
     for path, content in written.items():
@@ -133,8 +156,10 @@ def write_released(folder: Path | str, embeddings: Path | str, differences: Path
             pickle.dump(content, file, protocol=4)
     with atomic(embeddings.with_suffix(".safetensors")) as temporary:
         save_file({"clip_embedding": tensor}, temporary)
-    lines = {embeddings: [{**c, "index": i} for c, i in zip(captions, numbers, strict=True)],
-             differences: table.to_dict("records")}
+    lines = {
+        embeddings: [{**c, "index": i} for c, i in zip(captions, numbers, strict=True)],
+        differences: table.to_dict("records"),
+    }
     for path, rows in lines.items():
         with atomic(path.with_suffix(".jsonl")) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf8")
@@ -153,8 +178,21 @@ def _comparisons(images: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFram
     table["raw"], table["finish_reason"] = differences.raw, "stop"
     table["difference"] = differences.raw.map(rules.clean)
     table["verdict"] = [
-        rules.judge(Candidate(r.difference, r.finish_reason, r.first_caption, r.second_caption, r.first_concept,
-                              r.second_concept, 0, 0, r.raw))[0] for r in table.itertuples()]
+        rules.judge(
+            Candidate(
+                r.difference,
+                r.finish_reason,
+                r.first_caption,
+                r.second_caption,
+                r.first_concept,
+                r.second_concept,
+                0,
+                0,
+                r.raw,
+            )
+        )[0]
+        for r in table.itertuples()
+    ]
     return table
 
 
@@ -172,8 +210,11 @@ def _tables(folder: Path) -> tuple[pd.DataFrame, Float[np.ndarray, "n d"], pd.Da
 
 def _fields(path: Path | str, *names: str) -> dict:
     data = plain_pickle.read(path)
-    missing = [name for name in names if not isinstance(data, dict) or not isinstance(
-        data.get(name), (list, tuple, np.ndarray))]
+    missing = [
+        name
+        for name in names
+        if not isinstance(data, dict) or not isinstance(data.get(name), (list, tuple, np.ndarray))
+    ]
     if missing:
         raise PcclipError(f"{path}: has no list {missing[0]!r}; name the embeddings pickle first, then the differences")
     return data
@@ -186,8 +227,10 @@ def _matrix(path: Path | str, vectors) -> Float[np.ndarray, "n d"]:
     except (TypeError, ValueError) as error:
         raise PcclipError(f"{path}: clip_embedding is no matrix ({error}); fetch it again") from None
     if matrix.shape[1] < 2 or not np.isfinite(matrix).all():
-        raise PcclipError(f"{path}: clip_embedding has vectors of width {matrix.shape[1]} or values that are not "
-                          "finite; fetch it again")
+        raise PcclipError(
+            f"{path}: clip_embedding has vectors of width {matrix.shape[1]} or values that are not "
+            "finite; fetch it again"
+        )
     return matrix
 
 
@@ -199,8 +242,10 @@ def _numbers(path: Path | str, what: str, values: Iterable, known: Iterable[int]
         raise PcclipError(f"{path}: {what} must be whole numbers; fetch it again") from None
     unknown = [] if known is None else sorted(set(numbers.tolist()) - set(known))
     if unknown:
-        raise PcclipError(f"{path}: {what} name {unknown[0]}, which the embeddings do not have ({len(unknown)} such "
-                          "numbers); use the two files of one release")
+        raise PcclipError(
+            f"{path}: {what} name {unknown[0]}, which the embeddings do not have ({len(unknown)} such "
+            "numbers); use the two files of one release"
+        )
     return numbers
 
 

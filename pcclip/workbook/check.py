@@ -115,9 +115,11 @@ def _memory(config: Config, towers: sizes.Towers | None, teacher: TeacherSize | 
     kept = sizes.kept_by_towers(config.model, config.finetune.tune) if towers else None
     parts = memory(config, towers, teacher, kept)
     unknown = " and what is unknown" if any(size is None for _, size in parts) else ""
-    return [*(f"{in_bytes(size):>8}  {what}" for what, size in parts),
-            f"{in_bytes(sum(size or 0 for _, size in parts)):>8}  in all{unknown}, beside what kernels need while they "
-            f"work: {config.run}"]
+    return [
+        *(f"{in_bytes(size):>8}  {what}" for what, size in parts),
+        f"{in_bytes(sum(size or 0 for _, size in parts)):>8}  in all{unknown}, beside what kernels need while they "
+        f"work: {config.run}",
+    ]
 
 
 def _built_on(config: Config) -> Iterator[Finding]:
@@ -177,8 +179,13 @@ def _data(config: Config) -> tuple[data.ImageSet | None, list[Finding]]:
     images = data.load_images(config)
     report.check_attributes(config, images)
     arithmetic.check_changes(config, images)
-    return images, [Finding(FINE, f"data source {source}: {len(images.train)} train images, {len(images.held_out)} "
-                                  f"held out, {len(images.left_out)} left out")]
+    return images, [
+        Finding(
+            FINE,
+            f"data source {source}: {len(images.train)} train images, {len(images.held_out)} "
+            f"held out, {len(images.left_out)} left out",
+        )
+    ]
 
 
 def _model(spec: str, towers: sizes.Towers | None, why_none: str) -> Iterator[Finding]:
@@ -193,8 +200,11 @@ def _model(spec: str, towers: sizes.Towers | None, why_none: str) -> Iterator[Fi
     if why_none:
         yield Finding(MISSING, why_none)
         return
-    told = (f"{towers.image_parameters / 1e6:.0f} M image and {towers.text_parameters / 1e6:.0f} M text parameters"
-            if towers else "its size is told on the hub alone")
+    told = (
+        f"{towers.image_parameters / 1e6:.0f} M image and {towers.text_parameters / 1e6:.0f} M text parameters"
+        if towers
+        else "its size is told on the hub alone"
+    )
     yield Finding(FINE, f"model {spec}: {told}")
     if drawn:
         yield _made_here(spec, student.stage(student.seed_of(spec)))
@@ -217,8 +227,11 @@ def _weights(spec: str, size: int | None) -> Finding:
     if name.startswith("local-dir:"):
         folder = Path(name.removeprefix("local-dir:"))
         there = any(any(folder.glob(pattern)) for pattern in _ANY)
-        return Finding(FINE, f"{what}: there") if there else Finding(MISSING, f"{what}: none in {folder}; put "
-                                                                              f"{HF_SAFE_WEIGHTS_NAME} there")
+        return (
+            Finding(FINE, f"{what}: there")
+            if there
+            else Finding(MISSING, f"{what}: none in {folder}; put {HF_SAFE_WEIGHTS_NAME} there")
+        )
     if tag == "random" or (tag and Path(tag).is_file()):
         return Finding(FINE, f"{what}: {'drawn at random' if tag == 'random' else 'there'}")
     if name.startswith("hf-hub:"):
@@ -228,13 +241,21 @@ def _weights(spec: str, size: int | None) -> Finding:
         repository, _, file = entry.get("hf_hub", "").rpartition("/")
         if not repository:
             path = Path("~/.cache/clip").expanduser() / Path(entry["url"]).name
-            return Finding(FINE, f"{what}: there") if path.is_file() else _to_fetch(
-                what, size, entry["url"], f"download {entry['url']} to {path}")
+            return (
+                Finding(FINE, f"{what}: there")
+                if path.is_file()
+                else _to_fetch(what, size, entry["url"], f"download {entry['url']} to {path}")
+            )
     files = [Path(file).with_suffix(".safetensors").name, file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
     if any(_cached(repository, file) for file in files):
         return Finding(FINE, f"{what}: in the hub's cache")
-    return _to_fetch(what, size, _hub(), f"run `hf download {repository}` where there is a network and bring the hub's "
-                                         "cache here, or give model as NAME:/path/to/checkpoint")
+    return _to_fetch(
+        what,
+        size,
+        _hub(),
+        f"run `hf download {repository}` where there is a network and bring the hub's "
+        "cache here, or give model as NAME:/path/to/checkpoint",
+    )
 
 
 def _language_model(settings: Generate, size: sizes.LanguageModel | None, why_none: str) -> Iterator[Finding]:
@@ -249,8 +270,11 @@ def _language_model(settings: Generate, size: sizes.LanguageModel | None, why_no
     if why_none:
         yield Finding(MISSING, why_none)
         return
-    told = f"{size.parameters / 1e9:.3g} G parameters by {size.source}" if size else (
-        "unknown size: give generate.llm a local folder to know")
+    told = (
+        f"{size.parameters / 1e9:.3g} G parameters by {size.source}"
+        if size
+        else ("unknown size: give generate.llm a local folder to know")
+    )
     if settings.backend == "llama_cpp":
         yield Finding(FINE, f"language model {gguf_path(settings.gguf)}: {told}")
         return
@@ -258,14 +282,20 @@ def _language_model(settings: Generate, size: sizes.LanguageModel | None, why_no
 
 
 def _server(settings: Generate, size: sizes.LanguageModel | None) -> Finding:
-    told = (f"{settings.llm} of {size.parameters / 1e9:.3g} G parameters by its name" if size else
-            f"{settings.llm} of unknown size")
+    told = (
+        f"{settings.llm} of {size.parameters / 1e9:.3g} G parameters by its name"
+        if size
+        else f"{settings.llm} of unknown size"
+    )
     key = f"$OPENAI_API_KEY is {'set' if os.environ.get('OPENAI_API_KEY') else 'not set'}"
     silent = [url for url in settings.servers if not reachable(url)]
     if not silent:
         return Finding(FINE, f"language model {told}: a server is at {' and '.join(settings.servers)}; {key}")
-    return Finding(MISSING, f"language model {told}: nothing answers at generate.base_url = {' and '.join(silent)}; "
-                            f"start the server there or change it; {key}")
+    return Finding(
+        MISSING,
+        f"language model {told}: nothing answers at generate.base_url = {' and '.join(silent)}; "
+        f"start the server there or change it; {key}",
+    )
 
 
 def _hub_model(name: str, told: str, size: float | None) -> Finding:
@@ -274,13 +304,18 @@ def _hub_model(name: str, told: str, size: float | None) -> Finding:
     what = f"language model {name}: {told}"
     if Path(source).is_dir():
         lacking = [kind for kind in ("config.json", "*.safetensors") if not any(Path(source).glob(kind))]
-        return Finding(MISSING, f"{what}, but no {' and no '.join(lacking)} in it; fetch it again") if lacking else (
-            Finding(FINE, f"{what}, there"))
+        return (
+            Finding(MISSING, f"{what}, but no {' and no '.join(lacking)} in it; fetch it again")
+            if lacking
+            else (Finding(FINE, f"{what}, there"))
+        )
     if _cached(source, "config.json", revision) and any(
-            _cached(source, file, revision) for file in ("model.safetensors", "model.safetensors.index.json")):
+        _cached(source, file, revision) for file in ("model.safetensors", "model.safetensors.index.json")
+    ):
         return Finding(FINE, f"{what}, in the hub's cache")
-    return _to_fetch(what, size, _hub(), f"run `hf download {source}` where there is a network and give its folder as "
-                                         "generate.llm")
+    return _to_fetch(
+        what, size, _hub(), f"run `hf download {source}` where there is a network and give its folder as generate.llm"
+    )
 
 
 def _finetuning(config: Config) -> Iterator[Finding]:
@@ -303,17 +338,27 @@ def _teacher(spec: str) -> tuple[TeacherSize | None, Finding]:
 def _teacher_weights(spec: str, size: TeacherSize | None) -> Finding:
     if drawn_teacher.SPEC.fullmatch(spec):
         return _made_here(spec, drawn_teacher.stage(drawn_teacher.seed_of(spec)))
-    told = (f"UNet {size.unet / 1e6:.0f} M, VAE {size.vae / 1e6:.0f} M, text encoder {size.text_encoder / 1e6:.0f} M "
-            "parameters" if size else "its size is told on the hub alone")
+    told = (
+        f"UNet {size.unet / 1e6:.0f} M, VAE {size.vae / 1e6:.0f} M, text encoder {size.text_encoder / 1e6:.0f} M "
+        "parameters"
+        if size
+        else "its size is told on the hub alone"
+    )
     what = f"teacher {spec}: {told}"
     if resolve(spec).is_dir():
         return Finding(FINE, f"{what}, there")
-    if all(_cached(spec, file) and any(
-            _cached(spec, str(Path(file).with_name(name))) for name in _TEACHER_WEIGHTS) for file in TEACHER_FILES):
+    if all(
+        _cached(spec, file) and any(_cached(spec, str(Path(file).with_name(name))) for name in _TEACHER_WEIGHTS)
+        for file in TEACHER_FILES
+    ):
         return Finding(FINE, f"{what}, in the hub's cache")
     count = size and 4 * (size.unet + size.vae + size.text_encoder)
-    return _to_fetch(what, count, _hub(), f"run `hf download {spec}` where there is a network and give its folder as "
-                                          "finetune.sds.teacher")
+    return _to_fetch(
+        what,
+        count,
+        _hub(),
+        f"run `hf download {spec}` where there is a network and give its folder as finetune.sds.teacher",
+    )
 
 
 def _to_fetch(what: str, size: float | None, url: str, by_hand: str) -> Finding:

@@ -9,8 +9,15 @@ from pcclip.errors import PcclipError
 from pcclip.stats.metrics import over_seeds, t_interval
 from pcclip.workbook.sweep import TABLE
 
-SHOWN = ["difference", "order", "zero-shot", "size, one-sided", "size, antisymmetric", "size, clear pairs",
-         "heavier, antisymmetric"]
+SHOWN = [
+    "difference",
+    "order",
+    "zero-shot",
+    "size, one-sided",
+    "size, antisymmetric",
+    "size, clear pairs",
+    "heavier, antisymmetric",
+]
 _MEASURES = {  # (task, end of the dataset's name, metric) -> the name shown; templates are the same for every variant
     ("difference_classification", "/template", "accuracy"): "difference",
     ("difference_order", "/template", "accuracy"): "order",
@@ -28,9 +35,13 @@ def load(folder: Path) -> pd.DataFrame:
     if not path.is_file():
         raise PcclipError(f"{path}: not there; run a parameter file with a `sweep` first, e.g. params/study.yaml")
     columns = list(pd.read_csv(path, nrows=0).columns)
-    names = columns[columns.index("variant"):]  # and behind it the grid's keys
-    table = pd.read_csv(path, dtype=dict.fromkeys(["run", *names], str), keep_default_na=False, na_values={
-        name: [""] for name in ("value", "ci_low", "ci_high")})
+    names = columns[columns.index("variant") :]  # and behind it the grid's keys
+    table = pd.read_csv(
+        path,
+        dtype=dict.fromkeys(["run", *names], str),
+        keep_default_na=False,
+        na_values={name: [""] for name in ("value", "ci_low", "ci_high")},
+    )
     table["variant"] = [_variant(row, names) for row in table[names].to_dict("records")]
     table["measure"] = [_measure(row) for row in table.itertuples()]
     table.loc[table.model == "base", "variant"] = "base"
@@ -72,12 +83,23 @@ def seeds(table: pd.DataFrame) -> pd.DataFrame:
     for (variant, measure), runs in table.groupby(["variant", "measure"], sort=False):
         mean, _, low, high, n = over_seeds(runs.value)
         images = runs[["ci_low", "ci_high"]].mean()
-        found.append({"variant": variant, "measure": measure, "seeds": n, "mean": mean, "seeds_low": low,
-                      "seeds_high": high, "images_low": images.ci_low, "images_high": images.ci_high,
-                      "wider": _wider(high - low, images.ci_high - images.ci_low)})
+        found.append(
+            {
+                "variant": variant,
+                "measure": measure,
+                "seeds": n,
+                "mean": mean,
+                "seeds_low": low,
+                "seeds_high": high,
+                "images_low": images.ci_low,
+                "images_high": images.ci_high,
+                "wider": _wider(high - low, images.ci_high - images.ci_low),
+            }
+        )
     places = [order, SHOWN]
-    return pd.DataFrame(found).sort_values(["variant", "measure"], ignore_index=True, key=lambda names: names.map(
-        places[names.name == "measure"].index))
+    return pd.DataFrame(found).sort_values(
+        ["variant", "measure"], ignore_index=True, key=lambda names: names.map(places[names.name == "measure"].index)
+    )
 
 
 def against(table: pd.DataFrame, reference: str) -> pd.DataFrame:
@@ -92,8 +114,16 @@ def against(table: pd.DataFrame, reference: str) -> pd.DataFrame:
         for name in shown(table) if variant != reference else []:
             values = change[name].dropna().to_numpy()
             low, high = t_interval(values)
-            found.append({"variant": variant, "measure": name, "minus reference": change[name].mean(),
-                          "ci_low": low, "ci_high": high, "seeds": len(values)})
+            found.append(
+                {
+                    "variant": variant,
+                    "measure": name,
+                    "minus reference": change[name].mean(),
+                    "ci_low": low,
+                    "ci_high": high,
+                    "seeds": len(values),
+                }
+            )
     return pd.DataFrame(found)
 
 
@@ -109,8 +139,14 @@ def _wider(seeds: float, images: float) -> str:
 
 
 def _measure(row) -> str | None:
-    return next((name for (task, end, metric), name in _MEASURES.items()
-                 if row.task == task and row.metric == metric and row.dataset.endswith(end)), None)
+    return next(
+        (
+            name
+            for (task, end, metric), name in _MEASURES.items()
+            if row.task == task and row.metric == metric and row.dataset.endswith(end)
+        ),
+        None,
+    )
 
 
 def _seeds(table: pd.DataFrame) -> pd.Series:

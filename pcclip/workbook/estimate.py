@@ -71,8 +71,13 @@ class Counts:
 
 
 def estimate(
-    config: Config, images: ImageSet | None, towers: Towers | None, llm: LanguageModel | None,
-    judge: LanguageModel | None = None, teacher: TeacherSize | None = None, matcher: TeacherSize | None = None,
+    config: Config,
+    images: ImageSet | None,
+    towers: Towers | None,
+    llm: LanguageModel | None,
+    judge: LanguageModel | None = None,
+    teacher: TeacherSize | None = None,
+    matcher: TeacherSize | None = None,
 ) -> tuple[list[Row], list[str]]:
     """Rows of the table, and one line for each assumed number.
 
@@ -84,16 +89,26 @@ def estimate(
 
 
 def rows(
-    config: Config, counts: Counts, towers: Towers | None, llm: LanguageModel | None,
-    judge: LanguageModel | None = None, teacher: TeacherSize | None = None, matcher: TeacherSize | None = None,
+    config: Config,
+    counts: Counts,
+    towers: Towers | None,
+    llm: LanguageModel | None,
+    judge: LanguageModel | None = None,
+    teacher: TeacherSize | None = None,
+    matcher: TeacherSize | None = None,
 ) -> list[Row]:
     """The same of a set whose numbers are given."""
     settings = config.finetune
-    finetuning = _live if settings.objective == "clip" else (
-        _linear_map if settings.tune == "linear_map" else _finetuning)
-    return [*_generation(config, counts, llm, judge or llm), _embedding(counts, towers),
-            *finetuning(config, counts, towers, teacher), _evaluation(config, counts, towers),
-            *_matching(config, matcher)]
+    finetuning = (
+        _live if settings.objective == "clip" else (_linear_map if settings.tune == "linear_map" else _finetuning)
+    )
+    return [
+        *_generation(config, counts, llm, judge or llm),
+        _embedding(counts, towers),
+        *finetuning(config, counts, towers, teacher),
+        _evaluation(config, counts, towers),
+        *_matching(config, matcher),
+    ]
 
 
 def memory(
@@ -111,26 +126,40 @@ def memory(
         at_once = min(sds.micro_batch or settings.batch_size, settings.batch_size)
         held = f"UNet's activations, {at_once} at once in {sds.precision}"
         size = BYTES[sds.precision] / 4 * at_once
-        found = [(f"teacher's UNet, frozen, {sds.precision}", teacher and BYTES[sds.precision] * teacher.unet),
-                 ("its VAE and text encoder, fp32", teacher and 4 * (teacher.vae + teacher.text_encoder)),
-                 ("h_w with its gradient and Adam's moments", towers and teacher and 16 * _map(towers, teacher))]
+        found = [
+            (f"teacher's UNet, frozen, {sds.precision}", teacher and BYTES[sds.precision] * teacher.unet),
+            ("its VAE and text encoder, fp32", teacher and 4 * (teacher.vae + teacher.text_encoder)),
+            ("h_w with its gradient and Adam's moments", towers and teacher and 16 * _map(towers, teacher)),
+        ]
         if not sds.through_unet:
             found.append(("UNet's activations: none, sds.through_unet is false", 0))
         elif sds.checkpointing:
-            found.append((f"{held} (without sds.checkpointing {in_bytes(teacher and size * teacher.kept)})",
-                          teacher and size * teacher.kept_checkpointing))
+            found.append(
+                (
+                    f"{held} (without sds.checkpointing {in_bytes(teacher and size * teacher.kept)})",
+                    teacher and size * teacher.kept_checkpointing,
+                )
+            )
         else:
-            found.append((f"{held} (with sds.checkpointing {in_bytes(teacher and size * teacher.kept_checkpointing)})",
-                          teacher and size * teacher.kept))
+            found.append(
+                (
+                    f"{held} (with sds.checkpointing {in_bytes(teacher and size * teacher.kept_checkpointing)})",
+                    teacher and size * teacher.kept,
+                )
+            )
     images, texts = _a_step(config)
     at_once = min(settings.micro_batch or images, images)
     tuned = "?" if learned is None else in_thousands(learned).strip()
-    found += [("both towers, fp32", towers and towers.bytes),
-              (f"gradients and Adam's moments of {tuned} tuned parameters", None if learned is None else 12 * learned)]
+    found += [
+        ("both towers, fp32", towers and towers.bytes),
+        (f"gradients and Adam's moments of {tuned} tuned parameters", None if learned is None else 12 * learned),
+    ]
     held = None
     if kept and towers:
-        of_each = (at_once * kept[0],
-                   min(settings.micro_batch or texts, texts) * kept[1] * _cut(towers, CAPTION_TOKENS + 2))
+        of_each = (
+            at_once * kept[0],
+            min(settings.micro_batch or texts, texts) * kept[1] * _cut(towers, CAPTION_TOKENS + 2),
+        )
         together = sum if at_once == images else max  # in parts, one tower's after the other's
         held = BYTES[settings.precision] / 4 * together(of_each)
     return [*found, (f"the towers' activations, {at_once} images at once in {settings.precision}", held)]
@@ -138,9 +167,17 @@ def memory(
 
 def summed(rows: list[Row]) -> list[Row]:
     """Equal rows as one that says how often, as the members of a sweep have many."""
-    return [row if n == 1 else Row(row.stage, f"{n} times {row.work}", *(
-        None if value is None else n * value for value in (row.flops, row.disk, row.hours)), row.on)
-        for row, n in Counter(rows).items()]
+    return [
+        row
+        if n == 1
+        else Row(
+            row.stage,
+            f"{n} times {row.work}",
+            *(None if value is None else n * value for value in (row.flops, row.disk, row.hours)),
+            row.on,
+        )
+        for row, n in Counter(rows).items()
+    ]
 
 
 def table(rows: list[Row]) -> str:
@@ -149,11 +186,20 @@ def table(rows: list[Row]) -> str:
     cells += [(r.stage, r.work, _flops(r.flops), in_bytes(r.disk), _hours(r)) for r in rows]
     flops, disk = (sum(getattr(row, key) or 0 for row in rows) for key in ("flops", "disk"))
     hours = [Row("", "", hours=sum(r.hours or 0 for r in rows if r.on == on), on=on) for on in (GPU, CORE)]
-    cells += [("sum", "of what is known", _flops(flops), in_bytes(disk),
-               " + ".join(_hours(row) for row in hours if row.hours) or "-")]
+    cells += [
+        (
+            "sum",
+            "of what is known",
+            _flops(flops),
+            in_bytes(disk),
+            " + ".join(_hours(row) for row in hours if row.hours) or "-",
+        )
+    ]
     widths = [max(len(row[k]) for row in cells) for k in range(5)]
-    return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}  {e:>{widths[4]}}"
-                     for a, b, c, d, e in cells)
+    return "\n".join(
+        f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}  {e:>{widths[4]}}"
+        for a, b, c, d, e in cells
+    )
 
 
 def in_bytes(count: float | None) -> str:
@@ -182,23 +228,30 @@ def _counted(config: Config, images: ImageSet) -> Counts:
     settings, train, held_out = config.generate, images.train, images.held_out
     some = images.captions.caption.sample(min(500, len(images.captions)), random_state=0)
     return Counts(
-        len(train), len(held_out), int(images.captions["id"].isin(set(train["id"])).sum()),
+        len(train),
+        len(held_out),
+        int(images.captions["id"].isin(set(train["id"])).sum()),
         pairs_of(train.caption, settings.pairs, settings.both_directions),
         pairs_of(held_out.concept, settings.held_out_pairs, settings.both_directions),
-        float(some.map(tokens).mean()))
+        float(some.map(tokens).mean()),
+    )
 
 
 def _assumed(config: Config) -> Counts:
     """Of the set as published, or of the paper's size where it is the user's own."""
     data, settings = config.data, config.generate
     whole = published(data)
-    assumed = [f"{images:,} {side} images with {captions:,} captions: the whole set"
-               for side, (images, captions) in whole.items()]
+    assumed = [
+        f"{images:,} {side} images with {captions:,} captions: the whole set"
+        for side, (images, captions) in whole.items()
+    ]
     if not whole:
         each = data.limit or IMAGES
         whole = {"train": (round(each / (1 - data.held_out)), round(each / (1 - data.held_out)))}
-        assumed = [f"{each:,} train images with one caption each: "
-                   + ("data.limit" if data.limit else "as many as in the paper")]
+        assumed = [
+            f"{each:,} train images with one caption each: "
+            + ("data.limit" if data.limit else "as many as in the paper")
+        ]
     total = sum(images for images, _ in whole.values())
     each = sum(captions for _, captions in whole.values()) / total
     if data.split == "official" and "held_out" in whole:
@@ -209,9 +262,14 @@ def _assumed(config: Config) -> Counts:
         assumed.append(f"{data.held_out:.0%} of the images held out: as of the concepts")
     train, held_out = (min(n, limit or n) for n, limit in ((train, data.limit), (held_out, data.held_out_limit)))
     return Counts(
-        train, held_out, round(each * train), pairs_of(range(train), settings.pairs, settings.both_directions),
-        pairs_of(range(held_out), settings.held_out_pairs, settings.both_directions), CAPTION_TOKENS,
-        [*assumed, f"{CAPTION_TOKENS} tokens a caption"])
+        train,
+        held_out,
+        round(each * train),
+        pairs_of(range(train), settings.pairs, settings.both_directions),
+        pairs_of(range(held_out), settings.held_out_pairs, settings.both_directions),
+        CAPTION_TOKENS,
+        [*assumed, f"{CAPTION_TOKENS} tokens a caption"],
+    )
 
 
 def _generation(
@@ -223,19 +281,34 @@ def _generation(
     yield _asked(config, "01 comparisons", asked, read, written, llm, (ROW_BYTES + JOURNAL_BYTES) * asked)
     if settings.rewrites:
         prompt, written = load_prompt(settings.rewrites, slots=("first",)), min(counts.caption, settings.max_tokens)
-        yield _asked(config, "01 rewrites", counts.train_captions, _read(config, prompt, counts.caption), written, llm,
-                     (ROW_BYTES + JOURNAL_BYTES) * counts.train_captions)
+        yield _asked(
+            config,
+            "01 rewrites",
+            counts.train_captions,
+            _read(config, prompt, counts.caption),
+            written,
+            llm,
+            (ROW_BYTES + JOURNAL_BYTES) * counts.train_captions,
+        )
     if settings.negatives:
         prompt, written = load_prompt(settings.negatives, slots=("first",)), min(counts.caption, settings.max_tokens)
-        yield _asked(config, "01 negatives", counts.train_captions, _read(config, prompt, counts.caption), written, llm,
-                     (ROW_BYTES + JOURNAL_BYTES) * counts.train_captions)
+        yield _asked(
+            config,
+            "01 negatives",
+            counts.train_captions,
+            _read(config, prompt, counts.caption),
+            written,
+            llm,
+            (ROW_BYTES + JOURNAL_BYTES) * counts.train_captions,
+        )
     if settings.attributes:
         asked, read = _choices(config)
         yield _asked(config, "01 verdicts, at most", asked, read, 1, judge, JOURNAL_BYTES * asked)
 
 
-def _asked(config: Config, stage: str, asked: int, read: float, written: float, llm: LanguageModel | None,
-           disk: float) -> Row:
+def _asked(
+    config: Config, stage: str, asked: int, read: float, written: float, llm: LanguageModel | None, disk: float
+) -> Row:
     """Questions of `read` tokens answered in `written` ones."""
     if config.generate.backend == "template":
         return Row(stage, f"{asked:,} sentences by template", disk=disk)
@@ -245,8 +318,11 @@ def _asked(config: Config, stage: str, asked: int, read: float, written: float, 
         return Row(stage, work, None, disk, None, on)
     per_token = 2 * llm.active * asked
     flops = per_token * (read + written)
-    seconds = flops / CORE_RATE if on == CORE else (per_token * read / (READING * PEAK["bf16"])
-                                                    + per_token * written / (WRITING * PEAK["bf16"]))
+    seconds = (
+        flops / CORE_RATE
+        if on == CORE
+        else (per_token * read / (READING * PEAK["bf16"]) + per_token * written / (WRITING * PEAK["bf16"]))
+    )
     return Row(stage, work, flops, disk, seconds / 3600, on)
 
 
@@ -275,8 +351,13 @@ def _embedding(counts: Counts, towers: Towers | None) -> Row:
     if towers is None:
         return Row("02 embed", f"{images:,} images", None, None, None)
     flops = towers.image_flops * images
-    return Row("02 embed", f"{images:,} images to {towers.width} numbers, fp32", flops, images * towers.width * 4,
-               flops / (ENCODING * PEAK["fp32"]) / 3600)
+    return Row(
+        "02 embed",
+        f"{images:,} images to {towers.width} numbers, fp32",
+        flops,
+        images * towers.width * 4,
+        flops / (ENCODING * PEAK["fp32"]) / 3600,
+    )
 
 
 def _live(config: Config, counts: Counts, towers: Towers | None, teacher: TeacherSize | None) -> Iterator[Row]:
@@ -296,8 +377,13 @@ def _live(config: Config, counts: Counts, towers: Towers | None, teacher: Teache
         flops = images * towers.image_flops * (2 + learns + again)
         flops += texts * caption * towers.text_blocks * per_token(config, texts / steps)
         flops += looks * counts.held_out * (towers.image_flops + 2 * caption * towers.text_blocks)
-        yield Row("03 finetune", work, times * flops, _checkpoints(config, towers),
-                  times * flops / (TRAINING * PEAK[settings.precision]) / 3600)
+        yield Row(
+            "03 finetune",
+            work,
+            times * flops,
+            _checkpoints(config, towers),
+            times * flops / (TRAINING * PEAK[settings.precision]) / 3600,
+        )
     if sds:
         yield from _teaching(config, counts, towers, teacher, images=steps * min(settings.batch_size, counts.train))
 
@@ -320,11 +406,15 @@ def _teaching(
     flops = pictures * teacher.vae_flops + counts.train_captions * teacher.text_flops
     latent, condition = teacher.cached
     size = pictures * latent + counts.train_captions * condition * BYTES[sds.precision] / 4
-    yield Row("03 teacher's cache", kept, flops, size,
-              flops / (ENCODING * PEAK["fp32"]) / 3600)
+    yield Row("03 teacher's cache", kept, flops, size, flops / (ENCODING * PEAK["fp32"]) / 3600)
     unet, mapped = passes * through * teacher.unet_flops, 6 * (images + warming) * _map(towers, teacher)
-    yield Row("03 teacher", work, unet + mapped, 4 * 4 * _map(towers, teacher),
-              (unet / PEAK[sds.precision] + mapped / PEAK["fp32"]) / TRAINING / 3600)
+    yield Row(
+        "03 teacher",
+        work,
+        unet + mapped,
+        4 * 4 * _map(towers, teacher),
+        (unet / PEAK[sds.precision] + mapped / PEAK["fp32"]) / TRAINING / 3600,
+    )
 
 
 def _taught(config: Config):
@@ -381,8 +471,9 @@ def _finetuning(config: Config, counts: Counts, towers: Towers | None, _: object
     trained = (seen * length + (replayed + named) * caption) * towers.text_blocks
     flops = per_token(config, at_once) * trained + 2 * looked_at * length * towers.text_blocks
     work = f"{examples:,} {told}, {steps:,} steps, {length:.0f} of {towers.context_length} tokens, {settings.precision}"
-    yield Row("03 finetune", work, flops, _checkpoints(config, towers),
-              flops / (TRAINING * PEAK[settings.precision]) / 3600)
+    yield Row(
+        "03 finetune", work, flops, _checkpoints(config, towers), flops / (TRAINING * PEAK[settings.precision]) / 3600
+    )
 
 
 def per_token(config: Config, at_once: float) -> int:
@@ -415,8 +506,11 @@ def _paraphrases(config: Config) -> int:
     if not config.finetune.attribute_weight or not config.generate.attributes:
         return 0
     bank = load_bank(config.generate.attributes)
-    return sum(2 * min(len(a.paraphrases), config.finetune.attribute_paraphrases)
-               for a in bank.attributes if a.split == "train")
+    return sum(
+        2 * min(len(a.paraphrases), config.finetune.attribute_paraphrases)
+        for a in bank.attributes
+        if a.split == "train"
+    )
 
 
 def _checkpoints(config: Config, towers: Towers) -> int:
@@ -431,8 +525,13 @@ def _checkpoints(config: Config, towers: Towers) -> int:
 def _tuned(config: Config, towers: Towers) -> int:
     """Parameters of the towers that learn, but for LoRA's few."""
     tune, both = config.finetune.tune, config.finetune.objective == "clip"
-    text = {"transformer": towers.text_blocks, "all": towers.text_parameters, "layernorm": towers.text_norms,
-            "lora": 0, "linear_map": towers.width**2}[tune]
+    text = {
+        "transformer": towers.text_blocks,
+        "all": towers.text_parameters,
+        "layernorm": towers.text_norms,
+        "lora": 0,
+        "linear_map": towers.width**2,
+    }[tune]
     image = {"transformer": towers.image_parameters, "all": towers.image_parameters, "layernorm": towers.image_norms}
     return text + (image.get(tune, 0) if both else 0)
 
@@ -458,9 +557,13 @@ def _matching(config: Config, matcher: TeacherSize | None) -> Iterator[Row]:
         yield Row("04 teacher", f"{sets} sets, {settings.samples} draws", None, 0, None)
         return
     asked = sets * settings.limit * settings.samples * (4 + 2 * settings.unconditional)
-    yield Row("04 teacher", f"{asked:,} evaluations of the UNet for a part of each set, {settings.precision}",
-              asked * matcher.unet_flops, 0,
-              asked * matcher.unet_flops / (ENCODING * PEAK[settings.precision]) / 3600)
+    yield Row(
+        "04 teacher",
+        f"{asked:,} evaluations of the UNet for a part of each set, {settings.precision}",
+        asked * matcher.unet_flops,
+        0,
+        asked * matcher.unet_flops / (ENCODING * PEAK[settings.precision]) / 3600,
+    )
 
 
 def tokens(text: str) -> int:
@@ -473,20 +576,29 @@ def tokens(text: str) -> int:
 
 def _constants(config: Config) -> list[str]:
     """The assumptions that do not come from the set."""
-    found = [f"{GPU}: {PEAK['bf16']:.4g} FLOP/s in bf16 and {PEAK['fp32']:.4g} in fp32; {TRAINING:.0%} of it used in "
-             "training and encoding"]
+    found = [
+        f"{GPU}: {PEAK['bf16']:.4g} FLOP/s in bf16 and {PEAK['fp32']:.4g} in fp32; {TRAINING:.0%} of it used in "
+        "training and encoding"
+    ]
     if config.generate.backend == "llama_cpp":
         found.append(f"{CORE}: {CORE_RATE:.2g} FLOP/s; llama_cpp works on {config.generate.in_flight} of them at once")
     elif config.generate.backend != "template":
         found.append(f"language model: {READING:.0%} of the {GPU}'s bf16 used in reading, {WRITING:.0%} in writing")
     if config.generate.backend != "template":
-        found.append(f"{min(SENTENCE_TOKENS, config.generate.max_tokens)} tokens an answer, {MARKS} around a message, "
-                     "counted with CLIP's tokenizer")
+        found.append(
+            f"{min(SENTENCE_TOKENS, config.generate.max_tokens)} tokens an answer, {MARKS} around a message, "
+            "counted with CLIP's tokenizer"
+        )
     if _taught(config):
-        found.append("a gradient through the UNet costs as much as its forward pass; activations are counted one by "
-                     "one from its configuration")
-    return [*found, f"{DISTINCT:.0%} of a batch's tokens are computed where comparisons share their beginnings",
-            f"{ROW_BYTES} bytes a comparison, {JOURNAL_BYTES} in the journal, {ITEM_BYTES} a text of 04 and 05"]
+        found.append(
+            "a gradient through the UNet costs as much as its forward pass; activations are counted one by "
+            "one from its configuration"
+        )
+    return [
+        *found,
+        f"{DISTINCT:.0%} of a batch's tokens are computed where comparisons share their beginnings",
+        f"{ROW_BYTES} bytes a comparison, {JOURNAL_BYTES} in the journal, {ITEM_BYTES} a text of 04 and 05",
+    ]
 
 
 def _flops(count: float | None) -> str:

@@ -37,9 +37,11 @@ NOTEBOOKS: dict[str, Callable[[Config, ImageSet], Stage]] = {
     "05_analyze_embedding_arithmetic": arithmetic.stage,
 }
 NEEDS = {  # the notebooks whose stages each one builds on
-    "01_generate_comparisons": (), "02_embed_images": (),
+    "01_generate_comparisons": (),
+    "02_embed_images": (),
     "03_finetune": ("01_generate_comparisons", "02_embed_images"),
-    "04_evaluate": ("03_finetune",), "05_analyze_embedding_arithmetic": ("03_finetune",),
+    "04_evaluate": ("03_finetune",),
+    "05_analyze_embedding_arithmetic": ("03_finetune",),
 }
 
 
@@ -85,9 +87,10 @@ def conclude(members: list[Member]) -> None:
 
 def planned(members: list[Member]) -> list[tuple[Config, list[str]]]:
     """Each run with its notebooks: 01 and 02 that members share first; a sweep has no 05."""
-    first, later = list(NOTEBOOKS)[:2], list(NOTEBOOKS)[2:4 if members[0].swept else 5]
-    return ([(config, first) for config in parents(members)]
-            + [(member.config, _notebooks(member.config, first, later)) for member in members])
+    first, later = list(NOTEBOOKS)[:2], list(NOTEBOOKS)[2 : 4 if members[0].swept else 5]
+    return [(config, first) for config in parents(members)] + [
+        (member.config, _notebooks(member.config, first, later)) for member in members
+    ]
 
 
 def _notebooks(config: Config, first: list[str], later: list[str]) -> list[str]:
@@ -205,9 +208,17 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
     try:
         with beat:
             papermill.execute_notebook(
-                notebook, executed, parameters, cwd=root(), progress_bar=False, log_output=False,
-                stdout_file=beat.stream(sys.stdout), stderr_file=beat.stream(sys.stderr),
-                request_save_on_cell_execute=False, extra_arguments=["--IPKernelApp.log_level=40"])
+                notebook,
+                executed,
+                parameters,
+                cwd=root(),
+                progress_bar=False,
+                log_output=False,
+                stdout_file=beat.stream(sys.stdout),
+                stderr_file=beat.stream(sys.stderr),
+                request_save_on_cell_execute=False,
+                extra_arguments=["--IPKernelApp.log_level=40"],
+            )
     except papermill.PapermillExecutionError as error:
         if error.ename == "PcclipError":
             raise PcclipError(f"{notebook.stem}: {error.evalue}") from None

@@ -28,8 +28,9 @@ def read(path: Path | str):
         raise PcclipError(f"{path}: refused, it holds {error}, which is no plain data; do not unpickle it") from None
     except Exception as error:  # a damaged pickle can raise anything
         reason = " ".join(str(error).split())[:200]
-        raise PcclipError(f"{path}: not a whole pickle of arrays ({type(error).__name__}: {reason}); fetch it again"
-                          ) from None
+        raise PcclipError(
+            f"{path}: not a whole pickle of arrays ({type(error).__name__}: {reason}); fetch it again"
+        ) from None
 
 
 class _Refused(Exception):
@@ -157,5 +158,7 @@ _MADE_BY = {
     ("torch", "Size"): lambda arguments, state: tuple(arguments[0]),
     ("torch", "device"): lambda arguments, state: "cpu",
 }
-_NAMES = {("numpy", "ndarray")} | {("torch", kind) for kind in (
-    "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")}
+_NAMES = {("numpy", "ndarray")} | {
+    ("torch", kind)
+    for kind in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+}

@@ -21,8 +21,10 @@ from pcclip.workbook.teacher_size import of_teacher
 CORE = estimate.CORE
 _MOST = 1e18
 PEAKS = {  # FLOP/s, dense, of NVIDIA's data sheets; fp32 without TF32
-    "A100": {"fp32": 19.5e12, "bf16": 312e12}, "H100": {"fp32": 67e12, "bf16": 989e12},
-    "H200": {"fp32": 67e12, "bf16": 989e12}, "L40S": {"fp32": 91.6e12, "bf16": 362e12},
+    "A100": {"fp32": 19.5e12, "bf16": 312e12},
+    "H100": {"fp32": 67e12, "bf16": 989e12},
+    "H200": {"fp32": 67e12, "bf16": 989e12},
+    "L40S": {"fp32": 91.6e12, "bf16": 362e12},
 }
 
 
@@ -38,21 +40,27 @@ class Constant:
 
 _BOOKS = "speed/plan.py on a core of an AMD EPYC"
 MEASURED = {
-    "decoding": Constant(4.8e-3, "core seconds to decode and prepare a photo of 640 x 480",
-                         "speed/embed.py on a core of an AMD EPYC", "2026-11-23"),
+    "decoding": Constant(
+        4.8e-3,
+        "core seconds to decode and prepare a photo of 640 x 480",
+        "speed/embed.py on a core of an AMD EPYC",
+        "2026-11-23",
+    ),
     "index": Constant(9.5e-5, "core seconds to find an image in a tar file, once", _BOOKS, "2026-11-23"),
     "image": Constant(1270, "bytes of memory for an image in the set's table, at most", _BOOKS, "2026-11-23"),
     "comparison": Constant(1910, "bytes of memory for a comparison in 01, at most", _BOOKS, "2026-11-23"),
     "shard": Constant(6.6e-5, "core seconds to plan, find and keep the books of a shard", _BOOKS, "2026-11-23"),
     "row": Constant(estimate.ROW_BYTES, "bytes on disk of a comparison", "outputs/demo", "2026-11-22"),
-    "journal": Constant(estimate.JOURNAL_BYTES, "bytes on disk of an answer in the journal", "outputs/demo",
-                        "2026-11-22"),
+    "journal": Constant(
+        estimate.JOURNAL_BYTES, "bytes on disk of an answer in the journal", "outputs/demo", "2026-11-22"
+    ),
 }
 ASSUMED = {
     "encoding": Constant(estimate.ENCODING, "of a GPU's peak used in encoding", "assumed, as by --check"),
     "training": Constant(estimate.TRAINING, "of a GPU's peak used in training", "assumed, as by --check"),
-    "reading": Constant(estimate.READING, "of a GPU's peak used by a language model that reads",
-                        "assumed, as by --check"),
+    "reading": Constant(
+        estimate.READING, "of a GPU's peak used by a language model that reads", "assumed, as by --check"
+    ),
     "writing": Constant(estimate.WRITING, "of it by one that writes", "assumed, as by --check"),
     "photo": Constant(163e3, "bytes of a photo", "COCO's train2017, 19.3 GB of 118,287 photos"),
 }
@@ -77,8 +85,9 @@ class Part:
         return None if self.machine_hours is None else self.machine_hours / self.machines
 
 
-def plan(params_file: str | Path, images: float | None = None, pairs: float | None = None, gpus: int = 1,
-         gpu: str = "A100") -> dict:
+def plan(
+    params_file: str | Path, images: float | None = None, pairs: float | None = None, gpus: int = 1, gpu: str = "A100"
+) -> dict:
     """The plan of a parameter file as plain values: its sizes, a list of stages, memory, constants, and notes.
 
     Args:
@@ -106,25 +115,38 @@ def plan(params_file: str | Path, images: float | None = None, pairs: float | No
     memory, everything = _memory(counts, towers), counts.train + counts.held_out
     largest, given = max(memory.values()), config.slurm.memory * 1e9
     if largest > given:
-        notes.append(f"{in_bytes(largest)} of memory are more than slurm.memory = {config.slurm.memory:g} GB: give "
-                     f"more, or plan {ceil(largest / given):,} runs, each with its own part of the set")
+        notes.append(
+            f"{in_bytes(largest)} of memory are more than slurm.memory = {config.slurm.memory:g} GB: give "
+            f"more, or plan {ceil(largest / given):,} runs, each with its own part of the set"
+        )
     core_hours = MEASURED["decoding"].value * everything / 3600
     embedding = next(part for part in parts if part.stage.startswith("02"))
     if embedding.machine_hours:
         notes.append(f"{core_hours / embedding.machine_hours:.2g} CPU cores beside each GPU of 02 are busy decoding")
     shards = ceil(everything / config.embed.shard)
     return {
-        "params": str(params_file), "images": everything, "train": counts.train, "held_out": counts.held_out,
-        "pairs": counts.pairs, "gpus": gpus, "gpu": gpu,
+        "params": str(params_file),
+        "images": everything,
+        "train": counts.train,
+        "held_out": counts.held_out,
+        "pairs": counts.pairs,
+        "gpus": gpus,
+        "gpu": gpu,
         "stages": [asdict(part) | {"hours": part.hours} for part in parts],
-        "hours": sum(part.hours or 0 for part in parts), "disk": sum(part.disk or 0 for part in parts),
-        "read": ASSUMED["photo"].value * everything, "decoding_core_hours": core_hours, "memory": memory,
-        "shards": shards, "bookkeeping_seconds": MEASURED["shard"].value * shards,
+        "hours": sum(part.hours or 0 for part in parts),
+        "disk": sum(part.disk or 0 for part in parts),
+        "read": ASSUMED["photo"].value * everything,
+        "decoding_core_hours": core_hours,
+        "memory": memory,
+        "shards": shards,
+        "bookkeeping_seconds": MEASURED["shard"].value * shards,
         "indexing_hours": MEASURED["index"].value * everything / 3600,
         "measured": {name: asdict(constant) for name, constant in MEASURED.items()},
-        "assumed": {name: asdict(constant) for name, constant in ASSUMED.items()} | {
+        "assumed": {name: asdict(constant) for name, constant in ASSUMED.items()}
+        | {
             f"peak_{kind}": asdict(Constant(rate, f"FLOP/s, peak of one {gpu} in {kind}", "NVIDIA's data sheet"))
-            for kind, rate in PEAKS[gpu].items()},
+            for kind, rate in PEAKS[gpu].items()
+        },
         "notes": [*notes, *why, *counts.assumed],
     }
 
@@ -134,18 +156,30 @@ def table(found: dict) -> str:
     cells = [("stage", "work", "FLOPs", "on disk", "machine hours", "machines", "hours")]
     for part in found["stages"]:
         flops, spent, hours = (_told(part[key]) for key in ("flops", "machine_hours", "hours"))
-        cells.append((part["stage"], part["work"], flops, in_bytes(part["disk"]), spent,
-                      f"{part['machines']:,} {part['on']}", hours))
+        cells.append(
+            (
+                part["stage"],
+                part["work"],
+                flops,
+                in_bytes(part["disk"]),
+                spent,
+                f"{part['machines']:,} {part['on']}",
+                hours,
+            )
+        )
     widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
     lines = ["  ".join(f"{cell:{'<' if k < 2 else '>'}{widths[k]}}" for k, cell in enumerate(row)) for row in cells]
     memory = ", ".join(f"{name} {in_bytes(held)}" for name, held in found["memory"].items())
     lines += [
-        "", f"{found['pairs']:,} comparisons of {found['images']:,} images ({in_bytes(found['read'])} to read, "
+        "",
+        f"{found['pairs']:,} comparisons of {found['images']:,} images ({in_bytes(found['read'])} to read, "
         f"{_told(found['indexing_hours'])} core hours to index where they are in tar files, "
         f"{_told(found['decoding_core_hours'])} to decode)",
         f"{_told(found['hours'])} hours one stage after the other, {in_bytes(found['disk'])} written",
         f"{found['shards']:,} shards of vectors, whose books take {_told(found['bookkeeping_seconds'])} s",
-        f"memory of the process that hands out the work: {memory}", ""]
+        f"memory of the process that hands out the work: {memory}",
+        "",
+    ]
     lines += [f"note      {line}" for line in found["notes"]]
     for kind in ("measured", "assumed"):
         for one in found[kind].values():
@@ -172,16 +206,25 @@ def _counted(config: Config, images: int | None, pairs: int | None) -> Counts:
     assumed = [f"{held_out:,} images held out, one caption of {estimate.CAPTION_TOKENS} tokens each"]
     if settings.pairs is None:
         assumed.append(f"one comparison for each training image; all pairs, as the file says, were {everything:.3g}")
-    return Counts(train, held_out, train, min(settings.pairs or train, everything),
-                  min(settings.held_out_pairs, held_out * (held_out - 1) // 2), estimate.CAPTION_TOKENS, assumed)
+    return Counts(
+        train,
+        held_out,
+        train,
+        min(settings.pairs or train, everything),
+        min(settings.held_out_pairs, held_out * (held_out - 1) // 2),
+        estimate.CAPTION_TOKENS,
+        assumed,
+    )
 
 
 def _models(config: Config) -> tuple[list, list[str]]:
     """Sizes of the towers, of who writes and who judges, and of the teacher; and a line for each that is unknown."""
     found, why = [], {}
-    wanted = [(sizes.of_model, config.model, f"model {config.model}"),
-              (sizes.of_llm, config.generate, "the language model"),
-              (sizes.of_llm, config.generate.judging, "the language model that judges")]
+    wanted = [
+        (sizes.of_model, config.model, f"model {config.model}"),
+        (sizes.of_llm, config.generate, "the language model"),
+        (sizes.of_llm, config.generate.judging, "the language model that judges"),
+    ]
     if config.finetune.sds:
         wanted.append((of_teacher, config.finetune.sds.teacher, "the teacher"))
     for size_of, what, name in wanted:
@@ -212,11 +255,18 @@ def _tokens(row: Row, config: Config, counts: Counts, towers: sizes.Towers | Non
         asked = counts.pairs + counts.held_out_pairs
         read = estimate._read(config, load_prompt(settings.prompt), 2 * counts.caption)
         return asked * read, asked * min(estimate.SENTENCE_TOKENS, settings.max_tokens)
-    if row.stage == "03 finetune" and towers and config.finetune.objective != "clip" and (
-            config.finetune.tune != "linear_map"):
+    if (
+        row.stage == "03 finetune"
+        and towers
+        and config.finetune.objective != "clip"
+        and (config.finetune.tune != "linear_map")
+    ):
         plain = config.finetune.objective == "captions"
-        seen = (counts.train_captions if plain else counts.pairs) * config.finetune.epochs * (
-            2 if config.finetune.swap and not plain else 1)
+        seen = (
+            (counts.train_captions if plain else counts.pairs)
+            * config.finetune.epochs
+            * (2 if config.finetune.swap and not plain else 1)
+        )
         return seen * estimate.text_length(config, counts, towers), 0
     return 0, 0
 
@@ -226,5 +276,9 @@ def _memory(counts: Counts, towers: sizes.Towers | None) -> dict[str, float]:
     images = counts.train + counts.held_out
     table, vectors = MEASURED["image"].value * images, 4 * (towers.width if towers else 0) * images
     comparisons = MEASURED["comparison"].value * (counts.pairs + counts.held_out_pairs)
-    return {"01": table + comparisons, "02": table + vectors, "03": table + vectors + comparisons,
-            "04, 05": table + vectors}
+    return {
+        "01": table + comparisons,
+        "02": table + vectors,
+        "03": table + vectors + comparisons,
+        "04, 05": table + vectors,
+    }

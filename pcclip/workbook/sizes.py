@@ -71,8 +71,10 @@ def of_model(spec: str) -> Towers | None:
         return values and _open_clip(values)
     except (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise PcclipError(f"model {spec!r}: open_clip cannot build it ({type(error).__name__}: {reason}); mend its "
-                          "open_clip_config.json") from None
+        raise PcclipError(
+            f"model {spec!r}: open_clip cannot build it ({type(error).__name__}: {reason}); mend its "
+            "open_clip_config.json"
+        ) from None
 
 
 def base_of(spec: str) -> str:
@@ -89,8 +91,11 @@ def of_llm(config: Generate) -> LanguageModel | None:
         count = gguf_elements(path)
         return LanguageModel(count, count, path.name)
     if config.backend == "transformers" and Path(folder := weights_source(config.llm)[0]).is_dir():
-        count = sum(math.prod(shape) for file in Path(folder).glob("*.safetensors")
-                    for shape in safetensors_shapes(file).values())
+        count = sum(
+            math.prod(shape)
+            for file in Path(folder).glob("*.safetensors")
+            for shape in safetensors_shapes(file).values()
+        )
         return LanguageModel(count, count, folder) if count else None
     found = [float(n) * {"b": 1e9, "m": 1e6}[unit.lower()] for n, unit in _BILLIONS.findall(config.llm)]
     return LanguageModel(max(found), min(found), "its name") if found else None
@@ -162,10 +167,17 @@ def _minilm_efficientnet() -> Towers:
     counts = {name: math.prod(shape) for name, shape in safetensors_shapes(minilm).items()}
     pixels = minilm_efficientnet.PIXELS
     return Towers(
-        width=384, context_length=256, shortens=True, packs=False, image_flops=_flops(image, (pixels, pixels)),
-        image_parameters=_count(image), text_parameters=sum(counts.values()),
+        width=384,
+        context_length=256,
+        shortens=True,
+        packs=False,
+        image_flops=_flops(image, (pixels, pixels)),
+        image_parameters=_count(image),
+        text_parameters=sum(counts.values()),
         text_blocks=sum(count for name, count in counts.items() if "encoder.layer." in name),
-        image_norms=_norms(image), text_norms=sum(count for name, count in counts.items() if "LayerNorm" in name))
+        image_norms=_norms(image),
+        text_norms=sum(count for name, count in counts.items() if "LayerNorm" in name),
+    )
 
 
 def _open_clip_config(spec: str) -> dict | None:
@@ -200,11 +212,17 @@ def _open_clip(values: dict) -> Towers | None:
     blocks = text.transformer
     looked_up = sum(_count(m) for m in blocks.modules() if type(m).__name__ == "Embedding")
     return Towers(
-        width=values["embed_dim"], context_length=text.context_length,
-        shortens=packed.causal(text), packs=packed.packs(text),
+        width=values["embed_dim"],
+        context_length=text.context_length,
+        shortens=packed.causal(text),
+        packs=packed.packs(text),
         image_flops=_flops(model.visual, size if isinstance(size, tuple | list) else (size, size)),
-        image_parameters=_count(model.visual), text_parameters=_count(text), text_blocks=_count(blocks) - looked_up,
-        image_norms=_norms(model.visual), text_norms=_norms(text))
+        image_parameters=_count(model.visual),
+        text_parameters=_count(text),
+        text_blocks=_count(blocks) - looked_up,
+        image_norms=_norms(model.visual),
+        text_norms=_norms(text),
+    )
 
 
 def kept_by_towers(spec: str, tune: str) -> tuple[float, float] | None:

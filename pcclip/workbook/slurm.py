@@ -104,8 +104,10 @@ def submit(params_file: str | Path, to: Literal["slurm", "local"], wait: bool = 
     if wait:
         _look_after(ids, result(members))
     else:
-        say(f"squeue --me shows them; srun --dependency=afterany:{ids[jobs[-1]].job_id} true ends when they have, as "
-            "does --wait")
+        say(
+            f"squeue --me shows them; srun --dependency=afterany:{ids[jobs[-1]].job_id} true ends when they have, as "
+            "does --wait"
+        )
     return [submitted.job_id for submitted in ids.values()]
 
 
@@ -164,8 +166,7 @@ def _started(job: Job, params: Path, folder: Path, to: str, after: list[str]):
         submitted = executor.submit(Work(str(root()), str(params), job.run, job.notebook))
     except (RuntimeError, ValueError, OSError) as error:
         raise PcclipError(f"--submit {to}: {job.name}: {' '.join(str(error).split())}") from None
-    say(f"{submitted.job_id}  {job.name}, log {submitted.paths.stdout}"
-        + f", after {', '.join(after)}" * bool(after))
+    say(f"{submitted.job_id}  {job.name}, log {submitted.paths.stdout}" + f", after {', '.join(after)}" * bool(after))
     return submitted
 
 
@@ -177,8 +178,12 @@ def _resources(job: Job, after: list[str]) -> dict:
     dependency = ",".join([*(["afterok:" + ":".join(after)] if after else []), "singleton"])  # of its name
     given = {"partition": asked.partition, "account": settings.account, "qos": settings.qos, "setup": settings.setup}
     return {
-        "name": f"pcclip-{job.name.replace('/', '-')}", "timeout_min": max(1, round(60 * asked.hours)),
-        "cpus_per_task": asked.cpus, "mem_gb": asked.memory, "stderr_to_stdout": True, **gpus,
+        "name": f"pcclip-{job.name.replace('/', '-')}",
+        "timeout_min": max(1, round(60 * asked.hours)),
+        "cpus_per_task": asked.cpus,
+        "mem_gb": asked.memory,
+        "stderr_to_stdout": True,
+        **gpus,
         **{f"slurm_{key}": value for key, value in given.items() if value},
         "slurm_additional_parameters": {"dependency": dependency, "kill-on-invalid-dep": "yes"},
     }

@@ -62,8 +62,11 @@ def read_sweep(path: str | Path) -> list[Member]:
 
 def parents(members: list[Member]) -> list[Config]:
     """The runs whose 01 and 02 the members share, each once."""
-    shared = {m.config.reuse: m.config.model_copy(update={"run": m.config.reuse, "reuse": None})
-              for m in members if m.swept and m.config.reuse}
+    shared = {
+        m.config.reuse: m.config.model_copy(update={"run": m.config.reuse, "reuse": None})
+        for m in members
+        if m.swept and m.config.reuse
+    }
     return list(shared.values())
 
 

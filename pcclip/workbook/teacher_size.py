@@ -17,14 +17,27 @@ from pcclip.workbook.activations import traced
 
 _V1 = {  # Stable Diffusion 1: what its files say where it differs from diffusers' defaults
     "unet": {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
-    "vae": {"block_out_channels": [128, 256, 512, 512], "down_block_types": ["DownEncoderBlock2D"] * 4,
-            "up_block_types": ["UpDecoderBlock2D"] * 4, "layers_per_block": 2, "latent_channels": 4,
-            "sample_size": 512},
-    "text_encoder": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "vocab_size": 49408,
-                     "max_position_embeddings": 77},
+    "vae": {
+        "block_out_channels": [128, 256, 512, 512],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "layers_per_block": 2,
+        "latent_channels": 4,
+        "sample_size": 512,
+    },
+    "text_encoder": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "vocab_size": 49408,
+        "max_position_embeddings": 77,
+    },
 }
-_V1_NAMES = ("compvis/stable-diffusion-v1-", "runwayml/stable-diffusion-v1-",
-             "stable-diffusion-v1-5/stable-diffusion-v1-5")
+_V1_NAMES = (
+    "compvis/stable-diffusion-v1-",
+    "runwayml/stable-diffusion-v1-",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5",
+)
 FILES = ("unet/config.json", "vae/config.json", "text_encoder/config.json")
 
 
@@ -66,8 +79,9 @@ def of_teacher(spec: str) -> TeacherSize | None:
         return _counted(values)
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise PcclipError(f"teacher {spec}: diffusers cannot build it ({type(error).__name__}: {reason}); mend its "
-                          "config.json files") from None
+        raise PcclipError(
+            f"teacher {spec}: diffusers cannot build it ({type(error).__name__}: {reason}); mend its config.json files"
+        ) from None
 
 
 def _values(spec: str) -> dict | None:
@@ -90,8 +104,11 @@ def _values(spec: str) -> dict | None:
         if not {"unet", "text_encoder"} <= paths.keys():
             return _V1 if spec.lower().startswith(_V1_NAMES) else None
     try:
-        return {part: json.loads(path.read_text(encoding="utf8")) for part, path in paths.items()
-                if part != "vae" or path.is_file()}
+        return {
+            part: json.loads(path.read_text(encoding="utf8"))
+            for part, path in paths.items()
+            if part != "vae" or path.is_file()
+        }
     except (OSError, ValueError) as error:
         raise PcclipError(f"teacher {spec}: {' '.join(str(error).split())}; fetch it again") from None
 
@@ -117,12 +134,17 @@ def _counted(values: dict) -> TeacherSize:
 
     whole = traced(unet, seen)
     return TeacherSize(
-        unet=_count(unet), vae=_count(vae) if vae else 0,
-        text_encoder=blocks + (text["vocab_size"] + length) * wide, latent=latent, condition=(length, wide),
-        unet_flops=whole.flops, text_flops=2 * blocks * length, kept=whole.bytes,
-        vae_flops=traced(
-            vae, lambda: vae.encode(torch.zeros(1, 3, scale * height, scale * width))).flops if vae else 0,
-        kept_checkpointing=traced(unet, seen, unet.enable_gradient_checkpointing).bytes)
+        unet=_count(unet),
+        vae=_count(vae) if vae else 0,
+        text_encoder=blocks + (text["vocab_size"] + length) * wide,
+        latent=latent,
+        condition=(length, wide),
+        unet_flops=whole.flops,
+        text_flops=2 * blocks * length,
+        kept=whole.bytes,
+        vae_flops=traced(vae, lambda: vae.encode(torch.zeros(1, 3, scale * height, scale * width))).flops if vae else 0,
+        kept_checkpointing=traced(unet, seen, unet.enable_gradient_checkpointing).bytes,
+    )
 
 
 def _count(module) -> int:

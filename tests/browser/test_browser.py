@@ -38,8 +38,12 @@ def work(tiny_model, tmp_path_factory) -> Path:
     """A folder with pictures and notebook 06 told to rank them with a tiny model; votes.jsonl comes there."""
     folder = tmp_path_factory.mktemp("browser")
     write_balloons(folder / "photos", 60)
-    told = {"run": "browser", "model": tiny_model, "outputs": str(folder / "outputs"), "rank": {
-        "photos": str(folder / "photos"), "more": MORE, "less": LESS, "votes": str(folder / "votes.jsonl")}}
+    told = {
+        "run": "browser",
+        "model": tiny_model,
+        "outputs": str(folder / "outputs"),
+        "rank": {"photos": str(folder / "photos"), "more": MORE, "less": LESS, "votes": str(folder / "votes.jsonl")},
+    }
     if "PCCLIP_SCREENSHOTS" in os.environ:
         told["model"] = "minilm-efficientnet"
     else:
@@ -73,14 +77,31 @@ class Server:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        own = ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "JUPYTERLAB_SETTINGS_DIR",
-               "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
-        environment = {**os.environ, "PCCLIP_ROOT": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-                       **{name: str(work / ".jupyter" / name) for name in own}}
+        own = (
+            "JUPYTER_CONFIG_DIR",
+            "JUPYTER_RUNTIME_DIR",
+            "JUPYTER_DATA_DIR",
+            "JUPYTERLAB_SETTINGS_DIR",
+            "JUPYTERLAB_WORKSPACES_DIR",
+            "IPYTHONDIR",
+        )
+        environment = {
+            **os.environ,
+            "PCCLIP_ROOT": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            **{name: str(work / ".jupyter" / name) for name in own},
+        }
         self.log = work / f"{command[0]}.log"
         with open(self.log, "w") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", *(part.format(port=port) for part in command)],
-                                            cwd=work, env=environment, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *(part.format(port=port) for part in command)],
+                cwd=work,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
     def wait(self) -> None:
         for _ in range(600):
@@ -92,8 +113,11 @@ class Server:
         raise AssertionError(self.log.read_text())
 
     def kernels(self) -> list[psutil.Process]:
-        return [child for child in psutil.Process(self.process.pid).children(recursive=True)
-                if "ipykernel_launcher" in " ".join(child.cmdline())]
+        return [
+            child
+            for child in psutil.Process(self.process.pid).children(recursive=True)
+            if "ipykernel_launcher" in " ".join(child.cmdline())
+        ]
 
     def stop(self) -> None:
         for child in psutil.Process(self.process.pid).children(recursive=True):
@@ -106,12 +130,28 @@ class Server:
 def servers(work):
     """JupyterLab and voila, started at once: neither waits for the other."""
     quiet = ("--no-browser", "--ServerApp.ip=127.0.0.1")
-    lab = Server(work, "jupyterlab", *quiet, "--ServerApp.port={port}", "--ServerApp.token=", "--allow-root",
-                 "--ServerApp.disable_check_xsrf=True", "--LabApp.expose_app_in_browser=True",
-                 f"--ServerApp.root_dir={work}")
-    app = Server(work, "voila", "app.ipynb", "--no-browser", "--port={port}", "--Voila.ip=127.0.0.1",
-                 "--preheat_kernel=False", "--TagRemovePreprocessor.enabled=True",
-                 "--TagRemovePreprocessor.remove_cell_tags=static")  # as `make app` has it
+    lab = Server(
+        work,
+        "jupyterlab",
+        *quiet,
+        "--ServerApp.port={port}",
+        "--ServerApp.token=",
+        "--allow-root",
+        "--ServerApp.disable_check_xsrf=True",
+        "--LabApp.expose_app_in_browser=True",
+        f"--ServerApp.root_dir={work}",
+    )
+    app = Server(
+        work,
+        "voila",
+        "app.ipynb",
+        "--no-browser",
+        "--port={port}",
+        "--Voila.ip=127.0.0.1",
+        "--preheat_kernel=False",
+        "--TagRemovePreprocessor.enabled=True",
+        "--TagRemovePreprocessor.remove_cell_tags=static",
+    )  # as `make app` has it
     yield lab, app
     lab.stop()
     app.stop()
@@ -157,9 +197,12 @@ def order(page) -> list[tuple[int, str]]:
     """Places and captions of the photos in sight, once they are there."""
     page.wait_for_function("""() => [...document.querySelectorAll('.pcclip-ranking .tile:not(.going) .caption')]
         .every(caption => caption.textContent)""")
-    return page.eval_on_selector_all(".pcclip-ranking .tile:not(.going)", """tiles => tiles
+    return page.eval_on_selector_all(
+        ".pcclip-ranking .tile:not(.going)",
+        """tiles => tiles
         .map(tile => [+tile.getAttribute('aria-posinset'), tile.querySelector('.caption').textContent])
-        .sort((a, b) => a[0] - b[0])""")
+        .sort((a, b) => a[0] - b[0])""",
+    )
 
 
 def votes(work: Path) -> list[dict]:
@@ -259,8 +302,10 @@ def test_votes_by_keys_are_on_disk_at_once(lab, work):
     lab.locator(".pcclip-ranking button[name=compare]").focus()
     lab.keyboard.press("Enter")
     lab.wait_for_selector(".pcclip-ranking .duel .side img[src^=blob]")
-    for count, (key, choice) in enumerate([("ArrowLeft", "first"), ("ArrowRight", "second"), ("ArrowDown", "tie"),
-                                           ("s", "skip"), ("ArrowLeft", "first")], start=1):
+    for count, (key, choice) in enumerate(
+        [("ArrowLeft", "first"), ("ArrowRight", "second"), ("ArrowDown", "tie"), ("s", "skip"), ("ArrowLeft", "first")],
+        start=1,
+    ):
         lab.wait_for_selector(".pcclip-ranking .duel:not(.waiting)")
         lab.keyboard.press(key)
         eventually(lambda count=count: len(votes(work)) == count)

@@ -28,8 +28,12 @@ from pcclip.runs.log import _groups
 from pcclip.runs.ray_cluster import cluster, over_shards
 
 SETTINGS = Ray(workers=2, retries=1, address=os.environ.get("RAY_ADDRESS"))
-TABLES = ("01_generate/comparisons.parquet", "01_generate/left_out.parquet", "02_embed/vectors.parquet",
-          "02_embed/bad_images.parquet")
+TABLES = (
+    "01_generate/comparisons.parquet",
+    "01_generate/left_out.parquet",
+    "02_embed/vectors.parquet",
+    "02_embed/bad_images.parquet",
+)
 
 
 # ---- without a cluster -----------------------------------------------------------------------------------------------
@@ -70,20 +74,26 @@ def test_groups_of_questions_are_those_of_all_whoever_has_asked():
     assert [[q.key for q in group] for group in every.values()] == [["0", "1", "2"], ["3", "4", "5"], ["6"]]
     first, _, third = every
     assert _groups(questions, {"1": None, "3": None, "4": None, "5": None}, 3) == {
-        first: [questions[0], questions[2]], third: [questions[6]]}
+        first: [questions[0], questions[2]],
+        third: [questions[6]],
+    }
 
 
 def test_the_rays_demo_is_the_demo():
     demo, rays = (yaml.safe_load((ROOT / "params" / f"{name}.yaml").read_text()) for name in ("demo", "demo_ray"))
     assert rays.pop("engine") == "ray"
     assert rays.pop("ray")["workers"] == 2
-    assert {key for key in rays["generate"] | demo["generate"]
-            if rays["generate"].pop(key, None) != demo["generate"].pop(key, None)} == {"in_flight", "shard"}
+    assert {
+        key
+        for key in rays["generate"] | demo["generate"]
+        if rays["generate"].pop(key, None) != demo["generate"].pop(key, None)
+    } == {"in_flight", "shard"}
     assert rays.pop("run") != demo.pop("run")
     assert rays == demo
 
 
 # ---- with one --------------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def nodes(one_cluster):
@@ -122,8 +132,12 @@ def poisoned(nodes, tmp_path_factory):
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # no worker has this file
     folder = tmp_path_factory.mktemp("shards")
     shards = {f"well-{k}": ["ends"] for k in range(6)} | {
-        "killed-once": ["killed", "ends"], "raises-once": ["raises", "ends"],
-        "killed-always": ["killed"], "raises-always": ["raises"], "says": ["says"]}
+        "killed-once": ["killed", "ends"],
+        "raises-once": ["raises", "ends"],
+        "killed-always": ["killed"],
+        "raises-always": ["raises"],
+        "says": ["says"],
+    }
     try:
         with pytest.raises(PcclipError) as error:
             over_shards(list(shards), shards.__getitem__, Does, (folder,), SETTINGS, 0.0, "shards")
@@ -136,7 +150,10 @@ def poisoned(nodes, tmp_path_factory):
 def test_only_the_shard_is_done_again_and_all_others_are_kept(poisoned):
     _, folder, begun = poisoned
     assert {name for name in begun if (folder / f"{name}.done").is_file()} == {
-        *(f"well-{k}" for k in range(6)), "killed-once", "raises-once"}
+        *(f"well-{k}" for k in range(6)),
+        "killed-once",
+        "raises-once",
+    }
     assert all(begun[f"well-{k}"] == 1 for k in range(6))
     assert (begun["killed-once"], begun["raises-once"]) == (2, 2)
 

@@ -20,7 +20,7 @@ def picture(path: Path, shade: int = 0) -> None:
 
 
 def one_line(lines: list[str]) -> str:
-    line, = lines
+    (line,) = lines
     assert "\n" not in line
     return line
 
@@ -33,12 +33,18 @@ PREDICATES = (
     "tusks smelly flys hops swims tunnels walks fast slow strong weak muscle bipedal quadrapedal active inactive "
     "nocturnal hibernate agility fish meat plankton vegetation insects forager grazer hunter scavenger skimmer stalker "
     "newworld oldworld arctic coastal desert bush plains forest fields jungle mountains ocean ground water tree cave "
-    "fierce timid smart group solitary nestspot domestic").split()
+    "fierce timid smart group solitary nestspot domestic"
+).split()
 ANIMALS = ["antelope", "grizzly+bear", "killer+whale", "beaver", "dalmatian", "blue+whale"]
 UNSEEN = ["dalmatian", "blue+whale"]
-HAS = {"antelope": "furry horns fast", "grizzly+bear": "big claws furry meat",
-       "killer+whale": "big flippers swims fish", "beaver": "small furry buckteeth",
-       "dalmatian": "small spots furry tail smelly", "blue+whale": "big blue swims"}
+HAS = {
+    "antelope": "furry horns fast",
+    "grizzly+bear": "big claws furry meat",
+    "killer+whale": "big flippers swims fish",
+    "beaver": "small furry buckteeth",
+    "dalmatian": "small spots furry tail smelly",
+    "blue+whale": "big blue swims",
+}
 
 
 def row(*names: str) -> np.ndarray:

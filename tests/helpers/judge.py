@@ -9,7 +9,9 @@ from pcclip.comparisons.sentences import from_captions
 NOUNS = {"anvil": 4.0, "barn": 9.0, "crumb": 0.5, "drum": 2.0, "engine": 7.0}
 SIZES = {shape: k + 1.5 for k, shape in enumerate(SHAPES)} | NOUNS
 BANK = {
-    "version": 1, "subject": "concept", "things": sorted(NOUNS),
+    "version": 1,
+    "subject": "concept",
+    "things": sorted(NOUNS),
     "attributes": {
         "size": {
             "split": "train",

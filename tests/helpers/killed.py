@@ -1,6 +1,6 @@
 """Not a test: runs a parameter file's stages without notebooks and kills itself, with -9, in the middle of one.
 
-    python tests/helpers/killed.py PARAMS 01|02|03|none
+python tests/helpers/killed.py PARAMS 01|02|03|none
 """
 
 import os

@@ -13,12 +13,20 @@ from pcclip import config as params
 def prepared(values, model, tmp_path, **evaluate) -> SimpleNamespace:
     """Stages 01 to 03 of a run with an attribute bank."""
     (tmp_path / "bank.yaml").write_text(yaml.safe_dump(BANK))
-    config = params.check({
-        **values, "evaluate": {**values["evaluate"], **evaluate},
-        "finetune": {**values["finetune"], "epochs": 1, "keep_epochs": []},
-        "generate": {**values["generate"], "attributes": str(tmp_path / "bank.yaml"), "attributes_within": "set",
-                     "attribute_pairs": 20,
-                     "held_out_attribute_pairs": 25}})
+    config = params.check(
+        {
+            **values,
+            "evaluate": {**values["evaluate"], **evaluate},
+            "finetune": {**values["finetune"], "epochs": 1, "keep_epochs": []},
+            "generate": {
+                **values["generate"],
+                "attributes": str(tmp_path / "bank.yaml"),
+                "attributes_within": "set",
+                "attribute_pairs": 20,
+                "held_out_attribute_pairs": 25,
+            },
+        }
+    )
     return up_to_03(config, model, Judge())
 
 

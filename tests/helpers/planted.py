@@ -25,5 +25,7 @@ def orthogonal(rng, n: int = N, width: int = WIDTH) -> np.ndarray:
 
 def differences(u: np.ndarray) -> dict:
     """'i not j' is unit(u_i - u_j), for all rows i and j; 'caption i' is u_i."""
-    return {**{f"caption {i}": u[i] for i in range(len(u))},
-            **{f"{i} not {j}": unit(u[i] - u[j]) for i in range(len(u)) for j in range(len(u))}}
+    return {
+        **{f"caption {i}": u[i] for i in range(len(u))},
+        **{f"{i} not {j}": unit(u[i] - u[j]) for i in range(len(u)) for j in range(len(u))},
+    }

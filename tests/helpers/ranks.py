@@ -1,6 +1,6 @@
 """Not a test: one process of stage 03 that first notes the gradients of single steps; the second then kills itself.
 
-    accelerate launch -m helpers.ranks PARAMS.json
+accelerate launch -m helpers.ranks PARAMS.json
 """
 
 import sys

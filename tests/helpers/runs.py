@@ -7,11 +7,13 @@ from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200)}
-BIRDS = [("001.Black_footed_Albatross", "Black_Footed_Albatross_0046_18", 0),  # folder, bird, whether it is training
-         ("001.Black_footed_Albatross", "Black_Footed_Albatross_0009_34", 1),
-         ("002.Laysan_Albatross", "Laysan_Albatross_0002_1027", 1),
-         ("010.Red_winged_Blackbird", "Red_Winged_Blackbird_0003_5098", 1),
-         ("010.Red_winged_Blackbird", "Red_Winged_Blackbird_0006_5636", 0)]
+BIRDS = [
+    ("001.Black_footed_Albatross", "Black_Footed_Albatross_0046_18", 0),  # folder, bird, whether it is training
+    ("001.Black_footed_Albatross", "Black_Footed_Albatross_0009_34", 1),
+    ("002.Laysan_Albatross", "Laysan_Albatross_0002_1027", 1),
+    ("010.Red_winged_Blackbird", "Red_Winged_Blackbird_0003_5098", 1),
+    ("010.Red_winged_Blackbird", "Red_Winged_Blackbird_0006_5636", 0),
+]
 SHAPES = ["disc", "square", "bar", "ring", "cross", "frame", "wedge", "dot"]
 
 
@@ -24,32 +26,48 @@ def draw(shape: str, colour: str, path: Path) -> None:
     image.save(path)
 
 
-
-
-
-
 def run_values(photos, tiny_model, outputs) -> dict:
     """Parameters of a run that takes seconds: the tiny photos and model, template sentences."""
     return {
-        "run": "tiny", "seed": 0, "model": tiny_model, "outputs": str(Path(outputs) / "outputs"),
+        "run": "tiny",
+        "seed": 0,
+        "model": tiny_model,
+        "outputs": str(Path(outputs) / "outputs"),
         "data": {"source": "folder", "path": str(photos), "held_out": 0.4},
-        "generate": {"backend": "template", "pairs": 40, "held_out_pairs": 20, "sampling": "balanced",
-                     "filters": ["two_sides", "in_context"]},
+        "generate": {
+            "backend": "template",
+            "pairs": 40,
+            "held_out_pairs": 20,
+            "sampling": "balanced",
+            "filters": ["two_sides", "in_context"],
+        },
         "embed": {"batch_size": 4, "workers": 2, "shard": 5},
-        "finetune": {"optimizer": "adamw", "lr": "1e-3", "temperature": 0.1, "batch_size": 8, "epochs": 4,
-                     "keep_epochs": [2], "checkpoint_every": 2, "evaluate_every": 5, "schedule": "cosine",
-                     "swap": True},
-        "evaluate": {"pairs": 60, "bootstrap": 100, "attributes": {"size": {
-            "more": "a big shape", "less": "a small shape",
-            "comparison": "The first image shows a bigger shape, while the second image shows a smaller shape.",
-            "comparison_swapped": "The first image shows a smaller shape, while the second image shows a bigger shape.",
-        }}},
+        "finetune": {
+            "optimizer": "adamw",
+            "lr": "1e-3",
+            "temperature": 0.1,
+            "batch_size": 8,
+            "epochs": 4,
+            "keep_epochs": [2],
+            "checkpoint_every": 2,
+            "evaluate_every": 5,
+            "schedule": "cosine",
+            "swap": True,
+        },
+        "evaluate": {
+            "pairs": 60,
+            "bootstrap": 100,
+            "attributes": {
+                "size": {
+                    "more": "a big shape",
+                    "less": "a small shape",
+                    "comparison": "The first image shows a bigger shape, while the second image shows a smaller shape.",
+                    "comparison_swapped": "The first image shows a smaller shape, while the second image shows a bigger shape.",
+                }
+            },
+        },
         "arithmetic": {"pairs": 40, "neighbours": 2},
     }
-
-
-
-
 
 
 def up_to_03(config, model, backend=None) -> SimpleNamespace:

@@ -64,7 +64,10 @@ def test_no_subject_is_on_both_sides():
 
 def test_no_sentence_that_ranks_was_trained_on():
     table = pd.read_parquet(METRICS.parent / "01_generate" / "comparisons.parquet")
-    asked = {text for a in params.read(ROOT / "params" / "demo.yaml").evaluate.attributes.values()
-             for text in (a.comparison, a.comparison_swapped)}
+    asked = {
+        text
+        for a in params.read(ROOT / "params" / "demo.yaml").evaluate.attributes.values()
+        for text in (a.comparison, a.comparison_swapped)
+    }
     assert len(asked) == 6
     assert not asked & {*table.difference, *table.swapped}

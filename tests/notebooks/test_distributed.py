@@ -38,25 +38,37 @@ def work(photos, tiny_model, tiny_encoder, tmp_path_factory):
     bank = folder / "bank.yaml"
     bank.write_text(yaml.safe_dump(BANK))
     values = run_values(photos, tiny_model, folder)
-    values["generate"] |= {"attributes": str(bank), "attributes_within": "set", "attribute_pairs": 60,
-                           "held_out_attribute_pairs": 20, "thing_pairs": 6}
+    values["generate"] |= {
+        "attributes": str(bank),
+        "attributes_within": "set",
+        "attribute_pairs": 60,
+        "held_out_attribute_pairs": 20,
+        "thing_pairs": 6,
+    }
     values["finetune"] |= {**ranks.TERMS, **TWO, "processes": 1}
     config = params.check({**values, "run": "whole"})
     images = load_images(config)
     comparisons = generate.generate(config, images, tiny_encoder, Judge())
     vectors, _ = embed(config, images, tiny_encoder)
     curve = launch.finetune(config, images, vectors, comparisons, tiny_encoder)
-    return SimpleNamespace(values=values, given=(images, vectors, comparisons, tiny_encoder), curve=curve,
-                           vectors=load_model(str(config.folder)).encode_texts(TEXTS))
+    return SimpleNamespace(
+        values=values,
+        given=(images, vectors, comparisons, tiny_encoder),
+        curve=curve,
+        vectors=load_model(str(config.folder)).encode_texts(TEXTS),
+    )
 
 
 @pytest.fixture
 def prepare(work):
     """prepare(run, processes=...) is a run on the same 01 and 02: its config, its folder, what finetune() is given."""
+
     def call(run, **settings):
-        config = params.check({**work.values, "run": run, "reuse": "whole",
-                               "finetune": {**work.values["finetune"], **settings}})
+        config = params.check(
+            {**work.values, "run": run, "reuse": "whole", "finetune": {**work.values["finetune"], **settings}}
+        )
         return SimpleNamespace(config=config, folder=config.folder / trainer_stage.FOLDER, all=(config, *work.given))
+
     return call
 
 
@@ -96,6 +108,7 @@ def begin(given, monkeypatch) -> None:
 
 
 # in processes of their own
+
 
 def test_two_processes_step_as_one_and_one_continues_when_one_of_them_dies(prepare, work, monkeypatch, capsys):
     given = prepare("dies", processes=2)
@@ -149,18 +162,30 @@ def test_two_workers_of_a_ray_cluster_continue_what_one_process_began(prepare, w
     assert "continuing at step 6 of 20" in capfd.readouterr().out
     check_same(given, work)
     assert sorted(path.name for path in given.folder.iterdir() if not path.name.startswith(".")) == [
-        "curves.csv", "epoch-002", "manifest.json", "model.json", "text_tower.safetensors"]
+        "curves.csv",
+        "epoch-002",
+        "manifest.json",
+        "model.json",
+        "text_tower.safetensors",
+    ]
 
 
 # in this process
+
 
 def test_machines_that_share_nothing_but_the_storage(values, tiny_encoder, tmp_path, monkeypatch, capsys):
     """01 and 02 are fetched, checkpoint and kept epoch outlive the machine, and the notebook's gets the result."""
     pytest.importorskip("upath")
 
     def on(machine: str):
-        return params.check({**values, "outputs": str(tmp_path / machine), "storage": f"memory://{tmp_path.name}",
-                             "finetune": {**values["finetune"], "checkpoint_every": 2, "keep_epochs": [1]}})
+        return params.check(
+            {
+                **values,
+                "outputs": str(tmp_path / machine),
+                "storage": f"memory://{tmp_path.name}",
+                "finetune": {**values["finetune"], "checkpoint_every": 2, "keep_epochs": [1]},
+            }
+        )
 
     notebook = on("notebook")
     images = load_images(notebook)
@@ -202,25 +227,33 @@ def test_shares(monkeypatch, size, n, rng):
 
 
 def test_how_many_processes_and_by_whom_is_no_part_of_the_result(prepare):
-    keys = {trainer_stage.stage(prepare("any", **changes).config).key for changes in (
-        {}, {"processes": 4}, {"launcher": "ray"})}
+    keys = {
+        trainer_stage.stage(prepare("any", **changes).config).key
+        for changes in ({}, {"processes": 4}, {"launcher": "ray"})
+    }
     assert len(keys) == 1
 
 
-@pytest.mark.parametrize(("code", "says"), [
-    ("import sys; print('a line'); sys.exit('pcclip: lower finetune.lr')", "^lower finetune.lr$"),
-    ("import os; print('steps: 3/9', flush=True); os.kill(os.getpid(), 9)", "a process died.*\nsteps: 3/9$"),
-    ("raise ValueError('what?')", "a process died(.|\n)*ValueError: what\\?$"),
-])
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("import sys; print('a line'); sys.exit('pcclip: lower finetune.lr')", "^lower finetune.lr$"),
+        ("import os; print('steps: 3/9', flush=True); os.kill(os.getpid(), 9)", "a process died.*\nsteps: 3/9$"),
+        ("raise ValueError('what?')", "a process died(.|\n)*ValueError: what\\?$"),
+    ],
+)
 def test_what_is_said_of_a_command_that_fails(code, says):
     with pytest.raises(PcclipError, match=says):
         launch._run([sys.executable, "-S", "-c", code], dict(os.environ))
 
 
-@pytest.mark.parametrize(("patched", "value", "says"), [
-    ("torch.cuda.device_count", lambda: 1, "finetune.processes = 2: this machine has 1 GPUs"),
-    ("pcclip.finetuning.launch.find_spec", lambda name: None, "pip install 'pcclip[paper]'"),
-])
+@pytest.mark.parametrize(
+    ("patched", "value", "says"),
+    [
+        ("torch.cuda.device_count", lambda: 1, "finetune.processes = 2: this machine has 1 GPUs"),
+        ("pcclip.finetuning.launch.find_spec", lambda name: None, "pip install 'pcclip[paper]'"),
+    ],
+)
 def test_what_is_missing_is_said_before_anything_is_started(prepare, monkeypatch, patched, value, says):
     monkeypatch.setattr(patched, value)
     monkeypatch.setattr(launch, "_run", None)

@@ -18,9 +18,11 @@ from pcclip.workbook import notebooks as workbook
 
 NOUNS = {"train2017": "cat dog cow pig horse sheep".split(), "val2017": "hen fox duck goat bear".split()}
 PLACES = "on a mat|near the house|under a tree|by the sea|in a green field|behind the old fence".split("|")
-WORDS = ("The first image shows while second large small brown white green house tree water photo picture person bird "
-         "standing sitting running bright dark many wooden round heavy light table chair window garden street yellow "
-         "orange purple little young quiet indoor outdoor mountain river summer winter morning evening").split()
+WORDS = (
+    "The first image shows while second large small brown white green house tree water photo picture person bird "
+    "standing sitting running bright dark many wooden round heavy light table chair window garden street yellow "
+    "orange purple little young quiet indoor outdoor mountain river summer winter morning evening"
+).split()
 DIFFERENCES = {"difference_classification", "difference_order", "difference_centred"}
 MODELS = ["base", "finetuned", "alpha=0.25", "alpha=0.5", "alpha=0.75"]
 
@@ -30,17 +32,27 @@ def tiny(tmp_path_factory, tiny_model) -> dict:
     """What takes the place of the paper's data and models."""
     folder = tmp_path_factory.mktemp("paper")
     for side, nouns in NOUNS.items():
-        coco_side(folder / "coco", side, {
-            40 * k + 7 * len(side): [f"A {noun} {PLACES[k]}.", f"One {noun} stands {PLACES[k - 1]}."]
-            for k, noun in enumerate(nouns)})
+        coco_side(
+            folder / "coco",
+            side,
+            {
+                40 * k + 7 * len(side): [f"A {noun} {PLACES[k]}.", f"One {noun} stands {PLACES[k - 1]}."]
+                for k, noun in enumerate(nouns)
+            },
+        )
     llm = save_llm(folder / "llm", WORDS, spread=0.02)  # near even chances: an end after about fifty words
-    return {"outputs": str(folder / "outputs"), "model": tiny_model, "data": {"path": str(folder / "coco")},
-            "generate": {"llm": str(llm)}}
+    return {
+        "outputs": str(folder / "outputs"),
+        "model": tiny_model,
+        "data": {"path": str(folder / "coco")},
+        "generate": {"llm": str(llm)},
+    }
 
 
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
     """run(name, **swaps) runs params/NAME.yaml. Returns the run's folder and the notebooks that were run."""
+
     def call(name, **swaps):
         values = yaml.safe_load((ROOT / "params" / f"{name}.yaml").read_text())
         for key, change in (tiny | swaps).items():
@@ -49,6 +61,7 @@ def run(tiny, tmp_path_factory):
         path.write_text(yaml.safe_dump(values))
         folder = workbook.run(path)
         return folder, [notebook.name[:2] for notebook in sorted(folder.glob("*.ipynb"))]
+
     return call
 
 

@@ -13,25 +13,63 @@ from pcclip.workbook.sweep import read_sweep
 
 TASKS = sorted((ROOT / "params" / "sky").glob("*.yaml"))
 TEXT, AMOUNT = {"type": "string"}, {"type": ["string", "number"]}
-NAMES = {"type": "object", "propertyNames": {"pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"},
-         "additionalProperties": {"type": ["string", "null"]}}
+NAMES = {
+    "type": "object",
+    "propertyNames": {"pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"},
+    "additionalProperties": {"type": ["string", "null"]},
+}
 TASK = {  # what we use of get_task_schema, get_resources_schema and get_storage_schema, sky/utils/schemas.py of 0.14.1
-    "type": "object", "additionalProperties": False, "required": ["resources", "run"],
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["resources", "run"],
     "properties": {
-        "name": TEXT, "workdir": TEXT, "num_nodes": {"type": "integer"}, "setup": TEXT, "run": TEXT, "envs": NAMES,
+        "name": TEXT,
+        "workdir": TEXT,
+        "num_nodes": {"type": "integer"},
+        "setup": TEXT,
+        "run": TEXT,
+        "envs": NAMES,
         "secrets": NAMES,
-        "resources": {"type": "object", "additionalProperties": False, "properties": {
-            "infra": TEXT, "cpus": AMOUNT, "memory": AMOUNT, "instance_type": TEXT, "use_spot": {"type": "boolean"},
-            "disk_size": {"type": ["string", "integer"]}, "disk_tier": TEXT, "image_id": TEXT,
-            "accelerators": {"type": ["string", "object", "array"],
-                             "additionalProperties": {"type": ["number", "null"]}},
-            "job_recovery": {"type": ["string", "object"], "additionalProperties": False, "properties": {
-                "strategy": {"type": ["string", "null"]}, "max_restarts_on_errors": {"type": "integer", "minimum": 0}}},
-        }},
-        "file_mounts": {"type": "object", "additionalProperties": {
-            "type": ["string", "object"], "additionalProperties": False, "properties": {
-                "name": TEXT, "source": TEXT, "store": {"enum": ["S3", "GCS", "AZURE", "R2", "IBM", "OCI"]},
-                "persistent": {"type": "boolean"}, "mode": {"enum": ["COPY", "MOUNT", "MOUNT_CACHED"]}}}},
+        "resources": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "infra": TEXT,
+                "cpus": AMOUNT,
+                "memory": AMOUNT,
+                "instance_type": TEXT,
+                "use_spot": {"type": "boolean"},
+                "disk_size": {"type": ["string", "integer"]},
+                "disk_tier": TEXT,
+                "image_id": TEXT,
+                "accelerators": {
+                    "type": ["string", "object", "array"],
+                    "additionalProperties": {"type": ["number", "null"]},
+                },
+                "job_recovery": {
+                    "type": ["string", "object"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "strategy": {"type": ["string", "null"]},
+                        "max_restarts_on_errors": {"type": "integer", "minimum": 0},
+                    },
+                },
+            },
+        },
+        "file_mounts": {
+            "type": "object",
+            "additionalProperties": {
+                "type": ["string", "object"],
+                "additionalProperties": False,
+                "properties": {
+                    "name": TEXT,
+                    "source": TEXT,
+                    "store": {"enum": ["S3", "GCS", "AZURE", "R2", "IBM", "OCI"]},
+                    "persistent": {"type": "boolean"},
+                    "mode": {"enum": ["COPY", "MOUNT", "MOUNT_CACHED"]},
+                },
+            },
+        },
     },
 }
 
@@ -49,8 +87,15 @@ def test_its_fields_are_skypilots(task):
     jsonschema.validate(task, TASK)
 
 
-@pytest.mark.parametrize("wrong", [{"runs": "x"}, {"envs": {"A-B": "x"}}, {"resources": {"gpus": 1}},
-                                   {"file_mounts": {"/x": {"source": "s3://x", "mode": "SYNC"}}}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"runs": "x"},
+        {"envs": {"A-B": "x"}},
+        {"resources": {"gpus": 1}},
+        {"file_mounts": {"/x": {"source": "s3://x", "mode": "SYNC"}}},
+    ],
+)
 def test_other_fields_are_refused(task, wrong):
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(task | wrong, TASK)
@@ -58,8 +103,11 @@ def test_other_fields_are_refused(task, wrong):
 
 def test_it_runs_a_parameter_file_that_is_there(task):
     assert read_sweep(ROOT / task["envs"]["PARAMS"])
-    commands = [shlex.split(line.replace("$PARAMS", task["envs"]["PARAMS"]))[1:]
-                for line in task["run"].splitlines() if "bin/pcclip" in line]
+    commands = [
+        shlex.split(line.replace("$PARAMS", task["envs"]["PARAMS"]))[1:]
+        for line in task["run"].splitlines()
+        if "bin/pcclip" in line
+    ]
     assert [vars(_parser().parse_args(words))["check"] for words in commands] == [True, False]
 
 

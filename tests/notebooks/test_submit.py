@@ -28,11 +28,19 @@ KILLED = "print('half way', flush=True)\nimport os, signal, time\ntime.sleep(1)\
 
 def notebook(path: Path, source: str) -> None:
     """One whose parameters come as they do to the real ones."""
-    cells = [nbformat.v4.new_code_cell("\n".join(f"{name} = None" for name in params.Config.model_fields),
-                                       metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(source)]
+    cells = [
+        nbformat.v4.new_code_cell(
+            "\n".join(f"{name} = None" for name in params.Config.model_fields), metadata={"tags": ["parameters"]}
+        ),
+        nbformat.v4.new_code_cell(source),
+    ]
     path.parent.mkdir(exist_ok=True)
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}), path)
+    nbformat.write(
+        nbformat.v4.new_notebook(
+            cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        ),
+        path,
+    )
 
 
 @pytest.fixture
@@ -45,7 +53,7 @@ def slurm(tmp_path, monkeypatch):
         "srun": "exit 0",
         "sbatch": f'n=$(ls {taken} | wc -l); cp "$1" {taken}/$((n + 101)).sh; echo "Submitted batch job $((n + 101))"',
         "sacct": f"echo 'JobID|State|NodeList'; for job in {taken}/*; do "
-                 "echo \"$(basename $job .sh)|COMPLETED|here\"; done",
+        'echo "$(basename $job .sh)|COMPLETED|here"; done',
     }
     for name, line in commands.items():
         (folder / name).write_text(f"#!/bin/sh\n{line}\n")
@@ -68,12 +76,19 @@ def with_sweep(path: Path, sweep: dict, **changes) -> Path:
 
 # ---- the order -------------------------------------------------------------------------------------------------------
 
+
 def test_one_job_a_notebook_and_one_at_the_end(params_file):
     jobs = submit.to_do(read_sweep(params_file))
     assert [job.name for job in jobs] == [*(f"tiny/{name}" for name in NAMES), "tiny/end"]
     after = {job.notebook[:2]: [one.notebook[:2] for one in job.after] for job in jobs}
-    assert after == {"01": [], "02": [], "03": ["01", "02"], "04": ["03"], "05": ["03"],
-                     "en": ["01", "02", "03", "04", "05"]}
+    assert after == {
+        "01": [],
+        "02": [],
+        "03": ["01", "02"],
+        "04": ["03"],
+        "05": ["03"],
+        "en": ["01", "02", "03", "04", "05"],
+    }
 
 
 def test_members_of_a_sweep_wait_for_what_they_share(params_file):
@@ -81,8 +96,7 @@ def test_members_of_a_sweep_wait_for_what_they_share(params_file):
     jobs = submit.to_do(read_sweep(with_sweep(params_file, sweep)))
     assert len(jobs) == 2 * 2 + 4 * 2 + 1, "01 and 02 of each seed, 03 and 04 of each member, the table"
     after = {job.name: {one.name for one in job.after} for job in jobs}
-    assert after["tiny/seed=1/b/03_finetune"] == {
-        "tiny/seed=1/01_generate_comparisons", "tiny/seed=1/02_embed_images"}
+    assert after["tiny/seed=1/b/03_finetune"] == {"tiny/seed=1/01_generate_comparisons", "tiny/seed=1/02_embed_images"}
     assert after["tiny/seed=1/b/04_evaluate"] == {"tiny/seed=1/b/03_finetune"}
     assert len(after["tiny/end"]) == 12
 
@@ -96,26 +110,46 @@ def test_what_is_finished_is_not_submitted(params_file, monkeypatch, tmp_path):
     assert submit.to_do(members) == []
     done.remove("03_finetune")
     assert [job.notebook for job in submit.to_do(members)] == [*NAMES[2:], "end"], (
-        "04 builds on 03, whatever its manifest says")
+        "04 builds on 03, whatever its manifest says"
+    )
 
 
 # ---- Slurm -----------------------------------------------------------------------------------------------------------
 
+
 def test_slurm_is_told_what_each_job_needs_and_what_it_waits_for(params_file, slurm, capsys):
-    block = {"partition": "long", "account": "lab", "hours": 1.5, "gpus": 1, "cpus": 4, "memory": 20,
-             "setup": ["module load cuda"], "notebooks": {"evaluate": {"partition": "short", "gpus": 0, "hours": 0.5},
-                                                          "finetune": {"gpus": 4}}}
+    block = {
+        "partition": "long",
+        "account": "lab",
+        "hours": 1.5,
+        "gpus": 1,
+        "cpus": 4,
+        "memory": 20,
+        "setup": ["module load cuda"],
+        "notebooks": {"evaluate": {"partition": "short", "gpus": 0, "hours": 0.5}, "finetune": {"gpus": 4}},
+    }
     params_file.write_text(yaml.safe_dump(yaml.safe_load(params_file.read_text()) | {"slurm": block}))
     assert cli.main(["run", str(params_file), "--submit", "slurm"]) == 0
     out, jobs = capsys.readouterr().out, slurm()
     assert {n: job["dependency"] for n, job in jobs.items()} == {
-        "101": "singleton", "102": "singleton", "103": "afterok:101:102,singleton", "104": "afterok:103,singleton",
-        "105": "afterok:103,singleton", "106": "afterok:101:102:103:104:105,singleton"}
+        "101": "singleton",
+        "102": "singleton",
+        "103": "afterok:101:102,singleton",
+        "104": "afterok:103,singleton",
+        "105": "afterok:103,singleton",
+        "106": "afterok:101:102:103:104:105,singleton",
+    }
     assert all(job["kill-on-invalid-dep"] == "yes" for job in jobs.values())
     assert [job["job-name"] for job in jobs.values()] == [f"pcclip-tiny-{name}" for name in [*NAMES, "end"]]
     first, finetune, evaluate, end = (jobs[n] for n in ("101", "103", "104", "106"))
-    expected = {"partition": "long", "account": "lab", "time": "90", "cpus-per-task": "4", "mem": "20GB",
-                "gpus-per-node": "1"}
+    expected = {
+        "partition": "long",
+        "account": "lab",
+        "time": "90",
+        "cpus-per-task": "4",
+        "mem": "20GB",
+        "gpus-per-node": "1",
+    }
     assert {key: first[key] for key in expected} == expected
     assert finetune["gpus-per-node"] == "4"
     assert (evaluate["partition"], evaluate["time"], evaluate.get("gpus-per-node")) == ("short", "30", None)
@@ -138,7 +172,7 @@ def test_jobs_that_slurm_calls_completed_and_that_left_no_manifest_have_failed(p
 
 def test_without_slurm_one_line_says_so(params_file, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(PcclipError, match="^--submit slurm: tiny/01_generate_comparisons: Could not detect \"srun\""):
+    with pytest.raises(PcclipError, match='^--submit slurm: tiny/01_generate_comparisons: Could not detect "srun"'):
         submit.submit(params_file, "slurm")
 
 
@@ -165,6 +199,7 @@ def test_jobs_read_the_file_as_it_was(params_file, slurm, tmp_path):
 
 # ---- what a job does -------------------------------------------------------------------------------------------------
 
+
 def test_a_job_that_is_queued_again_does_the_same():
     work = submit.Work("/root", "p.yaml", "tiny", "02_embed_images")
     assert work.checkpoint().function == work
@@ -177,7 +212,8 @@ def test_a_job_fails_with_one_line(params_file, monkeypatch):
 
 
 def test_on_this_machine_a_killed_kernel_is_a_failure_and_what_builds_on_it_is_not_run(
-        params_file, tmp_path, monkeypatch, capsys):
+    params_file, tmp_path, monkeypatch, capsys
+):
     """01 finishes, the kernel of 02 is killed, and 03 to the end are not started."""
     monkeypatch.setenv("PCCLIP_ROOT", str(tmp_path))
     for name in NAMES:
@@ -196,7 +232,8 @@ def test_on_this_machine_a_killed_kernel_is_a_failure_and_what_builds_on_it_is_n
     log = Path(re.search(r"see (\S+): ", failed)[1])
     assert failed.removeprefix("pcclip: ") == (
         f"tiny/02_embed_images: failed; see {log}: 02_embed_images: its kernel died (out of memory?); run again to "
-        "continue")
+        "continue"
+    )
     assert "half way" in log.read_text()
     assert left == "4 jobs that build on it were not run; submit again to continue"
     assert not (folder / "02_embed_images.ipynb").exists(), "it would look like a success"

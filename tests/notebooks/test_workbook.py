@@ -43,7 +43,9 @@ def write(photos, tiny_model, tmp_path_factory):
 
 
 def stages(path: Path, dies_in: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, ROOT / "tests" / "helpers" / "killed.py", path, dies_in], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, ROOT / "tests" / "helpers" / "killed.py", path, dies_in], capture_output=True, text=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +99,19 @@ def test_metrics_are_one_tidy_table(survivor):
     assert list(table.columns) == ["task", "dataset", "protocol", "model", "metric", "value", "ci_low", "ci_high", "n"]
     assert set(table.model) == {"base", "finetuned", "supervised"}
     assert set(table.task) == {
-        "difference_classification", "difference_order", "difference_centred", "zero_shot", "ranking"}
+        "difference_classification",
+        "difference_order",
+        "difference_centred",
+        "zero_shot",
+        "ranking",
+    }
     assert {name for name in table.metric if not name.endswith("_share")} == {
-        "accuracy", "spearman", "pairwise_accuracy", "kendall", "auc"}
+        "accuracy",
+        "spearman",
+        "pairwise_accuracy",
+        "kendall",
+        "auc",
+    }
     assert table.protocol.isna().all(), "no labelled set"
     ranked = table[table.task == "ranking"]
     asked = {f"folder/size/{estimator}" for estimator in ESTIMATORS}
@@ -169,7 +181,11 @@ def test_another_runs_model_is_evaluated_in_a_folder_of_its_own(survivor, ran, c
     assert ran == [("again", "04_evaluate")]
     assert kept_in(folder) == before, "nothing of the other run was touched"
     assert {found.name for found in other.iterdir() if not found.name.startswith(".")} == {
-        "04_evaluate", "04_evaluate.ipynb", "metrics.csv", "report.html"}
+        "04_evaluate",
+        "04_evaluate.ipynb",
+        "metrics.csv",
+        "report.html",
+    }
     own, theirs = (pd.read_csv(place / "metrics.csv") for place in (other, folder))
     assert set(own.model) == {"base", "finetuned", "supervised", "alpha=0.5"}
     pd.testing.assert_frame_equal(own[own.model != "alpha=0.5"].reset_index(drop=True), theirs)
@@ -179,11 +195,14 @@ def test_another_runs_model_is_evaluated_in_a_folder_of_its_own(survivor, ran, c
     assert "nothing new to do" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"tuned": "nobody"}, "outputs/nobody/01_generate: this stage has not finished; run its notebook first"),
-    ({"tuned": "half"}, "outputs/half/03_finetune: this stage has not finished; run its notebook first"),
-    ({"seed": 3}, "outputs/tiny/01_generate: made with other images and seed than now asked for"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tuned": "nobody"}, "outputs/nobody/01_generate: this stage has not finished; run its notebook first"),
+        ({"tuned": "half"}, "outputs/half/03_finetune: this stage has not finished; run its notebook first"),
+        ({"seed": 3}, "outputs/tiny/01_generate: made with other images and seed than now asked for"),
+    ],
+)
 def test_a_model_that_cannot_be_evaluated(survivor, monkeypatch, changes, message):
     path, folder = survivor
     half = shutil.copytree(folder, folder.with_name("half"), dirs_exist_ok=True)
@@ -254,19 +273,34 @@ def test_photos_with_a_caption_and_nothing_else(write, photos, tmp_path):
     path, folder = write(data={"path": str(bare)}, evaluate={"attributes": {}})
     run(path)
     assert set(pd.read_csv(folder / "metrics.csv").task) == {
-        "difference_classification", "difference_order", "difference_centred"}
+        "difference_classification",
+        "difference_order",
+        "difference_centred",
+    }
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"arithmetic": {"changes": [{"start": "unicorn", "text": "x"}]}}, "arithmetic.changes: folder has no 'unicorn'"),
-    ({"evaluate": {"attributes": {"weight": dict.fromkeys(("more", "less", "comparison", "comparison_swapped"), "x")}}},
-     "evaluate.attributes.weight: folder has no such attribute; it has: size"),
-    ({"model": "ViT-Z-1"}, "unknown model 'ViT-Z-1'"),
-    ({"generate": {"backend": "llama_cpp", "gguf": "nowhere.gguf"}}, "generate.gguf = nowhere.gguf: no such file"),
-    ({"generate": {"prompt": "poetry"}}, "prompt 'poetry': no such file"),
-    ({"generate": {"filters": ["length", "beauty"]}}, "unknown rule 'beauty'"),
-    ({"data": {"path": "/nowhere"}}, "/nowhere: no captions.csv or captions.jsonl"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"arithmetic": {"changes": [{"start": "unicorn", "text": "x"}]}},
+            "arithmetic.changes: folder has no 'unicorn'",
+        ),
+        (
+            {
+                "evaluate": {
+                    "attributes": {"weight": dict.fromkeys(("more", "less", "comparison", "comparison_swapped"), "x")}
+                }
+            },
+            "evaluate.attributes.weight: folder has no such attribute; it has: size",
+        ),
+        ({"model": "ViT-Z-1"}, "unknown model 'ViT-Z-1'"),
+        ({"generate": {"backend": "llama_cpp", "gguf": "nowhere.gguf"}}, "generate.gguf = nowhere.gguf: no such file"),
+        ({"generate": {"prompt": "poetry"}}, "prompt 'poetry': no such file"),
+        ({"generate": {"filters": ["length", "beauty"]}}, "unknown rule 'beauty'"),
+        ({"data": {"path": "/nowhere"}}, "/nowhere: no captions.csv or captions.jsonl"),
+    ],
+)
 def test_what_is_named_must_exist_before_any_work(write, monkeypatch, changes, message):
     path, folder = write(**changes)
     monkeypatch.setattr(workbook, "_execute", lambda *a: pytest.fail("work was started"))
@@ -275,22 +309,30 @@ def test_what_is_named_must_exist_before_any_work(write, monkeypatch, changes, m
     assert not folder.exists()
 
 
-@pytest.mark.parametrize(("source", "message"), [
-    ("from pcclip.errors import PcclipError\nraise PcclipError('mend this')", "^broken: mend this$"),
-    ("1 / 0", r"^broken: ZeroDivisionError: division by zero \(traceback in .*out.ipynb\)$"),
-])
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("from pcclip.errors import PcclipError\nraise PcclipError('mend this')", "^broken: mend this$"),
+        ("1 / 0", r"^broken: ZeroDivisionError: division by zero \(traceback in .*out.ipynb\)$"),
+    ],
+)
 def test_an_error_in_a_notebook_is_one_line(tmp_path, source, message):
     cells = [nbformat.v4.new_code_cell("run = 0", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(source)]
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
+    notebook = nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    )
     nbformat.write(notebook, tmp_path / "broken.ipynb")
     with pytest.raises(PcclipError, match=message):
         workbook._execute(tmp_path / "broken.ipynb", tmp_path / "out.ipynb", {})
 
 
-@pytest.mark.parametrize(("error", "message"), [
-    (DeadKernelError("Kernel died"), "its kernel died"),
-    (RuntimeError("Kernel died before replying to kernel_info"), "its kernel did not start .Kernel died before")])
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DeadKernelError("Kernel died"), "its kernel died"),
+        (RuntimeError("Kernel died before replying to kernel_info"), "its kernel did not start .Kernel died before"),
+    ],
+)
 def test_a_dead_kernel_reads_as_a_failure(write, monkeypatch, error, message):
     path, folder = write()
 
@@ -307,8 +349,9 @@ def test_a_kernel_is_heard_of_until_it_is_killed(tmp_path, monkeypatch, capsys):
     """A real one, which is silent for a while; an executed notebook would look like a success."""
     killed = "import os, time\nprint('half way', flush=True)\ntime.sleep(1.5)\nos.kill(os.getpid(), 9)"
     cells = [nbformat.v4.new_code_cell(killed), nbformat.v4.new_code_cell("print('never')")]
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
+    notebook = nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    )
     nbformat.write(notebook, tmp_path / "killed.ipynb")
     monkeypatch.setattr(workbook, "Heartbeat", partial(workbook.Heartbeat, seconds=0.1))
     with pytest.raises(PcclipError, match=r"^killed: its kernel died \(out of memory\?; it had up to 0\.\d GB\)"):

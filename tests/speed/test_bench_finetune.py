@@ -10,8 +10,21 @@ from helpers.runs import ROOT
 
 from pcclip.encoders.openclip import OpenClip
 
-WANTED = {"benchmark", "model", "device", "batch", "tokens", "ratio", "peak_fraction", "seconds_plain", "seconds",
-          "flops_per_second", "flops_per_second_peak", "memory", "growth"}
+WANTED = {
+    "benchmark",
+    "model",
+    "device",
+    "batch",
+    "tokens",
+    "ratio",
+    "peak_fraction",
+    "seconds_plain",
+    "seconds",
+    "flops_per_second",
+    "flops_per_second_peak",
+    "memory",
+    "growth",
+}
 
 
 @pytest.fixture

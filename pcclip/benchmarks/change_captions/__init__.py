@@ -20,8 +20,12 @@ from pcclip.data.rows import check_usable, told_apart
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest, there
 
-SETS = {"spot_the_diff": spot_the_diff, "birds_to_words": birds_to_words, "fashion_iq": fashion_iq,
-        "compbench": compbench}
+SETS = {
+    "spot_the_diff": spot_the_diff,
+    "birds_to_words": birds_to_words,
+    "fashion_iq": fashion_iq,
+    "compbench": compbench,
+}
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,15 @@ class ChangeSet:
 
     def identity(self) -> str:
         """Hash of all pairs, and each image file's size and time stamp: what a stage's key must notice."""
-        return digest([self.name, self.orientation, self.pairs.to_csv(index=False), self.images.to_csv(index=False),
-                       [stamp(file) for file in self.images.path]])
+        return digest(
+            [
+                self.name,
+                self.orientation,
+                self.pairs.to_csv(index=False),
+                self.images.to_csv(index=False),
+                [stamp(file) for file in self.images.path],
+            ]
+        )
 
 
 def missing(name: str, path: str | Path) -> list[str]:
@@ -80,7 +91,8 @@ def load_changes(name: str, path: str | Path, max_bad: float = 0.05) -> ChangeSe
     ids = paths.map(lambda found: Path(os.path.relpath(found, root)).as_posix())
     known = dict(zip(paths, ids, strict=True))
     pairs = usable.drop(columns=["row", "reason"]).assign(
-        first=usable["first"].map(known), second=usable["second"].map(known))
+        first=usable["first"].map(known), second=usable["second"].map(known)
+    )
     return ChangeSet(name, pd.DataFrame({"id": ids, "path": paths}), pairs, left_out, module.ORIENTATION)
 
 

@@ -39,27 +39,42 @@ def missing(path: Path) -> list[str]:
     if not (path / _TABLE).is_file():
         lines.append(f"{path / _TABLE}: not there; get it from {_SOURCE}")
     if not (path / "images").is_dir():
-        lines.append(f"{path / 'images'}: not there; save the photographs of the table's img1ImgURL and img2ImgURL "
-                     "in it as NUMBER.jpg, the number being the last part of its ObservationURL")
+        lines.append(
+            f"{path / 'images'}: not there; save the photographs of the table's img1ImgURL and img2ImgURL "
+            "in it as NUMBER.jpg, the number being the last part of its ObservationURL"
+        )
     return lines
 
 
 def read(path: Path) -> pd.DataFrame:
     """One row per description; also species of both birds. Raises PcclipError when the table has other columns."""
     table = _table(path / _TABLE)
-    numbers = {side: table[f"img{k}ObservationURL"].str.rstrip("/").str.rsplit("/", n=1).str[-1]
-               for k, side in ((1, "first"), (2, "second"))}
-    places = {side: first_there([f"{path}/images/" + number + f".{suffix}" for suffix in _SUFFIXES])
-              for side, number in numbers.items()}
+    numbers = {
+        side: table[f"img{k}ObservationURL"].str.rstrip("/").str.rsplit("/", n=1).str[-1]
+        for k, side in ((1, "first"), (2, "second"))
+    }
+    places = {
+        side: first_there([f"{path}/images/" + number + f".{suffix}" for suffix in _SUFFIXES])
+        for side, number in numbers.items()
+    }
     written = table.description.str.split().str.join(" ").str.strip('" ')
     reason = pd.Series("", index=table.index)
     reason[~table.split.isin(list(_SPLITS))] = "no split"
     reason[written == ""] = "no text"
     reason[~(numbers["first"].str.isdecimal() & numbers["second"].str.isdecimal())] = "no photograph"
-    return pd.DataFrame({
-        "row": [f"{_TABLE}, line {k + 2}" for k in range(len(table))], **places, "text": written.map(_named),
-        "swapped": written.map(_exchanged), "split": table.split.map(_SPLITS), "part": table.split, "reason": reason,
-        "first_species": table.img1Species, "second_species": table.img2Species})
+    return pd.DataFrame(
+        {
+            "row": [f"{_TABLE}, line {k + 2}" for k in range(len(table))],
+            **places,
+            "text": written.map(_named),
+            "swapped": written.map(_exchanged),
+            "split": table.split.map(_SPLITS),
+            "part": table.split,
+            "reason": reason,
+            "first_species": table.img1Species,
+            "second_species": table.img2Species,
+        }
+    )
 
 
 def _table(path: Path) -> pd.DataFrame:

@@ -30,7 +30,9 @@ _ANSWERS = {"left": "first", "right": "second"}
 _SPLITS = {"_val": "tune", "_test": "test"}
 _QUESTION = re.compile(
     r"\bwhich (?:has )?(?P<subject>.+?) (?P<verb>is|are|has|have|feels?|smiles?|looks?|appears?|seems?|shows?|wears?|"
-    r"contains?|happens?) (?P<rest>.+?)\s*\?", re.IGNORECASE)
+    r"contains?|happens?) (?P<rest>.+?)\s*\?",
+    re.IGNORECASE,
+)
 _PICTURES = ("image", "picture", "photo")
 
 
@@ -54,8 +56,9 @@ SOURCES = {
     "celebA_label": Source("CelebA", "celeba", "emotion"),
     "fer2013_label": Source("FER-2013", "fer-2013", "emotion"),
     "soccernet_label": Source("SoccerNet", "soccernet", "temporality", "val", "Which frame happens earlier?"),
-    "car_label": Source("CompCars", "comp_cars", "temporality", "",
-                        "Which car is newer in terms of its model year or release year?"),
+    "car_label": Source(
+        "CompCars", "comp_cars", "temporality", "", "Which car is newer in terms of its model year or release year?"
+    ),
     "depth_label": Source("NYU-Depth V2", "nyu_depth_v2", "spatiality"),
     "vqav2_label": Source("VQAv2", "vqav2", "quantity", "counting_images"),
 }
@@ -66,19 +69,35 @@ def missing(path: Path) -> list[str]:
     labels = [label for label in SOURCES if (path / label).is_dir()]
     if not labels:
         return [f"{path}: no annotations ({', '.join(SOURCES)}); get them and the images through the links of {_SITE}"]
-    return [f"{path / SOURCES[label].folder}: not there; {_SITE} says where the images of {SOURCES[label].name} are, "
-            f"or remove {path / label}" for label in labels if not (path / SOURCES[label].folder).is_dir()]
+    return [
+        f"{path / SOURCES[label].folder}: not there; {_SITE} says where the images of {SOURCES[label].name} are, "
+        f"or remove {path / label}"
+        for label in labels
+        if not (path / SOURCES[label].folder).is_dir()
+    ]
 
 
 def read(path: Path) -> pd.DataFrame:
     """One row per pair; also source, relativity, kind (its type), question and answer ('first' or 'second')."""
-    table = pd.DataFrame([_row(label, file, part, k, entry) for label in SOURCES if (path / label).is_dir()
-                          for file, part in _files(path / label) for k, entry in enumerate(json_list(file, _SITE))])
+    table = pd.DataFrame(
+        [
+            _row(label, file, part, k, entry)
+            for label in SOURCES
+            if (path / label).is_dir()
+            for file, part in _files(path / label)
+            for k, entry in enumerate(json_list(file, _SITE))
+        ]
+    )
     folder = table.label.map({label: source.folder for label, source in SOURCES.items()})
     below = table.label.map({label: source.below for label, source in SOURCES.items()})
     for side in ("first", "second"):
-        table[side] = first_there([f"{path}/" + table[side], f"{path}/" + folder + "/" + table[side],
-                                   f"{path}/" + folder + "/" + below + "/" + table[side]])
+        table[side] = first_there(
+            [
+                f"{path}/" + table[side],
+                f"{path}/" + folder + "/" + table[side],
+                f"{path}/" + folder + "/" + below + "/" + table[side],
+            ]
+        )
     return table.drop(columns="label")
 
 
@@ -89,11 +108,15 @@ def worded(question: str) -> tuple[str, str] | None:
         return None
     subject, verb, rest = found["subject"], found["verb"].lower(), found["rest"]
     if subject.lower() in _PICTURES:
-        return tuple(f"The {one} {subject} {verb} {rest} than the {other} {subject}."
-                     for one, other in (("first", "second"), ("second", "first")))
+        return tuple(
+            f"The {one} {subject} {verb} {rest} than the {other} {subject}."
+            for one, other in (("first", "second"), ("second", "first"))
+        )
     again = "those" if verb in ("are", "have") else "the one"
-    return tuple(f"The {subject} in the {one} image {verb} {rest} than {again} in the {other} image."
-                 for one, other in (("first", "second"), ("second", "first")))
+    return tuple(
+        f"The {subject} in the {one} image {verb} {rest} than {again} in the {other} image."
+        for one, other in (("first", "second"), ("second", "first"))
+    )
 
 
 def _files(folder: Path) -> list[tuple[Path, str]]:
@@ -103,15 +126,19 @@ def _files(folder: Path) -> list[tuple[Path, str]]:
         return [(files[0], "test")]
     split = [(file, part.strip("_")) for file in files for part in _SPLITS if file.stem.endswith(part)]
     if not split:
-        raise PcclipError(f"{folder}: needs one JSON file, or some that end in _val.json and _test.json, and has "
-                          f"{len(files)} others; get it from {_SITE}")
+        raise PcclipError(
+            f"{folder}: needs one JSON file, or some that end in _val.json and _test.json, and has "
+            f"{len(files)} others; get it from {_SITE}"
+        )
     return split
 
 
 def _row(label: str, file: Path, part: str, k: int, entry) -> dict:
     source, entry = SOURCES[label], entry if isinstance(entry, dict) else {}
-    first, second = (str(entry.get(name) or entry.get(old) or "").replace("\\", "/")
-                     for name, old in (("image_1", "left"), ("image_2", "right")))
+    first, second = (
+        str(entry.get(name) or entry.get(old) or "").replace("\\", "/")
+        for name, old in (("image_1", "left"), ("image_2", "right"))
+    )
     question = " ".join(str(entry.get("question") or source.question).split())
     answer, kind = str(entry.get("answer") or "").strip(), str(entry.get("type") or "")
     texts = worded(question)
@@ -122,8 +149,19 @@ def _row(label: str, file: Path, part: str, k: int, entry) -> dict:
         reason = "neither has more" if answer.lower() in ("same", "none") else "no such answer"
     elif texts is None:
         reason = "question not understood"
-    return {"row": f"{label}/{file.name}, entry {k + 1}", "first": first, "second": second,
-            "text": texts[0] if texts else "", "swapped": texts[1] if texts else "", "split": _SPLITS[f"_{part}"],
-            "part": part, "reason": reason, "label": label, "source": source.name,
-            "relativity": "state" if kind.lower() == "state" else source.relativity, "kind": kind,
-            "question": question, "answer": _ANSWERS.get(answer.lower(), "")}
+    return {
+        "row": f"{label}/{file.name}, entry {k + 1}",
+        "first": first,
+        "second": second,
+        "text": texts[0] if texts else "",
+        "swapped": texts[1] if texts else "",
+        "split": _SPLITS[f"_{part}"],
+        "part": part,
+        "reason": reason,
+        "label": label,
+        "source": source.name,
+        "relativity": "state" if kind.lower() == "state" else source.relativity,
+        "kind": kind,
+        "question": question,
+        "answer": _ANSWERS.get(answer.lower(), ""),
+    }

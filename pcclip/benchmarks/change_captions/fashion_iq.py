@@ -32,18 +32,30 @@ def missing(path: Path) -> list[str]:
     if lacking:
         lines.append(f"{path / 'captions'}: no {', '.join(lacking)}; get captions of {_SOURCE}")
     if not (path / "images").is_dir():
-        lines.append(f"{path / 'images'}: not there; download the photographs that image_url of {_IMAGES} lists and "
-                     "save each in it as ASIN.jpg")
+        lines.append(
+            f"{path / 'images'}: not there; download the photographs that image_url of {_IMAGES} lists and "
+            "save each in it as ASIN.jpg"
+        )
     return lines
 
 
 def read(path: Path) -> pd.DataFrame:
     """One row per pair; also its category. Raises PcclipError when a file is no list."""
-    table = pd.DataFrame([_row(name, part, category, k, entry) for (category, part), name in _files().items()
-                          for k, entry in enumerate(json_list(path / "captions" / name, _SOURCE))])
+    table = pd.DataFrame(
+        [
+            _row(name, part, category, k, entry)
+            for (category, part), name in _files().items()
+            for k, entry in enumerate(json_list(path / "captions" / name, _SOURCE))
+        ]
+    )
     for side in ("first", "second"):
-        table[side] = first_there([f"{path}/images/" + below + table[side] + f".{suffix}"
-                                   for below in ("", table.category + "/") for suffix in ("jpg", "png")])
+        table[side] = first_there(
+            [
+                f"{path}/images/" + below + table[side] + f".{suffix}"
+                for below in ("", table.category + "/")
+                for suffix in ("jpg", "png")
+            ]
+        )
     return table
 
 
@@ -57,5 +69,14 @@ def _row(name: str, part: str, category: str, k: int, entry) -> dict:
     first, second = (str(entry.get(side) or "") for side in ("candidate", "target"))
     text = " and ".join(text_of(entry.get("captions")))
     reason = ("" if text else "no text") if first and second else "no candidate or no target"
-    return {"row": f"{name}, entry {k + 1}", "first": first, "second": second, "text": text, "swapped": "",
-            "split": _SPLITS[part], "part": part, "reason": reason, "category": category}
+    return {
+        "row": f"{name}, entry {k + 1}",
+        "first": first,
+        "second": second,
+        "text": text,
+        "swapped": "",
+        "split": _SPLITS[part],
+        "part": part,
+        "reason": reason,
+        "category": category,
+    }

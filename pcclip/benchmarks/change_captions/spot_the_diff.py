@@ -36,8 +36,13 @@ def missing(path: Path) -> list[str]:
 
 def read(path: Path) -> pd.DataFrame:
     """One row per entry of the annotations. Raises PcclipError when a file is no list."""
-    return pd.DataFrame([_row(path, part, k, entry) for part in _SPLITS
-                         for k, entry in enumerate(json_list(path / "annotations" / f"{part}.json", _SOURCE))])
+    return pd.DataFrame(
+        [
+            _row(path, part, k, entry)
+            for part in _SPLITS
+            for k, entry in enumerate(json_list(path / "annotations" / f"{part}.json", _SOURCE))
+        ]
+    )
 
 
 def _row(path: Path, part: str, k: int, entry) -> dict:
@@ -45,5 +50,13 @@ def _row(path: Path, part: str, k: int, entry) -> dict:
     image = path / "resized_images" / str(entry["img_id"] if whole else "")
     text = ". ".join(text_of(entry.get("sentences"))) if whole else ""
     reason = ("" if text else "no text") if whole else "not a pair"
-    return {"row": f"{part}.json, entry {k + 1}", "first": f"{image}.png", "second": f"{image}_2.png", "text": text,
-            "swapped": "", "split": _SPLITS[part], "part": part, "reason": reason}
+    return {
+        "row": f"{part}.json, entry {k + 1}",
+        "first": f"{image}.png",
+        "second": f"{image}_2.png",
+        "text": text,
+        "swapped": "",
+        "split": _SPLITS[part],
+        "part": part,
+        "reason": reason,
+    }

@@ -77,9 +77,7 @@ class Chosen(Sequence):
         return self._images[int(self._rows[row])]
 
 
-def of_paths(
-    name: str, table: pd.DataFrame, classes: list[str], released: list[str] | None = None
-) -> LabelledSet:
+def of_paths(name: str, table: pd.DataFrame, classes: list[str], released: list[str] | None = None) -> LabelledSet:
     """A set of image files.
 
     Args:

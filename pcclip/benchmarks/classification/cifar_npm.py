@@ -97,8 +97,13 @@ def read(root: Path) -> LabelledSet:
 
 def table_of(part: str, split: str, labels: Sequence[int] | np.ndarray) -> pd.DataFrame:
     """The rows of the official part 'train' or 'test', named by part and place."""
-    return pd.DataFrame({"id": [f"{part}/{row:05d}" for row in range(len(labels))],
-                         "label": np.asarray(labels, dtype=int), "split": split})
+    return pd.DataFrame(
+        {
+            "id": [f"{part}/{row:05d}" for row in range(len(labels))],
+            "label": np.asarray(labels, dtype=int),
+            "split": split,
+        }
+    )
 
 
 def _labels(path: Path, count: int) -> list[int]:

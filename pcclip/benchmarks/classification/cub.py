@@ -24,5 +24,11 @@ def read(root: Path) -> LabelledSet:
     table, left_out, _ = sort_out(table, reason)
     table["label"] = table["class"].map({number: label for label, number in enumerate(names.index)}).astype(int)
     table["split"] = table.split.map({"train": "tune", "held_out": "test"})
-    return LabelledSet("cub", table[["id", "label", "split"]], list(table.path), [readable(name) for name in names],
-                       released=list(names), left_out=left_out)
+    return LabelledSet(
+        "cub",
+        table[["id", "label", "split"]],
+        list(table.path),
+        [readable(name) for name in names],
+        released=list(names),
+        left_out=left_out,
+    )

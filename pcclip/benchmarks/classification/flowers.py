@@ -17,7 +17,9 @@ from pcclip.errors import PcclipError
 _HOME = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
 _FOLDERS = ["", "flowers-102"]
 _SPLITS = {"trnid": "tune", "valid": "tune", "tstid": "test"}
-CLASSES = [name.strip() for name in """
+CLASSES = [
+    name.strip()
+    for name in """
 pink primrose, hard-leaved pocket orchid, canterbury bells, sweet pea, english marigold, tiger lily, moon orchid,
 bird of paradise, monkshood, globe thistle, snapdragon, colt's foot, king protea, spear thistle, yellow iris,
 globe-flower, purple coneflower, peruvian lily, balloon flower, giant white arum lily, fire lily, pincushion flower,
@@ -30,7 +32,8 @@ japanese anemone, black-eyed susan, silverbush, californian poppy, osteospermum,
 windflower, tree poppy, gazania, azalea, water lily, rose, thorn apple, morning glory, passion flower, lotus,
 toad lily, anthurium, frangipani, clematis, hibiscus, columbine, desert-rose, tree mallow, magnolia, cyclamen,
 watercress, canna lily, hippeastrum, bee balm, ball moss, foxglove, bougainvillea, camellia, mallow, mexican petunia,
-bromelia, blanket flower, trumpet creeper, blackberry lily""".split(",")]
+bromelia, blanket flower, trumpet creeper, blackberry lily""".split(",")
+]
 _RELEASED = {"colt's foot": "colts foot", "pink-yellow dahlia": "pink-yellow dahlia?"}
 
 
@@ -41,8 +44,10 @@ def missing(root: Path) -> list[str]:
         found.append(f"{place}: no jpg/; download {_HOME}/102flowers.tgz (345 MB) and unpack it there")
     lost = [name for name in ("imagelabels.mat", "setid.mat") if not (place / name).is_file()]
     if lost:
-        found.append(f"{place}: no {', '.join(lost)}; download {' and '.join(f'{_HOME}/{name}' for name in lost)} "
-                     "(under 1 MB) and put them there")
+        found.append(
+            f"{place}: no {', '.join(lost)}; download {' and '.join(f'{_HOME}/{name}' for name in lost)} "
+            "(under 1 MB) and put them there"
+        )
     return found
 
 
@@ -50,8 +55,10 @@ def read(root: Path) -> LabelledSet:
     """Raises PcclipError when the MATLAB files cannot be read, or lack their fields."""
     place = place_of(root, _FOLDERS, "jpg").resolve()
     labels = dict(enumerate(_field(place / "imagelabels.mat", "labels") - 1, start=1))
-    table = pd.DataFrame([(number, split) for part, split in _SPLITS.items()
-                          for number in _field(place / "setid.mat", part)], columns=["number", "split"])
+    table = pd.DataFrame(
+        [(number, split) for part, split in _SPLITS.items() for number in _field(place / "setid.mat", part)],
+        columns=["number", "split"],
+    )
     table["id"] = table.number.map("image_{:05d}".format)
     table["path"] = f"{place}/jpg/" + table["id"] + ".jpg"
     table["label"] = table.number.map(labels).where(lambda label: label.between(0, len(CLASSES) - 1))
@@ -63,5 +70,6 @@ def _field(path: Path, name: str) -> np.ndarray:
     try:
         return np.asarray(loadmat(path, variable_names=[name])[name]).ravel().astype(np.int64)
     except UNREADABLE as error:
-        raise PcclipError(f"{path}: no field {name!r} that can be read ({error}); download {_HOME}/{path.name} "
-                          "again") from None
+        raise PcclipError(
+            f"{path}: no field {name!r} that can be read ({error}); download {_HOME}/{path.name} again"
+        ) from None

@@ -24,8 +24,10 @@ def read(root: Path) -> LabelledSet:
     """All its images."""
     place = place_of(root, _FOLDERS, "meta").resolve()
     folders = lines(place / "meta" / _NAMES)
-    table = pd.DataFrame([(line, split) for name, split in _PARTS.items() for line in lines(place / "meta" / name)],
-                         columns=["id", "split"])
+    table = pd.DataFrame(
+        [(line, split) for name, split in _PARTS.items() for line in lines(place / "meta" / name)],
+        columns=["id", "split"],
+    )
     table["path"] = f"{place}/images/" + table["id"] + ".jpg"
     table["label"] = table["id"].str.split("/").str[0].map({name: label for label, name in enumerate(folders)})
     return of_paths("food101", table, [name.replace("_", " ") for name in folders])

@@ -96,8 +96,13 @@ class Variant:
         table["label"] = table["class"].map({found: label for label, found in enumerate(candidates)}).astype(int)
         table["id"] = [os.path.relpath(image, root) for image in table.path]
         names = class_names()
-        return LabelledSet(self.name, table[["id", "label", "split"]], list(table.path),
-                           [names[found] for found in candidates], left_out=left_out)
+        return LabelledSet(
+            self.name,
+            table[["id", "label", "split"]],
+            list(table.path),
+            [names[found] for found in candidates],
+            left_out=left_out,
+        )
 
     def _place(self, root: Path) -> Path | None:
         """The folder of the images."""
@@ -133,8 +138,9 @@ def _flat(place: Path, solution: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         given = pd.read_csv(solution, dtype=str, usecols=["ImageId", "PredictionString"])
         wnid = given.PredictionString.str.split().str[0]
     except (ValueError, UnicodeDecodeError, AttributeError) as error:
-        raise PcclipError(f"{solution}: not a table of ImageId and PredictionString ({error}); download it again"
-                          ) from None
+        raise PcclipError(
+            f"{solution}: not a table of ImageId and PredictionString ({error}); download it again"
+        ) from None
     number = dict(zip(given.ImageId, wnid.map({wnid: k for k, wnid in enumerate(wnids())}), strict=True))
     images = pd.DataFrame({"path": _images(place)}, dtype=str)
     images["class"] = [number.get(Path(image).stem) for image in images.path]
@@ -147,8 +153,10 @@ def _training(root: Path, candidates) -> pd.DataFrame:
     """The first TUNE_EACH training images of each candidate, where there are training images."""
     place = next((root / folder for folder in _TRAIN if (root / folder).is_dir()), None)
     folders = [(place / wnids()[number], number) for number in candidates] if place else []
-    return _table([(image, number) for folder, number in folders if folder.is_dir()
-                   for image in _images(folder)[:TUNE_EACH]], "tune")
+    return _table(
+        [(image, number) for folder, number in folders if folder.is_dir() for image in _images(folder)[:TUNE_EACH]],
+        "tune",
+    )
 
 
 def _table(rows: list[tuple[str, int]], split: str) -> pd.DataFrame:
@@ -162,13 +170,30 @@ def _images(folder: Path) -> list[str]:
 
 _BERKELEY = "https://people.eecs.berkeley.edu/~hendrycks"
 _HUB = "https://huggingface.co/datasets"
-VARIANTS = {variant.name: variant for variant in (
-    Variant("imagenet", ("val", f"{_KAGGLE}/val"), 50_000, "ILSVRC2012_img_val.tar (6.7 GB, from "
-            "https://image-net.org, one folder for each wnid) or Kaggle's imagenet-object-localization-challenge"),
-    Variant("imagenet_v2", ("imagenetv2-matched-frequency-format-val",), 10_000,
-            f"{_HUB}/vaishaal/ImageNetV2/resolve/main/imagenetv2-matched-frequency.tar.gz (1.3 GB)", numbered=True),
-    Variant("imagenet_r", ("imagenet-r",), 30_000, f"{_BERKELEY}/imagenet-r.tar (2.2 GB)", subset=True),
-    Variant("imagenet_a", ("imagenet-a",), 7_500, f"{_BERKELEY}/imagenet-a.tar (0.7 GB)", subset=True),
-    Variant("imagenet_sketch", ("sketch", "imagenet-sketch"), 50_889,
-            f"{_HUB}/songweig/imagenet_sketch/resolve/main/data/ImageNet-Sketch.zip (7.8 GB)"),
-)}
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant(
+            "imagenet",
+            ("val", f"{_KAGGLE}/val"),
+            50_000,
+            "ILSVRC2012_img_val.tar (6.7 GB, from "
+            "https://image-net.org, one folder for each wnid) or Kaggle's imagenet-object-localization-challenge",
+        ),
+        Variant(
+            "imagenet_v2",
+            ("imagenetv2-matched-frequency-format-val",),
+            10_000,
+            f"{_HUB}/vaishaal/ImageNetV2/resolve/main/imagenetv2-matched-frequency.tar.gz (1.3 GB)",
+            numbered=True,
+        ),
+        Variant("imagenet_r", ("imagenet-r",), 30_000, f"{_BERKELEY}/imagenet-r.tar (2.2 GB)", subset=True),
+        Variant("imagenet_a", ("imagenet-a",), 7_500, f"{_BERKELEY}/imagenet-a.tar (0.7 GB)", subset=True),
+        Variant(
+            "imagenet_sketch",
+            ("sketch", "imagenet-sketch"),
+            50_889,
+            f"{_HUB}/songweig/imagenet_sketch/resolve/main/data/ImageNet-Sketch.zip (7.8 GB)",
+        ),
+    )
+}

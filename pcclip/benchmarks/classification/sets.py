@@ -22,8 +22,17 @@ from pcclip.data.rows import NO_FAULT, reasons
 from pcclip.errors import PcclipError
 from pcclip.runs.files import cache
 
-SETS = {"cifar10": cifar.TEN, "cifar100": cifar.HUNDRED, "eurosat": eurosat, "flowers": flowers, "sun397": sun397,
-        "food101": food101, "cub": cub, "awa2": awa2, **imagenet.VARIANTS}
+SETS = {
+    "cifar10": cifar.TEN,
+    "cifar100": cifar.HUNDRED,
+    "eurosat": eurosat,
+    "flowers": flowers,
+    "sun397": sun397,
+    "food101": food101,
+    "cub": cub,
+    "awa2": awa2,
+    **imagenet.VARIANTS,
+}
 
 
 def load_labelled(
@@ -66,9 +75,11 @@ def folder_of(name: str, path: str | None) -> Path:
 def _check(whole: LabelledSet) -> None:
     table, bad = whole.table, int((~whole.left_out.reason.isin(NO_FAULT)).sum())
     if len(table) == 0 or bad > whole.max_bad * (len(table) + bad):
-        raise PcclipError(f"labelled set {whole.name}: {bad} of {len(table) + bad} images are bad "
-                          f"({reasons(whole.left_out) or 'none found'}), more than {whole.max_bad:.0%}; unpack it "
-                          "again")
+        raise PcclipError(
+            f"labelled set {whole.name}: {bad} of {len(table) + bad} images are bad "
+            f"({reasons(whole.left_out) or 'none found'}), more than {whole.max_bad:.0%}; unpack it "
+            "again"
+        )
     doubles = table["id"][table["id"].duplicated()]
     if len(doubles):
         raise PcclipError(f"labelled set {whole.name}: duplicate ids, e.g. {doubles.iloc[0]!r}; unpack it again")

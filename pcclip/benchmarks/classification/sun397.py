@@ -15,8 +15,12 @@ _FOLDERS = ["", "SUN397"]
 _PARTS = {"Training_01.txt": "tune", "Testing_01.txt": "test"}
 _NAMES = "ClassName.txt"
 _READABLE = {  # where what follows the slash is no adjective
-    "bakery/shop": "bakery shop", "elevator/door": "elevator door", "theater/indoor_seats": "indoor theater seats",
-    "subway_station/platform": "subway station platform", "train_station/platform": "train station platform"}
+    "bakery/shop": "bakery shop",
+    "elevator/door": "elevator door",
+    "theater/indoor_seats": "indoor theater seats",
+    "subway_station/platform": "subway station platform",
+    "train_station/platform": "train station platform",
+}
 
 
 def missing(root: Path) -> list[str]:
@@ -26,16 +30,19 @@ def missing(root: Path) -> list[str]:
         found.append(f"{place}: no a/abbey and so on; download {_HOME}/SUN397.tar.gz (37 GB) and unpack it in {root}")
     lost = [name for name in _PARTS if _listed(place, name) is None]
     if lost:
-        found.append(f"{place}: no {', '.join(lost)}; download {_HOME}/download/Partitions.zip (a few MB) and "
-                     "unpack it there")
+        found.append(
+            f"{place}: no {', '.join(lost)}; download {_HOME}/download/Partitions.zip (a few MB) and unpack it there"
+        )
     return found
 
 
 def read(root: Path) -> LabelledSet:
     """The images of the partition; classes are those of ClassName.txt, else those that the partition names."""
     place = place_of(root, _FOLDERS, "a").resolve()
-    table = pd.DataFrame([(line.lstrip("/"), split) for name, split in _PARTS.items()
-                          for line in lines(_listed(place, name))], columns=["id", "split"])
+    table = pd.DataFrame(
+        [(line.lstrip("/"), split) for name, split in _PARTS.items() for line in lines(_listed(place, name))],
+        columns=["id", "split"],
+    )
     folder = table["id"].map(lambda file: str(PurePosixPath(file).parent))
     names = _listed(place, _NAMES)
     folders = [line.lstrip("/") for line in lines(names)] if names else sorted(set(folder))

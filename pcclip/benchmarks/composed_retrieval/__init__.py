@@ -44,8 +44,14 @@ class ComposedSet:
 
     def identity(self) -> str:
         """Hash of all queries, and each image file's size and time stamp: what a stage's key must notice."""
-        return digest([self.name, self.queries.to_csv(index=False), self.images.to_csv(index=False),
-                       [stamp(path) for path in dict.fromkeys(self.images.path)]])
+        return digest(
+            [
+                self.name,
+                self.queries.to_csv(index=False),
+                self.images.to_csv(index=False),
+                [stamp(path) for path in dict.fromkeys(self.images.path)],
+            ]
+        )
 
 
 def missing(name: str, path: str | Path) -> list[str]:
@@ -70,19 +76,31 @@ def load_composed(name: str, path: str | Path, max_bad: float = 0.05) -> Compose
     images, queries = module.read(root)
     here = there(images.path)
     present = set(zip(images["id"][here], images.gallery[here], strict=True))
-    queries = queries.assign(right=[tuple(i for i in ids if (i, gallery) in present)
-                                    for ids, gallery in zip(queries.right, queries.gallery, strict=True)])
+    queries = queries.assign(
+        right=[
+            tuple(i for i in ids if (i, gallery) in present)
+            for ids, gallery in zip(queries.right, queries.gallery, strict=True)
+        ]
+    )
     known = [(start, gallery) in present for start, gallery in zip(queries.start, queries.gallery, strict=True)]
     whole = pd.Series(known, index=queries.index) & (queries.right.str.len() > 0)
     queries.loc[(queries.reason == "") & ~whole, "reason"] = "missing file"
     usable, rest = told_apart(queries)
     gone = pd.DataFrame({"path": images.path[~here].unique(), "reason": "missing file"})
     left_out = pd.concat([rest, gone], ignore_index=True)
-    for one, many, good, bad in (("query", "queries", len(usable), len(rest)),
-                                 ("image", "images", int(here.sum()), int((~here).sum()))):
+    for one, many, good, bad in (
+        ("query", "queries", len(usable), len(rest)),
+        ("image", "images", int(here.sum()), int((~here).sum())),
+    ):
         check_usable(f"composed set {name}", root, one, many, good, bad, left_out, max_bad)
-    return ComposedSet(name, images[here].reset_index(drop=True), usable.drop(columns=["row", "reason"]), left_out,
-                       module.START_IS_CANDIDATE, module.RECALLS)
+    return ComposedSet(
+        name,
+        images[here].reset_index(drop=True),
+        usable.drop(columns=["row", "reason"]),
+        left_out,
+        module.START_IS_CANDIDATE,
+        module.RECALLS,
+    )
 
 
 def _module(name: str):

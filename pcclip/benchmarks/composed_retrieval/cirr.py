@@ -27,9 +27,11 @@ _IMAGES = "https://lil.nlp.cornell.edu/nlvr/ (NLVR2)"
 
 def missing(path: Path) -> list[str]:
     """Which of the annotations and photographs are not in the folder, and where to get them."""
-    lines = [f"{path / folder}: no {name}; get it from {_SOURCE}"
-             for folder, name in (("captions", "cap.VERSION.val.json"), ("image_splits", "split.VERSION.val.json"))
-             if not _file(path, folder)]
+    lines = [
+        f"{path / folder}: no {name}; get it from {_SOURCE}"
+        for folder, name in (("captions", "cap.VERSION.val.json"), ("image_splits", "split.VERSION.val.json"))
+        if not _file(path, folder)
+    ]
     if not any((path / place).is_dir() for place in ("img_raw/dev", "dev")):
         lines.append(f"{path / 'img_raw' / 'dev'}: not there; ask for the photographs of {_IMAGES}")
     return lines
@@ -42,11 +44,11 @@ def read(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     if not isinstance(named, dict) or not named:
         raise PcclipError(f"{split}: names no image; fetch it again from {_SOURCE}")
     places = pd.Series(named, dtype=object).astype(str)
-    images = pd.DataFrame({"id": places.index, "path": first_there([f"{path}/img_raw/" + places, f"{path}/" + places]),
-                           "gallery": "val"}).reset_index(drop=True)
+    images = pd.DataFrame(
+        {"id": places.index, "path": first_there([f"{path}/img_raw/" + places, f"{path}/" + places]), "gallery": "val"}
+    ).reset_index(drop=True)
     captions = _file(path, "captions")
-    return images, pd.DataFrame([_row(captions.name, k, entry)
-                                 for k, entry in enumerate(json_list(captions, _SOURCE))])
+    return images, pd.DataFrame([_row(captions.name, k, entry) for k, entry in enumerate(json_list(captions, _SOURCE))])
 
 
 def _row(name: str, k: int, entry) -> dict:
@@ -55,9 +57,17 @@ def _row(name: str, k: int, entry) -> dict:
     text, inner = "".join(text_of([entry.get("caption")])), entry.get("img_set")
     members = inner.get("members") if isinstance(inner, dict) else None
     reason = ("" if text else "no text") if start and target else "no reference or no target"
-    return {"row": f"{name}, entry {k + 1}", "start": start, "right": (target,), "text": text, "before": "",
-            "gallery": "val", "members": tuple(map(str, members)) if isinstance(members, list) else (), "weight": 1.0,
-            "reason": reason}
+    return {
+        "row": f"{name}, entry {k + 1}",
+        "start": start,
+        "right": (target,),
+        "text": text,
+        "before": "",
+        "gallery": "val",
+        "members": tuple(map(str, members)) if isinstance(members, list) else (),
+        "weight": 1.0,
+        "reason": reason,
+    }
 
 
 def _file(path: Path, folder: str) -> Path | None:

@@ -27,18 +27,33 @@ def read(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     pairs = fashion_iq.read(path)
     pairs = pairs[pairs.part == "val"].reset_index(drop=True)
     names = {side: pairs[side].map(lambda found: Path(found).stem) for side in ("first", "second")}
-    images = pd.concat([_gallery(path, category, {*names["first"][rows], *names["second"][rows]})
-                        for category, rows in pairs.groupby("category").groups.items()], ignore_index=True)
-    return images, pd.DataFrame({
-        "row": pairs["row"], "start": names["first"], "right": [(name,) for name in names["second"]],
-        "text": pairs.text, "before": "", "gallery": pairs.category, "members": [()] * len(pairs), "weight": 1.0,
-        "reason": pairs.reason})
+    images = pd.concat(
+        [
+            _gallery(path, category, {*names["first"][rows], *names["second"][rows]})
+            for category, rows in pairs.groupby("category").groups.items()
+        ],
+        ignore_index=True,
+    )
+    return images, pd.DataFrame(
+        {
+            "row": pairs["row"],
+            "start": names["first"],
+            "right": [(name,) for name in names["second"]],
+            "text": pairs.text,
+            "before": "",
+            "gallery": pairs.category,
+            "members": [()] * len(pairs),
+            "weight": 1.0,
+            "reason": pairs.reason,
+        }
+    )
 
 
 def _gallery(path: Path, category: str, queried: set[str]) -> pd.DataFrame:
     listed = path / "image_splits" / f"split.{category}.val.json"
     names = pd.Series(list(map(str, json_list(listed, _SOURCE))) if listed.is_file() else sorted(queried - {""}))
     names = names.drop_duplicates().reset_index(drop=True)
-    places = [f"{path}/images/{below}" + names + f".{suffix}"
-              for below in ("", f"{category}/") for suffix in ("jpg", "png")]
+    places = [
+        f"{path}/images/{below}" + names + f".{suffix}" for below in ("", f"{category}/") for suffix in ("jpg", "png")
+    ]
     return pd.DataFrame({"id": names, "path": first_there(places), "gallery": category})

@@ -27,8 +27,10 @@ START_IS_CANDIDATE = False
 RECALLS = (1, 5, 10)
 _SOURCE = "https://github.com/facebookresearch/SIMAT"
 _FOLDER, _MATRIX = "simat_db", "oscar_similarity_matrix.pt"
-_COLUMNS = {"transfos.csv": ["region_id", "value", "target", "target_ids", "norm2", "is_test"],
-            "triplets.csv": ["region_id", "subj", "rel", "obj"]}
+_COLUMNS = {
+    "transfos.csv": ["region_id", "value", "target", "target_ids", "norm2", "is_test"],
+    "triplets.csv": ["region_id", "subj", "rel", "obj"],
+}
 
 
 def missing(path: Path) -> list[str]:
@@ -48,18 +50,27 @@ def read(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     words = triplets.subj + " " + triplets.rel + " " + triplets.obj
     codes, names = pd.factorize(words)
     ids = triplets.region_id.astype(str)
-    images = pd.DataFrame({"id": ids, "gallery": "simat",
-                           "path": f"{path / _FOLDER / 'images'}/A " + words + "/" + ids + ".jpg"})
+    images = pd.DataFrame(
+        {"id": ids, "gallery": "simat", "path": f"{path / _FOLDER / 'images'}/A " + words + "/" + ids + ".jpg"}
+    )
     right = _right(path / _FOLDER / _MATRIX, ids.to_numpy(), codes, len(names))
     asked = asked[asked.is_test.astype(str) == "True"].reset_index(drop=True)
     wanted, norm2 = (pd.to_numeric(asked[column], errors="coerce") for column in ("target_ids", "norm2"))
     wanted = wanted.where(wanted.isin(range(len(names))), -1).astype(int)
     known = (wanted >= 0) & asked.region_id.astype(str).isin(set(ids)) & (norm2 > 0)
-    return images, pd.DataFrame({
-        "row": [f"transfos.csv, line {k + 2}" for k in asked.index], "start": asked.region_id.astype(str),
-        "right": [right[k] if k >= 0 else () for k in wanted], "text": asked.target.astype(str),
-        "before": asked.value.astype(str), "gallery": "simat", "members": [()] * len(asked),
-        "weight": 1 / np.sqrt(norm2.clip(lower=1e-9)), "reason": np.where(known, "", "unknown image or triplet")})
+    return images, pd.DataFrame(
+        {
+            "row": [f"transfos.csv, line {k + 2}" for k in asked.index],
+            "start": asked.region_id.astype(str),
+            "right": [right[k] if k >= 0 else () for k in wanted],
+            "text": asked.target.astype(str),
+            "before": asked.value.astype(str),
+            "gallery": "simat",
+            "members": [()] * len(asked),
+            "weight": 1 / np.sqrt(norm2.clip(lower=1e-9)),
+            "reason": np.where(known, "", "unknown image or triplet"),
+        }
+    )
 
 
 def _right(matrix: Path, ids: np.ndarray, codes: np.ndarray, count: int) -> list[tuple[str, ...]]:
@@ -71,11 +82,14 @@ def _right(matrix: Path, ids: np.ndarray, codes: np.ndarray, count: int) -> list
     try:
         scores = torch.load(matrix, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
-        raise PcclipError(f"{matrix}: cannot be read ({type(error).__name__}); fetch it again from {_SOURCE}, or "
-                          "remove it") from None
+        raise PcclipError(
+            f"{matrix}: cannot be read ({type(error).__name__}); fetch it again from {_SOURCE}, or remove it"
+        ) from None
     if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (len(ids), count):
-        raise PcclipError(f"{matrix}: should be a tensor of {len(ids)} images x {count} triplets; fetch it and "
-                          f"triplets.csv from one commit of {_SOURCE}, or remove it")
+        raise PcclipError(
+            f"{matrix}: should be a tensor of {len(ids)} images x {count} triplets; fetch it and "
+            f"triplets.csv from one commit of {_SOURCE}, or remove it"
+        )
     return [tuple(ids[rows]) for rows in (scores > 0.5).numpy().T]
 
 

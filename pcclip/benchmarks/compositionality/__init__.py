@@ -34,10 +34,19 @@ from pcclip.errors import PcclipError
 from pcclip.images import BadImage, open_image
 from pcclip.runs.files import digest, there
 
-SETS = {"winoground": winoground, "vg_relation": visual_genome.RELATION, "vg_attribution": visual_genome.ATTRIBUTION,
-        "coco_order": order.COCO, "flickr30k_order": order.FLICKR30K, "sugarcrepe": sugarcrepe,
-        "sugarcrepe_pp": sugarcrepe_pp, "vl_checklist": vl_checklist, "eqben": eqben, "mmvp_vlm": mmvp,
-        "naturalbench": naturalbench}
+SETS = {
+    "winoground": winoground,
+    "vg_relation": visual_genome.RELATION,
+    "vg_attribution": visual_genome.ATTRIBUTION,
+    "coco_order": order.COCO,
+    "flickr30k_order": order.FLICKR30K,
+    "sugarcrepe": sugarcrepe,
+    "sugarcrepe_pp": sugarcrepe_pp,
+    "vl_checklist": vl_checklist,
+    "eqben": eqben,
+    "mmvp_vlm": mmvp,
+    "naturalbench": naturalbench,
+}
 FORMS = {  # what belongs together
     "groups": "two images and two texts: text k belongs to image k and to no other",
     "choices": "one image; the first text is right and all others are wrong ('' is no text)",
@@ -79,8 +88,13 @@ class CompositionalSet:
             place = items.part.iloc[order].groupby(items.part.iloc[order]).cumcount()
             items = items.iloc[np.sort(order[place.to_numpy() < limit])]
         used = {image for column in columns(items, "image_") for image in items[column]}
-        return CompositionalSet(self.name, self.form, self.images[self.images["id"].isin(used)].reset_index(drop=True),
-                                items.reset_index(drop=True), self.left_out)
+        return CompositionalSet(
+            self.name,
+            self.form,
+            self.images[self.images["id"].isin(used)].reset_index(drop=True),
+            items.reset_index(drop=True),
+            self.left_out,
+        )
 
     def pictures(self, max_bad: float) -> LabelledSet:
         """The images as the stage of vectors wants them; a larger share of unreadable ones than `max_bad` fails."""
@@ -91,8 +105,14 @@ class CompositionalSet:
 
     def identity(self) -> str:
         """Hash of all items, and each image file's size and time stamp: what a stage's key must notice."""
-        return digest([self.name, self.items.to_csv(index=False), self.images.to_csv(index=False),
-                       [stamp(file) for file in dict.fromkeys(self.images.path)]])
+        return digest(
+            [
+                self.name,
+                self.items.to_csv(index=False),
+                self.images.to_csv(index=False),
+                [stamp(file) for file in dict.fromkeys(self.images.path)],
+            ]
+        )
 
 
 def missing(name: str, path: str | Path) -> list[str]:

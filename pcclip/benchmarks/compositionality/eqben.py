@@ -29,8 +29,13 @@ _FOLDERS = ("image_subset", "images", "eqben_image_full", "")
 
 def missing(path: Path) -> list[str]:
     """Whether there are annotations, and where to get them and the images."""
-    return [] if _files(path) else [
-        f"{path}: no annotations ({_KNOWN[0]}); {_SOURCE} links to them and to the images, to be unpacked beside them"]
+    return (
+        []
+        if _files(path)
+        else [
+            f"{path}: no annotations ({_KNOWN[0]}); {_SOURCE} links to them and to the images, to be unpacked beside them"
+        ]
+    )
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -42,8 +47,9 @@ def read(path: Path) -> pd.DataFrame:
             raise PcclipError(f"{file}: has no pairs with image0 and caption0; fetch it again from {_SOURCE}")
         for k, entry in enumerate(pairs):
             images = [entry.get("image0"), entry.get("image1")]
-            texts = [text[0] if isinstance(text := entry.get(f"caption{side}"), list) and text else text
-                     for side in (0, 1)]
+            texts = [
+                text[0] if isinstance(text := entry.get(f"caption{side}"), list) and text else text for side in (0, 1)
+            ]
             part = images[0].strip("/").split("/")[0] if isinstance(images[0], str) and "/" in images[0] else ""
             rows.append(row(f"{file.name}, pair {k + 1}", images, texts, part=part))
     return place(pd.DataFrame(rows), [path / folder for folder in _FOLDERS])

@@ -18,7 +18,9 @@ Margins = dict[str, Float[np.ndarray, " m"]]  # by the end of the task's name
 
 
 def similarities(
-    images: Float[np.ndarray, "n d"], shown: Int[np.ndarray, "m i"], texts: Float[np.ndarray, "t d"],
+    images: Float[np.ndarray, "n d"],
+    shown: Int[np.ndarray, "m i"],
+    texts: Float[np.ndarray, "t d"],
     told: Int[np.ndarray, "m k"],
 ) -> Float[np.ndarray, "m i k"]:
     """Cosines of each item's images with each of its texts; `shown` and `told` are rows of the unit vectors."""
@@ -39,8 +41,12 @@ def of_groups(s: Float[np.ndarray, "m 2 2"]) -> Margins:
     """
     text = np.minimum(s[:, 0, 0] - s[:, 0, 1], s[:, 1, 1] - s[:, 1, 0])
     image = np.minimum(s[:, 0, 0] - s[:, 1, 0], s[:, 1, 1] - s[:, 0, 1])
-    return {"_text": text, "_image": image, "_group": np.minimum(text, image),
-            "_group_match": (s[:, 0, 0] + s[:, 1, 1]) - (s[:, 0, 1] + s[:, 1, 0])}
+    return {
+        "_text": text,
+        "_image": image,
+        "_group": np.minimum(text, image),
+        "_group_match": (s[:, 0, 0] + s[:, 1, 1]) - (s[:, 0, 1] + s[:, 1, 0]),
+    }
 
 
 def of_choices(s: Float[np.ndarray, "m 1 k"], there: Bool[np.ndarray, "m k"]) -> Margins:
@@ -66,11 +72,18 @@ def of_texts(texts: Float[np.ndarray, "t d"], told: Int[np.ndarray, "m 3"]) -> M
 
 
 MEASURES: dict[str, Callable[..., Margins]] = {  # by the form of a set, of similarities and of which texts are there
-    "groups": lambda s, there: of_groups(s), "choices": of_choices, "triples": lambda s, there: of_triples(s)}
+    "groups": lambda s, there: of_groups(s),
+    "choices": of_choices,
+    "triples": lambda s, there: of_triples(s),
+}
 
 
 def _cosines(
     a: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " m"], b: Float[np.ndarray, "t d"], others: Int[np.ndarray, " m"]
 ) -> Float[np.ndarray, " m"]:
-    return np.concatenate([np.empty(0, a.dtype), *(
-        cosines(a[rows[k : k + _ROWS]], b[others[k : k + _ROWS]]) for k in range(0, len(rows), _ROWS))])
+    return np.concatenate(
+        [
+            np.empty(0, a.dtype),
+            *(cosines(a[rows[k : k + _ROWS]], b[others[k : k + _ROWS]]) for k in range(0, len(rows), _ROWS)),
+        ]
+    )

@@ -32,6 +32,11 @@ def read(path: Path) -> pd.DataFrame:
     rows = []
     for k, entry in enumerate(entries(file, _SOURCE)):
         entry = entry if isinstance(entry, dict) else {}
-        rows.append(row(f"{file.name}, entry {k + 1}", [entry.get("image_0"), entry.get("image_1")],
-                        [entry.get("caption_0"), entry.get("caption_1")]))
+        rows.append(
+            row(
+                f"{file.name}, entry {k + 1}",
+                [entry.get("image_0"), entry.get("image_1")],
+                [entry.get("caption_0"), entry.get("caption_1")],
+            )
+        )
     return place(pd.DataFrame(rows), [file.parent / "images"])

@@ -89,9 +89,12 @@ def options_of(caption: str, image: str) -> list[str]:
 
         return drawn
 
-    shuffles = {"nouns and adjectives": among(places["noun"], places["adjective"]),
-                "all but nouns and adjectives": among(places["other"]), "within threes": among(*threes),
-                "threes": lambda lot: [k for three in lot.sample(threes, len(threes)) for k in three]}
+    shuffles = {
+        "nouns and adjectives": among(places["noun"], places["adjective"]),
+        "all but nouns and adjectives": among(places["other"]),
+        "within threes": among(*threes),
+        "threes": lambda lot: [k for three in lot.sample(threes, len(threes)) for k in three],
+    }
     as_it_was = tidied(" ".join(tokens))
     found = [tidied(caption)]
     for name, shuffle in shuffles.items():

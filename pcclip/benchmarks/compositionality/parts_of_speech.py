@@ -7,7 +7,8 @@ is a noun after a determiner, adjective, number or preposition.
 
 from collections.abc import Sequence
 
-_OTHER = frozenset("""
+_OTHER = frozenset(
+    """
 a an the this that these those some any no every each either neither both all another half i you he she it we they me
 him her us them his its our your their my mine yours theirs hers who whom whose which what himself herself itself
 themselves yourself someone something somebody anyone anything everyone everything nobody nothing is are was were be
@@ -21,8 +22,10 @@ hundred thousand dozen there here very too just only even also still again away 
 forwards backward backwards almost quite rather really well never always often sometimes now later soon already maybe
 perhaps else instead upside downhill uphill downstairs upstairs overhead sideways nearby indoors outdoors please yes
 ok oh etc twice once
-""".split())
-_ADJECTIVES = frozenset("""
+""".split()
+)
+_ADJECTIVES = frozenset(
+    """
 red green blue yellow purple pink brown black white gray grey tan beige golden turquoise maroon blonde blond brunette
 colorful colourful colored coloured dark light bright pale big large small little tiny huge giant long short tall wide
 narrow thick thin fat skinny slim high low deep shallow heavy massive enormous great mini miniature young old new
@@ -45,9 +48,11 @@ married upright vertical horizontal diagonal parallel extra additional overgrown
 sheer tight loose baggy backward inflatable portable stainless yummy crispy crunchy gooey creamy juicy unique abstract
 stylish trendy goofy cheerful enthusiastic athletic muscular chubby grumpy lazy cozy cosy comfortable rusty grimy
 hand-held
-""".split())
+""".split()
+)
 _COLOURED = frozenset("orange gold silver plastic leather denim brick".split())  # an adjective before a noun
-_VERBS = frozenset("""
+_VERBS = frozenset(
+    """
 add appear approach arrange attach attempt bark bathe be beat become begin bend bite blow board boil bring browse
 brush build buy call carry catch celebrate change chase chat check chew clean climb collect come compete consist
 contain cook cool cover crawl cross crouch cut dance decorate dig display dive do drag draw dress drink drive drop dry
@@ -61,26 +66,33 @@ shave shine shoot shop show sing sip sit skate ski skateboard slice slide sleep 
 sprinkle squat stack stand stare start stay steer step stick stir stop strap stretch stroll study surf surround swat
 swim swing take talk taste teach throw tie top toss touch travel trim try tuck turn type use view wade wait wake walk
 wash watch water wave wear weave work wrap write yawn yell
-""".split())
-_IRREGULAR = frozenset("""
+""".split()
+)
+_IRREGULAR = frozenset(
+    """
 sat stood lay laid ran rode ridden held ate eaten drove driven flew flown wore worn took taken threw thrown fell
 fallen went gone came made caught hung broke broken built bent bit bitten blew blown brought bought drew drawn drank
 drunk fed felt found fought forgot gave given grew grown hid hidden hit kept knelt knew known led left lit lost met
 paid put read rose said saw seen sold sent set shook shaken shone shot shown shut sang sung slept slid spoke spent
 spun spread swam swung stuck struck swept taught told tore torn understood woke wound wrote written lain leapt leaned
-""".split())
-_NOUNS_THAT_LOOK_LIKE_VERBS = frozenset("""
+""".split()
+)
+_NOUNS_THAT_LOOK_LIKE_VERBS = frozenset(
+    """
 building ceiling wedding painting clothing morning evening railing frosting icing lightning string ring king wing
 spring dressing parking thing something awning topping toppings lighting drawing crossing landing duckling sibling
 pudding bed shed sled seed weed reed red feed speed greed breed steed wicked naked hundred shred bobsled watershed
 moped family fly belly jelly butterfly bully lily ally assembly dolly trolley fireflies families lilies butterflies
 fish dish goldfish radish vegetable constable dress grass glass bus cross boss class mess pass fabric
-""".split())
+""".split()
+)
 _SUFFIXES = ("ful", "ous", "less", "able", "ible", "ish")
-_DETERMINERS = frozenset("a an the this that these those some any no every each another his her its our your their my"
-                         .split())
-_SUBJECTS = frozenset("and or but that who which while as he she it they we i you there to can could will would not n't"
-                      .split())  # after these a verb is a verb
+_DETERMINERS = frozenset(
+    "a an the this that these those some any no every each another his her its our your their my".split()
+)
+_SUBJECTS = frozenset(
+    "and or but that who which while as he she it they we i you there to can could will would not n't".split()
+)  # after these a verb is a verb
 
 
 def parts_of_speech(tokens: Sequence[str]) -> list[str]:
@@ -104,8 +116,12 @@ def _kind(word: str, before: str, kind_before: str, after: str) -> str:
         return "noun"
     if _verb(word):
         plain = word in _VERBS or word.endswith("s")
-        nominal = kind_before == "adjective" or before in _DETERMINERS or before.isdecimal() or (
-            before in _OTHER and not before.startswith("'") and before not in _SUBJECTS)
+        nominal = (
+            kind_before == "adjective"
+            or before in _DETERMINERS
+            or before.isdecimal()
+            or (before in _OTHER and not before.startswith("'") and before not in _SUBJECTS)
+        )
         return "noun" if plain and nominal else "other"
     if word.endswith("ly") or (len(word) > 4 and word.endswith(("ing", "ed"))):
         return "other"
@@ -119,12 +135,17 @@ def _verb(word: str) -> bool:
     stems = [word[: -len(end)] for end in ("s", "es", "ing", "ed", "d") if word.endswith(end)]
     doubled = [stem[:-1] for stem in stems if len(stem) > 2 and stem[-1] == stem[-2]]
     return any(form in _VERBS for stem in stems + doubled for form in (stem, stem + "e")) or (
-        word.endswith(("ies", "ied")) and word[:-3] + "y" in _VERBS)
+        word.endswith(("ies", "ied")) and word[:-3] + "y" in _VERBS
+    )
 
 
 def _compared(word: str) -> bool:
     """A comparative or superlative of an adjective of the list."""
     stems = [word[: -len(end)] for end in ("er", "est") if word.endswith(end)]
-    forms = [form for stem in stems if len(stem) > 2 for form in (
-        stem, stem + "e", stem[:-1] + "y", stem[:-1] if stem[-1] == stem[-2] else stem)]
+    forms = [
+        form
+        for stem in stems
+        if len(stem) > 2
+        for form in (stem, stem + "e", stem[:-1] + "y", stem[:-1] if stem[-1] == stem[-2] else stem)
+    ]
     return any(form in _ADJECTIVES for form in forms)

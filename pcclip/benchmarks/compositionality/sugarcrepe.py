@@ -39,8 +39,15 @@ def captioned(path: Path, parts: tuple[str, ...], source: str, texts: tuple[str,
     for part in parts:
         for k, entry in enumerate(entries(_file(path, part), source)):
             entry = entry if isinstance(entry, dict) else {}
-            rows.append(row(f"{part}.json, entry {k + 1}", [entry.get("filename")], [entry.get(text) for text in texts],
-                            part=part, group=part))
+            rows.append(
+                row(
+                    f"{part}.json, entry {k + 1}",
+                    [entry.get("filename")],
+                    [entry.get(text) for text in texts],
+                    part=part,
+                    group=part,
+                )
+            )
     return place(pd.DataFrame(rows), [path / folder for folder in _FOLDERS])
 
 

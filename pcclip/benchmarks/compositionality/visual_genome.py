@@ -26,7 +26,8 @@ _DRIVE = "https://drive.google.com/file/d/"
 _IMAGES = f"{_DRIVE}1qaPlrwhGNMrR3a11iopZUT_GPP_LrgP9"
 _FEWEST = 25  # cases of a pair of attributes that counts
 _BOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
-_LEFT_OUT = frozenset("""
+_LEFT_OUT = frozenset(
+    """
 adjusting, attached to, between, bigger than, biting, boarding, brushing, chewing, cleaning, climbing, close to,
 coming from, coming out of, contain, crossing, dragging, draped over, drinking, drinking from, driving, driving down,
 driving on, eating from, eating in, enclosing, exiting, facing, filled with, floating in, floating on, flying,
@@ -44,7 +45,10 @@ standing behind, standing beside, standing in front of, standing near, standing 
 surrounding, swimming in, swinging, talking to, topped with, touching, traveling down, traveling on, tying, typing on,
 underneath, wading in, waiting for, walking across, walking by, walking down, walking next to, walking through,
 working in, working on, worn on, wrapped around, wrapped in, by, of, near, next to, with, beside, on the side of,
-around""".replace("\n", " ").strip().split(", "))
+around""".replace("\n", " ")
+    .strip()
+    .split(", ")
+)
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,13 @@ class _VisualGenome:
     def _row(self, k: int, entry) -> dict:
         entry = entry if isinstance(entry, dict) else {}
         group = entry.get("relation_name") if self.relation else _joined(entry.get("attributes"))
-        found = row(f"{self.file}, entry {k + 1}", [entry.get("image_path")],
-                    [entry.get("true_caption"), entry.get("false_caption")],
-                    group=group if isinstance(group, str) else "", box=_box(entry))
+        found = row(
+            f"{self.file}, entry {k + 1}",
+            [entry.get("image_path")],
+            [entry.get("true_caption"), entry.get("false_caption")],
+            group=group if isinstance(group, str) else "",
+            box=_box(entry),
+        )
         return {**found, "reason": found["reason"] or ("" if found["box"] else "no box")}
 
 

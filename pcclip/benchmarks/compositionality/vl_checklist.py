@@ -29,9 +29,12 @@ def missing(path: Path) -> list[str]:
     if not files:
         return [f"{path / 'data'}: no annotations ({', '.join(_KINDS)}); get data of {_SOURCE}"]
     needed = {_images_of(file, path): file for file in files[::-1]}
-    return [f"{path / folder}: not there; {_HOW} says where its images are, or remove {file.relative_to(path)} and "
-            f"the other files that need them" for folder, file in sorted(needed.items())
-            if not (path / folder).is_dir()]
+    return [
+        f"{path / folder}: not there; {_HOW} says where its images are, or remove {file.relative_to(path)} and "
+        f"the other files that need them"
+        for folder, file in sorted(needed.items())
+        if not (path / folder).is_dir()
+    ]
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -40,8 +43,9 @@ def read(path: Path) -> pd.DataFrame:
     for file in _files(path):
         part = file.relative_to(path / "data").with_suffix("").as_posix()
         kind = part.split("/")[0]
-        rows = [_row(f"{part}.json, entry {k + 1}", entry, part, kind)
-                for k, entry in enumerate(entries(file, _SOURCE))]
+        rows = [
+            _row(f"{part}.json, entry {k + 1}", entry, part, kind) for k, entry in enumerate(entries(file, _SOURCE))
+        ]
         tables.append(place(pd.DataFrame(rows), [path / _images_of(file, path)]))
     return pd.concat(tables, ignore_index=True)
 

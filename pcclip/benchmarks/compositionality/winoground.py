@@ -47,8 +47,14 @@ def read(path: Path) -> pd.DataFrame:
         entry = entry if isinstance(entry, dict) else {}
         subsets = [entry["collapsed_tag"]] if isinstance(entry.get("collapsed_tag"), str) else []
         subsets += (tags.get(str(entry.get("id"))) or ["No Tag"]) if tags else []
-        rows.append(row(f"{file.name}, line {k + 1}", [entry.get("image_0"), entry.get("image_1")],
-                        [entry.get("caption_0"), entry.get("caption_1")], tags=subsets))
+        rows.append(
+            row(
+                f"{file.name}, line {k + 1}",
+                [entry.get("image_0"), entry.get("image_1")],
+                [entry.get("caption_0"), entry.get("caption_1")],
+                tags=subsets,
+            )
+        )
     return place(pd.DataFrame(rows), [found(path, _IMAGES)], ("", ".png", ".jpg"))
 
 

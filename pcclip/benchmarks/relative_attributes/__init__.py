@@ -60,8 +60,11 @@ class RelativeSet:
         kept = self if pairs is None else replace(self, pairs=self.pairs.iloc[pairs].reset_index(drop=True))
         if images is None:
             images = np.flatnonzero(kept.images["id"].isin({*kept.pairs["first"], *kept.pairs["second"]}))
-        return replace(kept, images=kept.images.iloc[images].reset_index(drop=True),
-                       values=kept.values.iloc[images].reset_index(drop=True))
+        return replace(
+            kept,
+            images=kept.images.iloc[images].reset_index(drop=True),
+            values=kept.values.iloc[images].reset_index(drop=True),
+        )
 
 
 def of_values(name: str, table: pd.DataFrame, values: pd.DataFrame) -> RelativeSet:
@@ -75,9 +78,13 @@ def of_values(name: str, table: pd.DataFrame, values: pd.DataFrame) -> RelativeS
     reason = table.reason.where((table.reason != "") | there(table.path), "missing file")
     kept = (reason == "").to_numpy()
     left_out = pd.DataFrame({"path": table.path, "reason": reason})[~kept]
-    return RelativeSet(name, table[["id", "path", "split", "group"]][kept].reset_index(drop=True),
-                       values[kept].reset_index(drop=True).astype(float), pd.DataFrame(columns=PAIRS, dtype=str),
-                       left_out.reset_index(drop=True))
+    return RelativeSet(
+        name,
+        table[["id", "path", "split", "group"]][kept].reset_index(drop=True),
+        values[kept].reset_index(drop=True).astype(float),
+        pd.DataFrame(columns=PAIRS, dtype=str),
+        left_out.reset_index(drop=True),
+    )
 
 
 def of_pairs(name: str, paths: pd.Series, pairs: pd.DataFrame) -> RelativeSet:
@@ -96,8 +103,13 @@ def of_pairs(name: str, paths: pd.Series, pairs: pd.DataFrame) -> RelativeSet:
     kept = pairs[PAIRS][reason == ""].reset_index(drop=True)
     images = paths[paths.index.isin({*kept["first"], *kept["second"]})]
     left_out = pd.DataFrame({"path": pairs["row"], "reason": reason})[reason != ""]
-    return RelativeSet(name, pd.DataFrame({"id": images.index, "path": images.to_numpy(), "split": "", "group": ""}),
-                       pd.DataFrame(index=range(len(images))), kept, left_out.reset_index(drop=True))
+    return RelativeSet(
+        name,
+        pd.DataFrame({"id": images.index, "path": images.to_numpy(), "split": "", "group": ""}),
+        pd.DataFrame(index=range(len(images))),
+        kept,
+        left_out.reset_index(drop=True),
+    )
 
 
 def plain(name: str) -> str:

@@ -19,8 +19,16 @@ def read(root: Path) -> RelativeSet:
     """All its images. Raises PcclipError when a list or the strengths are not as published."""
     found = awa2.read(root)
     labels = found.table.label.to_numpy()
-    table = pd.DataFrame({"id": found.table["id"], "path": found.images, "split": found.table["split"],
-                          "group": [found.classes[label] for label in labels], "reason": ""})
+    table = pd.DataFrame(
+        {
+            "id": found.table["id"],
+            "path": found.images,
+            "split": found.table["split"],
+            "group": [found.classes[label] for label in labels],
+            "reason": "",
+        }
+    )
     whole = of_values("awa2", table, found.attributes.iloc[labels].reset_index(drop=True))
-    return RelativeSet("awa2", whole.images, whole.values, whole.pairs,
-                       pd.concat([found.left_out, whole.left_out], ignore_index=True))
+    return RelativeSet(
+        "awa2", whole.images, whole.values, whole.pairs, pd.concat([found.left_out, whole.left_out], ignore_index=True)
+    )

@@ -26,8 +26,10 @@ def missing(root: Path) -> list[str]:
     """What of the list and the photos is not there."""
     found = [] if (root / _LIST).is_file() else [f"{root}: no {_LIST}; download it from {_LISTED_AT}"]
     if not any((root / name).is_dir() for name in _IMAGES):
-        found.append(f"{root}: no {' or '.join(_IMAGES)}; download koniq10k_1024x768.zip or koniq10k_512x384.zip from "
-                     f"{_HOME} and unpack it there")
+        found.append(
+            f"{root}: no {' or '.join(_IMAGES)}; download koniq10k_1024x768.zip or koniq10k_512x384.zip from "
+            f"{_HOME} and unpack it there"
+        )
     return found
 
 
@@ -40,12 +42,15 @@ def read(root: Path) -> RelativeSet:
         splits = listed["set"].map(_SPLITS)
     except (OSError, ValueError, KeyError) as error:
         told = " ".join(str(error).split())
-        raise PcclipError(f"{root / _LIST}: no columns image_name, MOS and set that can be read ({told}); download it "
-                          f"from {_LISTED_AT}") from None
+        raise PcclipError(
+            f"{root / _LIST}: no columns image_name, MOS and set that can be read ({told}); download it "
+            f"from {_LISTED_AT}"
+        ) from None
     folder = next(name for name in _IMAGES if (root / name).is_dir())
     reason = pd.Series("", index=listed.index)
     reason[splits.isna()] = "no split"
     reason[opinions.isna()] = "no opinion"
-    table = pd.DataFrame({"id": names, "path": f"{root}/{folder}/" + names, "split": splits, "group": "",
-                          "reason": reason})
+    table = pd.DataFrame(
+        {"id": names, "path": f"{root}/{folder}/" + names, "split": splits, "group": "", "reason": reason}
+    )
     return of_values("koniq10k", table, pd.DataFrame({"quality": opinions}))

@@ -19,8 +19,18 @@ from pcclip.benchmarks.relative_attributes import ORDER, RelativeSet, of_pairs
 from pcclip.errors import PcclipError
 
 PUBLISHED = 10000
-ATTRIBUTES = ("baldhead", "darkhair", "eyesopen", "goodlooking", "masculinelooking", "mouthopen", "smile", "v_teeth",
-              "vforehead", "young")
+ATTRIBUTES = (
+    "baldhead",
+    "darkhair",
+    "eyesopen",
+    "goodlooking",
+    "masculinelooking",
+    "mouthopen",
+    "smile",
+    "v_teeth",
+    "vforehead",
+    "young",
+)
 _HOME = "http://cvit.iiit.ac.in/projects/relativeParts/"
 _FOLDERS, _MARKS = ["", "LFW10"], ("annotations", "images")
 _PARTS = {"train": "tune", "test": "test"}
@@ -29,8 +39,12 @@ _PARTS = {"train": "tune", "test": "test"}
 def missing(root: Path) -> list[str]:
     """What of the annotations and the images is not there."""
     place = place_of(root, _FOLDERS, *_MARKS)
-    lost = [f"annotations/{name}{part}.mat" for name in ATTRIBUTES for part in _PARTS
-            if not (place / "annotations" / f"{name}{part}.mat").is_file()]
+    lost = [
+        f"annotations/{name}{part}.mat"
+        for name in ATTRIBUTES
+        for part in _PARTS
+        if not (place / "annotations" / f"{name}{part}.mat").is_file()
+    ]
     lost += ["images/"] if not (place / "images").is_dir() else []
     shown = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
     return [f"{place}: no {shown}; download LFW-10 from {_HOME} and unpack it in {root}"] if lost else []
@@ -39,8 +53,14 @@ def missing(root: Path) -> list[str]:
 def read(root: Path) -> RelativeSet:
     """All pairs of all ten attributes. Raises PcclipError when a file is not as published."""
     place = place_of(root, _FOLDERS, *_MARKS).resolve()
-    pairs = pd.concat([_pairs(place / "annotations" / f"{name}{part}.mat", name, split)
-                       for name in ATTRIBUTES for part, split in _PARTS.items()], ignore_index=True)
+    pairs = pd.concat(
+        [
+            _pairs(place / "annotations" / f"{name}{part}.mat", name, split)
+            for name in ATTRIBUTES
+            for part, split in _PARTS.items()
+        ],
+        ignore_index=True,
+    )
     names = sorted({*pairs["first"], *pairs["second"]} - {""})
     return of_pairs("lfw10", pd.Series([f"{place}/images/{name}" for name in names], index=names, dtype=str), pairs)
 
@@ -54,7 +74,15 @@ def _pairs(path: Path, attribute: str, split: str) -> pd.DataFrame:
     most = votes == votes.max(axis=1, keepdims=True)
     decided = np.where(most.sum(axis=1) == 1, most.argmax(axis=1), 2)
     nameless = (np.array(first, dtype=object) == "") | (np.array(second, dtype=object) == "")
-    return pd.DataFrame({
-        "part": "", "attribute": attribute, "first": first, "second": second, "more": np.array(ORDER)[decided],
-        "split": split, "row": [f"{path.name}, row {k + 1}" for k in range(len(votes))],
-        "reason": np.where(nameless, "no such image", np.where((votes.sum(axis=1) > 0), "", "no votes"))})
+    return pd.DataFrame(
+        {
+            "part": "",
+            "attribute": attribute,
+            "first": first,
+            "second": second,
+            "more": np.array(ORDER)[decided],
+            "split": split,
+            "row": [f"{path.name}, row {k + 1}" for k in range(len(votes))],
+            "reason": np.where(nameless, "no such image", np.where((votes.sum(axis=1) > 0), "", "no votes")),
+        }
+    )

@@ -39,8 +39,14 @@ class Ordered:
         """What of data.mat and the images is not there."""
         place = self._place(root)
         lost = [name for name in ("data.mat", self.images) if not (place / name).exists()]
-        return [f"{place}: no {', '.join(lost)}; download relative_attributes_v2.zip from {_HOME} and unpack its "
-                f"folder {self.name} in {root}"] if lost else []
+        return (
+            [
+                f"{place}: no {', '.join(lost)}; download relative_attributes_v2.zip from {_HOME} and unpack its "
+                f"folder {self.name} in {root}"
+            ]
+            if lost
+            else []
+        )
 
     def read(self, root: Path) -> RelativeSet:
         """All its images. Raises PcclipError when data.mat is not as published."""
@@ -49,14 +55,21 @@ class Ordered:
         names, labels, training = texts(names), labels.ravel(), training.ravel()
         attributes = [plain(name) for name in texts(attributes)]
         if not len(names) == len(labels) == len(training) or ordering.shape[:1] != (len(attributes),):
-            raise PcclipError(f"{place / 'data.mat'}: {len(names)} images, {len(labels)} classes and {len(training)} "
-                              f"splits of them, {len(attributes)} attributes and {ordering.shape[0]} orders; download "
-                              f"it again from {_HOME}")
+            raise PcclipError(
+                f"{place / 'data.mat'}: {len(names)} images, {len(labels)} classes and {len(training)} "
+                f"splits of them, {len(attributes)} attributes and {ordering.shape[0]} orders; download "
+                f"it again from {_HOME}"
+            )
         known = (labels >= 1) & (labels <= ordering.shape[1])
-        table = pd.DataFrame({
-            "id": names, "path": [f"{place}/{self.images}/{name}" for name in names],
-            "group": [f"class {label:g}" for label in labels],
-            "split": np.where(training == 1, "tune", "test"), "reason": np.where(known, "", "no class")})
+        table = pd.DataFrame(
+            {
+                "id": names,
+                "path": [f"{place}/{self.images}/{name}" for name in names],
+                "group": [f"class {label:g}" for label in labels],
+                "split": np.where(training == 1, "tune", "test"),
+                "reason": np.where(known, "", "no class"),
+            }
+        )
         values = ordering.astype(float)[:, np.where(known, labels, 1).astype(int) - 1].T
         return of_values(self.name, table, pd.DataFrame(values, columns=attributes))
 

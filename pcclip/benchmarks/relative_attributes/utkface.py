@@ -23,8 +23,14 @@ _OLDEST, _TESTED = 116, 5
 
 def missing(root: Path) -> list[str]:
     """Whether there is any image."""
-    return [] if any(_files(root)) else [f"{root}: no images in it or in its folder UTKFace; download UTKFace.tar.gz "
-                                         f"(aligned and cropped faces) from {_HOME} and unpack it there"]
+    return (
+        []
+        if any(_files(root))
+        else [
+            f"{root}: no images in it or in its folder UTKFace; download UTKFace.tar.gz "
+            f"(aligned and cropped faces) from {_HOME} and unpack it there"
+        ]
+    )
 
 
 def read(root: Path) -> RelativeSet:
@@ -34,8 +40,16 @@ def read(root: Path) -> RelativeSet:
         told = _NAME.fullmatch(path.name)
         age = int(told["age"]) if told else -1
         tested = told is not None and crc32(told["time"].encode()) % _TESTED == 0
-        rows.append({"id": path.name, "path": str(path), "split": "test" if tested else "tune", "group": "", "age": age,
-                     "reason": "" if 0 <= age <= _OLDEST else "no age in its name"})
+        rows.append(
+            {
+                "id": path.name,
+                "path": str(path),
+                "split": "test" if tested else "tune",
+                "group": "",
+                "age": age,
+                "reason": "" if 0 <= age <= _OLDEST else "no age in its name",
+            }
+        )
     table = pd.DataFrame(rows)
     return of_values("utkface", table, table[["age"]])
 

@@ -36,7 +36,11 @@ ATTRIBUTES = ("open", "pointy", "sporty", "comfort")
 _HOME = "https://vision.cs.utexas.edu/projects/finegrained/utzap50k/"
 _DATA, _IMAGES = "ut-zap50k-data", ("ut-zap50k-images", "ut-zap50k-images-square")
 _PATHS, _COARSE, _FINE, _SPLITS = (
-    "image-path.mat", "zappos-labels.mat", "zappos-labels-fg.mat", "train-test-splits.mat")
+    "image-path.mat",
+    "zappos-labels.mat",
+    "zappos-labels-fg.mat",
+    "train-test-splits.mat",
+)
 _FOLDERS = ["", "ut-zap50k"]
 
 
@@ -45,11 +49,14 @@ def missing(root: Path) -> list[str]:
     place, found = place_of(root, _FOLDERS, _DATA), []
     lost = [name for name in (_PATHS, _COARSE, _FINE, _SPLITS) if not (place / _DATA / name).is_file()]
     if lost:
-        found.append(f"{place / _DATA}: no {', '.join(lost)}; download ut-zap50k-data.zip from {_HOME} and unpack it "
-                     f"in {place}")
+        found.append(
+            f"{place / _DATA}: no {', '.join(lost)}; download ut-zap50k-data.zip from {_HOME} and unpack it in {place}"
+        )
     if not any((place / name).is_dir() for name in _IMAGES):
-        found.append(f"{place}: no {_IMAGES[0]}/; download {_IMAGES[0]}.zip (or the square images) from {_HOME} and "
-                     "unpack it there")
+        found.append(
+            f"{place}: no {_IMAGES[0]}/; download {_IMAGES[0]}.zip (or the square images) from {_HOME} and "
+            "unpack it there"
+        )
     return found
 
 
@@ -65,12 +72,18 @@ def read(root: Path) -> RelativeSet:
     splits = fields(place / _DATA / _SPLITS, ["trainIndexAll", "testIndexAll"], _HOME)
     found = []
     for k, attribute in enumerate(ATTRIBUTES):
-        own = {what: _rows(cells, k, f"{what} pairs of {attribute}", attribute, names)
-               for what, cells in (("ordered", ordered), ("equal", equal), ("fine", fine))}
+        own = {
+            what: _rows(cells, k, f"{what} pairs of {attribute}", attribute, names)
+            for what, cells in (("ordered", ordered), ("equal", equal), ("fine", fine))
+        }
         side = _first_split(splits, k, len(own["ordered"]), attribute)
-        found += [own["ordered"].assign(part="coarse", split=side)[side != ""],
-                  own["ordered"].assign(part="fine", split="tune"), own["fine"].assign(part="fine", split="test"),
-                  own["equal"].assign(part="coarse", split="tune"), own["equal"].assign(part="fine", split="tune")]
+        found += [
+            own["ordered"].assign(part="coarse", split=side)[side != ""],
+            own["ordered"].assign(part="fine", split="tune"),
+            own["fine"].assign(part="fine", split="test"),
+            own["equal"].assign(part="coarse", split="tune"),
+            own["equal"].assign(part="fine", split="tune"),
+        ]
     pairs = pd.concat(found, ignore_index=True)
     used = pd.Series(sorted({*pairs["first"], *pairs["second"]} - {""}), dtype=str)
     return of_pairs("zap50k", pd.Series(_path(place, used).to_numpy(), index=used), pairs)
@@ -79,19 +92,30 @@ def read(root: Path) -> RelativeSet:
 def _rows(cells: np.ndarray, k: int, what: str, attribute: str, names: list[str]) -> pd.DataFrame:
     """The rows of one attribute's matrix."""
     if cells.size != len(ATTRIBUTES):
-        raise PcclipError(f"{_DATA}: {what}: {cells.size} attributes, not {len(ATTRIBUTES)}; download it again from "
-                          f"{_HOME}")
+        raise PcclipError(
+            f"{_DATA}: {what}: {cells.size} attributes, not {len(ATTRIBUTES)}; download it again from {_HOME}"
+        )
     rows = table(np.ravel(cells, order="F")[k], 4)
     numbers, relation = rows[:, :2], rows[:, 3]
     known = ((numbers >= 1) & (numbers <= len(names)) & (numbers % 1 == 0)).all(axis=1)
-    reason = np.select([~known, ~np.isin(relation, (1, 2, 3)), rows[:, 2] != k + 1],
-                       ["no such image", "no such relation", "another attribute"], "")
+    reason = np.select(
+        [~known, ~np.isin(relation, (1, 2, 3)), rows[:, 2] != k + 1],
+        ["no such image", "no such relation", "another attribute"],
+        "",
+    )
     at = np.where(known[:, None], numbers, 1).astype(int) - 1
     more = np.array(ORDER)[np.where(np.isin(relation, (1, 2, 3)), relation, 3).astype(int) - 1]
     listed = np.array(names, dtype=object)
-    return pd.DataFrame({
-        "attribute": attribute, "first": listed[at[:, 0]], "second": listed[at[:, 1]], "more": more,
-        "row": [f"{what}, row {n + 1}" for n in range(len(rows))], "reason": reason})
+    return pd.DataFrame(
+        {
+            "attribute": attribute,
+            "first": listed[at[:, 0]],
+            "second": listed[at[:, 1]],
+            "more": more,
+            "row": [f"{what}, row {n + 1}" for n in range(len(rows))],
+            "reason": reason,
+        }
+    )
 
 
 def _first_split(splits: list[np.ndarray], k: int, count: int, attribute: str) -> np.ndarray:
@@ -103,8 +127,10 @@ def _first_split(splits: list[np.ndarray], k: int, count: int, attribute: str) -
         except (IndexError, ValueError, TypeError):
             index = np.array([-1])
         if not len(index) or index.min() < 0 or index.max() >= count:
-            raise PcclipError(f"{_DATA}/{_SPLITS}: no split of the {count} ordered pairs of {attribute}; download it "
-                              f"again from {_HOME}")
+            raise PcclipError(
+                f"{_DATA}/{_SPLITS}: no split of the {count} ordered pairs of {attribute}; download it "
+                f"again from {_HOME}"
+            )
         side[index] = name
     return side
 

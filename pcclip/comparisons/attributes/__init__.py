@@ -70,8 +70,10 @@ def load_bank(name: str) -> Bank:
     try:
         return _bank(path.stem, yaml.safe_load(path.read_text(encoding="utf8")))
     except (ValueError, yaml.YAMLError) as error:
-        raise PcclipError(f"{path}: not an attribute bank ({' '.join(str(error).split())}); "
-                          "see pcclip/comparisons/attributes/everyday.yaml") from None
+        raise PcclipError(
+            f"{path}: not an attribute bank ({' '.join(str(error).split())}); "
+            "see pcclip/comparisons/attributes/everyday.yaml"
+        ) from None
 
 
 def _bank(name: str, values) -> Bank:
@@ -150,6 +152,7 @@ def _pairs(where: str, entry, words: list[tuple[str, str]]) -> list[tuple[str, s
 
 def _worded(where: str, text: str, more: str, less: str) -> tuple[str, str]:
     """One text for two words, and the same with the words exchanged."""
+
     def filled(one: str, two: str) -> str:
         return text.format(more=one, less=two, a_more=with_article(one), a_less=with_article(two))
 

@@ -17,8 +17,20 @@ from pcclip.comparisons.sentences import from_captions
 from pcclip.config import Generate
 from pcclip.errors import PcclipError
 
-__all__ = ["NEEDS", "Asker", "Backend", "Choice", "Odds", "Question", "Reply", "Template", "backend_identity",
-           "gguf_identity", "gguf_path", "start_backend"]
+__all__ = [
+    "NEEDS",
+    "Asker",
+    "Backend",
+    "Choice",
+    "Odds",
+    "Question",
+    "Reply",
+    "Template",
+    "backend_identity",
+    "gguf_identity",
+    "gguf_path",
+    "start_backend",
+]
 
 NEEDS = {  # backend -> package and how to get it
     "llama_cpp": ("xllamacpp", "`pip install xllamacpp` (`make setup` does it)"),
@@ -37,8 +49,10 @@ class Template:
             yield question, Reply(from_captions(question.first, question.second), "stop")
 
     def choose(self, choices: Iterable[Choice]) -> Iterator[tuple[Choice, Odds]]:
-        raise PcclipError("generate.backend = template cannot judge attributes; name a language model's backend, "
-                          "or leave generate.attributes out")
+        raise PcclipError(
+            "generate.backend = template cannot judge attributes; name a language model's backend, "
+            "or leave generate.attributes out"
+        )
 
 
 def backend_identity(config: Generate) -> str:

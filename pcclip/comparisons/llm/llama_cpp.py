@@ -59,12 +59,18 @@ class LlamaCpp:
         try:
             reset = [*self._prompt.prefix, {"role": "user", "content": self._RESET}]
             engine.handle_chat_completions(
-                {"messages": reset, "max_tokens": 1, "temperature": 0.0, "cache_prompt": True})
-            answer = engine.handle_chat_completions({
-                "messages": self._prompt.messages(question.first, question.second), "cache_prompt": True,
-                "max_tokens": self._config.max_tokens, "temperature": self._config.temperature,
-                "top_p": self._config.top_p, "seed": question.seed,
-            })
+                {"messages": reset, "max_tokens": 1, "temperature": 0.0, "cache_prompt": True}
+            )
+            answer = engine.handle_chat_completions(
+                {
+                    "messages": self._prompt.messages(question.first, question.second),
+                    "cache_prompt": True,
+                    "max_tokens": self._config.max_tokens,
+                    "temperature": self._config.temperature,
+                    "top_p": self._config.top_p,
+                    "seed": question.seed,
+                }
+            )
             choice = answer["choices"][0]
             return Reply(choice["message"].get("content") or "", str(choice["finish_reason"]))
         except _FAILURES as error:
@@ -72,10 +78,16 @@ class LlamaCpp:
 
     def _odds(self, engine, choice: Choice) -> Odds:
         try:
-            answer = engine.handle_completions({
-                "prompt": choice.text, "n_predict": 1, "temperature": 0.0, "n_probs": _TOP, "cache_prompt": False,
-                "ignore_eos": True,
-            })
+            answer = engine.handle_completions(
+                {
+                    "prompt": choice.text,
+                    "n_predict": 1,
+                    "temperature": 0.0,
+                    "n_probs": _TOP,
+                    "cache_prompt": False,
+                    "ignore_eos": True,
+                }
+            )
             return from_tokens(top_tokens(answer["choices"][0]), choice)
         except _FAILURES as error:
             return Odds(None, f"error: {error!r}")

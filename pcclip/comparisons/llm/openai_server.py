@@ -68,8 +68,11 @@ class OpenAIServer:
     def _each(self, ask, failed, items: Iterable) -> Iterator[tuple]:
         config = self._config
         client = openai.AsyncOpenAI(
-            base_url=config.servers[0], api_key=self._key or "none", max_retries=config.retries,
-            timeout=openai.Timeout(config.timeout, connect=min(_CONNECT, config.timeout)))
+            base_url=config.servers[0],
+            api_key=self._key or "none",
+            max_retries=config.retries,
+            timeout=openai.Timeout(config.timeout, connect=min(_CONNECT, config.timeout)),
+        )
         clients = cycle([client.with_options(base_url=url) for url in config.servers])  # of one pool of connections
         started = Future()
         Thread(target=asyncio.run, args=(_until_stopped(client, started),), name=_THREAD, daemon=True).start()
@@ -77,8 +80,11 @@ class OpenAIServer:
         try:
             yield from as_answered(
                 lambda item: asyncio.run_coroutine_threadsafe(
-                    self._safely(partial(ask, next(clients)), failed, item), loop),
-                items, config.in_flight)
+                    self._safely(partial(ask, next(clients)), failed, item), loop
+                ),
+                items,
+                config.in_flight,
+            )
         finally:
             loop.call_soon_threadsafe(stop.set)  # and no waiting, which would never end while the interpreter ends
 
@@ -93,17 +99,25 @@ class OpenAIServer:
     async def _answer(self, client: openai.AsyncOpenAI, question: Question) -> Reply:
         config = self._config
         chat = partial(
-            self._chat, client, messages=self._prompt.messages(question.first, question.second), seed=question.seed,
-            max_tokens=config.max_tokens, temperature=config.temperature, top_p=config.top_p)
+            self._chat,
+            client,
+            messages=self._prompt.messages(question.first, question.second),
+            seed=question.seed,
+            max_tokens=config.max_tokens,
+            temperature=config.temperature,
+            top_p=config.top_p,
+        )
         return await (self._where_granted(_SCHEMA, partial(_difference, chat), chat) if config.structured else chat())
 
     async def _odds(self, client: openai.AsyncOpenAI, choice: Choice) -> Odds:
         return await self._where_granted(
-            _PROBABILITIES, partial(self._continued, client, choice), partial(self._verdict, client, choice))
+            _PROBABILITIES, partial(self._continued, client, choice), partial(self._verdict, client, choice)
+        )
 
     async def _continued(self, client: openai.AsyncOpenAI, choice: Choice) -> Odds:
         top = await self._ask(
-            client.completions, _top, prompt=choice.text, max_tokens=1, temperature=0.0, logprobs=_TOP)
+            client.completions, _top, prompt=choice.text, max_tokens=1, temperature=0.0, logprobs=_TOP
+        )
         return from_tokens(top, choice)
 
     async def _verdict(self, client: openai.AsyncOpenAI, choice: Choice) -> Odds:
@@ -152,15 +166,21 @@ class OpenAIServer:
         if status in (401, 403):
             raise PcclipError(f"{server}: refuses the key ({status}); set OPENAI_API_KEY to one that it takes")
         if status == 404:
-            raise PcclipError(f"{server}: no model {config.llm!r} here ({self._line(error)}); generate.llm "
-                              "must be one of its /models, and generate.base_url end as its API does, mostly in /v1")
+            raise PcclipError(
+                f"{server}: no model {config.llm!r} here ({self._line(error)}); generate.llm "
+                "must be one of its /models, and generate.base_url end as its API does, mostly in /v1"
+            )
         if type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout"):  # httpx's or httpx2's
-            raise PcclipError(f"{server}: no server there; start one, e.g. `vllm serve {config.llm}`, or set "
-                              "generate.base_url, and run again: finished answers are kept")
+            raise PcclipError(
+                f"{server}: no server there; start one, e.g. `vllm serve {config.llm}`, or set "
+                "generate.base_url, and run again: finished answers are kept"
+            )
         self._failed += 1
         if self._failed > 20 + 2 * config.in_flight:
-            raise PcclipError(f"{server}: {self._failed} questions in a row got no answer, the last: "
-                              f"{self._line(error)}; mend that and run again: finished answers are kept")
+            raise PcclipError(
+                f"{server}: {self._failed} questions in a row got no answer, the last: "
+                f"{self._line(error)}; mend that and run again: finished answers are kept"
+            )
         return f"error: {self._line(error)}"
 
     def _line(self, error: Exception) -> str:

@@ -105,8 +105,13 @@ class InProcess:
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self._model.device)
         with _in_memory(self._config):
             return self._model.generate(
-                ids, attention_mask=mask, max_new_tokens=max_tokens, do_sample=False, return_dict_in_generate=True,
-                **options)
+                ids,
+                attention_mask=mask,
+                max_new_tokens=max_tokens,
+                do_sample=False,
+                return_dict_in_generate=True,
+                **options,
+            )
 
 
 @torch.inference_mode()
@@ -139,8 +144,10 @@ def _in_memory(config: Generate) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError:
-        raise PcclipError(f"generate.in_flight = {config.in_flight}: too many rows for the GPU's memory; lower it and "
-                          "run again: finished answers are kept") from None
+        raise PcclipError(
+            f"generate.in_flight = {config.in_flight}: too many rows for the GPU's memory; lower it and "
+            "run again: finished answers are kept"
+        ) from None
 
 
 class _Sampler:
@@ -181,12 +188,19 @@ def _load(name: str):
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model = AutoModelForCausalLM.from_pretrained(
-            source, **options, use_safetensors=True, weights_only=True, dtype=torch.bfloat16 if gpu else torch.float32,
-            device_map="auto" if gpu else None)
+            source,
+            **options,
+            use_safetensors=True,
+            weights_only=True,
+            dtype=torch.bfloat16 if gpu else torch.float32,
+            device_map="auto" if gpu else None,
+        )
     except Exception as error:  # transformers, safetensors, tokenizers and the hub each raise their own
         reason = " ".join(str(error).split())[:200]
-        raise PcclipError(f"generate.llm = {name}: cannot be loaded ({type(error).__name__}: {reason}); fetch it with "
-                          f"`hf download {source}`, or give a local folder with safetensors") from error
+        raise PcclipError(
+            f"generate.llm = {name}: cannot be loaded ({type(error).__name__}: {reason}); fetch it with "
+            f"`hf download {source}`, or give a local folder with safetensors"
+        ) from error
     found = model.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(found if isinstance(found, list) else [found])} - {None}
     model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None, pad_token_id=0)

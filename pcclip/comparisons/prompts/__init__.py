@@ -43,6 +43,8 @@ def load_prompt(name: str, slots: tuple[str, ...] = ("first", "second")) -> Prom
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(repr(error).split())
         braced = " and ".join("{" + slot + "}" for slot in slots)
-        raise PcclipError(f"{path}: a prompt for this needs version, system, question with {braced}, and "
-                          f"examples with {', '.join(slots)}, answer ({reason})") from None
+        raise PcclipError(
+            f"{path}: a prompt for this needs version, system, question with {braced}, and "
+            f"examples with {', '.join(slots)}, answer ({reason})"
+        ) from None
     return Prompt(path.stem, digest(values)[:16], prefix, question)

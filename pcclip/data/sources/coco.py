@@ -26,8 +26,10 @@ class _Whole:
 
 
 _WHOLE = {
-    "train2017": _Whole(118_287, 591_753, "18 GB"), "val2017": _Whole(5_000, 25_014, "1 GB"),
-    "train2014": _Whole(82_783, 414_113, "13 GB"), "val2014": _Whole(40_504, 202_654, "6 GB"),
+    "train2017": _Whole(118_287, 591_753, "18 GB"),
+    "val2017": _Whole(5_000, 25_014, "1 GB"),
+    "train2014": _Whole(82_783, 414_113, "13 GB"),
+    "val2014": _Whole(40_504, 202_654, "6 GB"),
 }
 
 
@@ -44,8 +46,9 @@ def published(data: Data) -> dict[str, tuple[int, int]]:
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Read train and, where it is there, val. Returns the table, what was left out (path, reason), bad rows."""
-    table = pd.concat([_read(data, side) for side in _SPLITS if not _missing(data, f"{side}{_year(data)}")],
-                      ignore_index=True)
+    table = pd.concat(
+        [_read(data, side) for side in _SPLITS if not _missing(data, f"{side}{_year(data)}")], ignore_index=True
+    )
     return sort_out(table, there(table.path).map({True: "", False: "missing file"}))
 
 
@@ -61,7 +64,8 @@ def _missing(data: Data, name: str) -> list[str]:
         lines.append(f"{captions}: not there; download {notes} (241 MB) and unpack it in {captions.parent.parent}")
     if not images.is_dir():
         lines.append(
-            f"{images}: not there; download {photos} ({_WHOLE[name].archive}) and unpack it in {images.parent}")
+            f"{images}: not there; download {photos} ({_WHOLE[name].archive}) and unpack it in {images.parent}"
+        )
     return lines
 
 
@@ -79,11 +83,18 @@ def _read(data: Data, side: str) -> pd.DataFrame:
         raise PcclipError(f"{path}: not a COCO captions file (no {error}); unpack the annotations again") from None
     whole = _WHOLE[name]
     if (len(files), len(values["annotations"])) != (whole.images, whole.captions):
-        say(f"coco: {name} has {len(files)} images and {len(values['annotations'])} captions here; "
-            f"the whole set has {whole.images} and {whole.captions}")
-    return pd.DataFrame({
-        "id": f"{name}/" + files.str.rsplit(".", n=1).str[0], "path": f"{images}/" + files, "captions": lists,
-        "split": _SPLITS[side]})
+        say(
+            f"coco: {name} has {len(files)} images and {len(values['annotations'])} captions here; "
+            f"the whole set has {whole.images} and {whole.captions}"
+        )
+    return pd.DataFrame(
+        {
+            "id": f"{name}/" + files.str.rsplit(".", n=1).str[0],
+            "path": f"{images}/" + files,
+            "captions": lists,
+            "split": _SPLITS[side],
+        }
+    )
 
 
 def _places(data: Data, name: str) -> tuple[Path, Path]:

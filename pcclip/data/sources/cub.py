@@ -57,8 +57,14 @@ def birds(root: Path) -> tuple[pd.DataFrame, pd.Series, pd.Series]:
     names = _column(root / _CLASSES, "class")["class"].rename(index=str)
     split = table.is_training.map({"1": "train", "0": "held_out"})
     files = table.file.fillna("")
-    table = pd.DataFrame({"id": files.str.removesuffix(".jpg"), "path": f"{root}/images/" + files,
-                          "class": table["class"], "split": split}).reset_index(drop=True)
+    table = pd.DataFrame(
+        {
+            "id": files.str.removesuffix(".jpg"),
+            "path": f"{root}/images/" + files,
+            "class": table["class"],
+            "split": split,
+        }
+    ).reset_index(drop=True)
     reason = pd.Series("", index=table.index)
     reason[~there(table.path)] = "missing file"
     reason[~table["class"].isin(names.index)] = "no class"

@@ -45,8 +45,11 @@ def missing(data: Data) -> list[str]:
 
 def to_fetch(data: Data) -> list[str]:
     """The set, where data.download allows it and it is not in the cache."""
-    return [f"data set {data.path}, from the hub"] if data.download and missing(
-        data.model_copy(update={"download": False})) else []
+    return (
+        [f"data set {data.path}, from the hub"]
+        if data.download and missing(data.model_copy(update={"download": False}))
+        else []
+    )
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
@@ -65,8 +68,14 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
             if reason:
                 left_out.append({"path": f"{data.path} row {number}", "reason": reason})
                 continue
-            rows.append({"id": str(row.get("id", f"{number:07d}")), "path": path, "captions": _list(row["text"]),
-                         "label": _label(row.get("label"), names)})
+            rows.append(
+                {
+                    "id": str(row.get("id", f"{number:07d}")),
+                    "path": path,
+                    "captions": _list(row["text"]),
+                    "label": _label(row.get("label"), names),
+                }
+            )
     table = pd.DataFrame(rows, columns=["id", "path", "captions", "label"])
     return table, pd.DataFrame(left_out, columns=["path", "reason"]), len(left_out)
 
@@ -95,9 +104,12 @@ def _open(data: Data):
             return library.load_dataset(name, config or None, split=data.part or "train")
     except (OSError, ValueError, KeyError, library.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())[:300]
-        hint = ("" if place.is_dir() or data.download else
-                "; nothing is downloaded unless data.download is true, or load it once by hand with "
-                f"datasets.load_dataset({name!r})")
+        hint = (
+            ""
+            if place.is_dir() or data.download
+            else "; nothing is downloaded unless data.download is true, or load it once by hand with "
+            f"datasets.load_dataset({name!r})"
+        )
         raise PcclipError(f"{data.path}: cannot be opened as a data set ({reason}){hint}") from None
 
 
@@ -109,8 +121,9 @@ def _part(library, found, data: Data):
         found = {str(found.split or "train"): found}
     lengths = {name: len(part) for name, part in found.items()}
     chosen = library.ReadInstruction.from_spec(data.part or "train").to_absolute(lengths)
-    parts = [found[c.splitname].select(range(c.from_ or 0, lengths[c.splitname] if c.to is None else c.to))
-             for c in chosen]
+    parts = [
+        found[c.splitname].select(range(c.from_ or 0, lengths[c.splitname] if c.to is None else c.to)) for c in chosen
+    ]
     return library.concatenate_datasets(parts)
 
 
@@ -120,8 +133,11 @@ def _offline(wanted: bool):
     import datasets.config
     import huggingface_hub.constants
 
-    switches = [(datasets.config, "HF_HUB_OFFLINE"), (datasets.config, "HF_DATASETS_OFFLINE"),
-                (huggingface_hub.constants, "HF_HUB_OFFLINE")]
+    switches = [
+        (datasets.config, "HF_HUB_OFFLINE"),
+        (datasets.config, "HF_DATASETS_OFFLINE"),
+        (huggingface_hub.constants, "HF_HUB_OFFLINE"),
+    ]
     before = [getattr(module, name) for module, name in switches]
     try:
         for module, name in switches if wanted else []:
@@ -136,8 +152,11 @@ def _columns(features: dict, data: Data) -> dict[str, str]:
     """The columns of image and text, and of id and label where there are any."""
     library = _library()
     classes = [name for name, feature in features.items() if isinstance(feature, library.ClassLabel)]
-    found = {"image": _column("image", features, data, lambda feature: isinstance(feature, library.Image)),
-             "text": _column("text", features, data, _is_text), **({"label": classes[0]} if classes else {})}
+    found = {
+        "image": _column("image", features, data, lambda feature: isinstance(feature, library.Image)),
+        "text": _column("text", features, data, _is_text),
+        **({"label": classes[0]} if classes else {}),
+    }
     return {**found, **{kind: _column(kind, features, data, bool) for kind in data.columns}}
 
 

@@ -23,8 +23,10 @@ def missing(data: Data) -> list[str]:
         lines.append(f"{path}: not there; download {_JSON} and set data.path to one of its dataset_*.json")
     images = _images(data)
     if images is None:
-        lines.append(f"{path.parent}: no image folder ({', '.join(_FOLDERS)}) beside the captions; unpack the set's "
-                     "images there or set data.images; docs/data.md says where they come from")
+        lines.append(
+            f"{path.parent}: no image folder ({', '.join(_FOLDERS)}) beside the captions; unpack the set's "
+            "images there or set data.images; docs/data.md says where they come from"
+        )
     elif not images.is_dir():
         lines.append(f"{images}: no such folder; set data.images to the folder of the set's images")
     return lines
@@ -41,11 +43,16 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     path, images = resolve(data.path), _images(data).resolve()
     entries = read_json(path, ["images"])["images"]
     try:
-        table = pd.DataFrame({
-            "file": [f"{entry['filepath']}/{entry['filename']}" if entry.get("filepath") else entry["filename"]
-                     for entry in entries],
-            "captions": [[sentence["raw"] for sentence in entry["sentences"]] for entry in entries],
-            "part": [entry["split"] for entry in entries]})
+        table = pd.DataFrame(
+            {
+                "file": [
+                    f"{entry['filepath']}/{entry['filename']}" if entry.get("filepath") else entry["filename"]
+                    for entry in entries
+                ],
+                "captions": [[sentence["raw"] for sentence in entry["sentences"]] for entry in entries],
+                "part": [entry["split"] for entry in entries],
+            }
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise PcclipError(f"{path}: not one of Karpathy's files (no {error}); download {_JSON}") from None
     table["id"] = table.file.str.rsplit(".", n=1).str[0]

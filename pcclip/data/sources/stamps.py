@@ -20,15 +20,37 @@ from pcclip.runs.progress import say
 
 PACKAGE = "tuxpaint-stamps-default"
 SYSTEM = Path("/usr/share/tuxpaint/stamps")
-HELP = (f"the stamps are in Debian's and Ubuntu's package {PACKAGE} (161 MB): `sudo apt-get install {PACKAGE}`; "
-        "elsewhere unpack its .deb and set data.path to its usr/share/tuxpaint/stamps folder")
+HELP = (
+    f"the stamps are in Debian's and Ubuntu's package {PACKAGE} (161 MB): `sudo apt-get install {PACKAGE}`; "
+    "elsewhere unpack its .deb and set data.path to its usr/share/tuxpaint/stamps folder"
+)
 _NO_APT = f"stamps not found in {SYSTEM} and this system has no apt-get; {HELP}"
-_FOLDERS = {"cartoon": "drawing", "toys": "toy", "plastic": "toy", "symbols": "symbol", "roadsigns": "symbol",
-            "flags": "symbol", "body_parts": "symbol"}
-_CLASSES = {"animals": "animal", "clothes": "piece of clothing", "food": "food", "music": "musical instrument",
-            "household": "household item", "medical": "medical item", "military": "military equipment",
-            "naturalforces": "natural force", "people": "person", "plants": "plant", "seasonal": "holiday decoration",
-            "space": "thing in space", "sports": "sports equipment", "town": "thing in town", "vehicles": "vehicle"}
+_FOLDERS = {
+    "cartoon": "drawing",
+    "toys": "toy",
+    "plastic": "toy",
+    "symbols": "symbol",
+    "roadsigns": "symbol",
+    "flags": "symbol",
+    "body_parts": "symbol",
+}
+_CLASSES = {
+    "animals": "animal",
+    "clothes": "piece of clothing",
+    "food": "food",
+    "music": "musical instrument",
+    "household": "household item",
+    "medical": "medical item",
+    "military": "military equipment",
+    "naturalforces": "natural force",
+    "people": "person",
+    "plants": "plant",
+    "seasonal": "holiday decoration",
+    "space": "thing in space",
+    "sports": "sports equipment",
+    "town": "thing in town",
+    "vehicles": "vehicle",
+}
 _KEPT = 316
 _HERE = Path(__file__).parent.parent / "facts"
 
@@ -64,8 +86,9 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
         if reason:
             left_out.append({"path": stamp, "reason": reason})
             continue
-        rows.append({"id": stamp, "path": str(png), "caption": caption, "concept": named["concept"],
-                     "label": _label(stamp)})
+        rows.append(
+            {"id": stamp, "path": str(png), "caption": caption, "concept": named["concept"], "label": _label(stamp)}
+        )
     if not rows:
         raise PcclipError(f"{stamps}: no stamps in it; {HELP}")
     table = pd.DataFrame(rows)

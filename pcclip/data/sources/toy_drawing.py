@@ -14,8 +14,14 @@ from PIL import Image, ImageDraw
 
 FORMAT = 1  # raise it when pictures, captions or the training of either model change: both are then trained anew
 SIDE = 32  # pixels
-COLOURS = {"red": (214, 39, 40), "blue": (30, 70, 220), "green": (34, 139, 54), "yellow": (240, 215, 30),
-           "black": (15, 15, 15), "purple": (130, 40, 170)}
+COLOURS = {
+    "red": (214, 39, 40),
+    "blue": (30, 70, 220),
+    "green": (34, 139, 54),
+    "yellow": (240, 215, 30),
+    "black": (15, 15, 15),
+    "purple": (130, 40, 170),
+}
 SHAPES = ("circle", "square", "triangle")
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}  # from the second to the first
 INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}

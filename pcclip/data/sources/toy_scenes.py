@@ -31,12 +31,20 @@ def published(data: Data) -> dict[str, tuple[int, int]]:
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Draw data.limit training and data.held_out_limit held-out pictures. Nothing is left out."""
-    scenes = {f"{split}/{number:06}": draw.scene(int(data.part or 0), split, number)
-              for split, (count, _) in published(data).items() for number in range(count)}
-    table = pd.DataFrame({
-        "id": list(scenes), "path": kept(list(scenes.values())), "caption": [one.caption for one in scenes.values()],
-        "concept": [one.combination for one in scenes.values()],
-        "split": [name.partition("/")[0] for name in scenes]})
+    scenes = {
+        f"{split}/{number:06}": draw.scene(int(data.part or 0), split, number)
+        for split, (count, _) in published(data).items()
+        for number in range(count)
+    }
+    table = pd.DataFrame(
+        {
+            "id": list(scenes),
+            "path": kept(list(scenes.values())),
+            "caption": [one.caption for one in scenes.values()],
+            "concept": [one.combination for one in scenes.values()],
+            "split": [name.partition("/")[0] for name in scenes],
+        }
+    )
     return table, pd.DataFrame(columns=["path", "reason"]), 0
 
 

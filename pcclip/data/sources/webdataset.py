@@ -30,8 +30,10 @@ def missing(data: Data) -> list[str]:
     files = shards(data.path)
     lost = [file for file in files if not os.path.isfile(file)]
     if not files:
-        return [f"{resolve(data.path)}: no .tar shards; data.path is a folder of them or a pattern such as "
-                "shards/{00000..00009}.tar"]
+        return [
+            f"{resolve(data.path)}: no .tar shards; data.path is a folder of them or a pattern such as "
+            "shards/{00000..00009}.tar"
+        ]
     return [f"{lost[0]}: not there, nor are {len(lost) - 1} others of the {len(files)} shards"] if lost else []
 
 
@@ -50,9 +52,12 @@ def shards(path: str) -> list[str]:
     place = str(resolve(path))
     if os.path.isdir(place):
         place = os.path.join(glob.escape(place), "*.tar")
-    return [file for name in _expanded(place)
-            for file in (sorted(glob.glob(name)) if glob.has_magic(name) else [name])
-            if _RANGE.search(place) or os.path.isfile(file)]
+    return [
+        file
+        for name in _expanded(place)
+        for file in (sorted(glob.glob(name)) if glob.has_magic(name) else [name])
+        if _RANGE.search(place) or os.path.isfile(file)
+    ]
 
 
 def _expanded(pattern: str) -> list[str]:
@@ -61,8 +66,11 @@ def _expanded(pattern: str) -> list[str]:
     if not found:
         return [pattern]
     first, last = found.groups()
-    return [name for number in range(int(first), int(last) + 1) for name in _expanded(
-        f"{pattern[:found.start()]}{number:0{len(first)}d}{pattern[found.end():]}")]
+    return [
+        name
+        for number in range(int(first), int(last) + 1)
+        for name in _expanded(f"{pattern[: found.start()]}{number:0{len(first)}d}{pattern[found.end() :]}")
+    ]
 
 
 def _index(tar: str) -> tuple[list[dict], list[dict]]:
@@ -112,11 +120,15 @@ def _samples(tar: str) -> tuple[dict[str, dict], str]:
                 stem, _, kind = name.partition(".")
                 sample = samples.setdefault(posixpath.join(folder, stem), {})
                 kind = "double" if kind.lower() in sample else kind.lower()
-                sample[kind] = (archive.extractfile(member).read() if kind in _TEXTS
-                                else in_tar(tar, member.offset_data, member.size, member.name))
+                sample[kind] = (
+                    archive.extractfile(member).read()
+                    if kind in _TEXTS
+                    else in_tar(tar, member.offset_data, member.size, member.name)
+                )
             archive.fileobj.seek(archive.offset)  # tarfile takes a damaged header for the end; the end is zeros
             return samples, "" if archive.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE) else (
-                "shard cut short")
+                "shard cut short"
+            )
     except (tarfile.TarError, OSError):
         return samples, "shard cut short" if samples else "not an uncompressed tar file"
 
@@ -140,8 +152,12 @@ def _row(tar: str, key: str, sample: dict) -> tuple[dict | None, str]:
         return None, "broken JSON"
     text = sample["txt"].decode("utf8", errors="replace") if "txt" in sample else _caption(facts)
     given, label = facts.get("id"), facts.get("label")
-    return {"id": f"{Path(tar).stem}/{key}" if given is None else str(given), "path": image,
-            "captions": text if isinstance(text, list) else [text], "label": None if label is None else str(label)}, ""
+    return {
+        "id": f"{Path(tar).stem}/{key}" if given is None else str(given),
+        "path": image,
+        "captions": text if isinstance(text, list) else [text],
+        "label": None if label is None else str(label),
+    }, ""
 
 
 def _caption(facts: dict) -> str | list[str] | None:

@@ -31,18 +31,29 @@ class ChangeBox(ipywidgets.VBox):
         wanted: text to begin with.
     """
 
-    def __init__(self, vectors: Vectors, table: pd.DataFrame, models: Mapping[str, Remembered], start: str = "",
-                 wanted: str = "a bird"):
+    def __init__(
+        self,
+        vectors: Vectors,
+        table: pd.DataFrame,
+        models: Mapping[str, Remembered],
+        start: str = "",
+        wanted: str = "a bird",
+    ):
         self._vectors, self._table, self._models = vectors, table.reset_index(drop=True), models
-        names = [(f"{caption} ({image})", k) for k, (caption, image) in enumerate(
-            zip(self._table.caption[:_STARTS], self._table["id"][:_STARTS], strict=True))]
+        names = [
+            (f"{caption} ({image})", k)
+            for k, (caption, image) in enumerate(
+                zip(self._table.caption[:_STARTS], self._table["id"][:_STARTS], strict=True)
+            )
+        ]
         first = {image: k for k, image in enumerate(self._table["id"][:_STARTS])}.get(start, 0)
         self.photo = ipywidgets.Dropdown(options=names, value=first, description="photo")
         self.wanted = ipywidgets.Text(wanted, description="wanted", continuous_update=False)
         self.alpha = ipywidgets.FloatSlider(1.0, min=0, max=4, step=0.25, description="alpha", continuous_update=False)
         self.result = ipywidgets.HTML()
-        controls = ipywidgets.HBox([self.photo, self.wanted, self.alpha],
-                                   layout=ipywidgets.Layout(flex_flow="row wrap"))
+        controls = ipywidgets.HBox(
+            [self.photo, self.wanted, self.alpha], layout=ipywidgets.Layout(flex_flow="row wrap")
+        )
         super().__init__([controls, self.result])
         for control in (self.photo, self.wanted, self.alpha):
             control.observe(self._refresh, names="value")
@@ -70,8 +81,12 @@ class ChangeBox(ipywidgets.VBox):
         parts = ["<b>start</b><br>" + gallery([start.path], [start.caption])]
         for model in self._models:
             rows = self.found(model)
-            parts.append(f"<br><b>{escape(model, True)}</b><br>" + gallery(rows.path, [
-                f"{row.position}. {captions[row.id]} {row.cosine:+.3f}" for row in rows.itertuples()]))
+            parts.append(
+                f"<br><b>{escape(model, True)}</b><br>"
+                + gallery(
+                    rows.path, [f"{row.position}. {captions[row.id]} {row.cosine:+.3f}" for row in rows.itertuples()]
+                )
+            )
         self.result.value = "".join(parts)
 
 
@@ -91,9 +106,14 @@ class MapBox(ipywidgets.VBox):
 
         self._points, self._vectors, self._model, self._bank = points, vectors, model, bank
         shown = points.assign(label=points.label.fillna("(no label)").astype("category"))
-        lines = [jscatter.Line([(row.x, row.y), (row.x + row.dx, row.y + row.dy)],
-                               line_color="#d1495b" if row.what != "photos" else "#333333", line_width=2)
-                 for row in arrows.itertuples()]
+        lines = [
+            jscatter.Line(
+                [(row.x, row.y), (row.x + row.dx, row.y + row.dy)],
+                line_color="#d1495b" if row.what != "photos" else "#333333",
+                line_width=2,
+            )
+            for row in arrows.itertuples()
+        ]
         self.scatter = jscatter.Scatter(data=shown, x="x", y="y", color_by="label", height=420, legend=True)
         self.scatter.annotations(lines)
         self.gallery = ipywidgets.HTML("Hold shift and draw around some photos.")
@@ -112,7 +132,7 @@ class MapBox(ipywidgets.VBox):
             first, second = chosen["id"]
             sentences = explain(self._model, self._vectors, first, second, self._bank, 2)
             told = "<p>" + _lines(sentences) + "</p>"
-        self.gallery.value = told + gallery(list(chosen.path[:_SHOWN * 3]), list(chosen.caption[:_SHOWN * 3]))
+        self.gallery.value = told + gallery(list(chosen.path[: _SHOWN * 3]), list(chosen.caption[: _SHOWN * 3]))
 
 
 def _lines(sentences: pd.DataFrame) -> str:
@@ -124,5 +144,8 @@ def live_map(
     points: pd.DataFrame, arrows: pd.DataFrame, vectors: Vectors, model: Remembered, bank: Bank
 ) -> "MapBox | str":
     """The map to select on, or what to install for it; arguments as in MapBox."""
-    return MapBox(points, arrows, vectors, model, bank) if MapBox.available() else (
-        "for a map to select on: pip install 'pcclip[pictures]' (jupyter-scatter)")
+    return (
+        MapBox(points, arrows, vectors, model, bank)
+        if MapBox.available()
+        else ("for a map to select on: pip install 'pcclip[pictures]' (jupyter-scatter)")
+    )

@@ -54,8 +54,19 @@ class Photos:
 
     def summary(self) -> pd.Series:
         """How many photos, how many cannot be read, and the models."""
-        return pd.Series({"photos": len(self.ids), "unreadable": len(self.unreadable), "width": self.matrix.shape[1],
-                          "models": ", ".join(self.models)}, name="photos").to_frame().T
+        return (
+            pd.Series(
+                {
+                    "photos": len(self.ids),
+                    "unreadable": len(self.unreadable),
+                    "width": self.matrix.shape[1],
+                    "models": ", ".join(self.models),
+                },
+                name="photos",
+            )
+            .to_frame()
+            .T
+        )
 
     def known(self, attribute: str | None, model: str = "base") -> tuple[np.ndarray, np.ndarray, list[str]] | None:
         """A model's vectors, true values and concepts of the held-out photos whose attribute is known; None without
@@ -89,8 +100,16 @@ def _of_the_run(config: Config, models: dict[str, DualEncoder]) -> Photos:
     vectors, bad = embed(config, images, models["base"])
     vectors = with_towers(config.source_folder / EMBED, vectors, models, config.embed)
     caption = images.table.set_index("id").caption
-    return Photos(vectors.ids, vectors.paths, list(caption.loc[vectors.ids]), vectors.matrix, models, bad, images,
-                  _matrices(vectors))
+    return Photos(
+        vectors.ids,
+        vectors.paths,
+        list(caption.loc[vectors.ids]),
+        vectors.matrix,
+        models,
+        bad,
+        images,
+        _matrices(vectors),
+    )
 
 
 def _of_a_folder(config: Config, models: dict[str, DualEncoder]) -> Photos:

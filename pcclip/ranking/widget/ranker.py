@@ -128,8 +128,12 @@ class Ranker:
         posterior = self._posterior(model, cast)
         first, second = self._pairs
         chances = posterior.chances(matrix[first] - matrix[second])
-        return Standing(matrix @ posterior.axis, _deviations(posterior, matrix), _agreement(cast, posterior.axis),
-                        float(np.maximum(chances, 1 - chances).mean()))
+        return Standing(
+            matrix @ posterior.axis,
+            _deviations(posterior, matrix),
+            _agreement(cast, posterior.axis),
+            float(np.maximum(chances, 1 - chances).mean()),
+        )
 
     @property
     def words(self) -> Float[np.ndarray, " d"]:
@@ -141,8 +145,14 @@ class Ranker:
         deviation, too."""
         standing, photos = self.standing(model or self.shown[-1]), self.photos
         rows = standing.order
-        table = pd.DataFrame({"position": np.arange(1, len(rows) + 1), "id": np.array(photos.ids, dtype=object)[rows],
-                              "caption": np.array(photos.captions, dtype=object)[rows], "score": standing.scores[rows]})
+        table = pd.DataFrame(
+            {
+                "position": np.arange(1, len(rows) + 1),
+                "id": np.array(photos.ids, dtype=object)[rows],
+                "caption": np.array(photos.captions, dtype=object)[rows],
+                "score": standing.scores[rows],
+            }
+        )
         if standing.deviations is not None:
             table["deviation"] = standing.deviations[rows]
         return table.assign(path=np.array(photos.paths, dtype=object)[rows])
@@ -179,6 +189,7 @@ class Ranker:
             shown = example_differences(matrix, matrix[most], matrix[least])
             differences, outcomes = np.concatenate([differences, shown]), np.append(outcomes, np.ones(len(shown)))
         return vote_axis(differences, outcomes, self._words(model, self.query, self.estimator), matrix)
+
 
 def _deviations(posterior: VoteAxis, matrix: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
     mean = matrix.mean(axis=0)

@@ -48,9 +48,18 @@ class RankingSurface(anywidget.AnyWidget):
     def _receive(self, _, content: dict, buffers) -> None:
         """Do what the page asks; what goes wrong is told there in one line."""
         does: dict[str, Callable[..., None]] = {
-            "hello": self._rank, "rank": self._ask, "learn": self._learn, "example": self._example,
-            "forget": self._forget, "pair": self._pair, "vote": self._vote, "undo": self._undo,
-            "thumbnails": self._thumbnails, "look": self._look, "export": self._export}
+            "hello": self._rank,
+            "rank": self._ask,
+            "learn": self._learn,
+            "example": self._example,
+            "forget": self._forget,
+            "pair": self._pair,
+            "vote": self._vote,
+            "undo": self._undo,
+            "thumbnails": self._thumbnails,
+            "look": self._look,
+            "export": self._export,
+        }
         given = dict(content)
         try:
             does[given.pop("do")](**given)
@@ -82,14 +91,29 @@ class RankingSurface(anywidget.AnyWidget):
         ranker = self.ranker
         standings = {model: ranker.standing(model) for model in ranker.shown}
         last = standings[ranker.shown[-1]]
-        self.send({
-            "is": "ranking", "photos": len(ranker.photos.ids), "unreadable": len(ranker.photos.unreadable),
-            "more": ranker.query.more, "less": ranker.query.less or "", "estimator": ranker.estimator,
-            "estimators": [[name, name.replace("_", " ")] for name in ESTIMATORS], "models": ranker.models,
-            "show": ranker.show, "panels": ranker.shown, "examples": list(ranker.examples.items()),
-            "votes": ranker.counted, "preferred": ranker.preferred,
-            "learn": ranker.learn, "agree": last.agree, "expected": last.expected,
-            "said": self._said(last), "problem": ""}, _numbers(standings.values()))
+        self.send(
+            {
+                "is": "ranking",
+                "photos": len(ranker.photos.ids),
+                "unreadable": len(ranker.photos.unreadable),
+                "more": ranker.query.more,
+                "less": ranker.query.less or "",
+                "estimator": ranker.estimator,
+                "estimators": [[name, name.replace("_", " ")] for name in ESTIMATORS],
+                "models": ranker.models,
+                "show": ranker.show,
+                "panels": ranker.shown,
+                "examples": list(ranker.examples.items()),
+                "votes": ranker.counted,
+                "preferred": ranker.preferred,
+                "learn": ranker.learn,
+                "agree": last.agree,
+                "expected": last.expected,
+                "said": self._said(last),
+                "problem": "",
+            },
+            _numbers(standings.values()),
+        )
 
     def _said(self, standing: Standing) -> str:
         """The order in a sentence, for screen readers."""
@@ -125,8 +149,9 @@ class RankingSurface(anywidget.AnyWidget):
 
     def _thumbnails(self, rows: list[int]) -> None:
         found = self.pictures.get(rows)
-        items = [self._item(row, one if isinstance(one, BadImage) else None)
-                 for row, one in zip(rows, found, strict=True)]
+        items = [
+            self._item(row, one if isinstance(one, BadImage) else None) for row, one in zip(rows, found, strict=True)
+        ]
         self.send({"is": "thumbnails", "items": items}, [one if isinstance(one, bytes) else b"" for one in found])
 
     def _look(self, row: int) -> None:
@@ -155,5 +180,8 @@ class RankingSurface(anywidget.AnyWidget):
 
 def _numbers(standings) -> list[bytes]:
     """Scores and deviations of each, float32, none where there are no votes."""
-    return [b"" if part is None else np.asarray(part, dtype="<f4").tobytes()
-            for standing in standings for part in (standing.scores, standing.deviations)]
+    return [
+        b"" if part is None else np.asarray(part, dtype="<f4").tobytes()
+        for standing in standings
+        for part in (standing.scores, standing.deviations)
+    ]

@@ -26,20 +26,36 @@ def images(vectors):
     """The first 30 photos are held out; two share a concept."""
     concepts = [f"thing{k}" for k in range(N)]
     concepts[1] = "thing0"
-    return ImageSet("planted", pd.DataFrame({
-        "id": vectors.ids, "path": vectors.paths, "caption": [f"caption {k}" for k in range(N)], "concept": concepts,
-        "label": None, "split": ["held_out"] * 30 + ["train"] * (N - 30)}), pd.DataFrame())
+    return ImageSet(
+        "planted",
+        pd.DataFrame(
+            {
+                "id": vectors.ids,
+                "path": vectors.paths,
+                "caption": [f"caption {k}" for k in range(N)],
+                "concept": concepts,
+                "label": None,
+                "split": ["held_out"] * 30 + ["train"] * (N - 30),
+            }
+        ),
+        pd.DataFrame(),
+    )
 
 
 @pytest.fixture
 def pairs(rng):
     drawn = rng.integers(0, 30, (150, 2))
     first, second = drawn[drawn[:, 0] != drawn[:, 1]][:120].T
-    return pd.DataFrame({
-        "first": [f"photo{i}" for i in first], "second": [f"photo{j}" for j in second],
-        "first_caption": [f"caption {i}" for i in first], "second_caption": [f"caption {j}" for j in second],
-        "difference": [f"{i} not {j}" for i, j in zip(first, second, strict=True)],
-        "swapped": [f"{j} not {i}" for i, j in zip(first, second, strict=True)]})
+    return pd.DataFrame(
+        {
+            "first": [f"photo{i}" for i in first],
+            "second": [f"photo{j}" for j in second],
+            "first_caption": [f"caption {i}" for i in first],
+            "second_caption": [f"caption {j}" for j in second],
+            "difference": [f"{i} not {j}" for i, j in zip(first, second, strict=True)],
+            "swapped": [f"{j} not {i}" for i, j in zip(first, second, strict=True)],
+        }
+    )
 
 
 @pytest.fixture
@@ -87,8 +103,10 @@ def test_a_reversed_text_leads_away(parallelograms, vectors, images, pairs):
 
 
 def test_strength_is_the_length_of_the_step(parallelograms, vectors, images, pairs):
-    ranks = [by_measure(measures(parallelograms, vectors, images, pairs, strength))["retrieval rank, image + text"]
-             for strength in (1e-6, 0.05, 1.0)]
+    ranks = [
+        by_measure(measures(parallelograms, vectors, images, pairs, strength))["retrieval rank, image + text"]
+        for strength in (1e-6, 0.05, 1.0)
+    ]
     alone = by_measure(measures(parallelograms, vectors, images, pairs, 1.0))["retrieval rank, image alone"]
     np.testing.assert_allclose(ranks[0], alone, atol=0.05)
     assert ranks[0].mean() > ranks[1].mean() + 0.05 > ranks[2].mean() + 0.1
@@ -115,9 +133,11 @@ def test_rank_share_by_brute_force(vectors, rng):
 
 # changes asked for in the parameters
 
+
 def asking(neighbours=3, **change):
-    return params.check({"arithmetic": {"changes": [{"start": "thing0", "text": "7 not 0", **change}],
-                                        "neighbours": neighbours}})
+    return params.check(
+        {"arithmetic": {"changes": [{"start": "thing0", "text": "7 not 0", **change}], "neighbours": neighbours}}
+    )
 
 
 def test_changes_find_what_was_meant(parallelograms, vectors, images):
@@ -155,8 +175,13 @@ def test_no_changes_asked_for(parallelograms, vectors, images):
 
 
 def test_summary_has_intervals(parallelograms, noise, vectors, images, pairs):
-    items = pd.concat([measures(model, vectors, images, pairs, 1.0).assign(model=name)
-                       for name, model in (("finetuned", parallelograms), ("base", noise))], ignore_index=True)
+    items = pd.concat(
+        [
+            measures(model, vectors, images, pairs, 1.0).assign(model=name)
+            for name, model in (("finetuned", parallelograms), ("base", noise))
+        ],
+        ignore_index=True,
+    )
     table = summary(items, 200, 0)
     assert len(table) == 12
     assert (table.n == len(pairs)).all()
@@ -173,10 +198,12 @@ def test_summary_has_intervals(parallelograms, noise, vectors, images, pairs):
 
 # the sweep of alpha
 
+
 def swept(model, vectors, pairs, alphas=ALPHAS):
     pool, start = np.arange(30), vectors.rows(pairs["second"])
-    return sweep(vectors.matrix, pool, vectors.rows(pairs["first"]), start, forms(Remembered(model), pairs, 0), 200, 0,
-                 alphas)
+    return sweep(
+        vectors.matrix, pool, vectors.rows(pairs["first"]), start, forms(Remembered(model), pairs, 0), 200, 0, alphas
+    )
 
 
 def test_ranks_by_hand():
@@ -213,8 +240,9 @@ def test_the_sweep_of_a_constant_is_the_image_alone(vectors, pairs, rng):
 
 def test_the_sweep_says_what_the_items_say(parallelograms, vectors, images, pairs):
     found = by_measure(measures(parallelograms, vectors, images, pairs, 0.05))["retrieval rank, image + text"]
-    assert swept(parallelograms, vectors, pairs, [0.05])["f(d)", 0.05, RANK].value == pytest.approx(found.mean(),
-                                                                                                   abs=1e-6)
+    assert swept(parallelograms, vectors, pairs, [0.05])["f(d)", 0.05, RANK].value == pytest.approx(
+        found.mean(), abs=1e-6
+    )
 
 
 def test_the_table_of_sweeps(parallelograms, vectors, pairs):

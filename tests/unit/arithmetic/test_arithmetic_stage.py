@@ -20,8 +20,13 @@ def made(photos, tiny_model, tmp_path_factory):
 
     given = run_values(photos, tiny_model, tmp_path_factory.mktemp("stage05"))
     given["finetune"] |= {"epochs": 1, "keep_epochs": []}
-    given["arithmetic"] |= {"triples": 10, "quadruples": 10, "explained": 2, "alphas": [1.0], "changes": [
-        {"start": "disc", "text": "The first image shows a ring, while the second image shows a disc."}]}
+    given["arithmetic"] |= {
+        "triples": 10,
+        "quadruples": 10,
+        "explained": 2,
+        "alphas": [1.0],
+        "changes": [{"start": "disc", "text": "The first image shows a ring, while the second image shows a disc."}],
+    }
     config = params.check(given)
     run = up_to_03(config, load_model(tiny_model))
     models = report.load_models(config)
@@ -62,8 +67,9 @@ def test_items_and_geometry_agree(made):
     for measure, control in (("image difference", "none"), ("image difference, reversed text", "reversed")):
         for model in ("base", "finetuned"):
             [one] = summary[(summary.measure == measure) & (summary.model == model)].itertuples()
-            [two] = part[(part.metric == "alignment, image difference") & (part.model == model)
-                         & (part.control == control)].itertuples()
+            [two] = part[
+                (part.metric == "alignment, image difference") & (part.model == model) & (part.control == control)
+            ].itertuples()
             assert (one.value, one.ci_low, one.ci_high) == pytest.approx((two.value, two.ci_low, two.ci_high))
 
 
@@ -79,8 +85,12 @@ def test_a_second_run_reads(made, monkeypatch, capsys):
 def test_what_the_stage_depends_on(made):
     config, images, *_ = made
     key = arithmetic.stage(config, images).key
-    for block, change in (("arithmetic", {"triples": 11}), ("evaluate", {"bootstrap": 101}),
-                          ("finetune", {"temperature": 0.2}), ("generate", {"attributes": "size"})):
+    for block, change in (
+        ("arithmetic", {"triples": 11}),
+        ("evaluate", {"bootstrap": 101}),
+        ("finetune", {"temperature": 0.2}),
+        ("generate", {"attributes": "size"}),
+    ):
         part = getattr(config, block).model_copy(update=change)
         assert arithmetic.stage(config.model_copy(update={block: part}), images).key != key, change
 

@@ -34,10 +34,16 @@ def bank(pairs) -> Bank:
 
 
 def written(pairs, split="held_out") -> pd.DataFrame:
-    return pd.DataFrame({
-        "first": [f"photo{i}" for i, _ in pairs], "second": [f"photo{j}" for _, j in pairs], "split": split,
-        "verdict": "kept", "difference": [f"{i} not {j}" for i, j in pairs],
-        "swapped": [f"{j} not {i}" for i, j in pairs]})
+    return pd.DataFrame(
+        {
+            "first": [f"photo{i}" for i, _ in pairs],
+            "second": [f"photo{j}" for _, j in pairs],
+            "split": split,
+            "verdict": "kept",
+            "difference": [f"{i} not {j}" for i, j in pairs],
+            "swapped": [f"{j} not {i}" for i, j in pairs],
+        }
+    )
 
 
 PAIRS = [(0, 1), (0, 2), (3, 1), (4, 5), (1, 0), (6, 7)]
@@ -58,8 +64,9 @@ def test_half_right_sentences_come_between(model, vectors):
 
 
 def test_exchanging_the_images_turns_every_score_round(model, vectors):
-    one, two = (explain.scores(model, vectors.matrix, np.array([a]), np.array([b]), bank(PAIRS)) for a, b in ((0, 1),
-                                                                                                              (1, 0)))
+    one, two = (
+        explain.scores(model, vectors.matrix, np.array([a]), np.array([b]), bank(PAIRS)) for a, b in ((0, 1), (1, 0))
+    )
     np.testing.assert_allclose(one, -two, atol=1e-6)
 
 
@@ -127,6 +134,7 @@ def test_nothing_to_explain_with(model, vectors):
 
 
 # how sure, and how right
+
 
 def test_confidence_by_hand():
     v = np.array([[1.0, 0], [1, 0], [1, 0]])

@@ -40,6 +40,7 @@ def noise(rng):
 
 # where f(d) points
 
+
 def test_alignment(u, offset, noise, rng):
     i, j = drawn(rng, 2).T
     v, order = unit(u[i] - u[j]), shuffled(M, 0)
@@ -105,6 +106,7 @@ def test_a_shuffle_leaves_nothing_in_its_place():
 
 
 # parallelograms
+
 
 def parallelogram(rng, nouns: int = 8) -> np.ndarray:
     """Texts of one noun in two ways: noun + way."""
@@ -175,12 +177,14 @@ def test_images_of_groups(rng):
     assert found["3CosAdd"].all()
     assert found["nearest to b"].all(), "which is why this control stands beside it"
     assert not found["nearest to c"].any()
-    random = analogies.solved(random_directions(200, WIDTH, 1), analogies.image_quadruples(np.arange(200) % 5, 300, 0),
-                              np.arange(200) % 5)
+    random = analogies.solved(
+        random_directions(200, WIDTH, 1), analogies.image_quadruples(np.arange(200) % 5, 300, 0), np.arange(200) % 5
+    )
     assert random["3CosAdd"].mean() == pytest.approx(39 / 197, abs=0.09)
 
 
 # the space
+
 
 def test_modality_gap(u, rng):
     step = rng.normal(size=WIDTH)
@@ -211,20 +215,27 @@ def test_spectrum(u):
 
 # all of it in one table
 
+
 @pytest.fixture
 def asked(u, rng, monkeypatch):
     """40 photos, two of each subject in turn; texts are named by the numbers of their photos."""
     monkeypatch.setattr(geometry, "from_captions", lambda a, b: f"{a.split()[-1]} not {b.split()[-1]}")
     ids = [f"photo{k}" for k in range(N)]
     vectors = Vectors(ids, [f"/{name}.png" for name in ids], u)
-    table = pd.DataFrame({"id": ids, "caption": [f"caption {k}" for k in range(N)],
-                          "concept": [f"thing{k // 2}" for k in range(N)]})
+    table = pd.DataFrame(
+        {"id": ids, "caption": [f"caption {k}" for k in range(N)], "concept": [f"thing{k // 2}" for k in range(N)]}
+    )
     i, j = drawn(rng, 2).T
-    pairs = pd.DataFrame({
-        "first": [ids[k] for k in i], "second": [ids[k] for k in j], "first_caption": [f"caption {k}" for k in i],
-        "second_caption": [f"caption {k}" for k in j],
-        "difference": [f"{a} not {b}" for a, b in zip(i, j, strict=True)],
-        "swapped": [f"{b} not {a}" for a, b in zip(i, j, strict=True)]})
+    pairs = pd.DataFrame(
+        {
+            "first": [ids[k] for k in i],
+            "second": [ids[k] for k in j],
+            "first_caption": [f"caption {k}" for k in i],
+            "second_caption": [f"caption {k}" for k in j],
+            "difference": [f"{a} not {b}" for a, b in zip(i, j, strict=True)],
+            "swapped": [f"{b} not {a}" for a, b in zip(i, j, strict=True)],
+        }
+    )
     return geometry.Asked(vectors, table, pairs, geometry.draw_triples(table, pairs, 30, 0), 20, 200, 0)
 
 
@@ -241,9 +252,12 @@ def models(u, rng):
     """base: a constant that all texts share, and little else; finetuned: perfect."""
     constant = 6 * orthogonal(rng, 1)[0]
     perfect = differences(u)
-    return {"base": known(u, {text: unit(constant + 0.3 * v + 0.6 * unit(rng.normal(size=WIDTH)))
-                              for text, v in perfect.items()}, rng),
-            "finetuned": known(u, perfect, rng)}
+    return {
+        "base": known(
+            u, {text: unit(constant + 0.3 * v + 0.6 * unit(rng.normal(size=WIDTH))) for text, v in perfect.items()}, rng
+        ),
+        "finetuned": known(u, perfect, rng),
+    }
 
 
 def test_the_whole_table(asked, models):
@@ -265,7 +279,8 @@ def test_the_whole_table(asked, models):
     assert value("antisymmetry") == pytest.approx(-1, abs=1e-4)
     assert value("antisymmetry", "base") > 0.9
     assert value("f(d) with one image", control="the first") == pytest.approx(
-        -value("f(d) with one image", control="the second"), abs=1e-3)
+        -value("f(d) with one image", control="the second"), abs=1e-3
+    )
     assert value("analogies, all words", control="3CosAdd") == 1
     assert value("modality gap") == pytest.approx(0, abs=1e-5), "captions lie on their images"
     assert value("modality gap", "base") > 0.8
@@ -303,19 +318,28 @@ def test_third_images_are_of_another_subject(asked):
 
 # what is claimed
 
+
 def swept(asked, models):
-    return {name: sweep(asked.vectors.matrix, asked.held_out, *asked.sides.T, forms(model, asked.pairs, 0), 200, 0)
-            for name, model in models.items()}
+    return {
+        name: sweep(asked.vectors.matrix, asked.held_out, *asked.sides.T, forms(model, asked.pairs, 0), 200, 0)
+        for name, model in models.items()
+    }
 
 
 def test_claims_of_perfect_arithmetic(asked, models):
     table = judged(geometry.measure(asked, models), swept(asked, models), 1.0)
     assert list(table.claim) == [claim.words for claim in CLAIMS]
     holds = dict(zip(table.claim, table.holds, strict=True))
-    for claim in ("f(d) lies along the image difference after finetuning", "differences add up in text",
-                  "finetuning turns f(d) towards the image difference", "the reversed text points the other way",
-                  "f(d) takes the second image away", "finetuning makes that search better",
-                  "finetuning narrows that gap", "finetuning tells a text from its swapped twin"):
+    for claim in (
+        "f(d) lies along the image difference after finetuning",
+        "differences add up in text",
+        "finetuning turns f(d) towards the image difference",
+        "the reversed text points the other way",
+        "f(d) takes the second image away",
+        "finetuning makes that search better",
+        "finetuning narrows that gap",
+        "finetuning tells a text from its swapped twin",
+    ):
         assert holds[claim] == "yes", claim
     assert holds["photographs make parallelograms"] != "yes", "these photos are at right angles"
 

@@ -19,8 +19,9 @@ class Said:
         self.table, self.width = table, width
 
     def encode_texts(self, texts):
-        return np.stack([self.table.get(text, np.eye(self.width, dtype=np.float32)[len(text) % self.width])
-                         for text in texts])
+        return np.stack(
+            [self.table.get(text, np.eye(self.width, dtype=np.float32)[len(text) % self.width]) for text in texts]
+        )
 
 
 @pytest.fixture
@@ -32,10 +33,14 @@ def run(values, rng):
     names = list(images.table["id"]), list(images.table.path)
     vectors = Vectors(*names, matrix, others={"by chance": Vectors(*names, np.roll(matrix, 5, axis=1))})
     of_image = dict(zip(table.caption, matrix[vectors.rows(table["id"])], strict=True))
-    told = {from_captions(a, b): unit((u - v)[None])[0] for a, u in of_image.items() for b, v in of_image.items()
-            if a != b}
-    known = {"right": Said({**of_image, **told}, 16), "wrong": Said({a: -u for a, u in of_image.items()}, 16),
-             "by chance": Said(of_image, 16)}
+    told = {
+        from_captions(a, b): unit((u - v)[None])[0] for a, u in of_image.items() for b, v in of_image.items() if a != b
+    }
+    known = {
+        "right": Said({**of_image, **told}, 16),
+        "wrong": Said({a: -u for a, u in of_image.items()}, 16),
+        "by chance": Said(of_image, 16),
+    }
     return config, images, vectors, known
 
 

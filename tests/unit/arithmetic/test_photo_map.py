@@ -32,8 +32,9 @@ def photos(tmp_path, rng):
         Image.new("RGB", (12, 9), (40 * k, 20, 200 - 30 * k)).save(tmp_path / f"{name}.png")
     vectors = Vectors(ids, [str(tmp_path / f"{name}.png") for name in ids], u)
     captions = [f"A thing{k}." for k in range(K - 1)] + [SCRIPT]
-    return vectors, pd.DataFrame({"id": ids, "path": vectors.paths, "caption": captions,
-                                  "label": ["a", "a", "b", "b", None, "$c$"]})
+    return vectors, pd.DataFrame(
+        {"id": ids, "path": vectors.paths, "caption": captions, "label": ["a", "a", "b", "b", None, "$c$"]}
+    )
 
 
 def test_the_plane_of_a_cloud_that_lies_in_one(rng):
@@ -68,13 +69,20 @@ def test_arrows_of_photos_end_where_the_first_photo_is(photos):
 
 # a photo, a change
 
+
 @pytest.fixture
 def box(photos):
     vectors, table = photos
     u = vectors.matrix
-    texts = {f"The first image shows {wanted}, while the second image shows {start}.": step for wanted, start, step in (
-        ("thing3", "a thing0", unit(u[3] - u[0])), ("thing2", "a thing0", unit(u[2] - u[0])),
-        ("thing3", "a thing1", unit(u[3] - u[1])), (SCRIPT, "a thing0", u[5]))}
+    texts = {
+        f"The first image shows {wanted}, while the second image shows {start}.": step
+        for wanted, start, step in (
+            ("thing3", "a thing0", unit(u[3] - u[0])),
+            ("thing2", "a thing0", unit(u[2] - u[0])),
+            ("thing3", "a thing1", unit(u[3] - u[1])),
+            (SCRIPT, "a thing0", u[5]),
+        )
+    }
     model = Remembered(Fake(texts))
     return ChangeBox(vectors, table, {"base": model, "finetuned": model}, "p0", "thing3")
 
@@ -123,6 +131,7 @@ def test_a_photo_that_is_gone_leaves_its_caption():
 
 
 # a map to select on
+
 
 def test_without_jupyter_scatter_it_says_what_to_install(photos, monkeypatch):
     monkeypatch.setattr("pcclip.ranking.widget.change.find_spec", lambda name: None)

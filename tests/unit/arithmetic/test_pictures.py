@@ -27,9 +27,17 @@ def text_encoder(width: int = 16):
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(0)
-    config = CLIPTextConfig(bos_token_id=0, eos_token_id=2, hidden_size=width, projection_dim=WIDTH,
-                            intermediate_size=17, num_attention_heads=2, num_hidden_layers=1, pad_token_id=1,
-                            vocab_size=300)
+    config = CLIPTextConfig(
+        bos_token_id=0,
+        eos_token_id=2,
+        hidden_size=width,
+        projection_dim=WIDTH,
+        intermediate_size=17,
+        num_attention_heads=2,
+        num_hidden_layers=1,
+        pad_token_id=1,
+        vocab_size=300,
+    )
     return CLIPTextModel(config), CLIPTextModelWithProjection(config)
 
 
@@ -57,20 +65,46 @@ def stable(tokenizer):
 
     torch.manual_seed(1)
     unet = UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), block_out_channels=(8, 16), norm_num_groups=4,
-        attention_head_dim=2, class_embed_type="projection", projection_class_embeddings_input_dim=2 * WIDTH,
-        cross_attention_dim=16, layers_per_block=1)
-    vae = AutoencoderKL(block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4,
-                        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2)
-    seen = CLIPVisionConfig(hidden_size=WIDTH, projection_dim=WIDTH, intermediate_size=17, num_attention_heads=2,
-                            num_hidden_layers=1, image_size=8, patch_size=4)
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        attention_head_dim=2,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=2 * WIDTH,
+        cross_attention_dim=16,
+        layers_per_block=1,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+    )
+    seen = CLIPVisionConfig(
+        hidden_size=WIDTH,
+        projection_dim=WIDTH,
+        intermediate_size=17,
+        num_attention_heads=2,
+        num_hidden_layers=1,
+        image_size=8,
+        patch_size=4,
+    )
     return StableUnCLIPImg2ImgPipeline(
         feature_extractor=CLIPImageProcessor(crop_size=8, size=8),
-        image_encoder=CLIPVisionModelWithProjection(seen).eval(), image_normalizer=StableUnCLIPImageNormalizer(WIDTH),
-        image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"), tokenizer=tokenizer,
-        text_encoder=text_encoder()[0].eval(), unet=unet.eval(),
-        scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False), vae=vae.eval())
+        image_encoder=CLIPVisionModelWithProjection(seen).eval(),
+        image_normalizer=StableUnCLIPImageNormalizer(WIDTH),
+        image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+        tokenizer=tokenizer,
+        text_encoder=text_encoder()[0].eval(),
+        unet=unet.eval(),
+        scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False),
+        vae=vae.eval(),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -80,30 +114,56 @@ def karlo(tokenizer):
     from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 
     torch.manual_seed(2)
-    prior = PriorTransformer(num_attention_heads=2, attention_head_dim=6, embedding_dim=WIDTH, num_layers=1,
-                             num_embeddings=8)
+    prior = PriorTransformer(
+        num_attention_heads=2, attention_head_dim=6, embedding_dim=WIDTH, num_layers=1, num_embeddings=8
+    )
     prior.clip_std.data.fill_(1)
     decoder = UNet2DConditionModel(
-        sample_size=8, in_channels=3, out_channels=6, down_block_types=("ResnetDownsampleBlock2D",
-                                                                        "SimpleCrossAttnDownBlock2D"),
+        sample_size=8,
+        in_channels=3,
+        out_channels=6,
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
         up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
         mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-        block_out_channels=(8, 16), norm_num_groups=4, layers_per_block=1, cross_attention_dim=16, attention_head_dim=4,
-        resnet_time_scale_shift="scale_shift", class_embed_type="identity")
-    large = [UNet2DModel(sample_size=16, layers_per_block=1, in_channels=6, out_channels=3, norm_num_groups=4,
-                         down_block_types=("ResnetDownsampleBlock2D",) * 2,
-                         up_block_types=("ResnetUpsampleBlock2D",) * 2, block_out_channels=(8, 16)).eval()
-             for _ in range(2)]
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        layers_per_block=1,
+        cross_attention_dim=16,
+        attention_head_dim=4,
+        resnet_time_scale_shift="scale_shift",
+        class_embed_type="identity",
+    )
+    large = [
+        UNet2DModel(
+            sample_size=16,
+            layers_per_block=1,
+            in_channels=6,
+            out_channels=3,
+            norm_num_groups=4,
+            down_block_types=("ResnetDownsampleBlock2D",) * 2,
+            up_block_types=("ResnetUpsampleBlock2D",) * 2,
+            block_out_channels=(8, 16),
+        ).eval()
+        for _ in range(2)
+    ]
     return UnCLIPPipeline(
-        prior=prior.eval(), decoder=decoder.eval(), text_encoder=text_encoder()[1].eval(), tokenizer=tokenizer,
+        prior=prior.eval(),
+        decoder=decoder.eval(),
+        text_encoder=text_encoder()[1].eval(),
+        tokenizer=tokenizer,
         text_proj=UnCLIPTextProjModel(clip_embeddings_dim=WIDTH, time_embed_dim=32, cross_attention_dim=16).eval(),
-        super_res_first=large[0], super_res_last=large[1],
-        prior_scheduler=UnCLIPScheduler(variance_type="fixed_small_log", prediction_type="sample",
-                                        num_train_timesteps=1000, clip_sample_range=5.0),
-        decoder_scheduler=UnCLIPScheduler(variance_type="learned_range", prediction_type="epsilon",
-                                          num_train_timesteps=1000),
-        super_res_scheduler=UnCLIPScheduler(variance_type="fixed_small_log", prediction_type="epsilon",
-                                            num_train_timesteps=1000))
+        super_res_first=large[0],
+        super_res_last=large[1],
+        prior_scheduler=UnCLIPScheduler(
+            variance_type="fixed_small_log", prediction_type="sample", num_train_timesteps=1000, clip_sample_range=5.0
+        ),
+        decoder_scheduler=UnCLIPScheduler(
+            variance_type="learned_range", prediction_type="epsilon", num_train_timesteps=1000
+        ),
+        super_res_scheduler=UnCLIPScheduler(
+            variance_type="fixed_small_log", prediction_type="epsilon", num_train_timesteps=1000
+        ),
+    )
 
 
 @pytest.fixture
@@ -180,14 +240,18 @@ def test_torchvision_is_made_ready_before_diffusers_is_read(monkeypatch):
 
 
 def test_models_are_compared_from_the_same_noise(stable, vector):
-    ask = [Asked("one", "base", False, vector[0], "", "", ""), Asked("one", "finetuned", False, vector[0], "", "", ""),
-           Asked("two", "base", False, vector[0], "", "", "")]
+    ask = [
+        Asked("one", "base", False, vector[0], "", "", ""),
+        Asked("one", "finetuned", False, vector[0], "", "", ""),
+        Asked("two", "base", False, vector[0], "", "", ""),
+    ]
     one, again, other = pictures.made(ask, Decoder.wrap(stable, steps=2), 3)
     assert same(one, again)
     assert not same(one, other)
 
 
 # what is asked, and what stands in
+
 
 @pytest.fixture
 def photo_set(tmp_path, rng):
@@ -196,20 +260,35 @@ def photo_set(tmp_path, rng):
         Image.new("RGB", (9, 9), (50 * k, 20, 200 - 40 * k)).save(tmp_path / f"{name}.png")
     u = np.linalg.qr(rng.normal(size=(WIDTH, 5)))[0].T.astype(np.float32)
     vectors = Vectors(ids, [str(tmp_path / f"{name}.png") for name in ids], u)
-    table = pd.DataFrame({"id": ids, "path": vectors.paths, "caption": ids, "concept": ids, "label": None,
-                          "split": "held_out"})
+    table = pd.DataFrame(
+        {"id": ids, "path": vectors.paths, "caption": ids, "concept": ids, "label": None, "split": "held_out"}
+    )
     return vectors, ImageSet("made", table, pd.DataFrame())
 
 
 def config(**arithmetic):
-    return params.check({"arithmetic": {
-        "changes": [{"start": "p0", "text": "The first image shows p3, while the second image shows p0."}],
-        "compositions": [["a", "b", "c", "a photo of p2"], ["a", "b", "c"]], **arithmetic}})
+    return params.check(
+        {
+            "arithmetic": {
+                "changes": [{"start": "p0", "text": "The first image shows p3, while the second image shows p0."}],
+                "compositions": [["a", "b", "c", "a photo of p2"], ["a", "b", "c"]],
+                **arithmetic,
+            }
+        }
+    )
 
 
 def fake(u) -> Remembered:
-    return Remembered(Fake({"The first image shows p3, while the second image shows p0.": unit(u[3] - u[0]),
-                            "a": u[2], "b": u[1], "c": u[1]}))
+    return Remembered(
+        Fake(
+            {
+                "The first image shows p3, while the second image shows p0.": unit(u[3] - u[0]),
+                "a": u[2],
+                "b": u[1],
+                "c": u[1],
+            }
+        )
+    )
 
 
 def test_what_is_asked_for(photo_set):
@@ -251,8 +330,9 @@ class Judge:
 def test_pictures_are_judged_where_there_is_a_text(photo_set):
     vectors, images = photo_set
     wanted = pictures.asked(config(), images, vectors, {"base": fake(vectors.matrix)})
-    table = pictures.table(wanted, [vectors.paths[3], vectors.paths[4], vectors.paths[4]], pictures.DECODED,
-                           Judge(vectors.matrix))
+    table = pictures.table(
+        wanted, [vectors.paths[3], vectors.paths[4], vectors.paths[4]], pictures.DECODED, Judge(vectors.matrix)
+    )
     assert table.clip_score[0] == pytest.approx(2.5, abs=1e-5), "the picture that was wanted"
     assert table.directional[0] == pytest.approx(1, abs=1e-5)
     assert table.clip_score[1] == pytest.approx(0, abs=1e-5)

@@ -25,11 +25,16 @@ def row(found, k: int) -> tuple:
 
 # ---- the sets in their public layouts --------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def spot_the_diff(tmp_path):
-    put(tmp_path / "annotations" / "train.json", [
-        {"img_id": "42", "sentences": ["the left most man is  missing", "a car has appeared near the building."]},
-        {"img_id": "42", "sentences": ["one man is gone"]}])
+    put(
+        tmp_path / "annotations" / "train.json",
+        [
+            {"img_id": "42", "sentences": ["the left most man is  missing", "a car has appeared near the building."]},
+            {"img_id": "42", "sentences": ["one man is gone"]},
+        ],
+    )
     put(tmp_path / "annotations" / "val.json", [{"img_id": "5406", "sentences": ["there is more people"]}])
     put(tmp_path / "annotations" / "test.json", [{"img_id": "8069", "sentences": ["there is less people"]}])
     for name in ("42", "5406", "8069"):
@@ -41,8 +46,12 @@ def spot_the_diff(tmp_path):
 
 def test_spot_the_diff(spot_the_diff):
     found = load_changes("spot_the_diff", spot_the_diff)
-    assert row(found, 0) == ("resized_images/42.png", "resized_images/42_2.png",
-                             "the left most man is missing. a car has appeared near the building", "tune")
+    assert row(found, 0) == (
+        "resized_images/42.png",
+        "resized_images/42_2.png",
+        "the left most man is missing. a car has appeared near the building",
+        "tune",
+    )
     assert list(found.pairs.text[1:]) == ["one man is gone", "there is more people", "there is less people"]
     assert list(found.pairs.split) == ["tune", "tune", "tune", "test"]
     assert list(found.pairs.part) == ["train", "train", "val", "test"]
@@ -56,11 +65,13 @@ def test_spot_the_diff(spot_the_diff):
 
 @pytest.fixture
 def birds_to_words(tmp_path):
-    lines = ["\t".join(BIRDS),
-             bird_line(647514, 5595152, "train", 1, 'animal1 is 5" long , while animal2 is longer than animal1 .'),
-             bird_line(647514, 5595152, "train", 2, "Animal 2 has a blue head ."),
-             bird_line(7, 8, "val", 1, "they are much alike"),
-             bird_line(8, 9, "test", 1, "animal2 is red .")]
+    lines = [
+        "\t".join(BIRDS),
+        bird_line(647514, 5595152, "train", 1, 'animal1 is 5" long , while animal2 is longer than animal1 .'),
+        bird_line(647514, 5595152, "train", 2, "Animal 2 has a blue head ."),
+        bird_line(7, 8, "val", 1, "they are much alike"),
+        bird_line(8, 9, "test", 1, "animal2 is red ."),
+    ]
     put(tmp_path / "birds-to-words-v1.0.tsv", "\n".join(lines) + "\n")
     for name in ("647514.jpg", "5595152.jpeg", "7.jpg", "8.png", "9.JPG"):
         image(tmp_path / "images" / name)
@@ -70,11 +81,17 @@ def birds_to_words(tmp_path):
 def test_birds_to_words(birds_to_words):
     found = load_changes("birds_to_words", birds_to_words)
     assert row(found, 0) == (
-        "images/647514.jpg", "images/5595152.jpeg",
-        'the first animal is 5" long , while the second animal is longer than the first animal .', "tune")
+        "images/647514.jpg",
+        "images/5595152.jpeg",
+        'the first animal is 5" long , while the second animal is longer than the first animal .',
+        "tune",
+    )
     assert list(found.pairs.swapped) == [
         'the second animal is 5" long , while the first animal is longer than the second animal .',
-        "the first animal has a blue head .", "", "the first animal is red ."]
+        "the first animal has a blue head .",
+        "",
+        "the first animal is red .",
+    ]
     assert found.pairs.text[1] == "the second animal has a blue head ."
     assert list(found.pairs.split) == ["tune", "tune", "tune", "test"]
     assert found.orientation == 1
@@ -98,17 +115,25 @@ def test_birds_that_cannot_be_used(birds_to_words):
     found = load_changes("birds_to_words", birds_to_words, max_bad=0.5)
     assert len(found.pairs) == 4
     assert {name.removeprefix("birds-to-words-v1.0.tsv, "): reason for name, reason in reasons(found).items()} == {
-        "line 6": "no split", "line 7": "no text", "line 8": "no photograph", "10.jpg": "missing file"}
+        "line 6": "no split",
+        "line 7": "no text",
+        "line 8": "no photograph",
+        "10.jpg": "missing file",
+    }
 
 
 @pytest.fixture
 def fashion_iq(tmp_path):
     for k, category in enumerate(("dress", "shirt", "toptee")):
         names = [f"B00{k}{n}" for n in range(3)]
-        put(tmp_path / "captions" / f"cap.{category}.train.json", [
-            {"target": names[1], "candidate": names[0], "captions": ["is solid white.", " Has  longer sleeves"]}])
-        put(tmp_path / "captions" / f"cap.{category}.val.json", [
-            {"target": names[2], "candidate": names[1], "captions": ["is darker", ""]}])
+        put(
+            tmp_path / "captions" / f"cap.{category}.train.json",
+            [{"target": names[1], "candidate": names[0], "captions": ["is solid white.", " Has  longer sleeves"]}],
+        )
+        put(
+            tmp_path / "captions" / f"cap.{category}.val.json",
+            [{"target": names[2], "candidate": names[1], "captions": ["is darker", ""]}],
+        )
         put(tmp_path / "captions" / f"cap.{category}.test.json", [{"candidate": names[1], "captions": ["is a t"]}])
         put(tmp_path / "image_splits" / f"split.{category}.val.json", names[1:])
         image(tmp_path / "images" / f"{names[0]}.jpg")
@@ -134,15 +159,22 @@ def compbench(tmp_path):
 def test_compbench(compbench):
     found = load_changes("compbench", compbench)
     told = found.pairs[["source", "relativity", "text", "swapped", "answer", "split"]].to_dict("split")["data"]
-    church = ("The church in the first image is larger than the one in the second image.",
-              "The church in the second image is larger than the one in the first image.")
-    steps = ("The steps in the first image are more broken than those in the second image.",
-             "The steps in the second image are more broken than those in the first image.")
+    church = (
+        "The church in the first image is larger than the one in the second image.",
+        "The church in the second image is larger than the one in the first image.",
+    )
+    steps = (
+        "The steps in the first image are more broken than those in the second image.",
+        "The steps in the second image are more broken than those in the first image.",
+    )
     assert told[0] == ["MIT-States", "attribute", *church, "first", "test"]
     assert told[1] == ["MIT-States", "state", *steps, "second", "test"]
     assert [line[:2] + line[4:] for line in told[2:]] == [
-        ["SoccerNet", "temporality", "first", "test"], ["SoccerNet", "temporality", "second", "tune"],
-        ["CompCars", "temporality", "second", "test"], ["VQAv2", "quantity", "first", "test"]]
+        ["SoccerNet", "temporality", "first", "test"],
+        ["SoccerNet", "temporality", "second", "tune"],
+        ["CompCars", "temporality", "second", "test"],
+        ["VQAv2", "quantity", "first", "test"],
+    ]
     assert told[2][2] == "The frame in the first image happens earlier than the one in the second image."
     assert told[4][2].startswith("The car in the first image is newer in terms of its model year")
     assert told[5][3] == "The second image has more trees than the first image."
@@ -153,13 +185,24 @@ def test_compbench(compbench):
 
 def test_compbench_rows_that_cannot_be_used(compbench):
     church = COMPBENCH["st_label/st.json"][0]
-    rows = [None, {**church, "answer": "Both"}, {**church, "question": "Larger?"}, {**church, "image_2": ""},
-            {**church, "image_2": "release_dataset/images/large church/"}, church]
+    rows = [
+        None,
+        {**church, "answer": "Both"},
+        {**church, "question": "Larger?"},
+        {**church, "image_2": ""},
+        {**church, "image_2": "release_dataset/images/large church/"},
+        church,
+    ]
     put(compbench / "st_label" / "st.json", rows)
     found = load_changes("compbench", compbench, max_bad=0.5)
     assert {name.removeprefix("st.json, "): reason for name, reason in reasons(found).items()} == {
-        "entry 1": "not a pair", "entry 2": "no such answer", "entry 3": "question not understood",
-        "entry 4": "not a pair", "large church": "missing file", "vqa.json, entry 1": "neither has more"}
+        "entry 1": "not a pair",
+        "entry 2": "no such answer",
+        "entry 3": "question not understood",
+        "entry 4": "not a pair",
+        "large church": "missing file",
+        "vqa.json, entry 1": "neither has more",
+    }
     with pytest.raises(PcclipError, match=r"5 of 10 rows are bad .*more than 5%"):
         load_changes("compbench", compbench)
 
@@ -170,19 +213,34 @@ def test_compbench_files_that_cannot_be_told_apart(compbench):
         load_changes("compbench", compbench)
 
 
-@pytest.mark.parametrize(("question", "text"), [
-    ("Which bird has a smaller bill length to head length ratio?",
-     "The bird in the first image has a smaller bill length to head length ratio than the one in the second image."),
-    ("Which pants'  fit is tighter?", "The pants' fit in the first image is tighter than the one in the second image."),
-    ("Which person smiles more?", "The person in the first image smiles more than the one in the second image."),
-    (" Which has fish has a more even ratio?",
-     "The fish in the first image has a more even ratio than the one in the second image."),
-    ("Based on these images, which car is newer?",
-     "The car in the first image is newer than the one in the second image."),
-    ("Which image has more people who showed up for this show?",
-     "The first image has more people who showed up for this show than the second image."),
-    ("What is the difference?", None), ("Which?", None),
-])
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        (
+            "Which bird has a smaller bill length to head length ratio?",
+            "The bird in the first image has a smaller bill length to head length ratio than the one in the second image.",
+        ),
+        (
+            "Which pants'  fit is tighter?",
+            "The pants' fit in the first image is tighter than the one in the second image.",
+        ),
+        ("Which person smiles more?", "The person in the first image smiles more than the one in the second image."),
+        (
+            " Which has fish has a more even ratio?",
+            "The fish in the first image has a more even ratio than the one in the second image.",
+        ),
+        (
+            "Based on these images, which car is newer?",
+            "The car in the first image is newer than the one in the second image.",
+        ),
+        (
+            "Which image has more people who showed up for this show?",
+            "The first image has more people who showed up for this show than the second image.",
+        ),
+        ("What is the difference?", None),
+        ("Which?", None),
+    ],
+)
 def test_questions_become_texts(question, text):
     found = worded(question)
     assert (found and found[0]) == text
@@ -214,8 +272,10 @@ def test_only_what_is_lacking_is_named(spot_the_diff, compbench):
 
 def test_bad_rows_are_counted(spot_the_diff):
     entries = [{"img_id": "42", "sentences": [f"man {k} is gone"]} for k in range(38)]
-    for bad, says in (([{"img_id": "42", "sentences": [""]}, "?"], "1 no text, 1 not a pair"),
-                      ([{"img_id": "43", "sentences": ["a car"]}] * 2, "2 missing file")):
+    for bad, says in (
+        ([{"img_id": "42", "sentences": [""]}, "?"], "1 no text, 1 not a pair"),
+        ([{"img_id": "43", "sentences": ["a car"]}] * 2, "2 missing file"),
+    ):
         put(spot_the_diff / "annotations" / "train.json", entries + bad)
         found = load_changes("spot_the_diff", spot_the_diff)  # 2 of 42
         assert len(found.pairs) == 40
@@ -329,8 +389,16 @@ def test_distractors_are_of_other_pairs_of_the_split_and_never_equal():
     matrix[9] = 0  # every difference is +-weights, and so a score tells which text it is of
     drawn = [set() for _ in texts]
     for seed in range(30):
-        found = retrieval_items(lambda asked: np.eye(6)[[texts.index(text) for text in asked]], matrix, first, second,
-                                texts, split=split, distractors=1, seed=seed)
+        found = retrieval_items(
+            lambda asked: np.eye(6)[[texts.index(text) for text in asked]],
+            matrix,
+            first,
+            second,
+            texts,
+            split=split,
+            distractors=1,
+            seed=seed,
+        )
         for k, score in enumerate(found.reference.abs()):
             drawn[k].add(texts[np.abs(weights[0] - score).argmin()])
     assert drawn == [{"a cow"}, {"a cow"}, {"one cat", "a cow"}, {"A dog.", "one cat"}, {"a fox"}, {"a hen"}]
@@ -373,6 +441,7 @@ def test_retrieval_on_a_set_as_read(spot_the_diff, rng):
 
 # ---- verdicts in words of their own ----------------------------------------------------------------------------------
 
+
 def test_worded_verdicts_of_an_oracle_and_of_a_constant(rng):
     matrix, first, second, texts = many(rng, 40)
     texts, twins = [f"text {k % 5}" for k in range(40)], [f"not text {k % 5}" for k in range(40)]
@@ -396,7 +465,14 @@ def test_worded_verdicts_of_an_oracle_and_of_a_constant(rng):
 def test_worded_verdicts_at_random(rng):
     matrix, first, second, texts = many(rng, 2000)
     more = rng.random(2000) < 0.5
-    for items in worded_verdicts(lambda asked: unit(rng.normal(size=(len(asked), 16))), matrix, first, second, texts,
-                                 [f"not {text}" for text in texts], more):
+    for items in worded_verdicts(
+        lambda asked: unit(rng.normal(size=(len(asked), 16))),
+        matrix,
+        first,
+        second,
+        texts,
+        [f"not {text}" for text in texts],
+        more,
+    ):
         low, high = binomtest(int(items.correct.sum()), 2000).proportion_ci(0.999)
         assert low < 0.5 < high

@@ -30,13 +30,16 @@ def put(path: Path, content) -> None:
 
 # the sets in their public layouts
 
+
 @pytest.fixture
 def fashion_iq(tmp_path):
     for category in ("dress", "shirt", "toptee"):
         names = [f"B{category}{k}" for k in range(4)]
         for part in ("train", "val"):
-            put(tmp_path / "captions" / f"cap.{category}.{part}.json", [
-                {"candidate": names[0], "target": names[1], "captions": ["is red", "has longer sleeves."]}])
+            put(
+                tmp_path / "captions" / f"cap.{category}.{part}.json",
+                [{"candidate": names[0], "target": names[1], "captions": ["is red", "has longer sleeves."]}],
+            )
         put(tmp_path / "image_splits" / f"split.{category}.val.json", names)
         for k, name in enumerate(names):
             image(tmp_path / "images" / f"{name}.png", k)
@@ -63,11 +66,26 @@ def test_fashion_iq_without_lists_searches_what_is_asked_about(fashion_iq):
 def cirr(tmp_path):
     names = [f"dev-{k}-0-img0" for k in range(8)]
     put(tmp_path / "image_splits" / "split.rc2.val.json", {name: f"./dev/{name}.png" for name in names})
-    put(tmp_path / "captions" / "cap.rc2.val.json", [
-        {"pairid": 1, "reference": names[0], "target_hard": names[3], "target_soft": {names[3]: 1.0},
-         "caption": "remove  all but one dog.", "img_set": {"id": 1, "members": names[:6]}},
-        {"pairid": 2, "reference": names[4], "target_hard": names[5], "caption": "add a person",
-         "img_set": {"id": 1, "members": names[:6]}}])
+    put(
+        tmp_path / "captions" / "cap.rc2.val.json",
+        [
+            {
+                "pairid": 1,
+                "reference": names[0],
+                "target_hard": names[3],
+                "target_soft": {names[3]: 1.0},
+                "caption": "remove  all but one dog.",
+                "img_set": {"id": 1, "members": names[:6]},
+            },
+            {
+                "pairid": 2,
+                "reference": names[4],
+                "target_hard": names[5],
+                "caption": "add a person",
+                "img_set": {"id": 1, "members": names[:6]},
+            },
+        ],
+    )
     for k, name in enumerate(names):
         image(tmp_path / "img_raw" / "dev" / f"{name}.png", k)
     return tmp_path
@@ -83,12 +101,15 @@ def test_cirr(cirr):
     assert len(first.members) == 6
 
 
-@pytest.mark.parametrize(("content", "reason"), [
-    ([{"reference": "dev-0-0-img0", "caption": "x"}], "no reference or no target"),
-    ([{"reference": "dev-0-0-img0", "target_hard": "dev-1-0-img0", "caption": " . "}], "no text"),
-    ([{"reference": "dev-0-0-img0", "target_hard": "elsewhere", "caption": "x"}], "missing file"),
-    (["nothing"], "no reference or no target"),
-])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ([{"reference": "dev-0-0-img0", "caption": "x"}], "no reference or no target"),
+        ([{"reference": "dev-0-0-img0", "target_hard": "dev-1-0-img0", "caption": " . "}], "no text"),
+        ([{"reference": "dev-0-0-img0", "target_hard": "elsewhere", "caption": "x"}], "missing file"),
+        (["nothing"], "no reference or no target"),
+    ],
+)
 def test_rows_of_cirr_that_cannot_be_used_are_named(cirr, content, reason):
     whole = json.loads((cirr / "captions" / "cap.rc2.val.json").read_text())
     put(cirr / "captions" / "cap.rc2.val.json", whole + content)
@@ -103,12 +124,20 @@ def test_rows_of_cirr_that_cannot_be_used_are_named(cirr, content, reason):
 def simat(tmp_path):
     """Three triplets of two images each."""
     db = tmp_path / "simat_db"
-    put(db / "triplets.csv", "region_id,subj,rel,obj\n" + "".join(
-        f"{k},{subj},sitting on a,bed\n" for k, subj in ((7, "dog"), (3, "dog"), (9, "cat"), (4, "cat"), (5, "man"),
-                                                         (6, "man"))))
+    put(
+        db / "triplets.csv",
+        "region_id,subj,rel,obj\n"
+        + "".join(
+            f"{k},{subj},sitting on a,bed\n"
+            for k, subj in ((7, "dog"), (3, "dog"), (9, "cat"), (4, "cat"), (5, "man"), (6, "man"))
+        ),
+    )
     head = ",transfo_id,region_id,field,value,target,norm,query_ids,target_ids,dataset_id,norm2,is_test\n"
-    put(db / "transfos.csv", head + "0,0,7,subj,dog,cat,1,0,1,0,4,True\n1,1,9,subj,cat,man,1,1,2,2,1,True\n"
-        "2,2,9,subj,cat,dog,1,1,0,2,1,False\n")
+    put(
+        db / "transfos.csv",
+        head + "0,0,7,subj,dog,cat,1,0,1,0,4,True\n1,1,9,subj,cat,man,1,1,2,2,1,True\n"
+        "2,2,9,subj,cat,dog,1,1,0,2,1,False\n",
+    )
     for k, subj in ((7, "dog"), (3, "dog"), (9, "cat"), (4, "cat"), (5, "man"), (6, "man")):
         image(db / "images" / f"A {subj} sitting on a bed" / f"{k}.jpg", 20 * k)
     return tmp_path
@@ -123,8 +152,10 @@ def test_simat(simat):
 
 def test_empty_cells_of_simat_are_bad_rows(simat):
     file = simat / "simat_db" / "transfos.csv"
-    file.write_text(file.read_text() + "3,3,4,subj,cat,dog,1,1,,2,1,True\n4,4,4,subj,cat,dog,1,1,0.5,2,1,True\n"
-                    "5,5,4,subj,cat,dog,1,1,0,2,,True\n")
+    file.write_text(
+        file.read_text() + "3,3,4,subj,cat,dog,1,1,,2,1,True\n4,4,4,subj,cat,dog,1,1,0.5,2,1,True\n"
+        "5,5,4,subj,cat,dog,1,1,0,2,,True\n"
+    )
     with pytest.raises(PcclipError, match=r"3 of 5 queries are bad \(3 unknown image or triplet\)"):
         load_composed("simat", simat)
     assert list(load_composed("simat", simat, max_bad=0.6).queries.right) == [("9", "4"), ("5", "6")]
@@ -147,9 +178,14 @@ def test_an_oracle_that_would_run_code_is_refused(simat):
         load_composed("simat", simat)
 
 
-@pytest.mark.parametrize(("name", "says"), [
-    ("fashion_iq", "captions: no cap.dress.train.json"), ("cirr", "captions: no cap.VERSION.val.json"),
-    ("simat", "simat_db: no transfos.csv, triplets.csv")])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("fashion_iq", "captions: no cap.dress.train.json"),
+        ("cirr", "captions: no cap.VERSION.val.json"),
+        ("simat", "simat_db: no transfos.csv, triplets.csv"),
+    ],
+)
 def test_what_is_missing_is_named_with_where_to_get_it(tmp_path, name, says):
     lines = missing(name, tmp_path)
     assert len(lines) >= 2
@@ -215,8 +251,10 @@ def test_a_tie_is_not_found():
 
 
 def test_a_query_without_an_answer_is_not_found_in_a_small_gallery():
-    made = given([{"start": "p0", "right": ("p0",), "text": "to 3"}, {"start": "p1", "right": ("p3",), "text": "to 3"}],
-                 recalls=(1, 50))
+    made = given(
+        [{"start": "p0", "right": ("p0",), "text": "to 3"}, {"start": "p1", "right": ("p3",), "text": "to 3"}],
+        recalls=(1, 50),
+    )
     assert recalls(made, {"to 3": AXES[3]}, (1.0,))["f(text)", 1.0, "recall@50"] == 0.5
 
 
@@ -229,15 +267,22 @@ def test_members_are_a_gallery_of_their_own():
 
 
 def test_any_right_image_will_do_and_queries_have_weights():
-    made = given([{"start": "p0", "right": ("p3", "p4"), "text": "to 4", "weight": 3.0},
-                  {"start": "p1", "right": ("p2",), "text": "to 4", "weight": 1.0}])
+    made = given(
+        [
+            {"start": "p0", "right": ("p3", "p4"), "text": "to 4", "weight": 3.0},
+            {"start": "p1", "right": ("p2",), "text": "to 4", "weight": 1.0},
+        ]
+    )
     assert recalls(made, {"to 4": AXES[4]}, (1.0,))["f(text)", 1.0, "recall@1"] == 0.75
 
 
 def test_what_is_replaced_gives_two_more_forms():
     made = given([{"start": "p0", "right": ("p3",), "text": "a cat", "before": "a dog"}])
-    texts = {"a cat": AXES[3] + 2 * AXES[5], "a dog": 2 * AXES[5],
-             "The first image shows a cat, while the second image shows a dog.": AXES[3]}
+    texts = {
+        "a cat": AXES[3] + 2 * AXES[5],
+        "a dog": 2 * AXES[5],
+        "The first image shows a cat, while the second image shows a dog.": AXES[3],
+    }
     found = recalls(made, texts, (1.0,))
     assert found["f(text)", 1.0, "recall@1"] == 0, "what both words share leads astray"
     assert found["f(text) - f(before)", 1.0, "recall@1"] == 1
@@ -253,8 +298,13 @@ def test_random_queries_are_right_as_often_as_chance(rng):
 
 
 def test_a_model_scores_a_set_from_its_files(cirr, tiny_encoder, tmp_path):
-    config = params.check({"outputs": str(tmp_path / "out"), "evaluate": {"bootstrap": 100}, "arithmetic": {
-        "composed": {"cirr": {"path": str(cirr)}}}})
+    config = params.check(
+        {
+            "outputs": str(tmp_path / "out"),
+            "evaluate": {"bootstrap": 100},
+            "arithmetic": {"composed": {"cirr": {"path": str(cirr)}}},
+        }
+    )
     models = {"base": Remembered(tiny_encoder)}
     table = composed.score(config, composed.load(config), models, [0.0, 1.0, float("inf")])
     assert list(table.columns) == composed.COLUMNS

@@ -35,25 +35,66 @@ from pcclip.stats.vectors import unit
 
 GROUPS = ["winoground", "eqben", "mmvp_vlm", "naturalbench"]
 FIRST = {  # the first item of each fixture: images, texts, part, group, tags
-    "winoground": (["data/images/ex_0_img_0.png", "data/images/ex_0_img_1.png"],
-                   ["the mug 0 is in the grass", "the grass is in the mug 0"], "", "", ("Object", "No Tag")),
-    "vg_relation": (["images/0.jpg#1,0,21,30"], ["the man is on the horse 0", "the horse 0 is on the man"], "", "on",
-                    ()),
-    "vg_attribution": (["images/0.jpg#1,0,21,30"],
-                       ["the white car 0 and the green door", "the green car 0 and the white door"], "", "", ()),
-    "sugarcrepe": (["val2017/000000000000.jpg"], ["the dog chases the add_att 0", "the add_att 0 chases the dog"],
-                   "add_att", "add_att", ()),
-    "sugarcrepe_pp": (["val2017/200000000000.jpg"],
-                      ["the dog chases the replace_att 0", "it is the dog that chases the replace_att 0",
-                       "the replace_att 0 chases the dog"], "replace_att", "replace_att", ()),
-    "vl_checklist": (["vg/Attribute_vaw_action_0.jpg"],
-                     ["Attribute/vaw/action child 0 brushing teeth", "Attribute/vaw/action child 0 painting teeth"],
-                     "Attribute/vaw/action", "Attribute/vaw/action", ("Attribute",)),
-    "eqben": (["image_subset/eqbenag/0_0.png", "image_subset/eqbenag/0_1.png"],
-              ["the person opens door 0", "the person closes door 0"], "eqbenag", "", ()),
-    "mmvp_vlm": ([f"MLLM_VLM Images/Orientation and Direction/{k}.jpg" for k in (1, 2)],
-                 ["a photo of a rabbit, facing 1", "a photo of a rabbit, facing 2"], "Orientation and Direction", "",
-                 ()),
+    "winoground": (
+        ["data/images/ex_0_img_0.png", "data/images/ex_0_img_1.png"],
+        ["the mug 0 is in the grass", "the grass is in the mug 0"],
+        "",
+        "",
+        ("Object", "No Tag"),
+    ),
+    "vg_relation": (
+        ["images/0.jpg#1,0,21,30"],
+        ["the man is on the horse 0", "the horse 0 is on the man"],
+        "",
+        "on",
+        (),
+    ),
+    "vg_attribution": (
+        ["images/0.jpg#1,0,21,30"],
+        ["the white car 0 and the green door", "the green car 0 and the white door"],
+        "",
+        "",
+        (),
+    ),
+    "sugarcrepe": (
+        ["val2017/000000000000.jpg"],
+        ["the dog chases the add_att 0", "the add_att 0 chases the dog"],
+        "add_att",
+        "add_att",
+        (),
+    ),
+    "sugarcrepe_pp": (
+        ["val2017/200000000000.jpg"],
+        [
+            "the dog chases the replace_att 0",
+            "it is the dog that chases the replace_att 0",
+            "the replace_att 0 chases the dog",
+        ],
+        "replace_att",
+        "replace_att",
+        (),
+    ),
+    "vl_checklist": (
+        ["vg/Attribute_vaw_action_0.jpg"],
+        ["Attribute/vaw/action child 0 brushing teeth", "Attribute/vaw/action child 0 painting teeth"],
+        "Attribute/vaw/action",
+        "Attribute/vaw/action",
+        ("Attribute",),
+    ),
+    "eqben": (
+        ["image_subset/eqbenag/0_0.png", "image_subset/eqbenag/0_1.png"],
+        ["the person opens door 0", "the person closes door 0"],
+        "eqbenag",
+        "",
+        (),
+    ),
+    "mmvp_vlm": (
+        [f"MLLM_VLM Images/Orientation and Direction/{k}.jpg" for k in (1, 2)],
+        ["a photo of a rabbit, facing 1", "a photo of a rabbit, facing 2"],
+        "Orientation and Direction",
+        "",
+        (),
+    ),
     "naturalbench": (["images/0a.jpg", "images/0b.jpg"], ["a dog in a park 0", "a park with a dog 0"], "", "", ()),
 }
 
@@ -67,6 +108,7 @@ def of(found, columns: str) -> list[str]:
 
 
 # ---- the sets in their public layouts --------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("name", FIRST)
 def test_a_set_as_it_is_published(name, tmp_path):
@@ -123,8 +165,11 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path):
     found = load_compositional("naturalbench", tmp_path, max_bad=0.1)
     assert len(found.items) == 38
     assert reasons(found) == {
-        "metadata.json, entry 39": "no image", "metadata.json, entry 40": "no text",
-        str(tmp_path / "images" / "gone.jpg"): "missing file", "metadata.json, entry 42": "no image"}
+        "metadata.json, entry 39": "no image",
+        "metadata.json, entry 40": "no text",
+        str(tmp_path / "images" / "gone.jpg"): "missing file",
+        "metadata.json, entry 42": "no image",
+    }
     with pytest.raises(PcclipError, match=r"4 of 42 items are bad \(2 no image, 1 no text, 1 missing file\), more"):
         load_compositional("naturalbench", tmp_path)
     put(tmp_path / "metadata.json", bad)
@@ -132,11 +177,20 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path):
         load_compositional("naturalbench", tmp_path, max_bad=1.0)
 
 
-@pytest.mark.parametrize(("name", "file"), [
-    ("winoground", "data/examples.jsonl"), ("naturalbench", "metadata.json"), ("sugarcrepe", "data/add_att.json"),
-    ("vg_relation", "visual_genome_relation.json"), ("coco_order", "coco_karpathy_test.json"),
-    ("eqben", "eqben_subset_10percent_final.json"), ("vl_checklist", "data/Relation/vg/action.json"),
-    ("mmvp_vlm", "Questions.csv"), ("winoground", "new_tag_assignments.json")])
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("winoground", "data/examples.jsonl"),
+        ("naturalbench", "metadata.json"),
+        ("sugarcrepe", "data/add_att.json"),
+        ("vg_relation", "visual_genome_relation.json"),
+        ("coco_order", "coco_karpathy_test.json"),
+        ("eqben", "eqben_subset_10percent_final.json"),
+        ("vl_checklist", "data/Relation/vg/action.json"),
+        ("mmvp_vlm", "Questions.csv"),
+        ("winoground", "new_tag_assignments.json"),
+    ],
+)
 @pytest.mark.parametrize("content", ["", "[1", "\0"])
 def test_files_that_are_not_what_they_should_be(name, file, content, tmp_path):
     put(write(name, tmp_path, 3) / file, content)
@@ -150,8 +204,14 @@ def test_winoground_has_the_subsets_of_both_papers(tmp_path):
     found = load_compositional("winoground", write("winoground", tmp_path, 9))
     subsets = compositional.subsets(found.items)
     assert {name: list(rows) for name, rows in subsets.items()} == {
-        "": list(range(9)), "Object": [0, 3, 6], "Relation": [1, 4, 7], "Both": [2, 5, 8], "No Tag": [0, 3, 6],
-        "Visually Difficult": [1, 2, 4, 5, 7, 8], "Unusual Text": [2, 5, 8]}
+        "": list(range(9)),
+        "Object": [0, 3, 6],
+        "Relation": [1, 4, 7],
+        "Both": [2, 5, 8],
+        "No Tag": [0, 3, 6],
+        "Visually Difficult": [1, 2, 4, 5, 7, 8],
+        "Unusual Text": [2, 5, 8],
+    }
     (tmp_path / "new_tag_assignments.json").unlink()
     bare = load_compositional("winoground", tmp_path)
     assert list(compositional.subsets(bare.items)) == ["", "Both", "Object", "Relation"]
@@ -175,8 +235,16 @@ def test_boxes_that_are_none(tmp_path):
     write("vg_relation", tmp_path, 2)
     file = tmp_path / "visual_genome_relation.json"
     rows = json.loads(file.read_text())
-    put(file, [*rows, {**rows[0], "bbox_w": 0}, {key: value for key, value in rows[0].items() if key != "bbox_x"},
-               {**rows[0], "bbox_y": float("nan")}, {**rows[0], "bbox_h": float("inf")}])
+    put(
+        file,
+        [
+            *rows,
+            {**rows[0], "bbox_w": 0},
+            {key: value for key, value in rows[0].items() if key != "bbox_x"},
+            {**rows[0], "bbox_y": float("nan")},
+            {**rows[0], "bbox_h": float("inf")},
+        ],
+    )
     found = load_compositional("vg_relation", tmp_path, max_bad=0.7)
     assert list(reasons(found).values()) == ["no box"] * 4
 
@@ -280,15 +348,18 @@ def test_what_each_shuffle_moves():
         assert sorted(text.split()) == sorted(words)
         assert text.split() != words
     kinds = parts_of_speech(words)
-    moved = {name: {kinds[k] for k, (now, was) in enumerate(zip(text.split(), words, strict=True)) if now != was}
-             for name, text in (("nouns", nouns), ("others", others))}
+    moved = {
+        name: {kinds[k] for k, (now, was) in enumerate(zip(text.split(), words, strict=True)) if now != was}
+        for name, text in (("nouns", nouns), ("others", others))
+    }
     assert moved["nouns"] <= {"noun", "adjective"}
     assert moved["others"] == {"other"}
     for kind in ("noun", "adjective"):  # each among themselves
         places = [k for k, one in enumerate(kinds) if one == kind]
         assert sorted(nouns.split()[k] for k in places) == sorted(words[k] for k in places)
-    assert [sorted(within.split()[k : k + 3]) for k in range(0, 18, 3)] == [sorted(words[k : k + 3])
-                                                                           for k in range(0, 18, 3)]
+    assert [sorted(within.split()[k : k + 3]) for k in range(0, 18, 3)] == [
+        sorted(words[k : k + 3]) for k in range(0, 18, 3)
+    ]
     chunks = [tuple(threes.split()[k : k + 3]) for k in range(0, 18, 3)]
     assert sorted(chunks) == sorted(tuple(words[k : k + 3]) for k in range(0, 18, 3))
 
@@ -302,7 +373,9 @@ def test_a_shuffle_with_nothing_to_move_is_left_out():
 
 def test_shuffles_are_the_same_for_everyone():
     assert options_of("two men play a game in the park", "a.jpg") == [
-        "two men play a game in the park", *options_of("two men play a game in the park", "a.jpg")[1:]]
+        "two men play a game in the park",
+        *options_of("two men play a game in the park", "a.jpg")[1:],
+    ]
     drawn = {tuple(options_of("two men play a game in the old park", f"{k}.jpg")) for k in range(20)}
     assert len(drawn) > 10  # by image
     assert options_of("A big dog (red)  runs.", "a.jpg")[0] == "a big dog red runs"
@@ -330,11 +403,23 @@ def test_every_caption_is_an_item(name, tmp_path):
 
 # ---- measures --------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("s", "right"), [
-    ([[3, 1], [1, 3]], "text image group group_match"), ([[3, 2], [4, 5]], "text group_match"),
-    ([[3, 4], [2, 5]], "image group_match"), ([[1, 2], [3, 9]], "group_match"), ([[1, 3], [3, 1]], ""),
-    ([[3, 3], [1, 3]], "group_match"), ([[3, 1], [3, 3]], "group_match"), ([[2, 2], [2, 2]], ""),
-    ([[3, 4], [4, 5]], ""), ([[9, 2], [9.5, 2.5]], ""), ([[3, 1], [4, 2.5]], "group_match")])
+
+@pytest.mark.parametrize(
+    ("s", "right"),
+    [
+        ([[3, 1], [1, 3]], "text image group group_match"),
+        ([[3, 2], [4, 5]], "text group_match"),
+        ([[3, 4], [2, 5]], "image group_match"),
+        ([[1, 2], [3, 9]], "group_match"),
+        ([[1, 3], [3, 1]], ""),
+        ([[3, 3], [1, 3]], "group_match"),
+        ([[3, 1], [3, 3]], "group_match"),
+        ([[2, 2], [2, 2]], ""),
+        ([[3, 4], [4, 5]], ""),
+        ([[9, 2], [9.5, 2.5]], ""),
+        ([[3, 1], [4, 2.5]], "group_match"),
+    ],
+)
 def test_groups_by_hand(s, right):
     """s[image][text]; a tie is no win."""
     found = matching.of_groups(np.array([s], dtype=float))
@@ -382,13 +467,22 @@ def test_similarities_some_rows_at_a_time(rng, monkeypatch):
     images, texts = (unit(rng.normal(size=(9, 5))) for _ in range(2))
     shown, told = rng.integers(0, 9, (11, 1)), rng.integers(0, 9, (11, 3))
     monkeypatch.setattr(matching, "_ROWS", 4)
-    np.testing.assert_allclose(matching.similarities(images, shown, texts, told)[:, 0],
-                               np.take_along_axis((images @ texts.T)[shown[:, 0]], told, axis=1), atol=1e-12)
+    np.testing.assert_allclose(
+        matching.similarities(images, shown, texts, told)[:, 0],
+        np.take_along_axis((images @ texts.T)[shown[:, 0]], told, axis=1),
+        atol=1e-12,
+    )
 
 
 def test_a_macro_average_gives_each_group_the_same_weight():
-    items = pd.DataFrame({"first": range(7), "second": range(7), "reference": [0, 0, 0, 0, 1, 1, np.nan],
-                          "correct": [True, True, True, False, False, False, True]})
+    items = pd.DataFrame(
+        {
+            "first": range(7),
+            "second": range(7),
+            "reference": [0, 0, 0, 0, 1, 1, np.nan],
+            "correct": [True, True, True, False, False, False, True],
+        }
+    )
     found = macro_accuracy(items, 200, 0)
     assert (found.value, found.n) == (pytest.approx(0.375), 6)
     assert found.draws.shape == (200,)
@@ -401,8 +495,9 @@ def test_the_interval_of_a_macro_average_covers_what_it_should(rng):
     truth, sizes, held = np.array([0.8, 0.3]), [400, 40], 0
     reference = np.repeat([0.0, 1.0], sizes)
     for trial in range(60):
-        items = pd.DataFrame({"first": np.arange(440), "reference": reference,
-                              "correct": rng.random(440) < np.repeat(truth, sizes)})
+        items = pd.DataFrame(
+            {"first": np.arange(440), "reference": reference, "correct": rng.random(440) < np.repeat(truth, sizes)}
+        )
         low, high = macro_accuracy(items, 300, trial).interval
         held += low <= truth.mean() <= high
     assert held >= 51  # of 60, of which 57 are expected: fewer has a chance of 1 in 500
@@ -427,12 +522,22 @@ def scored(found, vectors, encode) -> pd.DataFrame:
 def knowing(found, vectors, rng):
     """An encoder that knows which text is of which image, and says anything of the others."""
     told, items = {}, found.items
-    for column, image_of in [(f"text_{k}", f"image_{k}") for k in (0, 1)] if found.form == "groups" else [
-            (column, "image_0") for column in (["text_0", "text_1"] if found.form == "triples" else ["text_0"])]:
+    for column, image_of in (
+        [(f"text_{k}", f"image_{k}") for k in (0, 1)]
+        if found.form == "groups"
+        else [(column, "image_0") for column in (["text_0", "text_1"] if found.form == "triples" else ["text_0"])]
+    ):
         told |= dict(zip(items[column], vectors.matrix[vectors.rows(items[image_of])], strict=True))
-    return lambda texts: unit(np.stack([
-        told[text] + 0.01 * rng.normal(size=vectors.matrix.shape[1]) if text in told
-        else rng.normal(size=vectors.matrix.shape[1]) for text in texts]).astype(np.float32))
+    return lambda texts: unit(
+        np.stack(
+            [
+                told[text] + 0.01 * rng.normal(size=vectors.matrix.shape[1])
+                if text in told
+                else rng.normal(size=vectors.matrix.shape[1])
+                for text in texts
+            ]
+        ).astype(np.float32)
+    )
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -454,8 +559,11 @@ def test_an_oracle_is_always_right_and_a_random_model_at_chance(name, tmp_path):
     metrics = rankings.measured(random, 100, 0)
     assert metrics[["value", "ci_low", "ci_high"]].notna().all(axis=None)
     macro = set(metrics[metrics.metric == "macro_accuracy"].task)
-    assert macro == ({*whole.task} if name in ("vg_relation", "vg_attribution", "sugarcrepe", "sugarcrepe_pp",
-                                               "vl_checklist") else set())
+    assert macro == (
+        {*whole.task}
+        if name in ("vg_relation", "vg_attribution", "sugarcrepe", "sugarcrepe_pp", "vl_checklist")
+        else set()
+    )
 
 
 @pytest.mark.parametrize("name", GROUPS)
@@ -513,8 +621,10 @@ def test_items_are_drawn_whole_unless_their_images_come_again(tmp_path, rng):
     share = match.correct.mean()
     width = np.diff(accuracy(match, 2000, 0).interval)[0]
     assert width == pytest.approx(2 * 1.96 * (share * (1 - share) / 40) ** 0.5, rel=0.2)
-    put(tmp_path / "metadata.json", [
-        {**row, "image_1": "0b.jpg"} for row in json.loads((tmp_path / "metadata.json").read_text())])
+    put(
+        tmp_path / "metadata.json",
+        [{**row, "image_1": "0b.jpg"} for row in json.loads((tmp_path / "metadata.json").read_text())],
+    )
     found = load_compositional("naturalbench", tmp_path)
     asked = compositional.ask(found, vectors_of(found, np.eye(len(found.images))))
     assert (asked.units["first"] != asked.units.second).all()
@@ -540,18 +650,25 @@ def test_items_without_a_vector_are_left_out(tmp_path):
 
 # ---- stage 04 --------------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def config(values, tmp_path):
-    named = {name: {"path": str(write(name, tmp_path / name, 7)), "limit": 5}
-             for name in ("winoground", "vg_relation", "eqben", "sugarcrepe")}
+    named = {
+        name: {"path": str(write(name, tmp_path / name, 7)), "limit": 5}
+        for name in ("winoground", "vg_relation", "eqben", "sugarcrepe")
+    }
     values["evaluate"]["compositional"] = named
     return params.check(values)
 
 
 def test_the_stage_has_rows_of_every_set(values, tmp_path, tiny_encoder, fresh_encoder):
-    values["evaluate"] |= {"attributes": {}, "compositional": {
-        "winoground": {"path": str(write("winoground", tmp_path / "w", 6))},
-        "sugarcrepe": {"path": str(write("sugarcrepe", tmp_path / "s", 7))}}}
+    values["evaluate"] |= {
+        "attributes": {},
+        "compositional": {
+            "winoground": {"path": str(write("winoground", tmp_path / "w", 6))},
+            "sugarcrepe": {"path": str(write("sugarcrepe", tmp_path / "s", 7))},
+        },
+    }
     values["finetune"] |= {"epochs": 1, "keep_epochs": []}
     config = params.check(values)
     images = load_images(config)
@@ -562,10 +679,16 @@ def test_the_stage_has_rows_of_every_set(values, tmp_path, tiny_encoder, fresh_e
     metrics = pd.read_csv(config.folder / report.METRICS)
     rows = metrics[metrics.dataset.isin(["winoground", "sugarcrepe"])]
     assert set(rows[["task", "metric"]].itertuples(index=False, name=None)) == {
-        *((f"winoground{end}", "accuracy") for end in TASKS["groups"]), ("sugarcrepe", "accuracy"),
-        ("sugarcrepe", "macro_accuracy")}
-    assert rows.groupby(["task", "metric"]).model.agg(set).map(
-        lambda models: models == {"base", "base, blind", "finetuned", "finetuned, blind"}).all()
+        *((f"winoground{end}", "accuracy") for end in TASKS["groups"]),
+        ("sugarcrepe", "accuracy"),
+        ("sugarcrepe", "macro_accuracy"),
+    }
+    assert (
+        rows.groupby(["task", "metric"])
+        .model.agg(set)
+        .map(lambda models: models == {"base", "base, blind", "finetuned", "finetuned, blind"})
+        .all()
+    )
     assert report.stage(config, images).done()
     image(tmp_path / "w" / "data" / "images" / "ex_0_img_0.png", (9, 9))
     assert not report.stage(config, images).done()
@@ -597,8 +720,9 @@ def test_likelihoods_by_hand(tmp_path):
     model, ids = AutoModelForCausalLM.from_pretrained(folder), [[1, 2, 3], [1, 2, 3, 4, 5, 6], [1, 5, 6]]  # 1 is [end]
     with torch.inference_mode():
         logs = [model(torch.tensor([row])).logits[0].log_softmax(-1) for row in ids]
-    expected = [sum(float(log[k, token]) for k, token in enumerate(row[1:]))
-                for log, row in zip(logs, ids, strict=True)]
+    expected = [
+        sum(float(log[k, token]) for k, token in enumerate(row[1:])) for log, row in zip(logs, ids, strict=True)
+    ]
     np.testing.assert_allclose(log_likelihoods(writer, texts), expected, rtol=1e-4)
 
 
@@ -608,15 +732,22 @@ def test_every_model_has_its_rows(config, tiny_encoder, encoded):
     compositional.score(config, found, {"base": tiny_encoder, "finetuned": tiny_encoder}, predictions)
     table = predictions.table()
     assert set(table.model) == {"base", "base, blind", "finetuned", "finetuned, blind"}
-    assert {"winoground", "winoground/Relation", "winoground/Visually Difficult", "vg_relation", "eqben/eqbenyoucook2",
-            "sugarcrepe/swap_obj"} <= set(table.dataset)
+    assert {
+        "winoground",
+        "winoground/Relation",
+        "winoground/Visually Difficult",
+        "vg_relation",
+        "eqben/eqbenyoucook2",
+        "sugarcrepe/swap_obj",
+    } <= set(table.dataset)
     images = encoded.total
     assert images == sum(len(one.images) for one in found.values())
     compositional.score(config, found, {"base": tiny_encoder}, Predictions())
     assert encoded.total == images  # the vectors are kept
     metrics, paired = report.summarise(table, 100, 0)
     assert {("vg_relation", "macro_accuracy"), ("winoground_group_match", "accuracy")} <= set(
-        metrics[["task", "metric"]].itertuples(index=False, name=None))
+        metrics[["task", "metric"]].itertuples(index=False, name=None)
+    )
     assert (paired.difference == 0).all()
     assert {"winoground_text", "sugarcrepe", "vg_relation"} <= set(paired.task)
 
@@ -638,7 +769,8 @@ def test_scores_follow_from_the_towers(config, tiny_encoder):
 def test_what_is_lacking_is_said_before_anything_runs(values, tmp_path):
     values["evaluate"]["compositional"] = {
         "winoground": {"path": str(tmp_path / "w")},
-        "naturalbench": {"path": str(write("naturalbench", tmp_path / "n", 3))}}
+        "naturalbench": {"path": str(write("naturalbench", tmp_path / "n", 3))},
+    }
     lines = report.lacking(params.check(values))
     assert [line for line in lines if "winoground" in line] == lines
     assert lines[0].startswith(f"compositional set winoground: {tmp_path / 'w' / 'data' / 'examples.jsonl'}: not there")

@@ -46,11 +46,15 @@ def pixels(found: LabelledSet) -> np.ndarray:
 
 # ---- CIFAR -----------------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def drawn(rng) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """File -> pixels (n, 32, 32, 3) and labels of a tiny CIFAR-10; every class is in each file once."""
-    return {name: (rng.integers(256, size=(MANY, 32, 32, 3), dtype=np.uint8), rng.permutation(MANY))
-            for names in FILES.values() for name in names}
+    return {
+        name: (rng.integers(256, size=(MANY, 32, 32, 3), dtype=np.uint8), rng.permutation(MANY))
+        for names in FILES.values()
+        for name in names
+    }
 
 
 @pytest.fixture
@@ -126,7 +130,10 @@ def test_cifar10_of_the_published_size(tmp_path):
     assert list(np.flatnonzero(found.table.label)) == [49_999, 50_005]
     assert labels_of(found, "test")["test/00005"] == "cat"
     assert [found.images[row].getpixel((31, 31)) for row in (50_004, 50_005, 49_999)] == [
-        (0, 0, 0), (10, 20, 30), (10, 20, 30)]
+        (0, 0, 0),
+        (10, 20, 30),
+        (10, 20, 30),
+    ]
 
 
 def test_cifar10_cut_short(tmp_path):
@@ -207,6 +214,7 @@ def test_a_sheet_that_is_not_whole(package):
 
 # ---- sets of files ---------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def land(tmp_path) -> Path:
     for kind in eurosat.CLASSES:
@@ -217,13 +225,25 @@ def land(tmp_path) -> Path:
 
 def test_eurosat(land):
     found = load_labelled("eurosat", str(land))
-    assert found.released == ["AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial", "Pasture",
-                              "PermanentCrop", "Residential", "River", "SeaLake"]
+    assert found.released == [
+        "AnnualCrop",
+        "Forest",
+        "HerbaceousVegetation",
+        "Highway",
+        "Industrial",
+        "Pasture",
+        "PermanentCrop",
+        "Residential",
+        "River",
+        "SeaLake",
+    ]
     assert found.classes[:4] == ["annual crop land", "forest", "brushland or shrubland", "highway or road"]
     assert list(found.table["id"][:3]) == [f"AnnualCrop/AnnualCrop_{k}.jpg" for k in (1, 10, 11)]
     assert found.images[0] == str(land / "2750" / "AnnualCrop" / "AnnualCrop_1.jpg")
-    assert all(name.split("/")[0] == found.released[label]
-               for name, label in zip(found.table["id"], found.table.label, strict=True))
+    assert all(
+        name.split("/")[0] == found.released[label]
+        for name, label in zip(found.table["id"], found.table.label, strict=True)
+    )
     assert open_image(found.images[0]).size == (8, 8)
     assert found.paths == found.images
 
@@ -254,19 +274,35 @@ def garden(tmp_path) -> Path:
     for k in range(1, len(FLOWER_LABELS) + 1):
         put(folder / "jpg" / f"image_{k:05d}.jpg", jpeg(k))
     savemat(folder / "imagelabels.mat", {"labels": np.array([FLOWER_LABELS], dtype=np.uint8)})
-    savemat(folder / "setid.mat", {"trnid": np.array([[4, 5]], dtype=np.uint16), "valid": np.array([[6, 2]]),
-                                   "tstid": np.array([[12, 11, 10, 9, 8, 7, 3, 1]], dtype=np.uint16)})
+    savemat(
+        folder / "setid.mat",
+        {
+            "trnid": np.array([[4, 5]], dtype=np.uint16),
+            "valid": np.array([[6, 2]]),
+            "tstid": np.array([[12, 11, 10, 9, 8, 7, 3, 1]], dtype=np.uint16),
+        },
+    )
     return tmp_path
 
 
 def test_flowers(garden):
     found = load_labelled("flowers", str(garden))
-    assert labels_of(found, "tune") == {"image_00004": "yellow iris", "image_00005": "daffodil",
-                                        "image_00006": "sunflower", "image_00002": "blackberry lily"}
+    assert labels_of(found, "tune") == {
+        "image_00004": "yellow iris",
+        "image_00005": "daffodil",
+        "image_00006": "sunflower",
+        "image_00002": "blackberry lily",
+    }
     assert labels_of(found, "test") == {
-        "image_00012": "canterbury bells", "image_00011": "colt's foot", "image_00010": "pink-yellow dahlia",
-        "image_00009": "sunflower", "image_00008": "daffodil", "image_00007": "yellow iris",
-        "image_00003": "pink primrose", "image_00001": "passion flower"}
+        "image_00012": "canterbury bells",
+        "image_00011": "colt's foot",
+        "image_00010": "pink-yellow dahlia",
+        "image_00009": "sunflower",
+        "image_00008": "daffodil",
+        "image_00007": "yellow iris",
+        "image_00003": "pink primrose",
+        "image_00001": "passion flower",
+    }
     assert found.images[0] == str(garden / "flowers-102" / "jpg" / "image_00004.jpg")
     assert len(load_labelled("flowers", str(garden / "flowers-102")).table) == 12
 
@@ -278,8 +314,16 @@ def test_names_of_the_flowers():
 
     assert [name.replace("?", "") for name in Flowers102.classes] == flowers.CLASSES
     assert {k: flowers.CLASSES[k] for k in (2, 4, 6, 7, 10, 14, 19, 41, 53)} == {
-        2: "canterbury bells", 4: "english marigold", 6: "moon orchid", 7: "bird of paradise", 10: "snapdragon",
-        14: "yellow iris", 19: "giant white arum lily", 41: "daffodil", 53: "sunflower"}
+        2: "canterbury bells",
+        4: "english marigold",
+        6: "moon orchid",
+        7: "bird of paradise",
+        10: "snapdragon",
+        14: "yellow iris",
+        19: "giant white arum lily",
+        41: "daffodil",
+        53: "sunflower",
+    }
 
 
 def test_flowers_as_released(garden):
@@ -300,15 +344,20 @@ def test_flowers_without_a_class_or_a_file(garden):
     (garden / "flowers-102" / "jpg" / "image_00004.jpg").unlink()
     whole = flowers.read(garden)
     assert dict(zip(whole.left_out.path.map(lambda path: Path(path).name), whole.left_out.reason, strict=True)) == {
-        "image_00004.jpg": "missing file"}
+        "image_00004.jpg": "missing file"
+    }
     with pytest.raises(PcclipError, match=r"1 of 12 images are bad \(1 missing file\), more than 5%"):
         load_labelled("flowers", str(garden))
     savemat(garden / "flowers-102" / "imagelabels.mat", {"labels": np.array([[*FLOWER_LABELS[:10], 103, 0]])})
     assert sorted(flowers.read(garden).left_out.reason) == ["missing file", "no class", "no class"]
 
 
-SCENES = {"a/abbey": "abbey", "a/apartment_building/outdoor": "outdoor apartment building",
-          "b/bakery/shop": "bakery shop", "t/theater/indoor_procenium": "indoor procenium theater"}
+SCENES = {
+    "a/abbey": "abbey",
+    "a/apartment_building/outdoor": "outdoor apartment building",
+    "b/bakery/shop": "bakery shop",
+    "t/theater/indoor_procenium": "indoor procenium theater",
+}
 
 
 @pytest.fixture
@@ -375,6 +424,7 @@ def test_food101(kitchen):
 
 # ---- loading ---------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("name", HERE)
 def test_a_set_that_is_not_there_says_what_to_fetch(name, tmp_path):
     with pytest.raises(PcclipError) as error:
@@ -396,10 +446,19 @@ def serve(monkeypatch, sizes: dict[str, list[int]], **changed) -> pd.DataFrame:
     """A set 'made' with so many images of each class in each split, in an order of its own; returns its table."""
     rows = [(split, label) for split, counts in sizes.items() for label, n in enumerate(counts) for _ in range(n)]
     order = np.random.default_rng(7).permutation(len(rows))
-    table = pd.DataFrame({"id": [f"i{k}" for k in range(len(rows))], "label": [rows[k][1] for k in order],
-                          "split": [rows[k][0] for k in order]})
-    made = replace(LabelledSet("made", table, [f"/{image}.jpg" for image in table["id"]],
-                               [f"class {k}" for k in range(len(sizes["test"]))]), **changed)
+    table = pd.DataFrame(
+        {
+            "id": [f"i{k}" for k in range(len(rows))],
+            "label": [rows[k][1] for k in order],
+            "split": [rows[k][0] for k in order],
+        }
+    )
+    made = replace(
+        LabelledSet(
+            "made", table, [f"/{image}.jpg" for image in table["id"]], [f"class {k}" for k in range(len(sizes["test"]))]
+        ),
+        **changed,
+    )
     monkeypatch.setitem(sets.SETS, "made", SimpleNamespace(missing=lambda root: [], read=lambda root: made))
     return made.table
 
@@ -497,6 +556,7 @@ def test_identity_notices_the_file_of_many(binary):
 
 # ---- vectors ---------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("layout", ["binary", "package"])
 def test_vectors_of_images_in_one_file(layout, tiny_encoder, tmp_path, encoded, capsys, request):
     found = load_labelled("cifar10", str(request.getfixturevalue(layout)), limit=5, tune_limit=30)
@@ -554,7 +614,8 @@ def test_an_image_that_cannot_be_read_is_recorded(land, tiny_encoder, tmp_path):
     put(Path(found.images[7]), jpeg()[:150])
     vectors, bad = embed_labelled(tmp_path / "eurosat", found, tiny_encoder, 8, 2, 16)
     assert bad.to_dict("records") == [
-        {"id": found.table["id"][7], "path": found.images[7], "reason": "unreadable image (OSError)"}]
+        {"id": found.table["id"][7], "path": found.images[7], "reason": "unreadable image (OSError)"}
+    ]
     assert vectors.ids == [image for k, image in enumerate(found.table["id"]) if k != 7]
     assert vectors.paths == [image for k, image in enumerate(found.images) if k != 7]
 
@@ -563,8 +624,11 @@ def test_too_many_images_that_cannot_be_read_fail(land, tiny_encoder, tmp_path):
     found = load_labelled("eurosat", str(land), limit=10, tune_limit=30)
     for path in found.images[:3]:
         put(Path(path), b"")
-    with pytest.raises(PcclipError, match=r"eurosat: 3 of 40 images cannot be read \(e\.g\. .*: empty file\), more "
-                                          r"than 5%; unpack the set again"):
+    with pytest.raises(
+        PcclipError,
+        match=r"eurosat: 3 of 40 images cannot be read \(e\.g\. .*: empty file\), more "
+        r"than 5%; unpack the set again",
+    ):
         embed_labelled(tmp_path / "eurosat", found, tiny_encoder, 8, 2, 16)
     with pytest.raises(PcclipError, match="has not finished"):
         finished(tmp_path / "eurosat")

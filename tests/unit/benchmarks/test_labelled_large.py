@@ -25,6 +25,7 @@ def reasons(images) -> dict[str, str]:
 
 # ---- CUB -------------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("up", [False, True])
 def test_cub(birds, up):
     root = birds.parent if up else birds
@@ -43,7 +44,10 @@ def test_cub_classes_are_in_the_order_of_their_numbers(birds):
     put(birds / "classes.txt", "2 002.Laysan_Albatross\n1 001.Black_footed_Albatross\n3 010.Red_winged_Blackbird\n")
     images = cub.read(birds)
     assert [images.classes[label] for label in images.table.label[:3]] == [
-        "black footed albatross", "black footed albatross", "laysan albatross"]
+        "black footed albatross",
+        "black footed albatross",
+        "laysan albatross",
+    ]
 
 
 def test_cub_rows_that_cannot_be_used(birds):
@@ -51,8 +55,11 @@ def test_cub_rows_that_cannot_be_used(birds):
     put(birds / "image_class_labels.txt", numbered([1, 1, 9, 3, 3]))
     put(birds / "train_test_split.txt", numbered([0, 1, 1, 1]))
     images = cub.read(birds)
-    assert reasons(images) == {f"{BIRDS[0][1]}.jpg": "missing file", f"{BIRDS[2][1]}.jpg": "no class",
-                               f"{BIRDS[4][1]}.jpg": "no split"}
+    assert reasons(images) == {
+        f"{BIRDS[0][1]}.jpg": "missing file",
+        f"{BIRDS[2][1]}.jpg": "no class",
+        f"{BIRDS[4][1]}.jpg": "no split",
+    }
     assert list(images.table.label) == [0, 2]
     assert images.table.label.dtype == int
     assert len(images.images) == 2
@@ -107,14 +114,17 @@ def test_awa2_that_is_not_there(tmp_path, zoo):
     assert f"{zoo}: no testclasses.txt; " in one_line(awa2.missing(zoo))
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("predicate-matrix-continuous.txt", "1 2 3\n", "has 1 rows of 3 numbers, not 6 classes of 85 predicates"),
-    ("predicate-matrix-continuous.txt", "1 2\n3\n", "not a table of numbers"),
-    ("predicate-matrix-continuous.txt", "one two\n", "not a table of numbers"),
-    ("predicate-matrix-continuous.txt", "\n", "empty"),
-    ("classes.txt", "antelope\n", "not lines of a number and a name"),
-    ("predicates.txt", "1 black and white\n", "not lines of a number and a name"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("predicate-matrix-continuous.txt", "1 2 3\n", "has 1 rows of 3 numbers, not 6 classes of 85 predicates"),
+        ("predicate-matrix-continuous.txt", "1 2\n3\n", "not a table of numbers"),
+        ("predicate-matrix-continuous.txt", "one two\n", "not a table of numbers"),
+        ("predicate-matrix-continuous.txt", "\n", "empty"),
+        ("classes.txt", "antelope\n", "not lines of a number and a name"),
+        ("predicates.txt", "1 black and white\n", "not lines of a number and a name"),
+    ],
+)
 def test_a_broken_awa2_file_is_named(zoo, name, content, message):
     put(zoo / name, content)
     with pytest.raises(PcclipError, match=f"{name}: {message}") as error:
@@ -136,22 +146,44 @@ def test_texts_of_two_animals(zoo):
     corrected = awa2.difference_texts(images, binary, "corrected")
     assert corrected(dalmatian, whale) == (  # the stronger difference first; smelly cannot be seen
         "The first image has attributes of tail, small, furry, spots, while the second image has attributes of swims, "
-        "big, blue.")
+        "big, blue."
+    )
     assert corrected(whale, dalmatian) == (
         "The first image has attributes of swims, big, blue, while the second image has attributes of tail, small, "
-        "furry, spots.")
+        "furry, spots."
+    )
     released = awa2.difference_texts(images, binary, "as_released")
     assert released(dalmatian, whale) == (  # of the grizzly bear and the antelope; no meat, by the slip
-        "The first image has attributes of big, claws, while the second image has attributes of horns, fast")
+        "The first image has attributes of big, claws, while the second image has attributes of horns, fast"
+    )
 
 
 def test_the_released_filter_leaves_out_neighbours():
     binary = pd.DataFrame([np.ones(85, dtype=int), np.zeros(85, dtype=int)], columns=PREDICATES)
     text = awa2.attribute_differences(0, 1, binary, None, "as_released")
-    named = text.removeprefix("The first image has attributes of ").removesuffix(
-        ", while the second image has attributes of ").split(", ")
+    named = (
+        text.removeprefix("The first image has attributes of ")
+        .removesuffix(", while the second image has attributes of ")
+        .split(", ")
+    )
     assert [k for k, name in enumerate(PREDICATES) if name not in named] == [
-        34, 38, 40, 41, 51, 52, 53, 54, 56, 57, 58, 59, 60, 61, 62, 83]
+        34,
+        38,
+        40,
+        41,
+        51,
+        52,
+        53,
+        54,
+        56,
+        57,
+        58,
+        59,
+        60,
+        61,
+        62,
+        83,
+    ]
     assert {"smelly", "tunnels", "fast", "solitary"} <= set(named)
     assert not {"flys", "walks", "slow", "nestspot"} & set(named)
 
@@ -160,11 +192,14 @@ def test_a_corrected_text_names_few_attributes_that_can_be_seen():
     binary = pd.DataFrame([np.ones(85, dtype=int), np.zeros(85, dtype=int)], columns=PREDICATES)
     strength = pd.DataFrame([np.arange(85.0), np.zeros(85)], columns=PREDICATES)
     text = awa2.attribute_differences(0, 1, binary, strength, "corrected")
-    assert text == ("The first image has attributes of domestic, nestspot, group, smart, timid, while the second image "
-                    "has attributes of none of these.")
+    assert text == (
+        "The first image has attributes of domestic, nestspot, group, smart, timid, while the second image "
+        "has attributes of none of these."
+    )
     strength.loc[0, ["group", "timid"]] = np.nan  # nobody judged: not known to differ much
     assert "of domestic, nestspot, smart, fierce, cave, while" in awa2.attribute_differences(
-        0, 1, binary, strength, "corrected")
+        0, 1, binary, strength, "corrected"
+    )
 
 
 def test_a_corrected_text_can_be_read_to_its_end():
@@ -172,16 +207,20 @@ def test_a_corrected_text_can_be_read_to_its_end():
     import open_clip
 
     tokenizer = open_clip.get_tokenizer("ViT-L-14")
-    longest = sorted(PREDICATES, key=lambda name: -len(tokenizer.encode(name)))[:2 * awa2.MOST]
+    longest = sorted(PREDICATES, key=lambda name: -len(tokenizer.encode(name)))[: 2 * awa2.MOST]
     binary = pd.DataFrame([row(*longest[::2]), row(*longest[1::2])], columns=PREDICATES)
     text = awa2.attribute_differences(0, 1, binary, binary, "corrected")
     assert all(name in text for name in longest)
     assert len(tokenizer.encode(text)) + 2 <= 48
 
 
-@pytest.mark.parametrize("ask", [
-    lambda: awa2.attribute_differences(0, 0, pd.DataFrame([row()], columns=PREDICATES), None, "fixed"),
-    lambda: awa2.predicate_rows(None, "fixed")])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: awa2.attribute_differences(0, 0, pd.DataFrame([row()], columns=PREDICATES), None, "fixed"),
+        lambda: awa2.predicate_rows(None, "fixed"),
+    ],
+)
 def test_awa2_has_two_protocols(ask):
     with pytest.raises(PcclipError, match="no protocol 'fixed'; known: as_released, corrected"):
         ask()
@@ -197,8 +236,13 @@ def test_the_thousand_classes():
     assert len(set(wnids)) == len(wnids) == len(names) == 1000
     assert list(wnids) == sorted(wnids)
     assert {wnid: names[wnids.index(wnid)] for wnid in (TENCH, GOLDFISH, TABBY, TISSUE, "n03180011", "n11939491")} == {
-        TENCH: "tench", GOLDFISH: "goldfish", TABBY: "tabby cat", TISSUE: "toilet paper",
-        "n03180011": "desktop computer", "n11939491": "daisy"}
+        TENCH: "tench",
+        GOLDFISH: "goldfish",
+        TABBY: "tabby cat",
+        TISSUE: "toilet paper",
+        "n03180011": "desktop computer",
+        "n11939491": "daisy",
+    }
 
 
 def shown(images) -> dict[str, str]:
@@ -207,11 +251,17 @@ def shown(images) -> dict[str, str]:
     return dict(zip((Path(path).name for path in images.images), names, strict=True))
 
 
-@pytest.mark.parametrize(("name", "folder", "tench", "tissue", "suffix"), [
-    ("imagenet", "val", TENCH, TISSUE, "JPEG"), ("imagenet", "ILSVRC/Data/CLS-LOC/val", TENCH, TISSUE, "JPEG"),
-    ("imagenet_v2", "imagenetv2-matched-frequency-format-val", "0", "999", "jpeg"),
-    ("imagenet_r", "imagenet-r", TENCH, TISSUE, "jpg"), ("imagenet_a", "imagenet-a", TENCH, TISSUE, "jpg"),
-    ("imagenet_sketch", "sketch", TENCH, TISSUE, "JPEG")])
+@pytest.mark.parametrize(
+    ("name", "folder", "tench", "tissue", "suffix"),
+    [
+        ("imagenet", "val", TENCH, TISSUE, "JPEG"),
+        ("imagenet", "ILSVRC/Data/CLS-LOC/val", TENCH, TISSUE, "JPEG"),
+        ("imagenet_v2", "imagenetv2-matched-frequency-format-val", "0", "999", "jpeg"),
+        ("imagenet_r", "imagenet-r", TENCH, TISSUE, "jpg"),
+        ("imagenet_a", "imagenet-a", TENCH, TISSUE, "jpg"),
+        ("imagenet_sketch", "sketch", TENCH, TISSUE, "JPEG"),
+    ],
+)
 def test_imagenet_and_its_variants(tmp_path, capsys, name, folder, tench, tissue, suffix):
     one = imagenet.VARIANTS[name]
     place = tmp_path / folder
@@ -242,12 +292,17 @@ def test_the_whole_set_is_not_remarked_on(tmp_path, capsys):
 def test_validation_images_in_one_folder(tmp_path):
     for k in (1, 2, 3, 4):
         picture(tmp_path / "val" / f"ILSVRC2012_val_0000000{k}.JPEG")
-    put(tmp_path / "LOC_val_solution.csv", "ImageId,PredictionString\n"
+    put(
+        tmp_path / "LOC_val_solution.csv",
+        "ImageId,PredictionString\n"
         f"ILSVRC2012_val_00000002,{TABBY} 85 1 499 272 \nILSVRC2012_val_00000001,{TISSUE} 1 1 2 2 {TISSUE} 3 3 4 4 \n"
-        "ILSVRC2012_val_00000003,n99999999 1 1 2 2 \n")
+        "ILSVRC2012_val_00000003,n99999999 1 1 2 2 \n",
+    )
     images = imagenet.VARIANTS["imagenet"].read(tmp_path)
-    assert shown(images) == {"ILSVRC2012_val_00000001.JPEG": "toilet paper",
-                             "ILSVRC2012_val_00000002.JPEG": "tabby cat"}
+    assert shown(images) == {
+        "ILSVRC2012_val_00000001.JPEG": "toilet paper",
+        "ILSVRC2012_val_00000002.JPEG": "tabby cat",
+    }
     assert reasons(images) == {"ILSVRC2012_val_00000003.JPEG": "no class", "ILSVRC2012_val_00000004.JPEG": "no class"}
     put(tmp_path / "LOC_val_solution.csv", "image,label\n1,2\n")
     with pytest.raises(PcclipError, match="LOC_val_solution.csv: not a table of ImageId and PredictionString") as error:

@@ -50,8 +50,12 @@ def told(pairs: pd.DataFrame) -> list[tuple]:
 
 # ---- UT-Zap50K -------------------------------------------------------------------------------------------------------
 
-SHOES = ["Shoes/Oxfords/Bostonian/100627.72.jpg", "Shoes/Flats/W.A.G./1.2.jpg", "Sandals/Flat/Levi's Kids/3.4.jpg",
-         "Boots/Ankle/UGG/5.6.jpg"]
+SHOES = [
+    "Shoes/Oxfords/Bostonian/100627.72.jpg",
+    "Shoes/Flats/W.A.G./1.2.jpg",
+    "Sandals/Flat/Levi's Kids/3.4.jpg",
+    "Boots/Ankle/UGG/5.6.jpg",
+]
 
 
 def rows(attribute: int, *of: tuple[int, int, int]) -> np.ndarray:
@@ -69,13 +73,20 @@ def shoes(tmp_path):
     data = tmp_path / "ut-zap50k-data"
     mat(data / "image-path.mat", imagepath=cells(*SHOES, down=True))
     ordered = [rows(k, (1, 2, 1), (3, 4, 2), (4, 1, 1)) for k in (1, 2, 3, 4)]
-    mat(data / "zappos-labels.mat", mturkOrder=cells(*ordered),
-        mturkEqual=cells(*(rows(k, (2, 4, 3)) for k in (1, 2, 3, 4))))
+    mat(
+        data / "zappos-labels.mat",
+        mturkOrder=cells(*ordered),
+        mturkEqual=cells(*(rows(k, (2, 4, 3)) for k in (1, 2, 3, 4))),
+    )
     mat(data / "zappos-labels-fg.mat", mturkHard=cells(*(rows(k, (2, 3, 2)) for k in (1, 2, 3, 4))))
     split = [[1, 3], [1, 2]]
     mat(data / "train-test-splits.mat", trainIndexAll=nested(*[split] * 4), testIndexAll=nested(*[[[2], [3]]] * 4))
-    for name in ("Shoes/Oxfords/Bostonian/100627.72.jpg", "Shoes/Flats/W.A.G%2E/1.2.jpg",
-                 "Sandals/Flat/Levi's&#174; Kids/3.4.jpg", "Boots/Ankle/UGG/5.6.jpg"):
+    for name in (
+        "Shoes/Oxfords/Bostonian/100627.72.jpg",
+        "Shoes/Flats/W.A.G%2E/1.2.jpg",
+        "Sandals/Flat/Levi's&#174; Kids/3.4.jpg",
+        "Boots/Ankle/UGG/5.6.jpg",
+    ):
         picture(tmp_path / "ut-zap50k-images" / name)
     return tmp_path
 
@@ -87,11 +98,16 @@ def test_zap50k(shoes, capsys):
     assert found.attributes == ["open", "pointy", "sporty", "comfort"]
     a, b, c, d = SHOES
     assert told(found.pairs[found.pairs.attribute == "sporty"]) == [
-        ("coarse", "sporty", a, b, "first", "tune"), ("coarse", "sporty", c, d, "second", "test"),
+        ("coarse", "sporty", a, b, "first", "tune"),
+        ("coarse", "sporty", c, d, "second", "test"),
         ("coarse", "sporty", d, a, "first", "tune"),
-        ("fine", "sporty", a, b, "first", "tune"), ("fine", "sporty", c, d, "second", "tune"),
-        ("fine", "sporty", d, a, "first", "tune"), ("fine", "sporty", b, c, "second", "test"),
-        ("coarse", "sporty", b, d, "equal", "tune"), ("fine", "sporty", b, d, "equal", "tune")]
+        ("fine", "sporty", a, b, "first", "tune"),
+        ("fine", "sporty", c, d, "second", "tune"),
+        ("fine", "sporty", d, a, "first", "tune"),
+        ("fine", "sporty", b, c, "second", "test"),
+        ("coarse", "sporty", b, d, "equal", "tune"),
+        ("fine", "sporty", b, d, "equal", "tune"),
+    ]
     assert sorted(found.images["id"]) == sorted(SHOES)
     assert all(Path(path).is_file() for path in found.images.path), "whichever way its folder is spelt"
     assert found.values.shape == (4, 0)
@@ -99,33 +115,50 @@ def test_zap50k(shoes, capsys):
 
 
 def test_zap50k_rows_that_cannot_be_used(shoes):
-    mat(shoes / "ut-zap50k-data" / "zappos-labels-fg.mat", mturkHard=cells(
-        rows(1, (9, 1, 1), (0, 1, 1), (1, 2, 4), (2, 2, 1), (1, 2, 1)), rows(3, (1, 2, 1)), *[rows(k) for k in (3, 4)]))
+    mat(
+        shoes / "ut-zap50k-data" / "zappos-labels-fg.mat",
+        mturkHard=cells(
+            rows(1, (9, 1, 1), (0, 1, 1), (1, 2, 4), (2, 2, 1), (1, 2, 1)),
+            rows(3, (1, 2, 1)),
+            *[rows(k) for k in (3, 4)],
+        ),
+    )
     found = zap50k.read(shoes)
     assert list(found.left_out.itertuples(index=False, name=None)) == [
-        ("fine pairs of open, row 1", "no such image"), ("fine pairs of open, row 2", "no such image"),
-        ("fine pairs of open, row 3", "no such relation"), ("fine pairs of open, row 4", "one image twice"),
-        ("fine pairs of pointy, row 1", "another attribute")]
+        ("fine pairs of open, row 1", "no such image"),
+        ("fine pairs of open, row 2", "no such image"),
+        ("fine pairs of open, row 3", "no such relation"),
+        ("fine pairs of open, row 4", "one image twice"),
+        ("fine pairs of pointy, row 1", "another attribute"),
+    ]
     (shoes / "ut-zap50k-images" / SHOES[0]).unlink()
     assert zap50k.read(shoes).left_out.reason.value_counts()["missing file"] == 17, "its pairs in both parts"
 
 
 def test_zap50k_that_is_not_there(tmp_path, shoes):
     labels, images = zap50k.missing(tmp_path / "nowhere")
-    assert ("no image-path.mat, zappos-labels.mat, zappos-labels-fg.mat, train-test-splits.mat; download "
-            "ut-zap50k-data.zip from https://") in labels
+    assert (
+        "no image-path.mat, zappos-labels.mat, zappos-labels-fg.mat, train-test-splits.mat; download "
+        "ut-zap50k-data.zip from https://"
+    ) in labels
     assert "no ut-zap50k-images/; download ut-zap50k-images.zip" in images
     (shoes / "ut-zap50k-data" / "zappos-labels.mat").unlink()
     assert "ut-zap50k-data: no zappos-labels.mat; download" in one_line(zap50k.missing(shoes))
     assert "\n" not in labels
 
 
-@pytest.mark.parametrize(("name", "fields", "message"), [
-    ("zappos-labels.mat", {"mturkOrder": cells(rows(1, (1, 2, 1)))}, "no fields mturkOrder, mturkEqual"),
-    ("zappos-labels-fg.mat", {"mturkHard": cells(rows(1, (1, 2, 1)))}, "fine pairs of open: 1 attributes, not 4"),
-    ("train-test-splits.mat", {"trainIndexAll": nested(*[[[7]]] * 4), "testIndexAll": nested(*[[[1]]] * 4)},
-     "no split of the 3 ordered pairs of open"),
-])
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("zappos-labels.mat", {"mturkOrder": cells(rows(1, (1, 2, 1)))}, "no fields mturkOrder, mturkEqual"),
+        ("zappos-labels-fg.mat", {"mturkHard": cells(rows(1, (1, 2, 1)))}, "fine pairs of open: 1 attributes, not 4"),
+        (
+            "train-test-splits.mat",
+            {"trainIndexAll": nested(*[[[7]]] * 4), "testIndexAll": nested(*[[[1]]] * 4)},
+            "no split of the 3 ordered pairs of open",
+        ),
+    ],
+)
 def test_a_broken_file_of_zap50k_is_named(shoes, name, fields, message):
     mat(shoes / "ut-zap50k-data" / name, **fields)
     with pytest.raises(PcclipError, match=message) as error:
@@ -141,13 +174,20 @@ def test_a_file_that_is_no_matlab_file(shoes):
 
 # ---- PubFig and OSR --------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def faces(tmp_path):
     """PubFig with three people of two faces each, one of them for training."""
     names = [f"{person}_{k}.jpg" for person in ("Alex", "Clive", "Hugh") for k in (1, 2)]
-    mat(tmp_path / "pubfig" / "data.mat", im_names=cells(*names), class_labels=np.array([[1, 1, 2, 2, 3, 3]]).T,
-        used_for_training=np.array([[1, 0] * 3]).T, attribute_names=cells("Male", "VisibleForehead"),
-        relative_ordering=np.array([[3, 1, 2], [1, 1, 8]]), feat=np.zeros((6, 5)))
+    mat(
+        tmp_path / "pubfig" / "data.mat",
+        im_names=cells(*names),
+        class_labels=np.array([[1, 1, 2, 2, 3, 3]]).T,
+        used_for_training=np.array([[1, 0] * 3]).T,
+        attribute_names=cells("Male", "VisibleForehead"),
+        relative_ordering=np.array([[3, 1, 2], [1, 1, 8]]),
+        feat=np.zeros((6, 5)),
+    )
     for name in names:
         picture(tmp_path / "pubfig" / "images" / name)
     return tmp_path
@@ -157,8 +197,14 @@ def test_pubfig(faces):
     assert parikh.PUBFIG.missing(faces) == parikh.PUBFIG.missing(faces / "pubfig") == []
     found = parikh.PUBFIG.read(faces)
     assert found.attributes == ["male", "visible_forehead"]
-    assert list(found.images["id"]) == ["Alex_1.jpg", "Alex_2.jpg", "Clive_1.jpg", "Clive_2.jpg", "Hugh_1.jpg",
-                                        "Hugh_2.jpg"]
+    assert list(found.images["id"]) == [
+        "Alex_1.jpg",
+        "Alex_2.jpg",
+        "Clive_1.jpg",
+        "Clive_2.jpg",
+        "Hugh_1.jpg",
+        "Hugh_2.jpg",
+    ]
     assert list(found.images["split"]) == ["tune", "test"] * 3
     assert found.values.to_numpy().T.tolist() == [[3, 3, 1, 1, 2, 2], [1, 1, 1, 1, 8, 8]]
     assert list(found.images.group) == ["class 1"] * 2 + ["class 2"] * 2 + ["class 3"] * 2
@@ -168,8 +214,14 @@ def test_pubfig(faces):
 def test_osr(faces):
     (faces / "pubfig").rename(faces / "osr")
     (faces / "osr" / "images").rename(faces / "osr" / "spatial_envelope_256x256_static_8outdoorcategories")
-    mat(faces / "osr" / "data.mat", im_names=cells("Alex_1.jpg", "gone.jpg", down=True), class_labels=[[1], [2]],
-        used_for_training=[[0], [0]], attribute_names=cells("size-large"), relative_ordering=[[5, 6]])
+    mat(
+        faces / "osr" / "data.mat",
+        im_names=cells("Alex_1.jpg", "gone.jpg", down=True),
+        class_labels=[[1], [2]],
+        used_for_training=[[0], [0]],
+        attribute_names=cells("size-large"),
+        relative_ordering=[[5, 6]],
+    )
     found = parikh.OSR.read(faces)
     assert (found.name, found.attributes, found.values.size_large.tolist()) == ("osr", ["size_large"], [5])
     assert reasons(found) == {"gone.jpg": "missing file"}
@@ -177,8 +229,13 @@ def test_osr(faces):
 
 def test_pubfig_that_is_not_as_published(faces, tmp_path):
     assert "no data.mat, images; download relative_attributes_v2.zip" in one_line(parikh.PUBFIG.missing(tmp_path / "x"))
-    good = {"im_names": cells("a", "b"), "class_labels": [[1], [9]], "used_for_training": [[0], [1]],
-            "attribute_names": cells("Male"), "relative_ordering": [[3, 1, 2]]}
+    good = {
+        "im_names": cells("a", "b"),
+        "class_labels": [[1], [9]],
+        "used_for_training": [[0], [1]],
+        "attribute_names": cells("Male"),
+        "relative_ordering": [[3, 1, 2]],
+    }
     mat(faces / "pubfig" / "data.mat", **good)
     assert parikh.PUBFIG.read(faces).left_out.reason.tolist() == ["missing file", "no class"]
     mat(faces / "pubfig" / "data.mat", **{**good, "class_labels": [[1]]})
@@ -190,6 +247,7 @@ def test_pubfig_that_is_not_as_published(faces, tmp_path):
 
 
 # ---- LFW-10 ----------------------------------------------------------------------------------------------------------
+
 
 def voted(path: Path, *of: tuple[str, str, tuple[int, int, int]]) -> None:
     """One file of LFW-10: the pairs and the votes for the first image, the second and neither."""
@@ -203,10 +261,19 @@ def lfw(tmp_path):
     """LFW-10 with four faces, from dark to light, and pairs by that."""
     root = tmp_path / "LFW10"
     for name in lfw10.ATTRIBUTES:
-        voted(root / "annotations" / f"{name}train.mat", ("1.jpg", "2.jpg", (0, 5, 0)), ("3.jpg", "1.jpg", (3, 1, 1)),
-              ("4.jpg", "2.jpg", (4, 0, 1)), ("2.jpg", "3.jpg", (2, 2, 1)))
-        voted(root / "annotations" / f"{name}test.mat", ("1.jpg", "4.jpg", (1, 4, 0)), ("4.jpg", "3.jpg", (3, 2, 0)),
-              ("2.jpg", "4.jpg", (0, 1, 4)))
+        voted(
+            root / "annotations" / f"{name}train.mat",
+            ("1.jpg", "2.jpg", (0, 5, 0)),
+            ("3.jpg", "1.jpg", (3, 1, 1)),
+            ("4.jpg", "2.jpg", (4, 0, 1)),
+            ("2.jpg", "3.jpg", (2, 2, 1)),
+        )
+        voted(
+            root / "annotations" / f"{name}test.mat",
+            ("1.jpg", "4.jpg", (1, 4, 0)),
+            ("4.jpg", "3.jpg", (3, 2, 0)),
+            ("2.jpg", "4.jpg", (0, 1, 4)),
+        )
     for k in range(1, 5):
         picture(root / "images" / f"{k}.jpg", 60 * k)
     return root
@@ -217,10 +284,14 @@ def test_lfw10(lfw):
     found = lfw10.read(lfw.parent)
     assert found.attributes == list(lfw10.ATTRIBUTES)
     assert told(found.pairs[found.pairs.attribute == "smile"]) == [
-        ("", "smile", "1.jpg", "2.jpg", "second", "tune"), ("", "smile", "3.jpg", "1.jpg", "first", "tune"),
-        ("", "smile", "4.jpg", "2.jpg", "first", "tune"), ("", "smile", "2.jpg", "3.jpg", "equal", "tune"),
-        ("", "smile", "1.jpg", "4.jpg", "second", "test"), ("", "smile", "4.jpg", "3.jpg", "first", "test"),
-        ("", "smile", "2.jpg", "4.jpg", "equal", "test")]
+        ("", "smile", "1.jpg", "2.jpg", "second", "tune"),
+        ("", "smile", "3.jpg", "1.jpg", "first", "tune"),
+        ("", "smile", "4.jpg", "2.jpg", "first", "tune"),
+        ("", "smile", "2.jpg", "3.jpg", "equal", "tune"),
+        ("", "smile", "1.jpg", "4.jpg", "second", "test"),
+        ("", "smile", "4.jpg", "3.jpg", "first", "test"),
+        ("", "smile", "2.jpg", "4.jpg", "equal", "test"),
+    ]
     assert list(found.images.path) == [str(lfw / "images" / f"{k}.jpg") for k in range(1, 5)]
 
 
@@ -229,31 +300,44 @@ def test_lfw10_that_is_not_as_published(lfw, tmp_path):
     assert "no annotations/baldheadtrain.mat, annotations/baldheadtest.mat, annotations/darkhairtrain.mat and" in line
     voted(lfw / "annotations" / "smiletest.mat", ("1.jpg", "4.jpg", (0, 0, 0)), ("1.jpg", "9.jpg", (1, 0, 0)))
     assert list(lfw10.read(lfw).left_out.itertuples(index=False, name=None)) == [
-        ("smiletest.mat, row 1", "no votes"), ("smiletest.mat, row 2", "missing file")]
-    mat(lfw / "annotations" / "youngtest.mat", images_compare=cells("1.jpg", "2.jpg", "3.jpg"),
-        attribute_strengths=np.ones((2, 4)))
+        ("smiletest.mat, row 1", "no votes"),
+        ("smiletest.mat, row 2", "missing file"),
+    ]
+    mat(
+        lfw / "annotations" / "youngtest.mat",
+        images_compare=cells("1.jpg", "2.jpg", "3.jpg"),
+        attribute_strengths=np.ones((2, 4)),
+    )
     with pytest.raises(PcclipError, match=r"youngtest.mat: 1 pairs, 2 rows of votes; download it again"):
         lfw10.read(lfw)
 
 
 # ---- AwA2, UTKFace, KonIQ-10k ----------------------------------------------------------------------------------------
 
+
 def test_awa2(zoo):
     assert awa2.missing(zoo) == []
     found = awa2.read(zoo)
     assert len(found.attributes) == 85
     assert found.images.iloc[2].tolist() == [
-        "grizzly+bear/grizzly+bear_10001", str(zoo / "JPEGImages" / "grizzly+bear" / "grizzly+bear_10001.jpg"), "tune",
-        "grizzly bear"]
+        "grizzly+bear/grizzly+bear_10001",
+        str(zoo / "JPEGImages" / "grizzly+bear" / "grizzly+bear_10001.jpg"),
+        "tune",
+        "grizzly bear",
+    ]
     assert found.values.big.to_numpy() == pytest.approx(np.repeat([0, 60.64, 60.64, 0, 0, 60.64], 2))
     assert found.values.black[:2].isna().all(), "nobody judged"
     (zoo / "JPEGImages" / ANIMALS[0] / f"{ANIMALS[0]}_10001.jpg").rename(zoo / "JPEGImages" / ANIMALS[0] / "other.txt")
     assert len(awa2.read(zoo).images) == 11
 
 
-FACES = {"26_1_3_20170117175041574.jpg.chip.jpg": 26, "1_0_2_20161219140530307.jpg.chip.jpg": 1,
-         "116_1_0_20170120134921760.jpg.chip.jpg": 116, "24_0_1_20170116220224657 .jpg.chip.jpg": 24,
-         "55_0_0_20170116232725357jpg.chip.jpg": 55}
+FACES = {
+    "26_1_3_20170117175041574.jpg.chip.jpg": 26,
+    "1_0_2_20161219140530307.jpg.chip.jpg": 1,
+    "116_1_0_20170120134921760.jpg.chip.jpg": 116,
+    "24_0_1_20170116220224657 .jpg.chip.jpg": 24,
+    "55_0_0_20170116232725357jpg.chip.jpg": 55,
+}
 UNSURE = ["61_1_20170109142408075.jpg.chip.jpg", "117_0_0_20170109142408075.jpg.chip.jpg", "face.jpg"]
 
 
@@ -280,8 +364,10 @@ def test_a_fifth_of_utkface_is_tested_whatever_else_is_there(tmp_path):
     assert "no images in it or in its folder UTKFace; download" in one_line(utkface.missing(tmp_path / "nowhere"))
 
 
-KONIQ = ("image_name,c1,c2,c3,c4,c5,MOS,SD,set\n10004473376.jpg,0,0,25,73,7,76.12,0.5,training\n"
-         "2.jpg,1,2,3,4,5,40.5,0.6,validation\n3.jpg,1,2,3,4,5,91,0.6,test\n4.jpg,1,2,3,4,5,12.25,0.6,test\n")
+KONIQ = (
+    "image_name,c1,c2,c3,c4,c5,MOS,SD,set\n10004473376.jpg,0,0,25,73,7,76.12,0.5,training\n"
+    "2.jpg,1,2,3,4,5,40.5,0.6,validation\n3.jpg,1,2,3,4,5,91,0.6,test\n4.jpg,1,2,3,4,5,12.25,0.6,test\n"
+)
 
 
 @pytest.mark.parametrize("folder", ["1024x768", "512x384"])
@@ -298,7 +384,9 @@ def test_koniq(tmp_path, folder):
 
 def test_koniq_that_is_not_as_published(tmp_path):
     assert [line.split("; ")[0] for line in koniq.missing(tmp_path)] == [
-        f"{tmp_path}: no koniq10k_distributions_sets.csv", f"{tmp_path}: no 1024x768 or 512x384"]
+        f"{tmp_path}: no koniq10k_distributions_sets.csv",
+        f"{tmp_path}: no 1024x768 or 512x384",
+    ]
     picture(tmp_path / "512x384" / "1.jpg")
     put(tmp_path / "koniq10k_distributions_sets.csv", "image_name,c1,MOS,SD,MOS_zscore\n1.jpg,1,3.5,0.5,70\n")
     with pytest.raises(PcclipError, match="no columns image_name, MOS and set that can be read .*; download it from"):
@@ -306,6 +394,7 @@ def test_koniq_that_is_not_as_published(tmp_path):
 
 
 # ---- loading ---------------------------------------------------------------------------------------------------------
+
 
 def test_as_many_test_pairs_of_each_attribute_as_asked(lfw):
     found = load_relative("lfw10", str(lfw), limit=1, tune_limit=2, seed=1)
@@ -328,21 +417,31 @@ def test_as_many_test_images_as_asked(zoo, capsys):
 def test_too_many_bad_rows(lfw):
     for k in (1, 2):
         (lfw / "images" / f"{k}.jpg").unlink()
-    with pytest.raises(PcclipError, match=r"relative set lfw10: 60 of 70 rows are bad \(60 missing file, e.g. "
-                                          r"baldheadtrain.mat, row 1\), more than 5%") as error:
+    with pytest.raises(
+        PcclipError,
+        match=r"relative set lfw10: 60 of 70 rows are bad \(60 missing file, e.g. "
+        r"baldheadtrain.mat, row 1\), more than 5%",
+    ) as error:
         load_relative("lfw10", str(lfw))
     assert "\n" not in str(error.value)
     assert len(load_relative("lfw10", str(lfw), max_bad=0.9).pairs) == 10
 
 
 def test_a_set_without_test_images(faces):
-    content = {"im_names": cells("Alex_1.jpg", "Hugh_1.jpg"), "class_labels": [[1], [2]],
-               "attribute_names": cells("Male"), "relative_ordering": [[3, 1]]}
+    content = {
+        "im_names": cells("Alex_1.jpg", "Hugh_1.jpg"),
+        "class_labels": [[1], [2]],
+        "attribute_names": cells("Male"),
+        "relative_ordering": [[3, 1]],
+    }
     mat(faces / "pubfig" / "data.mat", **content, used_for_training=[[1], [1]])
     with pytest.raises(PcclipError, match="relative set pubfig: nothing to test"):
         load_relative("pubfig", str(faces))
-    mat(faces / "pubfig" / "data.mat", **{**content, "im_names": cells("Hugh_1.jpg", "Hugh_1.jpg")},
-        used_for_training=[[1], [0]])
+    mat(
+        faces / "pubfig" / "data.mat",
+        **{**content, "im_names": cells("Hugh_1.jpg", "Hugh_1.jpg")},
+        used_for_training=[[1], [0]],
+    )
     with pytest.raises(PcclipError, match="duplicate ids, e.g. 'Hugh_1.jpg'"):
         load_relative("pubfig", str(faces))
 
@@ -371,21 +470,30 @@ def test_every_set_has_texts_for_attributes_that_it_has(lfw, shoes, zoo):
     assert ([*texts_of("utkface")], [*texts_of("koniq10k")]) == (["age"], ["quality"])
     assert all(texts_of(name) for name in sets.SETS)
     opened = texts_of("zap50k")["open"]
-    assert opened.comparison == ("The first image shows a shoe that is more open, while the second image shows a shoe "
-                                 "that is less open.")
+    assert opened.comparison == (
+        "The first image shows a shoe that is more open, while the second image shows a shoe that is less open."
+    )
     assert opened.comparison_swapped.startswith("The first image shows a shoe that is less open, while the second")
     assert (opened.more, opened.less) == ("a photo of an open shoe", "a photo of a closed shoe")
     assert texts_of("nobody") == {}
 
 
-@pytest.mark.parametrize(("given", "name"), [
-    ("VisibleForehead", "visible_forehead"), ("size-large", "size_large"), ("v_teeth", "v_teeth"), (" Male ", "male"),
-    ("diagonal plane", "diagonal_plane")])
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("VisibleForehead", "visible_forehead"),
+        ("size-large", "size_large"),
+        ("v_teeth", "v_teeth"),
+        (" Male ", "male"),
+        ("diagonal plane", "diagonal_plane"),
+    ],
+)
 def test_attributes_have_plain_names(given, name):
     assert plain(given) == name
 
 
 # ---- scores in stage 04 ----------------------------------------------------------------------------------------------
+
 
 def asking(values, **relative_sets) -> params.Config:
     return params.check({**values, "evaluate": {**values["evaluate"], "relative": relative_sets}})
@@ -394,8 +502,13 @@ def asking(values, **relative_sets) -> params.Config:
 @pytest.fixture
 def scored(values, lfw, tiny_encoder):
     """Predictions on LFW-10 by the tiny model, of two attributes."""
-    config = asking(values, lfw10={"path": str(lfw), "attributes": {
-        name: texts_of("lfw10")[name].model_dump() for name in ("smile", "young")}})
+    config = asking(
+        values,
+        lfw10={
+            "path": str(lfw),
+            "attributes": {name: texts_of("lfw10")[name].model_dump() for name in ("smile", "young")},
+        },
+    )
     predictions, given = Predictions(), relative.load(config)
     relative.score(config, given, {"base": tiny_encoder, "other": tiny_encoder}, predictions)
     return SimpleNamespace(config=config, images=given["lfw10"], table=predictions.table())
@@ -405,16 +518,26 @@ def test_pairs_are_decided_by_every_estimator(scored, tiny_encoder):
     table = scored.table
     assert set(table.task) == {"relative_pairs"}
     assert set(zip(table.dataset, table.model, strict=True)) == {
-        *((f"lfw10/{name}/{estimator}", model) for name in ("smile", "young") for estimator in ESTIMATORS
-          for model in ("base", "other")),
-        ("lfw10/smile/supervised", "supervised"), ("lfw10/young/supervised", "supervised")}
+        *(
+            (f"lfw10/{name}/{estimator}", model)
+            for name in ("smile", "young")
+            for estimator in ESTIMATORS
+            for model in ("base", "other")
+        ),
+        ("lfw10/smile/supervised", "supervised"),
+        ("lfw10/young/supervised", "supervised"),
+    }
     part = table[(table.dataset == "lfw10/smile/two_prompt") & (table.model == "base")]
     assert part[["first", "second", "reference"]].to_numpy().tolist() == [
-        ["1.jpg", "4.jpg", -1.0], ["4.jpg", "3.jpg", 1.0]], "and equal pairs are not asked"
+        ["1.jpg", "4.jpg", -1.0],
+        ["4.jpg", "3.jpg", 1.0],
+    ], "and equal pairs are not asked"
     axis = attribute_axis(tiny_encoder, texts_of("lfw10")["smile"], "two_prompt")
     vectors = relative._embedded(scored.config, scored.images, {"base": tiny_encoder})
-    steps = [vectors.matrix[vectors.row[one]] - vectors.matrix[vectors.row[two]]
-             for one, two in (("1.jpg", "4.jpg"), ("4.jpg", "3.jpg"))]
+    steps = [
+        vectors.matrix[vectors.row[one]] - vectors.matrix[vectors.row[two]]
+        for one, two in (("1.jpg", "4.jpg"), ("4.jpg", "3.jpg"))
+    ]
     assert part.score.to_numpy() == pytest.approx([step @ axis for step in steps], abs=1e-6)
     assert part.correct.tolist() == [part.score.iloc[0] < 0, part.score.iloc[1] > 0]
 
@@ -428,12 +551,14 @@ def test_vectors_of_a_set_are_kept(scored, tiny_encoder, capsys):
 @pytest.fixture
 def planted(monkeypatch, rng):
     """Give a set vectors of ours: an attribute along the first axis, with the images' rows."""
+
     def plant(found, strength, width: int = 8):
         noise = 0.2 * rng.standard_normal((len(found.images), width))
         noise[:, 0] += strength
         vectors = Vectors(list(found.images["id"]), list(found.images.path), unit(noise).astype(np.float32))
         monkeypatch.setattr(relative, "_embedded", lambda *arguments: vectors)
         return vectors
+
     return plant
 
 
@@ -450,8 +575,14 @@ def test_the_supervised_axis_of_pairs_finds_what_was_planted(values, tmp_path, p
     strength = np.linspace(-1, 1, 60)
     pairs = pd.DataFrame(rng.integers(0, 60, (300, 2)).astype(str), columns=["first", "second"])
     more = strength[pairs["first"].astype(int)] > strength[pairs["second"].astype(int)]
-    pairs = pairs.assign(part="fine", attribute="open", more=np.where(more, "first", "second"), row="", reason="",
-                         split=np.where(np.arange(300) < 200, "tune", "test"))
+    pairs = pairs.assign(
+        part="fine",
+        attribute="open",
+        more=np.where(more, "first", "second"),
+        row="",
+        reason="",
+        split=np.where(np.arange(300) < 200, "tune", "test"),
+    )
     for k in range(60):
         put(tmp_path / f"{k}.jpg", b"")
     found = of_pairs("zap50k", pd.Series({str(k): str(tmp_path / f"{k}.jpg") for k in range(60)}), pairs)
@@ -495,7 +626,8 @@ def test_images_with_values_are_ranked_and_unseen_classes_are_left_out_whole(val
     assert set(table.task) == {"relative_values"}
     part = table[table.dataset == "awa2/big/two_prompt"]
     assert part["first"].tolist() == part.second.tolist() == ["dalmatian", "dalmatian", "blue whale", "blue whale"], (
-        "animals are drawn, not their images")
+        "animals are drawn, not their images"
+    )
     assert part.reference.to_numpy() == pytest.approx([0, 0, 60.64, 60.64])
     assert part.score[part.reference > 0].min() > part.score[part.reference == 0].max()
     assert not table.dataset.str.contains("stripes").any(), "no two test images differ in it"
@@ -535,8 +667,11 @@ def test_own_texts_for_an_attribute_by_another_name(values, zoo, planted):
 def test_an_attribute_that_a_set_does_not_have(values, faces):
     texts = texts_of("awa2")["big"].model_dump()
     config = asking(values, pubfig={"path": str(faces), "attributes": {"heavier": texts}})
-    with pytest.raises(PcclipError, match=r"evaluate.relative.pubfig.attributes.heavier: pubfig has no such attribute; "
-                                          "it has: male, visible_forehead"):
+    with pytest.raises(
+        PcclipError,
+        match=r"evaluate.relative.pubfig.attributes.heavier: pubfig has no such attribute; "
+        "it has: male, visible_forehead",
+    ):
         relative.load(config)
 
 
@@ -556,12 +691,15 @@ def test_a_set_is_scored_by_stage_04(values, lfw, tmp_path, fresh_encoder):
     accuracy = own[own.metric == "accuracy"]
     assert set(zip(accuracy.dataset, accuracy.model, strict=True)) == {
         *((f"lfw10/smile/{estimator}", model) for estimator in ESTIMATORS for model in ("base", "finetuned")),
-        ("lfw10/smile/supervised", "supervised")}
+        ("lfw10/smile/supervised", "supervised"),
+    }
     assert set(own.n) == {2}
     items = report.read_predictions(given.config)
     items = items[(items.dataset == "lfw10/smile/two_prompt") & (items.model == "finetuned")]
-    assert accuracy.value[(accuracy.dataset == "lfw10/smile/two_prompt") & (
-        accuracy.model == "finetuned")].item() == items.correct.mean()
+    assert (
+        accuracy.value[(accuracy.dataset == "lfw10/smile/two_prompt") & (accuracy.model == "finetuned")].item()
+        == items.correct.mean()
+    )
     assert {f"lfw10/smile/{estimator}" for estimator in ESTIMATORS} <= set(paired.dataset)
     assert report.stage(given.config, given.images).done()
     other = texts["smile"] | {"more": "a grin"}
@@ -573,11 +711,15 @@ def test_a_set_is_scored_by_stage_04(values, lfw, tmp_path, fresh_encoder):
     assert not report.stage(given.config, given.images).done()
 
 
-@pytest.mark.parametrize(("settings", "key"), [
-    ({"limit": 0}, "evaluate.relative.osr.limit"), ({"tune_limit": -1}, "evaluate.relative.osr.tune_limit"),
-    ({"texts": {}}, "evaluate.relative.osr.texts: unknown key"),
-    ({"attributes": {"open": {"more": "x"}}}, "evaluate.relative.osr.attributes.open.less: missing"),
-])
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"limit": 0}, "evaluate.relative.osr.limit"),
+        ({"tune_limit": -1}, "evaluate.relative.osr.tune_limit"),
+        ({"texts": {}}, "evaluate.relative.osr.texts: unknown key"),
+        ({"attributes": {"open": {"more": "x"}}}, "evaluate.relative.osr.attributes.open.less: missing"),
+    ],
+)
 def test_impossible_settings(values, settings, key):
     with pytest.raises(PcclipError) as error:
         asking(values, osr=settings)

@@ -23,8 +23,11 @@ from pcclip.data.image_set import load_images
 from pcclip.errors import PcclipError
 from pcclip.workbook.sweep import read_sweep
 
-ASKING = [path for path in sorted((ROOT / "params").glob("*.yaml"))
-          if read_sweep(path)[0].config.generate.attributes == "size"]
+ASKING = [
+    path
+    for path in sorted((ROOT / "params").glob("*.yaml"))
+    if read_sweep(path)[0].config.generate.attributes == "size"
+]
 
 
 def never():
@@ -36,15 +39,25 @@ def bank_file(tmp_path):
     def write(bank=BANK, name="mine.yaml"):
         (tmp_path / name).write_text(yaml.safe_dump(bank))
         return str(tmp_path / name)
+
     return write
 
 
 @pytest.fixture
 def config(values, bank_file):
-    return params.check({**values, "generate": {
-        **values["generate"], "attributes": bank_file(), "attributes_within": "set",
-        "attribute_pairs": 30, "held_out_attribute_pairs": 10,
-        "thing_pairs": 6}})
+    return params.check(
+        {
+            **values,
+            "generate": {
+                **values["generate"],
+                "attributes": bank_file(),
+                "attributes_within": "set",
+                "attribute_pairs": 30,
+                "held_out_attribute_pairs": 10,
+                "thing_pairs": 6,
+            },
+        }
+    )
 
 
 @pytest.fixture
@@ -57,10 +70,12 @@ def judge(config, images):
     def call(backend, **changes):
         given = config.model_copy(update={"generate": config.generate.model_copy(update=changes)})
         return verdicts.judge(given, images, backend.start, backend.identity)
+
     return call
 
 
 # banks
+
 
 @pytest.mark.parametrize("name", ["everyday", "size"])
 def test_shipped_banks(name):
@@ -136,48 +151,62 @@ def test_no_such_bank():
 SIZE, STEM = ("attributes", "size"), ("attributes", "size", "stems", 0)
 
 
-@pytest.mark.parametrize(("where", "value", "says"), [
-    (("attributes",), None, "attributes: needs keys and values, not None"),
-    (("attributes",), ["size"], "attributes: needs keys and values, not"),
-    (("thing",), "imagenet", "the file: unknown key thing"),
-    (("subject",), "animal", "subject: 'animal' is neither concept nor caption"),
-    (("things",), "image net", "things: 'image net' is neither imagenet, imagenet animals, nor a list"),
-    (("things",), [1, "fox"], "things: needs a list of texts"),
-    (("things",), 7, "things: needs a list of texts"),
-    (SIZE, "large", "size: needs keys and values, not 'large'"),
-    ((*SIZE, "split"), "test", "size: split is train or held_out, not 'test'"),
-    ((*SIZE, "split"), "held_out", "no attribute has split: train"),
-    ((*SIZE, "colour"), "red", "size: unknown key colour"),
-    ((*SIZE, "question"), "Is {first} large?", r"size: a stem and the question must compare \{first\} with"),
-    ((*SIZE, "question"), "Is {first} larger than {third}?", "size: question: .* no braces but"),
-    ((*SIZE, "question"), 3, "size: question: 3 is a text"),
-    ((*SIZE, "stems"), None, "size: stems: needs a list"),
-    ((*SIZE, "stems"), [], "size: a stem and the question must compare"),
-    ((*SIZE, "stems"), [BANK["attributes"]["size"]["stems"][1]], "size: a stem and the question must compare"),
-    (STEM, "Beside", "size: stem 1: needs keys and values, not 'Beside'"),
-    ((*STEM, "text"), "Beside {second} it is", "size: stem 1: .* does not name {first}"),
-    ((*STEM, "text"), "Beside {second}, {first is", "size: stem 1: .* no braces but"),
-    ((*STEM, "text"), "Beside {}, {first} is", "size: stem 1: .* no braces but"),
-    ((*STEM, "text"), "Beside {second.x}, {first} is", "size: stem 1: .* no braces but"),
-    ((*STEM, "more"), "large", "size: stem 1: more: needs a list of texts, not 'large'"),
-    ((*STEM, "more"), [], r"size: stem 1: more: needs a list of texts, not \[\]"),
-    ((*STEM, "less"), ["small", False], "size: stem 1: less: needs a list of texts, .* in quotes"),
-    ((*STEM, "less"), ["small", "big"], "size: stem 1: 'big' says both more and less"),
-    ((*STEM, "words"), ["small"], "size: stem 1: unknown key words"),
-    ((*SIZE, "train"), [], "size: train: needs a pair"),
-    ((*SIZE, "train"), "The first", "size: train: needs a list of pairs"),
-    ((*SIZE, "train"), [["a", "b", "c"]], "size: train: needs two different texts"),
-    ((*SIZE, "train"), [["same", "same"]], "size: train: needs two different texts"),
-    ((*SIZE, "train"), ["The first is larger."], "size: train: needs a list of texts"),
-    ((*SIZE, "held_out"), [["The first is smaller.", "x"]], "size: held out, but also trained on: 'The first is smal"),
-    (("attributes", "weight", "train"), [["The first is larger.", "x"]], "weight: held out, but also trained on"),
-    ((*SIZE, "train"), ["The first is {more}."], "size: train: 'The first is {more}.' has braces but the attribute "
-                                                 "has no words to fill them with"),
-    ((*SIZE, "words"), "big", "size: words: needs a list of pairs of texts"),
-    ((*SIZE, "words"), ["big"], "size: words: needs a list of texts"),
-    ((*SIZE, "words"), [["big", "big"]], "size: words: needs two different texts"),
-    ((*SIZE, "words"), [["{more}", "small"], "{less}"], "size: words: '{less}' has braces but the attribute has no"),
-])
+@pytest.mark.parametrize(
+    ("where", "value", "says"),
+    [
+        (("attributes",), None, "attributes: needs keys and values, not None"),
+        (("attributes",), ["size"], "attributes: needs keys and values, not"),
+        (("thing",), "imagenet", "the file: unknown key thing"),
+        (("subject",), "animal", "subject: 'animal' is neither concept nor caption"),
+        (("things",), "image net", "things: 'image net' is neither imagenet, imagenet animals, nor a list"),
+        (("things",), [1, "fox"], "things: needs a list of texts"),
+        (("things",), 7, "things: needs a list of texts"),
+        (SIZE, "large", "size: needs keys and values, not 'large'"),
+        ((*SIZE, "split"), "test", "size: split is train or held_out, not 'test'"),
+        ((*SIZE, "split"), "held_out", "no attribute has split: train"),
+        ((*SIZE, "colour"), "red", "size: unknown key colour"),
+        ((*SIZE, "question"), "Is {first} large?", r"size: a stem and the question must compare \{first\} with"),
+        ((*SIZE, "question"), "Is {first} larger than {third}?", "size: question: .* no braces but"),
+        ((*SIZE, "question"), 3, "size: question: 3 is a text"),
+        ((*SIZE, "stems"), None, "size: stems: needs a list"),
+        ((*SIZE, "stems"), [], "size: a stem and the question must compare"),
+        ((*SIZE, "stems"), [BANK["attributes"]["size"]["stems"][1]], "size: a stem and the question must compare"),
+        (STEM, "Beside", "size: stem 1: needs keys and values, not 'Beside'"),
+        ((*STEM, "text"), "Beside {second} it is", "size: stem 1: .* does not name {first}"),
+        ((*STEM, "text"), "Beside {second}, {first is", "size: stem 1: .* no braces but"),
+        ((*STEM, "text"), "Beside {}, {first} is", "size: stem 1: .* no braces but"),
+        ((*STEM, "text"), "Beside {second.x}, {first} is", "size: stem 1: .* no braces but"),
+        ((*STEM, "more"), "large", "size: stem 1: more: needs a list of texts, not 'large'"),
+        ((*STEM, "more"), [], r"size: stem 1: more: needs a list of texts, not \[\]"),
+        ((*STEM, "less"), ["small", False], "size: stem 1: less: needs a list of texts, .* in quotes"),
+        ((*STEM, "less"), ["small", "big"], "size: stem 1: 'big' says both more and less"),
+        ((*STEM, "words"), ["small"], "size: stem 1: unknown key words"),
+        ((*SIZE, "train"), [], "size: train: needs a pair"),
+        ((*SIZE, "train"), "The first", "size: train: needs a list of pairs"),
+        ((*SIZE, "train"), [["a", "b", "c"]], "size: train: needs two different texts"),
+        ((*SIZE, "train"), [["same", "same"]], "size: train: needs two different texts"),
+        ((*SIZE, "train"), ["The first is larger."], "size: train: needs a list of texts"),
+        (
+            (*SIZE, "held_out"),
+            [["The first is smaller.", "x"]],
+            "size: held out, but also trained on: 'The first is smal",
+        ),
+        (("attributes", "weight", "train"), [["The first is larger.", "x"]], "weight: held out, but also trained on"),
+        (
+            (*SIZE, "train"),
+            ["The first is {more}."],
+            "size: train: 'The first is {more}.' has braces but the attribute has no words to fill them with",
+        ),
+        ((*SIZE, "words"), "big", "size: words: needs a list of pairs of texts"),
+        ((*SIZE, "words"), ["big"], "size: words: needs a list of texts"),
+        ((*SIZE, "words"), [["big", "big"]], "size: words: needs two different texts"),
+        (
+            (*SIZE, "words"),
+            [["{more}", "small"], "{less}"],
+            "size: words: '{less}' has braces but the attribute has no",
+        ),
+    ],
+)
 def test_a_malformed_bank_says_what_is_wrong_in_one_line(bank_file, where, value, says):
     bank = deepcopy(BANK)
     *way, last = where
@@ -197,37 +226,51 @@ def worded(bank_file, train, words=(("larger", "smaller"), ("enormous", "tiny"))
 
 
 def test_a_frame_is_a_pair_for_every_two_words(bank_file):
-    found = worded(bank_file, ["One is {more} than the other.", ["It is vast.", "It is minute."],
-                               "{a_more} thing, not {a_less} one: {more}, {less}"])["size"]
+    found = worded(
+        bank_file,
+        [
+            "One is {more} than the other.",
+            ["It is vast.", "It is minute."],
+            "{a_more} thing, not {a_less} one: {more}, {less}",
+        ],
+    )["size"]
     assert found.paraphrases == [
         ("One is larger than the other.", "One is smaller than the other."),
         ("One is enormous than the other.", "One is tiny than the other."),
         ("It is vast.", "It is minute."),
         ("a larger thing, not a smaller one: larger, smaller", "a smaller thing, not a larger one: smaller, larger"),
-        ("an enormous thing, not a tiny one: enormous, tiny", "a tiny thing, not an enormous one: tiny, enormous")]
+        ("an enormous thing, not a tiny one: enormous, tiny", "a tiny thing, not an enormous one: tiny, enormous"),
+    ]
     assert found.held_out == [tuple(BANK["attributes"]["size"]["held_out"][0])]
 
 
 def test_frames_are_held_out_too_and_equal_pairs_are_one(bank_file):
-    found = worded(bank_file, ["It is {more}.", ["It is larger.", "It is smaller."], "It is  {more}."],
-                   held_out=["How {more}!"])["size"]
+    found = worded(
+        bank_file, ["It is {more}.", ["It is larger.", "It is smaller."], "It is  {more}."], held_out=["How {more}!"]
+    )["size"]
     assert found.held_out == [("How larger!", "How smaller!"), ("How enormous!", "How tiny!")]
     assert found.paraphrases[:2] == [("It is larger.", "It is smaller."), ("It is enormous.", "It is tiny.")]
     assert len(found.paraphrases) == 4
 
 
 def test_words_make_another_bank(bank_file):
-    one, other = (worded(bank_file, ["It is {more}."], words) for words in (
-        [["larger", "smaller"]], [["larger", "smaller"], ["bigger", "smaller"]]))
+    one, other = (
+        worded(bank_file, ["It is {more}."], words)
+        for words in ([["larger", "smaller"]], [["larger", "smaller"], ["bigger", "smaller"]])
+    )
     assert one.hash != other.hash
     assert len(other["size"].paraphrases) == 2
 
 
-@pytest.mark.parametrize("frame", ["It is {most}.", "It is {}.", "It is {more.x}.", "It is {more", "It is {0}.",
-                                   "It is {more!z}."])
+@pytest.mark.parametrize(
+    "frame", ["It is {most}.", "It is {}.", "It is {more.x}.", "It is {more", "It is {0}.", "It is {more!z}."]
+)
 def test_a_frame_with_other_braces(bank_file, frame):
-    with pytest.raises(PcclipError, match=r"size: train: .* has braces but \{more\}, \{less\}, \{a_more\}, "
-                                          r"\{a_less\}\); see") as error:
+    with pytest.raises(
+        PcclipError,
+        match=r"size: train: .* has braces but \{more\}, \{less\}, \{a_more\}, "
+        r"\{a_less\}\); see",
+    ) as error:
         worded(bank_file, [frame])
     assert "\n" not in str(error.value)
     assert frame in str(error.value)
@@ -270,10 +313,14 @@ def test_a_caption_cannot_be_bare(bank_file):
 
 # which pairs
 
+
 def test_no_pair_crosses_a_split_or_a_kind(config, images):
     pairs = verdicts.draw_pairs(config, images, load_bank(config.generate.attributes))
     assert Counter(zip(pairs.kind, pairs.split, strict=True)) == {
-        ("image", "train"): 30, ("image", "held_out"): 10, ("thing", "train"): 6}
+        ("image", "train"): 30,
+        ("image", "held_out"): 10,
+        ("thing", "train"): 6,
+    }
     split = images.table.set_index("id").split
     photos = pairs[pairs.kind == "image"]
     for side in ("first", "second"):
@@ -282,21 +329,33 @@ def test_no_pair_crosses_a_split_or_a_kind(config, images):
     assert (pairs.first_subject != pairs.second_subject).all()
 
 
-@pytest.mark.parametrize(("changes", "kinds"), [
-    ({"thing_pairs": 0}, {("image", "train"), ("image", "held_out")}),
-    ({"attribute_pairs": 0}, {("thing", "train"), ("image", "held_out")}),
-])
+@pytest.mark.parametrize(
+    ("changes", "kinds"),
+    [
+        ({"thing_pairs": 0}, {("image", "train"), ("image", "held_out")}),
+        ({"attribute_pairs": 0}, {("thing", "train"), ("image", "held_out")}),
+    ],
+)
 def test_kinds_of_pairs_that_are_not_wanted(config, images, changes, kinds):
     given = config.model_copy(update={"generate": config.generate.model_copy(update=changes)})
     pairs = verdicts.draw_pairs(given, images, load_bank(config.generate.attributes))
     assert set(zip(pairs.kind, pairs.split, strict=True)) == kinds
 
 
-@pytest.mark.parametrize(("concept", "thing", "spared"), [
-    ("disc", "disc", False), ("disc", "disc brake", False), ("disc", "compact discs", False), ("disc", "discus", True),
-    ("disc", "slipped-disc patient", False), ("soccer ball", "soccer field", True), ("soccer ball", "ball", False),
-    ("t-shirt", "t-shirt", False), ("sheep", "ram (adult male sheep)", False),
-])
+@pytest.mark.parametrize(
+    ("concept", "thing", "spared"),
+    [
+        ("disc", "disc", False),
+        ("disc", "disc brake", False),
+        ("disc", "compact discs", False),
+        ("disc", "discus", True),
+        ("disc", "slipped-disc patient", False),
+        ("soccer ball", "soccer field", True),
+        ("soccer ball", "ball", False),
+        ("t-shirt", "t-shirt", False),
+        ("sheep", "ram (adult male sheep)", False),
+    ],
+)
 def test_nouns_of_held_out_concepts_are_not_compared(config, images, concept, thing, spared):
     images.table["concept"] = images.table.concept.where(images.table.split == "train", concept)
     bank = Bank("mine", "", "concept", [thing], [])
@@ -305,8 +364,17 @@ def test_nouns_of_held_out_concepts_are_not_compared(config, images, concept, th
 
 def test_nouns_of_held_out_concepts_are_never_asked_about(config, images, bank_file):
     held_out, train = sorted(set(images.held_out.concept)), sorted(set(images.train.concept))
-    given = config.model_copy(update={"generate": config.generate.model_copy(update={
-        "attributes": bank_file({**BANK, "things": [*SHAPES, *NOUNS]}), "thing_pairs": 1000, "attribute_pairs": 0})})
+    given = config.model_copy(
+        update={
+            "generate": config.generate.model_copy(
+                update={
+                    "attributes": bank_file({**BANK, "things": [*SHAPES, *NOUNS]}),
+                    "thing_pairs": 1000,
+                    "attribute_pairs": 0,
+                }
+            )
+        }
+    )
     backend = Judge()
     found = verdicts.judge(given, images, backend.start, backend.identity)
     nouns = found[found.kind == "thing"]
@@ -317,15 +385,25 @@ def test_nouns_of_held_out_concepts_are_never_asked_about(config, images, bank_f
     assert alone == {*SHAPES, *NOUNS}  # the held-out ones as pictures, which are only evaluated
 
 
-@pytest.mark.parametrize(("subject", "expected"), [
-    ("fox", "a fox"), ("ant", "an ant"), ("Ant", "an Ant"), ("A red fox.", "a red fox"), ("The dog!", "the dog"),
-    ("two dogs", "two dogs"), ("St. Bernard", "a St. Bernard"), (" An eagle ", "an eagle"),
-])
+@pytest.mark.parametrize(
+    ("subject", "expected"),
+    [
+        ("fox", "a fox"),
+        ("ant", "an ant"),
+        ("Ant", "an Ant"),
+        ("A red fox.", "a red fox"),
+        ("The dog!", "the dog"),
+        ("two dogs", "two dogs"),
+        ("St. Bernard", "a St. Bernard"),
+        (" An eagle ", "an eagle"),
+    ],
+)
 def test_subjects_in_the_middle_of_a_sentence(subject, expected):
     assert verdicts.named(subject) == expected
 
 
 # what is asked
+
 
 def test_the_questions_are_the_stems_filled(judge):
     backend = Judge()
@@ -340,8 +418,13 @@ def test_the_questions_are_the_stems_filled(judge):
 
 
 def test_captions_as_subjects(config, images, bank_file):
-    given = config.model_copy(update={"generate": config.generate.model_copy(update={
-        "attributes": bank_file({**BANK, "subject": "caption"}), "thing_pairs": 0})})
+    given = config.model_copy(
+        update={
+            "generate": config.generate.model_copy(
+                update={"attributes": bank_file({**BANK, "subject": "caption"}), "thing_pairs": 0}
+            )
+        }
+    )
     backend = Judge()
     found = verdicts.judge(given, images, backend.start, backend.identity)
     assert set(found.first_subject) <= set(images.table.caption)
@@ -414,9 +497,14 @@ def test_more_pairs_ask_only_what_is_new(judge):
     assert not {c.key for c in first.asked} & {c.key for c in second.asked}
 
 
-@pytest.mark.parametrize(("key", "value", "asked_anew"), [
-    ("held_out", [["x", "y"]], set()), ("train", [["x", "y"]], set()), ("question", "Is {first} > {second}?", {"big"}),
-])
+@pytest.mark.parametrize(
+    ("key", "value", "asked_anew"),
+    [
+        ("held_out", [["x", "y"]], set()),
+        ("train", [["x", "y"]], set()),
+        ("question", "Is {first} > {second}?", {"big"}),
+    ],
+)
 def test_only_what_is_asked_about_makes_a_question_new(judge, bank_file, key, value, asked_anew):
     judge(Judge())
     bank = deepcopy(BANK)
@@ -427,8 +515,9 @@ def test_only_what_is_asked_about_makes_a_question_new(judge, bank_file, key, va
 
 
 def failing(*names):
-    return lambda choice: (Odds(None, f"error: no {names[0]}") if set(subjects(choice.text)) & set(names)
-                           else odds_of(choice))
+    return lambda choice: (
+        Odds(None, f"error: no {names[0]}") if set(subjects(choice.text)) & set(names) else odds_of(choice)
+    )
 
 
 def test_failed_answers_are_asked_again(judge, images):
@@ -459,8 +548,11 @@ def test_one_silent_stem_leaves_the_other(judge):
 
 def test_the_reason_is_of_the_first_stem_that_got_no_answer(judge, images):
     name = images.train.concept[0]
-    table = judge(Judge(lambda choice: Odds(None, f"error: {choice.more[0]}") if name in subjects(choice.text)
-                        else odds_of(choice)))
+    table = judge(
+        Judge(
+            lambda choice: Odds(None, f"error: {choice.more[0]}") if name in subjects(choice.text) else odds_of(choice)
+        )
+    )
     silent = table[(table.kind == "image") & (table.verdict == "none")]
     assert set(silent.reason) == {"error: big"}
 
@@ -473,8 +565,10 @@ def test_silence_is_an_error(judge):
 
 # what the odds become
 
+
 def reference(table: pd.DataFrame) -> list[float]:
     """The value of every row, by the definition, from odds_of: its liking for the first of two cancels."""
+
     def half(a, b, stem):
         return {"compare": SIZES[a] - SIZES[b], "alone": (math.log(SIZES[a]) - math.log(SIZES[b])) / 2}[stem]
 
@@ -483,7 +577,7 @@ def reference(table: pd.DataFrame) -> list[float]:
         same = table[(table.kind == row.kind) & (table.attribute == row.attribute)]
         scaled = []
         for stem in stems:
-            squares = [half(a, b, stem)**2 for a, b in zip(same.first_subject, same.second_subject, strict=True)]
+            squares = [half(a, b, stem) ** 2 for a, b in zip(same.first_subject, same.second_subject, strict=True)]
             scaled.append(half(row.first_subject, row.second_subject, stem) / math.sqrt(sum(squares) / len(squares)))
         return sum(scaled) / len(scaled)
 
@@ -519,8 +613,9 @@ def test_exchanging_first_and_second_negates_the_value(judge, monkeypatch, every
     assert list(after.value) == pytest.approx(np.where(after.turned, -before.value, before.value))
     assert list(after.confidence) == pytest.approx(before.confidence)
     other = {"first": "second", "second": "first"}
-    assert list(after.verdict) == [other.get(v, v) if t else v
-                                   for v, t in zip(before.verdict, after.turned, strict=True)]
+    assert list(after.verdict) == [
+        other.get(v, v) if t else v for v, t in zip(before.verdict, after.turned, strict=True)
+    ]
 
 
 def test_a_model_that_only_likes_the_first_of_two_says_nothing(judge):
@@ -544,6 +639,7 @@ def test_summary_and_the_surest(judge, config):
 
 
 # in stage 01
+
 
 def test_the_stage_stores_verdicts(config, images, tiny_encoder):
     generate.generate(config, images, tiny_encoder, Judge())

@@ -40,8 +40,17 @@ def prompt():
 
 def ask_of(server, **settings) -> Generate:
     url = server if isinstance(server, str | list) else server.url
-    return Generate(**{"backend": "openai", "llm": "tiny", "base_url": url, "retries": 3, "timeout": 5.0,
-                       "in_flight": 4, **settings})
+    return Generate(
+        **{
+            "backend": "openai",
+            "llm": "tiny",
+            "base_url": url,
+            "retries": 3,
+            "timeout": 5.0,
+            "in_flight": 4,
+            **settings,
+        }
+    )
 
 
 def answers(config, prompt, questions=QUESTIONS) -> dict[str, Reply]:
@@ -56,14 +65,22 @@ def odds_of(config, prompt, choices=CHOICES) -> dict[str, Odds]:
 
 # nothing is lost, nothing is asked twice
 
+
 @pytest.fixture
 def run(values, tiny_encoder):
     """The stage on the tiny set with a server: run(server, backend=None, **settings)."""
+
     def call(server, backend=None, **settings):
-        asked = values["generate"] | {"min_yield": 0.9} | ask_of(server, **settings).model_dump(
-            include={"backend", "llm", "base_url", "retries", "timeout", "in_flight"})
+        asked = (
+            values["generate"]
+            | {"min_yield": 0.9}
+            | ask_of(server, **settings).model_dump(
+                include={"backend", "llm", "base_url", "retries", "timeout", "in_flight"}
+            )
+        )
         config = params.check({**values, "generate": asked})
         return generate.generate(config, load_images(config), tiny_encoder, backend and backend(config.generate))
+
     return call
 
 
@@ -156,14 +173,21 @@ def test_an_interrupted_run_asks_only_for_the_rest(run, values, prompt, capsys):
 
 # one request
 
+
 def test_what_the_server_is_asked(prompt):
     with serving() as server:
         found = answers(ask_of(server, temperature=0.3, top_p=0.5, max_tokens=7), prompt)
     assert found["q3"] == Reply(from_captions("A red disc 3.", "A blue bar 3."), "stop")
     seen = {request["messages"][-1]["content"]: request for request in server.requests}
     request = seen["First image: A red disc 3.\nSecond image: A blue bar 3."]
-    assert request == {"model": "tiny", "messages": prompt.messages("A red disc 3.", "A blue bar 3."),
-                       "seed": QUESTIONS[3].seed, "temperature": 0.3, "top_p": 0.5, "max_tokens": 7}
+    assert request == {
+        "model": "tiny",
+        "messages": prompt.messages("A red disc 3.", "A blue bar 3."),
+        "seed": QUESTIONS[3].seed,
+        "temperature": 0.3,
+        "top_p": 0.5,
+        "max_tokens": 7,
+    }
 
 
 @pytest.mark.parametrize("reason", ["stop", "length", "content_filter"])
@@ -200,6 +224,7 @@ def test_a_refused_question_is_not_asked_again(prompt):
 
 # the whole server
 
+
 @pytest.mark.parametrize("already", [0, 5])
 def test_no_server(already, prompt):
     with socket.socket() as free:
@@ -215,10 +240,14 @@ def test_no_server(already, prompt):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("way", "says"), [
-    ("no_key", r"refuses the key \(401\); set OPENAI_API_KEY"), ("forbidden", r"refuses the key \(403\)"),
-    ("no_model", r"no model 'tiny' here .*generate\.llm must"),
-])
+@pytest.mark.parametrize(
+    ("way", "says"),
+    [
+        ("no_key", r"refuses the key \(401\); set OPENAI_API_KEY"),
+        ("forbidden", r"refuses the key \(403\)"),
+        ("no_model", r"no model 'tiny' here .*generate\.llm must"),
+    ],
+)
 def test_settings_that_no_question_survives(way, says, prompt, monkeypatch, capsys):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     with serving(lambda text, n: way) as server, pytest.raises(PcclipError, match=says) as error:
@@ -258,7 +287,8 @@ def test_hundreds_in_flight_and_no_more(prompt):
     questions = [Question(f"{k}", "A disc.", f"A bar {k}.") for k in range(512)]
     with serving(behave) as server:
         found = start_backend(ask_of(server, in_flight=256, timeout=60.0, retries=0), prompt).answers(
-            taken.append(q) or q for q in questions)
+            taken.append(q) or q for q in questions
+        )
         next(found)
         assert len(taken) == 256
         assert len(list(found)) == 511
@@ -298,7 +328,7 @@ def test_answers_that_are_left_lying_do_not_keep_the_interpreter(tmp_path):
     with serving(lambda text, n: "ok" if n == 1 else "slow") as server:
         (tmp_path / "forgets.py").write_text(FORGETS.format(url=server.url))
         ended = subprocess.run([sys.executable, tmp_path / "forgets.py"], capture_output=True, text=True, timeout=60)
-    assert ended.stderr.strip().endswith("KeyError: \"the consumer's own mistake\"")
+    assert ended.stderr.strip().endswith('KeyError: "the consumer\'s own mistake"')
 
 
 def test_it_works_where_a_loop_is_running_already(prompt):
@@ -310,6 +340,7 @@ def test_it_works_where_a_loop_is_running_already(prompt):
 
 
 # JSON by schema
+
 
 def test_structured_replies(prompt):
     with serving() as server:
@@ -330,12 +361,15 @@ def test_a_server_without_schemas_is_asked_for_plain_text(prompt, capsys):
     assert sum("response_format" in request for request in server.requests) <= 4  # those in flight
 
 
-@pytest.mark.parametrize(("way", "reply"), [
-    ("text: They differ.", Reply("", "error: not the JSON that was asked for: 'They differ.'")),
-    ('text: {"other": 1}', Reply("", "error: not the JSON that was asked for: '{\"other\": 1}'")),
-    ("refused", None),
-    ("length", Reply('{"difference": "', "length")),
-])
+@pytest.mark.parametrize(
+    ("way", "reply"),
+    [
+        ("text: They differ.", Reply("", "error: not the JSON that was asked for: 'They differ.'")),
+        ('text: {"other": 1}', Reply("", "error: not the JSON that was asked for: '{\"other\": 1}'")),
+        ("refused", None),
+        ("length", Reply('{"difference": "', "length")),
+    ],
+)
 def test_structured_replies_that_are_not(way, reply, prompt):
     with serving(lambda text, n: way if " 5." in text else "ok") as server:
         config = ask_of(server, structured=True)
@@ -355,11 +389,20 @@ def test_structured_replies_that_are_not(way, reply, prompt):
 def test_the_identity_of_a_server_needs_no_server():
     one = backend_identity(ask_of("http://127.0.0.1:1/v1"))
     assert one == backend_identity(ask_of("http://elsewhere/v1", retries=9, in_flight=200))
-    assert len({one, backend_identity(ask_of("http://127.0.0.1:1/v1", llm="other")),
-                backend_identity(ask_of("http://127.0.0.1:1/v1", structured=True))}) == 3
+    assert (
+        len(
+            {
+                one,
+                backend_identity(ask_of("http://127.0.0.1:1/v1", llm="other")),
+                backend_identity(ask_of("http://127.0.0.1:1/v1", structured=True)),
+            }
+        )
+        == 3
+    )
 
 
 # forced choices
+
 
 @pytest.mark.parametrize("kind", ["vllm", "llama.cpp"])
 def test_choices_by_probabilities(kind, prompt):
@@ -369,7 +412,12 @@ def test_choices_by_probabilities(kind, prompt):
     assert found == {c.key: Odds(pytest.approx(math.log(2)), "probabilities") for c in CHOICES}
     request = next(r for r in server.requests if r["prompt"] == CHOICES[2].text)
     assert request == {
-        "model": "tiny", "prompt": "A fox 2 is much", "max_tokens": 1, "temperature": 0.0, "logprobs": 20}
+        "model": "tiny",
+        "prompt": "A fox 2 is much",
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "logprobs": 20,
+    }
 
 
 @pytest.mark.parametrize("refusal", ["no completions", "no logprobs"])
@@ -413,8 +461,16 @@ def test_the_server_of_llama_cpp(prompt):
     config = ask_of(f"{engine.listening_address}/v1", llm="smollm2", max_tokens=24, timeout=120.0, in_flight=2)
     found = answers(config, prompt, [Question("q", "A red disc.", "A blue bar.")])
     assert found["q"].text.startswith("The first image shows")
-    choices = [Choice(f"{a} {b}", f"In real life, a {a} and a {b} differ in size: a {a} is much", ("larger", "bigger"),
-                      ("smaller", "lighter"), "") for a, b in (("whale", "mouse"), ("mouse", "whale"))]
+    choices = [
+        Choice(
+            f"{a} {b}",
+            f"In real life, a {a} and a {b} differ in size: a {a} is much",
+            ("larger", "bigger"),
+            ("smaller", "lighter"),
+            "",
+        )
+        for a, b in (("whale", "mouse"), ("mouse", "whale"))
+    ]
     odds = odds_of(config, prompt, choices)
     assert {o.reason for o in odds.values()} == {"probabilities"}
     assert odds["whale mouse"].value > odds["mouse whale"].value
@@ -422,8 +478,10 @@ def test_the_server_of_llama_cpp(prompt):
 
 # in this process
 
-WORDS = ("A red disc blue bar green The first image shows , while the second . large small larger smaller bigger is "
-         "much fox bus than You compare two photos read their captions and system user assistant").split()
+WORDS = (
+    "A red disc blue bar green The first image shows , while the second . large small larger smaller bigger is "
+    "much fox bus than You compare two photos read their captions and system user assistant"
+).split()
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + TEMPLATE
 
 
@@ -463,8 +521,9 @@ def test_left_padding_changes_nothing(tiny_llm, prompt):
     found = answers(here(tiny_llm, temperature=0.0), prompt, MIXED)
     tokenizer, model = AutoTokenizer.from_pretrained(tiny_llm), AutoModelForCausalLM.from_pretrained(tiny_llm).eval()
     for question in MIXED:
-        text = tokenizer.apply_chat_template(prompt.messages(question.first, question.second),
-                                             add_generation_prompt=True, tokenize=False)
+        text = tokenizer.apply_chat_template(
+            prompt.messages(question.first, question.second), add_generation_prompt=True, tokenize=False
+        )
         ids, new = tokenizer(text, return_tensors="pt").input_ids, []
         for _ in range(24):
             new.append(int(model(torch.cat([ids, torch.tensor([new], dtype=torch.long)], 1)).logits[0, -1].argmax()))
@@ -521,18 +580,28 @@ def test_a_template_without_a_system_role(tiny_llm, prompt, tmp_path):
     system, first = (message["content"] for message in prompt.prefix[:2])
     text = backend._tokenizer.decode(ids)
     assert text.startswith("user You compare two photos")
-    assert ids == backend._tokenizer(f"user {system}\n\n{first} [end] " + "".join(
-        f"{m['role']} {m['content']} [end] " for m in prompt.messages(MIXED[1].first, MIXED[1].second)[2:])
-        + "assistant").input_ids
+    assert (
+        ids
+        == backend._tokenizer(
+            f"user {system}\n\n{first} [end] "
+            + "".join(
+                f"{m['role']} {m['content']} [end] " for m in prompt.messages(MIXED[1].first, MIXED[1].second)[2:]
+            )
+            + "assistant"
+        ).input_ids
+    )
 
 
-@pytest.mark.parametrize(("changes", "says"), [
-    ({"chat_template.jinja": None}, "its tokenizer has no chat template"),
-    ({"chat_template.jinja": b"{{ raise_exception('never') }}"}, r"refuses the prompt differences \(never\)"),
-    ({"model.safetensors": None}, r"cannot be loaded .*`hf download"),
-    ({"model.safetensors": b"cut"}, r"cannot be loaded .*`hf download"),
-    ({"config.json": b"{}"}, "cannot be loaded"),
-])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"chat_template.jinja": None}, "its tokenizer has no chat template"),
+        ({"chat_template.jinja": b"{{ raise_exception('never') }}"}, r"refuses the prompt differences \(never\)"),
+        ({"model.safetensors": None}, r"cannot be loaded .*`hf download"),
+        ({"model.safetensors": b"cut"}, r"cannot be loaded .*`hf download"),
+        ({"config.json": b"{}"}, "cannot be loaded"),
+    ],
+)
 def test_a_folder_that_will_not_do(changes, says, tiny_llm, prompt, tmp_path):
     folder = copied(tiny_llm, tmp_path / "llm", **changes)
     with pytest.raises(PcclipError, match=says) as error:

@@ -22,8 +22,14 @@ from pcclip.errors import PcclipError
 
 GOOD = Candidate(
     sentence="The first image shows a bright red disc on white, while the second image shows a long blue bar.",
-    finish_reason="stop", first_caption="A red disc.", second_caption="A blue bar.",
-    first_concept="disc", second_concept="bar", tokens=22, context_length=40)
+    finish_reason="stop",
+    first_caption="A red disc.",
+    second_caption="A blue bar.",
+    first_concept="disc",
+    second_concept="bar",
+    tokens=22,
+    context_length=40,
+)
 
 
 def said(first: str, second: str) -> dict:
@@ -37,25 +43,43 @@ KEEPS = {
     "length": [{"sentence": "one two three four five six seven eight"}, {"sentence": "word " * 60}],
     "no_loop": [{}, said("a long red disc", "a long red disc too"), said("a dog and a dog", "a cat")],
     "two_sides": [{}, {"sentence": "In the first photo is a disc; the second photo has a bar."}],
-    "own_side": [{}, said("two discs", "some bars"),
-                 {"first_caption": "A Tux.", "first_concept": "little penguin", **said("a penguin", "a bar")},
-                 {"second_caption": "A blue disc.", "second_concept": "disc", **said("a red disc", "a blue disc")}],
+    "own_side": [
+        {},
+        said("two discs", "some bars"),
+        {"first_caption": "A Tux.", "first_concept": "little penguin", **said("a penguin", "a bar")},
+        {"second_caption": "A blue disc.", "second_concept": "disc", **said("a red disc", "a blue disc")},
+    ],
     "in_context": [{}, {"tokens": 40}],
 }
 DROPS = {
     "answered": [{"sentence": ""}, {"finish_reason": "error: RuntimeError('no')"}],
     "finished": [{"finish_reason": "length"}, {"finish_reason": "error: no"}],
-    "plain_text": [{"sentence": "#include <stdio.h> of the first image and the second image of a disc"},
-                   said("a **red** disc", "a bar"), said("a disc</b>", "a bar"), said("a 10000 disc", "a bar"),
-                   said("a disccccc", "a bar"), said("a disc = {1, 2, 3} | [4]", "a bar")],
+    "plain_text": [
+        {"sentence": "#include <stdio.h> of the first image and the second image of a disc"},
+        said("a **red** disc", "a bar"),
+        said("a disc</b>", "a bar"),
+        said("a 10000 disc", "a bar"),
+        said("a disccccc", "a bar"),
+        said("a disc = {1, 2, 3} | [4]", "a bar"),
+    ],
     "length": [{"sentence": "First image disc, while second image bar."}, {"sentence": "word " * 61}],
-    "no_loop": [said("a red red disc", "a bar"), said("a red disc and a red disc", "a bar"),
-                {"sentence": "no sides but one two three and then one two three"}],
-    "two_sides": [{"sentence": "The two photos differ in colour and shape."},
-                  {"sentence": "The second image shows a bar, while the first image shows a disc."}],
-    "own_side": [said("a blue bar", "a red disc"), said("a thing", "a blue bar"), said("a red disc", "a thing"),
-                 said("a red disc and a bar", "a blue bar"), said("a red disc", "a blue bar on a disc"),
-                 {"sentence": "A disc and a bar."}],
+    "no_loop": [
+        said("a red red disc", "a bar"),
+        said("a red disc and a red disc", "a bar"),
+        {"sentence": "no sides but one two three and then one two three"},
+    ],
+    "two_sides": [
+        {"sentence": "The two photos differ in colour and shape."},
+        {"sentence": "The second image shows a bar, while the first image shows a disc."},
+    ],
+    "own_side": [
+        said("a blue bar", "a red disc"),
+        said("a thing", "a blue bar"),
+        said("a red disc", "a thing"),
+        said("a red disc and a bar", "a blue bar"),
+        said("a red disc", "a blue bar on a disc"),
+        {"sentence": "A disc and a bar."},
+    ],
     "in_context": [{"tokens": 41}],
 }
 
@@ -87,8 +111,11 @@ DROPS_AS_RELEASED = {
 
 
 def cases(of_rule):
-    return [pytest.param(rule, change, id=f"{rule}-{k}") for rule, all_of in of_rule.items()
-            for k, change in enumerate(all_of)]
+    return [
+        pytest.param(rule, change, id=f"{rule}-{k}")
+        for rule, all_of in of_rule.items()
+        for k, change in enumerate(all_of)
+    ]
 
 
 def as_released(raw: str) -> Candidate:
@@ -120,20 +147,29 @@ def test_every_rule_has_its_cases():
     assert set(KEEPS_AS_RELEASED) == set(DROPS_AS_RELEASED) == set(AS_RELEASED)
 
 
-@pytest.mark.parametrize(("chosen", "expected"), [
-    ("ours", list(RULES)), ("as_released", list(AS_RELEASED)), ("none", ["answered"]),
-    ([], ["answered", "two_sides"]),
-    (["in_context", "length"], ["answered", "length", "two_sides", "in_context"]),
-])
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ("ours", list(RULES)),
+        ("as_released", list(AS_RELEASED)),
+        ("none", ["answered"]),
+        ([], ["answered", "two_sides"]),
+        (["in_context", "length"], ["answered", "length", "two_sides", "in_context"]),
+    ],
+)
 def test_what_always_applies(chosen, expected):
     assert check_names(chosen) == expected
     assert "answered" in expected
 
 
-@pytest.mark.parametrize(("chosen", "message"), [
-    (["length", "lenght"], "'lenght'.*answered.*in_context"), (["no_code"], "'no_code'"),
-    ("released", "'released'.*ours, as_released, none"),
-])
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (["length", "lenght"], "'lenght'.*answered.*in_context"),
+        (["no_code"], "'no_code'"),
+        ("released", "'released'.*ours, as_released, none"),
+    ],
+)
 def test_an_unknown_rule_is_named_with_the_known_ones(chosen, message):
     with pytest.raises(PcclipError, match=message):
         check_names(chosen)
@@ -161,24 +197,38 @@ def test_judge_mends_nothing_that_would_still_be_dropped(change):
     assert rule_list("ours").judge(wrong) == ("own_side", wrong.sentence, False)
 
 
-@pytest.mark.parametrize(("name", "change", "verdict"), [
-    ("none", {"sentence": "Both."}, "kept"), ("none", {"finish_reason": "length", "tokens": 99}, "kept"),
-    ("none", {"sentence": ""}, "answered"), ("none", {"finish_reason": "error: no"}, "answered"),
-    ("as_released", {"sentence": "One is a disc and the other one is a bar, and both are on white paper."}, "kept"),
-    ("as_released", {"finish_reason": "length", "tokens": 99}, "kept"),
-    ("as_released", {"raw": "\n\n\n", "sentence": ""}, "starts_with_text"),
-    ("as_released", {"finish_reason": "error: no"}, "answered"),
-])
+@pytest.mark.parametrize(
+    ("name", "change", "verdict"),
+    [
+        ("none", {"sentence": "Both."}, "kept"),
+        ("none", {"finish_reason": "length", "tokens": 99}, "kept"),
+        ("none", {"sentence": ""}, "answered"),
+        ("none", {"finish_reason": "error: no"}, "answered"),
+        ("as_released", {"sentence": "One is a disc and the other one is a bar, and both are on white paper."}, "kept"),
+        ("as_released", {"finish_reason": "length", "tokens": 99}, "kept"),
+        ("as_released", {"raw": "\n\n\n", "sentence": ""}, "starts_with_text"),
+        ("as_released", {"finish_reason": "error: no"}, "answered"),
+    ],
+)
 def test_the_other_lists_ask_for_less(name, change, verdict):
     assert LISTS[name].judge(replace(GOOD, **change))[0] == verdict
 
 
-@pytest.mark.parametrize(("raw", "expected"), [
-    ("#1: A: a red\tdisc\n", "a red disc"), (". a disc", "a disc"), ("a  disc", "a disc"),
-    ("a disc\nand a bar", "a discand a bar"),  # as released: newlines are taken out, not made spaces
-    ("a disc Q: and I hope #2: Note", "a disc"), ("a disc Note I hope Q:", "a disc"), ("a #red disc", "a red disc"),
-    ("a Notebook", "a"), ("Q: x", ""), ("", ""),
-])
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("#1: A: a red\tdisc\n", "a red disc"),
+        (". a disc", "a disc"),
+        ("a  disc", "a disc"),
+        ("a disc\nand a bar", "a discand a bar"),  # as released: newlines are taken out, not made spaces
+        ("a disc Q: and I hope #2: Note", "a disc"),
+        ("a disc Note I hope Q:", "a disc"),
+        ("a #red disc", "a red disc"),
+        ("a Notebook", "a"),
+        ("Q: x", ""),
+        ("", ""),
+    ],
+)
 def test_clean_as_released(raw, expected):
     assert clean_as_released(raw) == expected
 
@@ -189,10 +239,19 @@ def replies():
     long = "One image is of a red disc and the other one is of a long blue bar on white."
     good = GOOD.sentence
     raw = [good, good + "\n\nMore", good.replace("red", "röd"), long, good.replace(".", ""), ""]
-    return pd.DataFrame({
-        "raw": raw, "finish_reason": ["stop"] * 4 + ["length", "stop"],
-        "first_caption": GOOD.first_caption, "second_caption": GOOD.second_caption, "first_concept": "disc",
-        "second_concept": "bar", "difference": "of another list", "tokens": 0}, index=range(10, 16))
+    return pd.DataFrame(
+        {
+            "raw": raw,
+            "finish_reason": ["stop"] * 4 + ["length", "stop"],
+            "first_caption": GOOD.first_caption,
+            "second_caption": GOOD.second_caption,
+            "first_concept": "disc",
+            "second_concept": "bar",
+            "difference": "of another list",
+            "tokens": 0,
+        },
+        index=range(10, 16),
+    )
 
 
 def test_judged_goes_row_by_row(replies, tiny_encoder):
@@ -215,12 +274,19 @@ def test_agreement_of_two_lists(replies, tiny_encoder):
     counts, differ = agreement(replies, tiny_encoder, ["finished", "length"], "as_released")
     row = counts.iloc[0]
     assert dict(row[["replies", "both_keep", "only_chosen", "only_as_released", "neither"]]) == {
-        "replies": 6, "both_keep": 2, "only_chosen": 1, "only_as_released": 2, "neither": 1}
+        "replies": 6,
+        "both_keep": 2,
+        "only_chosen": 1,
+        "only_as_released": 2,
+        "neither": 1,
+    }
     assert row.agreement == pytest.approx(0.5)
     assert row.kappa == pytest.approx((0.5 - (0.5 * 4 / 6 + 0.5 * 2 / 6)) / (1 - 0.5))
     assert sorted(differ.itertuples(index=False, name=None)) == [
-        ("as_released", "chosen", "finished", 1), ("as_released", "chosen", "two_sides", 1),
-        ("chosen", "as_released", "ascii", 1)]
+        ("as_released", "chosen", "finished", 1),
+        ("as_released", "chosen", "two_sides", 1),
+        ("chosen", "as_released", "ascii", 1),
+    ]
 
 
 def test_agreement_of_a_list_with_itself(replies, tiny_encoder):
@@ -242,19 +308,34 @@ def test_yield_table_adds_up():
     assert yield_table(pd.Series([], dtype=str), names).left.eq(0).all()
 
 
-@pytest.mark.parametrize("tail", [
-    "\nQ: and the next?", "\n\nAnything else", "\n#2: another", "\nNote that this is a guess.", " Note: a guess.",
-    "\nI hope this helps!", " I hope this helps.", "\nFirst image: a cat", "\nQuestion 2",
-])
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "\nQ: and the next?",
+        "\n\nAnything else",
+        "\n#2: another",
+        "\nNote that this is a guess.",
+        " Note: a guess.",
+        "\nI hope this helps!",
+        " I hope this helps.",
+        "\nFirst image: a cat",
+        "\nQuestion 2",
+    ],
+)
 @pytest.mark.parametrize("head", ["", "  \n", "#1: ", "A: ", "Answer: ", "Difference:"])
 def test_clean_cuts_what_is_not_the_sentence(head, tail):
     sentence = "The first image shows a note of hope."
     assert clean(head + sentence + tail) == sentence
 
 
-@pytest.mark.parametrize(("raw", "expected"), [
-    ("", ""), ("\n \n", ""), ("one\ntwo   three", "one two three"),
-    ("She said I hope so, and the Notes stay.", "She said I hope so, and the Notes stay."),
-])
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("", ""),
+        ("\n \n", ""),
+        ("one\ntwo   three", "one two three"),
+        ("She said I hope so, and the Notes stay.", "She said I hope so, and the Notes stay."),
+    ],
+)
 def test_clean_keeps_the_rest(raw, expected):
     assert clean(raw) == expected

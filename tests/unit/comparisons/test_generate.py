@@ -23,8 +23,10 @@ def images(config):
 @pytest.fixture
 def ask(config, images, tiny_encoder):
     """Run the stage with a backend: ask(backend), or ask(backend, run='name') for a run of its own."""
+
     def call(backend, **changes):
         return generate.generate(config.model_copy(update=changes), images, tiny_encoder, backend)
+
     return call
 
 
@@ -106,8 +108,9 @@ def test_what_it_will_cost_is_told_before_anything_is_asked(tiny_encoder):
 
 def test_only_what_is_left_is_counted(config, images, tiny_encoder, monkeypatch, capsys):
     """A language model's run says how much it asks for: after a kill, of the rest."""
-    asked = config.model_copy(update={"generate": config.generate.model_copy(
-        update={"backend": "openai", "llm": "tiny"})})
+    asked = config.model_copy(
+        update={"generate": config.generate.model_copy(update={"backend": "openai", "llm": "tiny"})}
+    )
     with pytest.raises(KeyboardInterrupt):
         generate.generate(asked, images, tiny_encoder, Fake(stop=10))
     generate.generate(asked, images, tiny_encoder, Fake())
@@ -140,6 +143,7 @@ def test_every_answer_is_on_disk_before_the_next_is_asked_for(ask, config):
     def write(first, second):
         found.append(len(journal_of(config).read_text().splitlines()) - len(backend.asked))
         return from_captions(first, second)
+
     backend.write = write
     ask(backend)
     assert found == [-1] * 60  # all but the one that is being written
@@ -229,8 +233,9 @@ def test_mended_sentences_fit_the_context(all_rules, images, tiny_encoder):
         return text + " x" * (tiny_encoder.context_length - len(tiny_encoder.tokens([text])[0]))
 
     names = ["own_side", "in_context"]
-    config = all_rules.model_copy(update={"generate": all_rules.generate.model_copy(
-        update={"filters": names, "min_yield": 0.0})})
+    config = all_rules.model_copy(
+        update={"generate": all_rules.generate.model_copy(update={"filters": names, "min_yield": 0.0})}
+    )
     table = generate.generate(config, images, tiny_encoder, Fake(full_and_exchanged))
     kept = generate.kept(table, "held_out")
     assert all(len(ids) <= tiny_encoder.context_length for ids in tiny_encoder.tokens(list(kept.difference)))

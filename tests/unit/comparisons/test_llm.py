@@ -16,9 +16,19 @@ from pcclip.comparisons.sentences import from_captions
 from pcclip.config import Generate
 from pcclip.errors import PcclipError
 
-QUESTIONS = [Question(f"pair {a} {b}", f"A {a}.", f"A {b}.") for a, b in (
-    ("red disc", "blue bar"), ("horse", "boat"), ("lemon", "drum"), ("cat", "piano"),
-    ("rocket", "rose"), ("bus", "bee"), ("hat on a table", "bear"), ("cloud", "cup of tea"))]
+QUESTIONS = [
+    Question(f"pair {a} {b}", f"A {a}.", f"A {b}.")
+    for a, b in (
+        ("red disc", "blue bar"),
+        ("horse", "boat"),
+        ("lemon", "drum"),
+        ("cat", "piano"),
+        ("rocket", "rose"),
+        ("bus", "bee"),
+        ("hat on a table", "bear"),
+        ("cloud", "cup of tea"),
+    )
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +49,9 @@ def test_template_cannot_judge(prompt):
         start_backend(Generate(backend="template"), prompt).choose([])
 
 
-@pytest.mark.parametrize(("backend", "package"), [
-    ("llama_cpp", "xllamacpp"), ("openai", "openai"), ("transformers", "accelerate")])
+@pytest.mark.parametrize(
+    ("backend", "package"), [("llama_cpp", "xllamacpp"), ("openai", "openai"), ("transformers", "accelerate")]
+)
 def test_a_package_that_is_not_installed(backend, package, prompt, monkeypatch):
     monkeypatch.setattr(llm, "find_spec", lambda name: None)
     with pytest.raises(PcclipError, match=rf"generate\.backend = {backend} needs {package}: `pip install"):
@@ -52,14 +63,17 @@ def test_a_package_that_is_not_installed(backend, package, prompt, monkeypatch):
 LARGER = Choice("size", "A fox is much", ("larger", "bigger"), ("smaller", "less large"), "Is a fox larger?")
 
 
-@pytest.mark.parametrize(("top", "value"), [
-    ({" larger": 0.5, " smaller": 0.25}, math.log(2)),
-    ({" larger": 0.3, "Bigger": 0.2, " smaller": 0.25}, math.log(2)),  # every token of a list counts
-    ({" larger": 0.5, " sma": 0.25, " le": 0.01}, math.log(2)),  # three letters may begin a word, two may not
-    ({" larger": 0.5, " la": 0.3, " small": 0.25}, math.log(2)),
-    ({" larger": 0.5, " the": 0.1}, math.log(0.5) - math.log(0.1) + 1),  # below the last seen
-    ({" smaller": 0.5, " the": 0.1}, math.log(0.1) - 1 - math.log(0.5)),
-])
+@pytest.mark.parametrize(
+    ("top", "value"),
+    [
+        ({" larger": 0.5, " smaller": 0.25}, math.log(2)),
+        ({" larger": 0.3, "Bigger": 0.2, " smaller": 0.25}, math.log(2)),  # every token of a list counts
+        ({" larger": 0.5, " sma": 0.25, " le": 0.01}, math.log(2)),  # three letters may begin a word, two may not
+        ({" larger": 0.5, " la": 0.3, " small": 0.25}, math.log(2)),
+        ({" larger": 0.5, " the": 0.1}, math.log(0.5) - math.log(0.1) + 1),  # below the last seen
+        ({" smaller": 0.5, " the": 0.1}, math.log(0.1) - 1 - math.log(0.5)),
+    ],
+)
 def test_odds_of_tokens(top, value):
     odds = from_tokens([(token, math.log(p)) for token, p in top.items()], LARGER)
     assert odds == Odds(pytest.approx(value), "probabilities")
@@ -79,24 +93,35 @@ def test_odds_without_any_option():
     assert from_tokens([(" red", -0.1)], LARGER) == Odds(0.0, "probabilities: no option among the likely tokens")
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ('{"answer": "first", "confidence": 0.5}', math.log(3)),
-    ('{"answer": "second", "confidence": 0.5}', -math.log(3)),
-    ('{"answer": "second", "confidence": 1}', -4.0),
-    ('{"answer": "first", "confidence": 0}', 0.0),
-    ('{"answer": "neither", "confidence": 1.0}', 0.0),
-    ('Like {"answer": "second"}?\n```json\n{"answer": "first",\n "confidence": "0.5"}\n``` as asked', math.log(3)),
-])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"answer": "first", "confidence": 0.5}', math.log(3)),
+        ('{"answer": "second", "confidence": 0.5}', -math.log(3)),
+        ('{"answer": "second", "confidence": 1}', -4.0),
+        ('{"answer": "first", "confidence": 0}', 0.0),
+        ('{"answer": "neither", "confidence": 1.0}', 0.0),
+        ('Like {"answer": "second"}?\n```json\n{"answer": "first",\n "confidence": "0.5"}\n``` as asked', math.log(3)),
+    ],
+)
 def test_odds_of_a_verdict(text, value):
     assert from_verdict(text) == Odds(pytest.approx(value), "structured")
 
 
-@pytest.mark.parametrize("text", [
-    "", "the first", '{"answer": "first"}', '{"answer": "third", "confidence": 1}',
-    '{"answer": "first", "confidence": 85}', '{"answer": "first", "confidence": null}',
-    '{"answer": ["first"], "confidence": 1}', '{"answer": "first", "conf',
-    '{"answer": "first", "confidence": NaN}',
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "the first",
+        '{"answer": "first"}',
+        '{"answer": "third", "confidence": 1}',
+        '{"answer": "first", "confidence": 85}',
+        '{"answer": "first", "confidence": null}',
+        '{"answer": ["first"], "confidence": 1}',
+        '{"answer": "first", "conf',
+        '{"answer": "first", "confidence": NaN}',
+    ],
+)
 def test_a_verdict_that_is_none(text):
     odds = from_verdict(text)
     assert odds.failed
@@ -110,6 +135,7 @@ def test_no_token_probabilities(logprobs):
 
 
 # a GGUF that is not there, or not whole
+
 
 def test_gguf_file_missing(tmp_path, prompt):
     for call in (backend_identity, lambda config: start_backend(config, prompt)):
@@ -136,6 +162,7 @@ def test_gguf_cut_short(size, tmp_path, prompt):
 
 # the engine
 
+
 class FakeEngine:
     """Refuses one question, leaves out the answer of another, and repeats the rest."""
 
@@ -147,8 +174,11 @@ class FakeEngine:
         text = request["messages"][-1]["content"]
         if "horse" in text:
             raise RuntimeError("context is full")
-        return {"error": "no"} if "lemon" in text else {
-            "choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
+        return (
+            {"error": "no"}
+            if "lemon" in text
+            else {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
+        )
 
     def handle_completions(self, request):
         self.seen.append(request)
@@ -185,7 +215,10 @@ def test_what_the_engine_is_asked(engines, prompt):
     reset, asked, _, other = engine.seen
     assert reset["messages"][:-1] == asked["messages"][:-1] == prompt.prefix
     assert {k: asked[k] for k in ("max_tokens", "temperature", "top_p")} == {
-        "max_tokens": 7, "temperature": 0.3, "top_p": 0.5}
+        "max_tokens": 7,
+        "temperature": 0.3,
+        "top_p": 0.5,
+    }
     assert asked["seed"] != other["seed"]
 
 
@@ -208,8 +241,16 @@ def test_the_real_model_answers_the_same_whatever_is_in_flight(prompt):
 
 
 def sizes(*pairs):
-    return [Choice(f"{a} {b}", f"In real life, a {a} and a {b} differ in size: a {a} is much", ("larger", "bigger"),
-                   ("smaller", "lighter"), f"Is a {a} larger than a {b}?") for a, b in pairs]
+    return [
+        Choice(
+            f"{a} {b}",
+            f"In real life, a {a} and a {b} differ in size: a {a} is much",
+            ("larger", "bigger"),
+            ("smaller", "lighter"),
+            f"Is a {a} larger than a {b}?",
+        )
+        for a, b in pairs
+    ]
 
 
 def test_an_error_costs_one_choice_only(engines, prompt):
@@ -276,7 +317,11 @@ def test_a_prompt_of_ones_own(tmp_path):
     prompt = load_prompt(written(tmp_path, GOOD))
     assert prompt.name == "mine"
     assert [m["content"] for m in prompt.messages("x", "y")] == [
-        "You compare.", "1: A dog. 2: A cat.", "They differ.", "1: x 2: y"]
+        "You compare.",
+        "1: A dog. 2: A cat.",
+        "They differ.",
+        "1: x 2: y",
+    ]
 
 
 def test_the_hash_follows_the_content(tmp_path):
@@ -291,14 +336,23 @@ def test_prompt_missing():
         load_prompt("nope")
 
 
-@pytest.mark.parametrize("text", [
-    "", "just text", "- a\n- list\n", GOOD.replace("system", "sytem"), GOOD.replace("question:", "questions:"),
-    GOOD.replace("{second}", "{third}"), GOOD.replace("answer:", "reply:"), "system: x\nquestion: 3\n",
-    "system: [unclosed",
-    b"system: \xff\xfe",
-    GOOD.replace("{second}", "{second"),
-    GOOD.replace("{second}", "second"),
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "just text",
+        "- a\n- list\n",
+        GOOD.replace("system", "sytem"),
+        GOOD.replace("question:", "questions:"),
+        GOOD.replace("{second}", "{third}"),
+        GOOD.replace("answer:", "reply:"),
+        "system: x\nquestion: 3\n",
+        "system: [unclosed",
+        b"system: \xff\xfe",
+        GOOD.replace("{second}", "{second"),
+        GOOD.replace("{second}", "second"),
+    ],
+)
 def test_prompt_malformed(text, tmp_path):
     with pytest.raises(PcclipError, match="mine.yaml") as error:
         load_prompt(written(tmp_path, text))

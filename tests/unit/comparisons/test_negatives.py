@@ -44,8 +44,9 @@ def config(values):
 
 def by(values, who: str, **generated) -> params.Config:
     tuned = {"objective": "captions", "tune": "linear_map", "negatives": who}
-    return params.check({**values, "finetune": {**values["finetune"], **tuned},
-                         "generate": {**values["generate"], **generated}})
+    return params.check(
+        {**values, "finetune": {**values["finetune"], **tuned}, "generate": {**values["generate"], **generated}}
+    )
 
 
 def several(images, *captions: str) -> str:
@@ -57,20 +58,29 @@ def several(images, *captions: str) -> str:
     return first
 
 
-@pytest.mark.parametrize(("caption", "kind", "wanted"), [
-    ("a dog chases an orange cat", "nouns", ["a cat chases an orange dog"]),
-    ("An apple on a table.", "nouns", ["A table on an apple."]),
-    ("A tennis racket under a chair", "nouns", ["A chair under a tennis racket"]),
-    ("Dogs watch two cats", "nouns", ["Cats watch two dogs"]),
-    ("A black dog chases an old white cat.", "adjectives",
-     ["An old dog chases a black white cat.", "A white dog chases an old black cat."]),
-    ("The girls stand behind a car", "relation", ["The girls stand in front of a car"]),
-    ("A plane in front of a tree", "relation", ["A plane behind a tree"]),
-    ("Left of the door is a lamp", "relation", ["Right of the door is a lamp"]),
-    ("a cup on top of a book", "relation", ["a cup underneath a book"]),
-    ("a bird over the river and a boat under it", "relation",
-     ["a bird under the river and a boat under it", "a bird over the river and a boat over it"]),
-])
+@pytest.mark.parametrize(
+    ("caption", "kind", "wanted"),
+    [
+        ("a dog chases an orange cat", "nouns", ["a cat chases an orange dog"]),
+        ("An apple on a table.", "nouns", ["A table on an apple."]),
+        ("A tennis racket under a chair", "nouns", ["A chair under a tennis racket"]),
+        ("Dogs watch two cats", "nouns", ["Cats watch two dogs"]),
+        (
+            "A black dog chases an old white cat.",
+            "adjectives",
+            ["An old dog chases a black white cat.", "A white dog chases an old black cat."],
+        ),
+        ("The girls stand behind a car", "relation", ["The girls stand in front of a car"]),
+        ("A plane in front of a tree", "relation", ["A plane behind a tree"]),
+        ("Left of the door is a lamp", "relation", ["Right of the door is a lamp"]),
+        ("a cup on top of a book", "relation", ["a cup underneath a book"]),
+        (
+            "a bird over the river and a boat under it",
+            "relation",
+            ["a bird under the river and a boat under it", "a bird over the river and a boat over it"],
+        ),
+    ],
+)
 def test_what_is_exchanged(caption, kind, wanted):
     assert [text for how, text in exchanges(caption) if how == kind] == wanted
 
@@ -80,21 +90,36 @@ def test_what_is_exchanged(caption, kind, wanted):
 def test_pictures_of_two_shapes(colour, relation, other):
     """Shapes' names are adjectives too ("a square table")."""
     found = dict(exchanges(f"a {colour} square {relation} a blue circle"))
-    assert found == {"nouns": f"a {colour} circle {relation} a blue square",
-                     "adjectives": f"a blue square {relation} a {colour} circle",
-                     "relation": f"a {colour} square {other} a blue circle"}
+    assert found == {
+        "nouns": f"a {colour} circle {relation} a blue square",
+        "adjectives": f"a blue square {relation} a {colour} circle",
+        "relation": f"a {colour} square {other} a blue circle",
+    }
 
 
-@pytest.mark.parametrize("caption", [
-    "", "A red disc.", "a cat and a dog", "a dog next to a cat", "a man with a child", "a big red dog",
-    "A group of birds", "two dogs and a cat", "Running fast", "!?",
-])
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "",
+        "A red disc.",
+        "a cat and a dog",
+        "a dog next to a cat",
+        "a man with a child",
+        "a big red dog",
+        "A group of birds",
+        "two dogs and a cat",
+        "Running fast",
+        "!?",
+    ],
+)
 def test_what_would_be_true_all_the_same_or_no_sentence(caption):
     assert by_rule(caption, set(), "0") == ("", NONE)
 
 
-@pytest.mark.parametrize(("caption", "wanted"), [
-    ("a black cat and a dog", "a black dog and a cat"), ("a man sits with a child", "a child sits with a man")])
+@pytest.mark.parametrize(
+    ("caption", "wanted"),
+    [("a black cat and a dog", "a black dog and a cat"), ("a man sits with a child", "a child sits with a man")],
+)
 def test_an_even_handed_word_does_not_hide_what_is_marked(caption, wanted):
     assert wanted in dict(exchanges(caption)).values()
 
@@ -140,6 +165,7 @@ def test_none_are_asked_for(values, capsys):
 
 # ---- by the language model -------------------------------------------------------------------------------------------
 
+
 def test_the_shipped_prompt():
     asked = load_prompt("negative", slots=("first",)).messages("A {red} disc.", "")
     assert asked[-1]["content"] == "Caption: A {red} disc."
@@ -171,16 +197,19 @@ def test_01_has_them_written_and_03_reads_them(values, tiny_encoder):
         negatives.load(other, images)
 
 
-@pytest.mark.parametrize(("reply", "finish", "verdict"), [
-    ("A disc, red. On a blue bar.", "stop", "kept"),
-    ("Red, A disc", "stop", "kept"),
-    ("a disc is round", "stop", "true of the image"),
-    ("A long train in the rain.", "stop", "another scene"),
-    ("A red disc", "stop", "copied"),
-    ("A red", "stop", "length"),
-    ("A red disc on", "length", "unfinished"),
-    ("", "error: busy", "error"),
-])
+@pytest.mark.parametrize(
+    ("reply", "finish", "verdict"),
+    [
+        ("A disc, red. On a blue bar.", "stop", "kept"),
+        ("Red, A disc", "stop", "kept"),
+        ("a disc is round", "stop", "true of the image"),
+        ("A long train in the rain.", "stop", "another scene"),
+        ("A red disc", "stop", "copied"),
+        ("A red", "stop", "length"),
+        ("A red disc on", "length", "unfinished"),
+        ("", "error: busy", "error"),
+    ],
+)
 def test_why_one_is_kept_or_not(values, reply, finish, verdict):
     config = by(values, "llm", negatives="negative", min_yield=0.0)
     images = load_images(config)

@@ -53,6 +53,7 @@ def rewrite(config, images):
     def call(backend, **changes):
         given = config.model_copy(update={"generate": config.generate.model_copy(update=changes)})
         return rewrites.rewrite(given, images, backend.start, backend.identity)
+
     return call
 
 
@@ -70,24 +71,30 @@ def test_every_training_caption_is_asked_for_once(rewrite, images):
 def test_all_captions_of_an_image_are_written_anew(config, images):
     image = images.train["id"][0]
     several = [image] * 3 + [images.held_out["id"][0]]
-    object.__setattr__(images, "captions", pd.DataFrame({
-        "id": several, "caption": ["A red disc.", "One disc.", "A red disc.", "A bar."]}))
+    object.__setattr__(
+        images,
+        "captions",
+        pd.DataFrame({"id": several, "caption": ["A red disc.", "One disc.", "A red disc.", "A bar."]}),
+    )
     backend = Writer()
     table = rewrites.rewrite(config, images, backend.start, backend.identity)
     assert list(table.original) == ["A red disc.", "One disc.", "A red disc."]
     assert [caption for _, caption in backend.asked] == ["A red disc.", "One disc."], "the same caption of one image"
 
 
-@pytest.mark.parametrize(("reply", "finish", "verdict"), [
-    ("A disc that is red.", "stop", "kept"),
-    ("", "error: RuntimeError('full')", "error"),
-    ("A disc that is", "length", "unfinished"),
-    ("Red disc.", "stop", "length"),
-    ("word " * 61, "stop", "length"),
-    ("word " * 60, "stop", "kept"),
-    ("a red disc", "stop", "copied"),
-    ("Answer: A disc that is red.\n\nI hope this helps!", "stop", "kept"),
-])
+@pytest.mark.parametrize(
+    ("reply", "finish", "verdict"),
+    [
+        ("A disc that is red.", "stop", "kept"),
+        ("", "error: RuntimeError('full')", "error"),
+        ("A disc that is", "length", "unfinished"),
+        ("Red disc.", "stop", "length"),
+        ("word " * 61, "stop", "length"),
+        ("word " * 60, "stop", "kept"),
+        ("a red disc", "stop", "copied"),
+        ("Answer: A disc that is red.\n\nI hope this helps!", "stop", "kept"),
+    ],
+)
 def test_why_a_rewrite_is_kept_or_not(rewrite, reply, finish, verdict):
     other = Reply("A picture of a thing.", "stop")
     table = rewrite(Writer(lambda caption: Reply(reply, finish) if caption == "A red disc." else other))
@@ -164,33 +171,48 @@ def test_rewrites_that_were_never_asked_for(config, images, tiny_encoder):
 
 # prompts
 
+
 def test_the_shipped_prompts_ask_for_what_they_are_for():
     asked = load_prompt("rewrite", slots=("first",)).messages("A {red} disc.", "")
     assert [m["role"] for m in asked] == ["system", "user", "assistant", "user", "assistant", "user"]
     assert asked[-1]["content"] == "Caption: A {red} disc."
     asked = load_prompt("paper").messages("A red disc.", "A bar.")
-    assert asked[-1]["content"] == ("What is the visual difference between an image with a description of A red disc. "
-                                    "and an image with a description of A bar.?")
+    assert asked[-1]["content"] == (
+        "What is the visual difference between an image with a description of A red disc. "
+        "and an image with a description of A bar.?"
+    )
     assert all(m["content"].startswith("The first image shows") for m in asked if m["role"] == "assistant")
 
 
-@pytest.mark.parametrize(("name", "slots", "says"), [
-    ("rewrite", ("first", "second"), r"question with \{first\} and \{second\}, and examples with first, second, ans"),
-    ("differences", ("first",), r"question with \{first\}, and examples with first, answer"),
-    ("paper", ("first",), r"question with \{first\}, and"),
-])
+@pytest.mark.parametrize(
+    ("name", "slots", "says"),
+    [
+        (
+            "rewrite",
+            ("first", "second"),
+            r"question with \{first\} and \{second\}, and examples with first, second, ans",
+        ),
+        ("differences", ("first",), r"question with \{first\}, and examples with first, answer"),
+        ("paper", ("first",), r"question with \{first\}, and"),
+    ],
+)
 def test_a_prompt_for_something_else(name, slots, says):
     with pytest.raises(PcclipError, match=rf"{name}\.yaml: a prompt for this needs .*{says}") as error:
         load_prompt(name, slots)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", [
-    "", "system: x\nquestion: 'Caption: {second}'\n",
-    "system: x\nquestion: 'Caption: {first}'\nexamples: [{answer: y}]\n",
-    "system: x\nquestion: 'Caption: {first}'\nexamples: [{first: y}]\n", "question: 'Caption: {first}'\n",
-    "system: x\nquestion: 'Caption: {first} {}'\n",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "system: x\nquestion: 'Caption: {second}'\n",
+        "system: x\nquestion: 'Caption: {first}'\nexamples: [{answer: y}]\n",
+        "system: x\nquestion: 'Caption: {first}'\nexamples: [{first: y}]\n",
+        "question: 'Caption: {first}'\n",
+        "system: x\nquestion: 'Caption: {first} {}'\n",
+    ],
+)
 def test_a_malformed_prompt_for_rewrites(tmp_path, text):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(PcclipError, match="mine.yaml: a prompt for this needs") as error:

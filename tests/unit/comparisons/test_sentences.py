@@ -15,10 +15,20 @@ SHAPES = {
     "In the first photo a dog runs, the second photo has a cat.": ("a dog runs", "has a cat"),
     "In the first photo, there is a dog; in the second photo, there is a cat.": ("there is a dog", "there is a cat"),
     '"The first image shows a dog, while the second image shows a cat and a red ball': (
-        "shows a dog", "shows a cat and a red ball"),
+        "shows a dog",
+        "shows a cat and a red ball",
+    ),
 }
-CAPTIONS = ["A red disc.", "Mars, seen from space!", "Wow! An owl.", "The Eiffel Tower", "Two dogs and a cat",
-            "Some of Anna's first images", "Is this a hat?", "My second horse, while it sleeps."]
+CAPTIONS = [
+    "A red disc.",
+    "Mars, seen from space!",
+    "Wow! An owl.",
+    "The Eiffel Tower",
+    "Two dogs and a cat",
+    "Some of Anna's first images",
+    "Is this a hat?",
+    "My second horse, while it sleeps.",
+]
 
 
 @pytest.mark.parametrize(("sentence", "expected"), SHAPES.items())
@@ -26,12 +36,19 @@ def test_sides_of_the_usual_shapes(sentence, expected):
     assert sides(sentence) == expected
 
 
-@pytest.mark.parametrize("sentence", [
-    "", "A dog and a cat.", "The first image shows a dog.", "The second image shows a cat.",
-    "The second image shows a cat, while the first image shows a dog.",
-    "The first image, while the second image.", "The first image shows a dog, while the second image.",
-    "They differ: the first image shows a dog, while the second image shows a cat.",
-])
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "",
+        "A dog and a cat.",
+        "The first image shows a dog.",
+        "The second image shows a cat.",
+        "The second image shows a cat, while the first image shows a dog.",
+        "The first image, while the second image.",
+        "The first image shows a dog, while the second image.",
+        "They differ: the first image shows a dog, while the second image shows a cat.",
+    ],
+)
 def test_other_shapes_have_no_sides(sentence):
     assert sides(sentence) is None
     with pytest.raises(ValueError, match="not a comparison"):
@@ -59,9 +76,11 @@ def test_the_twin_of_a_template_is_the_template_of_the_twin(first, second):
 
 def test_captions_fit_into_a_sentence():
     assert from_captions("A red disc. ", "Mars, seen from space!!") == (
-        "The first image shows a red disc, while the second image shows Mars, seen from space.")
+        "The first image shows a red disc, while the second image shows Mars, seen from space."
+    )
     assert from_captions("The Eiffel Tower", "Wow! An owl.") == (
-        "The first image shows the Eiffel Tower, while the second image shows Wow! An owl.")
+        "The first image shows the Eiffel Tower, while the second image shows Wow! An owl."
+    )
 
 
 def test_swapping_keeps_the_grammar_of_in_the_first_photo():
@@ -71,4 +90,6 @@ def test_swapping_keeps_the_grammar_of_in_the_first_photo():
 
 def test_a_caption_that_says_second_image():
     assert sides(from_captions("A second image of the Moon.", "A cat.")) == (
-        "shows a second image of the Moon", "shows a cat")
+        "shows a second image of the Moon",
+        "shows a cat",
+    )

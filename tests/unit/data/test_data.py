@@ -46,11 +46,14 @@ def load(folder, source="folder", seed=0, **data):
 
 def animals(**columns) -> list[dict]:
     """The five rows, with one value per row for every extra column."""
-    return [{"path": path, "caption": caption, **{name: values[i] for name, values in columns.items()}}
-            for i, (path, caption) in enumerate(ANIMALS)]
+    return [
+        {"path": path, "caption": caption, **{name: values[i] for name, values in columns.items()}}
+        for i, (path, caption) in enumerate(ANIMALS)
+    ]
 
 
 # ---- folder ----------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("write", [write_csv, write_jsonl])
 def test_folder_reads_both_formats(folder, write):
@@ -100,10 +103,15 @@ def test_no_captions_file(folder, where):
         load(folder / where)
 
 
-@pytest.mark.parametrize(("name", "content"), [
-    ("captions.csv", b""), ("captions.csv", b"path,caption\na.png,A cat\nb.png,A,B,C\n"),
-    ("captions.csv", "path,caption\na.png,café\n".encode("latin1")), ("captions.jsonl", b"{"),
-])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("captions.csv", b""),
+        ("captions.csv", b"path,caption\na.png,A cat\nb.png,A,B,C\n"),
+        ("captions.csv", "path,caption\na.png,café\n".encode("latin1")),
+        ("captions.jsonl", b"{"),
+    ],
+)
 def test_unreadable_captions_file_is_named(folder, name, content):
     (folder / name).write_bytes(content)
     with pytest.raises(PcclipError, match=rf"{name}: cannot be read as a table"):
@@ -123,7 +131,10 @@ def test_bad_rows_are_left_out_with_reasons(folder):
     images = load(folder, max_bad=0.5)
     assert len(images.table) == 5
     assert dict(zip(images.left_out.path, images.left_out.reason, strict=True)) == {
-        "gone.png": "missing file", "a2.png": "empty caption", "": "missing file"}
+        "gone.png": "missing file",
+        "a2.png": "empty caption",
+        "": "missing file",
+    }
 
 
 def test_too_many_bad_rows_fail_with_counts(folder):
@@ -222,6 +233,7 @@ def test_a_json_array_instead_of_lines(folder):
 
 # ---- split -----------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("held_out", [0.01, 0.3, 0.5, 0.99])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_concept_is_on_one_side_only(held_out, seed):
@@ -261,62 +273,89 @@ def test_the_sets_sides_are_the_split(config):
 
 # ---- concepts --------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("caption", "concept"), [
-    ("A pair of red cherries on a plate.", "cherry"),
-    ("A man riding a wave.", "man"),
-    ("A group of people standing around a table", "person"),
-    ("Two cats sleeping on a sofa.", "cat"),
-    ("A red apple (Malus domestica).", "apple"),
-    ("(Close-up) Three geese in a row", "goose"),
-    ("Broccoli", "broccoli"),
-    ("Strawberries!", "strawberry"),
-    ("A wolf, howling at the moon", "wolf"),
-    ("A cat and a dog", "cat"),
-    ("The cow that jumped over the moon.", "cow"),
-    ("A man is riding a horse", "man"),
-    ("A horse-drawn carriage", "carriage"),
-    ("A close-up of a dragonfly's wing", "wing"),
-    ("A photo of a box of ripe tomatoes", "tomato"),
-    ("A running shoe", "shoe"),
-    ("a baby elephant", "elephant"),
-    ("Leaves of grass", "leaf"),
-    ("Head of lettuce", "lettuce"),
-    ("A red rose. It smells of a garden.", "rose"),
-    ("A herd of sheep", "sheep"),
-    ("A bus", "bus"),
-    ("  the GIRAFFE  ", "giraffe"),
-    ("", ""),
-    ("...", ""),
-    ("A jalapeño on a plate", "jalapeño"),
-    ("Éclair on a plate", "éclair"),
-    ("猫", "猫"),
-    ("One of the cats", "cat"),
-    ("People walking", "person"),
-])
+
+@pytest.mark.parametrize(
+    ("caption", "concept"),
+    [
+        ("A pair of red cherries on a plate.", "cherry"),
+        ("A man riding a wave.", "man"),
+        ("A group of people standing around a table", "person"),
+        ("Two cats sleeping on a sofa.", "cat"),
+        ("A red apple (Malus domestica).", "apple"),
+        ("(Close-up) Three geese in a row", "goose"),
+        ("Broccoli", "broccoli"),
+        ("Strawberries!", "strawberry"),
+        ("A wolf, howling at the moon", "wolf"),
+        ("A cat and a dog", "cat"),
+        ("The cow that jumped over the moon.", "cow"),
+        ("A man is riding a horse", "man"),
+        ("A horse-drawn carriage", "carriage"),
+        ("A close-up of a dragonfly's wing", "wing"),
+        ("A photo of a box of ripe tomatoes", "tomato"),
+        ("A running shoe", "shoe"),
+        ("a baby elephant", "elephant"),
+        ("Leaves of grass", "leaf"),
+        ("Head of lettuce", "lettuce"),
+        ("A red rose. It smells of a garden.", "rose"),
+        ("A herd of sheep", "sheep"),
+        ("A bus", "bus"),
+        ("  the GIRAFFE  ", "giraffe"),
+        ("", ""),
+        ("...", ""),
+        ("A jalapeño on a plate", "jalapeño"),
+        ("Éclair on a plate", "éclair"),
+        ("猫", "猫"),
+        ("One of the cats", "cat"),
+        ("People walking", "person"),
+    ],
+)
 def test_concept_of(caption, concept):
     assert concept_of(caption) == concept
 
 
-@pytest.mark.parametrize(("one", "many"), [
-    ("cat", "cats"), ("bus", "buses"), ("box", "boxes"), ("glass", "glasses"), ("cherry", "cherries"),
-    ("man", "men"), ("child", "children"), ("sheep", "sheep"), ("cookie", "cookies"), ("pie", "pies"),
-    ("shoe", "shoes"), ("canoe", "canoes"), ("lens", "lenses"), ("wolf", "wolves"), ("tomato", "tomatoes"),
-    ("bush", "bushes"), ("watch", "watches"), ("octopus", "octopus"),
-])
+@pytest.mark.parametrize(
+    ("one", "many"),
+    [
+        ("cat", "cats"),
+        ("bus", "buses"),
+        ("box", "boxes"),
+        ("glass", "glasses"),
+        ("cherry", "cherries"),
+        ("man", "men"),
+        ("child", "children"),
+        ("sheep", "sheep"),
+        ("cookie", "cookies"),
+        ("pie", "pies"),
+        ("shoe", "shoes"),
+        ("canoe", "canoes"),
+        ("lens", "lenses"),
+        ("wolf", "wolves"),
+        ("tomato", "tomatoes"),
+        ("bush", "bushes"),
+        ("watch", "watches"),
+        ("octopus", "octopus"),
+    ],
+)
 def test_one_and_many_meet(one, many):
     assert singular(many) == singular(one) == one
 
 
 # ---- stamps ----------------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def tree(tmp_path):
     """A stamps folder with the cases that matter; drake and crow are listed in stamps_exceptions.csv."""
     for stamp, caption in {
-        "animals/birds/drake": "A male duck.\nen.utf8=A male duck.\n", "animals/cats/lion": "A lion.",
-        "animals/birds/crow": "A crow.", "animals/cartoon/cow": "A cow.", "animals/cats/lion_mirror": "A lion.",
-        "animals/cats/tiger": None, "animals/cats/puma": "",
-        "vehicles/auto/sedan": "A sedan.", "misc/brick": "A brick.",
+        "animals/birds/drake": "A male duck.\nen.utf8=A male duck.\n",
+        "animals/cats/lion": "A lion.",
+        "animals/birds/crow": "A crow.",
+        "animals/cartoon/cow": "A cow.",
+        "animals/cats/lion_mirror": "A lion.",
+        "animals/cats/tiger": None,
+        "animals/cats/puma": "",
+        "vehicles/auto/sedan": "A sedan.",
+        "misc/brick": "A brick.",
     }.items():
         png = tmp_path / "stamps" / f"{stamp}.png"
         png.parent.mkdir(parents=True, exist_ok=True)
@@ -329,17 +368,29 @@ def tree(tmp_path):
 def test_stamps_keep_photographs_only(tree):
     images = load(tree, source="stamps")
     assert dict(zip(images.table.id, images.table.concept, strict=True)) == {
-        "animals/birds/drake": "duck", "animals/cats/lion": "lion", "vehicles/auto/sedan": "car", "misc/brick": "brick"}
+        "animals/birds/drake": "duck",
+        "animals/cats/lion": "lion",
+        "vehicles/auto/sedan": "car",
+        "misc/brick": "brick",
+    }
     assert dict(zip(images.left_out.path, images.left_out.reason, strict=True)) == {
-        "animals/birds/crow": "drawing", "animals/cartoon/cow": "drawing", "animals/cats/lion_mirror": "mirror image",
-        "animals/cats/tiger": "no caption", "animals/cats/puma": "no caption"}
+        "animals/birds/crow": "drawing",
+        "animals/cartoon/cow": "drawing",
+        "animals/cats/lion_mirror": "mirror image",
+        "animals/cats/tiger": "no caption",
+        "animals/cats/puma": "no caption",
+    }
 
 
 def test_stamps_have_captions_classes_and_facts(tree):
     table = load(tree, source="stamps").table.set_index("id")
     assert table.caption["animals/birds/drake"] == "A male duck."
-    assert dict(table.label) == {"animals/birds/drake": "animal", "animals/cats/lion": "animal",
-                                 "vehicles/auto/sedan": "vehicle", "misc/brick": "misc"}
+    assert dict(table.label) == {
+        "animals/birds/drake": "animal",
+        "animals/cats/lion": "animal",
+        "vehicles/auto/sedan": "vehicle",
+        "misc/brick": "misc",
+    }
     assert table.body_mass["animals/birds/drake"] == pytest.approx(1.0481)
     assert np.isnan(table.body_mass["misc/brick"])
     assert np.isnan(table.body_mass["vehicles/auto/sedan"])
@@ -373,8 +424,9 @@ def test_each_stamp_is_listed_once(name):
     assert all(stamp == stamp.strip() and "/" in stamp and not stamp.endswith(".png") for stamp in listed)
 
 
-@pytest.mark.parametrize(("figure", "source"), [
-    ("body_mass_kg", "body_mass_source"), ("top_speed_kmh", "top_speed_source")])
+@pytest.mark.parametrize(
+    ("figure", "source"), [("body_mass_kg", "body_mass_source"), ("top_speed_kmh", "top_speed_source")]
+)
 def test_every_figure_is_positive_and_has_a_source(figure, source):
     for row in rows_of("stamps_facts.csv"):
         assert bool(row[figure]) == bool(row[source].strip()), row
@@ -416,9 +468,14 @@ def test_fetch_without_apt_says_what_to_do(tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("download", [
-    'touch tuxpaint_1_all.deb', 'test -e "$UPDATED" && touch tuxpaint_1_all.deb',
-], ids=["at once", "after an update"])
+@pytest.mark.parametrize(
+    "download",
+    [
+        "touch tuxpaint_1_all.deb",
+        'test -e "$UPDATED" && touch tuxpaint_1_all.deb',
+    ],
+    ids=["at once", "after an update"],
+)
 def test_fetch_unpacks_into_the_cache(tmp_path, tools, download):
     tools(download)
     stamps.fetch(tmp_path / "cache" / "stamps")
@@ -434,7 +491,7 @@ def test_fetch_that_cannot_download(tmp_path, tools):
 
 
 def test_a_failed_unpacking_leaves_nothing(tmp_path, tools):
-    tools('touch tuxpaint_1_all.deb', f"{UNPACK}; exit 2")
+    tools("touch tuxpaint_1_all.deb", f"{UNPACK}; exit 2")
     with pytest.raises((PcclipError, subprocess.CalledProcessError)):
         stamps.fetch(tmp_path / "cache" / "stamps")
     assert not any((tmp_path / "cache").iterdir())
@@ -442,7 +499,7 @@ def test_a_failed_unpacking_leaves_nothing(tmp_path, tools):
 
 @pytest.mark.parametrize("unpack", ["exit 2", 'mkdir -p "$3/usr/share/other"'], ids=["broken", "another package"])
 def test_a_failed_unpacking_is_one_line(tmp_path, tools, unpack):
-    tools('touch tuxpaint_1_all.deb', unpack)
+    tools("touch tuxpaint_1_all.deb", unpack)
     with pytest.raises(PcclipError, match="tuxpaint-stamps-default"):
         stamps.fetch(tmp_path / "cache" / "stamps")
 

@@ -30,9 +30,22 @@ def cache(tmp_path, monkeypatch):
 
 
 def config(tmp_path, seed=0, **data):
-    return params.check({
-        "run": "drawn", "seed": seed, "model": "shapes-clip:{seed}", "outputs": str(tmp_path / "outputs"),
-        "data": {"source": "shapes", "part": "{seed}", "split": "official", "limit": 12, "held_out_limit": 8, **data}})
+    return params.check(
+        {
+            "run": "drawn",
+            "seed": seed,
+            "model": "shapes-clip:{seed}",
+            "outputs": str(tmp_path / "outputs"),
+            "data": {
+                "source": "shapes",
+                "part": "{seed}",
+                "split": "official",
+                "limit": 12,
+                "held_out_limit": 8,
+                **data,
+            },
+        }
+    )
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
@@ -72,15 +85,23 @@ def test_the_swapped_caption_is_true_of_the_mirrored_picture():
 
 
 def test_edges_are_smooth():
-    pixels = np.asarray(draw.draw(draw.Scene(("black", "circle"), ("red", "square"), "left of", (
-        (8.2, 16, 5), (24, 16, 5)))))
+    pixels = np.asarray(
+        draw.draw(draw.Scene(("black", "circle"), ("red", "square"), "left of", ((8.2, 16, 5), (24, 16, 5))))
+    )
     assert len(np.unique(pixels[:, :16, 0])) > 5
 
 
 def test_a_scene_depends_on_seed_split_and_number_alone():
     assert draw.scene(1, "train", 9) == draw.scene(1, "train", 9)
-    assert len({draw.scene(*place) for place in [
-        (1, "train", 9), (2, "train", 9), (1, "tune", 9), (1, "held_out", 9), (1, "train", 10)]}) == 5
+    assert (
+        len(
+            {
+                draw.scene(*place)
+                for place in [(1, "train", 9), (2, "train", 9), (1, "tune", 9), (1, "held_out", 9), (1, "train", 10)]
+            }
+        )
+        == 5
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 7])
@@ -115,8 +136,9 @@ def test_the_seed_of_the_run_draws_other_pictures(tmp_path):
     assert first.identity() != second.identity()
 
 
-@pytest.mark.parametrize(("data", "says"), [
-    ({"split": "concept"}, "needs split: official"), ({"part": "red"}, "has a seed as data.part")])
+@pytest.mark.parametrize(
+    ("data", "says"), [({"split": "concept"}, "needs split: official"), ({"part": "red"}, "has a seed as data.part")]
+)
 def test_what_is_refused(tmp_path, data, says):
     with pytest.raises(PcclipError, match=says):
         config(tmp_path, **data)
@@ -220,13 +242,22 @@ def scored(tmp_path, places: bool) -> pd.DataFrame:
     """Accuracy of the reader on every set, as compositional.add scores a model."""
     given, reader, predictions = config(tmp_path, held_out_limit=30), Reader(places), Predictions()
     for whole in relation.sets(given).values():
-        right = {image: text for which in (0, 1) if f"image_{which}" in whole.items for image, text in zip(
-            whole.items[f"image_{which}"], whole.items[f"text_{which}"], strict=True)}
+        right = {
+            image: text
+            for which in (0, 1)
+            if f"image_{which}" in whole.items
+            for image, text in zip(whole.items[f"image_{which}"], whole.items[f"text_{which}"], strict=True)
+        }
         matrix = reader.encode([right[image] for image in whole.images["id"]])
         rows = pd.Series(np.arange(len(matrix)), index=whole.images["id"])
-        vectors = type("Vectors", (), {
-            "has": lambda self, *ids: np.ones(len(ids[0]), dtype=bool), "rows": lambda self, ids, of=rows: of[
-                ids].to_numpy()})()
+        vectors = type(
+            "Vectors",
+            (),
+            {
+                "has": lambda self, *ids: np.ones(len(ids[0]), dtype=bool),
+                "rows": lambda self, ids, of=rows: of[ids].to_numpy(),
+            },
+        )()
         compositional.add(compositional.ask(whole, vectors), matrix, reader.encode, "reader", predictions)
     table = predictions.table()
     return table[table.model == "reader"].groupby(["task", "dataset"]).correct.mean().unstack(0)
@@ -236,8 +267,14 @@ def test_who_knows_the_places_is_always_right(tmp_path):
     found = scored(tmp_path, places=True)
     tasks = {f"relation{end}" for end in ("", "_text", "_image", "_group", "_group_match")} | {"object"}
     assert set(found) == tasks
-    assert set(found.index) == {"relation", "relation/across", "relation/upright", "object", "object/colour",
-                                "object/shape"}
+    assert set(found.index) == {
+        "relation",
+        "relation/across",
+        "relation/upright",
+        "object",
+        "object/colour",
+        "object/shape",
+    }
     assert (found.stack() == 1).all()
 
 

@@ -51,8 +51,16 @@ def captions_of(images: image_sets.ImageSet, image: str) -> list[str]:
 
 @pytest.fixture
 def coco_root(tmp_path):
-    coco_side(tmp_path, "train2017", {9: ["A cat.", "A small grey cat on a mat. "], 25: ["A dog.", "", "One dog."],
-                                      30: ["A cow."], 34: ["A pig.", "The pig."]})
+    coco_side(
+        tmp_path,
+        "train2017",
+        {
+            9: ["A cat.", "A small grey cat on a mat. "],
+            25: ["A dog.", "", "One dog."],
+            30: ["A cow."],
+            34: ["A pig.", "The pig."],
+        },
+    )
     coco_side(tmp_path, "val2017", {139: ["A hen."], 285: ["A fox."]})
     return tmp_path
 
@@ -61,8 +69,13 @@ def test_coco_reads_both_sides(coco_root, capsys):
     images = load("coco", coco_root, split="official")
     assert list(images.table.columns) == COLUMNS
     assert dict(zip(images.table.id, images.table.split, strict=True)) == {
-        "train2017/000000000009": "train", "train2017/000000000025": "train", "train2017/000000000030": "train",
-        "train2017/000000000034": "train", "val2017/000000000139": "held_out", "val2017/000000000285": "held_out"}
+        "train2017/000000000009": "train",
+        "train2017/000000000025": "train",
+        "train2017/000000000030": "train",
+        "train2017/000000000034": "train",
+        "val2017/000000000139": "held_out",
+        "val2017/000000000285": "held_out",
+    }
     assert list(images.table.concept) == NOUNS[:4] + ["hen", "fox"]
     assert captions_of(images, "train2017/000000000025") == ["A dog.", "One dog."]
     assert Path(images.table.path[0]) == (coco_root / "train2017" / "000000000009.jpg").resolve()
@@ -106,7 +119,7 @@ def test_val_is_missing_only_for_the_official_split(coco_root):
     shutil.rmtree(coco_root / "val2017")
     assert len(load("coco", coco_root).table) == 4
     assert lines_of("coco", coco_root) == []
-    line, = lines_of("coco", coco_root, split="official")
+    (line,) = lines_of("coco", coco_root, split="official")
     assert line.endswith(f"zips/val2017.zip (1 GB) and unpack it in {coco_root}")
 
 
@@ -131,12 +144,18 @@ def test_coco_bad_rows(coco_root):
         load("coco", coco_root, max_bad=0.3)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ('{"images": [', "cannot be read as JSON"), ("[]", "has no list 'images'"),
-    ('{"images": []}', "has no list 'annotations'"),
-    ('{"images": [{"id": 9, "file_name": "a.jpg"}], "annotations": [{"image_id": 9, "category_id": 1}]}',
-     "not a COCO captions file"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"images": [', "cannot be read as JSON"),
+        ("[]", "has no list 'images'"),
+        ('{"images": []}', "has no list 'annotations'"),
+        (
+            '{"images": [{"id": 9, "file_name": "a.jpg"}], "annotations": [{"image_id": 9, "category_id": 1}]}',
+            "not a COCO captions file",
+        ),
+    ],
+)
 def test_a_broken_coco_file_is_named(coco_root, content, message):
     put(coco_root / "annotations" / "captions_train2017.json", content)
     with pytest.raises(PcclipError, match=f"captions_train2017.json: {message}") as error:
@@ -146,9 +165,11 @@ def test_a_broken_coco_file_is_named(coco_root, content, message):
 
 # ---- several captions ------------------------------------------------------------------------------------------------
 
+
 def test_the_first_caption_or_the_longest(coco_root):
-    first, longest = (load("coco", coco_root, captions=how).table.set_index("id").caption for how in (
-        "first", "longest"))
+    first, longest = (
+        load("coco", coco_root, captions=how).table.set_index("id").caption for how in ("first", "longest")
+    )
     assert first["train2017/000000000009"] == "A cat."
     assert longest["train2017/000000000009"] == "A small grey cat on a mat."
     assert longest["train2017/000000000034"] == "A pig."  # as long as the other: the first
@@ -193,12 +214,15 @@ def test_a_set_of_one_caption_each_has_those(photos):
 
 # ---- cub -------------------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def birds(birds, tmp_path):
     """CUB_200_2011 with five birds, and cvpr2016_cub/text_c10 beside it."""
     for folder, bird, _ in BIRDS:
-        put(tmp_path / "cvpr2016_cub" / "text_c10" / folder / f"{bird}.txt",
-            "".join(f"caption {k} of a bird .\n" for k in range(10)))
+        put(
+            tmp_path / "cvpr2016_cub" / "text_c10" / folder / f"{bird}.txt",
+            "".join(f"caption {k} of a bird .\n" for k in range(10)),
+        )
     return birds
 
 
@@ -208,10 +232,14 @@ def test_cub_has_classes_ten_captions_and_its_split(birds):
     assert list(table.index) == sorted(f"{folder}/{bird}" for folder, bird, _ in BIRDS)
     bird = "001.Black_footed_Albatross/Black_Footed_Albatross_0046_18"
     assert (table.label[bird], table.concept[bird], table.split[bird]) == (
-        "black footed albatross", "black footed albatross", "held_out")
+        "black footed albatross",
+        "black footed albatross",
+        "held_out",
+    )
     assert captions_of(images, bird) == [f"caption {k} of a bird ." for k in range(10)]
     assert {f"{folder}/{name}": "train" if is_training else "held_out" for folder, name, is_training in BIRDS} == dict(
-        table.split)
+        table.split
+    )
     assert images.classes == ["black footed albatross", "laysan albatross", "red winged blackbird"]
 
 
@@ -260,17 +288,29 @@ def test_a_broken_cub_table_is_named(birds):
 
 # ---- karpathy --------------------------------------------------------------------------------------------------------
 
+
 def entry(number: int, name: str, part: str, raws: list[str], **more) -> dict:
-    return {"sentids": [5 * number + k for k in range(len(raws))], "imgid": number, "split": part, "filename": name,
-            "sentences": [{"tokens": raw.lower().split(), "raw": raw, "imgid": number, "sentid": 5 * number + k}
-                          for k, raw in enumerate(raws)], **more}
+    return {
+        "sentids": [5 * number + k for k in range(len(raws))],
+        "imgid": number,
+        "split": part,
+        "filename": name,
+        "sentences": [
+            {"tokens": raw.lower().split(), "raw": raw, "imgid": number, "sentid": 5 * number + k}
+            for k, raw in enumerate(raws)
+        ],
+        **more,
+    }
 
 
 @pytest.fixture
 def flickr(tmp_path):
-    entries = [entry(0, "1000092795.jpg", "train", ["A cat .", "A small cat ."]),
-               entry(1, "10002456.jpg", "train", ["A dog ."]), entry(2, "1000268201.jpg", "val", ["A cow ."]),
-               entry(3, "1000344755.jpg", "test", ["A pig ."])]
+    entries = [
+        entry(0, "1000092795.jpg", "train", ["A cat .", "A small cat ."]),
+        entry(1, "10002456.jpg", "train", ["A dog ."]),
+        entry(2, "1000268201.jpg", "val", ["A cow ."]),
+        entry(3, "1000344755.jpg", "test", ["A pig ."]),
+    ]
     put(tmp_path / "dataset_flickr30k.json", json.dumps({"images": entries, "dataset": "flickr30k"}))
     for values in entries:
         put(tmp_path / "flickr30k-images" / values["filename"], jpeg())
@@ -280,7 +320,10 @@ def flickr(tmp_path):
 def test_karpathy_splits(flickr):
     images = load("karpathy", flickr, split="official")
     assert dict(zip(images.table.id, images.table.split, strict=True)) == {
-        "1000092795": "train", "10002456": "train", "1000344755": "held_out"}
+        "1000092795": "train",
+        "10002456": "train",
+        "1000344755": "held_out",
+    }
     assert captions_of(images, "1000092795") == ["A cat .", "A small cat ."]
     assert reasons(images) == {"1000268201.jpg": "val split"}
 
@@ -290,16 +333,20 @@ def test_the_val_split_is_not_bad(flickr):
 
 
 def test_karpathys_coco_names_folders_and_restval(tmp_path):
-    entries = [entry(0, "COCO_val2014_000000522418.jpg", "restval", ["A cat."], filepath="val2014", cocoid=522418),
-               entry(1, "COCO_val2014_000000184613.jpg", "test", ["A dog."], filepath="val2014", cocoid=184613),
-               entry(2, "COCO_train2014_000000318219.jpg", "train", ["A cow."], filepath="train2014", cocoid=318219)]
+    entries = [
+        entry(0, "COCO_val2014_000000522418.jpg", "restval", ["A cat."], filepath="val2014", cocoid=522418),
+        entry(1, "COCO_val2014_000000184613.jpg", "test", ["A dog."], filepath="val2014", cocoid=184613),
+        entry(2, "COCO_train2014_000000318219.jpg", "train", ["A cow."], filepath="train2014", cocoid=318219),
+    ]
     path = put(tmp_path / "dataset_coco.json", json.dumps({"images": entries, "dataset": "coco"}))
     for values in entries:
         put(tmp_path / values["filepath"] / values["filename"], jpeg())
     table = load("karpathy", path, split="official").table
     assert dict(zip(table.id, table.split, strict=True)) == {
-        "train2014/COCO_train2014_000000318219": "train", "val2014/COCO_val2014_000000522418": "train",
-        "val2014/COCO_val2014_000000184613": "held_out"}
+        "train2014/COCO_train2014_000000318219": "train",
+        "val2014/COCO_val2014_000000522418": "train",
+        "val2014/COCO_val2014_000000184613": "held_out",
+    }
 
 
 def test_karpathy_that_is_not_there(tmp_path, flickr):
@@ -308,7 +355,7 @@ def test_karpathy_that_is_not_there(tmp_path, flickr):
     assert "no image folder" in second
     shutil.rmtree(tmp_path / "flickr30k-images")
     assert [line.split(" (")[0] for line in lines_of("karpathy", flickr)] == [f"{tmp_path}: no image folder"]
-    line, = lines_of("karpathy", flickr, images=str(tmp_path / "elsewhere"))
+    (line,) = lines_of("karpathy", flickr, images=str(tmp_path / "elsewhere"))
     assert "elsewhere: no such folder; set data.images" in line
 
 
@@ -326,15 +373,25 @@ def test_karpathy_bad_rows(flickr):
     values["images"] += [entry(4, "gone.jpg", "train", ["A hen ."]), entry(5, "1000268201.jpg", "train", ["A fox ."])]
     flickr.write_text(json.dumps(values))
     images = load("karpathy", flickr, max_bad=0.7)
-    assert reasons(images) == {"1000092795.jpg": "no caption", "10002456.jpg": "extra split",
-                               "1000268201.jpg": "val split", "gone.jpg": "missing file"}
+    assert reasons(images) == {
+        "1000092795.jpg": "no caption",
+        "10002456.jpg": "extra split",
+        "1000268201.jpg": "val split",
+        "gone.jpg": "missing file",
+    }
     with pytest.raises(PcclipError, match="3 of 5 rows are bad"):
         load("karpathy", flickr, max_bad=0.5)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ('{"images": [{"filename": "a.jpg"}]}', "not one of Karpathy's files"), ('{"images": ["a.jpg"]}', "not one of"),
-    ("{", "cannot be read as JSON"), ('{"dataset": "coco"}', "has no list 'images'")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"images": [{"filename": "a.jpg"}]}', "not one of Karpathy's files"),
+        ('{"images": ["a.jpg"]}', "not one of"),
+        ("{", "cannot be read as JSON"),
+        ('{"dataset": "coco"}', "has no list 'images'"),
+    ],
+)
 def test_a_broken_karpathy_file_is_named(flickr, content, message):
     flickr.write_text(content)
     with pytest.raises(PcclipError, match=f"dataset_flickr30k.json: {message}"):
@@ -342,6 +399,7 @@ def test_a_broken_karpathy_file_is_named(flickr, content, message):
 
 
 # ---- webdataset ------------------------------------------------------------------------------------------------------
+
 
 def write_tar(path: Path, members: dict[str, bytes | str]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -358,8 +416,11 @@ def shard(path: Path, nouns: list[str], first: int = 0) -> Path:
     """img2dataset's layout: KEY.jpg, KEY.txt, KEY.json."""
     members = {}
     for k, noun in enumerate(nouns, first):
-        members |= {f"{k:09d}.jpg": jpeg(10 * k), f"{k:09d}.txt": f"A {noun}.\n",
-                    f"{k:09d}.json": json.dumps({"caption": "unused", "url": "x", "status": "success", "width": 8})}
+        members |= {
+            f"{k:09d}.jpg": jpeg(10 * k),
+            f"{k:09d}.txt": f"A {noun}.\n",
+            f"{k:09d}.json": json.dumps({"caption": "unused", "url": "x", "status": "success", "width": 8}),
+        }
     return write_tar(path, members)
 
 
@@ -376,13 +437,16 @@ def test_shards_are_indexed_where_they_are(shards, pattern):
     assert list(images.table.id) == [f"0000{k // 3}/{k:09d}" for k in range(6)]
     assert list(images.table.caption) == [f"A {noun}." for noun in NOUNS]
     assert [open_image(path).getpixel((4, 4))[0] for path in images.table.path] == pytest.approx(
-        [10 * k for k in range(6)], abs=2)
+        [10 * k for k in range(6)], abs=2
+    )
     assert len(list(shards.iterdir())) == 2
 
 
 def test_a_shard_is_read_again_only_when_it_changed(shards, monkeypatch):
     first = load("webdataset", shards).table
-    monkeypatch.setattr("pcclip.data.sources.webdataset._read_shard", lambda tar: ([], [{"path": tar, "reason": "read again"}]))
+    monkeypatch.setattr(
+        "pcclip.data.sources.webdataset._read_shard", lambda tar: ([], [{"path": tar, "reason": "read again"}])
+    )
     assert load("webdataset", shards).table.equals(first)
     shard(shards / "00001.tar", NOUNS[3:5], first=3)
     images = load("webdataset", shards, max_bad=0.4)
@@ -395,10 +459,18 @@ def test_one_shard_of_two(shards):
 
 
 def test_json_gives_caption_id_and_label(tmp_path):
-    write_tar(tmp_path / "a.tar", {
-        "./x/1.png": jpeg(kind="PNG"), "./x/1.json": json.dumps({"text": "A cat.", "id": 77, "label": "pet"}),
-        "x/2.webp": jpeg(kind="WEBP"), "x/2.json": json.dumps({"caption": ["A dog.", "", "The dog."], "label": 3}),
-        "x/3.JPEG": jpeg(), "x/3.seg.png": b"mask", "x/3.json": json.dumps({"caption": None, "text": "A cow."})})
+    write_tar(
+        tmp_path / "a.tar",
+        {
+            "./x/1.png": jpeg(kind="PNG"),
+            "./x/1.json": json.dumps({"text": "A cat.", "id": 77, "label": "pet"}),
+            "x/2.webp": jpeg(kind="WEBP"),
+            "x/2.json": json.dumps({"caption": ["A dog.", "", "The dog."], "label": 3}),
+            "x/3.JPEG": jpeg(),
+            "x/3.seg.png": b"mask",
+            "x/3.json": json.dumps({"caption": None, "text": "A cow."}),
+        },
+    )
     images = load("webdataset", tmp_path)
     table = images.table.set_index("id")
     assert dict(table.caption) == {"77": "A cat.", "a/x/2": "A dog.", "a/x/3": "A cow."}
@@ -409,15 +481,35 @@ def test_json_gives_caption_id_and_label(tmp_path):
 
 
 def test_samples_that_cannot_be_used(shards):
-    write_tar(shards / "00002.tar", {
-        "a.jpg": jpeg(), "a.txt": " \n", "b.txt": "A bee.", "c.jpg": jpeg(), "c.json": '{"caption": ', "d.jpg": jpeg(),
-        "e.jpg": jpeg(), "e.json": "[]", "f.tif": jpeg(), "f.txt": "A bat."})
+    write_tar(
+        shards / "00002.tar",
+        {
+            "a.jpg": jpeg(),
+            "a.txt": " \n",
+            "b.txt": "A bee.",
+            "c.jpg": jpeg(),
+            "c.json": '{"caption": ',
+            "d.jpg": jpeg(),
+            "e.jpg": jpeg(),
+            "e.json": "[]",
+            "f.tif": jpeg(),
+            "f.txt": "A bat.",
+        },
+    )
     images = load("webdataset", shards, max_bad=0.6)
     assert len(images.table) == 6
-    found = {path.rsplit("#", 1)[1].split(".")[0]: reason
-             for path, reason in zip(images.left_out.path, images.left_out.reason, strict=True)}
-    assert found == {"a": "no caption", "b": "no image", "c": "broken JSON", "d": "no caption", "e": "broken JSON",
-                     "f": "no image"}
+    found = {
+        path.rsplit("#", 1)[1].split(".")[0]: reason
+        for path, reason in zip(images.left_out.path, images.left_out.reason, strict=True)
+    }
+    assert found == {
+        "a": "no caption",
+        "b": "no image",
+        "c": "broken JSON",
+        "d": "no caption",
+        "e": "broken JSON",
+        "f": "no image",
+    }
     with pytest.raises(PcclipError, match="6 of 12 rows are bad"):
         load("webdataset", shards, max_bad=0.4)
 
@@ -428,14 +520,17 @@ def test_a_key_used_twice_is_bad(shards):
     assert reasons(load("webdataset", shards, max_bad=0.2)) == {"00001.tar#000000003": "key used twice"}
 
 
-@pytest.mark.parametrize(("cut", "kept"), [
-    (lambda tar: tar.getmember("000000005.jpg").offset_data + 100, 2),  # within an image
-    (lambda tar: tar.getmember("000000005.jpg").offset + 100, 2),  # within a header
-    (lambda tar: tar.getmember("000000005.txt").offset, 2),  # between two members of one sample
-    (lambda tar: tar.getmember("000000004.txt").offset_data + 1, 1),
-    (lambda tar: tar.getmember("000000005.json").offset_data, 3),  # the last sample has what it needs
-    (lambda tar: 100, 0),
-])
+@pytest.mark.parametrize(
+    ("cut", "kept"),
+    [
+        (lambda tar: tar.getmember("000000005.jpg").offset_data + 100, 2),  # within an image
+        (lambda tar: tar.getmember("000000005.jpg").offset + 100, 2),  # within a header
+        (lambda tar: tar.getmember("000000005.txt").offset, 2),  # between two members of one sample
+        (lambda tar: tar.getmember("000000004.txt").offset_data + 1, 1),
+        (lambda tar: tar.getmember("000000005.json").offset_data, 3),  # the last sample has what it needs
+        (lambda tar: 100, 0),
+    ],
+)
 def test_a_shard_cut_short_is_one_bad_row(shards, cut, kept):
     path = shards / "00001.tar"
     with tarfile.open(path) as tar:
@@ -467,9 +562,9 @@ def test_a_compressed_shard_is_refused(shards):
 
 def test_shards_that_are_not_there(shards, tmp_path):
     for nothing in ("nowhere", "*.tgz", "x.tar"):
-        line, = lines_of("webdataset", tmp_path / nothing)
+        (line,) = lines_of("webdataset", tmp_path / nothing)
         assert "no .tar shards; data.path is a folder of them or a pattern such as shards/{00000..00009}.tar" in line
-    line, = lines_of("webdataset", shards / "{00000..00009}.tar")
+    (line,) = lines_of("webdataset", shards / "{00000..00009}.tar")
     assert line == f"{shards}/00002.tar: not there, nor are 7 others of the 10 shards"
     with pytest.raises(PcclipError, match="data source webdataset: .*00002.tar: not there"):
         load("webdataset", shards / "{00000..00009}.tar")
@@ -491,6 +586,7 @@ def test_shards_have_no_official_split(shards):
 
 
 # ---- huggingface -----------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def hf(tmp_path):
@@ -517,7 +613,7 @@ def test_a_saved_data_set(hf, tmp_path):
     images = load("huggingface", hf(SENTENCES))
     assert list(images.table.caption) == SENTENCES
     assert list(images.table.id) == [f"{k:07d}" for k in range(6)]
-    folder, = (tmp_path / "cache" / "huggingface").iterdir()
+    (folder,) = (tmp_path / "cache" / "huggingface").iterdir()
     assert sorted(folder.iterdir()) == [Path(path) for path in images.table.path]
     assert [Path(path).read_bytes() for path in images.table.path] == [jpeg(10 * k) for k in range(6)]
 
@@ -540,12 +636,19 @@ def test_another_data_set_has_another_folder(hf):
 def test_lists_of_captions_classes_and_ids(hf):
     import datasets
 
-    saved = hf([["A cat.", "", None, "The cat."], ["A dog."], ["A cow."]], kind=datasets.List(datasets.Value("string")),
-               text="sentences", animal=(datasets.ClassLabel(names=["pet", "farm animal"]), [0, 0, 1]),
-               key=(datasets.Value("int64"), [30, 20, 10]))
+    saved = hf(
+        [["A cat.", "", None, "The cat."], ["A dog."], ["A cow."]],
+        kind=datasets.List(datasets.Value("string")),
+        text="sentences",
+        animal=(datasets.ClassLabel(names=["pet", "farm animal"]), [0, 0, 1]),
+        key=(datasets.Value("int64"), [30, 20, 10]),
+    )
     images = load("huggingface", saved, columns={"id": "key"})
     assert dict(zip(images.table.id, images.table.label, strict=True)) == {
-        "30": "pet", "20": "pet", "10": "farm animal"}
+        "30": "pet",
+        "20": "pet",
+        "10": "farm animal",
+    }
     assert captions_of(images, "30") == ["A cat.", "The cat."]
     assert images.classes == ["farm animal", "pet"]
 
@@ -554,8 +657,11 @@ def test_rows_that_cannot_be_used(hf):
     import datasets
 
     pictures = [{"bytes": jpeg(k), "path": f"{k}.jpg"} for k in range(4)] + [None]
-    saved = hf([*SENTENCES[:3], "  ", "A hen."], pictures=pictures,
-               kept=(datasets.ClassLabel(names=["no", "yes"]), [0, -1, None, 1, 1]))
+    saved = hf(
+        [*SENTENCES[:3], "  ", "A hen."],
+        pictures=pictures,
+        kept=(datasets.ClassLabel(names=["no", "yes"]), [0, -1, None, 1, 1]),
+    )
     images = load("huggingface", saved, max_bad=0.4)
     assert sorted(images.left_out.reason) == ["no caption", "no image"]
     assert list(images.table.label.fillna("none")) == ["no", "none", "none"]
@@ -566,8 +672,12 @@ def test_rows_that_cannot_be_used(hf):
 def test_columns_are_given_where_they_cannot_be_told(hf):
     import datasets
 
-    saved = hf(SENTENCES, text="first_text", other=(datasets.Value("string"), [s.upper() for s in SENTENCES]),
-               number=(datasets.Value("int64"), range(6)))
+    saved = hf(
+        SENTENCES,
+        text="first_text",
+        other=(datasets.Value("string"), [s.upper() for s in SENTENCES]),
+        number=(datasets.Value("int64"), range(6)),
+    )
     with pytest.raises(PcclipError, match=r"which column is the text \(image, first_text, other, number\); set"):
         load("huggingface", saved)
     assert list(load("huggingface", saved, columns={"text": "other"}).table.caption) == [s.upper() for s in SENTENCES]
@@ -619,8 +729,11 @@ def no_network(monkeypatch):
     import datasets
     import huggingface_hub
 
-    for module, name in [(datasets.config, "HF_HUB_OFFLINE"), (datasets.config, "HF_DATASETS_OFFLINE"),
-                         (huggingface_hub.constants, "HF_HUB_OFFLINE")]:
+    for module, name in [
+        (datasets.config, "HF_HUB_OFFLINE"),
+        (datasets.config, "HF_DATASETS_OFFLINE"),
+        (huggingface_hub.constants, "HF_HUB_OFFLINE"),
+    ]:
         monkeypatch.setattr(module, name, False)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between attempts
     attempts = []
@@ -639,7 +752,7 @@ def test_nothing_is_downloaded_unasked(no_network, tmp_path, monkeypatch):
     import huggingface_hub
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-    line, = lines_of("huggingface", "owner/set-of-nobody")
+    (line,) = lines_of("huggingface", "owner/set-of-nobody")
     assert "nothing is downloaded unless data.download is true" in line
     assert "datasets.load_dataset('owner/set-of-nobody')" in line
     assert "\n" not in line
@@ -675,7 +788,7 @@ def test_a_set_in_the_librarys_cache_needs_no_network(hf, tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("path", ["/nowhere/at/all", "three/part/name", "./here"])
 def test_a_folder_that_is_not_there_is_no_name(path):
-    line, = lines_of("huggingface", path, download=True)
+    (line,) = lines_of("huggingface", path, download=True)
     assert "no such folder, and not a data set's name on the hub" in line
 
 
@@ -683,6 +796,7 @@ def test_without_the_library_the_extra_is_named(hf, monkeypatch):
     saved = hf(SENTENCES)
     monkeypatch.setattr(hub, "_library", lambda: None)
     assert lines_of("huggingface", saved) == [
-        "source 'huggingface' needs the `datasets` library: pip install 'pcclip[paper]'"]
+        "source 'huggingface' needs the `datasets` library: pip install 'pcclip[paper]'"
+    ]
     with pytest.raises(PcclipError, match=r"pip install 'pcclip\[paper\]'"):
         load("huggingface", saved)

@@ -77,6 +77,7 @@ def test_a_changed_photo_is_embedded_again(values, own_photos, tiny_encoder):
 
 # ---- bad photos ------------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def spoilt(own_photos):
     """Two of the 24 photos cannot be read."""
@@ -115,6 +116,7 @@ def test_nothing_readable_fails_whatever_is_allowed(values, own_photos, tiny_enc
 
 
 # ---- stored vectors --------------------------------------------------------------------------------------------------
+
 
 def test_vectors_of_another_image_tower_are_refused(config, tiny_encoder, fresh_encoder):
     embed(config, load_images(config), tiny_encoder)
@@ -162,6 +164,7 @@ def test_rows_and_has():
 
 # ---- resuming --------------------------------------------------------------------------------------------------------
 
+
 def test_resume_encodes_only_what_is_missing_and_gives_the_same_bits(values, tiny_encoder, encoded):
     encoded.limit = 2 * SHARD + 4  # in the middle of the third shard
     with pytest.raises(KeyboardInterrupt):
@@ -173,8 +176,9 @@ def test_resume_encodes_only_what_is_missing_and_gives_the_same_bits(values, tin
     straight, _ = run({**values, "run": "straight"}, tiny_encoder)
     assert (resumed.ids, resumed.paths) == (straight.ids, straight.paths)
     assert np.array_equal(resumed.matrix, straight.matrix)
-    tables = [read_parquet(params.check({**values, "run": name}).folder / "02_embed" / TABLE)
-              for name in ("tiny", "straight")]
+    tables = [
+        read_parquet(params.check({**values, "run": name}).folder / "02_embed" / TABLE) for name in ("tiny", "straight")
+    ]
     assert tables[0].equals(tables[1])
 
 
@@ -201,6 +205,7 @@ def test_a_full_disk_ends_the_run_while_the_next_shard_is_encoded(values, tiny_e
 
 
 # ---- several models, and drafts --------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def other_tower(fresh_encoder):
@@ -231,7 +236,8 @@ def test_several_models_in_one_pass_open_every_photo_once(own_photos, tiny_encod
 def test_nothing_readable_by_several_models(own_photos, tiny_encoder):
     (own_photos / "bar-red.png").write_bytes(b"")
     (one, two), good, bad = encode_by_all(
-        [str(own_photos / "bar-red.png")], [tiny_encoder, tiny_encoder], Meter(1, "photos"), 4, 2)
+        [str(own_photos / "bar-red.png")], [tiny_encoder, tiny_encoder], Meter(1, "photos"), 4, 2
+    )
     assert one.shape == two.shape == (0, 32)
     assert (good, bad) == ([], [(0, "empty file")])
 

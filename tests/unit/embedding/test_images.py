@@ -21,8 +21,11 @@ def pixel(path, at=(0, 0)) -> tuple:
 
 # ---- open_image ------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("colour", "shown"), [
-    ((255, 0, 0, 255), (255, 0, 0)), ((255, 0, 0, 0), (255, 255, 255)), ((0, 0, 0, 128), (127, 127, 127))])
+
+@pytest.mark.parametrize(
+    ("colour", "shown"),
+    [((255, 0, 0, 255), (255, 0, 0)), ((255, 0, 0, 0), (255, 255, 255)), ((0, 0, 0, 128), (127, 127, 127))],
+)
 def test_transparency_is_shown_on_white(tmp_path, colour, shown):
     Image.new("RGBA", (3, 3), colour).save(tmp_path / "a.png")
     assert pixel(tmp_path / "a.png") == shown
@@ -89,9 +92,16 @@ def broken(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(("name", "reason"), [
-    ("empty.jpg", "empty file"), ("cut.jpg", "unreadable image"), ("text.png", "unreadable image"),
-    ("missing.jpg", "missing file"), ("folder.png", "unreadable image")])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("empty.jpg", "empty file"),
+        ("cut.jpg", "unreadable image"),
+        ("text.png", "unreadable image"),
+        ("missing.jpg", "missing file"),
+        ("folder.png", "unreadable image"),
+    ],
+)
 def test_broken_files_have_a_reason(broken, name, reason):
     with pytest.raises(BadImage, match=f"^{reason}"):
         open_image(broken / name)
@@ -137,6 +147,7 @@ def test_a_tar_that_is_gone(tmp_path):
 
 # ---- decoded_batches -------------------------------------------------------------------------------------------------
 
+
 def decoded(sources, preprocess, batch_size, workers):
     return decoded_batches(sources, [preprocess], batches(len(sources), batch_size), workers)
 
@@ -181,9 +192,15 @@ def test_decoded_batches_of_any_rows_for_several_models(broken):
 
     found = list(decoded_batches(shades, [to_tensor, small], [[8, 3], range(4, 7), [5]], workers=3))
     assert [(rows, bad) for rows, _, bad in found] == [
-        ([8, 3], []), ([4, 6], [(5, "empty file")]), ([], [(5, "empty file")])]
+        ([8, 3], []),
+        ([4, 6], [(5, "empty file")]),
+        ([], [(5, "empty file")]),
+    ]
     assert [[tuple(of_one.shape) for of_one in pixels] for _, pixels, _ in found] == [
-        [(2, 3, 4, 4), (2, 3, 2, 2)], [(2, 3, 4, 4), (2, 3, 2, 2)], []]
+        [(2, 3, 4, 4), (2, 3, 2, 2)],
+        [(2, 3, 4, 4), (2, 3, 2, 2)],
+        [],
+    ]
     assert found[0][1][0][:, 0, 0, 0].tolist() == found[0][1][1][:, 0, 0, 0].tolist() == [8, 3]
     assert sorted(opened) == [3, 4, 6, 8]
 
@@ -220,6 +237,7 @@ def test_an_error_in_preprocessing_is_not_a_bad_image():
 
 # ---- draft -----------------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def large(tmp_path):
     """A smooth JPEG of 800 x 600, as photos are."""
@@ -227,8 +245,10 @@ def large(tmp_path):
     return tmp_path / "large.jpg"
 
 
-@pytest.mark.parametrize(("at_least", "size"), [
-    (None, (800, 600)), (301, (800, 600)), (300, (400, 300)), (150, (200, 150)), (10, (100, 75)), (5000, (800, 600))])
+@pytest.mark.parametrize(
+    ("at_least", "size"),
+    [(None, (800, 600)), (301, (800, 600)), (300, (400, 300)), (150, (200, 150)), (10, (100, 75)), (5000, (800, 600))],
+)
 def test_a_draft_keeps_both_sides_long_enough(large, at_least, size):
     assert open_image(large, at_least).size == size
 
@@ -248,6 +268,7 @@ def test_a_draft_of_other_formats_is_the_picture_itself(large, tmp_path):
 
 
 # ---- contact_sheet ---------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize(("count", "columns", "grid"), [(7, 3, (3, 3)), (2, 6, (2, 1)), (6, 6, (6, 1))])
 def test_sheet_is_a_grid(count, columns, grid):

@@ -36,8 +36,11 @@ def given(teacher, n=3, dtype=torch.float32):
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("scheduler", "prediction", "vae"), [
-    ("PNDMScheduler", "epsilon", True), ("DDIMScheduler", "v_prediction", True), ("DDPMScheduler", "epsilon", False)])
+
+@pytest.mark.parametrize(
+    ("scheduler", "prediction", "vae"),
+    [("PNDMScheduler", "epsilon", True), ("DDIMScheduler", "v_prediction", True), ("DDPMScheduler", "epsilon", False)],
+)
 def test_what_is_saved_is_what_is_read(tmp_path, scheduler, prediction, vae):
     asked = {"scheduler": scheduler, "prediction": prediction, "vae": vae}
     made = Teacher(**diffusion.parts(**asked))
@@ -53,8 +56,9 @@ def test_what_is_saved_is_what_is_read(tmp_path, scheduler, prediction, vae):
 
 def test_it_is_frozen_and_the_gradient_goes_to_the_latents(folder):
     teacher = load_teacher(str(folder))
-    assert not any(p.requires_grad for part in (teacher.unet, teacher.vae, teacher.text_encoder)
-                   for p in part.parameters())
+    assert not any(
+        p.requires_grad for part in (teacher.unet, teacher.vae, teacher.text_encoder) for p in part.parameters()
+    )
     assert not teacher.unet.training
     z0, t, noise = given(teacher)
     z0.requires_grad_()
@@ -85,10 +89,16 @@ def test_half_precision_is_the_unets_alone(folder):
     torch.testing.assert_close(found, whole.denoising(z0, t, noise, told), rtol=0.05, atol=0.02)
 
 
-@pytest.mark.parametrize(("part", "says"), [
-    ("unet", "has no unet/"), ("tokenizer", "has no tokenizer/"), ("unet/diffusion_pytorch_model.safetensors",
-     "unet has no safetensors"), ("text_encoder/model.safetensors", "text_encoder has no safetensors"),
-    ("scheduler/scheduler_config.json", "its scheduler cannot be loaded")])
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        ("unet", "has no unet/"),
+        ("tokenizer", "has no tokenizer/"),
+        ("unet/diffusion_pytorch_model.safetensors", "unet has no safetensors"),
+        ("text_encoder/model.safetensors", "text_encoder has no safetensors"),
+        ("scheduler/scheduler_config.json", "its scheduler cannot be loaded"),
+    ],
+)
 def test_a_missing_part_is_named_in_one_line(copied, part, says):
     path = copied / part
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -105,11 +115,14 @@ def test_weights_in_a_pickle_are_not_read(copied):
         load_teacher(str(copied))
 
 
-@pytest.mark.parametrize(("part", "changes", "says"), [
-    ("scheduler", {"prediction_type": "sample"}, "predicts sample"),
-    ("vae", {"latent_channels": 3}, "vae cannot be loaded|its UNet sees 4 channels"),
-    ("unet", {"class_embed_type": "identity"}, "wants more than the latents and the text"),
-])
+@pytest.mark.parametrize(
+    ("part", "changes", "says"),
+    [
+        ("scheduler", {"prediction_type": "sample"}, "predicts sample"),
+        ("vae", {"latent_channels": 3}, "vae cannot be loaded|its UNet sees 4 channels"),
+        ("unet", {"class_embed_type": "identity"}, "wants more than the latents and the text"),
+    ],
+)
 def test_another_kind_of_model_is_refused(copied, part, changes, says):
     path = copied / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
@@ -140,6 +153,7 @@ def test_the_identity_is_the_files(folder, copied):
 
 
 # ---- arithmetic ------------------------------------------------------------------------------------------------------
+
 
 def abar(t: torch.Tensor) -> torch.Tensor:
     """The cumulative product of 1 - beta, beta from 0.00085 to 0.012 in the square root (Stable Diffusion's)."""
@@ -211,8 +225,19 @@ def test_conditions_are_padded_to_the_tokenizers_length_and_keep_the_order_of_wo
 
 # ---- the one that is trained on drawn pictures -----------------------------------------------------------------------
 
-TINY = {"pictures": 24, "steps": 6, "batch": 4, "lr": 1e-3, "warmup": 2, "weight_decay": 0.01, "average": 0.9,
-        "without_text": 0.5, "text_steps": 2, "levels": [0.3, 0.65], "checkpoint_every": 2}
+TINY = {
+    "pictures": 24,
+    "steps": 6,
+    "batch": 4,
+    "lr": 1e-3,
+    "warmup": 2,
+    "weight_decay": 0.01,
+    "average": 0.9,
+    "without_text": 0.5,
+    "text_steps": 2,
+    "levels": [0.3, 0.65],
+    "checkpoint_every": 2,
+}
 
 
 @pytest.fixture
@@ -277,8 +302,9 @@ def test_the_captions_it_learns_from_are_true_of_the_picture(small):
 def test_the_sides_are_where_the_objects_are_drawn():
     scenes = [draw.scene(0, "train", k) for k in range(40)]
     for scene, row in zip(scenes, shapes._sides(scenes).tolist(), strict=True):
-        at = {draw.OBJECTS.index(one): place for one, place in zip((scene.first, scene.second), scene.places,
-                                                                   strict=True)}
+        at = {
+            draw.OBJECTS.index(one): place for one, place in zip((scene.first, scene.second), scene.places, strict=True)
+        }
         axis = 0 if row[2] == row[3] == len(draw.OBJECTS) else 1
         low, high = row[2 * axis : 2 * axis + 2]
         assert at[low][axis] < at[high][axis]

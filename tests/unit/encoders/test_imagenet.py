@@ -17,7 +17,14 @@ def test_names_are_open_clips():
 
 def test_a_bank_with_imagenets_names_does_not_import_open_clip():
     told = subprocess.run(
-        [sys.executable, "-c", "import sys\nfrom pcclip.comparisons.attributes import load_bank\n"
-         "assert len(load_bank('size').things) == 281\nprint('open_clip' in sys.modules)"],
-        capture_output=True, text=True, check=True)
+        [
+            sys.executable,
+            "-c",
+            "import sys\nfrom pcclip.comparisons.attributes import load_bank\n"
+            "assert len(load_bank('size').things) == 281\nprint('open_clip' in sys.modules)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert told.stdout == "False\n"

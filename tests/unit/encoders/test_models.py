@@ -17,8 +17,13 @@ from pcclip import load_model
 from pcclip.encoders import identify, minilm_efficientnet, saved
 from pcclip.errors import PcclipError
 
-TEXTS = ["a dog", "The first image shows a red disc, while the second image shows a blue bar.", "", "Ünï & 3 cats!",
-         "a very long and winding story " * 4]
+TEXTS = [
+    "a dog",
+    "The first image shows a red disc, while the second image shows a blue bar.",
+    "",
+    "Ünï & 3 cats!",
+    "a very long and winding story " * 4,
+]
 
 
 def folder_of(spec: str) -> Path:
@@ -42,6 +47,7 @@ def random_model():
 
 
 # vectors
+
 
 def check_unit_rows(vectors, n, width):
     assert vectors.shape == (n, width)
@@ -93,6 +99,7 @@ def test_texts_must_be_strings(tiny_encoder, text):
 
 # batches
 
+
 def features_and_gradients(model, ids):
     weights = list(model.tunable("all").values())
     for weight in weights:
@@ -142,11 +149,18 @@ def test_token_ids_are_open_clips_own(tiny_encoder, tiny_model):
 
 # what is trained
 
-@pytest.mark.parametrize(("name", "blocks", "others"), [
-    ("tiny_encoder", "transformer.resblocks.", {"positional_embedding", "text_projection", "token_embedding.weight",
-                                                "ln_final.weight", "ln_final.bias"}),
-    ("minilm", "encoder.layer.", None),
-])
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "others"),
+    [
+        (
+            "tiny_encoder",
+            "transformer.resblocks.",
+            {"positional_embedding", "text_projection", "token_embedding.weight", "ln_final.weight", "ln_final.bias"},
+        ),
+        ("minilm", "encoder.layer.", None),
+    ],
+)
 def test_tunable(name, blocks, others, request):
     model = request.getfixturevalue(name)
     everything, transformer = set(model.tunable("all")), set(model.tunable("transformer"))
@@ -161,10 +175,19 @@ def test_tunable(name, blocks, others, request):
 
 # specs
 
-@pytest.mark.parametrize("spec", [
-    "no-such-model", "no-such-model:tag", "", "ViT-S-32-alt", "ViT-S-32-alt:no_such_tag",
-    "ViT-S-32-alt:/no/such/file.pt", "local-dir:/no/such/folder",
-])
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "no-such-model",
+        "no-such-model:tag",
+        "",
+        "ViT-S-32-alt",
+        "ViT-S-32-alt:no_such_tag",
+        "ViT-S-32-alt:/no/such/file.pt",
+        "local-dir:/no/such/folder",
+    ],
+)
 @pytest.mark.parametrize("call", [load_model, identify])
 def test_unknown_models(spec, call):
     with pytest.raises(PcclipError, match="model") as error:
@@ -172,10 +195,13 @@ def test_unknown_models(spec, call):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("damage", [
-    pytest.param(lambda path: path.unlink(), id="missing"),
-    pytest.param(lambda path: path.write_bytes(path.read_bytes()[:-100]), id="cut"),
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda path: path.unlink(), id="missing"),
+        pytest.param(lambda path: path.write_bytes(path.read_bytes()[:-100]), id="cut"),
+    ],
+)
 def test_a_local_model_without_whole_weights(copied, damage):
     damage(copied / "open_clip_model.safetensors")
     with pytest.raises(PcclipError, match="copied"):
@@ -208,14 +234,21 @@ def test_identity_follows_the_weights(copied, tiny_model):
 def test_another_process_imports_open_clip_and_finds_the_same_fingerprint(tiny_model, tiny_encoder):
     """torchvision's operators are declared where its library does not load, and nothing in a model's description
     (an address, a hash seed) differs between processes."""
-    code = ("import pcclip, sys; model = pcclip.load_model(sys.argv[1]); import open_clip, torchvision.ops; "
-            "print(model.image_fingerprint())")
-    done = subprocess.run([sys.executable, "-c", code, tiny_model], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONHASHSEED": "7"})
+    code = (
+        "import pcclip, sys; model = pcclip.load_model(sys.argv[1]); import open_clip, torchvision.ops; "
+        "print(model.image_fingerprint())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tiny_model],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+    )
     assert done.stdout.strip() == tiny_encoder.image_fingerprint(), done.stderr[-2000:]
 
 
 # checkpoints
+
 
 @pytest.fixture(scope="module")
 def tiny_name(tiny_model, tmp_path_factory):
@@ -246,14 +279,19 @@ def with_text_apart(weights):
     return {f"text.{name}" if of_text(name) else name: value for name, value in weights.items()}
 
 
-@pytest.mark.parametrize("form", [
-    pytest.param(dict, id="plain"),
-    pytest.param(with_text_apart, id="text apart"),
-    pytest.param(lambda w: {"state_dict": w, "epoch": 3}, id="inside"),
-    pytest.param(lambda w: {"state_dict": with_prefix("module.")(with_text_apart(w))}, id="inside, prefixed, apart"),
-    *(pytest.param(with_prefix(p), id=p) for p in ("module.", "model.", "clip_model.", "module.model.")),
-    pytest.param(lambda w: {**w, "logit_scale": w["logit_scale"].reshape(1)}, id="scale as a vector"),
-])
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(dict, id="plain"),
+        pytest.param(with_text_apart, id="text apart"),
+        pytest.param(lambda w: {"state_dict": w, "epoch": 3}, id="inside"),
+        pytest.param(
+            lambda w: {"state_dict": with_prefix("module.")(with_text_apart(w))}, id="inside, prefixed, apart"
+        ),
+        *(pytest.param(with_prefix(p), id=p) for p in ("module.", "model.", "clip_model.", "module.model.")),
+        pytest.param(lambda w: {**w, "logit_scale": w["logit_scale"].reshape(1)}, id="scale as a vector"),
+    ],
+)
 def test_a_checkpoint_in_any_form(tiny_name, tiny_encoder, weights, tmp_path, form):
     torch.save(form(weights), tmp_path / "released.pt")
     model = load_model(f"{tiny_name}:{tmp_path / 'released.pt'}")
@@ -278,8 +316,10 @@ def test_a_checkpoint_of_the_text_tower_alone(tiny_name, weights, tmp_path, form
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"visual.ln_post.weight": torch.ones(3)}, "size mismatch"), ({"head.weight": torch.ones(3)}, "head.weight")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"visual.ln_post.weight": torch.ones(3)}, "size mismatch"), ({"head.weight": torch.ones(3)}, "head.weight")],
+)
 def test_a_checkpoint_of_another_model(tiny_name, weights, tmp_path, change, message):
     torch.save({**weights, **change}, tmp_path / "other.pt")
     with pytest.raises(PcclipError, match=rf"other\.pt.*{message}"):
@@ -304,6 +344,7 @@ def test_a_checkpoint_that_would_run_something(tiny_name, tmp_path, key, legacy)
 
 
 # saved weights
+
 
 @pytest.fixture
 def tuned(fresh_encoder, tmp_path):
@@ -340,6 +381,7 @@ def changed_card(**changes):
     def change(folder):
         card = json.loads((folder / saved.CARD).read_text())
         (folder / saved.CARD).write_text(json.dumps({**card, **changes}))
+
     return change
 
 
@@ -364,15 +406,20 @@ def flipped_bit(folder):
     (folder / saved.WEIGHTS).write_bytes(content)
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (changed_card(base_text_tower="0" * 64), "base_text_tower differs"),
-    (changed_card(image_fingerprint="0" * 16), "image_fingerprint differs"),
-    (changed_card(architecture={"family": "open_clip", "width": 32}), "architecture differs"),
-    (changed_card(base="local-dir:/no/such/base"), "/no/such/base"),
-    (fewer_tensors, "do not fit"), (other_shape, "do not fit"),
-    (cut_short, "cannot be read"), (lambda folder: (folder / saved.WEIGHTS).unlink(), "cannot be read"),
-    (flipped_bit, "not the weights its model.json describes"),
-])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (changed_card(base_text_tower="0" * 64), "base_text_tower differs"),
+        (changed_card(image_fingerprint="0" * 16), "image_fingerprint differs"),
+        (changed_card(architecture={"family": "open_clip", "width": 32}), "architecture differs"),
+        (changed_card(base="local-dir:/no/such/base"), "/no/such/base"),
+        (fewer_tensors, "do not fit"),
+        (other_shape, "do not fit"),
+        (cut_short, "cannot be read"),
+        (lambda folder: (folder / saved.WEIGHTS).unlink(), "cannot be read"),
+        (flipped_bit, "not the weights its model.json describes"),
+    ],
+)
 def test_saved_weights_that_do_not_fit(tuned, damage, message):
     damage(tuned[0])
     with pytest.raises(PcclipError, match=message):
@@ -393,8 +440,10 @@ def test_a_weight_that_is_minus_zero_comes_back(fresh_encoder, tmp_path):
     load_model(str(tmp_path / "zero"))
 
 
-@pytest.mark.parametrize(("weight", "message"), [
-    ("visual.ln_post.weight", "image_fingerprint differs"), ("ln_final.weight", "base_text_tower differs")])
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [("visual.ln_post.weight", "image_fingerprint differs"), ("ln_final.weight", "base_text_tower differs")],
+)
 def test_a_base_that_changed_in_place(copied, tmp_path, weight, message):
     base = load_model(f"local-dir:{copied}")
     saved.save(base, saved.describe(base), tmp_path / "saved")
@@ -429,9 +478,11 @@ def test_a_run_that_is_being_tuned_again_is_no_model(tuned, tmp_path):
 
 FEW = ["a photo of a dog", "a photo of a cat", "a photo of a truck"]
 
+
 def test_minilm_knows_what_is_alike(minilm):
     dog, again, puppy, truck = minilm.encode_texts(
-        ["a photo of a dog", "a photo of a dog", "a photo of a puppy", "a photo of a truck"])
+        ["a photo of a dog", "a photo of a dog", "a photo of a puppy", "a photo of a truck"]
+    )
     assert dog @ again == pytest.approx(1, abs=1e-5)
     assert dog @ puppy > dog @ truck + 0.1
 
@@ -465,8 +516,15 @@ def test_minilm_class_vectors_are_made_once(minilm, monkeypatch, tmp_path):
     assert torch.equal(minilm._class_matrix(FEW), made)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"", lambda data: b"no array",
-                                    lambda data: data.replace(b"(3, 384)", b"(2, 384)")])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-9],
+        lambda data: b"",
+        lambda data: b"no array",
+        lambda data: data.replace(b"(3, 384)", b"(2, 384)"),
+    ],
+)
 def test_minilm_damaged_class_vectors_are_made_again(minilm, monkeypatch, tmp_path, damage):
     monkeypatch.setenv("PCCLIP_CACHE", str(tmp_path))
     made, [kept] = minilm._class_matrix(FEW), tmp_path.rglob("*.npy")

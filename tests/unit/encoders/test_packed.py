@@ -12,15 +12,24 @@ from pcclip.encoders import packed_text as packed
 from pcclip.encoders.dual_encoder import DualEncoder
 from pcclip.encoders.tokens import Tokens
 
-TEXTS = ["a dog", "The first image shows a red disc, while the second image shows a blue bar.",
-         "The first image shows a red disc, while the second image shows a blue ring.", "", "Ünï & 3 cats!", "a dog",
-         "The first image shows", "a dog <end_of_text> and what follows it", "!!! ! !!!!",
-         "a very long and winding story " * 9]
+TEXTS = [
+    "a dog",
+    "The first image shows a red disc, while the second image shows a blue bar.",
+    "The first image shows a red disc, while the second image shows a blue ring.",
+    "",
+    "Ünï & 3 cats!",
+    "a dog",
+    "The first image shows",
+    "a dog <end_of_text> and what follows it",
+    "!!! ! !!!!",
+    "a very long and winding story " * 9,
+]
 
 
 @pytest.fixture
 def build(tiny_model, tmp_path):
     """build(layers=..., pool_type=...) is the tiny model with another text tower."""
+
     def call(**changes):
         import open_clip
 
@@ -31,6 +40,7 @@ def build(tiny_model, tmp_path):
         path.write_text(json.dumps(config))
         open_clip.add_model_config(path)
         return load_model(f"{path.stem}:random")
+
     return call
 
 
@@ -65,9 +75,18 @@ def test_features_and_gradients_are_those_of_the_full_context(fresh_encoder, mon
     assert_same(fresh_encoder, lambda: fresh_encoder.features(tokens), lambda: full(fresh_encoder, tokens))
 
 
-@pytest.mark.parametrize("changes", [
-    {"layers": 1}, {"heads": 4, "width": 64}, {"ls_init_value": 0.3}, {"proj_type": "none", "width": 32},
-    {"proj_bias": True}, {"pool_type": "eos", "eos_id": 49407}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layers": 1},
+        {"heads": 4, "width": 64},
+        {"ls_init_value": 0.3},
+        {"proj_type": "none", "width": 32},
+        {"proj_bias": True},
+        {"pool_type": "eos", "eos_id": 49407},
+    ],
+    ids=str,
+)
 def test_other_towers(build, changes):
     model = build(**changes)
     tokens = model.tokenised(TEXTS)
@@ -75,8 +94,9 @@ def test_other_towers(build, changes):
     assert_same(model, lambda: model.features(tokens), lambda: full(model, tokens))
 
 
-@pytest.mark.parametrize("changes", [
-    {"no_causal_mask": True}, {"embed_cls": True}, {"pool_type": "last"}, {"block_type": "custom"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"no_causal_mask": True}, {"embed_cls": True}, {"pool_type": "last"}, {"block_type": "custom"}], ids=str
+)
 def test_towers_that_are_left_to_open_clip(build, changes):
     model = build(**changes)
     tokens = model.tokenised(TEXTS)
@@ -133,9 +153,17 @@ def minilm_structure():
     model = MiniLMEfficientNet.__new__(MiniLMEfficientNet)
     torch.nn.Module.__init__(model)
     torch.manual_seed(0)
-    model.text_tower = BertModel(BertConfig(
-        vocab_size=64, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40,
-        max_position_embeddings=60), add_pooling_layer=False).eval()
+    model.text_tower = BertModel(
+        BertConfig(
+            vocab_size=64,
+            hidden_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=40,
+            max_position_embeddings=60,
+        ),
+        add_pooling_layer=False,
+    ).eval()
     model.pad_id, model.context_length, model.width = 0, 60, 24
     return model
 
@@ -153,12 +181,15 @@ def test_bf16_is_as_near_as_the_padded_form_is(fresh_encoder):
     tokens = fresh_encoder.tokenised(TEXTS)
     exact = full(fresh_encoder, tokens)
     with torch.autocast("cpu", torch.bfloat16):
-        off = [float((call() - exact).detach().abs().max())
-               for call in (lambda: fresh_encoder.features(tokens), lambda: full(fresh_encoder, tokens))]
+        off = [
+            float((call() - exact).detach().abs().max())
+            for call in (lambda: fresh_encoder.features(tokens), lambda: full(fresh_encoder, tokens))
+        ]
     assert 0 < off[0] < 2 * off[1]
 
 
 # which rows there are
+
 
 def test_beginnings():
     tokens = Tokens.of([[1, 2, 3], [1, 2, 4], [7], [1, 2, 3], [1, 2], [0, 0]], 10)
@@ -180,5 +211,5 @@ def test_beginnings_by_brute_force(rng):
     for row, ids in zip(number, lists, strict=True):
         for k in range(len(ids)):
             assert found.setdefault(tuple(ids[: k + 1]), row[k]) == row[k]
-        assert (row[len(ids):] == -1).all()
+        assert (row[len(ids) :] == -1).all()
     assert len(found) == len(set(found.values())) == len(first)

@@ -27,8 +27,9 @@ from pcclip.stats import metrics as statistics
 from pcclip.stats.vectors import unit
 
 LARGE, SMALL = {15, 42, 43, 97}, {36, 65, 74, 80}
-WRITTEN = pd.DataFrame({"first": ["cat", "dog"], "second": ["dog", "owl"], "difference": ["c-d", "d-o"],
-                        "swapped": ["d-c", "o-d"]})
+WRITTEN = pd.DataFrame(
+    {"first": ["cat", "dog"], "second": ["dog", "owl"], "difference": ["c-d", "d-o"], "swapped": ["d-c", "o-d"]}
+)
 ANIMALS = [f"animal {k:02}" for k in np.random.default_rng(5).permutation(50)]
 
 
@@ -63,6 +64,7 @@ def across(one, other) -> set:
 
 # what is said
 
+
 @pytest.mark.parametrize(("protocol", "word"), [("as_released", "whiel"), ("corrected", "while")])
 def test_cifar100_size(protocol, word):
     found = cifar100_size(CIFAR100, protocol)
@@ -89,10 +91,18 @@ def test_flowers_colour(flowers):
     blue, yellow = [9, 24, 27, 34], [14, 41, 53]
     assert compared(corrected) == across(blue, yellow)
     assert [flowers[k] for k in [*blue, *yellow]] == [
-        "globe thistle", "grape hyacinth", "stemless gentian", "alpine sea holly", "yellow iris", "daffodil",
-        "sunflower"]
-    texts = ("The first flower is blue, while the second is yellow.",
-             "The first flower is yellow, while the second is blue.")
+        "globe thistle",
+        "grape hyacinth",
+        "stemless gentian",
+        "alpine sea holly",
+        "yellow iris",
+        "daffodil",
+        "sunflower",
+    ]
+    texts = (
+        "The first flower is blue, while the second is yellow.",
+        "The first flower is yellow, while the second is blue.",
+    )
     assert released.texts(2, 4) == corrected.texts(9, 14) == texts
     assert released.texts(19, 7) == corrected.texts(53, 34) == texts[::-1]
 
@@ -117,9 +127,10 @@ def test_awa2_size_as_released_reads_the_wrong_rows_and_column(binary):
     large, small = {shown[0], shown[3]}, {shown[1], shown[2], shown[4]}
     assert {(a, b) for a, b in compared(found) if {a, b} <= set(shown)} == across(large, small)
     said = found.texts(shown[0], shown[1])
-    assert said == ("The first image contains an animal that is large, while the second image contains an animal that "
-                    "is small.", "The first image contains an animal is small, while the second image contains an "
-                    "animal that is large.")
+    assert said == (
+        "The first image contains an animal that is large, while the second image contains an animal that is small.",
+        "The first image contains an animal is small, while the second image contains an animal that is large.",
+    )
     assert found.texts(shown[4], shown[3]) == said[::-1]
     assert list(found.seeds) == [0], "all five of its draws are the same one"
 
@@ -127,8 +138,10 @@ def test_awa2_size_as_released_reads_the_wrong_rows_and_column(binary):
 def test_class_names_and_any_text():
     found = class_names(["cat", "dog", "owl"])
     assert compared(found) == set(permutations(range(3), 2))
-    assert found.texts(0, 2) == ("The first image shows a cat, while the second image shows a owl.",
-                                 "The first image shows a owl, while the second image shows a cat.")
+    assert found.texts(0, 2) == (
+        "The first image shows a cat, while the second image shows a owl.",
+        "The first image shows a owl, while the second image shows a cat.",
+    )
     assert every_class(4, lambda a, b: f"{a} not {b}").texts(3, 1) == ("3 not 1", "1 not 3")
 
 
@@ -143,27 +156,39 @@ def test_texts_written_for_pairs_of_classes():
     assert (compared(numbered), numbered.texts(2, 1), numbered.seeds) == (compared(found), ("c-d", "d-c"), [7])
 
 
-@pytest.mark.parametrize(("make", "says"), [
-    (lambda: cifar100_size(["camel"], "corrected"), "CIFAR-100 size: no class 'leopard'"),
-    (lambda: cifar100_size(CIFAR100, "mended"), "no protocol 'mended'; known: as_released, corrected"),
-    (lambda: flowers_colour(["rose"], "corrected"), "Flowers102 colour: no class 'stemless gentian'"),
-    (lambda: flowers_colour(["rose"], "as_released"), "Flowers102 colour: 1 classes; give all 102"),
-    (lambda: awa2_size(["cat"], [0], pd.DataFrame({"big": [1], "small": [0]}), "corrected"), "15th and 16th"),
-    (lambda: class_pairs(["cat", "dog"], WRITTEN), "texts for 'owl', which is no class"),
-    (lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.drop(columns="swapped")), "it has no swapped"),
-    (lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.assign(swapped=["x", " "])), "1 of 2 texts are empty in 'swa"),
-    (lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.assign(difference=None)), "2 of 2 texts are empty in 'diff"),
-    (lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.iloc[:0]), "a table of texts without a row"),
-    (lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.assign(first="dog")), "compare 'dog' with itself"),
-    (lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.assign(first="dog", second="owl")), "two texts for the same"),
-    (lambda: given_pairs(WRITTEN[["first", "second"]], "corrected"), "it has no difference"),
-    (lambda: given_pairs(WRITTEN, "released"), "no protocol 'released'"),
-    (lambda: image_pairs(class_names("ab"), [0, 1], [0, 0], "corrected"), "no two of these images"),
-    (lambda: image_pairs(class_names("ab"), [0, 1], [1, 1], "as_released"), "no two of these images"),
-    (lambda: image_pairs(class_names("ab"), [], [], "corrected"), "no two of these images"),
-    (lambda: image_pairs(class_names("ab"), [0, 1], [0, 2], "corrected"), "2 images and 2 labels of 2 classes"),
-    (lambda: image_pairs(class_names("ab"), [0, 1], [0], "corrected"), "2 images and 1 labels of 2 classes"),
-])
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: cifar100_size(["camel"], "corrected"), "CIFAR-100 size: no class 'leopard'"),
+        (lambda: cifar100_size(CIFAR100, "mended"), "no protocol 'mended'; known: as_released, corrected"),
+        (lambda: flowers_colour(["rose"], "corrected"), "Flowers102 colour: no class 'stemless gentian'"),
+        (lambda: flowers_colour(["rose"], "as_released"), "Flowers102 colour: 1 classes; give all 102"),
+        (lambda: awa2_size(["cat"], [0], pd.DataFrame({"big": [1], "small": [0]}), "corrected"), "15th and 16th"),
+        (lambda: class_pairs(["cat", "dog"], WRITTEN), "texts for 'owl', which is no class"),
+        (lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.drop(columns="swapped")), "it has no swapped"),
+        (
+            lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.assign(swapped=["x", " "])),
+            "1 of 2 texts are empty in 'swa",
+        ),
+        (
+            lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.assign(difference=None)),
+            "2 of 2 texts are empty in 'diff",
+        ),
+        (lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.iloc[:0]), "a table of texts without a row"),
+        (lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.assign(first="dog")), "compare 'dog' with itself"),
+        (
+            lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.assign(first="dog", second="owl")),
+            "two texts for the same",
+        ),
+        (lambda: given_pairs(WRITTEN[["first", "second"]], "corrected"), "it has no difference"),
+        (lambda: given_pairs(WRITTEN, "released"), "no protocol 'released'"),
+        (lambda: image_pairs(class_names("ab"), [0, 1], [0, 0], "corrected"), "no two of these images"),
+        (lambda: image_pairs(class_names("ab"), [0, 1], [1, 1], "as_released"), "no two of these images"),
+        (lambda: image_pairs(class_names("ab"), [], [], "corrected"), "no two of these images"),
+        (lambda: image_pairs(class_names("ab"), [0, 1], [0, 2], "corrected"), "2 images and 2 labels of 2 classes"),
+        (lambda: image_pairs(class_names("ab"), [0, 1], [0], "corrected"), "2 images and 1 labels of 2 classes"),
+    ],
+)
 def test_bad_input_says_what_to_do(make, says):
     with pytest.raises(PcclipError, match=says) as error:
         make()
@@ -171,6 +196,7 @@ def test_bad_input_says_what_to_do(make, says):
 
 
 # which pairs
+
 
 def by_hand(comparable, labels, seeds) -> list[tuple[int, int, int]]:
     """The released draws in loops."""
@@ -193,8 +219,9 @@ def test_the_released_pairs(rng):
         pairs = image_pairs(kinds, rows, labels, "as_released")
         assert torch.equal(torch.get_rng_state(), before), "the draw has a generator of its own"
     assert len(pairs) > 5 * 2000
-    np.testing.assert_array_equal(pairs[["first", "second", "seed"]],
-                                  [(rows[i], rows[j], seed) for i, j, seed in expected])
+    np.testing.assert_array_equal(
+        pairs[["first", "second", "seed"]], [(rows[i], rows[j], seed) for i, j, seed in expected]
+    )
     label = dict(zip(rows, labels, strict=True))
     first_is_large = pairs["first"].map(label).isin(LARGE)
     assert 0.3 < first_is_large.mean() < 0.7
@@ -237,17 +264,25 @@ def test_corrected_pairs_are_drawn_evenly_and_either_image_is_first():
 
 def test_the_seed_decides_the_corrected_pairs():
     labels = np.arange(200) % 7
-    first, again, other = (image_pairs(class_names("abcdefg"), np.arange(200), labels, "corrected", seed, 50)
-                           for seed in (1, 1, 2))
+    first, again, other = (
+        image_pairs(class_names("abcdefg"), np.arange(200), labels, "corrected", seed, 50) for seed in (1, 1, 2)
+    )
     pd.testing.assert_frame_equal(first, again)
     assert (first["first"] != other["first"]).any()
 
 
 def test_pairs_that_have_texts(rng):
     count = 6000
-    table = pd.DataFrame({"first": rng.integers(0, 99, count), "second": rng.integers(0, 99, count),
-                          "difference": [f"d{k}" for k in range(count)], "swapped": [f"s{k}" for k in range(count)],
-                          "raw": "x"}, index=np.arange(count) + 7)
+    table = pd.DataFrame(
+        {
+            "first": rng.integers(0, 99, count),
+            "second": rng.integers(0, 99, count),
+            "difference": [f"d{k}" for k in range(count)],
+            "swapped": [f"s{k}" for k in range(count)],
+            "raw": "x",
+        },
+        index=np.arange(count) + 7,
+    )
     released = given_pairs(table, "as_released")
     assert list(released.seed) == list(np.repeat(range(5), 5000))
     for seed, part in released.groupby("seed"):
@@ -267,6 +302,7 @@ def test_pairs_that_have_texts(rng):
 
 
 # three scores
+
 
 def known(vectors: dict):
     def encode(texts):
@@ -289,8 +325,9 @@ def accuracies(encode, matrix, pairs) -> tuple:
 def test_three_scores_by_hand():
     matrix = np.array([[1, 0, 0], [0, 1, 0], [0.6, 0.8, 0]], dtype=np.float32)
     texts = {"up": [0.8, 0, 0.6], "down": [0, 0.8, 0.6], "odd": [0.6, 0, -0.8]}
-    pairs = pairs_of([0, 1, 2, 0], [1, 0, 1, 2], ["up", "down", "odd", "down"], ["down", "up", "up", "up"],
-                     [3, 3, 4, 4])
+    pairs = pairs_of(
+        [0, 1, 2, 0], [1, 0, 1, 2], ["up", "down", "odd", "down"], ["down", "up", "up", "up"], [3, 3, 4, 4]
+    )
     encode = known(texts)
     found = difference_items(encode, matrix, pairs)
     assert tuple(found) == TASKS
@@ -298,10 +335,16 @@ def test_three_scores_by_hand():
     v = unit(np.array([[1, -1, 0], [-1, 1, 0], [0.6, -0.2, 0], [0.4, -0.8, 0]]))
     mean = np.mean([*texts.values()], axis=0)
     given, twins = (np.array([texts[text] for text in pairs[column]]) for column in ("difference", "swapped"))
-    scores = {"difference_classification": (v * given).sum(axis=1), "difference_order": (v * given).sum(axis=1),
-              "difference_centred": (v * unit(given - mean)).sum(axis=1)}
-    right = {"difference_classification": [True, True, True, False], "difference_order": [True, True, False, False],
-             "difference_centred": [True, True, True, False]}
+    scores = {
+        "difference_classification": (v * given).sum(axis=1),
+        "difference_order": (v * given).sum(axis=1),
+        "difference_centred": (v * unit(given - mean)).sum(axis=1),
+    }
+    right = {
+        "difference_classification": [True, True, True, False],
+        "difference_order": [True, True, False, False],
+        "difference_centred": [True, True, True, False],
+    }
     for task, items in found.items():
         assert list(items) == ["first", "second", "score", "reference", "correct", "equal", "seed"]
         assert list(items["first"]) == [0, 1, 2, 0]
@@ -430,11 +473,14 @@ def test_blocks_change_nothing(planted, monkeypatch):
     assert 0.5 < whole["difference_order"].correct.mean() < 1
 
 
-@pytest.mark.parametrize(("vectors", "matrix", "says"), [
-    ({"a": [1, 0], "b": [0, 1]}, np.eye(3), "text vectors are 2 wide, image vectors 3"),
-    ({"a": [1, 0], "b": [0, np.nan]}, np.eye(2), "text vectors hold values"),
-    ({"a": [1, 0], "b": [0, 1]}, np.eye(2) * np.nan, "image vectors hold values"),
-])
+@pytest.mark.parametrize(
+    ("vectors", "matrix", "says"),
+    [
+        ({"a": [1, 0], "b": [0, 1]}, np.eye(3), "text vectors are 2 wide, image vectors 3"),
+        ({"a": [1, 0], "b": [0, np.nan]}, np.eye(2), "text vectors hold values"),
+        ({"a": [1, 0], "b": [0, 1]}, np.eye(2) * np.nan, "image vectors hold values"),
+    ],
+)
 def test_bad_vectors_say_what_to_do(vectors, matrix, says):
     with pytest.raises(PcclipError, match=says):
         difference_items(known(vectors), matrix, pairs_of([0], [1], ["a"], ["b"]))

@@ -50,16 +50,20 @@ class Writer:
 @pytest.fixture
 def differ(tmp_path, tiny_encoder):
     def call(backend, pairs=PAIRS, settings=None, **more):
-        return class_texts.class_differences(pairs, settings or Generate(), backend.start, backend.identity, tmp_path,
-                                             tiny_encoder, **more)
+        return class_texts.class_differences(
+            pairs, settings or Generate(), backend.start, backend.identity, tmp_path, tiny_encoder, **more
+        )
+
     return call
 
 
 @pytest.fixture
 def describe(tmp_path, tiny_encoder):
     def call(backend, classes=CLASSES, kind="", settings=None, **more):
-        return class_texts.descriptions(classes, kind, settings or Generate(), backend.start, backend.identity,
-                                        tmp_path, tiny_encoder, **more)
+        return class_texts.descriptions(
+            classes, kind, settings or Generate(), backend.start, backend.identity, tmp_path, tiny_encoder, **more
+        )
+
     return call
 
 
@@ -70,17 +74,25 @@ def badly(reply, finish="stop", times=99, subject=("A frog.", "An airplane.")):
 
 # differences
 
+
 def test_every_pair_is_asked_for_once(differ):
     backend = Writer()
     texts, replies = differ(backend)
     assert [(q.first, q.second) for q in backend.asked] == [
-        ("A frog.", "An airplane."), ("A frog.", "A pickup truck."), ("A frog.", "A truck."),
-        ("An airplane.", "A pickup truck."), ("An airplane.", "A truck."), ("A pickup truck.", "A truck.")]
+        ("A frog.", "An airplane."),
+        ("A frog.", "A pickup truck."),
+        ("A frog.", "A truck."),
+        ("An airplane.", "A pickup truck."),
+        ("An airplane.", "A truck."),
+        ("A pickup truck.", "A truck."),
+    ]
     assert list(zip(texts["first"], texts.second, strict=True)) == PAIRS
     assert texts.difference[0] == (
-        "The first image shows a frog with legs, while the second image shows an airplane with wheels.")
+        "The first image shows a frog with legs, while the second image shows an airplane with wheels."
+    )
     assert texts.swapped[0] == (
-        "The first image shows an airplane with wheels, while the second image shows a frog with legs.")
+        "The first image shows an airplane with wheels, while the second image shows a frog with legs."
+    )
     assert set(texts.source) == {"llm"}
     assert set(texts.verdict) == set(replies.verdict) == {"kept"}
     assert set(texts.prompt_hash) == {load_prompt("class_differences").hash}
@@ -97,22 +109,37 @@ def test_the_kind_of_thing_is_told_to_the_model_only(differ):
     assert texts.difference[1].startswith("The first image shows a frog with legs, while")
 
 
-@pytest.mark.parametrize(("reply", "finish", "verdict"), [
-    ("", "error: RuntimeError('full')", "answered"),
-    ("", "stop", "answered"),
-    ("I cannot compare these.", "stop", "length"),
-    ("I am sorry, but as a language model I cannot compare these two images.", "stop", "two_sides"),
-    ("The first image shows a frog with legs, while the second image shows an airplane with", "length", "finished"),
-    ("The first image shows a **frog** with legs, while the second image shows an airplane.", "stop", "plain_text"),
-    ("The first image shows a frog with a truck, while the second image shows a bird.", "stop", "own_side"),
-    ("The first image shows a frog with legs legs, while the second image shows an airplane.", "stop", "no_loop"),
-    ("The first image shows a frog with tails, while the second image shows an airplane with a tail.", "stop", "alike"),
-    ("The first image shows a frog, while the second image shows the airplane.", "stop", "alike"),
-    (f"The first image shows a frog with {' '.join(f'leg{k}' for k in range(60))}, while the second image shows an "
-     "airplane.", "stop", "length"),
-    (f"The first image shows a frog with {'-'.join(['antidisestablishment'] * 12)}, while the second image shows an "
-     "airplane with large wings.", "stop", "in_context"),
-])
+@pytest.mark.parametrize(
+    ("reply", "finish", "verdict"),
+    [
+        ("", "error: RuntimeError('full')", "answered"),
+        ("", "stop", "answered"),
+        ("I cannot compare these.", "stop", "length"),
+        ("I am sorry, but as a language model I cannot compare these two images.", "stop", "two_sides"),
+        ("The first image shows a frog with legs, while the second image shows an airplane with", "length", "finished"),
+        ("The first image shows a **frog** with legs, while the second image shows an airplane.", "stop", "plain_text"),
+        ("The first image shows a frog with a truck, while the second image shows a bird.", "stop", "own_side"),
+        ("The first image shows a frog with legs legs, while the second image shows an airplane.", "stop", "no_loop"),
+        (
+            "The first image shows a frog with tails, while the second image shows an airplane with a tail.",
+            "stop",
+            "alike",
+        ),
+        ("The first image shows a frog, while the second image shows the airplane.", "stop", "alike"),
+        (
+            f"The first image shows a frog with {' '.join(f'leg{k}' for k in range(60))}, while the second image shows an "
+            "airplane.",
+            "stop",
+            "length",
+        ),
+        (
+            f"The first image shows a frog with {'-'.join(['antidisestablishment'] * 12)}, while the second image shows an "
+            "airplane with large wings.",
+            "stop",
+            "in_context",
+        ),
+    ],
+)
 def test_a_reply_that_cannot_be_used(differ, reply, finish, verdict):
     texts, replies = differ(Writer(badly(reply, finish)), retries=1)
     row = texts.iloc[0]
@@ -121,7 +148,9 @@ def test_a_reply_that_cannot_be_used(differ, reply, finish, verdict):
     assert row.swapped == "The first image shows an airplane, while the second image shows a frog."
     bad = replies[(replies["first"] == "frog") & (replies.second == "airplane")]
     assert list(zip(bad.raw, bad.finish_reason, bad.verdict, bad.number, strict=True)) == [
-        (reply, finish, verdict, 0), (reply, finish, verdict, 1)]
+        (reply, finish, verdict, 0),
+        (reply, finish, verdict, 1),
+    ]
     assert set(texts.source[1:]) == {"llm"}
     assert len(replies) == 5 + 2
 
@@ -143,13 +172,16 @@ def test_sides_in_the_wrong_order_are_mended(differ):
     assert bool(replies.mended[0])
 
 
-@pytest.mark.parametrize(("first", "second", "verdict"), [
-    ("a maple tree with lobes", "an oak tree with acorns", "kept"),
-    ("a maple with lobes", "an oak with acorns", "kept"),
-    ("a tree with lobes", "a tree with acorns", "kept"),
-    ("an oak tree with lobes", "an oak tree with acorns", "own_side"),
-    ("a fir with lobes", "an oak with acorns", "own_side"),
-])
+@pytest.mark.parametrize(
+    ("first", "second", "verdict"),
+    [
+        ("a maple tree with lobes", "an oak tree with acorns", "kept"),
+        ("a maple with lobes", "an oak with acorns", "kept"),
+        ("a tree with lobes", "a tree with acorns", "kept"),
+        ("an oak tree with lobes", "an oak tree with acorns", "own_side"),
+        ("a fir with lobes", "an oak with acorns", "own_side"),
+    ],
+)
 def test_classes_that_share_a_word(differ, first, second, verdict):
     def write(question, times):
         return f"The first image shows {first}, while the second image shows {second}."
@@ -160,8 +192,15 @@ def test_classes_that_share_a_word(differ, first, second, verdict):
 
 def test_few_texts_are_an_error_that_names_the_reason(differ):
     with pytest.raises(PcclipError, match=r"class-differences: only 17% got a text, .* most replies were 'two_sides'"):
-        differ(Writer(lambda q, n: told(q, n) if "frog" in q.first and q.second == "A truck." else
-                      "The two photos differ in colour, in shape and in size."))
+        differ(
+            Writer(
+                lambda q, n: (
+                    told(q, n)
+                    if "frog" in q.first and q.second == "A truck."
+                    else "The two photos differ in colour, in shape and in size."
+                )
+            )
+        )
     busy = Writer(lambda q, n: Reply("", "error: busy"))
     busy.identity = "writer-2"
     with pytest.raises(PcclipError, match=r"only 0% got .* 'answered' \(error: busy\): check") as error:
@@ -186,12 +225,15 @@ def test_the_template_is_not_asked(differ):
     assert texts.difference[1] == "The first image shows a frog, while the second image shows a pickup truck."
 
 
-@pytest.mark.parametrize(("pairs", "says"), [
-    ([("frog", "truck"), ("frog", "truck")], "pair .*'frog', 'truck'.* is there twice"),
-    ([("frog", "truck"), ("truck", "frog")], "is there twice"),
-    ([("frog", "frog")], "'frog', 'frog': a class does not differ from itself"),
-    ([("frog", " ")], "a pair has an empty name"),
-])
+@pytest.mark.parametrize(
+    ("pairs", "says"),
+    [
+        ([("frog", "truck"), ("frog", "truck")], "pair .*'frog', 'truck'.* is there twice"),
+        ([("frog", "truck"), ("truck", "frog")], "is there twice"),
+        ([("frog", "frog")], "'frog', 'frog': a class does not differ from itself"),
+        ([("frog", " ")], "a pair has an empty name"),
+    ],
+)
 def test_pairs_that_cannot_be(differ, pairs, says):
     backend = Writer()
     with pytest.raises(PcclipError, match=says):
@@ -200,6 +242,7 @@ def test_pairs_that_cannot_be(differ, pairs, says):
 
 
 # the journal
+
 
 @pytest.mark.parametrize("stop", [0, 1, 5, 7])
 def test_a_killed_run_asks_only_for_the_rest(differ, stop):
@@ -257,6 +300,7 @@ def test_what_makes_the_answers_others(differ, change):
 
 # descriptions
 
+
 def test_every_class_is_described(describe):
     backend = Writer()
     texts, replies = describe(backend, n=2)
@@ -264,22 +308,26 @@ def test_every_class_is_described(describe):
     assert {q.second for q in backend.asked} == {""}
     assert list(texts["class"]) == [name for name in CLASSES for _ in range(2)]
     assert class_texts.per_class(texts, CLASSES[::-1]) == 4 * [
-        ["It has one legs and a round back.", "It has two legs and a round back."]]
+        ["It has one legs and a round back.", "It has two legs and a round back."]
+    ]
     assert set(texts.source) == {"llm"}
     assert len(replies) == len({q.key for q in backend.asked}) == 8
     assert set(texts.model_hash) == {"writer-1"}
 
 
-@pytest.mark.parametrize(("reply", "finish", "verdict"), [
-    ("", "error: busy", "answered"),
-    ("It has green skin and long", "length", "finished"),
-    ("It is green.", "stop", "length"),
-    ("It has a leg, a round leg, a round leg and a leg.", "stop", "no_loop"),
-    ("It has __green__ {skin} | ~ and long, thin legs.", "stop", "plain_text"),
-    ("It has green skin and legs like an airplane has.", "stop", "other_class"),
-    ("It has green skin and stands behind two pickup trucks.", "stop", "other_class"),
-    (f"It has green skin and {'-'.join(['antidisestablishment'] * 12)} on its legs.", "stop", "in_context"),
-])
+@pytest.mark.parametrize(
+    ("reply", "finish", "verdict"),
+    [
+        ("", "error: busy", "answered"),
+        ("It has green skin and long", "length", "finished"),
+        ("It is green.", "stop", "length"),
+        ("It has a leg, a round leg, a round leg and a leg.", "stop", "no_loop"),
+        ("It has __green__ {skin} | ~ and long, thin legs.", "stop", "plain_text"),
+        ("It has green skin and legs like an airplane has.", "stop", "other_class"),
+        ("It has green skin and stands behind two pickup trucks.", "stop", "other_class"),
+        (f"It has green skin and {'-'.join(['antidisestablishment'] * 12)} on its legs.", "stop", "in_context"),
+    ],
+)
 def test_a_description_that_cannot_be_used(describe, reply, finish, verdict):
     texts, replies = describe(Writer(badly(reply, finish, subject=("a frog (animal)", ""))), kind="animal", retries=1)
     row = texts.iloc[0]
@@ -289,12 +337,15 @@ def test_a_description_that_cannot_be_used(describe, reply, finish, verdict):
     assert set(texts.source[1:]) == {"llm"}
 
 
-@pytest.mark.parametrize(("name", "says", "verdict"), [
-    ("pickup truck", "It has four wheels, a cab and the bed of a truck.", "kept"),
-    ("truck", "It has four wheels, a cab and the bed of a pickup truck.", "other_class"),
-    ("truck", "It has four wheels and may pick up a load.", "kept"),
-    ("frog", "It has the skin and the long legs of a frog.", "kept"),
-])
+@pytest.mark.parametrize(
+    ("name", "says", "verdict"),
+    [
+        ("pickup truck", "It has four wheels, a cab and the bed of a truck.", "kept"),
+        ("truck", "It has four wheels, a cab and the bed of a pickup truck.", "other_class"),
+        ("truck", "It has four wheels and may pick up a load.", "kept"),
+        ("frog", "It has the skin and the long legs of a frog.", "kept"),
+    ],
+)
 def test_names_of_other_classes(describe, name, says, verdict):
     _, replies = describe(Writer(lambda q, n: says if q.first.endswith(f" {name}") else told(q, n)), retries=0)
     assert list(replies.verdict[replies["class"] == name]) == [verdict]
@@ -304,7 +355,9 @@ def test_the_same_description_again_does_not_count(describe):
     texts, replies = describe(Writer(badly("It has green skin and long legs.", times=2, subject=("a frog", ""))), n=2)
     assert list(replies.verdict[replies["class"] == "frog"]) == ["kept", "repeated", "kept"]
     assert list(texts.description[texts["class"] == "frog"]) == [
-        "It has green skin and long legs.", "It has three legs and a round back."]
+        "It has green skin and long legs.",
+        "It has three legs and a round back.",
+    ]
 
 
 def test_fewer_descriptions_than_asked_for(describe):
@@ -336,11 +389,14 @@ def test_few_descriptions_are_an_error(describe):
     assert set(texts.source) == {"template"}
 
 
-@pytest.mark.parametrize(("classes", "more", "says"), [
-    (["frog", "frog"], {}, "class 'frog' is there twice"),
-    (["frog", ""], {}, "a class has an empty name"),
-    (["frog"], {"n": 0}, "n = 0, retries = 2; ask for one text or more"),
-])
+@pytest.mark.parametrize(
+    ("classes", "more", "says"),
+    [
+        (["frog", "frog"], {}, "class 'frog' is there twice"),
+        (["frog", ""], {}, "a class has an empty name"),
+        (["frog"], {"n": 0}, "n = 0, retries = 2; ask for one text or more"),
+    ],
+)
 def test_descriptions_that_cannot_be(describe, classes, more, says):
     with pytest.raises(PcclipError, match=says):
         describe(Writer(), classes, **more)
@@ -360,6 +416,7 @@ def test_a_class_that_was_not_described(describe):
 
 
 # prompts
+
 
 def test_the_shipped_prompts_show_the_shape_they_ask_for():
     asked = load_prompt("class_differences").messages("A {frog}.", "A ship.")

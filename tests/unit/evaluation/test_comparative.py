@@ -18,15 +18,27 @@ X, Y, Z = np.eye(3)
 
 def vectors_of(classes, pairs, right, swapped, null=None) -> co.ClassVectors:
     classes, right, swapped = (np.array(v, dtype=float) for v in (classes, right, swapped))
-    return co.ClassVectors([f"class {k}" for k in range(len(classes))], classes, np.array(pairs).reshape(-1, 2), right,
-                           swapped, np.zeros(classes.shape[1]) if null is None else np.array(null, dtype=float))
+    return co.ClassVectors(
+        [f"class {k}" for k in range(len(classes))],
+        classes,
+        np.array(pairs).reshape(-1, 2),
+        right,
+        swapped,
+        np.zeros(classes.shape[1]) if null is None else np.array(null, dtype=float),
+    )
 
 
 def random_vectors(rng, c=5, d=8) -> co.ClassVectors:
     pairs = np.stack(np.triu_indices(c, 1), axis=1)
     texts = unit(rng.normal(size=(2 * len(pairs) + c + 1, d)))
-    return co.ClassVectors([f"class {k}" for k in range(c)], texts[:c], pairs, texts[c : c + len(pairs)],
-                           texts[c + len(pairs) : -1], texts[-1])
+    return co.ClassVectors(
+        [f"class {k}" for k in range(c)],
+        texts[:c],
+        pairs,
+        texts[c : c + len(pairs)],
+        texts[c + len(pairs) : -1],
+        texts[-1],
+    )
 
 
 def random_images(rng, n, c=5, d=8) -> tuple:
@@ -40,6 +52,7 @@ def moved(vectors, ordered, alpha, text="plain", weights=None):
 
 
 # class vectors by hand
+
 
 def test_released_form_of_one_pair():
     vectors = vectors_of([X, Y], [(0, 1)], [-Y], [Z])
@@ -70,8 +83,9 @@ def test_weights_of_the_pairs():
     np.testing.assert_allclose(given[1], 0.25 * Y + 0.75 * (1 - np.sqrt(2)) * Z)
 
 
-@pytest.mark.parametrize(("text", "null", "swapped"), [
-    ("centred", Y, Z), ("antisymmetric", Z, Y), ("antisymmetric", X, Y)])
+@pytest.mark.parametrize(
+    ("text", "null", "swapped"), [("centred", Y, Z), ("antisymmetric", Z, Y), ("antisymmetric", X, Y)]
+)
 def test_a_text_that_says_the_difference_gives_the_other_class(text, null, swapped):
     vectors = vectors_of([X, Y], [(0, 1)], [X], [swapped], null)  # text less its null or twin: X - Y
     np.testing.assert_allclose(moved(vectors, [(0, 1)], 0.0, text), [X, Y], atol=1e-12)
@@ -113,12 +127,21 @@ def test_alpha_one_is_the_class_text_to_the_bit(rng):
 
 # what is encoded
 
+
 def test_vectors_of_a_table_of_texts():
     known = {co.NULL: Z, "d01": X, "d10": Y, "d21": -X, "d12": -Y}
-    table = pd.DataFrame({"first": ["a", "c"], "second": ["b", "b"], "difference": ["d01", "d21"],
-                          "swapped": ["d10", "d12"], "source": "llm"})
-    found = co.class_vectors(lambda texts: np.stack([known[t] for t in texts]), np.stack([X, Y, Z]), ["a", "b", "c"],
-                             table)
+    table = pd.DataFrame(
+        {
+            "first": ["a", "c"],
+            "second": ["b", "b"],
+            "difference": ["d01", "d21"],
+            "swapped": ["d10", "d12"],
+            "source": "llm",
+        }
+    )
+    found = co.class_vectors(
+        lambda texts: np.stack([known[t] for t in texts]), np.stack([X, Y, Z]), ["a", "b", "c"], table
+    )
     assert found.pairs.tolist() == [[0, 1], [2, 1]]
     np.testing.assert_array_equal(found.right, [X, -X])
     np.testing.assert_array_equal(found.swapped, [Y, -Y])
@@ -135,11 +158,17 @@ def test_vectors_of_a_table_of_texts():
 RATES = np.array([[0.7, 0.3, 0.0, 0.0], [0.1, 0.5, 0.4, 0.0], [0.0, 0.1, 0.9, 0.0], [0.2, 0.0, 0.0, 0.8]])
 
 
-@pytest.mark.parametrize(("k", "both_ways", "pairs"), [
-    (1, True, [[1, 2]]), (2, True, [[1, 2], [0, 1]]), (9, True, [[1, 2], [0, 1], [0, 3]]),
-    (1, False, [[2, 1]]), (3, False, [[2, 1], [1, 0], [0, 3]]),  # images of class 1 are taken for class 2
-    (9, False, [[2, 1], [1, 0], [0, 3], [0, 1], [1, 2]]),  # equal rates in the classes' order
-])
+@pytest.mark.parametrize(
+    ("k", "both_ways", "pairs"),
+    [
+        (1, True, [[1, 2]]),
+        (2, True, [[1, 2], [0, 1]]),
+        (9, True, [[1, 2], [0, 1], [0, 3]]),
+        (1, False, [[2, 1]]),
+        (3, False, [[2, 1], [1, 0], [0, 3]]),  # images of class 1 are taken for class 2
+        (9, False, [[2, 1], [1, 0], [0, 3], [0, 1], [1, 2]]),  # equal rates in the classes' order
+    ],
+)
 def test_the_most_confused_pairs(k, both_ways, pairs):
     assert co.confused_pairs(RATES, k, both_ways).tolist() == pairs
 
@@ -161,6 +190,7 @@ def test_weights_by_confusion():
 
 # plain zero-shot is a special case
 
+
 @pytest.mark.parametrize("form", co.FORMS)
 def test_nothing_added_is_plain_zero_shot(form, rng):
     models = {"base": random_vectors(rng), "other": random_vectors(rng)}
@@ -176,14 +206,20 @@ def test_nothing_added_is_plain_zero_shot(form, rng):
 
 # re-ranking
 
+
 def test_the_two_nearest_are_told_apart_by_their_text():
     a, b, c = np.array([1.0, 0, 0]), np.array([0.8, 0.6, 0]), np.array([-1.0, 0, 0])
     vectors = vectors_of([a, b, c], [(0, 1)], [[0, 0, 1.0]], [[0, 0, -1.0]])
     u = unit(np.array([[0.9, 0.2, -0.1], [0.9, 0.2, 0.1], [0.8, 0.5, 0.1], [-0.9, 0.1, 0.0]]))
     # <u, a - b> is 0.06, 0.06, -0.14, and the text's 2 z is -0.2, 0.2, 0.2 (before the length is taken off both)
     chosen = co.choose({"base": vectors}, u, np.arange(4), [0, 1, 1, 2], "rerank", values=[0.0])
-    for strength, found in ((0.0, [0, 0, 1, 2]), (0.29, [0, 0, 1, 2]), (0.31, [1, 0, 1, 2]), (0.69, [1, 0, 1, 2]),
-                            (0.71, [1, 0, 0, 2])):
+    for strength, found in (
+        (0.0, [0, 0, 1, 2]),
+        (0.29, [0, 0, 1, 2]),
+        (0.31, [1, 0, 1, 2]),
+        (0.69, [1, 0, 1, 2]),
+        (0.71, [1, 0, 0, 2]),
+    ):
         items = co.apply(replace(chosen, value=strength), vectors, u, np.arange(4), [0, 1, 1, 2])
         assert items.score.tolist() == found, strength
         assert items.correct.tolist() == [f == r for f, r in zip(found, [0, 1, 1, 2], strict=True)]
@@ -207,6 +243,7 @@ def test_images_in_blocks(monkeypatch, rng):
 
 
 # what is chosen, and on which images
+
 
 @pytest.mark.parametrize("form", co.FORMS)
 def test_test_images_never_touch_the_choice(form, rng):
@@ -256,8 +293,9 @@ def test_pairs_and_alpha_are_chosen_on_images_of_their_own(form, rng):
     else:
         pairs = co.confused_pairs(rates, co.RELEASED_PAIRS)
         assert chosen["base"].pairs.tolist() == [*pairs.tolist(), *pairs[:, ::-1].tolist()]
-    np.testing.assert_allclose(chosen["base"].weights, co._weights(chosen["base"].pairs, rates,
-                                                                   chosen["base"].temperature))
+    np.testing.assert_allclose(
+        chosen["base"].weights, co._weights(chosen["base"].pairs, rates, chosen["base"].temperature)
+    )
     for name, vectors in models.items():
         right = classify(matrix, vectors.classes, *other).correct.mean()
         assert set(chosen[name].sweep.plain[chosen[name].sweep.model == name]) == {right}
@@ -270,6 +308,7 @@ def test_one_image_has_no_halves():
 
 def test_every_model_counts_alike():
     """One text is right for the base and wrong for the other model, more so."""
+
     def model(text):
         return vectors_of([unit(X + 0.2 * Y), unit(X - 0.2 * Y)], [(0, 1)], [text], [-text])
 
@@ -279,7 +318,11 @@ def test_every_model_counts_alike():
     assert (alone.value, alone.sweep.plain[0]) == (0.5, 0.75)
     both = co.choose({"base": model(Z), "other": model(-Z)}, *args, "antisymmetric", values=[1.0, 0.5])
     assert both.sweep.set_index(["model", "value"]).accuracy.to_dict() == {
-        ("base", 1.0): 0.75, ("base", 0.5): 1.0, ("other", 1.0): 0.75, ("other", 0.5): 0.0}
+        ("base", 1.0): 0.75,
+        ("base", 0.5): 1.0,
+        ("other", 1.0): 0.75,
+        ("other", 0.5): 0.0,
+    }
     assert both.value == 1.0
 
 
@@ -315,6 +358,7 @@ def test_all_pairs_take_those_that_have_a_text():
 
 # the confused classes only
 
+
 @pytest.mark.parametrize("form", co.FORMS)
 def test_confused_classes_only(form):
     classes = np.eye(4)
@@ -345,6 +389,7 @@ def test_nothing_is_confused():
 
 # as released
 
+
 def test_as_released():
     """Each model's own pairs, from the very images it is tested on, one class of a pair changed, alpha fixed."""
     base = vectors_of([X, Y, Z], [(0, 1), (0, 2), (1, 2)], [-Y, X, Y], [X, Y, Z])
@@ -369,6 +414,7 @@ def test_as_released():
 
 # where it helps
 
+
 def planted(rng, n=400, names=0.0, d=8):
     """Three classes; two differ in images along e1, in names along e2 (nothing in the images) and `names` of e1."""
     e = np.eye(d)
@@ -377,10 +423,16 @@ def planted(rng, n=400, names=0.0, d=8):
     images = unit(np.where(labels[:, None] == 2, e[7], e[0]) + 0.5 * sign * e[1] + 0.1 * rng.normal(size=(n, d)))
     offset = e[3]  # what all comparative texts share
     right, swapped = unit(np.stack([offset + e[1], offset])), unit(np.stack([offset - e[1], offset]))
-    vectors = vectors_of(unit(np.stack([e[0] + 0.3 * e[2] + names * e[1], e[0] - 0.3 * e[2] - names * e[1], e[7]])),
-                         [(0, 1), (0, 2)], right, swapped, offset)
-    every = replace(vectors, pairs=np.array([(0, 1), (0, 2), (1, 2)]), right=right[[0, 1, 1]],
-                    swapped=swapped[[0, 1, 1]])
+    vectors = vectors_of(
+        unit(np.stack([e[0] + 0.3 * e[2] + names * e[1], e[0] - 0.3 * e[2] - names * e[1], e[7]])),
+        [(0, 1), (0, 2)],
+        right,
+        swapped,
+        offset,
+    )
+    every = replace(
+        vectors, pairs=np.array([(0, 1), (0, 2), (1, 2)]), right=right[[0, 1, 1]], swapped=swapped[[0, 1, 1]]
+    )
     return every, images, labels
 
 
@@ -431,14 +483,16 @@ def test_an_oracle_is_always_right():
             assert items[items.prompting == "plain"].correct.mean() == (0.75 if mode == "all" else 0.5)
 
 
-@pytest.mark.parametrize(("form", "protocol"), [
-    *((form, "corrected") for form in co.FORMS), ("released", "as_released")])
+@pytest.mark.parametrize(
+    ("form", "protocol"), [*((form, "corrected") for form in co.FORMS), ("released", "as_released")]
+)
 def test_a_random_model_is_at_chance(form, protocol, rng):
     c, d, n = 5, 16, 4000
     vectors = random_vectors(rng, c, d)
     matrix, rows, labels = random_images(rng, n, c, d)
-    items, _ = co.comparative({"base": vectors}, matrix, (rows[:2000], labels[:2000]), (rows[2000:], labels[2000:]),
-                              form, protocol=protocol)
+    items, _ = co.comparative(
+        {"base": vectors}, matrix, (rows[:2000], labels[:2000]), (rows[2000:], labels[2000:]), form, protocol=protocol
+    )
     for _, part in items.groupby("prompting"):
         interval = binomtest(int(part.correct.sum()), len(part)).proportion_ci(0.999)
         assert interval.low < 1 / c < interval.high
@@ -446,6 +500,7 @@ def test_a_random_model_is_at_chance(form, protocol, rng):
 
 
 # tables
+
 
 def prompted(before, found) -> pd.DataFrame:
     """Items of one model by plain prompting, and of the classes found by comparing."""
@@ -466,8 +521,14 @@ def by_hand():
 def test_where_it_helps_and_hurts_by_hand():
     _, _, chosen, items = by_hand()
     assert gains.by_class(items, chosen).to_dict("list") == {
-        "name": ["class 0", "class 1"], "changed": [True, True], "n": [2, 3], "plain": [1.0, pytest.approx(2 / 3)],
-        "comparative": [0.5, pytest.approx(2 / 3)], "helped": [0, 1], "hurt": [1, 1]}
+        "name": ["class 0", "class 1"],
+        "changed": [True, True],
+        "n": [2, 3],
+        "plain": [1.0, pytest.approx(2 / 3)],
+        "comparative": [0.5, pytest.approx(2 / 3)],
+        "helped": [0, 1],
+        "hurt": [1, 1],
+    }
 
 
 def test_why_by_hand():
@@ -475,9 +536,18 @@ def test_why_by_hand():
     vectors, images, chosen, items = by_hand()
     [pair] = gains.by_pair(items, chosen, vectors, images).to_dict("records")
     # mean images X and (X + 2 Y) / 3 differ along X - Y, as the names do and the texts
-    assert pair == {"first": "class 0", "second": "class 1", "n": 4, "plain": 0.75, "comparative": 0.75, "helped": 1,
-                    "hurt": 1, "names_fit": pytest.approx(1), "text_fit": pytest.approx(1),
-                    "text_names": pytest.approx(1)}
+    assert pair == {
+        "first": "class 0",
+        "second": "class 1",
+        "n": 4,
+        "plain": 0.75,
+        "comparative": 0.75,
+        "helped": 1,
+        "hurt": 1,
+        "names_fit": pytest.approx(1),
+        "text_fit": pytest.approx(1),
+        "text_names": pytest.approx(1),
+    }
 
 
 def test_a_pair_that_no_image_is_between():
@@ -492,6 +562,7 @@ def test_a_pair_that_no_image_is_between():
 
 # tested
 
+
 def changing(helped, hurt, **keys) -> pd.DataFrame:
     """Items of 40 images, so many newly right and newly wrong; half of the others are right."""
     same = [True, False] * ((40 - helped - hurt) // 2)
@@ -499,15 +570,22 @@ def changing(helped, hurt, **keys) -> pd.DataFrame:
     now = np.array([False] * hurt + [True] * helped + same)
     rows = pd.DataFrame({"first": np.arange(40), "second": np.arange(40), "score": 0.0, "reference": 0.0})
     keys = {"form": "rerank", "mode": "all", "protocol": "corrected", "model": "base", "best_on_tune": True, **keys}
-    return pd.concat([rows.assign(correct=was, prompting="plain"), rows.assign(correct=now, prompting="comparative")],
-                     ignore_index=True).assign(**keys)
+    return pd.concat(
+        [rows.assign(correct=was, prompting="plain"), rows.assign(correct=now, prompting="comparative")],
+        ignore_index=True,
+    ).assign(**keys)
 
 
 def test_comparing_is_tested_against_the_same_model_without():
-    items = pd.concat([
-        changing(10, 0, dataset="flowers"), changing(8, 2, dataset="cub"),
-        changing(10, 0, dataset="cub", model="finetuned"),
-        changing(0, 6, dataset="cub", form="released", best_on_tune=False)], ignore_index=True)
+    items = pd.concat(
+        [
+            changing(10, 0, dataset="flowers"),
+            changing(8, 2, dataset="cub"),
+            changing(10, 0, dataset="cub", model="finetuned"),
+            changing(0, 6, dataset="cub", form="released", best_on_tune=False),
+        ],
+        ignore_index=True,
+    )
     table = gains.tested(items, 300, 0).set_index(["form", "model", "dataset"])
     assert list(table.columns) == [name for name in gains.TESTED if name not in table.index.names]
     one = table.loc["rerank", "base", "flowers"]
@@ -525,10 +603,15 @@ def test_comparing_is_tested_against_the_same_model_without():
 
 def test_the_best_forms_are_a_family_whatever_form_is_best():
     """What is shown is one row a data set: two tests, though each form is the best of one data set only."""
-    items = pd.concat([
-        changing(10, 0, dataset="flowers"), changing(8, 2, dataset="cub", best_on_tune=False),
-        changing(0, 6, dataset="flowers", form="released", best_on_tune=False),
-        changing(10, 2, dataset="cub", form="released")], ignore_index=True)
+    items = pd.concat(
+        [
+            changing(10, 0, dataset="flowers"),
+            changing(8, 2, dataset="cub", best_on_tune=False),
+            changing(0, 6, dataset="flowers", form="released", best_on_tune=False),
+            changing(10, 2, dataset="cub", form="released"),
+        ],
+        ignore_index=True,
+    )
     p_holm = gains.tested(items, 300, 0).set_index(["form", "dataset"]).p_holm
     best = [binomtest(10, 10).pvalue, binomtest(10, 12).pvalue]
     assert p_holm["rerank", "flowers"] == pytest.approx(2 * best[0])
@@ -542,22 +625,31 @@ def test_nothing_was_compared():
 
 # what cannot be
 
-@pytest.mark.parametrize(("change", "says"), [
-    ({"form": "best"}, "no form 'best' or mode 'all'; forms: released, centred"),
-    ({"mode": "some"}, "or mode 'some'; .* modes: all, confused"),
-    ({"base": "finetuned"}, "no model 'finetuned' to choose pairs by; there are: base"),
-    ({"rows": [], "labels": []}, "no tune images to choose pairs and alpha on"),
-    ({"k": 0}, "k = 0, values = None; ask for one pair or more"),
-    ({"values": []}, r"values = \[\]"),
-    ({"values": [0.8, 1.5]}, r"values = \[0.8, 1.5\]"),
-    ({"values": [np.nan]}, "values = .nan"),
-    ({"values": [-1.0], "form": "rerank"}, "strengths from 0"),
-    ({"labels": [0, 5, 1]}, "labels run from 0 to 5"),
-    ({"labels": [0, 1]}, "3 images and 2 labels"),
-])
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"form": "best"}, "no form 'best' or mode 'all'; forms: released, centred"),
+        ({"mode": "some"}, "or mode 'some'; .* modes: all, confused"),
+        ({"base": "finetuned"}, "no model 'finetuned' to choose pairs by; there are: base"),
+        ({"rows": [], "labels": []}, "no tune images to choose pairs and alpha on"),
+        ({"k": 0}, "k = 0, values = None; ask for one pair or more"),
+        ({"values": []}, r"values = \[\]"),
+        ({"values": [0.8, 1.5]}, r"values = \[0.8, 1.5\]"),
+        ({"values": [np.nan]}, "values = .nan"),
+        ({"values": [-1.0], "form": "rerank"}, "strengths from 0"),
+        ({"labels": [0, 5, 1]}, "labels run from 0 to 5"),
+        ({"labels": [0, 1]}, "3 images and 2 labels"),
+    ],
+)
 def test_a_choice_that_cannot_be_made(change, says, rng):
-    given = {"models": {"base": random_vectors(rng)}, "matrix": unit(rng.normal(size=(3, 8))), "rows": [0, 1, 2],
-             "labels": [0, 1, 1], **change}
+    given = {
+        "models": {"base": random_vectors(rng)},
+        "matrix": unit(rng.normal(size=(3, 8))),
+        "rows": [0, 1, 2],
+        "labels": [0, 1, 1],
+        **change,
+    }
     with pytest.raises(PcclipError, match=says) as error:
         co.choose(**given)
     assert "\n" not in str(error.value)

@@ -68,8 +68,11 @@ class Writer:
             self.written += 1
             one, two = question.first.strip(".").lower(), question.second.strip(".").lower()
             kind = int(question.key[:6], 16)
-            text = (f"The first image shows {one} with legs, while the second image shows {two} with wheels." if two
-                    else f"It has {kind} legs and a round back.")
+            text = (
+                f"The first image shows {one} with legs, while the second image shows {two} with wheels."
+                if two
+                else f"It has {kind} legs and a round back."
+            )
             yield question, Reply(text, "stop")
 
     def choose(self, choices):
@@ -104,12 +107,14 @@ def batch(path, rng, labels) -> None:
 @pytest.fixture(scope="module")
 def given_cifar(tmp_path_factory):
     """Make a folder with a tiny CIFAR-10 in its true layout: 150 training images, 30 test images."""
+
     def make():
         folder, rng = tmp_path_factory.mktemp("cifar") / "cifar-10-batches-bin", np.random.default_rng(0)
         for name in (name for names in FILES.values() for name in names):
             batch(folder / f"{name}.bin", rng, rng.permutation(np.arange(MANY) % 10))
         put(folder / "batches.meta.txt", "\n".join(TEN) + "\n")
         return folder
+
     return make
 
 
@@ -146,6 +151,7 @@ def noise(path, rng) -> None:
 
 # ---- a run with everything -------------------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope="module")
 def begin(photos, tiny_model, tmp_path_factory):
     """begin('run', evaluate={...}, lr=...) does 01 to 03 in a folder of its own or in a run's; gives what 04 needs."""
@@ -166,6 +172,7 @@ def begin(photos, tiny_model, tmp_path_factory):
         vectors, _ = embed(config, images, base)
         finetune(config, images, vectors, sentences, load_model(tiny_model))
         return SimpleNamespace(config=config, images=images, vectors=vectors, sentences=sentences)
+
     return call
 
 
@@ -177,14 +184,36 @@ def evaluate(given) -> tuple[pd.DataFrame, pd.DataFrame]:
 def everything(begin, cifar10, pairs_of_birds, compbench, writer):
     """One run with every task, a peer, two sets of changes and a judge."""
     peer = begin("peer", {}, lr=1e-2)
-    settings = {"cifar10": {"path": str(cifar10), "tasks": ALL, "texts": "llm", "class_pairs": 12, "pairs": 60,
-                            "shots": 2, "descriptions": 2}}
+    settings = {
+        "cifar10": {
+            "path": str(cifar10),
+            "tasks": ALL,
+            "texts": "llm",
+            "class_pairs": 12,
+            "pairs": 60,
+            "shots": 2,
+            "descriptions": 2,
+        }
+    }
     changes = {"birds_to_words": {"path": str(pairs_of_birds), "distractors": 1}, "compbench": {"path": str(compbench)}}
-    given = begin("tiny", {"labelled": settings, "changes": changes, "peers": {"other": str(peer.config.folder)},
-                           "judge": {"pairs": 7, "price_in": 3, "price_out": 15}}, reuse="peer")
+    given = begin(
+        "tiny",
+        {
+            "labelled": settings,
+            "changes": changes,
+            "peers": {"other": str(peer.config.folder)},
+            "judge": {"pairs": 7, "price_in": 3, "price_out": 15},
+        },
+        reuse="peer",
+    )
     metrics, paired = evaluate(given)
-    return SimpleNamespace(**vars(given), metrics=metrics, paired=paired, settings=settings["cifar10"],
-                           predictions=report.read_predictions(given.config))
+    return SimpleNamespace(
+        **vars(given),
+        metrics=metrics,
+        paired=paired,
+        settings=settings["cifar10"],
+        predictions=report.read_predictions(given.config),
+    )
 
 
 MODELS = ["base", "finetuned", "other"]
@@ -196,15 +225,22 @@ def rows_of_cifar10() -> set[tuple[str, str, str, str]]:
     found = [("zero_shot", "single", "as_released"), ("extended_prompts", "extended", "as_released")]
     found += [("zero_shot", name, "corrected") for name in ("single", "simple7", "official80", "official80_scores")]
     found += [("extended_prompts", "extended", "corrected"), ("worst_group", "single", "corrected")]
-    found += [(f"difference_{how}", what, "corrected") for how in ("classification", "order", "centred")
-              for what in ("class names", "llm texts")]
+    found += [
+        (f"difference_{how}", what, "corrected")
+        for how in ("classification", "order", "centred")
+        for what in ("class names", "llm texts")
+    ]
     found += [("comparative_prompting", name, "as_released") for name in ("plain", "released")]
-    found += [(task, name, "corrected") for task in ("comparative_prompting", "confused_subset")
-              for name in ("plain", *FORMS)]
+    found += [
+        (task, name, "corrected") for task in ("comparative_prompting", "confused_subset") for name in ("plain", *FORMS)
+    ]
     rows = {(task, f"cifar10/{name}", protocol, model) for task, name, protocol in found for model in MODELS}
     rows |= {("embedding_distance", "cifar10", protocol, model) for protocol in labelled.PROTOCOLS for model in MODELS}
-    rows |= {("confused_subset", f"cifar10/{name}{CLASSES_OF.format(model)}", "as_released", model)
-             for name in ("plain", "released") for model in MODELS}
+    rows |= {
+        ("confused_subset", f"cifar10/{name}{CLASSES_OF.format(model)}", "as_released", model)
+        for name in ("plain", "released")
+        for model in MODELS
+    }
     return rows | {("linear_probe", "cifar10/2-shot", protocol, "base") for protocol in labelled.PROTOCOLS}
 
 
@@ -281,8 +317,11 @@ def test_every_corrected_difference_has_a_test(everything):
 
 
 def test_a_peer_is_a_row_like_any_other(everything):
-    single = everything.metrics[(everything.metrics.dataset == "cifar10/single") & (
-        everything.metrics.protocol == "corrected") & (everything.metrics.task == "zero_shot")]
+    single = everything.metrics[
+        (everything.metrics.dataset == "cifar10/single")
+        & (everything.metrics.protocol == "corrected")
+        & (everything.metrics.task == "zero_shot")
+    ]
     assert list(single.model) == MODELS
     scores = everything.predictions[everything.predictions.task == "difference_order"]
     own, other = (scores[scores.model == name].score.to_numpy() for name in ("finetuned", "other"))
@@ -300,18 +339,30 @@ def test_the_supervised_axis_is_a_row(everything):
     assert list(items["first"]) == list(held_out["id"])
     assert list(items.reference) == list(held_out["size"])
     train = everything.images.train
-    axis, _ = ridge_axis(everything.vectors.matrix, everything.vectors.rows(train["id"]), np.log(train["size"]),
-                         list(train.concept))
+    axis, _ = ridge_axis(
+        everything.vectors.matrix, everything.vectors.rows(train["id"]), np.log(train["size"]), list(train.concept)
+    )
     rows = everything.vectors.rows(held_out["id"])
     assert items.score.to_numpy() == pytest.approx(everything.vectors.matrix[rows] @ axis, abs=1e-6)
 
 
 # ---- what is chosen on what ------------------------------------------------------------------------------------------
 
+
 def test_the_sweep_says_what_was_tried_on_what(everything):
     sweep = report.read_sweep(everything.config)
-    assert list(sweep.columns) == ["dataset", "form", "mode", "protocol", "model", "alpha", "value", "plain", "split",
-                                   "chosen"]
+    assert list(sweep.columns) == [
+        "dataset",
+        "form",
+        "mode",
+        "protocol",
+        "model",
+        "alpha",
+        "value",
+        "plain",
+        "split",
+        "chosen",
+    ]
     corrected, released = (sweep[sweep.protocol == name] for name in ("corrected", "as_released"))
     assert set(corrected.split) == {"tune"}
     assert set(released.split) == {"test"}
@@ -339,7 +390,8 @@ def test_why_comparing_helps_is_told_of_every_model_and_pair(everything):
         assert set(zip(part["first"], part.second, strict=True)) == set(zip(pairs["first"], pairs.second, strict=True))
         assert part.n.between(0, 6).all(), "there are three test images of either class"
         assert (part.helped - part.hurt).to_numpy() == pytest.approx(
-            (part.n * (part.comparative - part.plain)).fillna(0).to_numpy(), abs=1e-4)
+            (part.n * (part.comparative - part.plain)).fillna(0).to_numpy(), abs=1e-4
+        )
         assert part[["names_fit", "text_fit", "text_names"]].abs().le(1).all(axis=None)
     fits = why.pivot(index=["first", "second"], columns="model", values="text_fit")
     assert not np.allclose(fits["base"], fits["other"])
@@ -349,7 +401,8 @@ def test_comparing_is_tested_for_every_form_and_model(everything):
     gains = report.read_gains(everything.config)
     forms = [("corrected", form) for form in FORMS] + [("as_released", "released")]
     assert sorted(zip(gains.protocol, gains.form, gains["mode"], gains.model, strict=True)) == sorted(
-        (*form, mode, model) for form in forms for mode in ("all", "confused") for model in MODELS)
+        (*form, mode, model) for form in forms for mode in ("all", "confused") for model in MODELS
+    )
     told = everything.metrics.set_index(["task", "dataset", "protocol", "model"]).value
     for row in gains.itertuples():
         task = "comparative_prompting" if row.mode == "all" else "confused_subset"
@@ -363,7 +416,8 @@ def test_comparing_is_tested_for_every_form_and_model(everything):
         assert (part.protocol == "corrected").all()
         kept = sweep[sweep.chosen & (sweep.protocol == "corrected") & (sweep["mode"] == mode)]
         assert kept.groupby("form").value.mean().round(6).max() == pytest.approx(
-            kept.value[kept.form == part.form.unique().item()].mean(), abs=2e-6)
+            kept.value[kept.form == part.form.unique().item()].mean(), abs=2e-6
+        )
     classes = report.read_classes(everything.config)
     assert set(zip(classes.form, classes.model, strict=True)) == {(form, model) for form in FORMS for model in MODELS}
     net = (classes.helped - classes.hurt).groupby([classes.form, classes.model]).sum()
@@ -390,7 +444,7 @@ def test_the_report_tells_of_comparing_and_of_the_judge(everything, monkeypatch)
     assert found.count(f"<td>{gains.form.iloc[0]}</td>") >= 6
     assert 'id="comparative"' in found
     assert "Each class that it hurts and helps most" in found
-    after = found[found.index('id="judge"'):]
+    after = found[found.index('id="judge"') :]
     assert re.search(r"requests</th><td[^>]*>14</td>", after)
     assert re.search(r"judge</th><td>.* on captions</td>", after)
 
@@ -402,9 +456,7 @@ def scored(given, settings, base) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFr
     return told.sweep, told.texts, predictions.table()
 
 
-def test_the_test_images_choose_nothing_that_is_corrected_and_the_tune_images_do(
-    everything, given_cifar, tiny_encoder
-):
+def test_the_test_images_choose_nothing_that_is_corrected_and_the_tune_images_do(everything, given_cifar, tiny_encoder):
     """Other test images under other labels: what is as released moves, what is corrected does not."""
     folder, rng = given_cifar(), np.random.default_rng(5)
     settings = {**CHEAP, "path": str(folder)}
@@ -444,6 +496,7 @@ def test_texts_are_written_once_and_kept(everything, writer, tiny_encoder):
 
 # ---- running it again ------------------------------------------------------------------------------------------------
 
+
 def test_two_folders_end_with_the_same_bytes(begin, cifar10, tmp_path):
     few = {"cifar10": {**CHEAP, "path": str(cifar10), "tune_limit": 60, "limit": 20}}
     runs = [begin("tiny", {"labelled": few}, outputs=tmp_path / name) for name in ("one", "two")]
@@ -459,7 +512,8 @@ def test_two_folders_end_with_the_same_bytes(begin, cifar10, tmp_path):
 def test_a_finished_evaluation_is_read(everything, monkeypatch):
     monkeypatch.setattr(labelled, "score", lambda *arguments: pytest.fail("scored again"))
     metrics, paired = report.evaluate(
-        everything.config, everything.images, everything.vectors, everything.sentences, {})
+        everything.config, everything.images, everything.vectors, everything.sentences, {}
+    )
     pd.testing.assert_frame_equal(metrics, everything.metrics)
     pd.testing.assert_frame_equal(paired, everything.paired)
     outputs = read_manifest(everything.config.folder / report.FOLDER)["outputs"]
@@ -471,8 +525,9 @@ def test_another_set_peer_or_writer_is_evaluated_anew(everything, given_cifar, p
     weights = Path(everything.config.generate.gguf)
 
     def key(**changes) -> str:
-        asked = everything.config.evaluate.model_copy(update={
-            "labelled": {"cifar10": params.Labelled(path=str(folder), limit=20)}, **changes})
+        asked = everything.config.evaluate.model_copy(
+            update={"labelled": {"cifar10": params.Labelled(path=str(folder), limit=20)}, **changes}
+        )
         return report.stage(everything.config.model_copy(update={"evaluate": asked}), everything.images).key
 
     found = [key(), key(peers={}), key(labelled={"cifar10": params.Labelled(path=str(folder), limit=10)})]
@@ -501,8 +556,10 @@ def test_another_set_peer_or_writer_is_evaluated_anew(everything, given_cifar, p
 
 
 def test_a_set_that_is_not_there_is_said_before_any_work(everything, tmp_path):
-    for block, says in (({"labelled": {"cifar10": params.Labelled(path=str(tmp_path))}}, "make cifar"),
-                        ({"changes": {"compbench": params.Changes(path=str(tmp_path))}}, "change set compbench: ")):
+    for block, says in (
+        ({"labelled": {"cifar10": params.Labelled(path=str(tmp_path))}}, "make cifar"),
+        ({"changes": {"compbench": params.Changes(path=str(tmp_path))}}, "change set compbench: "),
+    ):
         asked = everything.config.evaluate.model_copy(update=block)
         with pytest.raises(PcclipError, match=says) as error:
             report.stage(everything.config.model_copy(update={"evaluate": asked}), everything.images)
@@ -511,12 +568,16 @@ def test_a_set_that_is_not_there_is_said_before_any_work(everything, tmp_path):
 
 # ---- changes and the judge -------------------------------------------------------------------------------------------
 
+
 def test_changes_have_their_rows(everything):
     forms = ("one_sided", "antisymmetric")
-    for dataset, task, names in (("birds_to_words", "change_retrieval", [f"{form}/1 of 2" for form in forms]),
-                                 ("compbench", "which_has_more", forms)):
+    for dataset, task, names in (
+        ("birds_to_words", "change_retrieval", [f"{form}/1 of 2" for form in forms]),
+        ("compbench", "which_has_more", forms),
+    ):
         assert keys_of(everything.metrics, dataset) == {
-            (task, f"{dataset}/{name}", "", model) for name in names for model in MODELS}
+            (task, f"{dataset}/{name}", "", model) for name in names for model in MODELS
+        }
     n = everything.metrics.set_index(["dataset", "model"]).n
     assert n["birds_to_words/one_sided/1 of 2", "base"] == 3
     assert n["birds_to_words/antisymmetric/1 of 2", "base"] == 2, "one text has no twin"
@@ -549,13 +610,21 @@ def along_the_truth(given, encoder, sign):
 
 
 def with_changes(given, seed=0, **sets) -> params.Config:
-    return given.config.model_copy(update={"seed": seed, "evaluate": given.config.evaluate.model_copy(
-        update={"changes": {name: params.Changes(**settings) for name, settings in sets.items()}})})
+    return given.config.model_copy(
+        update={
+            "seed": seed,
+            "evaluate": given.config.evaluate.model_copy(
+                update={"changes": {name: params.Changes(**settings) for name, settings in sets.items()}}
+            ),
+        }
+    )
 
 
 def test_too_few_texts_for_the_distractors_are_told_before_any_work(everything, pairs_of_birds):
-    line = ("evaluate.changes.birds_to_words.distractors, one_sided: 5 distractors are asked for, but a pair has only "
-            "2 other texts in its split; ask for fewer")
+    line = (
+        "evaluate.changes.birds_to_words.distractors, one_sided: 5 distractors are asked for, but a pair has only "
+        "2 other texts in its split; ask for fewer"
+    )
     config = with_changes(everything, birds_to_words={"path": str(pairs_of_birds), "distractors": 5})
     assert report.lacking(config) == [line]
     with pytest.raises(PcclipError, match=f"^{re.escape(line)}$"):
@@ -571,7 +640,8 @@ def test_unreadable_images_count_by_the_sets_own_share(everything, compbench, ti
     put(place / COMPBENCH_IMAGES[0], "no picture")
     for max_bad in (0.1, 0.2):  # one of eight images, two of five pairs
         config = with_changes(everything, compbench={"path": str(place), "max_bad": max_bad}).model_copy(
-            update={"outputs": str(tmp_path / "outputs")})
+            update={"outputs": str(tmp_path / "outputs")}
+        )
         predictions = Predictions()
         if max_bad == 0.1:
             with pytest.raises(PcclipError, match=r"compbench: 1 of 8 images cannot be read .*, more than 10%"):
@@ -601,8 +671,11 @@ def test_the_judge_is_a_peer_with_its_cost(everything, writer):
     assert set(asked.model) == {"judge", "base", "finetuned", "other"}
     pairs = [part[["first", "second"]].to_numpy().tolist() for _, part in asked.groupby("model")]
     assert all(found == pairs[0] for found in pairs)
-    written = everything.predictions[(everything.predictions.dataset == "folder/llm") & (
-        everything.predictions.task == "difference_order") & (everything.predictions.model == "base")].head(7)
+    written = everything.predictions[
+        (everything.predictions.dataset == "folder/llm")
+        & (everything.predictions.task == "difference_order")
+        & (everything.predictions.model == "base")
+    ].head(7)
     assert written[["first", "second"]].to_numpy().tolist() == pairs[0]
     cost = report.read_cost(everything.config)
     assert len(cost) == 1
@@ -613,6 +686,7 @@ def test_the_judge_is_a_peer_with_its_cost(everything, writer):
 
 
 # ---- classes that are unseen, few or silent --------------------------------------------------------------------------
+
 
 class Planted:
     """The tiny model with other text vectors: those of a function."""
@@ -628,8 +702,13 @@ class Planted:
 
 
 def settled(everything, name: str, **settings) -> params.Config:
-    return everything.config.model_copy(update={"evaluate": everything.config.evaluate.model_copy(
-        update={"labelled": {name: params.Labelled(**settings)}, "changes": {}, "judge": None, "peers": {}})})
+    return everything.config.model_copy(
+        update={
+            "evaluate": everything.config.evaluate.model_copy(
+                update={"labelled": {name: params.Labelled(**settings)}, "changes": {}, "judge": None, "peers": {}}
+            )
+        }
+    )
 
 
 def test_unseen_animals_compete_among_themselves(everything, tiny_encoder, tmp_path, monkeypatch, capsys):
@@ -657,18 +736,24 @@ def test_unseen_animals_compete_among_themselves(everything, tiny_encoder, tmp_p
     assert not {"comparative_prompting", "confused_subset", "linear_probe"} & set(items.task)
     assert "awa2: no tune images of the test classes, so nothing to choose comparative prompting on" in said
     corrected = {("class names", "corrected"), ("attributes", "corrected"), ("size", "corrected")}
-    for task, expected in (("difference_order", corrected), ("difference_centred", corrected),
-                           ("difference_classification", corrected | {("attributes", "as_released")})):
+    for task, expected in (
+        ("difference_order", corrected),
+        ("difference_centred", corrected),
+        ("difference_classification", corrected | {("attributes", "as_released")}),
+    ):
         part = items[items.task == task]
         assert set(zip(part.dataset.str.removeprefix("awa2/"), part.protocol, strict=True)) == expected
     assert "awa2/size, as_released: no two of these images are of classes that are compared" in said, (
-        "by the attributes of other animals neither is large")
+        "by the attributes of other animals neither is large"
+    )
 
 
 def of_planted(matrix):
     """In place of embed_pictures: row k of the matrix for row k of the set's table."""
+
     def call(config, folder, images, model):
         return Vectors(list(images.table["id"]), list(images.paths), matrix[: len(images.table)])
+
     return call
 
 
@@ -713,8 +798,13 @@ def of_clusters(everything, encoder, monkeypatch, text_vectors, settings, spread
     means, labels = unit(rng.normal(size=(10, WIDTH))), rng.permutation(np.arange(N_TUNE + N_TEST) % 10)
     noise = rng.normal(size=(len(labels), WIDTH)) / np.sqrt(WIDTH)
     matrix = unit(noise if np.isinf(spread) else means[labels] + spread * noise).astype(np.float32)
-    table = pd.DataFrame({"id": [f"i{k}" for k in range(len(labels))], "label": labels,
-                          "split": np.where(np.arange(len(labels)) < N_TUNE, "tune", "test")})
+    table = pd.DataFrame(
+        {
+            "id": [f"i{k}" for k in range(len(labels))],
+            "label": labels,
+            "split": np.where(np.arange(len(labels)) < N_TUNE, "tune", "test"),
+        }
+    )
     made = LabelledSet("made", table, list(table["id"]), TEN, released=[f"{name}_" for name in TEN])
     monkeypatch.setattr(labelled, "embed_pictures", of_planted(matrix))
     predictions, config = Predictions(), settled(everything, "made", **settings)
@@ -724,11 +814,13 @@ def of_clusters(everything, encoder, monkeypatch, text_vectors, settings, spread
 
 def oracle(means):
     """One class in a text: its mean; two: the difference of their means, the first one's less the second's."""
+
     def vector(text):
         named = [TEN.index(word) for word in re.findall(r"[a-z]+", text.lower()) if word in TEN]
         if not named:
             return np.zeros(WIDTH)
         return means[named[0]] if len(named) == 1 else unit((means[named[0]] - means[named[1]])[None])[0]
+
     return vector
 
 
@@ -738,8 +830,14 @@ def ignorant(means, world=0):
 
 
 def test_an_oracle_is_always_right(everything, tiny_encoder, monkeypatch):
-    items = of_clusters(everything, tiny_encoder, monkeypatch, oracle, {
-        "tasks": ALL, "texts": "llm", "class_pairs": 45, "pairs": 500}, spread=0.3).items
+    items = of_clusters(
+        everything,
+        tiny_encoder,
+        monkeypatch,
+        oracle,
+        {"tasks": ALL, "texts": "llm", "class_pairs": 45, "pairs": 500},
+        spread=0.3,
+    ).items
     right = items.groupby(["task", "dataset", "protocol"]).correct.mean().drop("linear_probe")
     assert len(right) > 20
     assert set(right) == {1}
@@ -751,8 +849,9 @@ def test_an_oracle_is_always_right(everything, tiny_encoder, monkeypatch):
 
 
 def test_texts_are_of_the_classes_that_are_confused_on_tune_images(everything, tiny_encoder, monkeypatch):
-    given = of_clusters(everything, tiny_encoder, monkeypatch, oracle, {"tasks": ["distances"], "class_pairs": 4},
-                        spread=3.0)
+    given = of_clusters(
+        everything, tiny_encoder, monkeypatch, oracle, {"tasks": ["distances"], "class_pairs": 4}, spread=3.0
+    )
     found = (given.matrix @ given.means.T).argmax(axis=1)
     written = [frozenset(map(TEN.index, pair)) for pair in given.texts[["first", "second"]].to_numpy()[:4]]
 
@@ -776,8 +875,15 @@ def test_a_random_model_is_at_chance(everything, tiny_encoder, monkeypatch):
     """
     found = []
     for world in range(3):
-        items = of_clusters(everything, tiny_encoder, monkeypatch, partial(ignorant, world=world), {
-            "tasks": ALL, "texts": "llm", "class_pairs": 45, "pairs": 1000}, spread=np.inf, seed=world).items
+        items = of_clusters(
+            everything,
+            tiny_encoder,
+            monkeypatch,
+            partial(ignorant, world=world),
+            {"tasks": ALL, "texts": "llm", "class_pairs": 45, "pairs": 1000},
+            spread=np.inf,
+            seed=world,
+        ).items
         for side in ("first", "second"):
             items[side] = f"world {world}, " + items[side].astype(str)
         found.append(items)
@@ -786,9 +892,17 @@ def test_a_random_model_is_at_chance(everything, tiny_encoder, monkeypatch):
     corrected = pooled[(pooled.task == "confused_subset") & (pooled.protocol == "corrected")]
     classes = corrected.groupby(corrected["first"].str.split(",").str[0]).reference.agg(["nunique", "size"])
     assert classes["nunique"].between(2, 6).all()
-    chance = {"zero_shot": 0.1, "extended_prompts": 0.1, "comparative_prompting": 0.1, "linear_probe": 0.1,
-              "difference_classification": 0.5, "difference_order": 0.5, "difference_centred": 0.5,
-              "embedding_distance": 1.0, "confused_subset": np.average(1 / classes["nunique"], weights=classes["size"])}
+    chance = {
+        "zero_shot": 0.1,
+        "extended_prompts": 0.1,
+        "comparative_prompting": 0.1,
+        "linear_probe": 0.1,
+        "difference_classification": 0.5,
+        "difference_order": 0.5,
+        "difference_centred": 0.5,
+        "embedding_distance": 1.0,
+        "confused_subset": np.average(1 / classes["nunique"], weights=classes["size"]),
+    }
     assert {*chance, "worst_group"} == set(metrics.task)
     peeks = metrics.task.isin(["comparative_prompting", "confused_subset"]) & (metrics.protocol == "as_released")
     fair = metrics[metrics.task.isin(chance) & ~peeks]
@@ -802,8 +916,10 @@ def test_a_random_model_is_at_chance(everything, tiny_encoder, monkeypatch):
 
 def test_the_probe_is_of_the_image_vectors_which_all_models_share(everything, tiny_encoder, monkeypatch):
     settings = {"tasks": ["probe"], "shots": 3}
-    one, other = (of_clusters(everything, tiny_encoder, monkeypatch, texts, settings, spread=0.2).items
-                  for texts in (ignorant, oracle))
+    one, other = (
+        of_clusters(everything, tiny_encoder, monkeypatch, texts, settings, spread=0.2).items
+        for texts in (ignorant, oracle)
+    )
     pd.testing.assert_frame_equal(one, other)
     assert set(one.model) == {"base"}
     assert set(one.dataset) == {"made/3-shot"}

@@ -85,8 +85,15 @@ def hostile(photos, tmp_path) -> None:
     table["concept"] = [path.split("-")[0] for path in table.path]
     table["caption"] = [f"{caption[:-1]} {ATTACKS[k % 3]}." for k, caption in enumerate(table.caption)]
     (tmp_path / "photos" / "<i>.png").write_bytes(b"no picture")
-    extra = pd.DataFrame({"path": ["gone.png", "<i>.png"], "caption": ["A red moon.", "A blue moon."], "label": "round",
-                          SIZE: 3.0, "concept": "moon"})
+    extra = pd.DataFrame(
+        {
+            "path": ["gone.png", "<i>.png"],
+            "caption": ["A red moon.", "A blue moon."],
+            "label": "round",
+            SIZE: 3.0,
+            "concept": "moon",
+        }
+    )
     pd.concat([table, extra]).to_csv(tmp_path / "photos" / "captions.csv", index=False)
 
 
@@ -109,8 +116,14 @@ def made(photos, tiny_model, tmp_path_factory) -> SimpleNamespace:
     metrics, _ = report.evaluate(config, run.images, run.vectors, run.comparisons, models)
     analyze(config, run.images, run.vectors, models)
     path = html.write(config, config.folder)
-    return SimpleNamespace(config=config, folder=config.folder, metrics=metrics, images=run.images, path=path,
-                           page=Page(path.read_text(encoding="utf8")))
+    return SimpleNamespace(
+        config=config,
+        folder=config.folder,
+        metrics=metrics,
+        images=run.images,
+        path=path,
+        page=Page(path.read_text(encoding="utf8")),
+    )
 
 
 @pytest.fixture
@@ -128,6 +141,7 @@ def copy(made, tmp_path, monkeypatch) -> SimpleNamespace:
 
 
 # the page
+
 
 def test_the_page_is_whole_and_loads_nothing(made):
     assert made.path == made.folder / "report.html"
@@ -204,7 +218,8 @@ def test_what_was_run_is_told(made):
 def test_what_was_left_out_is_counted(made):
     assert [["missing file", "1"]] in [table[1:] for table in made.page.tables if table[0] == ["reason", "images"]]
     assert [["unreadable image (UnidentifiedImageError)", "1"]] in [
-        table[1:] for table in made.page.tables if table[0] == ["reason", "images"]]
+        table[1:] for table in made.page.tables if table[0] == ["reason", "images"]
+    ]
 
 
 def test_sentences_are_counted_by_verdict(made):
@@ -223,7 +238,7 @@ def test_photos_are_small_and_in_the_order_of_their_ranking(made):
     ranked = items.sort_values("score", ascending=False).head(8)
     captions = made.images.table.set_index("id").caption
     after = made.path.read_text().split("most, says finetuned")[1].split("<h4>")[0]
-    shown = [a["alt"] for tag, a in Page(after[after.index("<div"):]).tags if tag == "img"]
+    shown = [a["alt"] for tag, a in Page(after[after.index("<div") :]).tags if tag == "img"]
     size = min(8, len(items) // 2)
     assert shown == [captions[image] for image in ranked["first"][:size]]
     assert size >= 3
@@ -241,6 +256,7 @@ def test_the_worst_failure_comes_first(made):
 
 
 # runs that lack something
+
 
 def test_a_stage_that_is_missing_is_named(copy):
     for name in ("03_finetune", "04_evaluate", "05_arithmetic"):
@@ -335,6 +351,7 @@ def test_a_run_that_reuses_anothers_comparisons(made, copy):
 
 # parts of a page
 
+
 def test_a_figure_takes_its_colours_from_the_page_and_keeps_texts_texts():
     figure, ax = plt.subplots()
     ax.plot([0, 1], color="black")
@@ -365,6 +382,8 @@ def test_intervals_stand_beside_their_values():
     assert found["intervals"] == [True, True, False]
     assert found["stars"] == [False, True, False]
     [row] = found["rows"]
-    assert row["cells"] == [{"value": "0.5", "interval": "[0.4, 0.6]", "sure": False},
-                            {"value": "−0.1", "interval": "[−0.2, −0.0]", "sure": True},
-                            {"value": "7", "interval": "", "sure": False}]
+    assert row["cells"] == [
+        {"value": "0.5", "interval": "[0.4, 0.6]", "sure": False},
+        {"value": "−0.1", "interval": "[−0.2, −0.0]", "sure": True},
+        {"value": "7", "interval": "", "sure": False},
+    ]

@@ -76,14 +76,16 @@ def brighter(text: str) -> str:
 @contextmanager
 def judging(behave=lambda text, n: "ok", answer=brighter):
     """A server whose 'ok' is the judge's answer to the text."""
+
     def behaves(text, n):
         way = behave(text, n)
         return answer(text) if way == "ok" and not text.startswith("First: A picture") else way
 
     with serving(behaves) as server:
         server.RequestHandlerClass, server.contents, server.usage = JudgeHandler, [], True
-        server.odds = lambda text: {" first": -0.1, " second": -3.0} if "first" in brighter(text) else {
-            " first": -3.0, " second": -0.1}
+        server.odds = lambda text: (
+            {" first": -0.1, " second": -3.0} if "first" in brighter(text) else {" first": -3.0, " second": -0.1}
+        )
         yield server
 
 
@@ -97,8 +99,17 @@ def paths(tmp_path):
 
 
 def config_of(server, **settings) -> Generate:
-    return Generate(**{"backend": "openai", "llm": "tiny", "base_url": server.url, "retries": 3, "timeout": 5.0,
-                       "in_flight": 4, **settings})
+    return Generate(
+        **{
+            "backend": "openai",
+            "llm": "tiny",
+            "base_url": server.url,
+            "retries": 3,
+            "timeout": 5.0,
+            "in_flight": 4,
+            **settings,
+        }
+    )
 
 
 def images(server, paths, folder, statements=STATEMENTS, prices=None, **settings):
@@ -118,6 +129,7 @@ def journalled(folder) -> list[dict]:
 
 
 # nothing is lost, nothing is asked twice
+
 
 def test_a_misbehaving_server_loses_nothing(paths, tmp_path):
     ways, met, known = ["busy", "broken", "half", "garbage", "cut", "slow", "empty", "ok"], Counter(), {}
@@ -197,6 +209,7 @@ def test_an_interrupted_run_asks_only_for_the_rest(tmp_path):
 
 # what is asked
 
+
 def test_both_images_are_shown_in_both_orders(paths, tmp_path):
     with judging() as server:
         images(server, paths, tmp_path)
@@ -209,9 +222,15 @@ def test_both_images_are_shown_in_both_orders(paths, tmp_path):
     assert [opened(part).size for part in shown[one][1::2]] == [(512, 307), (8, 8)]
     request = server.requests[0]
     assert {name: request[name] for name in ("model", "temperature", "max_tokens")} == {
-        "model": "tiny", "temperature": 0.0, "max_tokens": 64}
+        "model": "tiny",
+        "temperature": 0.0,
+        "max_tokens": 64,
+    }
     assert request["response_format"]["json_schema"]["schema"]["properties"]["answer"]["enum"] == [
-        "first", "second", "neither"]
+        "first",
+        "second",
+        "neither",
+    ]
 
 
 def test_a_question_is_asked_as_it_is(paths, tmp_path):
@@ -240,6 +259,7 @@ def test_the_key_is_sent_and_never_kept(paths, tmp_path, monkeypatch, capsys):
 
 
 # what its answers are worth
+
 
 @pytest.mark.parametrize("answer", ["first", "second", "neither"])
 def test_an_answer_that_does_not_depend_on_the_images_is_wrong(answer, paths, tmp_path):
@@ -275,8 +295,10 @@ def test_an_image_that_cannot_be_read_costs_nothing(paths, tmp_path):
 
 def test_too_many_without_an_answer(paths, tmp_path):
     says = r"judge: 5 of 6 pairs got no answer, mostly with .error: no verdict in .I cannot see"
-    with judging(lambda text, n: "ok" if "picture 5" in text else "text: I cannot see.") as server, \
-            pytest.raises(PcclipError, match=says) as error:
+    with (
+        judging(lambda text, n: "ok" if "picture 5" in text else "text: I cannot see.") as server,
+        pytest.raises(PcclipError, match=says) as error,
+    ):
         images(server, paths, tmp_path)
     assert "\n" not in str(error.value)
 
@@ -296,6 +318,7 @@ def test_only_a_server_can_be_shown_images(paths, tmp_path):
 
 
 # captions
+
 
 class Known:
     """A backend that knows the shades, with a liking for the first of two."""
@@ -326,7 +349,8 @@ def test_captions_by_any_backend(tmp_path):
         "First: A picture of shade 250.\nSecond: A picture of shade 20.\n"
         "Statement: a bright picture 0\nOf the two, the statement fits the",
         "First: A picture of shade 20.\nSecond: A picture of shade 250.\n"
-        "Statement: a bright picture 0\nOf the two, the statement fits the"]
+        "Statement: a bright picture 0\nOf the two, the statement fits the",
+    ]
     assert (spent.judge, spent.requests, spent.answers, spent.metered) == ("known-1 on captions", 12, 12, 0)
     assert np.isnan([spent.tokens_in, spent.tokens_out, spent.money]).all()
 
@@ -349,12 +373,21 @@ def test_captions_in_words_where_a_server_has_no_probabilities(tmp_path):
     assert spent.requests == 13
     said = [text for text in server.answered if "picture 0" in text]
     assert said[0].startswith(
-        'First: "A picture of shade 250."\nSecond: "A picture of shade 20."\nWhich of the two does this statement fit')
+        'First: "A picture of shade 250."\nSecond: "A picture of shade 20."\nWhich of the two does this statement fit'
+    )
 
 
 def test_equal_captions_are_no_evidence(tmp_path):
-    items, spent = judge_captions(Generate(), np.array([0]), np.array([1]), ["A picture of shade 3."] * 2, ["bright"],
-                                  np.array([True]), tmp_path, backend=Known())
+    items, spent = judge_captions(
+        Generate(),
+        np.array([0]),
+        np.array([1]),
+        ["A picture of shade 3."] * 2,
+        ["bright"],
+        np.array([True]),
+        tmp_path,
+        backend=Known(),
+    )
     assert not items.correct[0]
     assert items.score[0] == 0
     assert spent.requests[0] == 1  # both orders are one question
@@ -363,13 +396,21 @@ def test_equal_captions_are_no_evidence(tmp_path):
 def test_a_judge_that_guesses_is_right_half_of_the_time(tmp_path, rng):
     first, more = np.arange(2000), rng.random(2000) < 0.5
     items, _ = judge_captions(
-        Generate(), first, first + 2000, [f"Caption {k}." for k in range(4000)], ["bright"] * 2000, more, tmp_path,
-        backend=Known(lambda choice: rng.normal() + 2))
+        Generate(),
+        first,
+        first + 2000,
+        [f"Caption {k}." for k in range(4000)],
+        ["bright"] * 2000,
+        more,
+        tmp_path,
+        backend=Known(lambda choice: rng.normal() + 2),
+    )
     low, high = binomtest(int(items.correct.sum()), 2000).proportion_ci(0.999)
     assert low < 0.5 < high
 
 
 # cost
+
 
 def test_cost_without_a_price_and_without_a_count():
     answers = [Judged(1.0, "", 2.0, 3, 1, 50, 5), Judged(None, "error: x", 1.5, 2)]

@@ -39,6 +39,7 @@ def latent(seed: int) -> torch.Tensor:
 
 # ---- the score -------------------------------------------------------------------------------------------------------
 
+
 def test_the_score_is_the_mean_error_over_the_draws(teacher):
     """One UNet evaluation at a time, written out."""
     settings = matcher(stop=None)
@@ -86,12 +87,14 @@ def test_no_text_is_subtracted_where_images_are_compared(teacher):
     free = Matching(teacher, matcher(stop=None), 0)
     apart = plain.scores(z0, [RED, BLUE, ""], between_images=True)
     np.testing.assert_allclose(
-        free.scores(z0, [RED, BLUE], between_images=True), apart[:2] - apart[2], rtol=0, atol=1e-7)
+        free.scores(z0, [RED, BLUE], between_images=True), apart[:2] - apart[2], rtol=0, atol=1e-7
+    )
     np.testing.assert_array_equal(free.scores(z0, [RED, BLUE]), plain.scores(z0, [RED, BLUE]))
     assert (plain.evaluations, free.evaluations) == (5 * 12, 5 * 12)
 
 
 # ---- stopping in between ---------------------------------------------------------------------------------------------
+
 
 def scored(errors: np.ndarray):
     """`eliminate`'s errors from a table of (texts, draws), and what was asked for."""
@@ -100,6 +103,7 @@ def scored(errors: np.ndarray):
     def found(texts, some):
         asked.append((texts.tolist(), some))
         return errors[texts, some.start : some.stop]
+
     return found, asked
 
 
@@ -171,6 +175,7 @@ def test_errors_that_are_not_finite_are_refused():
 
 # ---- as a row of the sets --------------------------------------------------------------------------------------------
 
+
 class Oracle:
     """Knows which number each picture and each text tell: the error is 0 where they agree and 1 where not."""
 
@@ -211,8 +216,9 @@ def winoground(tmp_path):
 def test_an_oracle_is_right_on_every_item(winoground):
     config, pictures, vectors = asked_of(winoground, matcher(samples=32))
     predictions = Predictions()
-    cost = compositional.add_teacher(config, Oracle(), "winoground", compositional.ask(winoground, vectors), pictures,
-                                     vectors, predictions)
+    cost = compositional.add_teacher(
+        config, Oracle(), "winoground", compositional.ask(winoground, vectors), pictures, vectors, predictions
+    )
     items = predictions.table()
     assert set(items.task) == {f"winoground_{end}" for end in ("text", "image", "group", "group_match")}
     assert set(items.model) == {"teacher"}
@@ -231,8 +237,9 @@ def test_a_choice_between_texts_stops_with_the_last_one(tmp_path):
     told.conditions = lambda texts: torch.tensor([float(not text.startswith("the dog")) for text in texts])
     told.denoising = lambda z0, t, noise, condition: condition + 0.01 * noise.flatten()
     predictions = Predictions()
-    cost = compositional.add_teacher(config, told, "sugarcrepe", compositional.ask(found, vectors), pictures, vectors,
-                                     predictions)
+    cost = compositional.add_teacher(
+        config, told, "sugarcrepe", compositional.ask(found, vectors), pictures, vectors, predictions
+    )
     assert cost.evaluations[0] == cost.images[0] * 2 * ROUND < cost.without_stopping[0]
     assert set(predictions.table().task) == {"sugarcrepe"}
 
@@ -253,14 +260,19 @@ def test_an_image_that_cannot_be_read_is_named(winoground):
     config, pictures, vectors = asked_of(winoground, matcher())
     open(pictures.images[3], "w").close()
     with pytest.raises(PcclipError, match=re.escape(f"{pictures.images[3]}: empty file; mend it")):
-        compositional.add_teacher(config, Oracle(), "winoground", compositional.ask(winoground, vectors), pictures,
-                                  vectors, Predictions())
+        compositional.add_teacher(
+            config, Oracle(), "winoground", compositional.ask(winoground, vectors), pictures, vectors, Predictions()
+        )
 
 
 def test_it_is_one_more_row_of_a_set_with_what_it_cost(tmp_path, tiny_encoder):
     write("mmvp_vlm", tmp_path / "mmvp", 6)
-    values = {"outputs": str(tmp_path / "outputs"), "embed": {"workers": 2}, "generate": {"backend": "template"},
-              "evaluate": {"compositional": {"mmvp_vlm": {"path": str(tmp_path / "mmvp")}}}}
+    values = {
+        "outputs": str(tmp_path / "outputs"),
+        "embed": {"workers": 2},
+        "generate": {"backend": "template"},
+        "evaluate": {"compositional": {"mmvp_vlm": {"path": str(tmp_path / "mmvp")}}},
+    }
     folder = str(diffusion.saved(tmp_path / "teacher", vae=False))
     predictions, config = Predictions(), params.check(values)
     sets, models = compositional.load(config), {"base": tiny_encoder}
@@ -281,9 +293,14 @@ def test_a_teacher_that_is_not_there_is_said_before_any_work(tmp_path):
     assert report.lacking(config) == [f"teacher {str(tmp_path / 'none')!r}: no such folder, and not a name on the hub"]
 
 
-@pytest.mark.parametrize(("changes", "says"), [
-    ({"t_min": 0.9, "t_max": 0.1}, "t_min = 0.9 must be below t_max = 0.1"), ({"samples": 0}, "samples = 0"),
-    ({"stop": -1}, "stop = -1")])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"t_min": 0.9, "t_max": 0.1}, "t_min = 0.9 must be below t_max = 0.1"),
+        ({"samples": 0}, "samples = 0"),
+        ({"stop": -1}, "stop = -1"),
+    ],
+)
 def test_settings_that_cannot_be(changes, says):
     with pytest.raises(PcclipError, match=re.escape(says)):
         params.check({"evaluate": {"teacher": {"spec": "x", **changes}}})

@@ -23,6 +23,7 @@ PROTOCOLS = ["as_released", "corrected"]
 
 # ---- the linear probe ------------------------------------------------------------------------------------------------
 
+
 def clusters(rng, classes: int, each: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
     """Unit vectors around one direction for each class, and their labels."""
     labels = np.repeat(np.arange(classes), each)
@@ -36,8 +37,9 @@ def split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows[::2], rows[1::2]
 
 
-@pytest.mark.parametrize(("protocol", "shots", "each"), [
-    ("corrected", 1, 50), ("corrected", 3, 50), ("as_released", 500, 1000)])
+@pytest.mark.parametrize(
+    ("protocol", "shots", "each"), [("corrected", 1, 50), ("corrected", 3, 50), ("as_released", 500, 1000)]
+)
 def test_clear_clusters_are_told_apart(rng, protocol, shots, each):
     matrix, labels = clusters(rng, 4, each, 0.02)
     tune, test = split(labels)
@@ -66,8 +68,9 @@ def test_labels_without_meaning_are_guessed(protocol):
 def test_more_shots_help(rng):
     matrix, labels = clusters(rng, 8, 60, 0.35)
     tune, test = split(labels)
-    few, more = (probe_items(matrix, tune, labels[tune], test, labels[test], shots, range(3), "corrected")
-                 for shots in (1, 16))
+    few, more = (
+        probe_items(matrix, tune, labels[tune], test, labels[test], shots, range(3), "corrected") for shots in (1, 16)
+    )
     assert few.correct.mean() > 0.3
     assert more.correct.mean() > few.correct.mean() + 0.1
 
@@ -115,19 +118,35 @@ def test_test_images_are_scored_in_chunks(rng, monkeypatch):
     tune, test = split(labels)
     whole = probe_items(matrix, tune, labels[tune], test, labels[test], 2, [0], "corrected")
     monkeypatch.setattr(probe, "_CHUNK", 7)
-    pd.testing.assert_frame_equal(whole, probe_items(
-        matrix, tune, labels[tune], test, labels[test], 2, [0], "corrected"))
+    pd.testing.assert_frame_equal(
+        whole, probe_items(matrix, tune, labels[tune], test, labels[test], 2, [0], "corrected")
+    )
 
 
-@pytest.mark.parametrize(("tune", "shots", "protocol", "message"), [
-    ([], 5, "corrected", "needs tune images"), ([0], 0, "corrected", "shots = 0"), ([0], 5, "fixed", "'fixed'; known")])
+@pytest.mark.parametrize(
+    ("tune", "shots", "protocol", "message"),
+    [
+        ([], 5, "corrected", "needs tune images"),
+        ([0], 0, "corrected", "shots = 0"),
+        ([0], 5, "fixed", "'fixed'; known"),
+    ],
+)
 def test_a_probe_that_cannot_be(tune, shots, protocol, message):
     with pytest.raises(PcclipError, match=message):
-        probe_items(np.eye(2), np.array(tune, dtype=int), np.zeros(len(tune), dtype=int), np.array([1]), np.array([0]),
-                    shots, [0], protocol)
+        probe_items(
+            np.eye(2),
+            np.array(tune, dtype=int),
+            np.zeros(len(tune), dtype=int),
+            np.array([1]),
+            np.array([0]),
+            shots,
+            [0],
+            protocol,
+        )
 
 
 # ---- groups ----------------------------------------------------------------------------------------------------------
+
 
 def graded(right: dict[int, list[bool]]) -> pd.DataFrame:
     """Items of classes, each with what is right and wrong of it."""
@@ -164,7 +183,9 @@ def test_groups_may_be_given():
     table = group_accuracies(items, 50, 0, groups=["left", "right"] * 5 + ["left"])
     assert dict(zip(table.group, table.n, strict=True)) == {"left": 6, "right": 5}
     assert dict(zip(table.group, table.accuracy, strict=True)) == {
-        "left": items.correct[::2].mean(), "right": items.correct[1::2].mean()}
+        "left": items.correct[::2].mean(),
+        "right": items.correct[1::2].mean(),
+    }
 
 
 @pytest.mark.parametrize("correct", [True, False])
@@ -200,14 +221,16 @@ def test_large_groups_are_resampled_in_parts(rng, monkeypatch):
     assert estimate.draws.std() == pytest.approx(0.025, rel=0.25)
 
 
-@pytest.mark.parametrize(("items", "given"), [
-    (graded({}), None), (graded(THREE), ["a"] * 10), (graded(THREE), [None] + ["a"] * 10)])
+@pytest.mark.parametrize(
+    ("items", "given"), [(graded({}), None), (graded(THREE), ["a"] * 10), (graded(THREE), [None] + ["a"] * 10)]
+)
 def test_every_item_needs_a_group(items, given):
     with pytest.raises(PcclipError, match="give every item a group"):
         group_accuracies(items, 10, 0, given)
 
 
 # ---- embedding distances ---------------------------------------------------------------------------------------------
+
 
 class Fake:
     """A model that knows a vector for every text."""
@@ -253,8 +276,10 @@ def many(rng, oracle: bool) -> tuple:
     """A model, names of 12 classes and all their pairs; the oracle's texts are differences of its names."""
     names = [f"c{k}" for k in range(12)]
     known = dict(zip(names, unit(rng.standard_normal((12, 32))), strict=True))
-    pairs = pd.DataFrame([(a, b, f"{a}-{b}", f"{b}-{a}") for a in names for b in names if a < b],
-                         columns=["first", "second", "difference", "swapped"])
+    pairs = pd.DataFrame(
+        [(a, b, f"{a}-{b}", f"{b}-{a}") for a in names for b in names if a < b],
+        columns=["first", "second", "difference", "swapped"],
+    )
     said = {f"{a}-{b}": unit(known[a] - known[b] if oracle else rng.standard_normal(32)) for a in names for b in names}
     return lambda texts: np.stack([(known | said)[text] for text in texts]), names, pairs
 
@@ -276,16 +301,22 @@ def test_random_differences_are_anywhere(protocol):
     assert inside >= 17
 
 
-@pytest.mark.parametrize(("pairs", "protocol", "message"), [
-    (AB, "fixed", "unknown protocol 'fixed'"), (AB[:0], "corrected", "pairs have no rows"),
-    (AB.drop(columns="swapped"), "corrected", "pairs have no swapped"),
-    (AB.assign(second="z"), "as_released", "'z' is no class")])
+@pytest.mark.parametrize(
+    ("pairs", "protocol", "message"),
+    [
+        (AB, "fixed", "unknown protocol 'fixed'"),
+        (AB[:0], "corrected", "pairs have no rows"),
+        (AB.drop(columns="swapped"), "corrected", "pairs have no swapped"),
+        (AB.assign(second="z"), "as_released", "'z' is no class"),
+    ],
+)
 def test_distances_that_cannot_be_measured(pairs, protocol, message):
     with pytest.raises(PcclipError, match=message):
         distance_items(Fake(a=[1, 0], b=[0, 1], d=[1, 0]), ["a", "b"], pairs, protocol, "{}")
 
 
 # ---- the supervised axis ---------------------------------------------------------------------------------------------
+
 
 def planted(rng, n: int, d: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vectors, the direction in which an attribute lies, and its values."""
@@ -303,8 +334,9 @@ def test_the_penalty_has_the_smallest_leave_one_out_error(rng, n, d):
 
     def fitted(rows, penalty):
         x, y = matrix[rows], values[rows]
-        weights = np.linalg.solve((x - x.mean(axis=0)).T @ (x - x.mean(axis=0)) + penalty * np.eye(d),
-                                  (x - x.mean(axis=0)).T @ (y - y.mean()))
+        weights = np.linalg.solve(
+            (x - x.mean(axis=0)).T @ (x - x.mean(axis=0)) + penalty * np.eye(d), (x - x.mean(axis=0)).T @ (y - y.mean())
+        )
         return weights, y.mean() - x.mean(axis=0) @ weights
 
     def error(penalty):

@@ -27,6 +27,7 @@ def drawn(rng, n: int, high: int) -> pd.DataFrame:
 
 # Kendall's tau-b
 
+
 @pytest.mark.parametrize("high", [2, 3, 10, 1000])
 def test_kendall_equals_scipy_with_ties(rng, high):
     items = drawn(rng, 40, high)
@@ -36,10 +37,15 @@ def test_kendall_equals_scipy_with_ties(rng, high):
     assert found.n == 40
 
 
-@pytest.mark.parametrize(("score", "reference", "expected"), [
-    ([1, 2, 3], [1, 2, 3], 1.0), ([3, 2, 1], [1, 2, 3], -1.0),
-    ([1, 2, 2], [1, 2, 3], 2 / np.sqrt(2 * 3)),  # two of three pairs are right, one is tied in score
-    ([1, 3, 2, 4], [1, 2, 3, 4], 4 / 6)])
+@pytest.mark.parametrize(
+    ("score", "reference", "expected"),
+    [
+        ([1, 2, 3], [1, 2, 3], 1.0),
+        ([3, 2, 1], [1, 2, 3], -1.0),
+        ([1, 2, 2], [1, 2, 3], 2 / np.sqrt(2 * 3)),  # two of three pairs are right, one is tied in score
+        ([1, 3, 2, 4], [1, 2, 3, 4], 4 / 6),
+    ],
+)
 def test_kendall_by_hand(score, reference, expected):
     assert kendall(scored(score, reference), 100, 0).value == pytest.approx(expected)
 
@@ -51,6 +57,7 @@ def test_no_kendall_of_what_does_not_differ(items):
 
 # AUC
 
+
 def test_auc_equals_mann_whitneys_u(rng):
     for high in (3, 1000):
         score, positive = rng.integers(0, high, 50), rng.random(50) < 0.3
@@ -58,8 +65,10 @@ def test_auc_equals_mann_whitneys_u(rng):
         assert auc(scored(score, positive), 100, 0).value == pytest.approx(u / (positive.sum() * (~positive).sum()))
 
 
-@pytest.mark.parametrize(("score", "expected"), [
-    ([1, 2, 3, 4], 1.0), ([4, 3, 2, 1], 0.0), ([1, 3, 2, 4], 0.75), ([5, 5, 5, 5], 0.5), ([1, 2, 2, 3], 0.875)])
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [([1, 2, 3, 4], 1.0), ([4, 3, 2, 1], 0.0), ([1, 3, 2, 4], 0.75), ([5, 5, 5, 5], 0.5), ([1, 2, 2, 3], 0.875)],
+)
 def test_auc_by_hand(score, expected):
     found = auc(scored(score, [10, 20, 30, 40]), 100, 0)  # the median is 25
     assert found.value == pytest.approx(expected)
@@ -74,10 +83,19 @@ def test_auc_by_a_threshold_that_is_given():
     assert auc(items, 100, 0, threshold=0).n == 0
 
 
-@pytest.mark.parametrize(("reference", "expected"), [
-    ([1, 2, 3, 4], [0, 0, 1, 1]), ([1, 2, 3], [0, 0, 1]), ([0, 0, 0, 1], [0, 0, 0, 1]), ([0, 1, 1, 1], [0, 1, 1, 1]),
-    ([-1, 1], [0, 1]), ([7, 7, 7], [0, 0, 0]),
-    ([1, 2, 3, 3], [0, 0, 1, 1]), ([1, 2, 3, 3, 3], [0, 0, 1, 1, 1])])
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ([1, 2, 3, 4], [0, 0, 1, 1]),
+        ([1, 2, 3], [0, 0, 1]),
+        ([0, 0, 0, 1], [0, 0, 0, 1]),
+        ([0, 1, 1, 1], [0, 1, 1, 1]),
+        ([-1, 1], [0, 1]),
+        ([7, 7, 7], [0, 0, 0]),
+        ([1, 2, 3, 3], [0, 0, 1, 1]),
+        ([1, 2, 3, 3, 3], [0, 0, 1, 1, 1]),
+    ],
+)
 def test_positives(reference, expected):
     """Above the median; of two values the larger, however few have it; the largest where half or more have it."""
     assert list(positives(np.array(reference))) == expected
@@ -92,18 +110,24 @@ def test_the_head_of_a_list_whose_largest_value_is_common():
 
 # NDCG and precision at k
 
+
 def by_definition(items: pd.DataFrame, k: int) -> tuple[float, float]:
     """NDCG and precision by the mean over all orders of tied scores."""
     reference = items.reference.to_numpy()
-    gain = np.array([((reference < own).sum() + ((reference == own).sum() - 1) / 2) / (len(items) - 1)
-                     for own in reference])
+    gain = np.array(
+        [((reference < own).sum() + ((reference == own).sum() - 1) / 2) / (len(items) - 1) for own in reference]
+    )
     discount = 1 / np.log2(np.arange(2, k + 2))
     found = []
     for order in permutations(range(len(items))):
         if (np.diff(items.score.to_numpy()[list(order)]) <= 0).all():
             head = list(order[:k])
-            found.append((gain[head] @ discount / (np.sort(gain)[::-1][:k] @ discount),
-                          (reference[head] > np.median(reference)).mean()))
+            found.append(
+                (
+                    gain[head] @ discount / (np.sort(gain)[::-1][:k] @ discount),
+                    (reference[head] > np.median(reference)).mean(),
+                )
+            )
     return tuple(np.mean(found, axis=0))
 
 
@@ -137,6 +161,7 @@ def test_a_short_list_has_no_head(rng, measure):
 
 
 # the bootstrap
+
 
 @pytest.mark.parametrize("measure", FURTHER)
 def test_draws_are_the_measure_of_resampled_images(measure, rng):
@@ -206,8 +231,10 @@ def test_draws_by_class_are_the_measure_of_resampled_classes(measure, rng):
     assert (found.n, len(found.draws)) == (30, 30)
     counts = next(bootstrap.resamples(4, 30, 3)).astype(int)
     part = items.iloc[np.repeat(np.arange(30), counts[0][pd.factorize(names)[0]])].reset_index(drop=True)
-    whole = {kendall: lambda: kendalltau(part.score, part.reference).statistic,
-             auc: lambda: auc(part.drop(columns="first"), 1, 0, threshold=np.median(items.reference)).value}
+    whole = {
+        kendall: lambda: kendalltau(part.score, part.reference).statistic,
+        auc: lambda: auc(part.drop(columns="first"), 1, 0, threshold=np.median(items.reference)).value,
+    }
     if measure not in (ndcg, precision_at_k):  # whose gains and positives are those of all the images
         expected = whole[measure]() if measure in whole else measure(part.drop(columns="first"), 1, 0).value
         assert found.draws[0] == pytest.approx(expected)
@@ -215,25 +242,50 @@ def test_draws_by_class_are_the_measure_of_resampled_classes(measure, rng):
 
 # ---- the tables of stage 04 ------------------------------------------------------------------------------------------
 
+
 def ranked(dataset: str, reference, task: str = "ranking", **scores) -> pd.DataFrame:
     """Predictions of one data set by name of the model."""
     ids = [f"{k}.jpg" for k in range(len(reference))]
-    return pd.concat([pd.DataFrame({
-        "task": task, "dataset": dataset, "protocol": "", "model": name, "first": ids, "second": ids, "score": score,
-        "reference": reference, "correct": None}) for name, score in scores.items()], ignore_index=True)
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "task": task,
+                    "dataset": dataset,
+                    "protocol": "",
+                    "model": name,
+                    "first": ids,
+                    "second": ids,
+                    "score": score,
+                    "reference": reference,
+                    "correct": None,
+                }
+            )
+            for name, score in scores.items()
+        ],
+        ignore_index=True,
+    )
 
 
 @pytest.fixture
 def predictions(rng):
     """Two ways to ask for size, one for weight, whose values are the same, and one for speed, which has no ceiling."""
     size = np.exp(rng.normal(size=40))
-    noisy = {name: np.log(size) + noise * rng.normal(size=40) for name, noise in
-             (("base", 3.0), ("finetuned", 1.0), ("supervised", 0.3))}
+    noisy = {
+        name: np.log(size) + noise * rng.normal(size=40)
+        for name, noise in (("base", 3.0), ("finetuned", 1.0), ("supervised", 0.3))
+    }
     text = {name: noisy[name] for name in ("base", "finetuned")}
-    return pd.concat([ranked("set/size/plain", size, **text), ranked("set/size/swapped", size, **text),
-                      ranked("set/weight/plain", size, finetuned=noisy["finetuned"]),
-                      ranked("set/speed/plain", rng.permutation(size), **text),
-                      ranked("set/size/supervised", size, supervised=noisy["supervised"])], ignore_index=True)
+    return pd.concat(
+        [
+            ranked("set/size/plain", size, **text),
+            ranked("set/size/swapped", size, **text),
+            ranked("set/weight/plain", size, finetuned=noisy["finetuned"]),
+            ranked("set/speed/plain", rng.permutation(size), **text),
+            ranked("set/size/supervised", size, supervised=noisy["supervised"]),
+        ],
+        ignore_index=True,
+    )
 
 
 def of(metrics: pd.DataFrame, dataset: str, model: str) -> pd.DataFrame:
@@ -243,8 +295,17 @@ def of(metrics: pd.DataFrame, dataset: str, model: str) -> pd.DataFrame:
 def test_rankings_have_all_measures_and_are_tested_by_some(predictions):
     metrics, paired = report.summarise(predictions, 100, 0)
     own = of(metrics, "set/size/plain", "base")
-    assert list(own.index) == ["spearman", "pairwise_accuracy", "clear_pairwise_accuracy", "kendall", "auc",
-                               "ndcg_at_10", "precision_at_10", "spearman_share", "pairwise_accuracy_share"]
+    assert list(own.index) == [
+        "spearman",
+        "pairwise_accuracy",
+        "clear_pairwise_accuracy",
+        "kendall",
+        "auc",
+        "ndcg_at_10",
+        "precision_at_10",
+        "spearman_share",
+        "pairwise_accuracy_share",
+    ]
     items = predictions[(predictions.dataset == "set/size/plain") & (predictions.model == "base")]
     for metric in statistics.measured_by("ranking"):
         expected = statistics.MEASURES[metric](items, 100, 0)
@@ -262,17 +323,24 @@ def test_what_no_model_is_tested_by_has_fewer_draws(predictions):
 
 def test_the_share_is_that_of_the_supervised_axis_on_the_same_resamples(predictions):
     metrics = rankings.measured(predictions, 100, 0)
-    estimate = {model: statistics.spearman(predictions[(predictions.model == model) & (
-        predictions.dataset == f"set/size/{end}")], 100, 0) for model, end in (
-        ("finetuned", "plain"), ("supervised", "supervised"))}
+    estimate = {
+        model: statistics.spearman(
+            predictions[(predictions.model == model) & (predictions.dataset == f"set/size/{end}")], 100, 0
+        )
+        for model, end in (("finetuned", "plain"), ("supervised", "supervised"))
+    }
     found = of(metrics, "set/size/plain", "finetuned").loc["spearman_share"]
     assert found.value == pytest.approx(estimate["finetuned"].value / estimate["supervised"].value)
     assert [found.ci_low, found.ci_high] == pytest.approx(
-        np.percentile(estimate["finetuned"].draws / estimate["supervised"].draws, [2.5, 97.5]))
-    values = {end: of(metrics, f"set/size/{end}", model).value["pairwise_accuracy"]
-              for end, model in (("plain", "base"), ("supervised", "supervised"))}
+        np.percentile(estimate["finetuned"].draws / estimate["supervised"].draws, [2.5, 97.5])
+    )
+    values = {
+        end: of(metrics, f"set/size/{end}", model).value["pairwise_accuracy"]
+        for end, model in (("plain", "base"), ("supervised", "supervised"))
+    }
     assert of(metrics, "set/size/plain", "base").value["pairwise_accuracy_share"] == pytest.approx(
-        (values["plain"] - 0.5) / (values["supervised"] - 0.5))
+        (values["plain"] - 0.5) / (values["supervised"] - 0.5)
+    )
 
 
 def test_a_share_is_taken_of_an_axis_for_the_same_values(predictions):
@@ -280,14 +348,19 @@ def test_a_share_is_taken_of_an_axis_for_the_same_values(predictions):
     shares = rankings.measured(predictions, 100, 0)
     shares = shares[shares.metric == "spearman_share"]
     assert set(zip(shares.dataset, shares.model, strict=True)) == {
-        ("set/size/plain", "base"), ("set/size/plain", "finetuned"), ("set/size/swapped", "base"),
-        ("set/size/swapped", "finetuned"), ("set/weight/plain", "finetuned")}
+        ("set/size/plain", "base"),
+        ("set/size/plain", "finetuned"),
+        ("set/size/swapped", "base"),
+        ("set/size/swapped", "finetuned"),
+        ("set/weight/plain", "finetuned"),
+    }
 
 
 def test_there_is_no_share_of_a_ceiling_that_may_be_at_chance(rng):
     values = rng.permutation(30).astype(float)
-    items = pd.concat([ranked("a/b/plain", values, base=values), ranked("a/b/supervised", values,
-                                                                       supervised=rng.normal(size=30))])
+    items = pd.concat(
+        [ranked("a/b/plain", values, base=values), ranked("a/b/supervised", values, supervised=rng.normal(size=30))]
+    )
     metrics = rankings.measured(items, 200, 0)
     low, high = metrics[(metrics.model == "supervised") & (metrics.metric == "spearman")][["ci_low", "ci_high"]].iloc[0]
     assert low < 0 < high
@@ -296,13 +369,26 @@ def test_there_is_no_share_of_a_ceiling_that_may_be_at_chance(rng):
 
 def test_the_share_of_pairs(rng):
     """Verdicts on pairs: accuracy, and its share beyond a half."""
-    pairs = pd.DataFrame({"task": "relative_pairs", "protocol": "", "first": [f"{k}" for k in range(200)],
-                          "second": [f"{k + 1}" for k in range(200)], "score": 0.0,
-                          "reference": np.where(rng.random(200) < 0.5, 1.0, -1.0)})
-    items = pd.concat([pairs.assign(dataset="shoes/open/plain", model="base", correct=np.arange(200) % 4 != 0),
-                       pairs.assign(dataset="shoes/open/supervised", model="supervised",
-                                    correct=np.arange(200) % 10 != 0)], ignore_index=True)
+    pairs = pd.DataFrame(
+        {
+            "task": "relative_pairs",
+            "protocol": "",
+            "first": [f"{k}" for k in range(200)],
+            "second": [f"{k + 1}" for k in range(200)],
+            "score": 0.0,
+            "reference": np.where(rng.random(200) < 0.5, 1.0, -1.0),
+        }
+    )
+    items = pd.concat(
+        [
+            pairs.assign(dataset="shoes/open/plain", model="base", correct=np.arange(200) % 4 != 0),
+            pairs.assign(dataset="shoes/open/supervised", model="supervised", correct=np.arange(200) % 10 != 0),
+        ],
+        ignore_index=True,
+    )
     metrics = rankings.measured(items, 100, 0)
     assert metrics[["model", "metric", "value"]].to_numpy().tolist() == [
-        ["base", "accuracy", 0.75], ["base", "accuracy_share", pytest.approx(0.25 / 0.4)],
-        ["supervised", "accuracy", 0.9]]
+        ["base", "accuracy", 0.75],
+        ["base", "accuracy_share", pytest.approx(0.25 / 0.4)],
+        ["supervised", "accuracy", 0.9],
+    ]

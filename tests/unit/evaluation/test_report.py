@@ -1,6 +1,5 @@
 """Stage 04: agreement with the verdicts, weight averaging as rows of the results, and the figures of both."""
 
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,21 +34,29 @@ def given(values, tiny_encoder, tmp_path):
 
 # verdict agreement
 
+
 def test_agreement_with_the_verdicts_by_hand(given, tiny_encoder):
     predictions = agreement(given, tiny_encoder)
     metrics = report.summarise(predictions, 100, 0)[0].set_index("dataset")
-    assert set(metrics.index) == {"folder/size/train/trained_wording", "folder/size/train/new_wording",
-                                  "folder/weight/held_out/trained_wording"}, "weight has no new wording"
+    assert set(metrics.index) == {
+        "folder/size/train/trained_wording",
+        "folder/size/train/new_wording",
+        "folder/weight/held_out/trained_wording",
+    }, "weight has no new wording"
     table = verdicts.load(given.config)
     table = table[(table.split == "held_out") & table.verdict.isin(["first", "second"])]
     for attribute, wording, key in (
-            ("size", "train", "train/trained_wording"), ("size", "held_out", "train/new_wording"),
-            ("weight", "train", "held_out/trained_wording")):
+        ("size", "train", "train/trained_wording"),
+        ("size", "held_out", "train/new_wording"),
+        ("weight", "train", "held_out/trained_wording"),
+    ):
         [[up, down]] = BANK["attributes"][attribute][wording]
         axis = text_axis(tiny_encoder, up, down)
         sure = table[table.attribute == attribute]
-        step = given.vectors.matrix[given.vectors.rows(sure["first"])] - given.vectors.matrix[
-            given.vectors.rows(sure["second"])]
+        step = (
+            given.vectors.matrix[given.vectors.rows(sure["first"])]
+            - given.vectors.matrix[given.vectors.rows(sure["second"])]
+        )
         right = (step @ axis > 0) == (sure.verdict == "first")
         row = metrics.loc[f"folder/{attribute}/{key}"]
         assert row.value == pytest.approx(right.mean())
@@ -84,14 +91,20 @@ def test_no_bank_no_verdicts(values, tiny_encoder):
 
 def test_a_new_wording_is_evaluated_anew(given, tmp_path, tiny_encoder):
     before = report.stage(given.config, given.images).key
-    bank = {**BANK, "attributes": {**BANK["attributes"], "size": {
-        **BANK["attributes"]["size"], "held_out": [["It is vast.", "It is minute."]]}}}
+    bank = {
+        **BANK,
+        "attributes": {
+            **BANK["attributes"],
+            "size": {**BANK["attributes"]["size"], "held_out": [["It is vast.", "It is minute."]]},
+        },
+    }
     (tmp_path / "bank.yaml").write_text(yaml.safe_dump(bank))
     generate.generate(given.config, given.images, tiny_encoder, Judge())
     assert report.stage(given.config, given.images).key != before
 
 
 # pairs
+
 
 def test_cubs_written_pairs_have_the_released_draws_too(given):
     table = given.vectors.of(given.images.held_out)
@@ -105,6 +118,7 @@ def test_cubs_written_pairs_have_the_released_draws_too(given):
 
 # weight averaging
 
+
 def test_alphas_are_rows_between_base_and_finetuned(values, tiny_encoder, tmp_path):
     given = prepared(values, tiny_encoder, tmp_path, alphas=[0.0, 0.25, 1.0])
     models = report.load_models(given.config)
@@ -115,7 +129,8 @@ def test_alphas_are_rows_between_base_and_finetuned(values, tiny_encoder, tmp_pa
     assert mixed.detach().numpy() == pytest.approx((0.25 * tuned + 0.75 * base).detach().numpy(), abs=1e-7)
     metrics, paired = report.evaluate(given.config, given.images, given.vectors, given.comparisons, models)
     table = metrics[metrics.model != "supervised"].pivot(
-        index=["task", "dataset", "metric"], columns="model", values="value")
+        index=["task", "dataset", "metric"], columns="model", values="value"
+    )
     assert set(table.columns) == set(models)
     assert table.notna().all(axis=None)
     assert report.read_sweep(given.config).empty, "no labelled set"
@@ -124,23 +139,45 @@ def test_alphas_are_rows_between_base_and_finetuned(values, tiny_encoder, tmp_pa
     assert list(table["alpha=1"]) == list(table["finetuned"])
     assert list(paired.difference) == pytest.approx(
         (table["finetuned"] - table["base"]).loc[list(zip(paired.task, paired.dataset, paired.metric, strict=True))],
-        abs=2e-6)
+        abs=2e-6,
+    )
 
 
 # the table of metrics
 
+
 def ranking(reference, **model) -> pd.DataFrame:
     """Predictions of a ranking by scores 1, 2, ..., by name of the model."""
-    return pd.concat([pd.DataFrame({
-        "task": "ranking", "dataset": "set/size", "protocol": "", "model": name, "first": range(len(score)),
-        "second": range(len(score)), "score": score, "reference": reference, "correct": None})
-        for name, score in model.items()], ignore_index=True).astype({"correct": "boolean"})
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "task": "ranking",
+                    "dataset": "set/size",
+                    "protocol": "",
+                    "model": name,
+                    "first": range(len(score)),
+                    "second": range(len(score)),
+                    "score": score,
+                    "reference": reference,
+                    "correct": None,
+                }
+            )
+            for name, score in model.items()
+        ],
+        ignore_index=True,
+    ).astype({"correct": "boolean"})
 
 
-@pytest.mark.parametrize(("reference", "value"), [
-    ([1.0, 1.5, 2.0, 4.0], 0.75), ([0.0, 1.5, 2.0, 4.0], None), ([-1.0, 1.5, 2.0, 4.0], None),
-    ([1.0, 1.2, 1.4, 1.6], None),
-])
+@pytest.mark.parametrize(
+    ("reference", "value"),
+    [
+        ([1.0, 1.5, 2.0, 4.0], 0.75),
+        ([0.0, 1.5, 2.0, 4.0], None),
+        ([-1.0, 1.5, 2.0, 4.0], None),
+        ([1.0, 1.2, 1.4, 1.6], None),
+    ],
+)
 def test_clear_pairs_have_a_row_where_there_are_any(reference, value):
     items = ranking(reference, base=[1.0, 2.0, 4.0, 3.0], finetuned=[1.0, 2.0, 3.0, 4.0])
     metrics, paired = report.summarise(items, 200, 0)
@@ -156,9 +193,19 @@ def test_clear_pairs_have_a_row_where_there_are_any(reference, value):
 
 
 def test_the_worst_group_is_measured_by_its_worst_class():
-    items = pd.DataFrame({"task": "worst_group", "dataset": "set/single", "protocol": "corrected", "model": "base",
-                          "first": range(6), "second": range(6), "score": 0.0, "reference": [0.0] * 4 + [1.0] * 2,
-                          "correct": [True, True, True, False, True, False]})
+    items = pd.DataFrame(
+        {
+            "task": "worst_group",
+            "dataset": "set/single",
+            "protocol": "corrected",
+            "model": "base",
+            "first": range(6),
+            "second": range(6),
+            "score": 0.0,
+            "reference": [0.0] * 4 + [1.0] * 2,
+            "correct": [True, True, True, False, True, False],
+        }
+    )
     metrics, paired = report.summarise(items, 200, 0)
     assert metrics[["metric", "value", "n"]].to_numpy().tolist() == [["worst_group_accuracy", 0.5, 6]]
     assert paired.empty, "one model alone"
@@ -166,9 +213,15 @@ def test_the_worst_group_is_measured_by_its_worst_class():
 
 # figures
 
+
 def test_weight_averaging_draws_the_table():
-    table = pd.DataFrame({"alpha": [0.0, 0.5, 1.0] * 2, "task": ["order"] * 3 + ["zero shot"] * 3,
-                          "value": [0.5, 0.7, 0.9, 0.6, 0.55, 0.3]})
+    table = pd.DataFrame(
+        {
+            "alpha": [0.0, 0.5, 1.0] * 2,
+            "task": ["order"] * 3 + ["zero shot"] * 3,
+            "value": [0.5, 0.7, 0.9, 0.6, 0.55, 0.3],
+        }
+    )
     [ax] = plots.weight_averaging(table).axes
     drawn = [list(zip(*line.get_data(), strict=True)) for line in ax.get_lines() if len(line.get_xdata())]
     for task, part in table.groupby("task"):
@@ -177,8 +230,13 @@ def test_weight_averaging_draws_the_table():
 
 
 def test_a_study_draws_every_seed_and_their_mean():
-    table = pd.DataFrame({"variant": ["ours", "ours", "paper", "paper"], "size order": [0.9, 0.7, 0.5, 0.6],
-                          "zero_shot": [0.2, 0.4, 0.3, np.nan]})
+    table = pd.DataFrame(
+        {
+            "variant": ["ours", "ours", "paper", "paper"],
+            "size order": [0.9, 0.7, 0.5, 0.6],
+            "zero_shot": [0.2, 0.4, 0.3, np.nan],
+        }
+    )
     order, zero_shot = plots.study(table, ["size order", "zero_shot"]).axes
     assert [label.get_text() for label in order.get_yticklabels()] == ["ours", "paper"]
     assert [bar.get_width() for bar in order.patches] == pytest.approx([0.8, 0.55])

@@ -38,18 +38,26 @@ def labelled(classes=NAMES, released=None) -> LabelledSet:
 
 # prompts
 
+
 def test_prompts_by_hand():
     assert templates.prompts(NAMES, "single") == [
-        ["This is a photo of a Cat"], ["This is a photo of a river boat"], ["This is a photo of a {}"]]
+        ["This is a photo of a Cat"],
+        ["This is a photo of a river boat"],
+        ["This is a photo of a {}"],
+    ]
     assert templates.described(NAMES[:2], [["It purrs."], ["It is long.", "It floats."]]) == [
         ["This is a photo of a Cat. It purrs."],
-        ["This is a photo of a river boat. It is long.", "This is a photo of a river boat. It floats."]]
+        ["This is a photo of a river boat. It is long.", "This is a photo of a river boat. It floats."],
+    ]
 
 
-@pytest.mark.parametrize(("name", "count", "some"), [
-    ("official80", 80, ["a bad photo of a {}.", "a tattoo of the {}."]),
-    ("simple7", 7, ["itap of a {}.", "a photo of the small {}."]),
-])
+@pytest.mark.parametrize(
+    ("name", "count", "some"),
+    [
+        ("official80", 80, ["a bad photo of a {}.", "a tattoo of the {}."]),
+        ("simple7", 7, ["itap of a {}.", "a photo of the small {}."]),
+    ],
+)
 def test_the_official_sets(name, count, some):
     for label, texts in zip(NAMES, templates.prompts(NAMES, name), strict=True):
         assert len(set(texts)) == len(texts) == count
@@ -57,13 +65,16 @@ def test_the_official_sets(name, count, some):
         assert all(text.count(label) == 1 for text in texts)
 
 
-@pytest.mark.parametrize(("make", "says"), [
-    (lambda: templates.prompts(NAMES, "official8"), "no templates 'official8'; known: single, simple7, official80"),
-    (lambda: templates.described(NAMES, [["x"]]), "1 lists of descriptions for 3 classes"),
-    (lambda: templates.described(NAMES, [["x"], [], ["y"]]), "class 'river boat': needs a list"),
-    (lambda: templates.described(NAMES, [["x"], ["y", " "], ["y"]]), "class 'river boat': needs a list"),
-    (lambda: templates.described(NAMES, ["a cat", ["y"], ["y"]]), "class 'Cat': needs a list"),
-])
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: templates.prompts(NAMES, "official8"), "no templates 'official8'; known: single, simple7, official80"),
+        (lambda: templates.described(NAMES, [["x"]]), "1 lists of descriptions for 3 classes"),
+        (lambda: templates.described(NAMES, [["x"], [], ["y"]]), "class 'river boat': needs a list"),
+        (lambda: templates.described(NAMES, [["x"], ["y", " "], ["y"]]), "class 'river boat': needs a list"),
+        (lambda: templates.described(NAMES, ["a cat", ["y"], ["y"]]), "class 'Cat': needs a list"),
+    ],
+)
 def test_bad_prompts_say_what_to_do(make, says):
     with pytest.raises(PcclipError, match=says) as error:
         make()
@@ -72,6 +83,7 @@ def test_bad_prompts_say_what_to_do(make, says):
 
 # class vectors
 
+
 def test_class_texts_by_hand():
     known = {"a": AXES[0], "b": AXES[1], "c": -AXES[2], "d": -AXES[2]}
     prompts = [["a", "b"], ["c", "d", "c"], ["a", "a", "b"], ["b"]]
@@ -79,7 +91,7 @@ def test_class_texts_by_hand():
     means = class_texts(Listening(4, known), prompts)
     np.testing.assert_allclose(means, [[one, one, 0, 0], [0, 0, -1, 0], [2 / five, 1 / five, 0, 0], AXES[1]], atol=1e-6)
     mean_scores = class_texts(Listening(4, known), prompts, "scores")
-    np.testing.assert_allclose(mean_scores, [[.5, .5, 0, 0], [0, 0, -1, 0], [2 / 3, 1 / 3, 0, 0], AXES[1]], atol=1e-6)
+    np.testing.assert_allclose(mean_scores, [[0.5, 0.5, 0, 0], [0, 0, -1, 0], [2 / 3, 1 / 3, 0, 0], AXES[1]], atol=1e-6)
 
 
 def test_per_class_ensembling_is_the_mean_of_unit_vectors(rng):
@@ -89,23 +101,29 @@ def test_per_class_ensembling_is_the_mean_of_unit_vectors(rng):
     for mean, texts in zip(means, prompts, strict=True):
         np.testing.assert_allclose(mean, unit(encode(texts).mean(axis=0)), atol=1e-6)
     image = unit(rng.normal(size=8))
-    np.testing.assert_allclose(class_texts(encode, prompts, "scores") @ image,
-                               [(encode(texts) @ image).mean() for texts in prompts], atol=1e-6)
+    np.testing.assert_allclose(
+        class_texts(encode, prompts, "scores") @ image, [(encode(texts) @ image).mean() for texts in prompts], atol=1e-6
+    )
 
 
-@pytest.mark.parametrize(("make", "says"), [
-    (lambda: class_texts(Listening(), [["a"], []]), "class 1 has no text"),
-    (lambda: class_texts(Listening(), [["a"]], "votes"), "no ensemble 'votes'; known: vectors, scores"),
-    (lambda: class_texts(Listening(4, {"a": AXES[0] * np.nan}), [["a"]]), "text vectors hold values"),
-    (lambda: classify(AXES, AXES[:, :3], [0], [0]), "text vectors are 3 wide, image vectors 4"),
-    (lambda: classify(AXES, AXES, [0, 1], [0, 4]), "labels run from 0 to 4, classes from 0 to 3"),
-    (lambda: classify(AXES, AXES, [0, 1], [0, -1]), "labels run from -1 to 0, classes from 0 to 3"),
-    (lambda: classify(AXES, AXES, [0, 1], [0]), "2 images and 1 labels"),
-    (lambda: classify(AXES * np.inf, AXES, [0], [0]), "image vectors hold values"),
-    (lambda: zero_shot_tasks(Listening(), labelled(), np.ones((1, 8)), [0], [0], variants=["best"]),
-     "no zero-shot variant 'best'; known: single, simple7"),
-    (lambda: zero_shot_tasks(Listening(), labelled(), np.ones((1, 9)), [0], [0]), "8 wide, image vectors 9"),
-])
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: class_texts(Listening(), [["a"], []]), "class 1 has no text"),
+        (lambda: class_texts(Listening(), [["a"]], "votes"), "no ensemble 'votes'; known: vectors, scores"),
+        (lambda: class_texts(Listening(4, {"a": AXES[0] * np.nan}), [["a"]]), "text vectors hold values"),
+        (lambda: classify(AXES, AXES[:, :3], [0], [0]), "text vectors are 3 wide, image vectors 4"),
+        (lambda: classify(AXES, AXES, [0, 1], [0, 4]), "labels run from 0 to 4, classes from 0 to 3"),
+        (lambda: classify(AXES, AXES, [0, 1], [0, -1]), "labels run from -1 to 0, classes from 0 to 3"),
+        (lambda: classify(AXES, AXES, [0, 1], [0]), "2 images and 1 labels"),
+        (lambda: classify(AXES * np.inf, AXES, [0], [0]), "image vectors hold values"),
+        (
+            lambda: zero_shot_tasks(Listening(), labelled(), np.ones((1, 8)), [0], [0], variants=["best"]),
+            "no zero-shot variant 'best'; known: single, simple7",
+        ),
+        (lambda: zero_shot_tasks(Listening(), labelled(), np.ones((1, 9)), [0], [0]), "8 wide, image vectors 9"),
+    ],
+)
 def test_bad_vectors_say_what_to_do(make, says):
     with np.errstate(invalid="ignore"), pytest.raises(PcclipError, match=says) as error:
         make()
@@ -113,6 +131,7 @@ def test_bad_vectors_say_what_to_do(make, says):
 
 
 # classification
+
 
 def test_classify_by_hand():
     matrix = unit(np.array([[3, 2, 1, 0], [0, 3, 2, 1], [1, 0, 3, 2.0]]))
@@ -173,6 +192,7 @@ def test_memory_is_that_of_a_block(rng):
 
 # all variants
 
+
 def test_every_variant_and_each_text_encoded_once():
     raw = ["cat_1", "river_boat", "{}"]
     descriptions = [["It purrs.", "It sleeps."], ["It floats."], ["It is blank."]]
@@ -180,8 +200,15 @@ def test_every_variant_and_each_text_encoded_once():
     matrix = unit(np.random.default_rng(0).normal(size=(20, 8))).astype(np.float32)
     rows, labels = np.arange(5, 20), np.arange(15) % 3
     found = zero_shot_tasks(encode, labelled(NAMES, raw), matrix, rows, labels, descriptions)
-    names = ["single/as_released", "single/corrected", "simple7/corrected", "official80/corrected",
-             "official80_scores/corrected", "extended/as_released", "extended/corrected"]
+    names = [
+        "single/as_released",
+        "single/corrected",
+        "simple7/corrected",
+        "official80/corrected",
+        "official80_scores/corrected",
+        "extended/as_released",
+        "extended/corrected",
+    ]
     assert list(found) == names
     assert len(encode.asked) == len(set(encode.asked))
     expected = {
@@ -224,8 +251,12 @@ def test_an_oracle_is_right(rng):
     images, _, rows, labels = planted(rng)
     texts = unit(rng.normal(size=(10, 16)))
     matrix = unit(texts[labels] + 0.02 * rng.normal(size=(len(labels), 16))).astype(np.float32)
-    known = {text: texts[k] for name in templates.SETS for k, prompts in enumerate(templates.prompts(
-        images.classes, name)) for text in prompts}
+    known = {
+        text: texts[k]
+        for name in templates.SETS
+        for k, prompts in enumerate(templates.prompts(images.classes, name))
+        for text in prompts
+    }
     for name, items in zero_shot_tasks(Listening(16, known), images, matrix, rows, labels).items():
         assert items.correct.all(), name
         assert statistics.accuracy(items, 100, 0).interval == (1, 1)

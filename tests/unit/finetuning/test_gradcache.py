@@ -20,8 +20,9 @@ def step(tokens, at_once):
 
     def encode(some):
         calls.append((len(some), torch.is_grad_enabled()))
-        return torch.stack([table[torch.tensor(ids)].mean(dim=0).tanh()
-                            for ids in np.split(some.ids, some.starts[1:-1])])
+        return torch.stack(
+            [table[torch.tensor(ids)].mean(dim=0).tanh() for ids in np.split(some.ids, some.starts[1:-1])]
+        )
 
     def terms(vectors):
         logits = vectors @ vectors.T / tau
@@ -36,7 +37,8 @@ def test_gradients_are_those_of_one_pass(tokens, at_once):
     (whole, *expected, once), (found, *gradients, calls) = step(tokens, None), step(tokens, at_once)
     assert once == [(11, True)]
     assert {name: float(value.detach()) for name, value in found.items()} == pytest.approx(
-        {name: float(value.detach()) for name, value in whole.items()})
+        {name: float(value.detach()) for name, value in whole.items()}
+    )
     for one, other in zip(gradients, expected, strict=True):
         assert other.abs().max() > 0
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)

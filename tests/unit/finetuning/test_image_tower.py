@@ -76,12 +76,19 @@ def made(photos, tiny_model, tmp_path_factory) -> SimpleNamespace:
     folder = tmp_path_factory.mktemp("image_tower")
     given = run_values(photos, tiny_model, folder)
     given["finetune"] |= {"keep_epochs": []}
-    given["arithmetic"] |= {"triples": 10, "quadruples": 10, "explained": 2, "alphas": [1.0], "changes": [
-        {"start": "ring", "text": "The first image shows a disc, while the second image shows a ring."}]}
+    given["arithmetic"] |= {
+        "triples": 10,
+        "quadruples": 10,
+        "explained": 2,
+        "alphas": [1.0],
+        "changes": [{"start": "ring", "text": "The first image shows a disc, while the second image shows a ring."}],
+    }
     odd = shutil.copytree(tiny_model.removeprefix("local-dir:"), folder / "odd")
     weights = load_file(odd / "open_clip_model.safetensors")
-    save_file({name: value + 0.01 * ("visual" in name) for name, value in weights.items()},
-              odd / "open_clip_model.safetensors")
+    save_file(
+        {name: value + 0.01 * ("visual" in name) for name, value in weights.items()},
+        odd / "open_clip_model.safetensors",
+    )
     given["evaluate"] |= {"alphas": [0.0, 1.0], "peers": {"odd": f"local-dir:{odd}", "text": str(folder / "text")}}
     config, base = params.check(given), load_model(tiny_model)
     images = load_images(config)
@@ -92,8 +99,16 @@ def made(photos, tiny_model, tmp_path_factory) -> SimpleNamespace:
         texts_only.text_tower.ln_final.weight += 0.5
     saved.save(texts_only, saved.describe(base), folder / "text")
     models = report.load_models(config)
-    return SimpleNamespace(config=config, images=images, comparisons=comparisons, plain=plain, models=models,
-                           vectors=own_vectors(config, models), tuned=models["finetuned"], base=models["base"])
+    return SimpleNamespace(
+        config=config,
+        images=images,
+        comparisons=comparisons,
+        plain=plain,
+        models=models,
+        vectors=own_vectors(config, models),
+        tuned=models["finetuned"],
+        base=models["base"],
+    )
 
 
 def pixels(model: DualEncoder, vectors: Vectors) -> np.ndarray:
@@ -102,6 +117,7 @@ def pixels(model: DualEncoder, vectors: Vectors) -> np.ndarray:
 
 
 # ---- saved and loaded
+
 
 @pytest.fixture
 def folder(fresh_encoder, tmp_path):
@@ -131,7 +147,13 @@ def test_a_model_of_texts_alone_is_saved_as_before(fresh_encoder, folder, tiny_e
     assert names == [saved.WEIGHTS, saved.CARD]
     assert {path.name for path in folder.iterdir()} == set(names), "the image tower of before is gone"
     assert set(json.loads((folder / saved.CARD).read_text())) == {
-        "format", "base", "architecture", "image_fingerprint", "base_text_tower", "text_tower"}
+        "format",
+        "base",
+        "architecture",
+        "image_fingerprint",
+        "base_text_tower",
+        "text_tower",
+    }
     assert identify(str(folder)) == file_digest(folder / saved.WEIGHTS)[:16]
     assert load_model(str(folder)).image_fingerprint() == tiny_encoder.image_fingerprint()
 
@@ -176,6 +198,7 @@ def damaged(name, change):
         weights = load_file(folder / name)
         change(weights)
         save_file(weights, folder / name)
+
     return damage
 
 
@@ -193,16 +216,22 @@ def doubled(weights):
     weights["ln_post.weight"] = weights["ln_post.weight"].double()
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (lambda folder: (folder / saved.IMAGE_WEIGHTS).unlink(), "image_tower.safetensors: cannot be read"),
-    (cut_short, "image_tower.safetensors: cannot be read"),
-    (damaged(saved.IMAGE_WEIGHTS, lambda w: w.pop("ln_post.weight")), "image_tower.safetensors: .*do not fit"),
-    (damaged(saved.IMAGE_WEIGHTS, doubled), "image_tower.safetensors: .*do not fit"),
-    (damaged(saved.IMAGE_WEIGHTS, lambda w: w["ln_post.weight"].add_(1)), "image_tower.safetensors: not the weights"),
-    (another_digest, "not the weights its model.json describes"),
-    (lambda folder: (folder / saved.CARD).write_text('{"base": "x"'), "model.json: cannot be read"),
-    (lambda folder: (folder / saved.CARD).write_text('{"base": "x"}'), "model.json: no card of a finetuned model"),
-])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / saved.IMAGE_WEIGHTS).unlink(), "image_tower.safetensors: cannot be read"),
+        (cut_short, "image_tower.safetensors: cannot be read"),
+        (damaged(saved.IMAGE_WEIGHTS, lambda w: w.pop("ln_post.weight")), "image_tower.safetensors: .*do not fit"),
+        (damaged(saved.IMAGE_WEIGHTS, doubled), "image_tower.safetensors: .*do not fit"),
+        (
+            damaged(saved.IMAGE_WEIGHTS, lambda w: w["ln_post.weight"].add_(1)),
+            "image_tower.safetensors: not the weights",
+        ),
+        (another_digest, "not the weights its model.json describes"),
+        (lambda folder: (folder / saved.CARD).write_text('{"base": "x"'), "model.json: cannot be read"),
+        (lambda folder: (folder / saved.CARD).write_text('{"base": "x"}'), "model.json: no card of a finetuned model"),
+    ],
+)
 def test_an_image_tower_that_does_not_fit(folder, damage, message):
     damage(folder)
     for alpha in (0.5, 1.0):
@@ -218,6 +247,7 @@ def test_a_lost_image_tower_is_told_before_any_work(folder):
 
 
 # ---- vectors
+
 
 def test_every_model_has_the_vectors_of_its_own_tower(made):
     assert set(made.vectors.others) == {"finetuned", "alpha=1", "odd"}
@@ -257,11 +287,15 @@ def test_the_bases_vectors_are_refused_for_a_tuned_tower(made):
     asked = {
         "own image tower was tuned: pcclip.embedding.stage.own_vectors": lambda: load_vectors(stored, made.tuned),
         "^finetuned: its own image tower is .*own_vectors": lambda: report.evaluate(
-            made.config, made.images, made.plain, made.comparisons, made.models),
+            made.config, made.images, made.plain, made.comparisons, made.models
+        ),
         "^finetuned: its own image tower": lambda: arithmetic.analyze(
-            made.config, made.images, made.plain, made.models),
+            made.config, made.images, made.plain, made.models
+        ),
         "of another model than .*give the run's folder": lambda: rank(
-            str(stored / "vectors*.parquet"), MORE, model=made.tuned)}
+            str(stored / "vectors*.parquet"), MORE, model=made.tuned
+        ),
+    }
     for message, use in asked.items():
         with pytest.raises(PcclipError, match=message) as error:
             use()
@@ -293,6 +327,7 @@ def test_new_photos_are_embedded_by_every_tower_anew(values, photos, tmp_path, t
 
 # ---- 04
 
+
 @pytest.fixture(scope="module")
 def evaluated(made):
     metrics, paired = report.evaluate(made.config, made.images, made.vectors, made.comparisons, made.models)
@@ -313,8 +348,12 @@ def by_hand(made, which: str, items: pd.DataFrame) -> np.ndarray:
     assert list(pairs["first"]) == list(items["first"])
     assert caption[pairs["first"][0]] == pairs.first_caption[0]
     texts = model.encode_texts(list(pairs.difference))
-    return np.array([(seen[row[one]] - seen[row[two]]) @ text > 0
-                     for one, two, text in zip(pairs["first"], pairs.second, texts, strict=True)])
+    return np.array(
+        [
+            (seen[row[one]] - seen[row[two]]) @ text > 0
+            for one, two, text in zip(pairs["first"], pairs.second, texts, strict=True)
+        ]
+    )
 
 
 @pytest.mark.parametrize("which", ["base", "finetuned", "odd", "text"])
@@ -353,6 +392,7 @@ def test_the_supervised_axis_is_of_the_bases_vectors(made, evaluated):
 
 # ---- the sets of 04
 
+
 @pytest.fixture(scope="module")
 def pictures(photos) -> pd.DataFrame:
     paths = sorted(map(str, photos.glob("*.png")))
@@ -362,26 +402,35 @@ def pictures(photos) -> pd.DataFrame:
 @pytest.fixture
 def asked(made, tmp_path):
     """Models of two image towers, and a run whose sets are given by the tests: with(block) is its config."""
+
     def config(**block):
         settings = made.config.evaluate.model_copy(update={**block, "alphas": [], "peers": {}})
         return made.config.model_copy(update={"evaluate": settings, "outputs": str(tmp_path)})
+
     return SimpleNamespace(config=config, models={which: made.models[which] for which in ("base", "finetuned")})
 
 
 def test_a_labelled_set_is_seen_by_each_tower(asked, pictures):
     tune = np.arange(len(pictures)) % 2 == 0
-    table = pd.DataFrame({"id": pictures["id"], "label": np.arange(len(pictures)) % 3,
-                          "split": np.where(tune, "tune", "test")})
+    table = pd.DataFrame(
+        {"id": pictures["id"], "label": np.arange(len(pictures)) % 3, "split": np.where(tune, "tune", "test")}
+    )
     shown = [open_image(path) for path in pictures.path]
     shown[1] = open_image(pictures.path[0]).resize((1, 1))  # of one pixel, which every model reads all the same
-    found, predictions = LabelledSet("made", table, shown, ["disc", "ring", "bar"], files=list(pictures.path)), (
-        Predictions())
+    found, predictions = (
+        LabelledSet("made", table, shown, ["disc", "ring", "bar"], files=list(pictures.path)),
+        (Predictions()),
+    )
     config = asked.config(labelled={"made": params.Labelled(tasks=["zero_shot", "probe"], shots=2)})
     labelled.score(config, {"made": found}, asked.models, predictions)
     items = predictions.table()
     for which, model in asked.models.items():
-        own = items[(items.dataset == "made/single") & (items.protocol == "corrected") & (items.model == which)
-                    & (items.task == "zero_shot")]
+        own = items[
+            (items.dataset == "made/single")
+            & (items.protocol == "corrected")
+            & (items.model == which)
+            & (items.task == "zero_shot")
+        ]
         texts = model.encode_texts([f"This is a photo of a {name}" for name in found.classes])
         seen = model.encode_images([image for image, tuned in zip(shown, tune, strict=True) if not tuned])
         assert own.score.tolist() == (seen @ texts.T).argmax(axis=1).tolist()
@@ -393,11 +442,22 @@ def test_a_labelled_set_is_seen_by_each_tower(asked, pictures):
 @pytest.mark.parametrize("form", ["pairs", "values"])
 def test_a_relative_set(asked, pictures, form):
     images = pictures.assign(split="test", group="")
-    pairs = pd.DataFrame({"part": "", "attribute": "size", "first": pictures["id"][:8].to_numpy(),
-                          "second": pictures["id"][8:16].to_numpy(), "more": "first", "split": "test"})
+    pairs = pd.DataFrame(
+        {
+            "part": "",
+            "attribute": "size",
+            "first": pictures["id"][:8].to_numpy(),
+            "second": pictures["id"][8:16].to_numpy(),
+            "more": "first",
+            "split": "test",
+        }
+    )
     values = pd.DataFrame({"size": np.arange(len(images), dtype=float)})
-    found = (RelativeSet("lfw10", images, images[[]], pairs, pd.DataFrame()) if form == "pairs" else
-             RelativeSet("lfw10", images, values, pairs[:0], pd.DataFrame()))
+    found = (
+        RelativeSet("lfw10", images, images[[]], pairs, pd.DataFrame())
+        if form == "pairs"
+        else RelativeSet("lfw10", images, values, pairs[:0], pd.DataFrame())
+    )
     texts = asked.config().evaluate.attributes["size"]
     config = asked.config(relative={"lfw10": params.Relative(path="x", attributes={"size": texts})})
     predictions = Predictions()
@@ -415,8 +475,13 @@ def test_comparative_prompting_by_two_towers(rng):
     """Each model's items are those that it has alone, with the pairs that the base's confusions chose."""
     names, labels = ["disc", "ring", "bar"], np.arange(30) % 3
     texts = unit(rng.normal(size=(3, 8)))
-    vectors = comparative.ClassVectors(names, texts, np.array([[0, 1], [0, 2], [1, 2]]), *(
-        unit(rng.normal(size=(3, 8))) for _ in range(2)), unit(rng.normal(size=(1, 8)))[0])
+    vectors = comparative.ClassVectors(
+        names,
+        texts,
+        np.array([[0, 1], [0, 2], [1, 2]]),
+        *(unit(rng.normal(size=(3, 8))) for _ in range(2)),
+        unit(rng.normal(size=(1, 8)))[0],
+    )
     seen = {which: unit(texts[labels] + rng.normal(size=(30, 8))) for which in ("base", "finetuned")}
     sides = [(rows, labels[rows]) for rows in (np.arange(20), np.arange(20, 30))]
     models = dict.fromkeys(seen, vectors)
@@ -436,8 +501,16 @@ def test_comparative_prompting_by_two_towers(rng):
 
 def test_a_change_set(asked, pictures):
     answers = ["The first image shows more of it.", "The first image shows less of it."]
-    pairs = pd.DataFrame({"first": pictures["id"][:6].to_numpy(), "second": pictures["id"][6:12].to_numpy(),
-                          "text": answers[0], "swapped": answers[1], "split": "test", "answer": "first"})
+    pairs = pd.DataFrame(
+        {
+            "first": pictures["id"][:6].to_numpy(),
+            "second": pictures["id"][6:12].to_numpy(),
+            "text": answers[0],
+            "swapped": answers[1],
+            "split": "test",
+            "answer": "first",
+        }
+    )
     found = ChangeSet("compbench", pictures, pairs, pd.DataFrame(), 1)
     config, predictions = asked.config(changes={"compbench": params.Changes(path="x")}), Predictions()
     changed.score(config, {"compbench": found}, asked.models, predictions)
@@ -451,8 +524,16 @@ def test_a_change_set(asked, pictures):
 
 def test_a_compositional_set(asked, pictures):
     images = pictures.assign(box=None, photo=pictures["id"])
-    items = pd.DataFrame({"image_0": pictures["id"], "text_0": "a red disc", "text_1": "a blue square", "part": "",
-                          "group": "", "tags": [()] * len(pictures)})
+    items = pd.DataFrame(
+        {
+            "image_0": pictures["id"],
+            "text_0": "a red disc",
+            "text_1": "a blue square",
+            "part": "",
+            "group": "",
+            "tags": [()] * len(pictures),
+        }
+    )
     found = CompositionalSet("sugarcrepe", "choices", images, items, pd.DataFrame())
     config, predictions = asked.config(compositional={"sugarcrepe": params.Compositional(path="x")}), Predictions()
     compositional.score(config, {"sugarcrepe": found}, asked.models, predictions)
@@ -466,6 +547,7 @@ def test_a_compositional_set(asked, pictures):
 
 
 # ---- 05
+
 
 @pytest.fixture(scope="module")
 def analyzed(made):
@@ -494,8 +576,13 @@ def test_measures_are_of_a_models_own_vectors(made, analyzed):
         part = tables.sweep[(tables.sweep.metric == "rank share") & (tables.sweep.alpha == 0)]
         assert part[part.model == which].value.to_numpy() == pytest.approx(alone.mean(), abs=1e-5)
         told = tables.explanations[tables.explanations.model == which]
-        again = explain.explain(made.models[which], Vectors(made.vectors.ids, made.vectors.paths, matrix),
-                                told["first"].iloc[0], told.second.iloc[0], arithmetic.bank(made.config))
+        again = explain.explain(
+            made.models[which],
+            Vectors(made.vectors.ids, made.vectors.paths, matrix),
+            told["first"].iloc[0],
+            told.second.iloc[0],
+            arithmetic.bank(made.config),
+        )
         assert told[told.pair == told.pair.iloc[0]].score.to_numpy() == pytest.approx(again.score.to_numpy(), abs=1e-5)
 
 
@@ -525,8 +612,17 @@ def test_the_boxes_of_05_start_from_own_vectors(made):
 
 def test_composed_retrieval(made, pictures, tmp_path):
     images, ids = pictures.assign(gallery="g"), list(pictures["id"])
-    queries = pd.DataFrame({"start": ids, "right": [(ids[k - 1],) for k in range(len(ids))], "text": "a red disc",
-                            "before": "", "gallery": "g", "members": [()] * len(ids), "weight": 1.0})
+    queries = pd.DataFrame(
+        {
+            "start": ids,
+            "right": [(ids[k - 1],) for k in range(len(ids))],
+            "text": "a red disc",
+            "before": "",
+            "gallery": "g",
+            "members": [()] * len(ids),
+            "weight": 1.0,
+        }
+    )
     found = ComposedSet("cirr", images, queries, pd.DataFrame(), False, (5,))
     settings = made.config.arithmetic.model_copy(update={"composed": {"cirr": params.Composed(path="x")}})
     config = made.config.model_copy(update={"arithmetic": settings, "outputs": str(tmp_path)})
@@ -542,6 +638,7 @@ def test_composed_retrieval(made, pictures, tmp_path):
 
 
 # ---- 06 and rank
+
 
 def test_photos_of_06_are_seen_by_each_model(made, tmp_path):
     photos = photo_sets.load(made.config)

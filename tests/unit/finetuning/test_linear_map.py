@@ -37,8 +37,13 @@ def config(values):
 
 def of(values) -> params.Config:
     tuned = {"objective": "captions", "tune": "linear_map", "negatives": "llm", "swap": False, "lr": 1e-2}
-    return params.check({**values, "finetune": {**values["finetune"], **tuned},
-                         "generate": {**values["generate"], "negatives": "negative"}})
+    return params.check(
+        {
+            **values,
+            "finetune": {**values["finetune"], **tuned},
+            "generate": {**values["generate"], "negatives": "negative"},
+        }
+    )
 
 
 class Writer:
@@ -49,8 +54,15 @@ class Writer:
     def answers(self, questions):
         for question in questions:
             words = question.first.rstrip(".").split()
-            yield question, Reply(from_captions(question.first, question.second) if question.second else
-                                  " ".join([words[0], *words[:0:-1]]), "stop")
+            yield (
+                question,
+                Reply(
+                    from_captions(question.first, question.second)
+                    if question.second
+                    else " ".join([words[0], *words[:0:-1]]),
+                    "stop",
+                ),
+            )
 
 
 class Given:
@@ -88,8 +100,10 @@ def test_the_loss_is_the_formula_with_negatives_as_more_columns(rng):
     logits = w @ u.T / 0.1
     columns = np.concatenate([logits, wrong @ u.T / 0.1])  # only caption 1 of these has one
     right = np.diag(logits)
-    expected = np.mean(np.log(np.exp(logits).sum(axis=1)) - right) / 2 + np.mean(
-        np.log(np.exp(columns).sum(axis=0)) - right) / 2
+    expected = (
+        np.mean(np.log(np.exp(logits).sum(axis=1)) - right) / 2
+        + np.mean(np.log(np.exp(columns).sum(axis=0)) - right) / 2
+    )
     loss, accuracy = found.loss(torch.from_numpy(matrix).float(), rows, 0.1, False)
     assert float(loss) == pytest.approx(expected, rel=1e-5)
     assert float(accuracy) == pytest.approx(np.mean(logits.argmax(axis=1) == np.arange(3)))
@@ -164,8 +178,11 @@ def matrix_of(config, model) -> np.ndarray:
 def test_a_run_ends_in_a_model_like_any_other(tuned, photos):
     config = tuned.config
     model, base = load_model(str(config.folder)), load_model(config.model)
-    changed = [name for name, value in model.text_tower.state_dict().items()
-               if not torch.equal(value, base.text_tower.state_dict()[name])]
+    changed = [
+        name
+        for name, value in model.text_tower.state_dict().items()
+        if not torch.equal(value, base.text_tower.state_dict()[name])
+    ]
     assert changed == ["text_projection"]
     assert model.image_fingerprint() == base.image_fingerprint()
     linear = matrix_of(config, model)
@@ -176,14 +193,16 @@ def test_a_run_ends_in_a_model_like_any_other(tuned, photos):
     train = curves[(curves.split == "train") & (curves.metric == "loss")].value
     assert train.iloc[-2:].mean() < train.iloc[:2].mean()
     assert {"loss", "in_batch_accuracy", "difference_accuracy", "zero_shot_accuracy"} == set(
-        curves.metric[curves.split == "held_out"])
+        curves.metric[curves.split == "held_out"]
+    )
     counts = json.loads((config.folder / FOLDER / "manifest.json").read_text())["counts"]
     assert (counts["train"], counts["negatives"], counts["without_negative"]) == (15, 15, 0)
     assert counts["tuned_parameters"] == 32**2
     order = rank(str(photos), more="a red disc", less="a blue bar", model=str(config.folder))
     assert len(order) == 24
     metrics, paired = report.evaluate(
-        config, tuned.images, tuned.vectors, tuned.comparisons, report.load_models(config))
+        config, tuned.images, tuned.vectors, tuned.comparisons, report.load_models(config)
+    )
     assert {"base", "finetuned"} <= set(metrics.model)
     assert len(paired)
 
@@ -232,6 +251,7 @@ def test_a_killed_run_continues_on_the_same_curve(config, fresh_encoder, monkeyp
 
 
 # ---- where it is put -------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("end", ["parameter", "linear", "linear and bias", "proj", "two layers"])
 def test_every_kind_of_projection_takes_the_map(end, fresh_encoder):
@@ -301,8 +321,10 @@ def test_minilm_has_a_layer_of_its_own_that_is_saved_and_averaged(tmp_path):
     assert np.abs(saved.load(tmp_path, 0.0, lambda spec: Bare()).encode_texts(TEXTS) - vectors).max() < 1e-6
 
 
-@pytest.mark.parametrize("changes", [
-    {"objective": "infonce", "negatives": "none"}, {"replay": 1.0}, {"attribute_weight": 1.0}, {"processes": 2}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"objective": "infonce", "negatives": "none"}, {"replay": 1.0}, {"attribute_weight": 1.0}, {"processes": 2}],
+)
 def test_what_the_map_is_not_learned_from(config, changes):
     with pytest.raises(PcclipError, match="linear_map is learned from captions alone, by one process"):
         params.check({"finetune": {**config.finetune.model_dump(exclude_defaults=True), **changes}})

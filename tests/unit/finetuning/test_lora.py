@@ -23,8 +23,9 @@ def bert() -> MiniLMEfficientNet:
     model = MiniLMEfficientNet.__new__(MiniLMEfficientNet)
     torch.nn.Module.__init__(model)
     torch.manual_seed(0)
-    model.text_tower = BertModel(BertConfig(
-        vocab_size=64, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40)).eval()
+    model.text_tower = BertModel(
+        BertConfig(vocab_size=64, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40)
+    ).eval()
     model.pad_id, model.context_length, model.width = 0, 16, 24
     return model
 
@@ -52,8 +53,11 @@ def disturb(parameters) -> None:
 def matrices(tower) -> dict[str, torch.Tensor]:
     """Weights of the transformer's linear layers; open_clip's attention is one piece and left alone."""
     inside = ("transformer.resblocks", "encoder.layer")
-    return {name: p for name, p in tower.named_parameters()
-            if name.startswith(inside) and p.ndim == 2 and ".attn." not in name}
+    return {
+        name: p
+        for name, p in tower.named_parameters()
+        if name.startswith(inside) and p.ndim == 2 and ".attn." not in name
+    }
 
 
 def test_nothing_changes_at_first(model):
@@ -68,7 +72,9 @@ def test_every_linear_layer_outside_fused_attention_gets_an_update(model):
     assert len(wanted) == (12 if "encoder.layer.0.output.dense.weight" in wanted else 4)
     assert {name: tuple(p.shape) for name, p in parameters.items()} == {
         f"{name.removesuffix('.weight')}.lora_{side}.default.weight": (3, columns) if side == "A" else (rows, 3)
-        for name, (rows, columns) in wanted.items() for side in "AB"}
+        for name, (rows, columns) in wanted.items()
+        for side in "AB"
+    }
 
 
 def test_the_start_follows_the_seed(model):
@@ -114,8 +120,9 @@ def test_the_frozen_weights_never_move(model):
     disturb(lora.add(model, 2, seed=0))
     for _ in range(20):
         features(model)
-    held = {name.replace(".base_layer", ""): p for name, p in model.text_tower.named_parameters()
-            if "lora_" not in name}
+    held = {
+        name.replace(".base_layer", ""): p for name, p in model.text_tower.named_parameters() if "lora_" not in name
+    }
     assert held.keys() == before.keys()
     assert all(torch.equal(held[name], value) for name, value in before.items())
 

@@ -63,6 +63,7 @@ def test_mse_does_not_normalise_the_difference(pair):
 
 # pairs that are no negatives of each other
 
+
 def masked(size, *pairs):
     ignore = torch.zeros(size, size, dtype=torch.bool)
     for i, j in pairs:
@@ -146,6 +147,7 @@ def test_shared_images_by_brute_force(rng, swap):
 
 # the attribute term
 
+
 @pytest.mark.parametrize("tau", [1.0, 0.05])
 def test_the_attribute_term(rng, tau):
     more, less, v = (unit(rng.normal(size=(9, 7))) for _ in range(3))
@@ -155,8 +157,12 @@ def test_the_attribute_term(rng, tau):
         q = 1 / (1 + np.exp(-logit))
         return -(p * np.log(q) + (1 - p) * np.log1p(-q))
 
-    expected = np.mean([cross_entropy(v[i] @ more[i] / tau, p) + cross_entropy(v[i] @ less[i] / tau, 1 - p)
-                        for i, p in enumerate(target)])
+    expected = np.mean(
+        [
+            cross_entropy(v[i] @ more[i] / tau, p) + cross_entropy(v[i] @ less[i] / tau, 1 - p)
+            for i, p in enumerate(target)
+        ]
+    )
     for kind, close in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
         found = attribute(*(torch.tensor(x, dtype=kind) for x in (more, less, v, target)), tau)
         assert float(found) == pytest.approx(expected, rel=close)
@@ -192,6 +198,7 @@ def test_the_antisymmetric_weight_by_hand():
     """Axis-aligned vectors, so that f(more) scores 0.6, f(less) 0.8 and their difference -0.2."""
     more, less, v = (torch.tensor([row], dtype=torch.float64) for row in ([0.6, 0.8], [0.8, 0.6], [1.0, 0.0]))
     for p in (1.0, 0.0, 0.3):
+
         def cross_entropy(logit, target):
             return target * np.log1p(np.exp(-logit)) + (1 - target) * np.log1p(np.exp(logit))
 
@@ -213,6 +220,7 @@ def test_what_both_texts_share_is_no_help_to_the_antisymmetric_part(rng):
 
 
 # replay
+
 
 def test_replay_is_the_mean_cosine_distance(pair):
     now, base = (torch.tensor(x) for x in pair)

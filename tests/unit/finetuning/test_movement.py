@@ -57,20 +57,29 @@ def test_half_an_ulp_moves_nothing(towers):
     assert row(movement(base, tuned), name).share_moved == 1
 
 
-@pytest.mark.parametrize(("name", "layer", "part"), [
-    ("token_embedding.weight", -1, "embedding"), ("positional_embedding", -1, "embedding"),
-    ("embeddings.word_embeddings.weight", -1, "embedding"), ("embeddings.LayerNorm.weight", -1, "LayerNorm"),
-    ("transformer.resblocks.0.attn.in_proj_weight", 0, "attention"),
-    ("transformer.resblocks.11.attn.out_proj.bias", 11, "attention"),
-    ("transformer.resblocks.3.ln_1.bias", 3, "LayerNorm"), ("transformer.resblocks.3.ln_2.weight", 3, "LayerNorm"),
-    ("transformer.resblocks.3.mlp.c_proj.weight", 3, "MLP"), ("ln_final.weight", -1, "LayerNorm"),
-    ("text_projection", -1, "other"),
-    ("encoder.layer.5.attention.self.query.weight", 5, "attention"),
-    ("encoder.layer.5.attention.output.dense.weight", 5, "attention"),
-    ("encoder.layer.5.attention.output.LayerNorm.weight", 5, "LayerNorm"),
-    ("encoder.layer.5.intermediate.dense.weight", 5, "MLP"), ("encoder.layer.5.output.dense.bias", 5, "MLP"),
-    ("encoder.layer.5.output.LayerNorm.bias", 5, "LayerNorm"), ("pooler.dense.weight", -1, "other"),
-])
+@pytest.mark.parametrize(
+    ("name", "layer", "part"),
+    [
+        ("token_embedding.weight", -1, "embedding"),
+        ("positional_embedding", -1, "embedding"),
+        ("embeddings.word_embeddings.weight", -1, "embedding"),
+        ("embeddings.LayerNorm.weight", -1, "LayerNorm"),
+        ("transformer.resblocks.0.attn.in_proj_weight", 0, "attention"),
+        ("transformer.resblocks.11.attn.out_proj.bias", 11, "attention"),
+        ("transformer.resblocks.3.ln_1.bias", 3, "LayerNorm"),
+        ("transformer.resblocks.3.ln_2.weight", 3, "LayerNorm"),
+        ("transformer.resblocks.3.mlp.c_proj.weight", 3, "MLP"),
+        ("ln_final.weight", -1, "LayerNorm"),
+        ("text_projection", -1, "other"),
+        ("encoder.layer.5.attention.self.query.weight", 5, "attention"),
+        ("encoder.layer.5.attention.output.dense.weight", 5, "attention"),
+        ("encoder.layer.5.attention.output.LayerNorm.weight", 5, "LayerNorm"),
+        ("encoder.layer.5.intermediate.dense.weight", 5, "MLP"),
+        ("encoder.layer.5.output.dense.bias", 5, "MLP"),
+        ("encoder.layer.5.output.LayerNorm.bias", 5, "LayerNorm"),
+        ("pooler.dense.weight", -1, "other"),
+    ],
+)
 def test_where_a_tensor_belongs(name, layer, part):
     tower = nn.Module()
     *way, last = name.split(".")
@@ -83,19 +92,28 @@ def test_where_a_tensor_belongs(name, layer, part):
     assert (found.name, found.layer, found.part) == (name, layer, part)
 
 
-TABLE = pd.DataFrame({
-    "name": ["a", "b", "c", "d"], "layer": [0, 0, 1, -1], "part": ["MLP", "attention", "MLP", "embedding"],
-    "values": [10, 5, 30, 7], "share_moved": [1.0, 0.4, 0.2, 0.0], "largest": [0.1, 0.3, 0.2, 0.0],
-    "relative": [0.5, 0.01, 0.1, 0.0]})
+TABLE = pd.DataFrame(
+    {
+        "name": ["a", "b", "c", "d"],
+        "layer": [0, 0, 1, -1],
+        "part": ["MLP", "attention", "MLP", "embedding"],
+        "values": [10, 5, 30, 7],
+        "share_moved": [1.0, 0.4, 0.2, 0.0],
+        "largest": [0.1, 0.3, 0.2, 0.0],
+        "relative": [0.5, 0.01, 0.1, 0.0],
+    }
+)
 
 
 def test_by_part_by_hand():
     found = by_part(TABLE).set_index("part")
     assert list(found.index) == ["MLP", "attention", "embedding"]
     assert found.loc["MLP"].to_dict() == pytest.approx(
-        {"values": 40, "share_moved": (10 * 1.0 + 30 * 0.2) / 40, "largest": 0.2, "relative": 0.3})
+        {"values": 40, "share_moved": (10 * 1.0 + 30 * 0.2) / 40, "largest": 0.2, "relative": 0.3}
+    )
     assert found.loc["attention"].to_dict() == pytest.approx(
-        {"values": 5, "share_moved": 0.4, "largest": 0.3, "relative": 0.01})
+        {"values": 5, "share_moved": 0.4, "largest": 0.3, "relative": 0.01}
+    )
 
 
 def dots(ax) -> list[float]:

@@ -32,8 +32,19 @@ from pcclip.finetuning.score_distillation import Distillation, LatentMap
 from pcclip.finetuning.tensor_cache import kept
 from pcclip.images import open_image
 
-CLIP = {"objective": "clip", "tune": "layernorm", "optimizer": "adamw", "lr": 1e-3, "temperature": 0.1, "batch_size": 8,
-        "epochs": 2, "keep_epochs": [], "checkpoint_every": 1, "evaluate_every": 100, "difference_batch": 4}
+CLIP = {
+    "objective": "clip",
+    "tune": "layernorm",
+    "optimizer": "adamw",
+    "lr": 1e-3,
+    "temperature": 0.1,
+    "batch_size": 8,
+    "epochs": 2,
+    "keep_epochs": [],
+    "checkpoint_every": 1,
+    "evaluate_every": 100,
+    "difference_batch": 4,
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,8 +59,10 @@ def _one_thread():
 def teachers(tmp_path_factory) -> dict[str, str]:
     """A tiny teacher with a VAE that predicts noise, and one of pixels that predicts velocity."""
     folder = tmp_path_factory.mktemp("teachers")
-    return {"epsilon": str(diffusion.saved(folder / "epsilon")),
-            "v_prediction": str(diffusion.saved(folder / "v", prediction="v_prediction", vae=False))}
+    return {
+        "epsilon": str(diffusion.saved(folder / "epsilon")),
+        "v_prediction": str(diffusion.saved(folder / "v", prediction="v_prediction", vae=False)),
+    }
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,29 +87,33 @@ def early(photos, tiny_model, tiny_encoder, tmp_path_factory) -> SimpleNamespace
 @pytest.fixture
 def configured(early, teachers):
     """configured(run, sds={...} or None, **finetune) -> Config."""
+
     def call(run="mine", sds=None, teacher="epsilon", **settings):
         block = sds and {"teacher": teachers[teacher], "weight": 0.5, "warmup": "least_squares", "map_lr": 1e-3, **sds}
-        return params.check({**early.values, "run": run, "reuse": "tiny",
-                             "finetune": {**CLIP, "sds": block or None, **settings}})
+        return params.check(
+            {**early.values, "run": run, "reuse": "tiny", "finetune": {**CLIP, "sds": block or None, **settings}}
+        )
+
     return call
 
 
 @pytest.fixture
 def gathered(early):
     """gathered(config) -> what the loop reads."""
-    return lambda config: both_towers._gather(
-        config, early.images, early.vectors, early.comparisons, early.model)
+    return lambda config: both_towers._gather(config, early.images, early.vectors, early.comparisons, early.model)
 
 
 @pytest.fixture
 def looped(early, gathered, fresh_encoder):
     """looped(config) -> a loop whose h_w is warmed up, on a model of its own."""
+
     def call(config, tmp_path):
         given = gathered(config)
         term = teaching.distillation(config, given, fresh_encoder)
         if term is not None:
             teaching.warmed_up(config, term, given, tmp_path / "warmup.pt")
         return both_towers.Loop(config, given, fresh_encoder, term)
+
     return call
 
 
@@ -116,18 +133,29 @@ def finetuned(early, config) -> pd.DataFrame:
 
 
 def files_of(folder) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.suffix in (
-        ".safetensors", ".csv")}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.suffix in (".safetensors", ".csv")
+    }
 
 
 # what learns
 
+
 def named(model, tune) -> set[str]:
     names = {name for name, _ in model.named_parameters()}
-    return {"all": names, "layernorm": {name for name in names if ".ln_" in name},
-            "transformer": {name for name in names if ".transformer." in name},
-            "lora": {f"{name.removesuffix('.weight')}.lora_{side}.default.weight" for side in "AB" for name in names
-                     if ".mlp." in name and name.endswith(".weight")}}[tune]
+    return {
+        "all": names,
+        "layernorm": {name for name in names if ".ln_" in name},
+        "transformer": {name for name in names if ".transformer." in name},
+        "lora": {
+            f"{name.removesuffix('.weight')}.lora_{side}.default.weight"
+            for side in "AB"
+            for name in names
+            if ".mlp." in name and name.endswith(".weight")
+        },
+    }[tune]
 
 
 @pytest.mark.parametrize("tune", ["layernorm", "transformer", "all", "lora"])
@@ -141,8 +169,9 @@ def test_gradients_reach_the_named_parameters_and_no_other(configured, looped, t
     assert all(g is not None and (g.any() or "lora_A" in name) for name, g in found.items())  # its B is zero at first
     model = {name: p for name, p in loop.model.named_parameters() if p.grad is not None}
     assert set(model) == wanted
-    assert not any(p.grad is not None or p.requires_grad for part in loop.term.teacher._modules()
-                   for p in part.parameters())
+    assert not any(
+        p.grad is not None or p.requires_grad for part in loop.term.teacher._modules() for p in part.parameters()
+    )
 
 
 def test_the_teacher_alone_reaches_the_image_tower_and_no_text(configured, looped, tmp_path):
@@ -161,8 +190,10 @@ def test_a_tower_without_layernorm_learns_its_batchnorm_and_keeps_its_statistics
 
     torch.manual_seed(0)
     tower = open_clip.CLIP(
-        embed_dim=8, vision_cfg={"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 8},
-        text_cfg={"context_length": 8, "vocab_size": 32, "width": 8, "heads": 1, "layers": 1}).visual.eval()
+        embed_dim=8,
+        vision_cfg={"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 8},
+        text_cfg={"context_length": 8, "vocab_size": 32, "width": 8, "heads": 1, "layers": 1},
+    ).visual.eval()
     names = {id(module): name for name, module in tower.named_modules()}
     found = {names[id(module)] for module in normalisations(tower)}
     assert found == {name for name, m in tower.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
@@ -202,6 +233,7 @@ def test_the_layernorms_alone_learn_in_a_text_objective_too(early, configured):
 
 # the loss
 
+
 def denoised(teacher: Teacher, z0, t, noise, condition) -> torch.Tensor:
     """The integrand by hand in double precision: noise levels from the scheduler's numbers, velocity turned round."""
     c = teacher.scheduler.config
@@ -223,16 +255,27 @@ def term(request, tmp_path) -> Distillation:
     torch.nn.init.normal_(latent_map.linear.weight)
     torch.nn.init.normal_(latent_map.linear.bias)
     texts = ["a", "b", "ab", "ba", "aa"]
-    conditions = kept(tmp_path / "texts", {}, 5, lambda wanted: (
-        teacher.conditions(texts[rows.start : rows.stop]) for rows in wanted), 5, "texts")
+    conditions = kept(
+        tmp_path / "texts",
+        {},
+        5,
+        lambda wanted: (teacher.conditions(texts[rows.start : rows.stop]) for rows in wanted),
+        5,
+        "texts",
+    )
     settings = params.Sds(teacher="x", samples=2, t_min=0.0, t_max=1.0)
     return Distillation(teacher, latent_map, conditions, settings, seed=3)
 
 
 @pytest.mark.parametrize("micro_batch", [None, 2])
 def test_the_term_is_what_is_written_by_hand(term, micro_batch):
-    term = Distillation(term.teacher, term.latent_map, term.conditions, term.settings.model_copy(
-        update={"micro_batch": micro_batch}), term.seed)
+    term = Distillation(
+        term.teacher,
+        term.latent_map,
+        term.conditions,
+        term.settings.model_copy(update={"micro_batch": micro_batch}),
+        term.seed,
+    )
     u = torch.nn.functional.normalize(torch.randn(3, 6, generator=torch.Generator().manual_seed(2)), dim=-1)
     u.requires_grad_()
     captions = np.array([4, 0, 2])
@@ -294,20 +337,29 @@ def test_noise_is_a_function_of_seed_and_step(term):
     one, again, other = term.draw(4, [5]), term.draw(4, [5]), term.draw(4, [6])
     assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
     assert not torch.equal(one[1], other[1])
-    narrow = Distillation(term.teacher, term.latent_map, term.conditions, term.settings.model_copy(
-        update={"t_min": 0.25, "t_max": 0.5, "samples": 200}), 0).draw(5, [0])[0]
+    narrow = Distillation(
+        term.teacher,
+        term.latent_map,
+        term.conditions,
+        term.settings.model_copy(update={"t_min": 0.25, "t_max": 0.5, "samples": 200}),
+        0,
+    ).draw(5, [0])[0]
     assert 250 <= narrow.min() < 270
     assert 480 < narrow.max() < 500
 
 
 def test_the_terms_are_summed_by_their_weights(configured, looped, tmp_path):
     """L_CLIP and PC-CLIP's loss by hand from the vectors, with hard negatives and twins."""
-    loop = looped(configured(sds={"weight": 0.25}, difference=2.0, swap=True, negatives="rules",
-                             difference_temperature=0.5), tmp_path)
+    loop = looped(
+        configured(sds={"weight": 0.25}, difference=2.0, swap=True, negatives="rules", difference_temperature=0.5),
+        tmp_path,
+    )
     number, pairs = np.arange(len(loop.given.train.texts)), loop.given.pairs
     train = replace(  # every other caption has a negative
-        loop.given.train, negative=np.where(number % 2, -1, number // 2),
-        wrong=loop.model.tokenised([f"{text} upside down" for text in loop.given.train.texts[::2]]))
+        loop.given.train,
+        negative=np.where(number % 2, -1, number // 2),
+        wrong=loop.model.tokenised([f"{text} upside down" for text in loop.given.train.texts[::2]]),
+    )
     loop.given = replace(loop.given, train=train)
     plan, pixels = first_batch(loop)
     found = {name: float(value) for name, value in loop.gradients(plan, pixels).items()}
@@ -358,6 +410,7 @@ def test_few_at_once_give_the_same_gradients(configured, looped, tmp_path, fresh
 
 # what a step sees
 
+
 def test_an_epoch_is_every_image_once_with_a_caption_of_its_own(configured, gathered):
     given = gathered(configured(difference=1.0))
     train = given.train
@@ -400,6 +453,7 @@ def test_an_image_that_went_away_is_named(early):
 
 # the teacher's latents and conditions
 
+
 def test_what_is_kept_is_what_the_teacher_says_afresh(configured, gathered, early):
     config = configured(sds={"warmup": "latent"}, run="kept")
     given = gathered(config)
@@ -436,6 +490,7 @@ def test_kept_rows_go_on_where_they_were_and_are_made_once(tmp_path, monkeypatch
 
 
 # the warm-up
+
 
 class Rows:
     """Kept tensors that are in memory."""
@@ -487,13 +542,17 @@ def test_the_warm_up_reads_the_condition_of_each_text_where_images_share_a_capti
     given = replace(given, train=replace(given.train, texts=texts, same=same))
     term, read = teaching.distillation(config, given, fresh_encoder), []
     backward = Distillation.backward
-    monkeypatch.setattr(Distillation, "backward", lambda self, u, captions, *rest: read.extend(captions) or backward(
-        self, u, captions, *rest))
+    monkeypatch.setattr(
+        Distillation,
+        "backward",
+        lambda self, u, captions, *rest: read.extend(captions) or backward(self, u, captions, *rest),
+    )
     teaching.warmed_up(config, term, given, tmp_path / "warmup.pt")
     assert set(read) == {0, 1, 2}
 
 
 # a whole run
+
 
 def killed_after(monkeypatch, owner, name, calls):
     """owner.name raises KeyboardInterrupt when it was called so often."""
@@ -504,6 +563,7 @@ def killed_after(monkeypatch, owner, name, calls):
             raise KeyboardInterrupt
         seen.append(1)
         return original(*arguments, **options)
+
     monkeypatch.setattr(owner, name, counted)
 
 
@@ -512,8 +572,12 @@ def test_a_killed_run_gives_the_same_curve_and_the_same_weights_to_the_bit(confi
     settings = {"difference": 0.5, "learn_temperature": True, "evaluate_every": 3}
     whole, killed = configured("whole", block, **settings), configured("killed", block, **settings)
     finetuned(early, whole)
-    for owner, name, calls in ((torch.optim.Adam, "step", 2), (both_towers.Loop, "step", 2),
-                               (both_towers.Loop, "step", 2), (both_towers.Loop, "step", 3)):
+    for owner, name, calls in (
+        (torch.optim.Adam, "step", 2),
+        (both_towers.Loop, "step", 2),
+        (both_towers.Loop, "step", 2),
+        (both_towers.Loop, "step", 3),
+    ):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             killed_after(patch, owner, name, calls)
             finetuned(early, killed)
@@ -522,8 +586,15 @@ def test_a_killed_run_gives_the_same_curve_and_the_same_weights_to_the_bit(confi
     pd.testing.assert_frame_equal(curve, finetuned(early, killed))  # done already
     expected, found = (files_of(config.folder / "03_finetune") for config in (whole, killed))
     assert set(expected) == {
-        "curves.csv", "warmup.csv", "latent_map.safetensors", "text_tower.safetensors", "image_tower.safetensors",
-        "captions/curves.csv", "captions/text_tower.safetensors", "captions/image_tower.safetensors"}
+        "curves.csv",
+        "warmup.csv",
+        "latent_map.safetensors",
+        "text_tower.safetensors",
+        "image_tower.safetensors",
+        "captions/curves.csv",
+        "captions/text_tower.safetensors",
+        "captions/image_tower.safetensors",
+    }
     assert found == expected
     assert set(curve.metric) >= {"loss", "clip", "difference", "sds", "in_batch_accuracy", "zero_shot_accuracy"}
     assert sorted(curve[(curve.split == "held_out") & (curve.metric == "sds")].step) == [0, 3, 4]
@@ -554,15 +625,19 @@ def test_a_learned_temperature_stays_above_that_of_clip(configured, looped, tmp_
 
 # settings that cannot be
 
-@pytest.mark.parametrize(("finetune", "says"), [
-    ({"sds": {"teacher": "x"}}, "sds and difference change the image tower too, so they need objective: clip"),
-    ({"difference": 1.0}, "they need objective: clip"),
-    ({"objective": "clip", "replay": 1.0}, "objective: clip has no attribute or replay term and is one process"),
-    ({"objective": "clip", "processes": 2}, "is one process"),
-    ({"objective": "clip", "sds": {"teacher": "x", "t_min": 0.5, "t_max": 0.5}}, "t_min = 0.5 must be below t_max"),
-    ({"objective": "clip", "sds": {}}, "finetune.sds.teacher: missing"),
-    ({"objective": "clip", "sds": {"teacher": "x", "warmup": "none"}}, "finetune.sds.warmup = 'none'"),
-])
+
+@pytest.mark.parametrize(
+    ("finetune", "says"),
+    [
+        ({"sds": {"teacher": "x"}}, "sds and difference change the image tower too, so they need objective: clip"),
+        ({"difference": 1.0}, "they need objective: clip"),
+        ({"objective": "clip", "replay": 1.0}, "objective: clip has no attribute or replay term and is one process"),
+        ({"objective": "clip", "processes": 2}, "is one process"),
+        ({"objective": "clip", "sds": {"teacher": "x", "t_min": 0.5, "t_max": 0.5}}, "t_min = 0.5 must be below t_max"),
+        ({"objective": "clip", "sds": {}}, "finetune.sds.teacher: missing"),
+        ({"objective": "clip", "sds": {"teacher": "x", "warmup": "none"}}, "finetune.sds.warmup = 'none'"),
+    ],
+)
 def test_settings_that_do_not_go_together_are_one_line(finetune, says):
     with pytest.raises(PcclipError, match="^here: ") as error:
         params.check({"finetune": finetune}, where="here")
@@ -571,8 +646,10 @@ def test_settings_that_do_not_go_together_are_one_line(finetune, says):
 
 
 def test_a_row_of_the_results_has_one_name():
-    values = {"finetune": {"objective": "clip", "sds": {"teacher": "x", "baseline": True}},
-              "evaluate": {"peers": {"captions": "outputs/x"}}}
+    values = {
+        "finetune": {"objective": "clip", "sds": {"teacher": "x", "baseline": True}},
+        "evaluate": {"peers": {"captions": "outputs/x"}},
+    }
     with pytest.raises(PcclipError, match="'captions' is the row of finetune.sds.baseline"):
         params.check(values)
 

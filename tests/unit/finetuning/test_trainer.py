@@ -48,14 +48,27 @@ def prepare(values, tiny_encoder):
 
     `asks` are parameters of 01, answered by `backend`.
     """
+
     def call(run="tiny", model=None, asks=None, backend=None, **settings):
-        config = params.check({**values, "run": run, "generate": {**values["generate"], **(asks or {})},
-                               "finetune": {**values["finetune"], **settings}})
+        config = params.check(
+            {
+                **values,
+                "run": run,
+                "generate": {**values["generate"], **(asks or {})},
+                "finetune": {**values["finetune"], **settings},
+            }
+        )
         images = load_images(config)
         comparisons = generate.generate(config, images, tiny_encoder, backend)
         vectors, _ = embed(config, images, tiny_encoder)
-        return SimpleNamespace(config=config, images=images, vectors=vectors, comparisons=comparisons,
-                               model=model or load_model(config.model))
+        return SimpleNamespace(
+            config=config,
+            images=images,
+            vectors=vectors,
+            comparisons=comparisons,
+            model=model or load_model(config.model),
+        )
+
     return call
 
 
@@ -80,6 +93,7 @@ def stop_after(monkeypatch, steps):
             raise KeyboardInterrupt
         calls.append(1)
         return step(*arguments)
+
     monkeypatch.setattr(trainer, "_step", interrupted)
 
 
@@ -89,6 +103,7 @@ def values_of(curve, split, metric):
 
 # what learns
 
+
 @pytest.mark.parametrize("objective", ["infonce", "mse", "captions"])
 def test_the_loss_falls(prepare, objective):
     given = prepare(objective=objective, epochs=6, lr=3e-3, keep_epochs=[])
@@ -97,7 +112,11 @@ def test_the_loss_falls(prepare, objective):
     assert set(curve.split) == {"train", "held_out"}
     assert set(curve.metric[curve.split == "train"]) == {"loss", "in_batch_accuracy"}
     assert set(curve.metric[curve.split == "held_out"]) == {
-        "loss", "in_batch_accuracy", "difference_accuracy", "zero_shot_accuracy"}
+        "loss",
+        "in_batch_accuracy",
+        "difference_accuracy",
+        "zero_shot_accuracy",
+    }
     loss = values_of(curve, "train", "loss")
     steps = 2 if objective == "captions" else 5  # 15 captions, or 40 pairs, in batches of 8
     assert len(loss) == 6 * steps
@@ -175,18 +194,22 @@ def test_weights_that_are_no_numbers_after_the_last_step(prepare):
 
 # the schedule
 
+
 def settings(**changes) -> Finetune:
     return Finetune(**changes)
 
 
-@pytest.mark.parametrize(("schedule", "expected"), [
-    (settings(schedule="exponential", gamma=0.5), {0: 1, 9: 1, 10: 0.5, 25: 0.25}),
-    (settings(schedule="exponential", gamma=0.5, warmup_steps=4), {0: 0.25, 1: 0.5, 3: 1, 4: 1, 10: 0.5}),
-    (settings(schedule="constant"), {0: 1, 39: 1}),
-    (settings(schedule="constant", warmup_steps=2), {0: 0.5, 1: 1, 2: 1}),
-    (settings(schedule="cosine"), {0: 1, 10: 0.5 + 0.5 * np.cos(np.pi / 4), 20: 0.5, 40: 0}),
-    (settings(schedule="cosine", warmup_steps=20), {0: 0.05, 19: 1, 20: 1, 30: 0.5, 40: 0}),
-])
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (settings(schedule="exponential", gamma=0.5), {0: 1, 9: 1, 10: 0.5, 25: 0.25}),
+        (settings(schedule="exponential", gamma=0.5, warmup_steps=4), {0: 0.25, 1: 0.5, 3: 1, 4: 1, 10: 0.5}),
+        (settings(schedule="constant"), {0: 1, 39: 1}),
+        (settings(schedule="constant", warmup_steps=2), {0: 0.5, 1: 1, 2: 1}),
+        (settings(schedule="cosine"), {0: 1, 10: 0.5 + 0.5 * np.cos(np.pi / 4), 20: 0.5, 40: 0}),
+        (settings(schedule="cosine", warmup_steps=20), {0: 0.05, 19: 1, 20: 1, 30: 0.5, 40: 0}),
+    ],
+)
 def test_rate(schedule, expected):
     found = {step: rate(schedule, step, per_epoch=10, total=40) for step in expected}
     assert found == pytest.approx(expected, abs=1e-12)
@@ -207,13 +230,15 @@ def test_every_epoch_sees_every_pair_once_in_an_order_of_its_own(prepare, monkey
     assert seen[:40] != seen[40:]
 
 
-@pytest.mark.parametrize(("n", "batch_size", "per_epoch"), [
-    (40, 8, 5), (41, 8, 6), (42, 8, 6), (2, 8, 1), (9, 8, 2), (3, 2, 1)])
+@pytest.mark.parametrize(
+    ("n", "batch_size", "per_epoch"), [(40, 8, 5), (41, 8, 6), (42, 8, 6), (2, 8, 1), (9, 8, 2), (3, 2, 1)]
+)
 def test_no_batch_of_one(n, batch_size, per_epoch):
     assert trainer.steps(settings(batch_size=batch_size, epochs=3), n) == (per_epoch, 3 * per_epoch)
 
 
 # killed runs
+
 
 def results(given):
     folder = given.config.folder / trainer_stage.FOLDER
@@ -221,8 +246,10 @@ def results(given):
     return {name: (folder / name).read_bytes() for name in names}
 
 
-@pytest.mark.parametrize(("steps", "changes"), [
-    (1, {}), (7, {}), (10, {"checkpoint_every": 5}), (13, {"learn_temperature": True, "optimizer": "adam"})])
+@pytest.mark.parametrize(
+    ("steps", "changes"),
+    [(1, {}), (7, {}), (10, {"checkpoint_every": 5}), (13, {"learn_temperature": True, "optimizer": "adam"})],
+)
 def test_a_killed_run_continues_on_the_same_curve(prepare, monkeypatch, steps, changes):
     given = prepare("killed", **changes)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -265,6 +292,7 @@ def test_a_changed_parameter_starts_anew(prepare, monkeypatch):
 
 # what is written
 
+
 def test_the_result_is_a_model(prepare, tiny_encoder):
     given = prepare(keep_epochs=[2, 4, 9])
     run(given)
@@ -276,19 +304,26 @@ def test_the_result_is_a_model(prepare, tiny_encoder):
     assert np.abs(found[2] - tiny_encoder.encode_texts(texts)).max() > 1e-5
     assert not (folder / "epoch-009").exists()
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["counts"] == {"train": 40, "held_out": 20, "steps": 20, "verdicts": 0, "tuned_parameters": sum(
-        p.numel() for p in given.model.tunable("transformer").values())}
+    assert manifest["counts"] == {
+        "train": 40,
+        "held_out": 20,
+        "steps": 20,
+        "verdicts": 0,
+        "tuned_parameters": sum(p.numel() for p in given.model.tunable("transformer").values()),
+    }
     assert [json.loads((folder / part / saved.CARD).read_text())["epoch"] for part in ("epoch-002", ".")] == [2, 4]
 
 
 # what is learned from
 
+
 def test_pairs_without_a_vector_are_dropped(prepare, tiny_encoder):
     given = prepare()
     lost = given.comparisons["first"][0]
     keep = [i for i, image in enumerate(given.vectors.ids) if image != lost]
-    fewer = Vectors([given.vectors.ids[i] for i in keep], [given.vectors.paths[i] for i in keep],
-                    given.vectors.matrix[keep])
+    fewer = Vectors(
+        [given.vectors.ids[i] for i in keep], [given.vectors.paths[i] for i in keep], given.vectors.matrix[keep]
+    )
     found = examples(given.config, given.comparisons, "train", fewer, tiny_encoder)
     table = generate.kept(given.comparisons, "train")
     rest = table[(table["first"] != lost) & (table["second"] != lost)]
@@ -306,16 +341,19 @@ def test_pairs_that_vectors_cannot_tell_apart_are_dropped(prepare, tiny_encoder)
     given.vectors.matrix[one] = given.vectors.matrix[two]
     found = examples(given.config, given.comparisons, "train", given.vectors, tiny_encoder)
     same = {table["first"][0], table["second"][0]}
-    assert found.texts == [text for text, a, b in zip(table.difference, table["first"], table["second"], strict=True)
-                           if {a, b} != same]
+    assert found.texts == [
+        text for text, a, b in zip(table.difference, table["first"], table["second"], strict=True) if {a, b} != same
+    ]
     assert len(found) < len(table)
 
 
 @pytest.mark.parametrize("source", ["generated", "template"])
 def test_sentences_to_learn_from(prepare, source, tiny_encoder):
     given = prepare(comparisons=source)
-    table = given.comparisons.assign(difference="The first image is A, while the second image is B.",
-                                     swapped="The first image is B, while the second image is A.")
+    table = given.comparisons.assign(
+        difference="The first image is A, while the second image is B.",
+        swapped="The first image is B, while the second image is A.",
+    )
     found = examples(given.config, table, "train", given.vectors, tiny_encoder)
     if source == "generated":
         assert set(found.texts) == set(table.difference)
@@ -343,15 +381,23 @@ def test_an_earlier_stage_is_missing(prepare, stage):
 
 # the attribute term
 
+
 @pytest.fixture
 def bank(tmp_path):
     """bank(size=..., weight=...) writes the bank of judge.py with changes to its attributes; gives parameters of 01."""
+
     def write(**changes):
         attributes = {name: {**entry, **changes.get(name, {})} for name, entry in BANK["attributes"].items()}
         path = tmp_path / "bank.yaml"
         path.write_text(yaml.safe_dump({**BANK, "attributes": attributes}))
-        return {"attributes": str(path), "attributes_within": "set",
-                "attribute_pairs": 60, "held_out_attribute_pairs": 20, "thing_pairs": 6}
+        return {
+            "attributes": str(path),
+            "attributes_within": "set",
+            "attribute_pairs": 60,
+            "held_out_attribute_pairs": 20,
+            "thing_pairs": 6,
+        }
+
     return write
 
 
@@ -359,6 +405,7 @@ def bank(tmp_path):
 def judged(prepare, bank):
     def call(run="tiny", **settings):
         return prepare(run, asks=bank(), backend=Judge(), **settings)
+
     return call
 
 
@@ -411,8 +458,9 @@ def test_verdicts_without_an_answer_or_a_vector_are_left_out(judged, monkeypatch
     table = verdicts.load(given.config)
     lost = table["first"][(table.kind == "image") & (table.split == "train")].iloc[0]
     keep = [i for i, image in enumerate(given.vectors.ids) if image != lost]
-    fewer = Vectors([given.vectors.ids[i] for i in keep], [given.vectors.paths[i] for i in keep],
-                    given.vectors.matrix[keep])
+    fewer = Vectors(
+        [given.vectors.ids[i] for i in keep], [given.vectors.paths[i] for i in keep], given.vectors.matrix[keep]
+    )
     silent = table.index[(table.split == "train") & (table["first"] != lost) & (table["second"] != lost)][:3]
     table.loc[silent, ["value", "probability"]] = np.nan
     monkeypatch.setattr(verdicts, "load", lambda config: table)
@@ -451,8 +499,17 @@ def test_every_verdict_meets_a_wording_of_its_own_attribute(prepare, bank, monke
 
 def test_a_step_asks_in_a_few_of_the_wordings_and_in_the_end_in_all(prepare, bank, monkeypatch):
     wordings = [[f"It has {word} more.", f"It has {word} less."] for word in ("ever", "far", "much", "rather")]
-    given, seen = prepare(asks=bank(size={"train": wordings}), backend=Judge(), attribute_weight=1.0, epochs=2,
-                          attribute_paraphrases=3, attribute_antisymmetric=0.7), []
+    given, seen = (
+        prepare(
+            asks=bank(size={"train": wordings}),
+            backend=Judge(),
+            attribute_weight=1.0,
+            epochs=2,
+            attribute_paraphrases=3,
+            attribute_antisymmetric=0.7,
+        ),
+        [],
+    )
     steps, features = [], given.model.features
     monkeypatch.setattr(given.model, "features", lambda tokens: seen.append(lists(tokens)) or features(tokens))
     monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
@@ -482,8 +539,10 @@ def test_the_attribute_term_needs_verdicts(prepare, judged, monkeypatch):
 
 def test_a_new_wording_starts_anew_and_only_where_it_is_used(prepare, bank):
     def stages(asks):
-        given = [prepare(name, asks=asks, backend=Judge(), attribute_weight=weight)
-                 for name, weight in (("with", 1.0), ("without", 0.0))]
+        given = [
+            prepare(name, asks=asks, backend=Judge(), attribute_weight=weight)
+            for name, weight in (("with", 1.0), ("without", 0.0))
+        ]
         return [trainer_stage.stage(g.config, g.images).key for g in given]
 
     before, after = stages(bank()), stages(bank(size={"train": [["The first is vast.", "The first is minute."]]}))
@@ -492,6 +551,7 @@ def test_a_new_wording_starts_anew_and_only_where_it_is_used(prepare, bank):
 
 
 # replay, and pairs that share an image
+
 
 def test_replay_is_nothing_at_the_base_and_holds_captions(prepare):
     free, held = prepare("free", lr=3e-3), prepare("held", lr=3e-3, replay=20.0)
@@ -502,18 +562,22 @@ def test_replay_is_nothing_at_the_base_and_holds_captions(prepare):
     assert (term[1:] > 1e-6).all()
     captions = list(held.images.train.caption)
     base = held.model.encode_texts(captions)
-    moved = [1 - (load_model(str(g.config.folder)).encode_texts(captions) * base).sum(axis=1).mean()
-             for g in (free, held)]
+    moved = [
+        1 - (load_model(str(g.config.folder)).encode_texts(captions) * base).sum(axis=1).mean() for g in (free, held)
+    ]
     assert moved[1] < 0.5 * moved[0]
 
 
 def test_terms_are_added_by_their_weights(judged, monkeypatch):
     monkeypatch.setattr(trainer, "replay", lambda now, base: now.sum() * 0 + 2)  # it is 0 at the first step
-    plain, added = (run(judged(name, epochs=1, **settings)) for name, settings in (
-        ("plain", {}), ("added", {"attribute_weight": 0.7, "replay": 3.0})))
+    plain, added = (
+        run(judged(name, epochs=1, **settings))
+        for name, settings in (("plain", {}), ("added", {"attribute_weight": 0.7, "replay": 3.0}))
+    )
     term = values_of(added, "train", "attribute")[0]
     assert values_of(added, "train", "loss")[0] == pytest.approx(
-        values_of(plain, "train", "loss")[0] + 0.7 * term + 3 * 2, rel=1e-6)
+        values_of(plain, "train", "loss")[0] + 0.7 * term + 3 * 2, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize(("objective", "swap"), [("infonce", True), ("infonce", False), ("captions", False)])
@@ -536,6 +600,7 @@ def test_pairs_that_share_an_image_are_masked(prepare, monkeypatch, objective, s
 
 
 # captions, as they are and written anew
+
 
 def rewriting(prepare, **settings):
     class Writer(Judge):
@@ -610,11 +675,17 @@ def test_what_is_replayed_is_held_where_the_base_has_that_very_text(prepare, mon
 def test_all_captions_of_an_image_that_has_a_vector(prepare):
     given = prepare(objective="captions")
     lost, image = given.images.train["id"][:2]
-    object.__setattr__(given.images, "captions", pd.DataFrame({
-        "id": [image, image, lost, given.images.held_out["id"][0]], "caption": ["One.", "Two.", "Three.", "Four."]}))
+    object.__setattr__(
+        given.images,
+        "captions",
+        pd.DataFrame(
+            {"id": [image, image, lost, given.images.held_out["id"][0]], "caption": ["One.", "Two.", "Three.", "Four."]}
+        ),
+    )
     keep = [i for i, name in enumerate(given.vectors.ids) if name != lost]
-    fewer = Vectors([given.vectors.ids[i] for i in keep], [given.vectors.paths[i] for i in keep],
-                    given.vectors.matrix[keep])
+    fewer = Vectors(
+        [given.vectors.ids[i] for i in keep], [given.vectors.paths[i] for i in keep], given.vectors.matrix[keep]
+    )
     found = of_captions(given.config, given.images, "train", fewer, given.model)
     assert found.texts == ["One.", "Two."]
     assert [fewer.ids[i] for i in found.first] == [image, image]
@@ -639,9 +710,18 @@ def gradients(given, **changes) -> tuple[dict[str, float], dict[str, torch.Tenso
         return terms, {name: p.grad.clone() for name, p in state.parameters.items()}
 
 
-@pytest.mark.parametrize("settings", [
-    {}, {"objective": "mse"}, {"objective": "captions"}, ALL,
-    {**ALL, "tune": "all"}, {**ALL, "swap": False, "tune": "lora", "lora_rank": 2}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"objective": "mse"},
+        {"objective": "captions"},
+        ALL,
+        {**ALL, "tune": "all"},
+        {**ALL, "swap": False, "tune": "lora", "lora_rank": 2},
+    ],
+    ids=str,
+)
 def test_a_few_texts_at_once_give_the_gradients_of_all(judged, settings):
     given = judged(**settings)
     whole, expected = gradients(given)
@@ -659,8 +739,9 @@ def test_a_few_texts_at_once_give_the_gradients_of_all(judged, settings):
 def test_no_more_texts_are_in_the_tower_than_asked_for(judged, monkeypatch):
     given = judged(**ALL, micro_batch=5, epochs=1)
     sizes, features = [], given.model.features
-    monkeypatch.setattr(given.model, "features", lambda tokens: sizes.append(
-        (len(tokens), torch.is_grad_enabled())) or features(tokens))
+    monkeypatch.setattr(
+        given.model, "features", lambda tokens: sizes.append((len(tokens), torch.is_grad_enabled())) or features(tokens)
+    )
     monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
     gradients(given)
     with_gradients = [n for n, enabled in sizes if enabled]
@@ -694,8 +775,11 @@ def test_held_out_texts_are_encoded_in_the_precision_of_the_run(prepare):
 
 # everything at once, killed
 
-@pytest.mark.parametrize(("steps", "changes"), [
-    (5, {"micro_batch": 7, "precision": "bf16"}), (7, {}), (13, {"tune": "lora", "lora_rank": 2, "lr": 1e-2})])
+
+@pytest.mark.parametrize(
+    ("steps", "changes"),
+    [(5, {"micro_batch": 7, "precision": "bf16"}), (7, {}), (13, {"tune": "lora", "lora_rank": 2, "lr": 1e-2})],
+)
 def test_a_killed_run_with_every_term_continues_on_the_same_curve(judged, monkeypatch, steps, changes):
     given = judged("killed", **ALL, **changes)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -721,8 +805,11 @@ def test_a_run_with_lora(prepare):
     folder = given.config.folder / trainer_stage.FOLDER
     after = weights_of(load_model(str(given.config.folder)))
     assert after.keys() == before.keys()
-    matrices = {f"text_tower.{name}" for name in given.model.tunable("transformer")
-                if ".mlp." in name and name.endswith("weight")}
+    matrices = {
+        f"text_tower.{name}"
+        for name in given.model.tunable("transformer")
+        if ".mlp." in name and name.endswith("weight")
+    }
     assert len(matrices) == 4
     assert {name for name in before if not torch.equal(after[name], before[name])} == matrices
     assert all(torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) <= 2 for name in matrices)

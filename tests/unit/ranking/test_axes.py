@@ -20,9 +20,12 @@ from pcclip.ranking.axes import (
 from pcclip.ranking.learning_curve import _accuracy, _judged, learning_curve
 from pcclip.stats.vectors import unit
 
-TEXTS = Attribute(more="a photo of a big one", less="a photo of a small one",
-                  comparison="The first is bigger, the second smaller.",
-                  comparison_swapped="The first is smaller, the second bigger.")
+TEXTS = Attribute(
+    more="a photo of a big one",
+    less="a photo of a small one",
+    comparison="The first is bigger, the second smaller.",
+    comparison_swapped="The first is smaller, the second bigger.",
+)
 
 
 class Words:
@@ -33,8 +36,12 @@ class Words:
 
     def encode_texts(self, texts) -> np.ndarray:
         self.asked += texts
-        rows = [self.known[text] if text in self.known else np.random.default_rng(list(text.encode())).normal(
-            size=self.width) for text in texts]
+        rows = [
+            self.known[text]
+            if text in self.known
+            else np.random.default_rng(list(text.encode())).normal(size=self.width)
+            for text in texts
+        ]
         return unit(np.array(rows)).astype(np.float32)
 
 
@@ -45,14 +52,21 @@ def direction(model: Words, *pairs: tuple[str, str]) -> np.ndarray:
 
 # ---- words -----------------------------------------------------------------------------------------------------------
 
+
 def test_each_estimator_is_the_unit_difference_of_its_texts():
     model = Words()
     expected = {
         "one_sided": model.encode_texts([TEXTS.comparison])[0],
         "antisymmetric": direction(model, (TEXTS.comparison, TEXTS.comparison_swapped)),
         "two_prompt": direction(model, (TEXTS.more, TEXTS.less)),
-        "ensemble": direction(model, *[(f"{form} a big one".strip(), f"{form} a small one".strip()) for form in (
-            "a photo of", "", "a picture of", "this is")], (TEXTS.comparison, TEXTS.comparison_swapped)),
+        "ensemble": direction(
+            model,
+            *[
+                (f"{form} a big one".strip(), f"{form} a small one".strip())
+                for form in ("a photo of", "", "a picture of", "this is")
+            ],
+            (TEXTS.comparison, TEXTS.comparison_swapped),
+        ),
     }
     assert {*expected} == {*ESTIMATORS}
     for estimator, axis in expected.items():
@@ -117,10 +131,16 @@ def test_two_texts_that_are_the_same_to_the_model(estimator):
         query_axis(Deaf(), Query("a large dog", "a small dog"), estimator)
 
 
-@pytest.mark.parametrize(("texts", "message"), [
-    (("",), "the attribute text is empty"), ((" \n",), "the attribute text is empty"),
-    (("a", " "), "the attribute text is empty"), (("a dog", "a  dog"), "more and less are both 'a dog'"),
-    (("Red", "red"), "more and less are both 'Red'")])
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (("",), "the attribute text is empty"),
+        ((" \n",), "the attribute text is empty"),
+        (("a", " "), "the attribute text is empty"),
+        (("a dog", "a  dog"), "more and less are both 'a dog'"),
+        (("Red", "red"), "more and less are both 'Red'"),
+    ],
+)
 def test_a_query_that_asks_nothing(texts, message):
     with pytest.raises(PcclipError, match=message):
         Query(*texts)
@@ -128,8 +148,11 @@ def test_a_query_that_asks_nothing(texts, message):
 
 def test_paraphrases_that_say_the_opposite_are_left_out():
     large, small = np.eye(6)[:2]
-    known = {f"{form}{text}": vector for form in ("a photo of ", "", "a picture of ", "this is ")
-             for text, vector in (("large", large), ("small", small), ("huge", large + 0.1), ("tiny", small + 0.1))}
+    known = {
+        f"{form}{text}": vector
+        for form in ("a photo of ", "", "a picture of ", "this is ")
+        for text, vector in (("large", large), ("small", small), ("huge", large + 0.1), ("tiny", small + 0.1))
+    }
     query = Query("large", "small")
     known |= {query.attribute().comparison: large, query.attribute().comparison_swapped: small}
     assert agreeing(Words(known, 6), query, [("huge", "tiny"), ("tiny", "huge")]) == [("huge", "tiny")]
@@ -137,6 +160,7 @@ def test_paraphrases_that_say_the_opposite_are_left_out():
 
 
 # ---- examples --------------------------------------------------------------------------------------------------------
+
 
 def gallery(n: int = 200, width: int = 10) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
@@ -161,8 +185,10 @@ def test_more_examples_teach_more_and_the_text_helps():
     matrix, truth = gallery()
     order = np.argsort(matrix @ truth)
     text = unit((truth + 0.3 * np.random.default_rng(1).normal(size=10))[None])[0]
-    few, many, helped = (examples_axis(matrix, matrix[order[-k:]], matrix[order[:k]], prior) @ truth
-                         for k, prior in ((1, None), (10, None), (1, text)))
+    few, many, helped = (
+        examples_axis(matrix, matrix[order[-k:]], matrix[order[:k]], prior) @ truth
+        for k, prior in ((1, None), (10, None), (1, text))
+    )
     assert few < many
     assert few < helped
     assert text @ truth < examples_axis(matrix, matrix[order[-10:]], matrix[order[:10]], text) @ truth
@@ -176,6 +202,7 @@ def test_each_example_counts_once():
 
 
 # ---- learning curves -------------------------------------------------------------------------------------------------
+
 
 def test_votes_teach_and_a_text_is_a_head_start():
     matrix, truth = gallery(60, 6)
@@ -227,9 +254,13 @@ def test_few_pairs_are_all_judged_and_of_many_a_fair_draw():
     assert _accuracy(rare, rare) == 1.0
 
 
-@pytest.mark.parametrize(("values", "groups", "message"), [
-    (np.arange(6.0), [0, 0, 0, 1, 1, 2], "needs four groups of photos, not 3"),
-    (np.ones(6), range(6), "values that differ in both halves")])
+@pytest.mark.parametrize(
+    ("values", "groups", "message"),
+    [
+        (np.arange(6.0), [0, 0, 0, 1, 1, 2], "needs four groups of photos, not 3"),
+        (np.ones(6), range(6), "values that differ in both halves"),
+    ],
+)
 def test_photos_that_have_no_learning_curve(values, groups, message):
     with pytest.raises(PcclipError, match=message):
         learning_curve(np.eye(6, dtype=np.float32), values, list(groups), np.eye(6)[0], seeds=[0])

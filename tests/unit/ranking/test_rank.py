@@ -64,6 +64,7 @@ def names(table) -> list[str]:
 
 # ---- rank() ----------------------------------------------------------------------------------------------------------
 
+
 def test_order_is_that_of_the_projection(photos, tiny_encoder):
     table = rank(photos, MORE, LESS, tiny_encoder)
     texts = tiny_encoder.encode_texts([f"a photo of {MORE}", f"a photo of {LESS}"])
@@ -99,14 +100,20 @@ def test_unreadable_photos_come_last_with_their_problem(few, tiny_encoder):
     assert table.problem[6] == "empty file"
 
 
-@pytest.mark.parametrize(("photos_of", "expected"), [
-    (lambda few: few / "deep", {"dot-red.PNG", "wedge-blue.jpg"}),
-    (lambda few: str(few / "*e*.png"), {"disc-red.png", "bar-blue.png", "ring-green.png", "a-broken.png",
-                                        "b-empty.png"}),
-    (lambda few: str(few / "**" / "d*"), {"disc-red.png", "dot-red.PNG"}),
-    (lambda few: [few / "disc-red.png", str(few / "missing.png")], {"disc-red.png", "missing.png"}),
-    (lambda few: few / "disc-red.png", {"disc-red.png"}),
-], ids=["folder", "glob", "deep glob", "list", "one file"])
+@pytest.mark.parametrize(
+    ("photos_of", "expected"),
+    [
+        (lambda few: few / "deep", {"dot-red.PNG", "wedge-blue.jpg"}),
+        (
+            lambda few: str(few / "*e*.png"),
+            {"disc-red.png", "bar-blue.png", "ring-green.png", "a-broken.png", "b-empty.png"},
+        ),
+        (lambda few: str(few / "**" / "d*"), {"disc-red.png", "dot-red.PNG"}),
+        (lambda few: [few / "disc-red.png", str(few / "missing.png")], {"disc-red.png", "missing.png"}),
+        (lambda few: few / "disc-red.png", {"disc-red.png"}),
+    ],
+    ids=["folder", "glob", "deep glob", "list", "one file"],
+)
 def test_photos_may_be_a_folder_a_glob_or_a_list(few, tiny_encoder, photos_of, expected):
     assert set(names(rank(photos_of(few), MORE, LESS, tiny_encoder))) == expected
 
@@ -132,8 +139,10 @@ def test_empty_text(few, tiny_encoder, texts):
         rank(few, *texts, tiny_encoder)
 
 
-@pytest.mark.parametrize("photos_of", [
-    lambda folder: folder, lambda folder: folder / "nowhere", lambda folder: str(folder / "*.png"), lambda folder: []])
+@pytest.mark.parametrize(
+    "photos_of",
+    [lambda folder: folder, lambda folder: folder / "nowhere", lambda folder: str(folder / "*.png"), lambda folder: []],
+)
 def test_no_photos(tmp_path, tiny_encoder, photos_of):
     with pytest.raises(PcclipError, match="no photos there"):
         rank(photos_of(tmp_path), MORE, LESS, tiny_encoder)
@@ -162,6 +171,7 @@ def test_pcclip_rank_is_the_function_whatever_was_imported_before():
 
 # ---- command line ----------------------------------------------------------------------------------------------------
 
+
 def cli(capfd, *arguments) -> tuple[int, str, str]:
     status = main([str(argument) for argument in arguments])
     return status, *capfd.readouterr()
@@ -189,17 +199,22 @@ def test_cli_json_is_alone_on_stdout(few, tiny_model, capfd):
 
 def test_cli_top_and_sheet(few, tiny_model, tmp_path, capfd):
     sheet = tmp_path / "sheet.png"
-    status, out, _ = cli(
-        capfd, "rank", few, "--more", MORE, "--model", tiny_model, "--top", 2, "--sheet", sheet)
+    status, out, _ = cli(capfd, "rank", few, "--more", MORE, "--model", tiny_model, "--top", 2, "--sheet", sheet)
     assert (status, len(out.splitlines())) == (0, 2)
     assert Image.open(sheet).format == "PNG"
     assert Image.open(sheet).width == 2 * 166 + 6
 
 
-@pytest.mark.parametrize("arguments", [
-    ["--more", MORE, "--model", "ViT-Z"], ["--more", MORE, "--model", "ViT-B-32:nope"], ["--more", " "],
-    ["--more", MORE, "--alpha", "1.5"],
-], ids=["model", "tag", "text", "alpha"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--more", MORE, "--model", "ViT-Z"],
+        ["--more", MORE, "--model", "ViT-B-32:nope"],
+        ["--more", " "],
+        ["--more", MORE, "--alpha", "1.5"],
+    ],
+    ids=["model", "tag", "text", "alpha"],
+)
 def test_cli_mistake_is_one_line(few, capfd, arguments):
     status, out, err = cli(capfd, "rank", few, *arguments)
     assert (status, out) == (1, "")
@@ -234,14 +249,17 @@ def test_cli_top_must_be_positive(few, tiny_model, capfd, top):
 
 @pytest.mark.parametrize("argument", ["--help", "--version"])
 def test_help_does_not_import_torch(argument):
-    code = ("import sys\nfrom pcclip.cli import main\n"
-            "try:\n    main(sys.argv[1:])\nfinally:\n    print('torch' in sys.modules, file=sys.stderr)")
+    code = (
+        "import sys\nfrom pcclip.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nfinally:\n    print('torch' in sys.modules, file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "False\n")
     assert "pcclip" in done.stdout
 
 
 # ---- examples, votes, estimators -------------------------------------------------------------------------------------
+
 
 def paths_of(photos, *stems) -> list[str]:
     return [str(photos / f"{stem}.png") for stem in stems]
@@ -281,27 +299,39 @@ def test_examples_are_found_however_their_path_is_written(few, tiny_encoder, mon
     np.testing.assert_array_equal(found, vectors.matrix)
 
 
-@pytest.mark.parametrize("text", ["path,side\n{a},most\n{b},least\n",
-                                  '{{"path": "{a}", "side": "most"}}\n{{"path": "{b}", "side": "least"}}\n'])
+@pytest.mark.parametrize(
+    "text",
+    ["path,side\n{a},most\n{b},least\n", '{{"path": "{a}", "side": "most"}}\n{{"path": "{b}", "side": "least"}}\n'],
+)
 def test_an_examples_file(tmp_path, text):
     file = tmp_path / ("e.csv" if text.startswith("path") else "e.jsonl")
     file.write_text(text.format(a="x/1.png", b="2"))
     assert read_examples(file) == Examples(["x/1.png"], ["2"])
 
 
-@pytest.mark.parametrize("text", [
-    "side,path\nmost,000000397133\nleast,null\n",
-    '{"path": "000000397133", "side": "most"}\n{"path": "null", "side": "least"}\n'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "side,path\nmost,000000397133\nleast,null\n",
+        '{"path": "000000397133", "side": "most"}\n{"path": "null", "side": "least"}\n',
+    ],
+)
 def test_ids_that_look_like_something_else(tmp_path, text):
     file = tmp_path / ("e.csv" if text.startswith("side") else "e.jsonl")
     file.write_text(text)
     assert read_examples(file) == Examples(["000000397133"], ["null"])
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("path,what\na,most\n", "it needs path and side"), ("path,side\na,more\n", "side 'more'; it must be most or least"),
-    ("", "cannot be read as CSV"), ("path,side\n", "no examples"),
-    ("path,side\na,most\na,least\n", "most and as least")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,what\na,most\n", "it needs path and side"),
+        ("path,side\na,more\n", "side 'more'; it must be most or least"),
+        ("", "cannot be read as CSV"),
+        ("path,side\n", "no examples"),
+        ("path,side\na,most\na,least\n", "most and as least"),
+    ],
+)
 def test_an_examples_file_that_is_none(tmp_path, text, message):
     (tmp_path / "e.csv").write_text(text)
     with pytest.raises(PcclipError, match=message):
@@ -327,8 +357,9 @@ def test_votes_order_the_photos(photos, tiny_encoder, votes):
 
 
 def test_votes_move_the_texts_order(photos, tiny_encoder, votes):
-    words, both = (rank(photos, LESS, MORE, tiny_encoder, votes=given).set_index("path")
-                   for given in (None, votes.read()))
+    words, both = (
+        rank(photos, LESS, MORE, tiny_encoder, votes=given).set_index("path") for given in (None, votes.read())
+    )
     red, blue = paths_of(photos, "ring-red", "ring-blue")
     assert both.score[red] - both.score[blue] > words.score[red] - words.score[blue]
 
@@ -370,12 +401,19 @@ def test_votes_on_other_photos(few, tiny_encoder, tmp_path, capsys):
         rank(few, MORE, model=tiny_encoder, votes=tmp_path / "none.jsonl")
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ({}, "nothing to rank by"), ({"less": "x"}, "less without more"), ({"more": "x", "estimator": "best"}, "known: o"),
-    ({"more": "x", "bottom": 0}, "bottom = 0"), ({"more": "x", "less": "x"}, "more and less are both"),
-    ({"more": "x", "writer": Generate()}, "'two_prompt' uses no paraphrases"),
-    ({"votes": [], "writer": Generate()}, "paraphrases without words"),
-    ({"votes": [], "estimator": "ensemble"}, "an estimator or paraphrases without words")])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "nothing to rank by"),
+        ({"less": "x"}, "less without more"),
+        ({"more": "x", "estimator": "best"}, "known: o"),
+        ({"more": "x", "bottom": 0}, "bottom = 0"),
+        ({"more": "x", "less": "x"}, "more and less are both"),
+        ({"more": "x", "writer": Generate()}, "'two_prompt' uses no paraphrases"),
+        ({"votes": [], "writer": Generate()}, "paraphrases without words"),
+        ({"votes": [], "estimator": "ensemble"}, "an estimator or paraphrases without words"),
+    ],
+)
 def test_what_makes_no_sense(few, tiny_encoder, given, message):
     with pytest.raises(PcclipError, match=message):
         rank(few, **{"model": tiny_encoder, **given})
@@ -389,10 +427,18 @@ def test_top_and_bottom(photos, tiny_encoder):
     assert list(rank(photos, MORE, LESS, tiny_encoder, bottom=2).path) == list(whole.path[-2:])
 
 
-@pytest.mark.parametrize(("ends", "shown"), [
-    ({}, [1, 2, 3, 4, 5, 6]), ({"top": 20}, [1, 2, 3, 4, 5, 6]), ({"bottom": 9}, [19, 20, 21, 22, 23, 24]),
-    ({"top": 9, "bottom": 9}, [1, 2, 3, 22, 23, 24]), ({"top": 9, "bottom": 1}, [1, 2, 3, 4, 5, 24]),
-    ({"top": 1, "bottom": 9}, [1, 20, 21, 22, 23, 24]), ({"top": 1, "bottom": 1}, [1, 24])])
+@pytest.mark.parametrize(
+    ("ends", "shown"),
+    [
+        ({}, [1, 2, 3, 4, 5, 6]),
+        ({"top": 20}, [1, 2, 3, 4, 5, 6]),
+        ({"bottom": 9}, [19, 20, 21, 22, 23, 24]),
+        ({"top": 9, "bottom": 9}, [1, 2, 3, 22, 23, 24]),
+        ({"top": 9, "bottom": 1}, [1, 2, 3, 4, 5, 24]),
+        ({"top": 1, "bottom": 9}, [1, 20, 21, 22, 23, 24]),
+        ({"top": 1, "bottom": 1}, [1, 24]),
+    ],
+)
 def test_a_sheet_keeps_both_ends_and_numbers_them_by_position(photos, tiny_encoder, tmp_path, monkeypatch, ends, shown):
     drawn = {}
 
@@ -408,6 +454,7 @@ def test_a_sheet_keeps_both_ends_and_numbers_them_by_position(photos, tiny_encod
 
 
 # ---- paraphrases -----------------------------------------------------------------------------------------------------
+
 
 class Writer:
     """Says what it is told to, in turn, and counts."""
@@ -456,6 +503,7 @@ def test_the_ensemble_has_the_paraphrases(photos, tiny_encoder, monkeypatch):
 
 # ---- stored vectors --------------------------------------------------------------------------------------------------
 
+
 def test_a_run_that_reuses_anothers_vectors(run_folder, tiny_encoder):
     """Known by the hashes of what its own stage read; the run with the vectors stands beside it."""
     vectors = finished(run_folder / "02_embed")["outputs"]
@@ -483,7 +531,8 @@ def test_files_of_vectors(run_folder, tiny_encoder):
     assert rank(files, MORE, LESS, tiny_encoder, top=4).equals(expected)
     shown = Examples([expected.path[0]], [expected.path[3]])
     assert rank(files, MORE, LESS, tiny_encoder, examples=shown).equals(
-        rank(run_folder, MORE, LESS, tiny_encoder, examples=shown))
+        rank(run_folder, MORE, LESS, tiny_encoder, examples=shown)
+    )
     empty = run_folder.parent / "empty.parquet"
     pd.read_parquet(run_folder / "02_embed" / "vectors.parquet").head(0).to_parquet(empty)
     for given in ({"examples": shown}, {"votes": [Vote("a", "b", "first")]}, {"more": MORE}):
@@ -495,10 +544,28 @@ def test_files_of_vectors(run_folder, tiny_encoder):
 
 # ---- the new flags ---------------------------------------------------------------------------------------------------
 
+
 def test_cli_examples_votes_csv(photos, tiny_model, votes, tmp_path, capfd):
     most, least = paths_of(photos, "disc-red", "bar-blue")
-    status, out, _ = cli(capfd, "rank", photos, "--model", tiny_model, "--most", most, "--least", least, "--votes",
-                         votes.path, "--top", 2, "--bottom", 1, "--csv", tmp_path / "t.csv")
+    status, out, _ = cli(
+        capfd,
+        "rank",
+        photos,
+        "--model",
+        tiny_model,
+        "--most",
+        most,
+        "--least",
+        least,
+        "--votes",
+        votes.path,
+        "--top",
+        2,
+        "--bottom",
+        1,
+        "--csv",
+        tmp_path / "t.csv",
+    )
     table = pd.read_csv(tmp_path / "t.csv")
     assert status == 0
     assert list(table.position) == [1, 2, 24]
@@ -508,12 +575,23 @@ def test_cli_examples_votes_csv(photos, tiny_model, votes, tmp_path, capfd):
         assert row.path in line
 
 
-@pytest.mark.parametrize("arguments", [
-    [], ["--less", "x"], ["--more", "x", "--estimator", "best"], ["--examples", "none.csv"], ["--votes", "none.jsonl"],
-    ["--examples", "none.csv", "--most", "a.png"], ["--most", "a.png", "--least", "a.png"],
-    ["--more", "x", "--paraphrases"], ["--more", "x", "--bottom", "0"], ["--most", "a.png", "--paraphrases"],
-    ["--most", "a.png", "--estimator", "ensemble"], ["--more", "x", "--votes", "."],
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--less", "x"],
+        ["--more", "x", "--estimator", "best"],
+        ["--examples", "none.csv"],
+        ["--votes", "none.jsonl"],
+        ["--examples", "none.csv", "--most", "a.png"],
+        ["--most", "a.png", "--least", "a.png"],
+        ["--more", "x", "--paraphrases"],
+        ["--more", "x", "--bottom", "0"],
+        ["--most", "a.png", "--paraphrases"],
+        ["--most", "a.png", "--estimator", "ensemble"],
+        ["--more", "x", "--votes", "."],
+    ],
+)
 def test_cli_what_makes_no_sense_is_one_line(few, tiny_model, capfd, arguments):
     status, out, err = cli(capfd, "rank", few, "--model", tiny_model, *arguments)
     assert (status, out) == (1, "")

@@ -28,8 +28,7 @@ def test_the_ends_are_those_of_a_stable_sort(n, top, bottom):
 
 def test_positions_are_those_in_the_whole_order():
     table = ranked(np.array([0.1, 0.5, -0.2, 0.3, 0.0], np.float32), 2, 1)
-    assert table.to_dict("list") == {
-        "position": [1, 2, 5], "row": [1, 3, 2], "score": pytest.approx([0.5, 0.3, -0.2])}
+    assert table.to_dict("list") == {"position": [1, 2, 5], "row": [1, 3, 2], "score": pytest.approx([0.5, 0.3, -0.2])}
     assert list(ranked(np.arange(4.0), bottom=2).position) == [3, 4]
     assert list(ranked(np.arange(4.0), 3, 3).position) == [1, 2, 3, 4]
 
@@ -42,9 +41,17 @@ def shards(tmp_path):
     for k, rows in enumerate(np.split(np.arange(70), [30, 31])):
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix[rows].ravel()), 6)
         files.append(tmp_path / f"{k}.parquet")
-        pq.write_table(pa.table({"path": [f"p{i}" for i in rows], "vector": vectors,
-                                 "fingerprint": pa.array(["f"] * len(rows)).dictionary_encode()}),
-                       files[-1], row_group_size=8)
+        pq.write_table(
+            pa.table(
+                {
+                    "path": [f"p{i}" for i in rows],
+                    "vector": vectors,
+                    "fingerprint": pa.array(["f"] * len(rows)).dictionary_encode(),
+                }
+            ),
+            files[-1],
+            row_group_size=8,
+        )
     return files, matrix
 
 
@@ -73,11 +80,14 @@ def test_a_row_group_is_not_held_as_a_whole(tmp_path, monkeypatch):
     assert max(held) < matrix.nbytes / 2
 
 
-@pytest.mark.parametrize(("spoil", "message"), [
-    (lambda path: path.unlink(), "not there"),
-    (lambda path: path.write_bytes(path.read_bytes()[:-20]), "not a whole Parquet file"),
-    (lambda path: pq.write_table(pa.table({"path": ["a"]}), path), "no column 'fingerprint'"),
-])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: path.unlink(), "not there"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-20]), "not a whole Parquet file"),
+        (lambda path: pq.write_table(pa.table({"path": ["a"]}), path), "no column 'fingerprint'"),
+    ],
+)
 def test_files_that_cannot_be_ranked(shards, spoil, message):
     files, _ = shards
     spoil(files[1])

@@ -36,6 +36,7 @@ def some_pairs(n: int, m: int, rng) -> np.ndarray:
 
 # ---- the file --------------------------------------------------------------------------------------------------------
 
+
 def test_votes_come_back_in_order(tmp_path):
     file, votes = VoteFile(tmp_path / "new" / "votes.jsonl"), [Vote("a", "b", "first"), Vote("ä b", "c", "skip")]
     assert file.read() == []
@@ -92,8 +93,16 @@ def test_a_file_without_its_last_newline_keeps_its_last_vote(tmp_path):
     assert [vote.first for vote in file.read()] == ["a", "b"]
 
 
-@pytest.mark.parametrize("line", ["{}", "[1]", '{"first": "a", "second": "b", "choice": "left"}', "no json",
-                                  '{"first": 1, "second": 2, "choice": "tie"}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{}",
+        "[1]",
+        '{"first": "a", "second": "b", "choice": "left"}',
+        "no json",
+        '{"first": 1, "second": 2, "choice": "tie"}',
+    ],
+)
 def test_a_line_that_is_no_vote(tmp_path, line):
     (tmp_path / "v.jsonl").write_text(line + "\n")
     with pytest.raises(PcclipError, match=r"v\.jsonl: line 1 is not a vote; mend or delete it"):
@@ -138,6 +147,7 @@ def test_ballot_is_the_votes_in_numbers():
 
 # ---- the axis --------------------------------------------------------------------------------------------------------
 
+
 def full_width(x, y, mean, width):
     """Laplace's approximation by Newton's method in all dimensions, as in any textbook: mode, covariance, evidence."""
     w, d = mean.copy(), x.shape[1]
@@ -159,8 +169,9 @@ def test_the_posterior_is_that_of_the_full_width(m, with_text):
     mode, covariance = full_width(x, y, found.strength * text * with_text, found.width)
     np.testing.assert_allclose(found.mean, mode, atol=1e-6)
     np.testing.assert_allclose(found.scores(matrix), matrix @ mode, atol=1e-6)
-    np.testing.assert_allclose(found.deviations(matrix), np.sqrt(np.einsum("nd,de,ne->n", matrix, covariance, matrix)),
-                               atol=1e-6)
+    np.testing.assert_allclose(
+        found.deviations(matrix), np.sqrt(np.einsum("nd,de,ne->n", matrix, covariance, matrix)), atol=1e-6
+    )
     assert np.linalg.norm(found.axis) == pytest.approx(1)
 
 
@@ -289,6 +300,7 @@ def test_deviations_of_many_rows_are_those_of_each(monkeypatch):
 
 
 # ---- the next pair ---------------------------------------------------------------------------------------------------
+
 
 def learned(matrix, text, truth, rng, m, informed):
     asked, x, y = set(), np.empty((0, matrix.shape[1]), np.float32), []

@@ -50,8 +50,14 @@ def models(tiny_model):
 def some(photos, models) -> Photos:
     paths = sorted(map(str, photos.glob("*.png")))
     captions = [HOSTILE, *(f"no. {k}" for k in range(1, len(paths)))]
-    return Photos([path.rpartition("/")[2] for path in paths], paths, captions, models["base"].encode_images(paths),
-                  models, pd.DataFrame(columns=["id", "path", "reason"]))
+    return Photos(
+        [path.rpartition("/")[2] for path in paths],
+        paths,
+        captions,
+        models["base"].encode_images(paths),
+        models,
+        pd.DataFrame(columns=["id", "path", "reason"]),
+    )
 
 
 @pytest.fixture
@@ -86,6 +92,7 @@ def ordered(answer) -> list[int]:
 
 # ---- the order -------------------------------------------------------------------------------------------------------
 
+
 def test_hello_is_answered_with_scores_of_the_shown_model(page, some, models):
     answer = page.do("hello")
     state, buffers = answer["ranking"]
@@ -113,9 +120,14 @@ def test_side_by_side_has_both_models(page):
     assert [buffers[0], buffers[2]] == alone
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"more": "  "}, "the attribute text is empty"), ({"less": "something red"}, "both 'something red'"),
-    ({"estimator": "magic"}, "unknown estimator 'magic'")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"more": "  "}, "the attribute text is empty"),
+        ({"less": "something red"}, "both 'something red'"),
+        ({"estimator": "magic"}, "unknown estimator 'magic'"),
+    ],
+)
 def test_what_cannot_be_ranked_is_told_in_one_line_and_changes_nothing(page, change, message):
     before = ordered(page.do("hello"))
     asked = {"more": "something red", "less": "x", "estimator": "two_prompt", "show": "base", **change}
@@ -149,6 +161,7 @@ def test_examples_pull_what_is_like_them_up(page):
 
 
 # ---- votes -----------------------------------------------------------------------------------------------------------
+
 
 def test_a_vote_is_on_disk_before_the_answer(page, ranker, some, tmp_path):
     left, right = (item["row"] for item in page.do("pair")["pair"][0]["items"])
@@ -264,6 +277,7 @@ def test_two_photos_are_soon_all_compared(some, tmp_path, models):
 
 # ---- pictures and files ----------------------------------------------------------------------------------------------
 
+
 def test_thumbnails_come_as_bytes_with_their_captions(page, some):
     answer, buffers = page.do("thumbnails", rows=[0, 5])["thumbnails"]
     assert [item["caption"] for item in answer["items"]] == [HOSTILE, "no. 5"], "as they are; the page shows text"
@@ -323,8 +337,14 @@ def test_pictures_are_made_small_and_never_larger(tmp_path):
 
 def test_ten_thousand_photos_are_ranked_without_opening_one(models, tmp_path, monkeypatch, rng):
     names = [f"{k}.jpg" for k in range(10_000)]
-    many = Photos(names, names, names, unit(rng.standard_normal((10_000, 32)).astype(np.float32)), models,
-                  pd.DataFrame(columns=["id", "path", "reason"]))
+    many = Photos(
+        names,
+        names,
+        names,
+        unit(rng.standard_normal((10_000, 32)).astype(np.float32)),
+        models,
+        pd.DataFrame(columns=["id", "path", "reason"]),
+    )
     opened = []
     monkeypatch.setattr(pictures, "open_image", lambda path: opened.append(path) or Image.new("RGB", (4, 4)))
     page = Page(Ranker(many, ASKED, tmp_path / "votes.jsonl"))
@@ -354,6 +374,7 @@ def test_the_page_makes_text_of_captions():
 
 
 # ---- photos of a run and of a folder ---------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def folder_config(values, photos):
@@ -404,6 +425,7 @@ def test_a_glob(values, photos):
 
 
 # ---- the notebook ----------------------------------------------------------------------------------------------------
+
 
 def test_live_in_a_kernel_that_a_person_looks_at_else_a_sheet(ranker, monkeypatch):
     monkeypatch.setattr(ranking, "interactive", lambda: True)

@@ -38,6 +38,7 @@ def journal(tmp_path):
 def ask(journal):
     def call(asked, questions=QUESTIONS):
         return answer_all(questions, asked, Reply, journal, "answers")
+
     return call
 
 
@@ -92,8 +93,16 @@ def test_questions_without_an_answer_are_an_error(ask):
     assert asked.keys == ("key 0", "key 3")
 
 
-@pytest.mark.parametrize("tail", ['{"key": "key 3", "te', '{"key": "key 3"}\n', "\x00\x00", "null\n",
-                                  '{"key": "key 3", "text": "x", "finish_reason": "stop"}'])
+@pytest.mark.parametrize(
+    "tail",
+    [
+        '{"key": "key 3", "te',
+        '{"key": "key 3"}\n',
+        "\x00\x00",
+        "null\n",
+        '{"key": "key 3", "text": "x", "finish_reason": "stop"}',
+    ],
+)
 def test_a_line_cut_short_is_removed_and_asked_again(ask, journal, tail):
     ask(Asked(), QUESTIONS[:3])
     journal.write_text(journal.read_text() + tail)

@@ -13,6 +13,7 @@ from pcclip.runs import progress
 @pytest.fixture
 def clock(monkeypatch):
     """Seconds on the clock, to be set by the test."""
+
     class Clock:
         now = 0.0
 
@@ -24,9 +25,14 @@ def lines(capsys) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-@pytest.mark.parametrize(("total", "told"), [
-    (100, "things: 10/100, 1.0/s, 90 s left"), (1000, "things: 10/1000, 1.0/s, 16 min left"),
-    (36010, "things: 10/36010, 1.0/s, 10.0 h left")])
+@pytest.mark.parametrize(
+    ("total", "told"),
+    [
+        (100, "things: 10/100, 1.0/s, 90 s left"),
+        (1000, "things: 10/1000, 1.0/s, 16 min left"),
+        (36010, "things: 10/36010, 1.0/s, 10.0 h left"),
+    ],
+)
 def test_the_first_answers_say_how_long_it_takes(clock, capsys, total, told):
     meter = progress.Meter(total, "things")
     clock.now = 10.0
@@ -56,9 +62,15 @@ def test_track_yields_everything(capsys):
     assert lines(capsys)[-1].startswith("letters: 3/3")
 
 
-@pytest.mark.parametrize(("parents", "looked_at"), [
-    ([psutil.AccessDenied(1), ["python", "-m", "papermill"]], False), ([psutil.ZombieProcess(1)], True),
-    ([["python", "-m", "jupyterlab"], psutil.NoSuchProcess(1)], True), (psutil.AccessDenied(1), True)])
+@pytest.mark.parametrize(
+    ("parents", "looked_at"),
+    [
+        ([psutil.AccessDenied(1), ["python", "-m", "papermill"]], False),
+        ([psutil.ZombieProcess(1)], True),
+        ([["python", "-m", "jupyterlab"], psutil.NoSuchProcess(1)], True),
+        (psutil.AccessDenied(1), True),
+    ],
+)
 def test_processes_that_may_not_be_seen_say_nothing(monkeypatch, parents, looked_at):
     def told(words):
         if isinstance(words, psutil.Error):
@@ -76,6 +88,7 @@ def test_processes_that_may_not_be_seen_say_nothing(monkeypatch, parents, looked
 
 
 # ---- heartbeat -------------------------------------------------------------------------------------------------------
+
 
 class Ticks:
     """In place of the heart's clock: at each tick the next of these is done, then the end has come."""
@@ -110,8 +123,12 @@ def test_one_that_is_silent_is_said_to_be_at_work(monkeypatch, capsys):
     beat, _ = beating(monkeypatch, silent, lambda stream: stream.write("things: 1/9\n\n"), silent)
     with beat:
         pass
-    assert lines(capsys) == ["01: at work for 0 s, 2.5 GB", "things: 1/9", "",
-                             "01: at work for 0 s, 2.5 GB; it last said: things: 1/9"]
+    assert lines(capsys) == [
+        "01: at work for 0 s, 2.5 GB",
+        "things: 1/9",
+        "",
+        "01: at work for 0 s, 2.5 GB; it last said: things: 1/9",
+    ]
     assert beat.most == "up to 2.5 GB"
 
 

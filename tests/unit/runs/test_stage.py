@@ -32,6 +32,7 @@ def left_in(folder) -> set[str]:
 
 # ---- done or not -----------------------------------------------------------------------------------------------------
 
+
 def test_done_after_finishing(tmp_path):
     folder = tmp_path / "01_x"
     assert not Stage(folder, {"lr": 1}).done()
@@ -49,11 +50,15 @@ def test_key_depends_on_the_stages_name(tmp_path):
     assert Stage(tmp_path / "01_x", {"a": 1}).key != Stage(tmp_path / "02_y", {"a": 1}).key
 
 
-@pytest.mark.parametrize("spoil", [
-    lambda file: file.unlink(),
-    lambda file: file.write_text("012345678"),
-    lambda file: file.write_text("01234567890"),
-], ids=["missing", "cut short", "too long"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.unlink(),
+        lambda file: file.write_text("012345678"),
+        lambda file: file.write_text("01234567890"),
+    ],
+    ids=["missing", "cut short", "too long"],
+)
 def test_not_done_with_a_spoilt_output(tmp_path, spoil):
     done = finish(tmp_path / "01_x", {})
     spoil(tmp_path / "01_x" / "out.txt")
@@ -118,6 +123,7 @@ def test_digest_is_stable_and_blind_to_key_order():
 
 # ---- partial work ----------------------------------------------------------------------------------------------------
 
+
 def test_partial_work_is_kept_for_the_same_key_only(tmp_path):
     mine, other = Stage(tmp_path / "01_x", {"lr": 1}), Stage(tmp_path / "01_x", {"lr": 2})
     with pytest.raises(KeyboardInterrupt), mine.work():
@@ -140,14 +146,18 @@ def test_temporary_files_of_a_killed_run_are_removed(tmp_path):
 
 # ---- one writer ------------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the lock of tmp_path/01_x."""
     (tmp_path / "01_x").mkdir()
-    code = ("import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); "
-            "sys.stdin.read()")
-    process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "01_x" / ".lock"],
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    code = (
+        "import filelock, sys; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); "
+        "sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "01_x" / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert process.stdout.readline() == b"held\n"
     yield process
     process.kill()
@@ -170,6 +180,7 @@ def test_a_killed_process_lets_go(tmp_path, holder):
 
 # ---- atomic files ----------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_failed_write_leaves_the_old_file(tmp_path, error):
     path = tmp_path / "deep" / "a.json"
@@ -189,10 +200,15 @@ def test_a_reader_of_the_old_file_keeps_it_whole(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == "new"
 
 
-@pytest.mark.parametrize(("number", "message"), [
-    (errno.ENOSPC, "no room on disk"), (errno.EDQUOT, "no room on disk"),
-    (errno.EROFS, "cannot write here"), (errno.EACCES, "cannot write here"),
-])
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "no room on disk"),
+        (errno.EDQUOT, "no room on disk"),
+        (errno.EROFS, "cannot write here"),
+        (errno.EACCES, "cannot write here"),
+    ],
+)
 def test_disk_trouble_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch, number, message):
     path = tmp_path / "a.json"
     write_json(path, "old")
@@ -246,6 +262,7 @@ def test_a_file_where_a_folder_should_be(tmp_path, folder):
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
+
 def test_missing_table_names_the_file(tmp_path):
     with pytest.raises(PcclipError, match=r"t\.parquet: not there"):
         read_parquet(tmp_path / "t.parquet")
@@ -275,6 +292,7 @@ def test_damaged_table_names_the_file(tmp_path, part):
 
 
 # ---- file digests ----------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def settled(tmp_path):

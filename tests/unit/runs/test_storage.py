@@ -22,8 +22,12 @@ from pcclip.runs.log import _line, answer_all
 from pcclip.runs.stage import Stage, read_manifest
 
 pytest.importorskip("upath")
-TABLES = ("01_generate/comparisons.parquet", "01_generate/left_out.parquet", "02_embed/vectors.parquet",
-          "02_embed/bad_images.parquet")
+TABLES = (
+    "01_generate/comparisons.parquet",
+    "01_generate/left_out.parquet",
+    "02_embed/vectors.parquet",
+    "02_embed/bad_images.parquet",
+)
 
 
 @pytest.fixture(params=["memory", "file", "path"])
@@ -37,9 +41,17 @@ def storage(request, tmp_path):
 @pytest.fixture
 def stored(values, tmp_path, storage):
     """Parameters of a run with the storage, on a machine of its own: stored('name')."""
+
     def on(machine: str):
-        return params.check({**values, "outputs": str(tmp_path / machine), "storage": storage,
-                             "generate": {**values["generate"], "shard": 16}})
+        return params.check(
+            {
+                **values,
+                "outputs": str(tmp_path / machine),
+                "storage": storage,
+                "generate": {**values["generate"], "shard": 16},
+            }
+        )
+
     return on
 
 
@@ -112,14 +124,22 @@ def test_a_journal_of_a_run_without_a_storage_is_read(stored, values, tiny_encod
 
 def test_no_key_depends_on_where_shards_are_or_who_does_them(values, tmp_path):
     plain = params.check(values)
-    other = params.check({**values, "storage": f"file://{tmp_path}/x", "engine": "ray", "ray": {"workers": 7},
-                          "generate": {**values["generate"], "shard": 3}})
+    other = params.check(
+        {
+            **values,
+            "storage": f"file://{tmp_path}/x",
+            "engine": "ray",
+            "ray": {"workers": 7},
+            "generate": {**values["generate"], "shard": 3},
+        }
+    )
     images = load_images(plain)
     assert generate.stage(plain, images).key == generate.stage(other, images).key
     assert embed_stage(plain, images).key == embed_stage(other, images).key
 
 
 # ---- any store -------------------------------------------------------------------------------------------------------
+
 
 def test_where_files_show_half_written_they_get_their_name_at_the_end(monkeypatch):
     """As sftp and hdfs do, and no object store."""
@@ -206,6 +226,12 @@ def test_a_failure_of_before_in_another_part_does_not_hide_the_answer(tmp_path):
     part = config.stored(journal.parent) / "answers-x" / "zzzz.jsonl"
     part.parent.mkdir(parents=True)
     part.write_text(_line(Question("k", "a", "b"), Reply("", "error: 500")))
-    found = answer_all([Question("k", "a", "b")], lambda rest: ((q, Reply("well", "stop")) for q in rest), Reply,
-                       journal, "answers", config)
+    found = answer_all(
+        [Question("k", "a", "b")],
+        lambda rest: ((q, Reply("well", "stop")) for q in rest),
+        Reply,
+        journal,
+        "answers",
+        config,
+    )
     assert found["k"].text == "well"

@@ -37,6 +37,7 @@ def scored(score, reference) -> pd.DataFrame:
 
 # accuracy
 
+
 def test_accuracy_of_four_items():
     estimate = statistics.accuracy(pair_items([True, True, False, True], list("abca"), list("bcdd")), 200, 0)
     assert estimate.value == 0.75
@@ -84,14 +85,20 @@ def test_mean_of_values():
 @pytest.mark.parametrize("measure", [statistics.accuracy, statistics.spearman, statistics.pairwise_accuracy])
 def test_the_seed_decides_the_draws(measure):
     rng = np.random.default_rng(0)
-    items = pd.concat([scored(rng.normal(size=30), rng.normal(size=30)),
-                       pair_items(rng.random(30) < 0.6, np.arange(30), np.arange(30))], axis=1)
+    items = pd.concat(
+        [
+            scored(rng.normal(size=30), rng.normal(size=30)),
+            pair_items(rng.random(30) < 0.6, np.arange(30), np.arange(30)),
+        ],
+        axis=1,
+    )
     first, again, other = (measure(items, 100, seed).draws for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
 
 # rank measures
+
 
 def test_spearman_equals_scipy_with_ties():
     rng = np.random.default_rng(0)
@@ -129,22 +136,31 @@ def test_pairwise_accuracy_equals_a_loop(high):
     assert estimate.n == 25
 
 
-@pytest.mark.parametrize(("score", "reference", "expected"), [
-    ([1, 2, 3], [1, 2, 3], 1.0), ([3, 2, 1], [1, 2, 3], 0.0), ([5, 5, 5], [1, 2, 3], 0.5),
-    ([1, 2, 2], [1, 2, 3], 5 / 6), ([9, 1, 2], [7, 7, 8], 0.5),
-])
+@pytest.mark.parametrize(
+    ("score", "reference", "expected"),
+    [
+        ([1, 2, 3], [1, 2, 3], 1.0),
+        ([3, 2, 1], [1, 2, 3], 0.0),
+        ([5, 5, 5], [1, 2, 3], 0.5),
+        ([1, 2, 2], [1, 2, 3], 5 / 6),
+        ([9, 1, 2], [7, 7, 8], 0.5),
+    ],
+)
 def test_pairwise_accuracy_by_hand(score, reference, expected):
     assert statistics.pairwise_accuracy(scored(score, reference), 100, 0).value == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("score", "reference", "expected"), [
-    ([1, 2, 3], [1, 2, 4], 1.0),  # 1:2 and 2:4 differ by the factor itself
-    ([3, 2, 1], [1, 2, 4], 0.0),
-    ([1, 2, 0], [1, 2, 3.99], 0.5),  # 1:2 is right, 1:3.99 wrong, and 2:3.99 too close to count
-    ([1, 1, 0], [1, 2, 3.99], 0.25),  # a tie counts half
-    ([2, 1, 3], [2, 3.9, 8], 1.0),  # the wrong one is too close
-    ([5, 4, 3], [0.25, 0.125, 0.5], 1 / 3),
-])
+@pytest.mark.parametrize(
+    ("score", "reference", "expected"),
+    [
+        ([1, 2, 3], [1, 2, 4], 1.0),  # 1:2 and 2:4 differ by the factor itself
+        ([3, 2, 1], [1, 2, 4], 0.0),
+        ([1, 2, 0], [1, 2, 3.99], 0.5),  # 1:2 is right, 1:3.99 wrong, and 2:3.99 too close to count
+        ([1, 1, 0], [1, 2, 3.99], 0.25),  # a tie counts half
+        ([2, 1, 3], [2, 3.9, 8], 1.0),  # the wrong one is too close
+        ([5, 4, 3], [0.25, 0.125, 0.5], 1 / 3),
+    ],
+)
 def test_clear_pairwise_accuracy_by_hand(score, reference, expected):
     found = statistics.clear_pairwise_accuracy(scored(score, reference), 100, 0)
     assert found.value == pytest.approx(expected)
@@ -153,9 +169,12 @@ def test_clear_pairwise_accuracy_by_hand(score, reference, expected):
 
 def test_clear_pairwise_accuracy_equals_a_loop(rng):
     items = scored(rng.integers(0, 30, 30), np.exp(rng.normal(size=30)))
-    points = [(np.sign(a.score - b.score) * np.sign(a.reference - b.reference) + 1) / 2
-              for a in items.itertuples() for b in items.itertuples()
-              if max(a.reference, b.reference) >= 2 * min(a.reference, b.reference)]
+    points = [
+        (np.sign(a.score - b.score) * np.sign(a.reference - b.reference) + 1) / 2
+        for a in items.itertuples()
+        for b in items.itertuples()
+        if max(a.reference, b.reference) >= 2 * min(a.reference, b.reference)
+    ]
     found = statistics.clear_pairwise_accuracy(items, 200, 0)
     assert 0 < len(points) < 30 * 29
     assert found.value == pytest.approx(np.mean(points))
@@ -176,11 +195,17 @@ def test_no_clear_pairs(reference):
 
 # paired differences
 
+
 @pytest.mark.parametrize("measure", [statistics.accuracy, statistics.spearman, statistics.pairwise_accuracy])
 def test_a_model_does_not_differ_from_itself(measure):
     rng = np.random.default_rng(1)
-    items = pd.concat([scored(rng.normal(size=15), rng.integers(0, 4, 15)),
-                       pair_items(rng.random(15) < 0.5, np.arange(15), np.roll(np.arange(15), 1))], axis=1)
+    items = pd.concat(
+        [
+            scored(rng.normal(size=15), rng.integers(0, 4, 15)),
+            pair_items(rng.random(15) < 0.5, np.arange(15), np.roll(np.arange(15), 1)),
+        ],
+        axis=1,
+    )
     assert statistics.paired_difference(measure(items, 200, 0), measure(items, 200, 0)) == (0, 0, 0)
 
 
@@ -188,8 +213,9 @@ def test_pairing_narrows_the_difference():
     rng = np.random.default_rng(0)
     before = rng.random(200) < 0.5
     after = before | (np.arange(200) % 10 == 0)
-    estimates = [statistics.accuracy(pair_items(correct, np.arange(200), np.arange(200)), 400, 0)
-                 for correct in (after, before)]
+    estimates = [
+        statistics.accuracy(pair_items(correct, np.arange(200), np.arange(200)), 400, 0) for correct in (after, before)
+    ]
     value, low, high = statistics.paired_difference(*estimates)
     assert value == pytest.approx(after.mean() - before.mean())
     assert 0 < low < value < high
@@ -205,6 +231,7 @@ def test_a_difference_needs_the_same_items_and_draws():
 
 
 # resamples
+
 
 def naive_accuracy(items, draws, seed):
     """Draw by draw and item by item, as the definition says."""
@@ -225,26 +252,36 @@ def test_accuracy_equals_a_loop_over_draws_and_items(kind, rng):
         second[:7] = first[:7]
     if kind == "repeated":
         second = first
-    items = pair_items(rng.random(14) < 0.6, np.array(list("abcdefghijklmn"))[first],
-                       np.array(list("abcdefghijklmn"))[second])
+    items = pair_items(
+        rng.random(14) < 0.6, np.array(list("abcdefghijklmn"))[first], np.array(list("abcdefghijklmn"))[second]
+    )
     np.testing.assert_array_equal(statistics.accuracy(items, 60, 3).draws, list(naive_accuracy(items, 60, 3)))
 
 
 def test_rank_measures_equal_a_loop_over_draws(rng):
     items = scored(rng.integers(0, 9, 20), rng.integers(0, 9, 20))
     rows = np.random.default_rng(3).integers(0, 20, (50, 20))
-    np.testing.assert_allclose(statistics.spearman(items, 50, 3).draws,
-                               [spearmanr(items.score[row], items.reference[row]).statistic for row in rows])
+    np.testing.assert_allclose(
+        statistics.spearman(items, 50, 3).draws,
+        [spearmanr(items.score[row], items.reference[row]).statistic for row in rows],
+    )
     counts = np.random.default_rng(3).multinomial(20, np.full(20, 1 / 20), 50)
     drawn = [items.loc[np.repeat(np.arange(20), count)] for count in counts]  # an image and its copy are a tied pair
-    np.testing.assert_allclose(statistics.pairwise_accuracy(items, 50, 3).draws,
-                               [brute_pairwise(part.score.to_numpy(), part.reference.to_numpy()) for part in drawn])
+    np.testing.assert_allclose(
+        statistics.pairwise_accuracy(items, 50, 3).draws,
+        [brute_pairwise(part.score.to_numpy(), part.reference.to_numpy()) for part in drawn],
+    )
 
 
 @pytest.mark.parametrize("measure", [statistics.accuracy, statistics.spearman, statistics.pairwise_accuracy])
 def test_working_in_pieces_changes_no_draw(measure, monkeypatch, rng):
-    items = pd.concat([scored(rng.normal(size=30), rng.integers(0, 9, 30)),
-                       pair_items(rng.random(30) < 0.6, rng.integers(0, 20, 30), rng.integers(0, 20, 30))], axis=1)
+    items = pd.concat(
+        [
+            scored(rng.normal(size=30), rng.integers(0, 9, 30)),
+            pair_items(rng.random(30) < 0.6, rng.integers(0, 20, 30), rng.integers(0, 20, 30)),
+        ],
+        axis=1,
+    )
     whole = measure(items, 100, 1)
     monkeypatch.setattr(bootstrap, "CELLS", 7 * 30)
     pieces = measure(items, 100, 1)
@@ -273,7 +310,8 @@ def test_models_see_the_same_resamples_of_many_images(rng):
     after = before.copy()
     after[:30] = True
     value, low, high = statistics.paired_difference(
-        *(statistics.accuracy(singles(correct), 500, 0) for correct in (after, before)))
+        *(statistics.accuracy(singles(correct), 500, 0) for correct in (after, before))
+    )
     gained = (after & ~before).sum() / 3000
     assert value == pytest.approx(gained)
     assert 0 < low < gained < high < 0.02, "unpaired draws would differ by 0.035"
@@ -285,6 +323,7 @@ def test_mean_score():
 
 
 # tests
+
 
 def test_mcnemar_by_hand():
     a, b = singles([1, 1, 1, 1, 1, 1, 0, 1, 0]), singles([0, 0, 0, 0, 0, 0, 1, 1, 0])
@@ -313,12 +352,17 @@ def test_mcnemar_refuses_other_images():
         statistics.mcnemar(singles([1, 0]), singles([1, 0, 1]))
 
 
-@pytest.mark.parametrize(("given", "adjusted"), [
-    ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # 4 x .005, 3 x .01, 2 x .03, and never less than before
-    ([0.01, 0.02, 0.03], [0.03, 0.04, 0.04]),
-    ([0.5, 0.9], [1.0, 1.0]), ([0.02], [0.02]), ([], []),
-    ([0.04, np.nan, 0.01], [0.04, np.nan, 0.02]),
-])
+@pytest.mark.parametrize(
+    ("given", "adjusted"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),  # 4 x .005, 3 x .01, 2 x .03, and never less than before
+        ([0.01, 0.02, 0.03], [0.03, 0.04, 0.04]),
+        ([0.5, 0.9], [1.0, 1.0]),
+        ([0.02], [0.02]),
+        ([], []),
+        ([0.04, np.nan, 0.01], [0.04, np.nan, 0.02]),
+    ],
+)
 def test_holm_by_hand(given, adjusted):
     np.testing.assert_allclose(statistics.holm(given), adjusted)
 
@@ -349,6 +393,7 @@ def test_p_values_of_no_difference_are_uniform():
 
 # seeds
 
+
 def test_over_seeds_by_hand():
     found = statistics.over_seeds([0.5, 0.6, 0.7])
     assert found.mean == pytest.approx(0.6)
@@ -369,19 +414,35 @@ def test_one_seed_has_no_interval():
 
 # two models compared
 
+
 def predictions_of(**models) -> pd.DataFrame:
     """Predictions of a task with images of their own ('zero_shot', two sets), of pairs and of a ranking."""
     found = []
     for model, shift in models.items():
         rng = np.random.default_rng(0)
-        for task, dataset, n in (("zero_shot", "easy", 200), ("zero_shot", "hard", 30),
-                                 ("difference_order", "pairs", 60), ("ranking", "by size", 25)):
+        for task, dataset, n in (
+            ("zero_shot", "easy", 200),
+            ("zero_shot", "hard", 30),
+            ("difference_order", "pairs", 60),
+            ("ranking", "by size", 25),
+        ):
             images = np.arange(n)
             right = rng.random(n) < 0.5 + 0.5 * shift if task != "ranking" else [None] * n
-            found.append(pd.DataFrame({
-                "task": task, "dataset": dataset, "model": model, "item": images, "first": images,
-                "second": (images + 1) % n if task == "difference_order" else images, "correct": right,
-                "score": rng.normal(size=n) + shift * images, "reference": images.astype(float)}))
+            found.append(
+                pd.DataFrame(
+                    {
+                        "task": task,
+                        "dataset": dataset,
+                        "model": model,
+                        "item": images,
+                        "first": images,
+                        "second": (images + 1) % n if task == "difference_order" else images,
+                        "correct": right,
+                        "score": rng.normal(size=n) + shift * images,
+                        "reference": images.astype(float),
+                    }
+                )
+            )
     return pd.concat(found, ignore_index=True).astype({"correct": "boolean"})
 
 
@@ -389,14 +450,19 @@ def test_compare_has_a_row_for_each_task_dataset_and_metric():
     predictions = predictions_of(base=0.0, finetuned=0.5, other=0.2)
     found = statistics.compare(predictions, "finetuned", "base", 200, 0)
     assert list(zip(found.task, found.dataset, found.metric, strict=True)) == [
-        ("zero_shot", "easy", "accuracy"), ("zero_shot", "hard", "accuracy"), ("difference_order", "pairs", "accuracy"),
-        ("ranking", "by size", "spearman"), ("ranking", "by size", "pairwise_accuracy")]
+        ("zero_shot", "easy", "accuracy"),
+        ("zero_shot", "hard", "accuracy"),
+        ("difference_order", "pairs", "accuracy"),
+        ("ranking", "by size", "spearman"),
+        ("ranking", "by size", "pairwise_accuracy"),
+    ]
     assert set(found.after) == {"finetuned"}
     assert set(found.before) == {"base"}
     assert list(found.test) == ["mcnemar", "mcnemar", "bootstrap", "bootstrap", "bootstrap"]
     easy = found.iloc[0]
-    new, old = (predictions[(predictions.dataset == "easy") & (predictions.model == name)]
-                for name in ("finetuned", "base"))
+    new, old = (
+        predictions[(predictions.dataset == "easy") & (predictions.model == name)] for name in ("finetuned", "base")
+    )
     assert easy.difference == pytest.approx(new.correct.mean() - old.correct.mean())
     assert easy.ci_low < easy.difference < easy.ci_high
     assert easy.p_mcnemar == statistics.mcnemar(new, old).p_value
@@ -446,6 +512,7 @@ def test_a_task_that_one_model_lacks_is_no_comparison():
 
 # tasks
 
+
 @pytest.fixture
 def planted(rng):
     """60 images and 200 pairs whose first image always has the larger first coordinate."""
@@ -463,14 +530,20 @@ def encoder(planted, signal: float, noise: float, offset: float) -> Fake:
     matrix, first, second, texts, twins = planted
     rng, v = np.random.default_rng(7), unit(matrix[first] - matrix[second])
     constant = np.eye(16)[0] * offset
-    return Fake({text: unit(constant + sign * signal * row + noise * rng.normal(size=16))
-                 for names, sign in ((texts, 1), (twins, -1)) for text, row in zip(names, v, strict=True)})
+    return Fake(
+        {
+            text: unit(constant + sign * signal * row + noise * rng.normal(size=16))
+            for names, sign in ((texts, 1), (twins, -1))
+            for text, row in zip(names, v, strict=True)
+        }
+    )
 
 
 def both_tasks(planted, model, exchanged=False):
     matrix, first, second, texts, twins = planted
-    classified, ordered = tasks.differences(model, matrix, first, second, *((twins, texts) if exchanged else
-                                                                            (texts, twins)))
+    classified, ordered = tasks.differences(
+        model, matrix, first, second, *((twins, texts) if exchanged else (texts, twins))
+    )
     return classified.correct.mean(), ordered.correct.mean()
 
 
@@ -520,7 +593,8 @@ def test_zero_shot_finds_the_nearest_class():
     matrix = unit(axes[[0, 1, 2, 1, 0]] + 0.1 * axes[3])
     model = Fake({"a photo of a cat": axes[0], "a photo of a dog": axes[1], "a photo of a {}": axes[2]})
     items = tasks.zero_shot_items(
-        model, matrix, np.array([4, 1, 2, 3]), ["cat", "dog", "dog", "cat"], ["cat", "dog", "{}"], "a photo of a {}")
+        model, matrix, np.array([4, 1, 2, 3]), ["cat", "dog", "dog", "cat"], ["cat", "dog", "{}"], "a photo of a {}"
+    )
     assert list(items["first"]) == list(items["second"]) == [4, 1, 2, 3]
     assert list(items.score) == [0, 1, 2, 1]
     assert list(items.reference) == [0, 1, 1, 0]
@@ -528,8 +602,9 @@ def test_zero_shot_finds_the_nearest_class():
 
 
 def test_ranking_items_are_projections():
-    items = tasks.ranking_items(np.array([2.0, 0.0]), unit(np.array([[1.0, 0], [0, 1], [-1, 1]])), np.array([2, 0]),
-                                pd.Series([7, 5]))
+    items = tasks.ranking_items(
+        np.array([2.0, 0.0]), unit(np.array([[1.0, 0], [0, 1], [-1, 1]])), np.array([2, 0]), pd.Series([7, 5])
+    )
     np.testing.assert_allclose(items.score, [-np.sqrt(2), 2])
     assert list(items.reference) == [7, 5]
     assert items.correct.isna().all()

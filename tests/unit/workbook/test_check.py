@@ -24,7 +24,8 @@ from pcclip.workbook import estimate, sizes
 BLOCKS = 2 * (12 * 32**2 + 13 * 32)  # two of width 32: attention 4w^2+4w, MLP 8w^2+5w, two norms 4w
 TEXT = BLOCKS + 49408 * 32 + 40 * 32 + 2 * 32 + 32 * 32  # words, places, last norm, projection
 PAPER = {  # 1.2 and 1.4 of its appendix and code: all pairs of 1000 COCO photos
-    "model": "ViT-L-14:datacomp_xl_s13b_b90k", "data": {"source": "coco", "path": "/nowhere", "limit": 1000},
+    "model": "ViT-L-14:datacomp_xl_s13b_b90k",
+    "data": {"source": "coco", "path": "/nowhere", "limit": 1000},
     "generate": {"backend": "transformers", "llm": "meta-llama/Llama-2-13b-chat-hf", "prompt": "paper"},
 }
 
@@ -69,14 +70,19 @@ def hub(monkeypatch, tmp_path, tiny_model):
 
 def gguf(path: Path, shapes: list[tuple[int, ...]]) -> Path:
     """A header with one value of every kind, and no tensor data."""
+
     def string(text):
         return struct.pack("<Q", len(text)) + text.encode()
 
-    pairs = [string("name") + struct.pack("<I", 8) + string("tiny"), string("size") + struct.pack("<IQ", 10, 7),
-             string("numbers") + struct.pack("<IIQ3i", 9, 5, 3, 1, 2, 3),
-             string("words") + struct.pack("<IIQ", 9, 8, 2) + string("a") + string("bc")]
-    tensors = [string(f"t{k}") + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, 0)
-               for k, shape in enumerate(shapes)]
+    pairs = [
+        string("name") + struct.pack("<I", 8) + string("tiny"),
+        string("size") + struct.pack("<IQ", 10, 7),
+        string("numbers") + struct.pack("<IIQ3i", 9, 5, 3, 1, 2, 3),
+        string("words") + struct.pack("<IIQ", 9, 8, 2) + string("a") + string("bc"),
+    ]
+    tensors = [
+        string(f"t{k}") + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, 0) for k, shape in enumerate(shapes)
+    ]
     path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(pairs)) + b"".join(pairs + tensors))
     return path
 
@@ -95,8 +101,9 @@ def test_nothing_is_missing(checked):
 
 
 def test_a_set_that_is_not_there(checked):
-    status, out, error = checked(data={"source": "coco", "path": "/nowhere", "limit": 1000, "held_out_limit": 50},
-                                 generate={"pairs": None})
+    status, out, error = checked(
+        data={"source": "coco", "path": "/nowhere", "limit": 1000, "held_out_limit": 50}, generate={"pairs": None}
+    )
     assert status == 1
     assert "499,520 sentences by template" in out  # and 20 held-out ones
     assert "1,050 images" in out
@@ -105,13 +112,16 @@ def test_a_set_that_is_not_there(checked):
     assert ["download" in line for line in error.splitlines()[1:]] == [True, True]
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"generate": {"prompt": "poetry"}}, "prompt 'poetry': no such file"),
-    ({"generate": {"filters": ["beauty"]}}, "unknown rule 'beauty'"),
-    ({"generate": {"attributes": "nowhere"}}, "attribute bank 'nowhere': no such file"),
-    ({"model": "ViT-Z-1"}, "unknown model 'ViT-Z-1'"),
-    ({"arithmetic": {"changes": [{"start": "unicorn", "text": "x"}]}}, "folder has no 'unicorn'"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"generate": {"prompt": "poetry"}}, "prompt 'poetry': no such file"),
+        ({"generate": {"filters": ["beauty"]}}, "unknown rule 'beauty'"),
+        ({"generate": {"attributes": "nowhere"}}, "attribute bank 'nowhere': no such file"),
+        ({"model": "ViT-Z-1"}, "unknown model 'ViT-Z-1'"),
+        ({"arithmetic": {"changes": [{"start": "unicorn", "text": "x"}]}}, "folder has no 'unicorn'"),
+    ],
+)
 def test_what_is_wrong_in_the_file_is_an_error_at_once(checked, changes, message):
     status, out, error = checked(**changes)
     assert status == 1
@@ -148,8 +158,10 @@ def test_the_hubs_cache(checked, hub):
 
 
 def test_a_gguf_file(checked, tmp_path):
-    assert "generate.gguf = nowhere.gguf: no such file" in checked(
-        generate={"backend": "llama_cpp", "gguf": "nowhere.gguf"})[2]
+    assert (
+        "generate.gguf = nowhere.gguf: no such file"
+        in checked(generate={"backend": "llama_cpp", "gguf": "nowhere.gguf"})[2]
+    )
     path = gguf(tmp_path / "tiny.gguf", [(32, 100), (7,)])
     assert sizes.gguf_elements(path) == 3207
     status, out, _ = checked(generate={"backend": "llama_cpp", "gguf": str(path)})
@@ -185,7 +197,8 @@ def test_a_folder_of_a_language_model(checked, tmp_path, tiny_model):
     (folder / "config.json").write_text("{}")
     assert checked(generate=ask)[0] == 0
     assert sizes.of_llm(Generate(**ask)).parameters == sum(
-        math.prod(shape) for shape in sizes.safetensors_shapes(weights).values())
+        math.prod(shape) for shape in sizes.safetensors_shapes(weights).values()
+    )
 
 
 def test_packages(checked, monkeypatch):
@@ -196,10 +209,15 @@ def test_packages(checked, monkeypatch):
     assert "generate.backend = openai needs openai" in error
 
 
-@pytest.mark.parametrize(("name", "total", "active"), [
-    ("meta-llama/Llama-2-13b-chat-hf", 13e9, 13e9), ("Qwen/Qwen2.5-1.5B-Instruct", 1.5e9, 1.5e9),
-    ("Qwen/Qwen3-30B-A3B", 30e9, 3e9), ("HuggingFaceTB/SmolLM2-135M-Instruct", 135e6, 135e6),
-])
+@pytest.mark.parametrize(
+    ("name", "total", "active"),
+    [
+        ("meta-llama/Llama-2-13b-chat-hf", 13e9, 13e9),
+        ("Qwen/Qwen2.5-1.5B-Instruct", 1.5e9, 1.5e9),
+        ("Qwen/Qwen3-30B-A3B", 30e9, 3e9),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", 135e6, 135e6),
+    ],
+)
 def test_a_size_by_name(name, total, active):
     found = sizes.of_llm(Generate(backend="openai", llm=name))
     assert (found.parameters, found.active) == (total, active)
@@ -232,10 +250,17 @@ def test_finetuning_is_estimated_as_by_hand(config):
     assert row(config, "02", images).disk == 24 * 32 * 4
 
 
-@pytest.mark.parametrize(("changes", "flops"), [
-    ({}, 6), ({"micro_batch": 15}, 8), ({"micro_batch": 16}, 6), ({"tune": "lora"}, 4), ({"tune": "layernorm"}, 4),
-    ({"tune": "lora", "micro_batch": 4}, 6),
-])
+@pytest.mark.parametrize(
+    ("changes", "flops"),
+    [
+        ({}, 6),
+        ({"micro_batch": 15}, 8),
+        ({"micro_batch": 16}, 6),
+        ({"tune": "lora"}, 4),
+        ({"tune": "layernorm"}, 4),
+        ({"tune": "lora", "micro_batch": 4}, 6),
+    ],
+)
 def test_what_a_parameter_and_token_cost(values, changes, flops):
     """Eight pairs a step with their twins: 16 texts. GradCache encodes each twice; frozen weights have no gradient."""
     config = params.check({**values, "finetune": {**values["finetune"], **changes, "evaluate_every": 10**6}})
@@ -249,8 +274,13 @@ def test_replay_and_paraphrases_are_counted_as_they_are_drawn(values):
     images = load_images(params.check(values))
     plain = row(params.check(values), "03", images).flops
     changes = {"replay": 1.0, "replay_batch": 30, "attribute_weight": 1.0, "attribute_paraphrases": 3}
-    config = params.check({**values, "finetune": {**values["finetune"], **changes},
-                           "generate": {**values["generate"], "attributes": "size"}})
+    config = params.check(
+        {
+            **values,
+            "finetune": {**values["finetune"], **changes},
+            "generate": {**values["generate"], "attributes": "size"},
+        }
+    )
     trained = sum(a.split == "train" for a in load_bank("size").attributes)
     caption = len("a red disc .".split()) + 2
     assert row(config, "03", images).flops - plain == pytest.approx(20 * (30 + 6 * trained) * 6 * caption * BLOCKS)
@@ -294,8 +324,10 @@ def test_beside_the_papers_own_hours():
 
 
 def test_a_broken_open_clip_configuration(checked, tmp_path):
-    for values, message in (({"nothing": 1}, "not a configuration of open_clip; fetch it again"),
-                            ({"model_cfg": {"embed_dim": 32}}, "open_clip cannot build it")):
+    for values, message in (
+        ({"nothing": 1}, "not a configuration of open_clip; fetch it again"),
+        ({"model_cfg": {"embed_dim": 32}}, "open_clip cannot build it"),
+    ):
         (tmp_path / "open_clip_config.json").write_text(json.dumps(values))
         assert message in checked(model=f"local-dir:{tmp_path}")[2]
 

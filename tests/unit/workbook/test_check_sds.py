@@ -23,8 +23,17 @@ from pcclip.workbook.teacher_size import TeacherSize, of_teacher
 
 V1 = "CompVis/stable-diffusion-v1-4"
 KNOWN = TeacherSize(  # of round numbers, for hand counts
-    unet=1000, vae=200, text_encoder=300, latent=(4, 2, 2), condition=(8, 6), unet_flops=10**9, vae_flops=10**8,
-    text_flops=10**7, kept=5000, kept_checkpointing=2000)
+    unet=1000,
+    vae=200,
+    text_encoder=300,
+    latent=(4, 2, 2),
+    condition=(8, 6),
+    unet_flops=10**9,
+    vae_flops=10**8,
+    text_flops=10**7,
+    kept=5000,
+    kept_checkpointing=2000,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +59,7 @@ def rows(config, teacher=KNOWN) -> dict[str, estimate.Row]:
 
 
 # ---- what is counted without numbers ---------------------------------------------------------------------------------
+
 
 def test_what_a_unet_keeps_for_the_gradient_is_what_it_really_keeps():
     real = diffusion.parts()["unet"].requires_grad_(False).eval()
@@ -140,10 +150,18 @@ def test_a_teacher_that_cannot_be_counted(teacher, tmp_path, monkeypatch):
 
 # ---- hours and disk --------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("sds", "passes"), [
-    ({}, 2), ({"checkpointing": True}, 3), ({"through_unet": False}, 1), ({"samples": 4}, 8),
-    ({"through_unet": False, "checkpointing": True}, 1), ({"warmup": "sds", "warmup_steps": 2}, 2 * (1 + 16 / 64)),
-])
+
+@pytest.mark.parametrize(
+    ("sds", "passes"),
+    [
+        ({}, 2),
+        ({"checkpointing": True}, 3),
+        ({"through_unet": False}, 1),
+        ({"samples": 4}, 8),
+        ({"through_unet": False, "checkpointing": True}, 1),
+        ({"warmup": "sds", "warmup_steps": 2}, 2 * (1 + 16 / 64)),
+    ],
+)
 def test_the_teacher_is_estimated_as_by_hand(config, sds, passes):
     """15 images in batches of 8, 4 epochs: 8 steps of 8 images; h_w has 32 weights and a constant for each of 16."""
     asked = config({"precision": "bf16", **sds})
@@ -155,9 +173,16 @@ def test_the_teacher_is_estimated_as_by_hand(config, sds, passes):
     assert found.disk == 4 * 4 * 33 * 16  # h_w, and while training it with two moments in the checkpoint
 
 
-@pytest.mark.parametrize(("sds", "latents", "precise"), [
-    ({}, 0, 4), ({"warmup_steps": 1}, 15, 4), ({"warmup": "least_squares"}, 15, 4),
-    ({"warmup": "sds", "warmup_steps": 5}, 0, 4), ({"warmup_steps": 1, "precision": "bf16"}, 15, 2)])
+@pytest.mark.parametrize(
+    ("sds", "latents", "precise"),
+    [
+        ({}, 0, 4),
+        ({"warmup_steps": 1}, 15, 4),
+        ({"warmup": "least_squares"}, 15, 4),
+        ({"warmup": "sds", "warmup_steps": 5}, 0, 4),
+        ({"warmup_steps": 1, "precision": "bf16"}, 15, 2),
+    ],
+)
 def test_what_is_kept_of_the_teacher(config, sds, latents, precise):
     """Latents in fp32, conditions as the UNet reads them."""
     found = rows(config(sds))["03 teacher's cache"]
@@ -170,10 +195,17 @@ def test_without_weight_there_is_no_teacher(config):
     assert estimate.memory(config({"weight": 0.0}), None, KNOWN, None)[0][0] == "both towers, fp32"
 
 
-@pytest.mark.parametrize(("changes", "image", "text"), [
-    ({}, 2, 4), ({"tune": "all"}, 3, 6), ({"micro_batch": 4}, 3, 6), ({"micro_batch": 8}, 2, 4),
-    ({"negatives": "rules"}, 2, 8), ({"sds": {"teacher": V1, "baseline": True}}, 4, 8),
-])
+@pytest.mark.parametrize(
+    ("changes", "image", "text"),
+    [
+        ({}, 2, 4),
+        ({"tune": "all"}, 3, 6),
+        ({"micro_batch": 4}, 3, 6),
+        ({"micro_batch": 8}, 2, 4),
+        ({"negatives": "rules"}, 2, 8),
+        ({"sds": {"teacher": V1, "baseline": True}}, 4, 8),
+    ],
+)
 def test_both_towers_are_estimated_as_by_hand(config, changes, image, text):
     """8 steps of 8 images and captions; looked at once at the start and at steps 5 and 8."""
     asked = config(**{"evaluate_every": 10**6, **changes})
@@ -184,33 +216,54 @@ def test_both_towers_are_estimated_as_by_hand(config, changes, image, text):
     assert found.flops == pytest.approx(seen + looked_at)
     norm = 2 * 32  # two in each of two blocks, one at each end, and one before the image's blocks
     assert (towers.text_norms, towers.image_norms) == (5 * norm, 6 * norm)
-    tuned = towers.text_norms + towers.image_norms if changes.get("tune") != "all" else (
-        towers.text_parameters + towers.image_parameters)
+    tuned = (
+        towers.text_norms + towers.image_norms
+        if changes.get("tune") != "all"
+        else (towers.text_parameters + towers.image_parameters)
+    )
     assert found.disk == (1 + 1 + times - 1) * towers.bytes + 4 * 3 * tuned  # epoch 2 is kept
 
 
 def test_differences_bring_two_images_and_their_texts(config):
-    plain, both = (rows(config(evaluate_every=10**6, swap=swap, difference=weight, difference_batch=5))["03 finetune"]
-                   for swap, weight in ((True, 0.0), (True, 1.0)))
+    plain, both = (
+        rows(config(evaluate_every=10**6, swap=swap, difference=weight, difference_batch=5))["03 finetune"]
+        for swap, weight in ((True, 0.0), (True, 1.0))
+    )
     towers = sizes.of_model(config().model)
     caption = len("a red disc .".split()) + 2
     assert both.flops - plain.flops == pytest.approx(
-        8 * (10 * 2 * towers.image_flops + 10 * 4 * caption * towers.text_blocks))
+        8 * (10 * 2 * towers.image_flops + 10 * 4 * caption * towers.text_blocks)
+    )
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("sds", "unet", "held"), [
-    ({}, 4000, 8 * 5000), ({"precision": "bf16"}, 2000, 4 * 5000), ({"checkpointing": True}, 4000, 8 * 2000),
-    ({"micro_batch": 2}, 4000, 2 * 5000), ({"micro_batch": 100}, 4000, 8 * 5000), ({"through_unet": False}, 4000, 0),
-])
+
+@pytest.mark.parametrize(
+    ("sds", "unet", "held"),
+    [
+        ({}, 4000, 8 * 5000),
+        ({"precision": "bf16"}, 2000, 4 * 5000),
+        ({"checkpointing": True}, 4000, 8 * 2000),
+        ({"micro_batch": 2}, 4000, 2 * 5000),
+        ({"micro_batch": 100}, 4000, 8 * 5000),
+        ({"through_unet": False}, 4000, 0),
+    ],
+)
 def test_memory_is_counted_as_by_hand(config, sds, unet, held):
     asked = config(sds)
     towers = sizes.of_model(asked.model)
     found = estimate.memory(asked, towers, KNOWN, (1000.0, 10.0))
     tuned = towers.text_norms + towers.image_norms
     assert [size for _, size in found] == [
-        unet, 4 * 500, 16 * 33 * 16, held, towers.bytes, 12 * tuned, 8 * 1000 + 8 * 14 * 10]
+        unet,
+        4 * 500,
+        16 * 33 * 16,
+        held,
+        towers.bytes,
+        12 * tuned,
+        8 * 1000 + 8 * 14 * 10,
+    ]
 
 
 def test_few_images_at_once_need_less(config):
@@ -227,6 +280,7 @@ def test_layernorms_alone_keep_less_than_everything(config):
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def checked(config, tmp_path, capsys):
@@ -285,8 +339,10 @@ def test_the_teacher_as_a_matcher_is_estimated_as_by_hand(config, values):
     asked = config().model_dump(exclude_defaults=True)
     sets = {name: {"path": "nowhere"} for name in ("winoground", "eqben", "sugarcrepe")}
     for unconditional, each in ((True, 6), (False, 4)):
-        asked["evaluate"] |= {"compositional": sets, "teacher": {
-            "spec": V1, "samples": 10, "limit": 50, "unconditional": unconditional, "precision": "bf16"}}
+        asked["evaluate"] |= {
+            "compositional": sets,
+            "teacher": {"spec": V1, "samples": 10, "limit": 50, "unconditional": unconditional, "precision": "bf16"},
+        }
         found = next(iter(estimate._matching(params.check(asked), KNOWN)))
         assert found.flops == 3 * 50 * 10 * each * 10**9
         assert found.hours == pytest.approx(found.flops / (0.3 * 312e12) / 3600)
@@ -302,15 +358,22 @@ def test_models_that_are_drawn_here(checked):
     assert "weights of shapes-diffusion:3: t" in out
 
 
-@pytest.mark.parametrize("path", [
-    path for path in sorted((ROOT / "params").glob("sds_coco_*.yaml")) if not path.stem.endswith("rivals")],
-                         ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted((ROOT / "params").glob("sds_coco_*.yaml")) if not path.stem.endswith("rivals")],
+    ids=lambda path: path.stem,
+)
 def test_the_files_say_of_each_value_whether_it_is_known(path):
     lines = path.read_text().splitlines()
     start, end = lines.index("finetune:"), lines.index("evaluate:")
     plain = {"keep_epochs", "checkpoint_every", "evaluate_every", "sds"}
-    silent = [line for line in lines[start + 1 : end] if line.strip() and line.split(":")[0].strip() not in plain
-              and not any(f"{word}" in line.partition("#")[2] for word in ("known", "assumed", "ours"))]
+    silent = [
+        line
+        for line in lines[start + 1 : end]
+        if line.strip()
+        and line.split(":")[0].strip() not in plain
+        and not any(f"{word}" in line.partition("#")[2] for word in ("known", "assumed", "ours"))
+    ]
     assert not silent
     config = params.read(path)
     assert (config.finetune.objective, config.finetune.tune) == ("clip", "layernorm")
@@ -321,8 +384,11 @@ def test_the_files_say_of_each_value_whether_it_is_known(path):
 def test_rivals_are_trained_and_judged_as_the_file_they_stand_beside(name):
     """In all but the variants; the baseline is one of them, and the teacher as a matcher is the other file's."""
     own = params.read(ROOT / "params" / f"{name}.yaml")
-    members = {member.variant: member.config for member in read_sweep(ROOT / "params" / f"{name}_rivals.yaml")
-               if member.config.seed == own.seed}
+    members = {
+        member.variant: member.config
+        for member in read_sweep(ROOT / "params" / f"{name}_rivals.yaml")
+        if member.config.seed == own.seed
+    }
     rival = members["SDS"]
     for block in ("model", "data", "generate", "embed", "arithmetic"):
         assert getattr(rival, block) == getattr(own, block), block

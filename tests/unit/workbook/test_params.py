@@ -68,57 +68,66 @@ def test_unknown_key_inside_a_named_attribute_lists_that_blocks_keys():
         params.check({"evaluate": {"attributes": {"size": {**texts, "mor": "y"}}}})
 
 
-@pytest.mark.parametrize(("values", "key"), [
-    ({"seed": True}, "seed = True"),
-    ({"seed": "3"}, "seed = '3'"),
-    ({"seed": 1.0}, "seed = 1.0"),
-    ({"model": 3}, "model = 3"),
-    ({"finetune": {"lr": "fast"}}, "finetune.lr = 'fast'"),
-    ({"finetune": {"lr": True}}, "finetune.lr = True"),
-    ({"finetune": {"swap": 1}}, "finetune.swap = 1"),
-    ({"finetune": {"keep_epochs": 10}}, "finetune.keep_epochs = 10"),
-    ({"data": None}, "data = None"),
-    ({"generate": {"filters": "two_sides"}}, "generate.filters = 'two_sides'"),
-])
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"seed": True}, "seed = True"),
+        ({"seed": "3"}, "seed = '3'"),
+        ({"seed": 1.0}, "seed = 1.0"),
+        ({"model": 3}, "model = 3"),
+        ({"finetune": {"lr": "fast"}}, "finetune.lr = 'fast'"),
+        ({"finetune": {"lr": True}}, "finetune.lr = True"),
+        ({"finetune": {"swap": 1}}, "finetune.swap = 1"),
+        ({"finetune": {"keep_epochs": 10}}, "finetune.keep_epochs = 10"),
+        ({"data": None}, "data = None"),
+        ({"generate": {"filters": "two_sides"}}, "generate.filters = 'two_sides'"),
+    ],
+)
 def test_wrong_type(values, key):
     with pytest.raises(PcclipError, match=f"^here: {re.escape(key)}: Input should be"):
         params.check(values, where="here")
 
 
-@pytest.mark.parametrize(("values", "key"), [
-    ({"finetune": {"lr": -1e-8}}, "finetune.lr"),
-    ({"finetune": {"lr": ".inf"}}, "finetune.lr"),
-    ({"finetune": {"lr": float("nan")}}, "finetune.lr"),
-    ({"finetune": {"gamma": 1.1}}, "finetune.gamma"),
-    ({"finetune": {"batch_size": 1}}, "finetune.batch_size"),
-    ({"finetune": {"optimizer": "sgd"}}, "finetune.optimizer"),
-    ({"finetune": {"keep_epochs": [0]}}, "finetune.keep_epochs.0"),
-    ({"data": {"held_out": 1.5}}, "data.held_out"),
-    ({"data": {"held_out": 0}}, "data.held_out"),
-    ({"data": {"source": "imagenet"}}, "data.source"),
-    ({"data": {"source": "folder"}}, "data.path"),
-    ({"evaluate": {"alpha": 2}}, "evaluate.alpha"),
-    ({"evaluate": {"zero_shot_prompt": "a photo"}}, "zero_shot_prompt must contain {}"),
-    ({"seed": -1}, "seed"),
-    ({"evaluate": {"peers": {"base": "x"}}}, "peers: 'base' is the name of another row"),
-    ({"evaluate": {"peers": {"mine": "x", "judge": "y", "finetuned": "z"}}}, "'finetuned' is the name of another row"),
-    ({"evaluate": {"labelled": {"cifar10": {"tasks": ["retrieval"]}}}}, "evaluate.labelled.cifar10.tasks.0"),
-    ({"evaluate": {"labelled": {"cifar10": {"limit": 0}}}}, "evaluate.labelled.cifar10.limit"),
-    ({"evaluate": {"labelled": {"cifar10": {"texts": "gpt"}}}}, "evaluate.labelled.cifar10.texts"),
-    ({"evaluate": {"changes": {"clevr": {"path": "x"}}}}, "evaluate.changes.clevr"),
-    ({"evaluate": {"changes": {"compbench": {}}}}, "evaluate.changes.compbench.path: missing"),
-    ({"evaluate": {"changes": {"compbench": {"path": "x", "distractors": 0}}}}, "compbench.distractors"),
-    ({"evaluate": {"relative": {"osr": {"max_bad": 1.5}}}}, "evaluate.relative.osr.max_bad"),
-    ({"evaluate": {"judge": {"sees": "both"}}}, "evaluate.judge.sees"),
-    ({"evaluate": {"judge": {"price_in": -1}}}, "evaluate.judge.price_in"),
-    ({"tuned": "../x"}, "tuned"),
-    ({"run": "../x"}, "run"),
-    ({"run": "a//b"}, "run"),
-    ({"run": "a/../b"}, "run"),
-    ({"reuse": "/a"}, "reuse"),
-    ({"run": ".hidden"}, "run"),
-    ({"run": ""}, "run"),
-])
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"finetune": {"lr": -1e-8}}, "finetune.lr"),
+        ({"finetune": {"lr": ".inf"}}, "finetune.lr"),
+        ({"finetune": {"lr": float("nan")}}, "finetune.lr"),
+        ({"finetune": {"gamma": 1.1}}, "finetune.gamma"),
+        ({"finetune": {"batch_size": 1}}, "finetune.batch_size"),
+        ({"finetune": {"optimizer": "sgd"}}, "finetune.optimizer"),
+        ({"finetune": {"keep_epochs": [0]}}, "finetune.keep_epochs.0"),
+        ({"data": {"held_out": 1.5}}, "data.held_out"),
+        ({"data": {"held_out": 0}}, "data.held_out"),
+        ({"data": {"source": "imagenet"}}, "data.source"),
+        ({"data": {"source": "folder"}}, "data.path"),
+        ({"evaluate": {"alpha": 2}}, "evaluate.alpha"),
+        ({"evaluate": {"zero_shot_prompt": "a photo"}}, "zero_shot_prompt must contain {}"),
+        ({"seed": -1}, "seed"),
+        ({"evaluate": {"peers": {"base": "x"}}}, "peers: 'base' is the name of another row"),
+        (
+            {"evaluate": {"peers": {"mine": "x", "judge": "y", "finetuned": "z"}}},
+            "'finetuned' is the name of another row",
+        ),
+        ({"evaluate": {"labelled": {"cifar10": {"tasks": ["retrieval"]}}}}, "evaluate.labelled.cifar10.tasks.0"),
+        ({"evaluate": {"labelled": {"cifar10": {"limit": 0}}}}, "evaluate.labelled.cifar10.limit"),
+        ({"evaluate": {"labelled": {"cifar10": {"texts": "gpt"}}}}, "evaluate.labelled.cifar10.texts"),
+        ({"evaluate": {"changes": {"clevr": {"path": "x"}}}}, "evaluate.changes.clevr"),
+        ({"evaluate": {"changes": {"compbench": {}}}}, "evaluate.changes.compbench.path: missing"),
+        ({"evaluate": {"changes": {"compbench": {"path": "x", "distractors": 0}}}}, "compbench.distractors"),
+        ({"evaluate": {"relative": {"osr": {"max_bad": 1.5}}}}, "evaluate.relative.osr.max_bad"),
+        ({"evaluate": {"judge": {"sees": "both"}}}, "evaluate.judge.sees"),
+        ({"evaluate": {"judge": {"price_in": -1}}}, "evaluate.judge.price_in"),
+        ({"tuned": "../x"}, "tuned"),
+        ({"run": "../x"}, "run"),
+        ({"run": "a//b"}, "run"),
+        ({"run": "a/../b"}, "run"),
+        ({"reuse": "/a"}, "reuse"),
+        ({"run": ".hidden"}, "run"),
+        ({"run": ""}, "run"),
+    ],
+)
 def test_impossible_value(values, key):
     with pytest.raises(PcclipError, match="^here: ") as error:
         params.check(values, where="here")
@@ -147,11 +156,14 @@ def test_every_mistake_is_reported_at_once():
     assert "arithmetic.changes.0.text: missing" in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("run: [demo", "not valid YAML"),
-    ("- run\n- seed\n", "found list"),
-    ("", "found NoneType"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("run: [demo", "not valid YAML"),
+        ("- run\n- seed\n", "found list"),
+        ("", "found NoneType"),
+    ],
+)
 def test_unusable_file(tmp_path, text, message):
     path = written(tmp_path, text)
     with pytest.raises(PcclipError, match=f"^{re.escape(str(path))}: .*{message}") as error:
@@ -185,9 +197,15 @@ def test_results_go_below_the_root_or_an_absolute_path(monkeypatch, tmp_path):
     assert params.check({"run": "mine", "outputs": "/data"}).folder.as_posix() == "/data/mine"
 
 
-@pytest.mark.parametrize(("reuse", "tuned", "source", "finetuned"), [
-    (None, None, "mine", "mine"), ("early", None, "early", "mine"), (None, "late", "late", "late"),
-    ("early", "late", "early", "late")])
+@pytest.mark.parametrize(
+    ("reuse", "tuned", "source", "finetuned"),
+    [
+        (None, None, "mine", "mine"),
+        ("early", None, "early", "mine"),
+        (None, "late", "late", "late"),
+        ("early", "late", "early", "late"),
+    ],
+)
 def test_where_the_stages_are(tmp_path, reuse, tuned, source, finetuned):
     config = params.check({"run": "mine", "outputs": str(tmp_path), "reuse": reuse, "tuned": tuned})
     assert (config.folder, config.home) == (tmp_path / "mine", tmp_path / "mine")
@@ -220,8 +238,10 @@ def test_a_parameter_file_names_every_block(path):
 def test_files_that_reuse_a_run_say_what_it_says():
     """What 01 and 02 read is told again in them, for those who run one notebook by hand."""
     files = {member.config.run: member.config for path in FILES for member in read_sweep(path) if not member.swept}
-    for key, blocks in (("reuse", ("seed", "model", "data", "generate", "embed")),
-                        ("tuned", ("seed", "model", "data", "generate", "embed", "finetune"))):
+    for key, blocks in (
+        ("reuse", ("seed", "model", "data", "generate", "embed")),
+        ("tuned", ("seed", "model", "data", "generate", "embed", "finetune")),
+    ):
         reusing = [config for config in files.values() if getattr(config, key)]
         assert reusing
         for config in reusing:
@@ -241,6 +261,7 @@ def test_the_splits_are_the_demos_recipe():
 
 
 # ---- notebooks -------------------------------------------------------------------------------------------------------
+
 
 def code_cells(path, parameters: bool) -> list[str]:
     cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]

@@ -40,6 +40,7 @@ def part(found: dict, stage: str) -> dict:
 
 # ---- a billion images ------------------------------------------------------------------------------------------------
 
+
 def test_a_billion_images_by_hand(paper):
     towers, llm = sizes.of_model("ViT-L-14:datacomp_xl_s13b_b90k"), 13e9
     assert (paper["images"], paper["train"], paper["held_out"]) == (BILLION, BILLION - 500, 500)
@@ -53,11 +54,13 @@ def test_a_billion_images_by_hand(paper):
     assert comparisons["tokens_out"] == 29 * asked
     assert comparisons["flops"] == pytest.approx(2 * llm * (comparisons["tokens_in"] + comparisons["tokens_out"]))
     assert comparisons["machine_hours"] == pytest.approx(
-        2 * llm * (comparisons["tokens_in"] / 0.3 + comparisons["tokens_out"] / 0.1) / 989e12 / 3600)
+        2 * llm * (comparisons["tokens_in"] / 0.3 + comparisons["tokens_out"] / 0.1) / 989e12 / 3600
+    )
     finetune = part(paper, "03")
     assert finetune["machines"] == 1, "finetune.processes, not --gpus"
     assert finetune["tokens_in"] == pytest.approx(
-        20 * paper["pairs"] * estimate.text_length(params.read(PAPER), counts_of(paper), towers))
+        20 * paper["pairs"] * estimate.text_length(params.read(PAPER), counts_of(paper), towers)
+    )
 
 
 def counts_of(found: dict) -> estimate.Counts:
@@ -97,6 +100,7 @@ def test_all_pairs_are_not_asked_for_unless_the_file_is_planned_as_it_is(paper):
 
 # ---- the estimate of --check -----------------------------------------------------------------------------------------
 
+
 def test_a_set_that_is_here_is_planned_as_it_is_checked(params_file, values):
     config = params.check(values)
     models = sizes.of_model(config.model), sizes.of_llm(config.generate)
@@ -104,7 +108,8 @@ def test_a_set_that_is_here_is_planned_as_it_is_checked(params_file, values):
     found = plan(params_file)
     assert found["images"] == 24
     assert [(one["stage"], one["work"], one["flops"], one["disk"]) for one in found["stages"]] == [
-        (row.stage, row.work, row.flops, row.disk) for row in rows]
+        (row.stage, row.work, row.flops, row.disk) for row in rows
+    ]
 
 
 def test_an_a100_takes_the_hours_of_the_check():
@@ -124,6 +129,7 @@ def test_a_language_model_on_cores_is_not_given_gpus(tmp_path, values):
 
 # ---- the command -----------------------------------------------------------------------------------------------------
 
+
 def test_the_command_prints_json_or_a_table(capsys):
     assert cli.main(["plan", str(PAPER), "--images", "1e9", "--gpus", "64", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -140,15 +146,24 @@ def test_every_constant_has_a_source_and_the_measured_ones_a_date():
     assert all(constant.source and not constant.measured for constant in ASSUMED.values()), "no GPU was measured"
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ({"gpu": "B4"}, "--gpu B4: unknown; one of A100, H100"), ({"gpus": 0}, "at least 1"), ({"images": 1}, "at least 2"),
-    ({"pairs": 0}, "at least 1"), ({"images": math.inf}, "none more than"), ({"pairs": math.nan}, "none more than")])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"gpu": "B4"}, "--gpu B4: unknown; one of A100, H100"),
+        ({"gpus": 0}, "at least 1"),
+        ({"images": 1}, "at least 2"),
+        ({"pairs": 0}, "at least 1"),
+        ({"images": math.inf}, "none more than"),
+        ({"pairs": math.nan}, "none more than"),
+    ],
+)
 def test_impossible_sizes(given, message):
     with pytest.raises(PcclipError, match=message):
         plan(PAPER, **given)
 
 
 # ---- the simulation --------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def simulation(monkeypatch):
@@ -158,8 +173,21 @@ def simulation(monkeypatch):
 
 
 def simulated(simulation, tiny_model, capsys, shards: list[int]) -> dict:
-    simulation.main(["--shards", *map(str, shards), "--images", "60", "--pairs", "10", "--written", "3", "--model",
-                     tiny_model, "--json"])
+    simulation.main(
+        [
+            "--shards",
+            *map(str, shards),
+            "--images",
+            "60",
+            "--pairs",
+            "10",
+            "--written",
+            "3",
+            "--model",
+            tiny_model,
+            "--json",
+        ]
+    )
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
@@ -176,8 +204,11 @@ def test_simulated_shards(simulation, tiny_model, capsys):
 def test_books_that_grow_faster_than_the_shards_fail(simulation, tiny_model, capsys, monkeypatch, power, fine):
     monkeypatch.setattr(simulation, "of_memory", lambda *a: {})
     monkeypatch.setattr(simulation, "of_written", lambda *a: {})
-    monkeypatch.setattr(simulation, "of_books", lambda folder, n: {
-        "planning": 1e-6 * n**power, "finding those there": 1e-6, "asking file by file": 1e-5})
+    monkeypatch.setattr(
+        simulation,
+        "of_books",
+        lambda folder, n: {"planning": 1e-6 * n**power, "finding those there": 1e-6, "asking file by file": 1e-5},
+    )
     if fine:
         assert simulated(simulation, tiny_model, capsys, [100, 10_000])["growth"] == pytest.approx(1, abs=0.1)
         return

@@ -8,26 +8,32 @@ from matplotlib.colors import to_hex
 from pcclip import plots
 from pcclip.stats import metrics as statistics
 
-METRICS = pd.DataFrame([
-    ("zero_shot", "birds", "base", "accuracy", 0.5, 0.4, 0.6, 100),
-    ("zero_shot", "birds", "finetuned", "accuracy", 0.75, 0.65, 0.85, 100),
-    ("zero_shot", "fields", "base", "accuracy", 0.25, 0.2, 0.3, 400),
-    ("zero_shot", "fields", "finetuned", "accuracy", 0.2, 0.15, 0.25, 400),
-    ("zero_shot", "fields", "captions", "accuracy", 0.3, 0.25, 0.35, 400),
-    ("ranking", "birds/size", "base", "spearman", -0.1, -0.3, 0.1, 30),
-    ("ranking", "birds/size", "base", "pairwise_accuracy", 0.45, 0.35, 0.55, 30),
-    ("difference_classification", "birds", "base", "accuracy", 0.5, np.nan, np.nan, 60),
-    ("made_up", "birds", "base", "accuracy", np.nan, np.nan, np.nan, 0),
-], columns=["task", "dataset", "model", "metric", "value", "ci_low", "ci_high", "n"])
-PAIRED = pd.DataFrame([
-    ("zero_shot", "birds", "accuracy", 0.25, 0.15, 0.35, 0.001),
-    ("zero_shot", "fields", "accuracy", -0.05, -0.1, 0.0, 0.05),
-    ("ranking", "birds/size", "spearman", 0.1, -0.2, 0.4, np.nan),
-], columns=["task", "dataset", "metric", "difference", "ci_low", "ci_high", "p_holm"]).assign(
-    after="finetuned", before="base")
+METRICS = pd.DataFrame(
+    [
+        ("zero_shot", "birds", "base", "accuracy", 0.5, 0.4, 0.6, 100),
+        ("zero_shot", "birds", "finetuned", "accuracy", 0.75, 0.65, 0.85, 100),
+        ("zero_shot", "fields", "base", "accuracy", 0.25, 0.2, 0.3, 400),
+        ("zero_shot", "fields", "finetuned", "accuracy", 0.2, 0.15, 0.25, 400),
+        ("zero_shot", "fields", "captions", "accuracy", 0.3, 0.25, 0.35, 400),
+        ("ranking", "birds/size", "base", "spearman", -0.1, -0.3, 0.1, 30),
+        ("ranking", "birds/size", "base", "pairwise_accuracy", 0.45, 0.35, 0.55, 30),
+        ("difference_classification", "birds", "base", "accuracy", 0.5, np.nan, np.nan, 60),
+        ("made_up", "birds", "base", "accuracy", np.nan, np.nan, np.nan, 0),
+    ],
+    columns=["task", "dataset", "model", "metric", "value", "ci_low", "ci_high", "n"],
+)
+PAIRED = pd.DataFrame(
+    [
+        ("zero_shot", "birds", "accuracy", 0.25, 0.15, 0.35, 0.001),
+        ("zero_shot", "fields", "accuracy", -0.05, -0.1, 0.0, 0.05),
+        ("ranking", "birds/size", "spearman", 0.1, -0.2, 0.4, np.nan),
+    ],
+    columns=["task", "dataset", "metric", "difference", "ci_low", "ci_high", "p_holm"],
+).assign(after="finetuned", before="base")
 
 
 # tables
+
 
 def test_the_papers_table_by_hand():
     table = plots.tables(METRICS, PAIRED)["Zero-shot classification"]
@@ -37,22 +43,32 @@ def test_the_papers_table_by_hand():
         "finetuned": {"birds": "0.750 [0.650, 0.850]", "fields": "0.200 [0.150, 0.250]"},
         "captions": {"birds": "", "fields": "0.300 [0.250, 0.350]"},
         "finetuned - base": {"birds": "+0.250 [+0.150, +0.350] *", "fields": "-0.050 [-0.100, +0.000]"},
-        "n": {"birds": "100", "fields": "400"}}
+        "n": {"birds": "100", "fields": "400"},
+    }
 
 
 def test_every_task_and_metric_has_a_table_the_papers_first():
     found = plots.tables(METRICS)
-    assert list(found) == ["Difference-based classification", "Zero-shot classification",
-                           "Ranking by an attribute, spearman", "Ranking by an attribute, pairwise accuracy", "Made up"]
+    assert list(found) == [
+        "Difference-based classification",
+        "Zero-shot classification",
+        "Ranking by an attribute, spearman",
+        "Ranking by an attribute, pairwise accuracy",
+        "Made up",
+    ]
     assert found["Difference-based classification"].loc["base", "birds"] == "0.500", "no interval, no brackets"
     assert found["Made up"].loc["base", "birds"] == ""
     assert found["Ranking by an attribute, spearman"].loc["base", "birds/size"] == "-0.100 [-0.300, 0.100]"
 
 
 def test_one_call_draws_every_table():
-    rows = [("zero_shot", "cub", "base", "accuracy", 0.5), ("zero_shot", "cub", "a $ peer", "accuracy", 0.7),
-            ("zero_shot", "sun", "base", "accuracy", 0.6), ("ranking", "s/size", "base", "spearman", 0.1),
-            ("ranking", "s/size", "base", "pairwise_accuracy", 0.55)]
+    rows = [
+        ("zero_shot", "cub", "base", "accuracy", 0.5),
+        ("zero_shot", "cub", "a $ peer", "accuracy", 0.7),
+        ("zero_shot", "sun", "base", "accuracy", 0.6),
+        ("ranking", "s/size", "base", "spearman", 0.1),
+        ("ranking", "s/size", "base", "pairwise_accuracy", 0.55),
+    ]
     table = pd.DataFrame(rows, columns=["task", "dataset", "model", "metric", "value"])
     table = table.assign(ci_low=table.value - 0.1, ci_high=table.value + 0.1, n=9)
     panels = [ax for ax in plots.overview(table).axes if ax.get_title(loc="left")]
@@ -62,13 +78,19 @@ def test_one_call_draws_every_table():
     assert dots.get_offsets()[:, 0].tolist() == [0.5, 0.7, 0.6]
     assert dots.get_offsets()[:, 1].round().tolist() == [0, 0, 1]
     assert [[point[0] for point in bar] for bar in bars.get_segments()] == [
-        pytest.approx([value - 0.1, value + 0.1]) for value in (0.5, 0.7, 0.6)]
+        pytest.approx([value - 0.1, value + 0.1]) for value in (0.5, 0.7, 0.6)
+    ]
 
 
 def test_protocols_stand_side_by_side():
     one = METRICS[METRICS.dataset == "birds"].query("task == 'zero_shot'")
-    both = pd.concat([one.assign(protocol="as_released"), one.assign(protocol="corrected", value=0.125),
-                      one.assign(protocol="", dataset="fish")])
+    both = pd.concat(
+        [
+            one.assign(protocol="as_released"),
+            one.assign(protocol="corrected", value=0.125),
+            one.assign(protocol="", dataset="fish"),
+        ]
+    )
     table = plots.paper_table(both, PAIRED.head(1).assign(protocol="corrected"))
     assert list(table.columns) == ["birds, as released", "birds, corrected", "fish"]
     assert list(table.loc["base"].str[:5]) == ["0.500", "0.125", "0.500"]
@@ -83,20 +105,52 @@ def test_two_comparisons_are_two_rows():
 
 
 def test_tables_of_what_statistics_finds(rng):
-    items = [pd.DataFrame({"task": "zero_shot", "dataset": "set", "model": model, "first": range(40),
-                           "second": range(40), "correct": rng.random(40) < share})
-             for model, share in (("a", 0.2), ("b", 0.9))]
+    items = [
+        pd.DataFrame(
+            {
+                "task": "zero_shot",
+                "dataset": "set",
+                "model": model,
+                "first": range(40),
+                "second": range(40),
+                "correct": rng.random(40) < share,
+            }
+        )
+        for model, share in (("a", 0.2), ("b", 0.9))
+    ]
     paired = statistics.compare(pd.concat(items), "b", "a", 100, 0)
-    metrics = pd.DataFrame([{"task": "zero_shot", "dataset": "set", "model": "a", "metric": "accuracy", "value": 0.2,
-                             "ci_low": 0.1, "ci_high": 0.3, "n": 40}])
+    metrics = pd.DataFrame(
+        [
+            {
+                "task": "zero_shot",
+                "dataset": "set",
+                "model": "a",
+                "metric": "accuracy",
+                "value": 0.2,
+                "ci_low": 0.1,
+                "ci_high": 0.3,
+                "n": 40,
+            }
+        ]
+    )
     [cell] = plots.paper_table(metrics, paired).loc["b - a"]
     assert cell == f"{paired.difference[0]:+.3f} [{paired.ci_low[0]:+.3f}, {paired.ci_high[0]:+.3f}] *"
 
 
 def test_differences_of_a_table_without_p_values():
-    found = plots.differences(pd.DataFrame({
-        "task": ["zero_shot", "ranking"], "dataset": ["birds", "birds/size"], "metric": "accuracy",
-        "finetuned_minus_base": [0.1, 0.2], "ci_low": 0.0, "ci_high": 0.3, "n": 5}))
+    found = plots.differences(
+        pd.DataFrame(
+            {
+                "task": ["zero_shot", "ranking"],
+                "dataset": ["birds", "birds/size"],
+                "metric": "accuracy",
+                "finetuned_minus_base": [0.1, 0.2],
+                "ci_low": 0.0,
+                "ci_high": 0.3,
+                "n": 5,
+            }
+        )
+    )
     assert list(found.difference) == [0.1, 0.2]
     assert set(found.name) == {"finetuned - base"}
     assert list(found.what) == ["zero shot, birds", "birds/size"]
@@ -104,6 +158,7 @@ def test_differences_of_a_table_without_p_values():
 
 
 # figures
+
 
 def dots(ax) -> dict:
     """Face colour -> [(x, y)] of an axis' markers."""
@@ -133,10 +188,23 @@ def test_a_forest_of_nothing():
 
 def test_the_alpha_sweep_draws_every_line_and_rings_what_was_chosen():
     alphas = np.array([0.0, 0.5, 1.0])
-    table = pd.concat([pd.DataFrame({"dataset": dataset, "model": model, "split": split, "alpha": alphas[::-1],
-                                     "value": shift + alphas[::-1] / 10, "chosen": alphas[::-1] == 0.5})
-                       for dataset in ("birds", "fields") for model, shift in (("base", 0.2), ("peer", 0.4))
-                       for split in ("tune", "test")])
+    table = pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "dataset": dataset,
+                    "model": model,
+                    "split": split,
+                    "alpha": alphas[::-1],
+                    "value": shift + alphas[::-1] / 10,
+                    "chosen": alphas[::-1] == 0.5,
+                }
+            )
+            for dataset in ("birds", "fields")
+            for model, shift in (("base", 0.2), ("peer", 0.4))
+            for split in ("tune", "test")
+        ]
+    )
     figure = plots.alpha_sweep(table)
     birds, fields = figure.axes
     assert (birds.get_title(), fields.get_title()) == ("birds", "fields")
@@ -153,8 +221,16 @@ def test_the_alpha_sweep_draws_every_line_and_rings_what_was_chosen():
 
 
 def test_an_alpha_sweep_with_intervals_alone():
-    table = pd.DataFrame({"dataset": "birds", "model": "base", "alpha": [0.0, 1.0], "value": [0.2, 0.3],
-                          "ci_low": [0.1, 0.2], "ci_high": [0.3, 0.4]})
+    table = pd.DataFrame(
+        {
+            "dataset": "birds",
+            "model": "base",
+            "alpha": [0.0, 1.0],
+            "value": [0.2, 0.3],
+            "ci_low": [0.1, 0.2],
+            "ci_high": [0.3, 0.4],
+        }
+    )
     [ax] = plots.alpha_sweep(table).axes
     [band] = ax.collections
     corners = {(round(float(x), 6), round(float(y), 6)) for x, y in band.get_paths()[0].vertices}

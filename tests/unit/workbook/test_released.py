@@ -24,13 +24,14 @@ LONG = "The first image shows a {} on a table, while the second image shows a {}
 SENTENCES = [LONG.format("cat", "dog"), "#1: " + LONG.format("dog", "bird") + "\nNote that", "#include <a.h>", "short"]
 PAIRS = [(70, 50), (50, 90), (90, 70), (70, 90)]
 MATRIX = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
-CAPTIONS = ["A cat, \"black\".", "A dog\nin a park.", "NA"]
+CAPTIONS = ['A cat, "black".', "A dog\nin a park.", "NA"]
 INDS = [70, 50, 90]
 
 
 def embeddings(vectors=None, own=(0, 1, 2), inds=INDS, ids=(9, 12, 7)) -> dict:
-    captions = [{"image_id": i, "id": 5, "caption": c, "clip_embedding": o}
-                for i, c, o in zip(ids, CAPTIONS, own, strict=True)]
+    captions = [
+        {"image_id": i, "id": 5, "caption": c, "clip_embedding": o} for i, c, o in zip(ids, CAPTIONS, own, strict=True)
+    ]
     data = {"clip_embedding": torch.from_numpy(MATRIX) if vectors is None else vectors, "captions": captions}
     return data if inds is None else {**data, "inds": inds}
 
@@ -42,18 +43,32 @@ def write(path, content, protocol=4):
 
 @pytest.fixture
 def files(tmp_path):
-    return (write(tmp_path / "clip.pkl", embeddings()),
-            write(tmp_path / "diffs.pkl", {"indices": PAIRS, "llm_diffs": SENTENCES}))
+    return (
+        write(tmp_path / "clip.pkl", embeddings()),
+        write(tmp_path / "diffs.pkl", {"indices": PAIRS, "llm_diffs": SENTENCES}),
+    )
 
 
 # plain data
 
+
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-@pytest.mark.parametrize("value", [
-    np.arange(6, dtype=">i4").reshape(2, 3), np.asfortranarray(MATRIX), MATRIX[:, ::2], MATRIX.astype(np.float16),
-    np.array([["a", None], [(1, 2), "b"]], dtype=object), np.array(["ab", "cde"]), np.float32(1.5), np.int64(3),
-    np.array(True), np.zeros((2, 3, 4)).transpose(2, 0, 1),
-], ids=lambda value: f"{value.dtype}{value.shape}")
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.arange(6, dtype=">i4").reshape(2, 3),
+        np.asfortranarray(MATRIX),
+        MATRIX[:, ::2],
+        MATRIX.astype(np.float16),
+        np.array([["a", None], [(1, 2), "b"]], dtype=object),
+        np.array(["ab", "cde"]),
+        np.float32(1.5),
+        np.int64(3),
+        np.array(True),
+        np.zeros((2, 3, 4)).transpose(2, 0, 1),
+    ],
+    ids=lambda value: f"{value.dtype}{value.shape}",
+)
 def test_numpy_comes_back(tmp_path, value, protocol):
     back = plain_pickle.read(write(tmp_path / "a.pkl", value, protocol))
     assert (type(back), back.dtype, back.shape) == (type(value), value.dtype, value.shape)
@@ -61,11 +76,22 @@ def test_numpy_comes_back(tmp_path, value, protocol):
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-@pytest.mark.parametrize("value", [
-    torch.from_numpy(MATRIX), torch.from_numpy(MATRIX).T, torch.from_numpy(MATRIX)[1:2, 3:], torch.arange(3),
-    torch.ones(2, dtype=torch.float16), torch.ones(2, dtype=torch.bfloat16), torch.tensor(4.0),
-    torch.tensor([True, False]), torch.nn.Parameter(torch.ones(2)), torch.ones(2, requires_grad=True),
-], ids=lambda value: f"{value.dtype}{tuple(value.shape)}")
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.from_numpy(MATRIX),
+        torch.from_numpy(MATRIX).T,
+        torch.from_numpy(MATRIX)[1:2, 3:],
+        torch.arange(3),
+        torch.ones(2, dtype=torch.float16),
+        torch.ones(2, dtype=torch.bfloat16),
+        torch.tensor(4.0),
+        torch.tensor([True, False]),
+        torch.nn.Parameter(torch.ones(2)),
+        torch.ones(2, requires_grad=True),
+    ],
+    ids=lambda value: f"{value.dtype}{tuple(value.shape)}",
+)
 @pytest.mark.filterwarnings("error")
 def test_tensors_come_back_as_arrays(tmp_path, value, protocol):
     back = plain_pickle.read(write(tmp_path / "a.pkl", value, protocol))
@@ -77,24 +103,39 @@ def test_a_tensor_of_a_gpu_comes_to_the_cpu(tmp_path):
     """As pickled on a GPU: the inner file names cuda:0."""
     content = pickle.dumps(torch.from_numpy(MATRIX), 4)
     start = content.index(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
-    inner = content[start:content.index(b"\x94", content.index(MATRIX.tobytes()) + MATRIX.nbytes)]
+    inner = content[start : content.index(b"\x94", content.index(MATRIX.tobytes()) + MATRIX.nbytes)]
     moved = inner.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
     assert moved != inner
-    call = Calls(torch._utils._rebuild_tensor_v2, Calls(torch.storage._load_from_bytes, moved), 0, (3, 8), (8, 1),
-                 False, OrderedDict())
+    call = Calls(
+        torch._utils._rebuild_tensor_v2,
+        Calls(torch.storage._load_from_bytes, moved),
+        0,
+        (3, 8),
+        (8, 1),
+        False,
+        OrderedDict(),
+    )
     assert np.array_equal(plain_pickle.read(write(tmp_path / "a.pkl", call)), MATRIX)
 
 
 def test_containers_come_back(tmp_path):
     one = [1]
-    value = {"a": (one, one, {2.5: None}), "b": OrderedDict(x=b"bytes", y="text"), 3: {1, 2}, "d": torch.Size([2, 3]),
-             "e": torch.device("cpu"), "f": torch.float16, "g": True}
+    value = {
+        "a": (one, one, {2.5: None}),
+        "b": OrderedDict(x=b"bytes", y="text"),
+        3: {1, 2},
+        "d": torch.Size([2, 3]),
+        "e": torch.device("cpu"),
+        "f": torch.float16,
+        "g": True,
+    }
     back = plain_pickle.read(write(tmp_path / "a.pkl", value))
     assert back == {**value, "d": (2, 3), "e": "cpu", "f": "torch.float16"}
     assert back["a"][0] is back["a"][1]
 
 
 # hostile and damaged pickles
+
 
 class Calls:
     """Pickled as a call: the classic payload."""
@@ -172,11 +213,19 @@ def test_a_payload_is_refused_by_name_and_does_not_run(tmp_path, name, protocol)
     assert not (tmp_path / "trace").exists()
 
 
-@pytest.mark.parametrize(("module", "name"), [
-    ("os", "system"), ("numpy", "os.system"), ("torch", "serialization.os.system"),
-    ("numpy", "core.multiarray._reconstruct"), ("torch", "_utils._rebuild_tensor_v2"), ("collections", "_sys.exit"),
-    ("numpy\nos", "system"), ("collections", "OrderedDict.__init__.__globals__"),
-])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("os", "system"),
+        ("numpy", "os.system"),
+        ("torch", "serialization.os.system"),
+        ("numpy", "core.multiarray._reconstruct"),
+        ("torch", "_utils._rebuild_tensor_v2"),
+        ("collections", "_sys.exit"),
+        ("numpy\nos", "system"),
+        ("collections", "OrderedDict.__init__.__globals__"),
+    ],
+)
 def test_dotted_names_are_refused(tmp_path, module, name):
     (tmp_path / "bad.pkl").write_bytes(stack_global(module, name, tmp_path / "trace"))
     with pytest.raises(PcclipError, match="refused") as error:
@@ -194,10 +243,11 @@ def test_the_payloads_would_run(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
 
 
-STORAGE = torch.storage.TypedStorage(
-    wrap_storage=torch.ones(2).untyped_storage(), dtype=torch.float32, _internal=True)
+STORAGE = torch.storage.TypedStorage(wrap_storage=torch.ones(2).untyped_storage(), dtype=torch.float32, _internal=True)
 DAMAGE = {
-    "empty": b"", "text": b"no pickle", "cut": pickle.dumps(embeddings())[:-40],
+    "empty": b"",
+    "text": b"no pickle",
+    "cut": pickle.dumps(embeddings())[:-40],
     "persistent id": b"\x80\x04" + text("x") + b"Q.",
     "attributes of a global": b"\x80\x02cnumpy\nndarray\n}" + b"X\x01\x00\x00\x00aK\x01sb.",
     "attributes of a class": b"\x80\x02ccollections\nOrderedDict\nN}X\x01\x00\x00\x00aK\x01s\x86b.",
@@ -205,10 +255,12 @@ DAMAGE = {
     "a type that is called": pickle.dumps(Calls(np.ndarray, (2,))),
     "bytes by a codec": pickle.dumps(Calls(__import__("_codecs").encode, "x", "rot13")),
     "a structured dtype": pickle.dumps(np.zeros(2, dtype=[("a", "i4")])),
-    "a storage with too little": pickle.dumps(Calls(
-        torch._utils._rebuild_tensor_v2, STORAGE, 0, (9,), (1,), False, OrderedDict())),
-    "a tensor that begins too late": pickle.dumps(Calls(
-        torch._utils._rebuild_tensor_v2, STORAGE, 1, (2,), (1,), False, OrderedDict())),
+    "a storage with too little": pickle.dumps(
+        Calls(torch._utils._rebuild_tensor_v2, STORAGE, 0, (9,), (1,), False, OrderedDict())
+    ),
+    "a tensor that begins too late": pickle.dumps(
+        Calls(torch._utils._rebuild_tensor_v2, STORAGE, 1, (2,), (1,), False, OrderedDict())
+    ),
     "an array with too little": pickle.dumps(np.ones(4), 2).replace(b"K\x04\x85", b"K\x09\x85"),
     "objects as numbers": pickle.dumps(np.array([1, 2], dtype=object), 2).replace(b"]q", b"}q"),
 }
@@ -240,15 +292,27 @@ def test_no_file(tmp_path):
 
 # embeddings
 
+
 @pytest.mark.parametrize("protocol", [2, 4])
-@pytest.mark.parametrize("change", [
-    {}, {"vectors": MATRIX}, {"vectors": MATRIX[:, None]}, {"vectors": list(torch.from_numpy(MATRIX).split(1))},
-    {"vectors": list(MATRIX)}, {"own": (700, 500, 900)}, {"own": tuple(MATRIX)}, {"inds": np.array(INDS)},
-    {"own": tuple(torch.from_numpy(MATRIX).split(1))}, {"ids": (np.int64(9), "12", 7)},
-    {"vectors": torch.from_numpy(MATRIX.astype(np.float64))},
-    {"vectors": torch.from_numpy(MATRIX[[2, 0, 1, 1]]), "own": (1, 2, 0)},
-    {"vectors": MATRIX[[2, 0, 1, 1]], "own": tuple(torch.tensor(k) for k in (1, 3, 0))},
-], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"vectors": MATRIX},
+        {"vectors": MATRIX[:, None]},
+        {"vectors": list(torch.from_numpy(MATRIX).split(1))},
+        {"vectors": list(MATRIX)},
+        {"own": (700, 500, 900)},
+        {"own": tuple(MATRIX)},
+        {"inds": np.array(INDS)},
+        {"own": tuple(torch.from_numpy(MATRIX).split(1))},
+        {"ids": (np.int64(9), "12", 7)},
+        {"vectors": torch.from_numpy(MATRIX.astype(np.float64))},
+        {"vectors": torch.from_numpy(MATRIX[[2, 0, 1, 1]]), "own": (1, 2, 0)},
+        {"vectors": MATRIX[[2, 0, 1, 1]], "own": tuple(torch.tensor(k) for k in (1, 3, 0))},
+    ],
+    ids=str,
+)
 def test_read_embeddings(tmp_path, change, protocol):
     images, matrix = read_embeddings(write(tmp_path / "clip.pkl", embeddings(**change), protocol))
     assert list(images["id"]) == ["9", "12", "7"]
@@ -266,17 +330,25 @@ def test_vectors_may_be_with_their_captions_alone(tmp_path):
     assert list(images["index"]) == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ([1, 2], "no list 'captions'"), ({"indices": [], "llm_diffs": []}, "no list 'captions'"),
-    ({"captions": [], "clip_embedding": MATRIX}, "image_id and caption"),
-    ({"captions": [{"caption": "x"}]}, "image_id and caption"),
-    (embeddings(vectors=MATRIX[:2]), "clip_embedding of the captions name 2"),
-    (embeddings(vectors=MATRIX[:2], own=(0, None, 1)), "whole numbers"),
-    (embeddings(vectors=[MATRIX[0], MATRIX[1, :3], MATRIX[2]]), "no matrix"),
-    (embeddings(vectors=MATRIX.ravel()[:3]), "width 1"), (embeddings(vectors=MATRIX * np.nan), "not finite"),
-    (embeddings(vectors="vectors"), "no matrix"), (embeddings(inds=[1, 2]), "3 distinct"),
-    (embeddings(inds=[1, 2, 2]), "3 distinct"), (embeddings(inds=["a", "b", "c"]), "whole numbers"),
-], ids=range(13))
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "no list 'captions'"),
+        ({"indices": [], "llm_diffs": []}, "no list 'captions'"),
+        ({"captions": [], "clip_embedding": MATRIX}, "image_id and caption"),
+        ({"captions": [{"caption": "x"}]}, "image_id and caption"),
+        (embeddings(vectors=MATRIX[:2]), "clip_embedding of the captions name 2"),
+        (embeddings(vectors=MATRIX[:2], own=(0, None, 1)), "whole numbers"),
+        (embeddings(vectors=[MATRIX[0], MATRIX[1, :3], MATRIX[2]]), "no matrix"),
+        (embeddings(vectors=MATRIX.ravel()[:3]), "width 1"),
+        (embeddings(vectors=MATRIX * np.nan), "not finite"),
+        (embeddings(vectors="vectors"), "no matrix"),
+        (embeddings(inds=[1, 2]), "3 distinct"),
+        (embeddings(inds=[1, 2, 2]), "3 distinct"),
+        (embeddings(inds=["a", "b", "c"]), "whole numbers"),
+    ],
+    ids=range(13),
+)
 def test_embeddings_that_are_none(tmp_path, content, message):
     with pytest.raises(PcclipError, match=rf"clip\.pkl: .*{message}") as error:
         read_embeddings(write(tmp_path / "clip.pkl", content))
@@ -285,9 +357,13 @@ def test_embeddings_that_are_none(tmp_path, content, message):
 
 # differences
 
+
 @pytest.mark.parametrize("protocol", [2, 4])
-@pytest.mark.parametrize("pairs", [PAIRS, [list(p) for p in PAIRS], np.array(PAIRS), torch.tensor(PAIRS),
-                                   [tuple(map(np.int64, p)) for p in PAIRS]], ids=range(5))
+@pytest.mark.parametrize(
+    "pairs",
+    [PAIRS, [list(p) for p in PAIRS], np.array(PAIRS), torch.tensor(PAIRS), [tuple(map(np.int64, p)) for p in PAIRS]],
+    ids=range(5),
+)
 def test_read_differences(tmp_path, pairs, protocol):
     path = write(tmp_path / "diffs.pkl", {"indices": pairs, "llm_diffs": SENTENCES}, protocol)
     table = read_differences(path, INDS)
@@ -296,22 +372,28 @@ def test_read_differences(tmp_path, pairs, protocol):
     pd.testing.assert_frame_equal(table, read_differences(path))
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (embeddings(), "no list 'indices'"), ({"indices": PAIRS}, "no list 'llm_diffs'"),
-    ({"indices": PAIRS[1:], "llm_diffs": SENTENCES}, "3 indices for 4"),
-    ({"indices": [(1, 2, 3)], "llm_diffs": ["x"]}, "pairs of indices"),
-    ({"indices": [1], "llm_diffs": ["x"]}, "pairs of indices"),
-    ({"indices": [(70, 50)], "llm_diffs": [3]}, "sentences"),
-    ({"indices": [(70, 0.5)], "llm_diffs": ["x"]}, "whole numbers"),
-    ({"indices": [(70, 2**70)], "llm_diffs": ["x"]}, "whole numbers"),
-    ({"indices": [(70, 51)], "llm_diffs": ["x"]}, "indices name 51, which the embeddings do not have"),
-], ids=range(9))
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (embeddings(), "no list 'indices'"),
+        ({"indices": PAIRS}, "no list 'llm_diffs'"),
+        ({"indices": PAIRS[1:], "llm_diffs": SENTENCES}, "3 indices for 4"),
+        ({"indices": [(1, 2, 3)], "llm_diffs": ["x"]}, "pairs of indices"),
+        ({"indices": [1], "llm_diffs": ["x"]}, "pairs of indices"),
+        ({"indices": [(70, 50)], "llm_diffs": [3]}, "sentences"),
+        ({"indices": [(70, 0.5)], "llm_diffs": ["x"]}, "whole numbers"),
+        ({"indices": [(70, 2**70)], "llm_diffs": ["x"]}, "whole numbers"),
+        ({"indices": [(70, 51)], "llm_diffs": ["x"]}, "indices name 51, which the embeddings do not have"),
+    ],
+    ids=range(9),
+)
 def test_differences_that_are_none(tmp_path, content, message):
     with pytest.raises(PcclipError, match=rf"diffs\.pkl: .*{message}"):
         read_differences(write(tmp_path / "diffs.pkl", content), INDS)
 
 
 # tables
+
 
 def test_convert_writes_the_tables(files, tmp_path, tiny_encoder):
     counts = convert(*files, tmp_path / "out")
@@ -384,6 +466,7 @@ def test_back_never_overwrites(files, tmp_path):
 
 
 # command line
+
 
 def test_convert_on_the_command_line(files, tmp_path, capsys):
     assert main(["convert", *map(str, files), "--to", str(tmp_path / "out")]) == 0

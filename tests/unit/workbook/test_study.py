@@ -17,14 +17,29 @@ MEASURES = {
     "size, one-sided": ("ranking", "stamps/body_mass/one_sided", "pairwise_accuracy"),
     "size, antisymmetric": ("ranking", "stamps/body_mass/antisymmetric", "pairwise_accuracy"),
 }
-OTHERS = [("difference_order", "stamps/llm", "accuracy"), ("ranking", "stamps/body_mass/one_sided", "spearman"),
-          ("ranking", "stamps/top_speed/one_sided", "pairwise_accuracy"), ("zero_shot", "stamps", "spearman")]
+OTHERS = [
+    ("difference_order", "stamps/llm", "accuracy"),
+    ("ranking", "stamps/body_mass/one_sided", "spearman"),
+    ("ranking", "stamps/top_speed/one_sided", "pairwise_accuracy"),
+    ("zero_shot", "stamps", "spearman"),
+]
 
 
 def row(model, value, measure="difference", run="study/x", variant="x", **grid) -> dict:
     task, dataset, metric = MEASURES.get(measure, measure)
-    return {"task": task, "dataset": dataset, "model": model, "metric": metric, "value": value, "ci_low": None,
-            "ci_high": None, "n": 9, "run": run, "variant": variant, **grid}
+    return {
+        "task": task,
+        "dataset": dataset,
+        "model": model,
+        "metric": metric,
+        "value": value,
+        "ci_low": None,
+        "ci_high": None,
+        "n": 9,
+        "run": run,
+        "variant": variant,
+        **grid,
+    }
 
 
 def loaded(folder, rows) -> pd.DataFrame:
@@ -36,9 +51,12 @@ def loaded(folder, rows) -> pd.DataFrame:
 def table(tmp_path) -> pd.DataFrame:
     """Variants ours and plain on three seeds, the base beside each of them."""
     values = {"ours": [0.8, 0.9, 0.7], "plain": [0.5, 0.7, 0.6]}
-    rows = [row(model, value, "difference", f"study/seed={seed}/{variant}", variant, seed=seed)
-            for variant, found in values.items() for seed, own in enumerate(found)
-            for model, value in (("base", 0.5), ("finetuned", own), ("alpha=0.5", 0.1))]
+    rows = [
+        row(model, value, "difference", f"study/seed={seed}/{variant}", variant, seed=seed)
+        for variant, found in values.items()
+        for seed, own in enumerate(found)
+        for model, value in (("base", 0.5), ("finetuned", own), ("alpha=0.5", 0.1))
+    ]
     return loaded(tmp_path, rows)
 
 
@@ -57,7 +75,8 @@ def test_only_the_shown_measures_are_read(tmp_path):
 def test_one_row_for_each_variant_and_seed_base_first(table):
     found = study.wide(table)
     assert found[["variant", "seed"]].to_numpy().tolist() == [
-        [name, seed] for name in ("base", "ours", "plain") for seed in range(3)]
+        [name, seed] for name in ("base", "ours", "plain") for seed in range(3)
+    ]
     assert list(found.difference) == [0.5] * 3 + [0.8, 0.9, 0.7] + [0.5, 0.7, 0.6]
 
 
@@ -87,27 +106,37 @@ def test_differences_are_paired_by_seed_with_a_t_interval(table):
 
 def test_a_seed_that_one_side_lacks_is_left_out(tmp_path):
     values = {("ours", 0): 0.9, ("ours", 1): 0.7, ("ours", 2): 0.1, ("plain", 0): 0.5, ("plain", 1): 0.5}
-    rows = [row("finetuned", value, "order", f"s/{variant}", variant, seed=seed)
-            for (variant, seed), value in values.items()]
+    rows = [
+        row("finetuned", value, "order", f"s/{variant}", variant, seed=seed)
+        for (variant, seed), value in values.items()
+    ]
     rows.append(row("finetuned", 0.25, "zero-shot", "s/ours", "ours", seed=0))
     rows.append(row("finetuned", 0.5, "zero-shot", "s/plain", "plain", seed=0))
     found = study.against(loaded(tmp_path, rows), "plain").set_index("measure")
     half = 12.7062 * np.std([0.4, 0.2], ddof=1) / np.sqrt(2)
     assert found.loc["order", ["minus reference", "ci_low", "ci_high", "seeds"]].tolist() == pytest.approx(
-        [0.3, 0.3 - half, 0.3 + half, 2], rel=1e-4)
+        [0.3, 0.3 - half, 0.3 + half, 2], rel=1e-4
+    )
     assert found.loc["zero-shot", ["minus reference", "seeds"]].tolist() == [-0.25, 1]
     assert np.isnan(found.loc["zero-shot", ["ci_low", "ci_high"]].astype(float)).all()
 
 
 def test_seeds_and_images_are_two_sources_of_variation(tmp_path):
-    rows = [row("finetuned", value, "order", f"s/{seed}", "ours", seed=seed) | {"ci_low": value - 0.02 * (seed + 1),
-                                                                               "ci_high": value + 0.01}
-            for seed, value in enumerate([0.8, 0.9, 0.7])]
-    rows += [row("base", 0.5, measure, "s/0", "ours", seed=0) | {"ci_low": 0.4, "ci_high": 0.6}
-             for measure in ("order", "difference")]
+    rows = [
+        row("finetuned", value, "order", f"s/{seed}", "ours", seed=seed)
+        | {"ci_low": value - 0.02 * (seed + 1), "ci_high": value + 0.01}
+        for seed, value in enumerate([0.8, 0.9, 0.7])
+    ]
+    rows += [
+        row("base", 0.5, measure, "s/0", "ours", seed=0) | {"ci_low": 0.4, "ci_high": 0.6}
+        for measure in ("order", "difference")
+    ]
     found = study.seeds(loaded(tmp_path, rows))
     assert found[["variant", "measure", "seeds", "wider"]].to_numpy().tolist() == [
-        ["base", "difference", 1, ""], ["base", "order", 1, ""], ["ours", "order", 3, "seeds"]]
+        ["base", "difference", 1, ""],
+        ["base", "order", 1, ""],
+        ["ours", "order", 3, "seeds"],
+    ]
     half = 4.302653 * 0.1 / np.sqrt(3)
     assert found.loc[2, "mean":"images_high"].tolist() == pytest.approx([0.8, 0.8 - half, 0.8 + half, 0.76, 0.81])
     assert found.loc[0, ["mean", "images_low", "images_high"]].tolist() == [0.5, 0.4, 0.6]
@@ -119,13 +148,16 @@ def test_an_unknown_reference_names_the_known(table):
         study.against(table, "theirs")
 
 
-@pytest.mark.parametrize(("grids", "variant", "names"), [
-    ([{"seed": 0}, {"seed": 1}], "", ["finetuned"]),
-    ([{"finetune.lr": "1e-8"}, {"finetune.lr": 0.1}], "", ["lr=1e-8", "lr=0.1"]),
-    ([{"finetune.lr": 1, "finetune.epochs": k} for k in (2, 3)], "", ["lr=1, epochs=2", "lr=1, epochs=3"]),
-    ([{"seed": 0, "sweep.model": "a"}, {"seed": 1, "sweep.model": "a"}], "no swap", ["model=a, no swap"]),
-    ([{"generate.pairs": "None"}, {"generate.pairs": 5}], "", ["pairs=None", "pairs=5"]),
-])
+@pytest.mark.parametrize(
+    ("grids", "variant", "names"),
+    [
+        ([{"seed": 0}, {"seed": 1}], "", ["finetuned"]),
+        ([{"finetune.lr": "1e-8"}, {"finetune.lr": 0.1}], "", ["lr=1e-8", "lr=0.1"]),
+        ([{"finetune.lr": 1, "finetune.epochs": k} for k in (2, 3)], "", ["lr=1, epochs=2", "lr=1, epochs=3"]),
+        ([{"seed": 0, "sweep.model": "a"}, {"seed": 1, "sweep.model": "a"}], "no swap", ["model=a, no swap"]),
+        ([{"generate.pairs": "None"}, {"generate.pairs": 5}], "", ["pairs=None", "pairs=5"]),
+    ],
+)
 def test_a_grids_values_name_the_variants(tmp_path, grids, variant, names):
     rows = [row("finetuned", k / 8, run=f"s/{k}", variant=variant, **grid) for k, grid in enumerate(grids)]
     table = loaded(tmp_path, rows)
@@ -140,7 +172,7 @@ def test_without_a_sweep_it_says_what_to_run(tmp_path):
 
 def test_a_dot_for_every_seed(table):
     figure = plots.study(study.wide(table), study.shown(table))
-    axis, = figure.axes
+    (axis,) = figure.axes
     assert axis.get_title() == "difference"
     assert [label.get_text() for label in axis.get_yticklabels()] == ["base", "ours", "plain"]
     assert sum(len(dots.get_offsets()) for dots in axis.collections) == 9
@@ -150,8 +182,12 @@ def test_the_notebook_compares_a_sweep(tiny_sweep, tmp_path):
     import papermill
 
     papermill.execute_notebook(
-        ROOT / "notebooks" / "07_compare_runs.ipynb", tmp_path / "07.ipynb", progress_bar=False, cwd=ROOT, parameters={
-            "run": "tiny", "outputs": str(tiny_sweep.folder.parent), "variant_of_reference": "slow"})
+        ROOT / "notebooks" / "07_compare_runs.ipynb",
+        tmp_path / "07.ipynb",
+        progress_bar=False,
+        cwd=ROOT,
+        parameters={"run": "tiny", "outputs": str(tiny_sweep.folder.parent), "variant_of_reference": "slow"},
+    )
     cells = [cell for cell in nbformat.read(tmp_path / "07.ipynb", 4).cells if cell.cell_type == "code"]
     shown = [" ".join(out.data) for cell in cells for out in cell.outputs if "data" in out]
     assert sum("text/html" in kinds for kinds in shown) == 4

@@ -18,11 +18,14 @@ EARLY = {"filters": {"generate.filters": "none"}}
 @pytest.fixture
 def members(tmp_path):
     """members(sweep, **values): the runs of a file with that sweep."""
+
     def call(sweep=None, **values):
         path = tmp_path / "swept.yaml"
-        path.write_text(yaml.safe_dump({"run": "s", **values, **({} if sweep is None else {"sweep": sweep})},
-                                       sort_keys=False))
+        path.write_text(
+            yaml.safe_dump({"run": "s", **values, **({} if sweep is None else {"sweep": sweep})}, sort_keys=False)
+        )
         return read_sweep(path)
+
     return call
 
 
@@ -32,8 +35,9 @@ def told(found: list[Member]) -> dict[str, str | None]:
 
 # the runs a file stands for
 
+
 def test_a_file_without_a_sweep_is_one_run_as_it_says(members, tmp_path):
-    member, = members(run="a/b", reuse="a", finetune={"lr": 0.5})
+    (member,) = members(run="a/b", reuse="a", finetune={"lr": 0.5})
     assert member == Member(params.read(tmp_path / "swept.yaml"), "", {})
     assert not member.swept
     assert parents([member]) == []
@@ -44,7 +48,7 @@ def test_late_variants_reuse_the_files_own_run(members):
     assert told(found) == {"s/slow": "s", "s/no_twins": "s"}
     assert [member.variant for member in found] == ["slow", "no twins"]
     assert [(m.config.finetune.lr, m.config.finetune.swap) for m in found] == [(1e-4, True), (1e-8, False)]
-    parent, = parents(found)
+    (parent,) = parents(found)
     assert (parent.run, parent.reuse) == ("s", None)
 
 
@@ -61,10 +65,15 @@ def test_an_early_variant_has_an_01_of_its_own_and_the_sweeps_journals(members):
 def test_a_grid_is_crossed_with_the_variants(members):
     sweep = {"grid": {"seed": [0, 1], "finetune.lr": ["1e-5", 0.01]}, "variants": {"plain": {}, **EARLY}}
     found = members(sweep)
-    assert told(found) == {f"s/seed={seed}/lr={lr}/{name}": None if name == "filters" else f"s/seed={seed}"
-                           for seed in (0, 1) for lr in ("1e-5", "0.01") for name in ("plain", "filters")}
+    assert told(found) == {
+        f"s/seed={seed}/lr={lr}/{name}": None if name == "filters" else f"s/seed={seed}"
+        for seed in (0, 1)
+        for lr in ("1e-5", "0.01")
+        for name in ("plain", "filters")
+    }
     assert [member.grid for member in found[:3]] == [{"seed": 0, "finetune.lr": "1e-5"}] * 2 + [
-        {"seed": 0, "finetune.lr": 0.01}]
+        {"seed": 0, "finetune.lr": 0.01}
+    ]
     assert [(member.config.seed, member.config.finetune.lr) for member in found[4:7]] == [(1, 1e-5)] * 2 + [(1, 0.01)]
     assert [(config.run, config.seed) for config in parents(found)] == [("s/seed=0", 0), ("s/seed=1", 1)]
 
@@ -81,9 +90,16 @@ def test_a_grid_of_one_late_value_is_a_sweep(members):
     assert [config.run for config in parents(found)] == ["s"]
 
 
-@pytest.mark.parametrize(("key", "value", "early"), [
-    ("data.held_out", 0.5, True), ("embed.shard", 9, True), ("model", "minilm-efficientnet", True),
-    ("evaluate.alpha", 0.5, False), ("arithmetic.pairs", 9, False)])
+@pytest.mark.parametrize(
+    ("key", "value", "early"),
+    [
+        ("data.held_out", 0.5, True),
+        ("embed.shard", 9, True),
+        ("model", "minilm-efficientnet", True),
+        ("evaluate.alpha", 0.5, False),
+        ("arithmetic.pairs", 9, False),
+    ],
+)
 def test_what_01_and_02_read_is_early(members, key, value, early):
     assert told(members({"variants": {"x": {key: value}}})) == {"s/x": None if early else "s"}
 
@@ -97,34 +113,41 @@ def test_folder_names_are_plain(members):
 
 def test_a_change_does_not_reach_the_other_members(members):
     attributes = {"size": {"more": "a", "less": "b", "comparison": "c", "comparison_swapped": "d"}}
-    changed, plain = members({"variants": {"x": {"evaluate.attributes.size.more": "z"}, "y": {}}},
-                             evaluate={"attributes": attributes})
+    changed, plain = members(
+        {"variants": {"x": {"evaluate.attributes.size.more": "z"}, "y": {}}}, evaluate={"attributes": attributes}
+    )
     assert changed.config.evaluate.attributes["size"].more == "z"
     assert plain.config.evaluate.attributes["size"].more == "a"
 
 
-@pytest.mark.parametrize(("sweep", "says"), [
-    (["finetune.lr"], "sweep: needs grid"),
-    ({}, "sweep: needs grid"),
-    ({"grid": {}}, "sweep: needs grid"),
-    ({"grids": {"seed": [0]}}, "sweep: needs grid"),
-    ({"grid": ["seed"]}, "sweep.grid: every key needs a list"),
-    ({"grid": {"seed": 1}}, "sweep.grid: every key needs a list"),
-    ({"grid": {"seed": []}}, "sweep.grid: every key needs a list"),
-    ({"variants": ["x"]}, "sweep.variants: every name needs its changes"),
-    ({"variants": {"x": "finetune.swap"}}, "sweep.variants: every name needs its changes"),
-    ({"variants": {"": {"finetune.swap": True}}}, "sweep.variants: give every variant a name"),
-    ({"variants": {"base": {}}}, "sweep.variants: give every variant a name, and not 'base'"),
-    ({"variants": {"x": {"finetune": {"swap": True}}}}, "sweep: finetune: needs seed, model, or a key with its block"),
-    ({"variants": {"x": {3: True}}}, "sweep: 3: needs seed"),
-    ({"grid": {"run": ["a", "b"]}}, "sweep: run: needs seed"),
-    ({"grid": {"seed": [0]}, "variants": {"x": {"seed": 1}}}, "sweep: seed: in the grid and in a variant"),
-    ({"variants": {"x": {"seed.y": 1}}}, "sweep: seed.y: seed has no keys below it"),
-    ({"variants": {"x": {"finetune.lrr": 1.0}}}, "sweep: finetune.lrr: unknown key; did you mean lr?"),
-    ({"grid": {"finetune.lr": [0.1, -1.0]}}, "sweep: finetune.lr = -1.0: Input should be greater than 0"),
-    ({"grid": {"finetune.lr": [0.1, "0.1"]}}, "sweep: two members would share a folder"),
-    ({"variants": {"a b": {}, "a_b": {}}}, "sweep: two members would share a folder"),
-])
+@pytest.mark.parametrize(
+    ("sweep", "says"),
+    [
+        (["finetune.lr"], "sweep: needs grid"),
+        ({}, "sweep: needs grid"),
+        ({"grid": {}}, "sweep: needs grid"),
+        ({"grids": {"seed": [0]}}, "sweep: needs grid"),
+        ({"grid": ["seed"]}, "sweep.grid: every key needs a list"),
+        ({"grid": {"seed": 1}}, "sweep.grid: every key needs a list"),
+        ({"grid": {"seed": []}}, "sweep.grid: every key needs a list"),
+        ({"variants": ["x"]}, "sweep.variants: every name needs its changes"),
+        ({"variants": {"x": "finetune.swap"}}, "sweep.variants: every name needs its changes"),
+        ({"variants": {"": {"finetune.swap": True}}}, "sweep.variants: give every variant a name"),
+        ({"variants": {"base": {}}}, "sweep.variants: give every variant a name, and not 'base'"),
+        (
+            {"variants": {"x": {"finetune": {"swap": True}}}},
+            "sweep: finetune: needs seed, model, or a key with its block",
+        ),
+        ({"variants": {"x": {3: True}}}, "sweep: 3: needs seed"),
+        ({"grid": {"run": ["a", "b"]}}, "sweep: run: needs seed"),
+        ({"grid": {"seed": [0]}, "variants": {"x": {"seed": 1}}}, "sweep: seed: in the grid and in a variant"),
+        ({"variants": {"x": {"seed.y": 1}}}, "sweep: seed.y: seed has no keys below it"),
+        ({"variants": {"x": {"finetune.lrr": 1.0}}}, "sweep: finetune.lrr: unknown key; did you mean lr?"),
+        ({"grid": {"finetune.lr": [0.1, -1.0]}}, "sweep: finetune.lr = -1.0: Input should be greater than 0"),
+        ({"grid": {"finetune.lr": [0.1, "0.1"]}}, "sweep: two members would share a folder"),
+        ({"variants": {"a b": {}, "a_b": {}}}, "sweep: two members would share a folder"),
+    ],
+)
 def test_a_bad_sweep_is_one_line(members, tmp_path, sweep, says):
     with pytest.raises(PcclipError) as error:
         members(sweep, seed=0)
@@ -143,10 +166,10 @@ def test_one_table_of_all_members(members, tmp_path):
     for k, member in enumerate(found):
         member.config.folder.mkdir(parents=True)
         pd.DataFrame({"model": ["base", "finetuned"], "value": [0.5, k / 16]}).to_csv(
-            member.config.folder / "metrics.csv", index=False)
+            member.config.folder / "metrics.csv", index=False
+        )
     table = collect(found, tmp_path)
-    assert list(table.columns) == [
-        "model", "value", "run", "variant", "seed", "sweep.model", "finetune.keep_epochs"]
+    assert list(table.columns) == ["model", "value", "run", "variant", "seed", "sweep.model", "finetune.keep_epochs"]
     assert list(table.value[1::2]) == [k / 16 for k in range(16)]
     assert list(table.run[::2]) == list(told(found))
     assert list(table.variant[:4]) == ["slow", "slow", "no twins", "no twins"]
@@ -164,7 +187,8 @@ FIRST, LAST = ["01_generate_comparisons", "02_embed_images"], ["03_finetune", "0
 
 def test_01_and_02_run_once_03_and_04_for_each(tiny_sweep):
     assert tiny_sweep.ran == [("tiny", name) for name in FIRST] + [
-        (f"tiny/{variant}", name) for variant in ("slow", "no_twins") for name in LAST]
+        (f"tiny/{variant}", name) for variant in ("slow", "no_twins") for name in LAST
+    ]
     assert not list(tiny_sweep.folder.rglob("05_*"))
     assert not list(tiny_sweep.folder.glob("*/0[12]_*/manifest.json"))
     table = pd.read_csv(tiny_sweep.folder / "sweep.csv")
@@ -195,7 +219,7 @@ def test_another_filter_asks_nothing_again(values, tmp_path, ran):
     assert [name for run, name in ran if run == "tiny/unfiltered"] == FIRST + LAST
     assert set(server.asked.values()) == {1}
     assert len(server.asked) == 60
-    journal, = (tmp_path / "outputs").rglob("answers-*.jsonl")
+    (journal,) = (tmp_path / "outputs").rglob("answers-*.jsonl")
     assert journal.parent == tmp_path / "outputs" / "tiny" / "01_generate"
 
 
