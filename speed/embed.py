@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pcclip import load_model
 from pcclip.embedding import stage as embed
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 
 TOLERANCE = {"cpu": 1e-4, "cuda": 5e-3}  # largest gap of unit vectors; batches of other sizes add up in another order
 DRAFTED = 0.98  # lowest cosine of a draft's vector with the whole photo's
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
 
 
-def of_small(model: DualEncoder, photos: list[str], options: argparse.Namespace) -> dict:
+def of_small(model: Encoder, photos: list[str], options: argparse.Namespace) -> dict:
     """The naive loop, ours and the encoder alone, in turn."""
     tensors = [
         torch.stack([model.preprocess(opened(path)) for path in photos[k : k + options.batch]])
@@ -134,7 +134,7 @@ def of_small(model: DualEncoder, photos: list[str], options: argparse.Namespace)
     }
 
 
-def of_large(model: DualEncoder, photos: list[str], options: argparse.Namespace) -> dict:
+def of_large(model: Encoder, photos: list[str], options: argparse.Namespace) -> dict:
     """Photos of 12 million pixels, decoded whole and as drafts."""
     if not photos:
         return {}
@@ -155,12 +155,12 @@ def of_large(model: DualEncoder, photos: list[str], options: argparse.Namespace)
     }
 
 
-def ours(model: DualEncoder, photos: list[str], options: argparse.Namespace) -> np.ndarray:
+def ours(model: Encoder, photos: list[str], options: argparse.Namespace) -> np.ndarray:
     matrix, good, _ = embed.encode_readable(photos, model, Silent(), options.batch, options.workers)
     return matrix if len(good) == len(photos) else np.full((len(photos), model.width), np.nan)
 
 
-def one_by_one(model: DualEncoder, photos: list[str]) -> np.ndarray:
+def one_by_one(model: Encoder, photos: list[str]) -> np.ndarray:
     return np.concatenate([model.encode_pixels(model.preprocess(opened(path))[None]) for path in photos])
 
 

@@ -120,9 +120,9 @@ def fresh_encoder(tiny_model):
 @pytest.fixture
 def encoded(monkeypatch) -> SimpleNamespace:
     """Counts the images that go through any encoder; set `limit` to interrupt after that many."""
-    from pcclip.encoders.dual_encoder import DualEncoder
+    from pcclip.encoders.dual_encoder import Encoder
 
-    counter, encode_pixels = SimpleNamespace(total=0, limit=float("inf")), DualEncoder.encode_pixels
+    counter, encode_pixels = SimpleNamespace(total=0, limit=float("inf")), Encoder.encode_pixels
 
     def counted(self, pixels):
         if counter.total >= counter.limit:
@@ -130,7 +130,7 @@ def encoded(monkeypatch) -> SimpleNamespace:
         counter.total += len(pixels)
         return encode_pixels(self, pixels)
 
-    monkeypatch.setattr(DualEncoder, "encode_pixels", counted)
+    monkeypatch.setattr(Encoder, "encode_pixels", counted)
     return counter
 
 

@@ -27,7 +27,7 @@ from pcclip.comparisons.sentences import sides
 from pcclip.config import Config, resolve
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.vectors import Vectors
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.stats.vectors import cosines, unit
 from pcclip.torchvision_shim import declare_missing
@@ -239,7 +239,7 @@ def stand_ins(wanted: Sequence[Asked], images: ImageSet, vectors: Vectors) -> li
     return found
 
 
-def table(wanted: Sequence[Asked], pictures: Sequence[str], kind: str, judge: DualEncoder | None) -> pd.DataFrame:
+def table(wanted: Sequence[Asked], pictures: Sequence[str], kind: str, judge: Encoder | None) -> pd.DataFrame:
     """A row per picture, columns COLUMNS; scores are NaN where there is no judge or no text to judge by."""
     rows = pd.DataFrame(
         {

@@ -24,7 +24,7 @@ from pcclip.embedding.stage import FOLDER as EMBED
 from pcclip.embedding.stage import shared_inputs
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import identify, load_model
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.finetuning.stage import FOLDER as FINETUNE
 from pcclip.runs.files import atomic, disk_errors, read_parquet, write_parquet
@@ -113,7 +113,7 @@ def stage(config: Config, images: ImageSet | None = None, sets: Mapping[str, Com
 
 
 def analyze(
-    config: Config, images: ImageSet, vectors: Vectors, models: dict[str, DualEncoder]
+    config: Config, images: ImageSet, vectors: Vectors, models: dict[str, Encoder]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Run the stage, or read it when done; `read` has its other tables.
 
@@ -175,7 +175,7 @@ def read(config: Config) -> Tables:
     return Tables(**{name: read_parquet(folder / _file(name)).to_pandas() for name in Tables.__dataclass_fields__})
 
 
-def remembered(models: dict[str, DualEncoder]) -> dict[str, Remembered]:
+def remembered(models: dict[str, Encoder]) -> dict[str, Remembered]:
     """The models, each with a memory for the texts it has read."""
     return {which: Remembered(model) for which, model in models.items()}
 
@@ -193,7 +193,7 @@ def shown_pairs(config: Config) -> pd.DataFrame:
 
 
 def measures(
-    model: Remembered | DualEncoder, vectors: Vectors, images: ImageSet, pairs: pd.DataFrame, strength: float
+    model: Remembered | Encoder, vectors: Vectors, images: ImageSet, pairs: pd.DataFrame, strength: float
 ) -> pd.DataFrame:
     """Every measure of every pair: cosines with the image and the caption difference, and the target's rank share."""
     first, second = vectors.rows(pairs["first"]), vectors.rows(pairs["second"])

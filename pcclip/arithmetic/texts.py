@@ -5,17 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 
 
 class Remembered:
     """An encoder whose text vectors are kept by text."""
 
-    def __init__(self, model: DualEncoder):
+    def __init__(self, model: Encoder):
         self.model, self._vectors = model, {}
 
     def encode_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
-        """As DualEncoder.encode_texts; only texts that were not asked for before are encoded."""
+        """As Encoder.encode_texts; only texts that were not asked for before are encoded."""
         new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
         if new:
             self._vectors.update(zip(new, self.model.encode_texts(new), strict=True))

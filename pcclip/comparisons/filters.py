@@ -12,7 +12,7 @@ import pandas as pd
 
 from pcclip.comparisons.sentences import sides, swapped
 from pcclip.data.concepts import concept_of, singular, words_of
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 
 _CUTS = re.compile(r"\n\n|\n(?=Q:|#\d|Note|I hope|First image:|Question)|(?<=[.!?])\s+(?=Note\b|I hope\b)")
@@ -245,7 +245,7 @@ def check_names(chosen: str | list[str]) -> list[str]:
     return list(rule_list(chosen).rules)
 
 
-def judged(table: pd.DataFrame, rules: RuleList, model: DualEncoder) -> pd.DataFrame:
+def judged(table: pd.DataFrame, rules: RuleList, model: Encoder) -> pd.DataFrame:
     """Apply a rule list to raw replies.
 
     Args:
@@ -281,7 +281,7 @@ def judged(table: pd.DataFrame, rules: RuleList, model: DualEncoder) -> pd.DataF
 
 
 def agreement(
-    table: pd.DataFrame, model: DualEncoder, one: str | list[str] = "ours", other: str | list[str] = "as_released"
+    table: pd.DataFrame, model: Encoder, one: str | list[str] = "ours", other: str | list[str] = "as_released"
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Two rule lists on the same raw replies (`table` and `model` as in `judged`).
 

@@ -22,7 +22,7 @@ from pcclip.comparisons.sentences import from_captions, sides, swapped
 from pcclip.config import COMPARISONS, Config
 from pcclip.data.image_set import ImageSet, load_images
 from pcclip.encoders import identify
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest, read_parquet, write_parquet
 from pcclip.runs.log import answer_all
@@ -85,7 +85,7 @@ def draw_pairs(config: Config, images: ImageSet) -> pd.DataFrame:
     return pd.concat(chosen, ignore_index=True)
 
 
-def generate(config: Config, images: ImageSet, model: DualEncoder, backend: Backend | None = None) -> pd.DataFrame:
+def generate(config: Config, images: ImageSet, model: Encoder, backend: Backend | None = None) -> pd.DataFrame:
     """Run the stage, or read its table when it is done.
 
     Args:
@@ -155,7 +155,7 @@ def generate(config: Config, images: ImageSet, model: DualEncoder, backend: Back
     return table
 
 
-def budget(questions: Sequence[Question], prompt: Prompt, model: DualEncoder, max_tokens: int) -> str:
+def budget(questions: Sequence[Question], prompt: Prompt, model: Encoder, max_tokens: int) -> str:
     """What the questions will cost, counted with the model's own tokenizer on some of them: one line."""
     some = questions[:: max(1, len(questions) // _COUNTED)]
     shared = sum(map(len, model.tokens([message["content"] for message in prompt.prefix])))
@@ -211,7 +211,7 @@ def _commonest_error(reasons: pd.Series) -> str:
     return f"; the backend said {errors.index[0]!r} {errors.iloc[0]} times" if len(errors) else ""
 
 
-def _judged(pairs: pd.DataFrame, replies: list[Reply], model: DualEncoder, rules: filters.RuleList) -> pd.DataFrame:
+def _judged(pairs: pd.DataFrame, replies: list[Reply], model: Encoder, rules: filters.RuleList) -> pd.DataFrame:
     """The pairs with raw reply, cleaned sentence, its length in tokens, whether it was mended, verdict, and twin."""
     table = pairs.assign(raw=[r.text for r in replies], finish_reason=[r.finish_reason for r in replies])
     table = table.join(filters.judged(table, rules, model))

@@ -23,7 +23,7 @@ from pcclip.config import Config, Embed
 from pcclip.data.image_set import ImageSet, load_images
 from pcclip.embedding.vectors import TABLE, Vectors, fingerprints, load_vectors, vector_table
 from pcclip.encoders import identify, load_model
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.images import batches, decoded_batches
 from pcclip.runs.files import names_in, read_parquet, write_parquet
@@ -51,7 +51,7 @@ def shared_inputs(config: Config, images: ImageSet | None = None) -> dict:
     return {"images": images.identity(), "model": identify(config.model), "seed": config.seed}
 
 
-def embed(config: Config, images: ImageSet, model: DualEncoder) -> tuple[Vectors, pd.DataFrame]:
+def embed(config: Config, images: ImageSet, model: Encoder) -> tuple[Vectors, pd.DataFrame]:
     """Run the stage, or read it when done. Returns the vectors and the bad images (id, path, reason).
 
     With engine: ray the shards are encoded on a cluster, by the model of `config`, whose nodes see the images' paths.
@@ -80,7 +80,7 @@ def embed(config: Config, images: ImageSet, model: DualEncoder) -> tuple[Vectors
 
 
 def embed_labelled(
-    folder: Path, labelled: LabelledSet, model: DualEncoder, batch_size: int, workers: int, shard: int
+    folder: Path, labelled: LabelledSet, model: Encoder, batch_size: int, workers: int, shard: int
 ) -> tuple[Vectors, pd.DataFrame]:
     """The same for a labelled set, in `folder`: a stage of its own, done again when the set or the image tower changes.
 
@@ -99,7 +99,7 @@ def embed_labelled(
     return _run(this, given, model, batch_size, workers, shard)
 
 
-def embed_pictures(config: Config, folder: Path, given: LabelledSet, models: Mapping[str, DualEncoder]) -> Vectors:
+def embed_pictures(config: Config, folder: Path, given: LabelledSet, models: Mapping[str, Encoder]) -> Vectors:
     """`embed_labelled` as a run's embed block says, by the image tower of every model ('base' is one of them).
 
     How many images cannot be read is told, and they have no vector. Raises PcclipError as there.
@@ -111,7 +111,7 @@ def embed_pictures(config: Config, folder: Path, given: LabelledSet, models: Map
     return with_towers(folder, vectors, models, settings, given)
 
 
-def own_vectors(config: Config, models: Mapping[str, DualEncoder]) -> Vectors:
+def own_vectors(config: Config, models: Mapping[str, Encoder]) -> Vectors:
     """02's vectors, which are of models['base'], and of the same images those of the models with another image tower.
 
     The latter are made the first time they are asked for. Raises PcclipError when 02 is not there or of another base,
@@ -124,7 +124,7 @@ def own_vectors(config: Config, models: Mapping[str, DualEncoder]) -> Vectors:
 def with_towers(
     folder: Path,
     vectors: Vectors,
-    models: Mapping[str, DualEncoder],
+    models: Mapping[str, Encoder],
     settings: Embed,
     labelled: LabelledSet | None = None,
 ) -> Vectors:
@@ -144,7 +144,7 @@ def with_towers(
     return replace(vectors, others=others)
 
 
-def by_tower(folder: Path, model: DualEncoder, settings: Embed, labelled: LabelledSet | None = None) -> Vectors:
+def by_tower(folder: Path, model: Encoder, settings: Embed, labelled: LabelledSet | None = None) -> Vectors:
     """Vectors by this model's image tower of the images that the stage in `folder` has vectors of, row by row.
 
     They are a stage of their own. Arguments as in `with_towers`. Raises PcclipError when the stage in `folder` has not
@@ -170,7 +170,7 @@ def by_tower(folder: Path, model: DualEncoder, settings: Embed, labelled: Labell
     return found
 
 
-def tower_stage(folder: Path, model: DualEncoder) -> Stage:
+def tower_stage(folder: Path, model: Encoder) -> Stage:
     """Vectors of the images of the stage in `folder` by this model's image tower: `folder`/towers/FINGERPRINT."""
     fingerprint = model.image_fingerprint()
     return Stage(
@@ -200,7 +200,7 @@ class _Given:
 def _run(
     this: Stage,
     given: _Given,
-    model: DualEncoder,
+    model: Encoder,
     batch_size: int,
     workers: int,
     shard: int,
@@ -236,7 +236,7 @@ def _run(
 
 
 def encode_readable(
-    paths: Sequence, model: DualEncoder, meter: Meter, batch_size: int, workers: int
+    paths: Sequence, model: Encoder, meter: Meter, batch_size: int, workers: int
 ) -> tuple[Float[np.ndarray, "n d"], list[int], list[tuple[int, str]]]:
     """Unit vectors of the images that can be read, their rows in `paths`, and (row, reason) of the others."""
     [matrix], good, bad = encode_by_all(paths, [model], meter, batch_size, workers)
@@ -244,7 +244,7 @@ def encode_readable(
 
 
 def encode_by_all(
-    paths: Sequence, models: Sequence[DualEncoder], meter: Meter, batch_size: int, workers: int, draft: bool = False
+    paths: Sequence, models: Sequence[Encoder], meter: Meter, batch_size: int, workers: int, draft: bool = False
 ) -> tuple[list[Float[np.ndarray, "n d"]], list[int], list[tuple[int, str]]]:
     """The same by several image towers in one pass, each image opened once: one matrix per model.
 
@@ -256,7 +256,7 @@ def encode_by_all(
 
 
 def _encoded(
-    images: Sequence, models: Sequence[DualEncoder], wanted: Iterable[range], meter: Meter, workers: int, draft: bool
+    images: Sequence, models: Sequence[Encoder], wanted: Iterable[range], meter: Meter, workers: int, draft: bool
 ) -> Iterator[tuple[list[int], list[np.ndarray], list[tuple[int, str]]]]:
     """(rows, one matrix per model, bad) of each batch."""
 
@@ -295,13 +295,13 @@ def _side_by_side(encode: Callable[[tuple], tuple], decoded: Iterable[tuple]) ->
         torch.set_num_threads(cores)  # what a thread sets holds for those that are started later
 
 
-def _side(model: DualEncoder) -> int:
+def _side(model: Encoder) -> int:
     """The longer side of what the image tower sees, in pixels."""
     return max(model.preprocess(Image.new("RGB", (8, 8))).shape[1:])
 
 
 def _gathered(
-    encoded: Iterable[tuple], models: Sequence[DualEncoder]
+    encoded: Iterable[tuple], models: Sequence[Encoder]
 ) -> tuple[list[Float[np.ndarray, "n d"]], list[int], list[tuple[int, str]]]:
     """Batches of `_encoded` as one."""
     parts = list(encoded)
@@ -316,7 +316,7 @@ def _encode_shards(
     folder: Path,
     given: _Given,
     todo: Mapping[str, range],
-    model: DualEncoder,
+    model: Encoder,
     batch_size: int,
     workers: int,
     draft: bool,

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from jaxtyping import Float
 
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.runs.files import read_parquet
 
@@ -45,7 +45,7 @@ class Vectors:
         base's."""
         return self.others.get(model, self)
 
-    def check(self, models: Mapping[str, DualEncoder]) -> None:
+    def check(self, models: Mapping[str, Encoder]) -> None:
         """Raise PcclipError when one of these models has another image tower than the one its vectors are of."""
         for which, fingerprint in fingerprints(models).items():
             made_by = self.seen_by(which).fingerprint
@@ -71,14 +71,14 @@ class Vectors:
         return np.array([all(image in self.row for image in ids) for ids in zip(*columns, strict=True)], dtype=bool)
 
 
-def fingerprints(models: Mapping[str, DualEncoder]) -> dict[str, str]:
+def fingerprints(models: Mapping[str, Encoder]) -> dict[str, str]:
     """What each one's image vectors depend on; an image tower that several share is hashed once."""
     known = {model.image_tower: model for model in models.values()}
     known = {tower: model.image_fingerprint() for tower, model in known.items()}
     return {which: known[model.image_tower] for which, model in models.items()}
 
 
-def load_vectors(folder: Path, model: DualEncoder) -> Vectors:
+def load_vectors(folder: Path, model: Encoder) -> Vectors:
     """Read vectors of this very model. Raises PcclipError when another image tower made them."""
     table, fingerprint = read_parquet(Path(folder) / TABLE), model.image_fingerprint()
     made_by = set(table["fingerprint"].to_pylist())

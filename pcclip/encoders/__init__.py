@@ -10,12 +10,12 @@ from pathlib import Path
 
 from pcclip.encoders import minilm_efficientnet, openclip, saved
 from pcclip.encoders import toy_clip as student
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest, file_digest
 
 
-def load_model(spec: str, alpha: float = 1.0, device: str | None = None) -> DualEncoder:
+def load_model(spec: str, alpha: float = 1.0, device: str | None = None) -> Encoder:
     """Load a model by spec, in fp32 and eval mode.
 
     Args:

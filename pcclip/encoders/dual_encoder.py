@@ -22,7 +22,7 @@ _OVERHEAD_ELSEWHERE = 8192
 LINEAR_MAP = "linear_map"  # the module that map_texts adds to a text tower which ends in no projection
 
 
-class DualEncoder(nn.Module):
+class Encoder(nn.Module):
     """An image tower and a text tower with one embedding space.
 
     Attributes:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import nn
 
-from pcclip.encoders.dual_encoder import LINEAR_MAP, DualEncoder, weights_digest
+from pcclip.encoders.dual_encoder import LINEAR_MAP, Encoder, weights_digest
 from pcclip.encoders.imagenet_classes import imagenet_names
 from pcclip.errors import PcclipError
 from pcclip.runs.files import atomic, cache, digest
@@ -42,7 +42,7 @@ def weight_files() -> list[Path]:
     return [minilm / "model" / "model.safetensors", *sorted((efficientnet / "models").glob("*.pth"))]
 
 
-class MiniLMEfficientNet(DualEncoder):
+class MiniLMEfficientNet(Encoder):
     def __init__(self):
         super().__init__()
         declare_missing()

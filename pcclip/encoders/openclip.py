@@ -14,7 +14,7 @@ from torch import nn
 
 from pcclip.config import resolve
 from pcclip.encoders import packed_text as packed
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.encoders.tokens import Tokens
 from pcclip.errors import PcclipError
 from pcclip.torchvision_shim import declare_missing
@@ -59,7 +59,7 @@ def check(spec: str) -> None:
         raise PcclipError(f"model {spec!r}: no such checkpoint file or tag; tags of {name}: {', '.join(tags)}")
 
 
-class OpenClip(DualEncoder):
+class OpenClip(Encoder):
     def __init__(self, spec: str):
         super().__init__()
         check(spec)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pcclip.config import resolve
-from pcclip.encoders.dual_encoder import LINEAR_MAP, DualEncoder, weights_digest
+from pcclip.encoders.dual_encoder import LINEAR_MAP, Encoder, weights_digest
 from pcclip.errors import PcclipError
 from pcclip.runs.files import atomic, write_json
 from pcclip.runs.stage import read_manifest
@@ -36,7 +36,7 @@ def folder_of(spec: str) -> Path | None:
     return None
 
 
-def describe(model: DualEncoder) -> dict:
+def describe(model: Encoder) -> dict:
     """The card of a base model, taken before it is tuned."""
     return {
         "format": 1,
@@ -47,7 +47,7 @@ def describe(model: DualEncoder) -> dict:
     }
 
 
-def save(model: DualEncoder, card: dict, folder: Path) -> list[str]:
+def save(model: Encoder, card: dict, folder: Path) -> list[str]:
     """Write what was tuned, and `card` (from `describe`, before tuning), to `folder`. Returns the file names."""
     from safetensors.torch import save_file
 
@@ -73,7 +73,7 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def load(folder: Path, alpha: float, load_base: Callable[[str], DualEncoder]) -> DualEncoder:
+def load(folder: Path, alpha: float, load_base: Callable[[str], Encoder]) -> Encoder:
     """Load the base named by the card, check it, and put the saved towers in (mixed with the base's by alpha).
 
     What a tower counts, as batch normalisation its batches, cannot be mixed: unless alpha is 0 it is the saved one's.
@@ -91,7 +91,7 @@ def load(folder: Path, alpha: float, load_base: Callable[[str], DualEncoder]) ->
     return model
 
 
-def _put(model: DualEncoder, name: str, file: Path, card: dict, alpha: float) -> None:
+def _put(model: Encoder, name: str, file: Path, card: dict, alpha: float) -> None:
     """Replace a tower of the base by the saved one, mixed by alpha. Raises PcclipError when it is not the card's."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -10,7 +10,7 @@ from pcclip.benchmarks.classification import unlabelled
 from pcclip.config import Changes, Config
 from pcclip.embedding.stage import embed_pictures
 from pcclip.embedding.vectors import Vectors
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation import retrieval
 from pcclip.evaluation.predictions import Predictions
@@ -33,7 +33,7 @@ def lacking(config: Config, name: str) -> list[str]:
 
 
 def score(
-    config: Config, sets: Mapping[str, ChangeSet], models: Mapping[str, DualEncoder], predictions: Predictions
+    config: Config, sets: Mapping[str, ChangeSet], models: Mapping[str, Encoder], predictions: Predictions
 ) -> None:
     """Score every model on every set: retrieval of the right text, or the verdict for sets that ask which has more."""
     for name, found in sets.items():
@@ -110,7 +110,7 @@ def _test_pairs(found: ChangeSet, settings: Changes, seed: int) -> pd.DataFrame:
     )
 
 
-def _embedded(config: Config, found: ChangeSet, pairs: pd.DataFrame, models: Mapping[str, DualEncoder]) -> Vectors:
+def _embedded(config: Config, found: ChangeSet, pairs: pd.DataFrame, models: Mapping[str, Encoder]) -> Vectors:
     """The vectors of the images of these pairs."""
     images = found.images[found.images["id"].isin({*pairs["first"], *pairs["second"]})]
     given = unlabelled(found.name, images, config.evaluate.changes[found.name].max_bad)

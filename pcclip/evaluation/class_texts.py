@@ -22,7 +22,7 @@ from pcclip.comparisons.sentences import from_captions, sides, swapped
 from pcclip.comparisons.verdicts import named
 from pcclip.config import Generate
 from pcclip.data.concepts import singular, words_of
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest
 from pcclip.runs.log import answer_all
@@ -39,7 +39,7 @@ def descriptions(
     start: Callable[[Prompt], Backend],
     identity: str,
     journals: Path,
-    model: DualEncoder,
+    model: Encoder,
     n: int = 1,
     retries: int = _RETRIES,
     prompt: str = "describe_class",
@@ -104,7 +104,7 @@ def class_differences(
     start: Callable[[Prompt], Backend],
     identity: str,
     journals: Path,
-    model: DualEncoder,
+    model: Encoder,
     kind_of_thing: str = "",
     retries: int = _RETRIES,
     prompt: str = "class_differences",
@@ -241,7 +241,7 @@ def _distinct(subjects: Sequence, noun: str) -> None:
         raise PcclipError(f"a {noun} has an empty name; give every class a readable one")
 
 
-def _candidate(row, sentence: str, tokens: int, model: DualEncoder) -> filters.Candidate:
+def _candidate(row, sentence: str, tokens: int, model: Encoder) -> filters.Candidate:
     one, two = _telling(row.first, row.second), _telling(row.second, row.first)
     return filters.Candidate(
         sentence,
@@ -268,7 +268,7 @@ _SHORTEST, _LONGEST = 5, 40  # words
 _RULES = ("answered", "finished", "plain_text", "no_loop", "in_context")
 
 
-def _judge_descriptions(classes: Sequence[str], model: DualEncoder, table: pd.DataFrame) -> pd.DataFrame:
+def _judge_descriptions(classes: Sequence[str], model: Encoder, table: pd.DataFrame) -> pd.DataFrame:
     sentences = [filters.clean(raw) for raw in table.raw]
     lengths = map(len, model.tokens([EXTENDED.format(*both) for both in zip(table["first"], sentences, strict=True)]))
     names, rows = [_spaced(name) for name in classes], []
@@ -300,7 +300,7 @@ def _spaced(text: str) -> str:
 # differences
 
 
-def _judge_differences(model: DualEncoder, table: pd.DataFrame) -> pd.DataFrame:
+def _judge_differences(model: Encoder, table: pd.DataFrame) -> pd.DataFrame:
     candidates = [_candidate(row, "", 0, model) for row in table.itertuples()]
     given = table.assign(
         first_caption=[c.first_caption for c in candidates],

@@ -22,7 +22,7 @@ from pcclip.config import Config
 from pcclip.embedding.stage import embed_pictures
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.diffusion import Teacher, load_teacher
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation import diffusion_matcher as denoising
 from pcclip.evaluation import toy_relation as relation
@@ -72,7 +72,7 @@ def lacking(config: Config, name: str) -> list[str]:
 
 
 def score(
-    config: Config, sets: Mapping[str, CompositionalSet], models: Mapping[str, DualEncoder], predictions: Predictions
+    config: Config, sets: Mapping[str, CompositionalSet], models: Mapping[str, Encoder], predictions: Predictions
 ) -> pd.DataFrame:
     """Score every model, with the images and blind, on every set, its parts and its further subsets.
 

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.stats.vectors import beats, cosines, image_differences, zero_shot
 
 
 def differences(
-    model: DualEncoder,
+    model: Encoder,
     matrix: Float[np.ndarray, "n d"],
     first: Int[np.ndarray, " m"],
     second: Int[np.ndarray, " m"],
@@ -35,7 +35,7 @@ def differences(
 
 
 def zero_shot_items(
-    model: DualEncoder,
+    model: Encoder,
     matrix: Float[np.ndarray, "n d"],
     rows: Int[np.ndarray, " m"],
     labels: Sequence[str],

@@ -20,7 +20,7 @@ from pcclip.comparisons.llm import Template, backend_identity, start_backend
 from pcclip.config import Config, Labelled
 from pcclip.embedding.stage import embed_pictures
 from pcclip.embedding.vectors import Vectors
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation import class_differences, class_texts, comparative, distances, gains, templates, zero_shot
 from pcclip.evaluation import linear_probe as probe
@@ -87,7 +87,7 @@ def load(config: Config) -> dict[str, LabelledSet]:
 
 
 def score(
-    config: Config, sets: Mapping[str, LabelledSet], models: Mapping[str, DualEncoder], predictions: Predictions
+    config: Config, sets: Mapping[str, LabelledSet], models: Mapping[str, Encoder], predictions: Predictions
 ) -> Told:
     """Score every model on every labelled set, and tell what was tried, written and gained."""
     texts, found = [], {name: [] for name in ("sweep", "items", "classes", "pairs")}
@@ -138,7 +138,7 @@ def score(
     )
 
 
-def _ready(config: Config, name: str, images: LabelledSet, models: Mapping[str, DualEncoder]) -> Ready:
+def _ready(config: Config, name: str, images: LabelledSet, models: Mapping[str, Encoder]) -> Ready:
     vectors = embed_pictures(config, config.home / FOLDER / name, images, models)
     table = vectors.of(images.table)
     split = {}
@@ -154,7 +154,7 @@ def _joined(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     return pd.concat(tables or [pd.DataFrame(columns=columns)], ignore_index=True)[columns]
 
 
-def _zero_shot(ready: Ready, which: str, model: DualEncoder, described, predictions: Predictions) -> None:
+def _zero_shot(ready: Ready, which: str, model: Encoder, described, predictions: Predictions) -> None:
     """All ways to prompt. Where test classes have no tune images, they alone are the candidates, as in zero-shot
     learning and as released."""
     images, (rows, labels), seen = ready.images, ready.test, described
@@ -211,7 +211,7 @@ def _image_pairs(config: Config, ready: Ready, written: pd.DataFrame) -> Iterato
 
 def _comparative(
     ready: Ready,
-    models: Mapping[str, DualEncoder],
+    models: Mapping[str, Encoder],
     differences: pd.DataFrame,
     released: pd.DataFrame,
     predictions: Predictions,
@@ -254,7 +254,7 @@ def _comparative(
 
 
 def _class_vectors(
-    images: LabelledSet, models: Mapping[str, DualEncoder], differences: pd.DataFrame, released: pd.DataFrame
+    images: LabelledSet, models: Mapping[str, Encoder], differences: pd.DataFrame, released: pd.DataFrame
 ) -> dict[str, dict[str, comparative.ClassVectors]]:
     """What every model makes of classes and texts, by protocol."""
 
@@ -310,7 +310,7 @@ def _best_forms(sweep: pd.DataFrame) -> list[list[str]]:
     return [list(best) for best in means.groupby("mode", sort=False).idxmax()]
 
 
-def _class_pairs(config: Config, ready: Ready, models: Mapping[str, DualEncoder]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _class_pairs(config: Config, ready: Ready, models: Mapping[str, Encoder]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Texts about pairs of classes: those for all that is corrected, and those of the released protocol.
 
     The former are of all pairs, or of those that the base confuses most on the tune images that choose pairs; the
@@ -347,7 +347,7 @@ def _class_pairs(config: Config, ready: Ready, models: Mapping[str, DualEncoder]
     )
 
 
-def _written(config: Config, ready: Ready, pairs: list[tuple[str, str]], base: DualEncoder) -> pd.DataFrame:
+def _written(config: Config, ready: Ready, pairs: list[tuple[str, str]], base: Encoder) -> pd.DataFrame:
     template = ready.settings.texts == "template"
     identity = Template.identity if template else backend_identity(config.generate)
     table, _ = class_texts.class_differences(
@@ -362,7 +362,7 @@ def _written(config: Config, ready: Ready, pairs: list[tuple[str, str]], base: D
     return table[["first", "second", "difference", "swapped", "source", "verdict"]]
 
 
-def _descriptions(config: Config, ready: Ready, base: DualEncoder) -> tuple[list[list[str]], pd.DataFrame]:
+def _descriptions(config: Config, ready: Ready, base: Encoder) -> tuple[list[list[str]], pd.DataFrame]:
     table, _ = class_texts.descriptions(
         ready.images.classes,
         ready.settings.things,

@@ -18,7 +18,7 @@ from pcclip.benchmarks.relative_attributes.sets import load_relative, missing, t
 from pcclip.config import Attribute, Config
 from pcclip.embedding.stage import embed_pictures
 from pcclip.embedding.vectors import Vectors
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation import differences as tasks
 from pcclip.evaluation.predictions import Predictions
@@ -57,7 +57,7 @@ def texts(config: Config, name: str) -> dict[str, Attribute]:
 
 
 def score(
-    config: Config, sets: Mapping[str, RelativeSet], models: Mapping[str, DualEncoder], predictions: Predictions
+    config: Config, sets: Mapping[str, RelativeSet], models: Mapping[str, Encoder], predictions: Predictions
 ) -> None:
     """Score every estimator of every model on every attribute of every set, and the supervised axis."""
     for name, found in sets.items():
@@ -155,6 +155,6 @@ def _axis_of_pairs(tune: pd.DataFrame, vectors: Vectors) -> np.ndarray | None:
     )
 
 
-def _embedded(config: Config, found: RelativeSet, models: Mapping[str, DualEncoder]) -> Vectors:
+def _embedded(config: Config, found: RelativeSet, models: Mapping[str, Encoder]) -> Vectors:
     given = unlabelled(found.name, found.images, config.evaluate.relative[found.name].max_bad)
     return embed_pictures(config, config.home / FOLDER / found.name, given, models)

@@ -30,7 +30,7 @@ from pcclip.embedding.stage import shared_inputs
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import identify, load_model, saved
 from pcclip.encoders.diffusion import identify_teacher, missing_teacher
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation import change_captions as changed
 from pcclip.evaluation import class_differences, class_texts, compositional, judged, labelled, rankings
@@ -119,7 +119,7 @@ def stage(config: Config, images: ImageSet | None = None, sets: Sets | None = No
 
 
 def evaluate(
-    config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, models: dict[str, DualEncoder]
+    config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, models: dict[str, Encoder]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Run the stage, or read it when done. `models` are those of `load_models`, `vectors` those of `own_vectors`.
 
@@ -163,7 +163,7 @@ def evaluate(
     return _read(config.folder / METRICS), _read(this.folder / DIFFERENCES)
 
 
-def load_models(config: Config) -> dict[str, DualEncoder]:
+def load_models(config: Config) -> dict[str, Encoder]:
     """'base', 'finetuned' (weights averaged by evaluate.alpha), 'alpha=A' for each of evaluate.alphas, and the peers;
     'captions', trained without the teacher, where finetune.sds.baseline asks for it.
 

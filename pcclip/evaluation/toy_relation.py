@@ -20,7 +20,7 @@ from pcclip.data.image_set import ImageSet
 from pcclip.data.sources import toy_drawing as draw
 from pcclip.data.sources.toy_scenes import kept, published
 from pcclip.embedding.vectors import Vectors
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.evaluation.predictions import Predictions
 from pcclip.finetuning.both_towers import BASELINE
 from pcclip.stats import metrics as statistics
@@ -49,7 +49,7 @@ def sets(config: Config) -> dict[str, CompositionalSet]:
 
 
 def probe(
-    config: Config, images: ImageSet, vectors: Vectors, which: str, model: DualEncoder, predictions: Predictions
+    config: Config, images: ImageSet, vectors: Vectors, which: str, model: Encoder, predictions: Predictions
 ) -> None:
     """Add how well order can be read from one model's image vectors and from its texts'; nothing of other sources."""
     if config.data.source != SOURCE:

@@ -15,7 +15,7 @@ from pcclip.comparisons.sentences import from_captions
 from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.vectors import Vectors
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.encoders.tokens import Tokens
 from pcclip.errors import PcclipError
 from pcclip.runs.progress import say
@@ -104,9 +104,7 @@ def _differences(matrix: Float[Tensor, "n d"], first: np.ndarray, second: np.nda
     return matrix[one] - matrix[two]
 
 
-def of_comparisons(
-    config: Config, comparisons: pd.DataFrame, split: str, vectors: Vectors, model: DualEncoder
-) -> Examples:
+def of_comparisons(config: Config, comparisons: pd.DataFrame, split: str, vectors: Vectors, model: Encoder) -> Examples:
     """The kept comparisons of one split whose two images have a vector, told apart by it."""
     table = generate.kept(comparisons, split)
     asked = len(table)
@@ -130,7 +128,7 @@ def of_comparisons(
     return Examples(texts, model.tokenised(texts), first[rows], second[rows], model.tokenised(twins))
 
 
-def of_captions(config: Config, images: ImageSet, split: str, vectors: Vectors, model: DualEncoder) -> Examples:
+def of_captions(config: Config, images: ImageSet, split: str, vectors: Vectors, model: Encoder) -> Examples:
     """Plain captions (all of every image), or the training captions written anew, of images that have a vector.
 
     Raises PcclipError when rewrites are asked for and 01 has none.
@@ -156,7 +154,7 @@ def plain_texts(config: Config, images: ImageSet) -> list[list[str]]:
     return [kind for kind in ([*captions], *prompted) if kind]
 
 
-def of_verdicts(config: Config, vectors: Vectors, model: DualEncoder) -> AttributeExamples:
+def of_verdicts(config: Config, vectors: Vectors, model: Encoder) -> AttributeExamples:
     """The trained attributes' verdicts on training pairs, with the bank's training paraphrases.
 
     Nouns without a photograph stand for themselves: u is the base model's f("a photo of a fox"), and what photographs

@@ -24,7 +24,7 @@ from pcclip.data.image_set import ImageSet
 from pcclip.embedding.stage import DRAFT
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import saved
-from pcclip.encoders.dual_encoder import DualEncoder, weights_digest
+from pcclip.encoders.dual_encoder import Encoder, weights_digest
 from pcclip.encoders.tokens import Tokens
 from pcclip.errors import PcclipError
 from pcclip.finetuning import gradcache, lora, teaching
@@ -45,7 +45,7 @@ _HOTTEST = float(np.log(0.01))  # of a learned temperature: CLIP's own bound
 
 
 def finetune(
-    config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: DualEncoder, this: Stage
+    config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: Encoder, this: Stage
 ) -> pd.DataFrame:
     """Run the stage: the trained model, its baseline without the teacher if asked for, and curves. `model` is left.
 
@@ -90,7 +90,7 @@ def finetune(
     return pd.read_csv(this.folder / CURVES)
 
 
-def _gather(config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: DualEncoder) -> Given:
+def _gather(config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: Encoder) -> Given:
     pairs = {
         split: of_comparisons(config, comparisons, split, vectors, model)
         for split in (["train", "held_out"] if config.finetune.difference else ["held_out"])
@@ -106,7 +106,7 @@ def _gather(config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.
 
 
 @contextmanager
-def _own_towers(model: DualEncoder) -> Iterator[None]:
+def _own_towers(model: Encoder) -> Iterator[None]:
     """Tune copies, so that the model which was handed in stays the base, also after an interrupted cell."""
     base = model.text_tower, model.image_tower
     model.text_tower, model.image_tower = deepcopy(base)
@@ -117,7 +117,7 @@ def _own_towers(model: DualEncoder) -> Iterator[None]:
 
 
 def _trained(
-    config: Config, given: Given, model: DualEncoder, this: Stage, folder: Path, checkpoint: str
+    config: Config, given: Given, model: Encoder, this: Stage, folder: Path, checkpoint: str
 ) -> tuple[list[str], int]:
     """One model, trained and saved in `folder`. Returns its files, and how many values learned."""
     with _own_towers(model):
@@ -136,7 +136,7 @@ def _trained(
     return outputs, sum(p.numel() for p in training.state.parameters.values())
 
 
-def learned(config: Config, model: DualEncoder) -> dict[str, nn.Parameter]:
+def learned(config: Config, model: Encoder) -> dict[str, nn.Parameter]:
     """The parameters of both towers that finetune.tune names, by name within the model; nothing else has gradients."""
     settings, found = config.finetune, {}
     for tower in ("text", "image"):
@@ -157,7 +157,7 @@ def learned(config: Config, model: DualEncoder) -> dict[str, nn.Parameter]:
 class Loop:
     """The loop of one model, from the last checkpoint to the last step."""
 
-    def __init__(self, config: Config, given: Given, model: DualEncoder, term: Distillation | None):
+    def __init__(self, config: Config, given: Given, model: Encoder, term: Distillation | None):
         self.config, self.given, self.model, self.term = config, given, model, term
         settings = config.finetune
         self.log_temperature = nn.Parameter(

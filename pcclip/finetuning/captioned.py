@@ -9,7 +9,7 @@ from pcclip.comparisons import negatives
 from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.vectors import Vectors
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.encoders.tokens import Tokens
 from pcclip.finetuning.batches import Examples, of_captions
 from pcclip.finetuning.loop import steps
@@ -76,7 +76,7 @@ class Batch:
     second: Int[np.ndarray, " m"]
 
 
-def captioned(config: Config, images: ImageSet, split: str, vectors: Vectors, model: DualEncoder) -> Captioned:
+def captioned(config: Config, images: ImageSet, split: str, vectors: Vectors, model: Encoder) -> Captioned:
     """The images of a split that have a vector, with all their captions, or with the training captions written anew.
 
     Raises PcclipError when rewrites or the language model's negatives are asked for and 01 has none.

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pcclip.config import Config
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.finetuning.captioned import Given
 from pcclip.finetuning.loop import steps
 from pcclip.finetuning.losses import infonce, shared_images
@@ -37,7 +37,7 @@ class HeldOut:
             looked_at = term.teacher.conditions([own.texts[k] for k in own.starts[:-1][:_LOOKED_AT]])
         return cls(config, given, np.unique(np.concatenate([own.images, pairs.first, pairs.second])), looked_at)
 
-    def values(self, model: DualEncoder, temperature: float, term: Distillation | None) -> dict[str, float]:
+    def values(self, model: Encoder, temperature: float, term: Distillation | None) -> dict[str, float]:
         """One point of the curve: `clip` in batches of the run's size and its in-batch accuracy, `difference_accuracy`,
         `zero_shot_accuracy`, and `sds` with the same noise at every point; those that there are images for."""
         if not len(self.rows):
@@ -59,7 +59,7 @@ class HeldOut:
         """Where images are among those looked at."""
         return np.searchsorted(self.rows, rows)
 
-    def _captions(self, model: DualEncoder, u: Float[np.ndarray, "k d"], temperature: float) -> dict[str, float]:
+    def _captions(self, model: Encoder, u: Float[np.ndarray, "k d"], temperature: float) -> dict[str, float]:
         own, settings = self.given.held_out, self.config.finetune
         if len(own) < 2:
             return {}
@@ -76,14 +76,14 @@ class HeldOut:
             "in_batch_accuracy": float(np.average(accuracies, weights=sizes)),
         }
 
-    def _differences(self, model: DualEncoder, u: Float[np.ndarray, "k d"]) -> dict[str, float]:
+    def _differences(self, model: Encoder, u: Float[np.ndarray, "k d"]) -> dict[str, float]:
         pairs = self.given.held_out_pairs
         if not len(pairs):
             return {}
         v = image_differences(u, self._places(pairs.first), self._places(pairs.second))
         return {"difference_accuracy": float(beats(cosines(model.encode_tokens(pairs.tokens), v), 0.0).mean())}
 
-    def _classes(self, model: DualEncoder, u: Float[np.ndarray, "k d"]) -> dict[str, float]:
+    def _classes(self, model: Encoder, u: Float[np.ndarray, "k d"]) -> dict[str, float]:
         names, table = self.given.images.classes, self.given.images.held_out
         labelled = self.given.vectors.of(table[table.label.notna()])
         rows = self.given.vectors.rows(labelled["id"])

@@ -20,7 +20,7 @@ from pcclip.data.image_set import ImageSet, load_images
 from pcclip.embedding import stage as embed
 from pcclip.embedding.vectors import Vectors, load_vectors
 from pcclip.encoders import load_model
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.finetuning import distributed
 from pcclip.finetuning import stage as trainer_stage
@@ -40,7 +40,7 @@ _SAYS = "pcclip: "  # what begins the line of a process that knows what is wrong
 
 
 def finetune(
-    config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: DualEncoder
+    config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: Encoder
 ) -> pd.DataFrame:
     """Stage 03 as `trainer.finetune` does it, in as many processes as finetune.processes says. Returns its curves.
 

@@ -21,7 +21,7 @@ from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import saved
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.finetuning.batches import Examples, of_captions, of_comparisons
 from pcclip.finetuning.loop import CURVES, State, batch_of, kept_files, loop, optimizer_of, steps
@@ -38,7 +38,7 @@ class Captions:
         images: (n, d), one for each caption; image: (n,), which one it is.
     """
 
-    def __init__(self, examples: Examples, false: list[str], vectors: Vectors, model: DualEncoder):
+    def __init__(self, examples: Examples, false: list[str], vectors: Vectors, model: Encoder):
         kept = [text for text in false if text]
         number = {text: k for k, text in enumerate(dict.fromkeys(examples.texts))}
         self.same = np.array([number[text] for text in examples.texts], dtype=np.int64)
@@ -82,7 +82,7 @@ def _alike(image: Int[Tensor, " b"], same: Int[Tensor, " b"], rows: Int[Tensor, 
 
 
 def fit(
-    config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: DualEncoder, this: Stage
+    config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: Encoder, this: Stage
 ) -> pd.DataFrame:
     """Stage 03 with finetune.tune = linear_map: the same files as of any other finetuning, and the same curves.
 
@@ -119,7 +119,7 @@ def fit(
 class _Asked:
     """What the held-out curve asks beside the loss: difference classification and zero-shot, from stored vectors."""
 
-    def __init__(self, config: Config, images: ImageSet, vectors: Vectors, pairs: Examples, model: DualEncoder):
+    def __init__(self, config: Config, images: ImageSet, vectors: Vectors, pairs: Examples, model: Encoder):
         self.differences = model.encode_tokens(pairs.tokens)
         self.directions = image_differences(vectors.matrix, pairs.first, pairs.second)
         labelled = vectors.of(images.held_out[images.held_out.label.notna()])
@@ -151,7 +151,7 @@ def _values(config: Config, held_out: Captions, asked: _Asked, linear: Tensor, t
     return found | asked.values(linear.detach().cpu().numpy())
 
 
-def _learned(config: Config, captions: Captions, looked_at, model: DualEncoder, card: dict, this: Stage) -> list[str]:
+def _learned(config: Config, captions: Captions, looked_at, model: Encoder, card: dict, this: Stage) -> list[str]:
     """The loop: from the last checkpoint to the last step. Returns the files with weights."""
     settings, folder = config.finetune, this.folder
     per_epoch, total = steps(settings, len(captions))
@@ -200,7 +200,7 @@ def _mapped(vectors: Float[Tensor, "n d"], linear: Float[Tensor, "d d"]) -> Floa
     return nn.functional.normalize(vectors @ linear.T, dim=-1)
 
 
-def _save(model: DualEncoder, linear: Tensor, card: dict, folder: Path) -> list[str]:
+def _save(model: Encoder, linear: Tensor, card: dict, folder: Path) -> list[str]:
     """The model with the map in its text tower, which itself stays as it is."""
     base = model.text_tower
     model.text_tower = deepcopy(base)

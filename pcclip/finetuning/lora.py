@@ -11,11 +11,11 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from pcclip.encoders.dual_encoder import DualEncoder, Tower
+from pcclip.encoders.dual_encoder import Encoder, Tower
 from pcclip.errors import PcclipError
 
 
-def add(model: DualEncoder, rank: int, seed: int, tower: Tower = "text") -> dict[str, nn.Parameter]:
+def add(model: Encoder, rank: int, seed: int, tower: Tower = "text") -> dict[str, nn.Parameter]:
     """Put an update of `rank` beside every linear layer of a tower's transformer. Returns the updates' parameters.
 
     An update is zero at first, so the model does not change yet. Raises PcclipError without peft, and when the tower
@@ -38,7 +38,7 @@ def add(model: DualEncoder, rank: int, seed: int, tower: Tower = "text") -> dict
     return {name: p for name, p in whole.named_parameters() if "lora_" in name}
 
 
-def merge(model: DualEncoder) -> None:
+def merge(model: Encoder) -> None:
     """Add the updates to the weights and put the plain layers back; nothing happens without updates."""
     for tower in _towers(model).values():
         for name, layer in list(tower.named_modules()):
@@ -49,7 +49,7 @@ def merge(model: DualEncoder) -> None:
 
 
 @contextmanager
-def merged(model: DualEncoder) -> Iterator[None]:
+def merged(model: Encoder) -> Iterator[None]:
     """The model with its updates merged, for the length of the block."""
     learning = {name: tower for name, tower in _towers(model).items() if any(map(_is_updated, tower.modules()))}
     for name, tower in learning.items():
@@ -62,7 +62,7 @@ def merged(model: DualEncoder) -> Iterator[None]:
             setattr(model, name, tower)
 
 
-def _towers(model: DualEncoder) -> dict[str, nn.Module]:
+def _towers(model: Encoder) -> dict[str, nn.Module]:
     return {name: part for name, part in model.named_children() if name in ("text_tower", "image_tower")}
 
 

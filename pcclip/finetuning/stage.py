@@ -19,7 +19,7 @@ from pcclip.embedding.stage import shared_inputs
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import saved
 from pcclip.encoders.diffusion import identify_teacher
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.finetuning import both_towers, distributed, linear_map
 from pcclip.finetuning.loop import CURVES, asked_of, steps
@@ -61,7 +61,7 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
 
 
 def finetune(
-    config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: DualEncoder
+    config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: Encoder
 ) -> pd.DataFrame:
     """Run the stage, or read its curves when done. The finetuned model is then `load_model(run folder)`.
 

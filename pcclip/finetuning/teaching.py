@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pcclip.config import Config
 from pcclip.encoders.diffusion import Teacher, identify_teacher, load_teacher
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.finetuning.captioned import Captioned, Given
 from pcclip.finetuning.pixels import Pictures
 from pcclip.finetuning.score_distillation import Distillation, LatentMap
@@ -16,7 +16,7 @@ FOLDER = "teacher"  # beside 01 and 02, for every run that builds on them
 _PICTURES_AT_ONCE, _TEXTS_AT_ONCE = 16, 64  # in the VAE and in the teacher's text encoder
 
 
-def distillation(config: Config, given: Given, model: DualEncoder) -> Distillation | None:
+def distillation(config: Config, given: Given, model: Encoder) -> Distillation | None:
     """The teacher's term with h_w at zero, or None where the run has no teacher or it has no weight.
 
     Raises PcclipError when the teacher cannot be loaded.

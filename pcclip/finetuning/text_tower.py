@@ -18,7 +18,7 @@ from pcclip.config import Config, Finetune
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import saved
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.encoders.tokens import Tokens
 from pcclip.finetuning import distributed, gradcache, lora
 from pcclip.finetuning.batches import (
@@ -52,7 +52,7 @@ class Given:
     vectors: Vectors
 
 
-def gather(config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: DualEncoder) -> Given:
+def gather(config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: Encoder) -> Given:
     """Everything the loop reads, made before the text tower changes."""
     settings = config.finetune
     pairs = {split: of_comparisons(config, comparisons, split, vectors, model) for split in ("train", "held_out")}
@@ -72,7 +72,7 @@ def gather(config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.D
     )
 
 
-def _replayed(config: Config, images: ImageSet, model: DualEncoder) -> Replayed | None:
+def _replayed(config: Config, images: ImageSet, model: Encoder) -> Replayed | None:
     kinds = plain_texts(config, images)
     tokens = model.tokenised([text for texts in kinds for text in texts])
     if not len(tokens):
@@ -92,7 +92,7 @@ def _on_device(device: torch.device, *parts: np.ndarray) -> torch.Tensor:
 
 
 @contextmanager
-def own_text_tower(model: DualEncoder):
+def own_text_tower(model: Encoder):
     """Tune a copy, so that the model which was handed in stays the base, also after an interrupted cell."""
     base = model.text_tower
     model.text_tower = deepcopy(base)
@@ -132,7 +132,7 @@ def optimise(config: Config, given: Given, model, card, this: Stage) -> tuple[li
     )
 
 
-def held_out_values(config: Config, given: Given, model: DualEncoder, temperature: float) -> dict[str, float]:
+def held_out_values(config: Config, given: Given, model: Encoder, temperature: float) -> dict[str, float]:
     """One point of the held-out curve: the run's own objective in batches of its size, and two accuracies."""
     settings, values = config.finetune, {}
     held_out = _encoded(settings, model, given.held_out.tokens) if len(given.held_out) else None
@@ -166,7 +166,7 @@ def held_out_values(config: Config, given: Given, model: DualEncoder, temperatur
     return values
 
 
-def _start(config: Config, model: DualEncoder, log_temperature: nn.Parameter) -> State:
+def _start(config: Config, model: Encoder, log_temperature: nn.Parameter) -> State:
     settings = config.finetune
     model.text_tower.requires_grad_(False)
     if settings.tune == "lora":
@@ -181,7 +181,7 @@ def _start(config: Config, model: DualEncoder, log_temperature: nn.Parameter) ->
 
 
 def _step(
-    config: Config, model: DualEncoder, given: Given, rows: np.ndarray, step: int, log_temperature, optimizer
+    config: Config, model: Encoder, given: Given, rows: np.ndarray, step: int, log_temperature, optimizer
 ) -> dict[str, float]:
     """One optimiser step. Returns its loss, in-batch accuracy, and each added term by name."""
     settings, train = config.finetune, given.train
@@ -223,7 +223,7 @@ def _attribute_term(settings: Finetune, given: Given, asked: Asked, said: torch.
     return attribute(up[text], down[text], v, target, settings.attribute_temperature, settings.attribute_antisymmetric)
 
 
-def _encoded(settings: Finetune, model: DualEncoder, tokens: Tokens) -> np.ndarray:
+def _encoded(settings: Finetune, model: Encoder, tokens: Tokens) -> np.ndarray:
     """Unit vectors in the precision of the run, without gradients."""
     share = distributed.Share(tokens.lengths)
     with autocast(settings.precision, model.device):
@@ -231,7 +231,7 @@ def _encoded(settings: Finetune, model: DualEncoder, tokens: Tokens) -> np.ndarr
     return share.gather(torch.from_numpy(own).to(model.device)).cpu().numpy()
 
 
-def _unit_texts(settings: Finetune, model: DualEncoder, tokens: Tokens) -> torch.Tensor:
+def _unit_texts(settings: Finetune, model: Encoder, tokens: Tokens) -> torch.Tensor:
     with autocast(settings.precision, model.device):
         features = model.features(tokens)
     return nn.functional.normalize(features.float(), dim=-1)

@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 
 _PARTS = {
     "attn": "attention",
@@ -46,7 +46,7 @@ def movement(base: nn.Module, tuned: nn.Module) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def of_towers(base: DualEncoder, tuned: DualEncoder) -> pd.DataFrame:
+def of_towers(base: Encoder, tuned: Encoder) -> pd.DataFrame:
     """The same of the text tower, and of the image tower below it where that was tuned too, with a column `tower`."""
     parts = [movement(base.text_tower, tuned.text_tower).assign(tower="text")]
     if base.image_fingerprint() != tuned.image_fingerprint():

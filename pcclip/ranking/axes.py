@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from pcclip.config import Attribute
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.ranking.posterior import vote_axis
 from pcclip.stats.vectors import unit
@@ -60,7 +60,7 @@ class Query:
 
 
 def attribute_axis(
-    model: DualEncoder, attribute: Attribute, estimator: str, paraphrases: Sequence[tuple[str, str]] = ()
+    model: Encoder, attribute: Attribute, estimator: str, paraphrases: Sequence[tuple[str, str]] = ()
 ) -> Float[np.ndarray, " d"]:
     """The axis of one attribute, of length one; larger projections mean more of it. Zero, so that everything is tied,
     where more and less are the same to the model.
@@ -94,7 +94,7 @@ def attribute_axis(
     return paraphrase_axis(model, [*pairs, (attribute.comparison, attribute.comparison_swapped)])
 
 
-def agreeing(model: DualEncoder, query: Query, paraphrases: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def agreeing(model: Encoder, query: Query, paraphrases: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Those paraphrases whose own axis goes the way of the words that were typed, and not against it."""
     if not paraphrases:
         return []
@@ -104,20 +104,20 @@ def agreeing(model: DualEncoder, query: Query, paraphrases: Sequence[tuple[str, 
     return [pair for pair, cosine in zip(paraphrases, along, strict=True) if cosine > 0]
 
 
-def paraphrase_axis(model: DualEncoder, paraphrases: list[tuple[str, str]]) -> Float[np.ndarray, " d"]:
+def paraphrase_axis(model: Encoder, paraphrases: list[tuple[str, str]]) -> Float[np.ndarray, " d"]:
     """Mean of f(the first has more) - f(the first has less) over several ways to say it, of length one or zero."""
     texts = model.encode_texts([text for pair in paraphrases for text in pair])
     return _apart((texts[0::2] - texts[1::2]).mean(axis=0))
 
 
-def text_axis(model: DualEncoder, more: str, less: str | None = None) -> Float[np.ndarray, " d"]:
+def text_axis(model: Encoder, more: str, less: str | None = None) -> Float[np.ndarray, " d"]:
     """f(more) - f(less), of length one or zero; what they share cancels. Without `less`, likeness to `more` alone."""
     texts = model.encode_texts([more, less] if less else [more])
     return _apart(texts[0] - texts[1]) if less else unit(texts)[0]
 
 
 def query_axis(
-    model: DualEncoder, query: Query, estimator: str, paraphrases: Sequence[tuple[str, str]] = ()
+    model: Encoder, query: Query, estimator: str, paraphrases: Sequence[tuple[str, str]] = ()
 ) -> Float[np.ndarray, " d"]:
     """The axis of what a person typed. Raises PcclipError where more and less are the same to the model."""
     axis = attribute_axis(model, query.attribute(), estimator, paraphrases)

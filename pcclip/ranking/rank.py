@@ -14,7 +14,7 @@ from pcclip.embedding.stage import FOLDER as EMBED
 from pcclip.embedding.stage import by_tower, encode_readable, tower_stage
 from pcclip.embedding.vectors import TABLE, Vectors, load_vectors
 from pcclip.encoders import load_model
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.finetuning.stage import FOLDER as FINETUNE
 from pcclip.images import SUFFIXES, contact_sheet
@@ -36,7 +36,7 @@ def rank(
     photos: str | Path | Sequence[str | Path],
     more: str | None = None,
     less: str | None = None,
-    model: str | DualEncoder | None = None,
+    model: str | Encoder | None = None,
     alpha: float = 1.0,
     top: int | None = None,
     sheet: str | Path | None = None,
@@ -84,7 +84,7 @@ def rank(
     shown = examples if examples is None or isinstance(examples, Examples) else read_examples(examples)
     stored, own_model = stored_vectors(photos)
     paths = [] if stored else find_photos(photos)
-    if not isinstance(model, DualEncoder):
+    if not isinstance(model, Encoder):
         model = load_model(str(model or own_model or "minilm-efficientnet"), alpha)
     words = None if query is None else words_axis(model, query, estimator, writer)
     if own_model:
@@ -105,7 +105,7 @@ def rank(
 
 
 def words_axis(
-    model: DualEncoder, query: Query, estimator: str = "two_prompt", writer: Generate | None = None
+    model: Encoder, query: Query, estimator: str = "two_prompt", writer: Generate | None = None
 ) -> Float[np.ndarray, " d"]:
     """The unit axis of what was typed; with a `writer` the ensemble has its paraphrases, too.
 
@@ -161,7 +161,7 @@ def _votes(votes: Sequence[Vote] | str | Path, query: Query | None) -> list[Vote
 
 
 def _posterior(
-    vectors: Vectors, words: np.ndarray | None, shown: Examples | None, cast: list[Vote] | None, model: DualEncoder
+    vectors: Vectors, words: np.ndarray | None, shown: Examples | None, cast: list[Vote] | None, model: Encoder
 ) -> VoteAxis | None:
     """What words, examples and votes say together; None where there are only words."""
     if shown is None and cast is None:
@@ -180,7 +180,7 @@ def _posterior(
     return vote_axis(differences, outcomes, words, vectors.matrix)
 
 
-def _vectors_of(names: Sequence[str], vectors: Vectors, model: DualEncoder) -> Float[np.ndarray, "m d"]:
+def _vectors_of(names: Sequence[str], vectors: Vectors, model: Encoder) -> Float[np.ndarray, "m d"]:
     """Vectors of examples by id or path; those of other photos are made. Raises PcclipError for an unreadable one."""
     row = {os.path.abspath(path): i for i, path in enumerate(vectors.paths)} | vectors.row
     rows = [row.get(name, row.get(os.path.abspath(os.path.expanduser(name)))) for name in names]
@@ -259,7 +259,7 @@ def _stage_of(run: Path, stage: str) -> Path | None:
     raise PcclipError(f"{run}: it reuses the {stage} of a run that is not beside it; give that run's folder")
 
 
-def _own_table(embedded: Path, model: DualEncoder) -> Path:
+def _own_table(embedded: Path, model: Encoder) -> Path:
     """The table of a run's vectors by this model's image tower; made first where finetuning changed the one of 02."""
     made_by = finished(embedded)["model"]
     if made_by != model.tuned_from or made_by == model.image_fingerprint():
@@ -270,7 +270,7 @@ def _own_table(embedded: Path, model: DualEncoder) -> Path:
     return this.folder / TABLE
 
 
-def _loaded(files: list[Path], model: DualEncoder, of_a_run: bool) -> Vectors:
+def _loaded(files: list[Path], model: Encoder, of_a_run: bool) -> Vectors:
     """All vectors of a run, or of Parquet files by path."""
     if of_a_run or (files[0].name == TABLE and files[0].parent.name == EMBED):
         return load_vectors(files[0].parent, model)
@@ -297,7 +297,7 @@ def find_photos(photos: str | Path | Sequence[str | Path]) -> list[str]:
     return found
 
 
-def embed_photos(paths: Sequence[str], model: DualEncoder) -> tuple[Vectors, list[tuple[str, str]]]:
+def embed_photos(paths: Sequence[str], model: Encoder) -> tuple[Vectors, list[tuple[str, str]]]:
     """Vectors of the readable photos, and (path, problem) of the others. Raises PcclipError when none is readable."""
     matrix, good, broken = encode_readable(paths, model, Meter(len(paths), "photos"), batch_size=16, workers=4)
     bad = [(paths[i], why) for i, why in broken]

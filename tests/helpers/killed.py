@@ -12,7 +12,7 @@ from pcclip import load_model
 from pcclip.comparisons import stage as generate
 from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.evaluation.stage import evaluate
 from pcclip.finetuning import stage as trainer
 from pcclip.runs import log as journal
@@ -38,7 +38,7 @@ def main(path: str, dies_in: str) -> None:
         die_at_call(journal, "_line", 17)  # 16 answers are on disk, whatever is in flight
     table = generate.generate(config, images, model)
     if dies_in == "02":
-        die_at_call(DualEncoder, "encode_pixels", 4)
+        die_at_call(Encoder, "encode_pixels", 4)
     vectors, _ = embed(config, images, model)
     if dies_in == "03":
         die_at_call(trainer, "_step", 7)

@@ -17,7 +17,7 @@ from pcclip.embedding.stage import FOLDER as EMBED
 from pcclip.embedding.stage import embed, embed_labelled, with_towers
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import load_model
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.ranking.rank import find_photos
 from pcclip.runs.stage import read_manifest
@@ -43,7 +43,7 @@ class Photos:
     paths: list[str]
     captions: list[str]
     matrix: Float[np.ndarray, "n d"]
-    models: dict[str, DualEncoder]
+    models: dict[str, Encoder]
     unreadable: pd.DataFrame
     images: ImageSet | None = None
     others: Mapping[str, Float[np.ndarray, "n d"]] = field(default_factory=dict)
@@ -95,7 +95,7 @@ def load(config: Config) -> Photos:
     return _of_a_folder(config, models) if config.rank.photos else _of_the_run(config, models)
 
 
-def _of_the_run(config: Config, models: dict[str, DualEncoder]) -> Photos:
+def _of_the_run(config: Config, models: dict[str, Encoder]) -> Photos:
     images = load_images(config)
     vectors, bad = embed(config, images, models["base"])
     vectors = with_towers(config.source_folder / EMBED, vectors, models, config.embed)
@@ -112,7 +112,7 @@ def _of_the_run(config: Config, models: dict[str, DualEncoder]) -> Photos:
     )
 
 
-def _of_a_folder(config: Config, models: dict[str, DualEncoder]) -> Photos:
+def _of_a_folder(config: Config, models: dict[str, Encoder]) -> Photos:
     asked = config.rank.photos
     place = resolve(asked) if resolve(asked).exists() else asked  # a glob is none
     found = [os.path.abspath(path) for path in find_photos(place)]  # a link keeps its own name and place

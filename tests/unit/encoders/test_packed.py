@@ -9,7 +9,7 @@ import torch
 
 from pcclip import load_model
 from pcclip.encoders import packed_text as packed
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.encoders.tokens import Tokens
 
 TEXTS = [
@@ -131,7 +131,7 @@ def test_length_groups_of_any_tower(fresh_encoder, monkeypatch):
     tokens = fresh_encoder.tokenised(TEXTS)
     seen, batch = [], fresh_encoder.batch
     monkeypatch.setattr(fresh_encoder, "batch", lambda part: seen.append(part.lengths.max()) or batch(part))
-    assert_same(fresh_encoder, lambda: DualEncoder.features(fresh_encoder, tokens), lambda: full(fresh_encoder, tokens))
+    assert_same(fresh_encoder, lambda: Encoder.features(fresh_encoder, tokens), lambda: full(fresh_encoder, tokens))
     assert len(seen) > 1
     assert max(seen) == fresh_encoder.context_length
     assert min(seen) < 10

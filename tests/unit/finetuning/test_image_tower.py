@@ -28,7 +28,7 @@ from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import TOWERS, by_tower, embed, own_vectors, tower_stage
 from pcclip.embedding.vectors import Vectors, load_vectors
 from pcclip.encoders import identify, saved
-from pcclip.encoders.dual_encoder import DualEncoder, weights_digest
+from pcclip.encoders.dual_encoder import Encoder, weights_digest
 from pcclip.errors import PcclipError
 from pcclip.evaluation import change_captions as changed
 from pcclip.evaluation import comparative, compositional, labelled
@@ -49,7 +49,7 @@ TEXTS = ["a red disc", "a blue square"]
 MORE, LESS = "a photo of a red disc", "a photo of a blue square"
 
 
-def changed_norms(model: DualEncoder, size: float = 0.5) -> DualEncoder:
+def changed_norms(model: Encoder, size: float = 0.5) -> Encoder:
     """Change the LayerNorms of both towers."""
     noise = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -111,7 +111,7 @@ def made(photos, tiny_model, tmp_path_factory) -> SimpleNamespace:
     )
 
 
-def pixels(model: DualEncoder, vectors: Vectors) -> np.ndarray:
+def pixels(model: Encoder, vectors: Vectors) -> np.ndarray:
     """The vectors by hand: every photo on its own."""
     return np.concatenate([model.encode_pixels(model.preprocess(open_image(path))[None]) for path in vectors.paths])
 

@@ -18,7 +18,7 @@ from pcclip.comparisons.sentences import from_captions
 from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
 from pcclip.encoders import minilm_efficientnet, saved
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation import stage as report
 from pcclip.finetuning import linear_map
@@ -292,7 +292,7 @@ class Bare(minilm_efficientnet.MiniLMEfficientNet):
     """Towers of MiniLM's form, tiny and random; everything else as it is."""
 
     def __init__(self):
-        DualEncoder.__init__(self)
+        Encoder.__init__(self)
         torch.manual_seed(0)
         self.text_tower = States()
         self.image_tower = nn.Linear(2, 2)

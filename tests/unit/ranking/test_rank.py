@@ -18,7 +18,7 @@ from pcclip.config import Generate
 from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
 from pcclip.embedding.vectors import load_vectors
-from pcclip.encoders.dual_encoder import DualEncoder
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.ranking.axes import ESTIMATORS, Query, agreeing, attribute_axis
 from pcclip.ranking.examples import Examples, read_examples
@@ -120,7 +120,7 @@ def test_photos_may_be_a_folder_a_glob_or_a_list(few, tiny_encoder, photos_of, e
 
 def test_a_runs_stored_vectors_are_used(run_folder, photos, tiny_encoder, monkeypatch):
     fresh = rank(photos, MORE, LESS, tiny_encoder)
-    monkeypatch.setattr(DualEncoder, "encode_pixels", None)
+    monkeypatch.setattr(Encoder, "encode_pixels", None)
     stored = rank(run_folder, MORE, LESS, tiny_encoder)
     assert names(stored) == names(fresh)
     assert stored.score.to_numpy() == pytest.approx(fresh.score.to_numpy(), abs=1e-5)
@@ -226,7 +226,7 @@ def test_cli_interrupted(few, tiny_model, monkeypatch, capfd):
     def interrupt(self, pixels):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(DualEncoder, "encode_pixels", interrupt)
+    monkeypatch.setattr(Encoder, "encode_pixels", interrupt)
     status, _, err = cli(capfd, "rank", few, "--more", MORE, "--model", tiny_model)
     assert (status, err) == (130, "pcclip: interrupted; run the same command again to continue\n")
 
@@ -293,7 +293,7 @@ def test_examples_need_not_be_among_the_photos(few, photos, tiny_encoder):
 def test_examples_are_found_however_their_path_is_written(few, tiny_encoder, monkeypatch):
     monkeypatch.chdir(few)
     vectors, _ = embed_photos(find_photos(few / "deep"), tiny_encoder)
-    monkeypatch.setattr(DualEncoder, "encode_pixels", None)
+    monkeypatch.setattr(Encoder, "encode_pixels", None)
     names = ["deep/dot-red.PNG", str(few / "deep" / ".." / "deep" / "wedge-blue.jpg")]
     found = _vectors_of(names, vectors, tiny_encoder)
     np.testing.assert_array_equal(found, vectors.matrix)

@@ -385,7 +385,7 @@ def test_a_folder_is_encoded_once(folder_config, monkeypatch):
     first = photo_sets.load(folder_config)
     assert first.captions[first.ids.index("disc-red.png")] == "A red disc."
     assert list(first.models) == ["base"]
-    monkeypatch.setattr("pcclip.encoders.dual_encoder.DualEncoder.encode_pixels", None)
+    monkeypatch.setattr("pcclip.encoders.dual_encoder.Encoder.encode_pixels", None)
     again = photo_sets.load(folder_config)
     np.testing.assert_array_equal(first.matrix, again.matrix)
 
