@@ -19,7 +19,6 @@ from pcclip.runs.progress import Meter
 Tower = Literal["text", "image"]
 _OVERHEAD = {"cpu": 16}  # of one more group of texts, in tokens; elsewhere launching kernels costs more
 _OVERHEAD_ELSEWHERE = 8192
-LINEAR_MAP = "linear_map"  # the module that map_texts adds to a text tower which ends in no projection
 
 
 class Encoder(nn.Module):
@@ -63,13 +62,6 @@ class Encoder(nn.Module):
     def transformer(self) -> nn.Module:
         """The transformer blocks of the text tower: what PC-CLIP tunes (no embeddings, final norm or projection)."""
         raise TypeError(f"{type(self).__name__} has no transformer")
-
-    def map_texts(self, matrix: Float[Tensor, "d d"]) -> None:
-        """Make every text vector t before normalisation `matrix` t. Raises PcclipError where a tower cannot."""
-        raise PcclipError(
-            f"model {self.spec!r}: its text tower does not end in a projection that could take a linear "
-            "map; finetune.tune = all or transformer can be had of it"
-        )
 
     def image_transformer(self) -> nn.Module:
         """The blocks of the image tower in the same sense; the stages where it is no transformer."""

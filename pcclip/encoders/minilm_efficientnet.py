@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import nn
 
-from pcclip.encoders.dual_encoder import LINEAR_MAP, Encoder, weights_digest
+from pcclip.encoders.dual_encoder import Encoder, weights_digest
 from pcclip.encoders.imagenet_classes import imagenet_names
 from pcclip.errors import PcclipError
 from pcclip.runs.files import atomic, cache, digest
@@ -106,25 +106,13 @@ class MiniLMEfficientNet(Encoder):
         mask = (ids != self.pad_id).long()
         states = self.text_tower(input_ids=ids, attention_mask=mask).last_hidden_state
         weights = mask.unsqueeze(-1).to(states.dtype)
-        pooled = (states * weights).sum(dim=1) / weights.sum(dim=1)
-        linear = getattr(self.text_tower, LINEAR_MAP, None)
-        return pooled if linear is None else linear(pooled)
+        return (states * weights).sum(dim=1) / weights.sum(dim=1)
 
     def transformer(self) -> nn.Module:
         return self.text_tower.encoder
 
     def image_transformer(self) -> nn.Module:
         return self.image_tower["classifier"]._blocks
-
-    @torch.no_grad()
-    def map_texts(self, matrix):
-        """A layer of its own behind the pooling: MiniLM ends in no projection."""
-        linear = getattr(self.text_tower, LINEAR_MAP, None)
-        if linear is None:
-            linear = nn.Linear(self.width, self.width, bias=False, device=matrix.device)
-            linear.weight.copy_(torch.eye(self.width))
-            self.text_tower.add_module(LINEAR_MAP, linear)
-        linear.weight.copy_(matrix @ linear.weight)
 
 
 def _package(name: str) -> Path:

@@ -160,22 +160,6 @@ class OpenClip(Encoder):
         stages = [part for name, part in parts.items() if name.startswith("layer")]  # of a ResNet
         return nn.ModuleList(found[:1] or stages or [tower])
 
-    @torch.no_grad()
-    def map_texts(self, matrix):
-        """Into the projection that ends the tower: (matrix P) x = matrix (P x)."""
-        end = getattr(self.text_tower, "text_projection", None)
-        if end is None:
-            end = getattr(self.text_tower, "proj", None)  # of a tower by transformers
-            end = end[-1] if isinstance(end, nn.Sequential) else end
-        if isinstance(end, nn.Linear):
-            end.weight.copy_(matrix @ end.weight)
-            if end.bias is not None:
-                end.bias.copy_(matrix @ end.bias)
-        elif isinstance(end, nn.Parameter):
-            end.copy_(end @ matrix.T)
-        else:
-            super().map_texts(matrix)
-
 
 @contextmanager
 def _quiet():

@@ -9,11 +9,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from pcclip.config import resolve
-from pcclip.encoders.dual_encoder import LINEAR_MAP, Encoder, weights_digest
+from pcclip.encoders.dual_encoder import Encoder, weights_digest
 from pcclip.errors import PcclipError
 from pcclip.runs.files import atomic, write_json
 from pcclip.runs.stage import read_manifest
@@ -100,8 +99,6 @@ def _put(model: Encoder, name: str, file: Path, card: dict, alpha: float) -> Non
         state = load_file(file)
     except (OSError, SafetensorError) as error:
         raise PcclipError(f"{file}: cannot be read ({error}); run notebook 03 again") from None
-    if f"{LINEAR_MAP}.weight" in state:
-        model.map_texts(torch.eye(model.width))  # so that there is a layer to be put in
     tower = getattr(model, name)
     base = {key: value.clone() for key, value in tower.state_dict().items()}
     if {n: (v.shape, v.dtype) for n, v in state.items()} != {n: (v.shape, v.dtype) for n, v in base.items()}:

@@ -21,7 +21,7 @@ from pcclip.encoders import saved
 from pcclip.encoders.diffusion import identify_teacher
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
-from pcclip.finetuning import both_towers, distributed, linear_map
+from pcclip.finetuning import both_towers, distributed
 from pcclip.finetuning.loop import CURVES, asked_of, steps
 from pcclip.finetuning.precision import has_bf16
 from pcclip.finetuning.text_tower import gather, optimise, own_text_tower
@@ -76,8 +76,6 @@ def finetune(
         return _curves(this)
     if config.finetune.objective == "clip":
         return both_towers.finetune(config, images, vectors, comparisons, model, this)
-    if config.finetune.tune == "linear_map":
-        return linear_map.fit(config, images, vectors, comparisons, model, this)
     given = gather(config, images, vectors, comparisons, model)
     if len(given.train) < 2:
         raise PcclipError(f"{FOLDER}: {len(given.train)} training texts were kept; 01 must keep at least two")

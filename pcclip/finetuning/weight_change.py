@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
 from pcclip.encoders.dual_encoder import Encoder
@@ -29,8 +28,7 @@ def movement(base: nn.Module, tuned: nn.Module) -> pd.DataFrame:
     """
     before, rows = dict(base.named_parameters()), []
     for name, now in tuned.named_parameters():
-        old = before[name] if name in before else torch.eye(len(now))  # a linear map, which the base does without
-        old = old.detach().cpu().double()
+        old = before[name].detach().cpu().double()
         step = now.detach().cpu().double() - old
         rows.append(
             {

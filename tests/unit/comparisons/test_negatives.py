@@ -43,7 +43,7 @@ def config(values):
 
 
 def by(values, who: str, **generated) -> params.Config:
-    tuned = {"objective": "captions", "tune": "linear_map", "negatives": who}
+    tuned = {"objective": "clip", "negatives": who}
     return params.check(
         {**values, "finetune": {**values["finetune"], **tuned}, "generate": {**values["generate"], **generated}}
     )
@@ -227,7 +227,7 @@ def test_what_cannot_be_asked_for(values, tiny_encoder):
     config = by(values, "llm", negatives="negative")
     with pytest.raises(PcclipError, match="template writes no negatives"):
         generate.generate(config, load_images(config), tiny_encoder)
-    with pytest.raises(PcclipError, match="they need objective: clip, or tune: linear_map"):
+    with pytest.raises(PcclipError, match="they need objective: clip"):
         params.check({"finetune": {"negatives": "rules"}})
     with pytest.raises(PcclipError, match="and captions: captions"):
         params.check({"finetune": {"negatives": "rules", "objective": "clip", "captions": "rewrites"}})
