@@ -101,7 +101,7 @@ def metrics(table: pd.DataFrame, metric: str, title: str) -> Figure:
     part["what"] = [
         d if t == "ranking" else f"{t.replace('_', ' ')}, {d}" for t, d in zip(part.task, part.dataset, strict=True)
     ]
-    line = 0.0 if metric in ("spearman", "kendall") else 1.0 if metric.endswith("_share") else 0.5
+    line = 0.0 if metric == "spearman" else 1.0 if metric.endswith("_share") else 0.5
     fig = intervals(part.rename(columns={"value": metric}), metric, "what", line)
     fig.axes[0].set_title(title, loc="left")
     return _done(fig)

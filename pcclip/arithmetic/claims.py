@@ -13,13 +13,13 @@ import pandas as pd
 from pcclip.arithmetic.analogies import OPEN
 from pcclip.arithmetic.differences import NONE
 from pcclip.arithmetic.geometry import IMAGES, Found
-from pcclip.arithmetic.resampling import Measured
 from pcclip.arithmetic.retrieval import RANK
+from pcclip.stats.intervals import Estimate
 
 COLUMNS = ["claim", "of", "number", "ci_low", "ci_high", "holds", "how", "n"]
 PAPER, OURS = "the paper", "this workbook"
 _ALONG, _CAPTIONS, _BASE, _TUNED = "alignment, image difference", "alignment, caption difference", "base", "finetuned"
-Swept = dict[str, dict[tuple[str, float, str], Measured]]
+Swept = dict[str, dict[tuple[str, float, str], Estimate]]
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Claim:
 
     words: str
     of: str
-    number: Callable[[Found, Swept, float], Measured]
+    number: Callable[[Found, Swept, float], Estimate]
     how: str
 
 
 def _between(metric: str, control: str = NONE, sign: int = 1) -> Callable:
     """sign * (finetuned - base) of one measure."""
 
-    def number(found: Found, swept: Swept, strength: float) -> Measured:
+    def number(found: Found, swept: Swept, strength: float) -> Estimate:
         pair = found[metric, _TUNED, control], found[metric, _BASE, control]
         return pair[0] - pair[1] if sign > 0 else pair[1] - pair[0]
 
@@ -51,14 +51,14 @@ def _below_zero(metric: str, control: str) -> Callable:
     return lambda found, swept, strength: _minus(found[metric, _TUNED, control])
 
 
-def _minus(one: Measured) -> Measured:
-    return Measured(-one.value, -one.replicates, one.n, one.jackknife)
+def _minus(one: Estimate) -> Estimate:
+    return Estimate(-one.value, -one.draws, one.n, one.jackknife)
 
 
 def _rank_gain(better: tuple, worse: tuple) -> Callable:
     """By how much one search's rank share is smaller; each is (model, form, alpha), alpha None for the strength."""
 
-    def number(found: Found, swept: Swept, strength: float) -> Measured:
+    def number(found: Found, swept: Swept, strength: float) -> Estimate:
         of = [swept[model][form, strength if alpha is None else alpha, RANK] for model, form, alpha in (worse, better)]
         return of[0] - of[1]
 
@@ -239,7 +239,7 @@ def judged(found: Found, swept: Swept, strength: float) -> pd.DataFrame:
     )
 
 
-def verdict(number: Measured) -> str:
+def verdict(number: Estimate) -> str:
     """'yes' where the interval is above 0, 'no' where it is below, else 'undecided'; a constant is its own interval."""
     low, high = number.interval
     if np.isnan([low, high]).any():
@@ -266,7 +266,7 @@ def told(claims: pd.DataFrame) -> str:
     return "\n".join([lines[0], "", *lines[1:]])
 
 
-def _numbers(found: Found, swept: Swept, strength: float) -> Iterator[tuple[Claim, Measured]]:
+def _numbers(found: Found, swept: Swept, strength: float) -> Iterator[tuple[Claim, Estimate]]:
     for claim in CLAIMS:
         try:
             yield claim, claim.number(found, swept, strength)

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from pcclip.arithmetic.resampling import Measured, means
 from pcclip.arithmetic.texts import Remembered
 from pcclip.benchmarks.classification import unlabelled
 from pcclip.benchmarks.composed_retrieval import ComposedSet, load_composed, missing
@@ -21,6 +20,7 @@ from pcclip.config import Config
 from pcclip.embedding.stage import embed_pictures
 from pcclip.embedding.vectors import Vectors
 from pcclip.runs.progress import say
+from pcclip.stats.intervals import Estimate, bootstrap_means
 from pcclip.stats.vectors import unit
 
 __all__ = ["COLUMNS", "FOLDER", "load", "missing", "score", "scored", "steps"]
@@ -84,7 +84,7 @@ def scored(
     alphas: list[float],
     draws: int,
     seed: int,
-) -> dict[tuple[str, float, str], Measured]:
+) -> dict[tuple[str, float, str], Estimate]:
     """(form, alpha, metric) -> weighted recall@k in one gallery, the bootstrap being over starting images."""
     place = {image: k for k, image in enumerate(images["id"])}
     known = [
@@ -153,12 +153,12 @@ def _hits(
     return np.stack([rank < k for k in recalls])
 
 
-def _weighted(values: dict, weight: np.ndarray, start: np.ndarray, draws: int, seed: int) -> dict[str, Measured]:
-    sums = means({**{name: weight * row for name, row in values.items()}, "": weight}, start[:, None], draws, seed)
+def _weighted(values: dict, weight: np.ndarray, start: np.ndarray, draws: int, seed: int) -> dict[str, Estimate]:
+    sums = bootstrap_means(
+        {**{name: weight * row for name, row in values.items()}, "": weight}, start[:, None], draws, seed
+    )
     total = sums.pop("")
-    return {
-        name: Measured(one.value / total.value, one.replicates / total.replicates, one.n) for name, one in sums.items()
-    }
+    return {name: Estimate(one.value / total.value, one.draws / total.draws, one.n) for name, one in sums.items()}
 
 
 def _mask(ids_of: pd.Series, place: dict[str, int]) -> Bool[np.ndarray, "m n"]:

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from pcclip.arithmetic.resampling import Measured, means, of_set
 from pcclip.arithmetic.texts import Remembered
 from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.stage import kept
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
+from pcclip.stats.intervals import Estimate, bootstrap_means, jackknife
 from pcclip.stats.vectors import cosines, image_differences, unit
 
 COLUMNS = ["pair", "first", "second", "model", "position", "of", "text", "source", "score", "own"]
@@ -113,7 +113,7 @@ def explanations(
 
 def own_rank(
     model: Remembered, vectors: Vectors, comparisons: pd.DataFrame, bank: Bank, draws: int, seed: int
-) -> dict[tuple[str, str], Measured]:
+) -> dict[tuple[str, str], Estimate]:
     """Where each pair's own sentence comes in the bank: share of the other sentences ahead of it, 0.5 is chance."""
     rows = _with_vectors(comparisons, vectors)
     place = {text: k for k, text in enumerate(bank.texts)}
@@ -128,7 +128,7 @@ def own_rank(
         mine = sign * score[np.arange(len(rows)), own][:, None]
         ahead = (sign * score > mine + 1e-6) + 0.5 * (np.abs(sign * score - mine) <= 1e-6)
         values[control] = (ahead.sum(axis=1) - 0.5) / (len(bank.texts) - 1)
-    found = means(values, np.stack([first, second], axis=1), draws, seed)
+    found = bootstrap_means(values, np.stack([first, second], axis=1), draws, seed)
     return {("explanation, rank of the own sentence", control): one for control, one in found.items()}
 
 
@@ -159,7 +159,7 @@ def calibration(
     draws: int,
     seed: int,
     bins: int = 8,
-) -> tuple[pd.DataFrame, Measured]:
+) -> tuple[pd.DataFrame, Estimate]:
     """How often a choice is right, against how sure it was.
 
     Returns:
@@ -171,11 +171,11 @@ def calibration(
     bin_of, rows = np.empty(len(order), dtype=np.int64), []
     for k, part in enumerate(np.array_split(order, min(bins, len(order)))):
         bin_of[part] = k
-        found = means({"confidence": confidence[part], "accuracy": correct[part]}, members[part], draws, seed)
+        found = bootstrap_means({"confidence": confidence[part], "accuracy": correct[part]}, members[part], draws, seed)
         sure, right = found["confidence"], found["accuracy"]
         rows.append([sure.value, right.value, *right.interval, len(part)])
     over = confidence - correct
-    error = of_set(
+    error = jackknife(
         lambda kept: float(np.abs(np.bincount(bin_of[kept], over[kept], len(rows))).sum() / kept.sum()), members, seed
     )
     return pd.DataFrame(rows, columns=["confidence", "accuracy", "ci_low", "ci_high", "n"]), error

@@ -13,16 +13,16 @@ from jaxtyping import Float, Int
 
 from pcclip.arithmetic import analogies
 from pcclip.arithmetic.differences import NONE, additivity, alignment, antisymmetry, shuffled, sides
-from pcclip.arithmetic.resampling import Measured, means, of_set
 from pcclip.arithmetic.spectrum import anisotropy, effective_rank, modality_gap, random_directions, spectrum
 from pcclip.arithmetic.texts import Remembered
 from pcclip.comparisons.sentences import from_captions
 from pcclip.embedding.vectors import Vectors
+from pcclip.stats.intervals import Estimate, bootstrap_means, jackknife
 from pcclip.stats.vectors import cosines, image_differences, unit
 
 IMAGES = "images"  # the model of measures that no text takes part in
 COLUMNS = ["metric", "model", "control", "value", "ci_low", "ci_high", "n"]
-Found = dict[tuple[str, str, str], Measured]  # metric, model, control
+Found = dict[tuple[str, str, str], Estimate]  # metric, model, control
 _COMPONENTS = 30
 
 
@@ -129,7 +129,7 @@ def spectra(asked: Asked, models: dict[str, Remembered]) -> pd.DataFrame:
 
 
 def _means(asked: Asked, metric: str, values: dict[str, np.ndarray], members: np.ndarray) -> dict:
-    found = means(values, members, asked.draws, asked.seed)
+    found = bootstrap_means(values, members, asked.draws, asked.seed)
     return {(metric, control): one for control, one in found.items()}
 
 
@@ -189,11 +189,11 @@ def _of_modalities(asked: Asked, model: Remembered) -> dict:
     one, two = unit(u - u.mean(axis=0)), unit(t - t.mean(axis=0))
     half = np.random.default_rng(asked.seed).permutation(len(u)) % 2 == 0
     found = {
-        ("modality gap", NONE): of_set(lambda rows: modality_gap(u[rows], t[rows]), images, asked.seed),
-        ("modality gap", "two halves of the images"): of_set(
+        ("modality gap", NONE): jackknife(lambda rows: modality_gap(u[rows], t[rows]), images, asked.seed),
+        ("modality gap", "two halves of the images"): jackknife(
             lambda rows: modality_gap(u[rows & half], u[rows & ~half]), images, asked.seed
         ),
-        ("modality gap", "captions of the other half"): of_set(
+        ("modality gap", "captions of the other half"): jackknife(
             lambda rows: modality_gap(u[rows & half], t[rows & ~half]), images, asked.seed
         ),
     }
@@ -251,7 +251,7 @@ def _figures(asked: Asked, clouds: dict) -> dict:
         random = random_directions(*cloud.shape, asked.seed)
         for metric, figure in (("anisotropy", anisotropy), ("effective rank", effective_rank)):
             for control, vectors in ((NONE, cloud), ("random directions", random)):
-                found[(f"{metric}, {name}", control)] = of_set(
+                found[(f"{metric}, {name}", control)] = jackknife(
                     lambda rows, figure=figure, vectors=vectors: figure(vectors[rows]), members, asked.seed
                 )
     return found

@@ -7,12 +7,12 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from pcclip.arithmetic.differences import shuffled
-from pcclip.arithmetic.resampling import Measured, means
 from pcclip.arithmetic.texts import Remembered
 from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.vectors import Vectors
 from pcclip.runs.progress import say
+from pcclip.stats.intervals import Estimate, bootstrap_means
 from pcclip.stats.vectors import unit
 
 ALPHAS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0, float("inf"))  # 0: the image alone; inf: the text alone
@@ -70,7 +70,7 @@ def sweep(
     draws: int,
     seed: int,
     alphas: Sequence[float] = ALPHAS,
-) -> dict[tuple[str, float, str], Measured]:
+) -> dict[tuple[str, float, str], Estimate]:
     """How well u_start + alpha * step finds the target, for each form of step and each alpha.
 
     Args:
@@ -79,7 +79,7 @@ def sweep(
         draws, seed: of the bootstrap over images.
 
     Returns:
-        (form, alpha, metric) -> Measured; metrics are the rank as a share of the pool (0 first, 0.5 chance) and
+        (form, alpha, metric) -> Estimate; metrics are the rank as a share of the pool (0 first, 0.5 chance) and
         recall@1, 5 and 10.
     """
     to, of = _columns(pool, target, start)
@@ -90,10 +90,10 @@ def sweep(
             rank = ranks(text if np.isinf(alpha) else alone + alpha * text, to, of)
             values[form, float(alpha), RANK] = rank / max(1, len(pool) - 2)
             values |= {(form, float(alpha), f"recall@{k}"): rank < k for k in RECALLS}
-    return means(values, np.stack([target, start], axis=1), draws, seed)
+    return bootstrap_means(values, np.stack([target, start], axis=1), draws, seed)
 
 
-def sweep_table(found: dict[str, dict[tuple[str, float, str], Measured]]) -> pd.DataFrame:
+def sweep_table(found: dict[str, dict[tuple[str, float, str], Estimate]]) -> pd.DataFrame:
     """Columns model, form, alpha, metric, value, ci_low, ci_high, n of the sweeps of several models."""
     return pd.DataFrame(
         [

@@ -11,7 +11,7 @@ import pandas as pd
 
 from pcclip.errors import PcclipError
 from pcclip.stats.intervals import Estimate, ratio
-from pcclip.stats.metrics import FURTHER, MEASURES, measured_by
+from pcclip.stats.metrics import MEASURES, metrics_of
 
 SUPERVISED = "supervised"  # the model, and the end of the data set's name, of a ceiling
 CHANCE = {"spearman": 0.0, "pairwise_accuracy": 0.5, "accuracy": 0.5}
@@ -20,7 +20,6 @@ SHARES = {
     "relative_values": ("spearman", "pairwise_accuracy"),
     "relative_pairs": ("accuracy",),
 }  # task -> the metrics of which a share is taken
-_FEWER = 500  # resamples, at most, of measures that no model is tested by
 _KEYS, _SAME = ["task", "dataset", "protocol"], ["first", "second", "reference"]
 
 
@@ -29,7 +28,7 @@ def measured(predictions: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
 
     Args:
         predictions: as predictions.Predictions collects them.
-        draws, seed: of the bootstrap; statistics.FURTHER, by which no model is tested, have _FEWER draws at most.
+        draws, seed: of the bootstrap.
 
     Returns:
         task, dataset, protocol, model, metric, value, ci_low, ci_high, n. The metric METRIC_share is of the text axes
@@ -39,8 +38,8 @@ def measured(predictions: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     groups = dict(iter(predictions.groupby(_KEYS, sort=False)))
     found = {
         key: {
-            (metric, which): MEASURES[metric](part, min(draws, _FEWER) if metric in FURTHER else draws, seed)
-            for metric in measured_by(key[0])
+            (metric, which): MEASURES[metric](part, draws, seed)
+            for metric in metrics_of(key[0])
             for which, part in items.groupby("model", sort=False)
         }
         for key, items in groups.items()

@@ -241,9 +241,7 @@ def _results(run: _Run) -> dict:
     )
     if run.metrics is None:
         return page.section("results", "Results", "", [_unfinished(report.FOLDER)])
-    further = run.metrics.metric.isin(statistics.FURTHER)
-    parts = [page.results(title, table.T) for title, table in plots.tables(run.metrics[~further], run.paired).items()]
-    parts += [_further(run.metrics[further])] if further.any() else []
+    parts = [page.results(title, table.T) for title, table in plots.tables(run.metrics, run.paired).items()]
     if run.metrics.metric.str.endswith("_share").any():
         parts.append(
             page.text(
@@ -580,17 +578,6 @@ def _ends(table: pd.DataFrame) -> pd.DataFrame:
 
 def _share(value: float) -> str:
     return "" if pd.isna(value) else f"{value:.3f}"
-
-
-def _further(metrics: pd.DataFrame) -> dict:
-    """Measures of rankings by which no model is tested, a row for each data set and model."""
-    cells = metrics.assign(
-        what=metrics.dataset + ", " + metrics.model,
-        cell=[plots.cell(row.value, row.ci_low, row.ci_high) for row in metrics.itertuples()],
-    )
-    rows, columns = (list(dict.fromkeys(cells[name])) for name in ("what", "metric"))
-    table = cells.pivot(index="what", columns="metric", values="cell").loc[rows, columns].fillna("")
-    return page.results("Further measures of rankings", table.rename(columns=plots.words))
 
 
 def _unfinished(stage: str) -> dict:

@@ -1,32 +1,76 @@
-"""The bootstrap over images that every measure draws from, and what comes of it: a value with its draws.
+"""Estimates with 95% intervals: the bootstrap over images, and the jackknife for figures of a whole set of images.
 
 Pairs share images, so pairs are not independent: every bootstrap here draws images with replacement, and a pair counts
 as often as both its images were drawn (pigeonhole bootstrap, Owen 2007). A single-image item counts as often as its
 image was drawn. Intervals are the 2.5% and 97.5% percentiles.
+
+A figure of the whole set (its effective rank, its mean vector) would be biased in a resample, where images come twice.
+Its interval is from the delete-a-group jackknife (Shao and Tu, 1995), which leaves out GROUPS groups of images in turn.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
+from scipy import stats
 
-FEW = 2000  # up to so many images the draws are a multinomial's; beyond, where that is slow, they are counted indices
+from pcclip.errors import PcclipError
+from pcclip.stats.random_streams import stream
+
+FEW = 2000  # up to this many images a multinomial draws the counts; beyond, where it is slow, drawn indices are counted
 CELLS = 2**22  # values held at once, whatever the number of images and draws
+GROUPS = 20  # of images, for the jackknife
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, its bootstrap draws (for paired differences), and the number of items behind it."""
+    """A value with what its interval is computed from.
+
+    Attributes:
+        value: on all items.
+        draws: the value in each bootstrap resample or, with `jackknife`, without each group of images.
+        n: number of items.
+        jackknife: whether `draws` are from the jackknife.
+    """
 
     value: float
     draws: Float[np.ndarray, " b"]
     n: int
+    jackknife: bool = False
 
     @property
     def interval(self) -> tuple[float, float]:
-        low, high = np.nanpercentile(self.draws, [2.5, 97.5])
-        return float(low), float(high)
+        """The 95% interval: percentiles of the draws, or value +- t * standard error for the jackknife.
+
+        (nan, nan) with fewer than two known draws.
+        """
+        known = self.draws[~np.isnan(self.draws)]
+        if len(known) < 2:
+            return float("nan"), float("nan")
+        if not self.jackknife:
+            low, high = np.percentile(known, [2.5, 97.5])
+            return float(low), float(high)
+        error = np.sqrt((len(known) - 1) / len(known) * ((known - known.mean()) ** 2).sum())
+        half = stats.t.ppf(0.975, len(known) - 1) * error
+        return float(self.value - half), float(self.value + half)
+
+    def __sub__(self, other: "Estimate") -> "Estimate":
+        """The paired difference of two estimates on the same images, resampled with the same seed.
+
+        Raises PcclipError when the two have different numbers of draws.
+        """
+        if len(self.draws) != len(other.draws):
+            raise PcclipError(
+                f"a paired difference needs the same items and draws; these are {self.n} and {other.n} "
+                f"items, {len(self.draws)} and {len(other.draws)} draws: score both models on one set"
+            )
+        return Estimate(self.value - other.value, self.draws - other.draws, min(self.n, other.n), self.jackknife)
+
+
+def no_estimate(draws: int) -> Estimate:
+    """The estimate of a measure that has no items to be taken on."""
+    return Estimate(float("nan"), np.full(draws, np.nan), 0)
 
 
 def resamples(n: int, draws: int, seed: int) -> Iterator[Float[np.ndarray, "k n"]]:
@@ -34,7 +78,7 @@ def resamples(n: int, draws: int, seed: int) -> Iterator[Float[np.ndarray, "k n"
 
     Depends on n, draws and seed alone: models scored on the same images see the same resamples.
     """
-    rng = np.random.default_rng(seed)
+    rng = stream("bootstrap", seed)
     for size in chunks(draws, n):
         if n <= FEW:
             counts = rng.multinomial(n, np.full(n, 1 / n), size)
@@ -44,12 +88,58 @@ def resamples(n: int, draws: int, seed: int) -> Iterator[Float[np.ndarray, "k n"
 
 
 def chunks(total: int, width: int) -> Iterator[int]:
-    """Sizes that add up to `total`, so that so many rows of `width` values stay below CELLS."""
+    """Sizes that add up to `total`, each small enough that a chunk of rows with `width` values stays below CELLS."""
     step = max(1, CELLS // max(1, width))
     for start in range(0, total, step):
         yield min(step, total - start)
 
 
-def ratio(right: Float[np.ndarray, "*b"], total: Float[np.ndarray, "*b"]) -> Float[np.ndarray, "*b"]:
-    """right / total; NaN for a resample that drew no item."""
-    return np.divide(right, total, out=np.full(right.shape, np.nan), where=total > 0)
+def ratio(numerator: Float[np.ndarray, "*b"], denominator: Float[np.ndarray, "*b"]) -> Float[np.ndarray, "*b"]:
+    """numerator / denominator; NaN where the denominator is not positive, as in a resample that drew no item."""
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
+
+
+def bootstrap_means(
+    values: Mapping[str, np.ndarray], members: Shaped[np.ndarray, "m k"], draws: int, seed: int
+) -> dict[str, Estimate]:
+    """Mean of each of several values per item, all with the same resamples.
+
+    Args:
+        values: name -> a value per item (m,).
+        members: the k images of each item, as names or numbers.
+        draws, seed: of the bootstrap.
+    """
+    if not len(members):
+        return {name: no_estimate(draws) for name in values}
+    matrix = np.stack([np.asarray(column, dtype=float) for column in values.values()])
+    distinct, place = np.unique(members, return_inverse=True)
+    place, sums, totals = place.reshape(members.shape), [], []
+    for counts in resamples(len(distinct), draws, seed):
+        for part in np.array_split(counts, -(-len(counts) * len(members) // CELLS)):
+            weights = np.prod([part[:, column] for column in place.T], axis=0)
+            sums.append(matrix @ weights.T)
+            totals.append(weights.sum(axis=1))
+    total = np.concatenate(totals)
+    sampled = ratio(np.concatenate(sums, axis=1), np.broadcast_to(total, (len(matrix), len(total))))
+    return {
+        name: Estimate(float(row.mean()), row_draws, len(members))
+        for name, row, row_draws in zip(values, matrix, sampled, strict=True)
+    }
+
+
+def jackknife(
+    figure: Callable[[Bool[np.ndarray, " m"]], float], members: Shaped[np.ndarray, "m k"], seed: int
+) -> Estimate:
+    """A figure of a set of m items as a whole.
+
+    Args:
+        figure: the value for the items where its argument is True.
+        members: the k images of each item; an item is left out with any of its images.
+        seed: of the partition of the images into groups.
+    """
+    distinct, place = np.unique(members, return_inverse=True)
+    place = place.reshape(len(members), -1)
+    group = stream("jackknife groups", seed).permutation(len(distinct)) % min(GROUPS, len(distinct))
+    kept = [~(group[place] == g).any(axis=1) for g in range(group.max(initial=-1) + 1)]
+    left_out = np.array([figure(rows) if rows.sum() > 2 else np.nan for rows in kept])
+    return Estimate(float(figure(np.ones(len(members), dtype=bool))), left_out, len(members), jackknife=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pcclip.errors import PcclipError
-from pcclip.stats.metrics import over_seeds, t_interval
+from pcclip.stats.metrics import t_interval
 from pcclip.workbook.sweep import TABLE
 
 SHOWN = [
@@ -81,14 +81,14 @@ def seeds(table: pd.DataFrame) -> pd.DataFrame:
     """
     found, order = [], ["base", *(v for v in dict.fromkeys(table.variant) if v != "base")]
     for (variant, measure), runs in table.groupby(["variant", "measure"], sort=False):
-        mean, _, low, high, n = over_seeds(runs.value)
+        low, high = t_interval(runs.value)
         images = runs[["ci_low", "ci_high"]].mean()
         found.append(
             {
                 "variant": variant,
                 "measure": measure,
-                "seeds": n,
-                "mean": mean,
+                "seeds": len(runs),
+                "mean": runs.value.to_numpy().mean(),
                 "seeds_low": low,
                 "seeds_high": high,
                 "images_low": images.ci_low,

@@ -109,8 +109,6 @@ def test_metrics_are_one_tidy_table(survivor):
         "accuracy",
         "spearman",
         "pairwise_accuracy",
-        "kendall",
-        "auc",
     }
     assert table.protocol.isna().all(), "no labelled set"
     ranked = table[table.task == "ranking"]

@@ -13,9 +13,8 @@ from pcclip.evaluation.distances import distance_items
 from pcclip.evaluation.linear_probe import probe_items
 from pcclip.evaluation.rankings import share
 from pcclip.ranking.axes import ridge_axis
-from pcclip.stats import intervals as bootstrap
 from pcclip.stats import metrics as statistics
-from pcclip.stats.metrics import Estimate, group_accuracies, worst_group_accuracy
+from pcclip.stats.intervals import Estimate
 from pcclip.stats.vectors import unit
 
 PROTOCOLS = ["as_released", "corrected"]
@@ -146,87 +145,6 @@ def test_a_probe_that_cannot_be(tune, shots, protocol, message):
 
 
 # ---- groups ----------------------------------------------------------------------------------------------------------
-
-
-def graded(right: dict[int, list[bool]]) -> pd.DataFrame:
-    """Items of classes, each with what is right and wrong of it."""
-    rows = [(reference, correct) for reference, values in right.items() for correct in values]
-    items = pd.DataFrame(rows, columns=["reference", "correct"])
-    return items.assign(first=items.index, second=items.index, score=0.0)
-
-
-YES, NO = True, False
-THREE = {0: [YES, NO, YES, NO], 1: [YES, YES, YES], 2: [NO, NO, YES, NO]}
-
-
-def test_accuracies_of_three_classes():
-    table = group_accuracies(graded(THREE), 500, 0)
-    assert list(table.group) == [2, 0, 1]
-    assert list(table.accuracy) == [0.25, 0.5, 1.0]
-    assert list(table.n) == [4, 4, 3]
-    assert tuple(table.loc[2, ["ci_low", "ci_high"]]) == (1, 1)
-    assert 0 <= table.ci_low[1] < 0.5 < table.ci_high[1] <= 1
-
-
-@pytest.mark.parametrize(("worst", "value"), [(1, 0.25), (2, 0.375), (3, 1.75 / 3), (9, 1.75 / 3)])
-def test_the_worst_groups(worst, value):
-    estimate = worst_group_accuracy(graded(THREE), 300, 0, worst=worst)
-    assert estimate.value == pytest.approx(value)
-    assert len(estimate.draws) == 300
-    assert estimate.n == 11
-    low, high = estimate.interval
-    assert low <= value <= high
-
-
-def test_groups_may_be_given():
-    items = graded(THREE)
-    table = group_accuracies(items, 50, 0, groups=["left", "right"] * 5 + ["left"])
-    assert dict(zip(table.group, table.n, strict=True)) == {"left": 6, "right": 5}
-    assert dict(zip(table.group, table.accuracy, strict=True)) == {
-        "left": items.correct[::2].mean(),
-        "right": items.correct[1::2].mean(),
-    }
-
-
-@pytest.mark.parametrize("correct", [True, False])
-def test_an_oracle_leaves_no_doubt(correct):
-    estimate = worst_group_accuracy(graded({k: [correct] * 5 for k in range(4)}), 100, 0)
-    assert (estimate.value, *estimate.interval) == (correct, correct, correct)
-
-
-def test_a_random_model_is_at_chance_in_each_group(rng):
-    items = graded({k: list(rng.random(80) < 0.5) for k in range(60)})
-    table = group_accuracies(items, 300, 0)
-    assert ((table.ci_low <= 0.5) & (table.ci_high >= 0.5)).sum() >= 53
-
-
-def test_the_worst_of_many_chance_groups_is_below_chance(rng):
-    """What the module warns of: noise alone makes a worst group."""
-    assert worst_group_accuracy(graded({k: list(rng.random(20) < 0.5) for k in range(50)}), 100, 0).interval[1] < 0.4
-
-
-def test_two_models_see_the_same_resamples(rng):
-    items = graded({k: list(rng.random(30) < 0.6) for k in range(3)})
-    one, two = (worst_group_accuracy(items, 100, 4) for _ in range(2))
-    assert statistics.paired_difference(one, two) == (0, 0, 0)
-    better = worst_group_accuracy(items.assign(correct=True), 100, 4)
-    assert statistics.paired_difference(better, one)[1] > 0
-
-
-def test_large_groups_are_resampled_in_parts(rng, monkeypatch):
-    items = graded({0: list(rng.random(400) < 0.5), 1: [True] * 3})
-    monkeypatch.setattr(bootstrap, "CELLS", 3000)
-    estimate = worst_group_accuracy(items, 200, 0)
-    assert len(estimate.draws) == 200
-    assert estimate.draws.std() == pytest.approx(0.025, rel=0.25)
-
-
-@pytest.mark.parametrize(
-    ("items", "given"), [(graded({}), None), (graded(THREE), ["a"] * 10), (graded(THREE), [None] + ["a"] * 10)]
-)
-def test_every_item_needs_a_group(items, given):
-    with pytest.raises(PcclipError, match="give every item a group"):
-        group_accuracies(items, 10, 0, given)
 
 
 # ---- embedding distances ---------------------------------------------------------------------------------------------
@@ -419,7 +337,7 @@ def test_the_share_of_the_ceiling():
     assert found.n == 10
     assert share(estimate(0.7, 0.6), estimate(0.9, 0.75), chance=0.5).value == pytest.approx(0.5)
     assert share(estimate(0.7, 0.6), estimate(0.9, 0.75), chance=0.5).draws == pytest.approx([0.4])
-    assert share(estimate(0.6, 0.8), estimate(0.6, 0.8)).interval == (1, 1)
+    assert share(estimate(0.6, 0.8, 0.7), estimate(0.6, 0.8, 0.7)).interval == (1, 1)
 
 
 def test_there_is_no_share_of_a_ceiling_at_chance():

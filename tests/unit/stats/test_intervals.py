@@ -1,45 +1,45 @@
-"""Intervals of stage 05: the bootstrap agrees with the evaluation's, the jackknife with a formula."""
+"""Estimates: the bootstrap of means agrees with that of metrics, the jackknife with a formula."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from pcclip.arithmetic.resampling import Measured, means, of_set
-from pcclip.stats import metrics as statistics
+from pcclip.stats import metrics
+from pcclip.stats.intervals import Estimate, bootstrap_means, jackknife
 
 
 def test_pairs_are_drawn_as_the_evaluation_draws_them(rng):
     members, values = rng.integers(0, 30, (200, 2)), rng.normal(size=200)
     members = members[members[:, 0] != members[:, 1]]
     values = values[: len(members)]
-    found = means({"mean": values}, members, 300, 7)["mean"]
-    expected = statistics.mean(values, members[:, 0], members[:, 1], 300, 7)
+    found = bootstrap_means({"mean": values}, members, 300, 7)["mean"]
+    expected = metrics.mean(values, members[:, 0], members[:, 1], 300, 7)
     assert found.value == pytest.approx(expected.value)
-    np.testing.assert_allclose(found.replicates, expected.draws, atol=1e-12)
+    np.testing.assert_allclose(found.draws, expected.draws, atol=1e-12)
     assert found.interval == pytest.approx(expected.interval)
 
 
 def test_single_images_and_names(rng):
     names = np.array([f"photo{k}" for k in range(40)])[:, None]
     values = rng.normal(size=40)
-    found = means({"a": values, "b": 2 * values}, names, 2000, 0)
+    found = bootstrap_means({"a": values, "b": 2 * values}, names, 2000, 0)
     half = (found["a"].interval[1] - found["a"].interval[0]) / 2
     assert half == pytest.approx(1.96 * values.std() / np.sqrt(40), rel=0.1)
-    np.testing.assert_allclose(found["b"].replicates, 2 * found["a"].replicates)
+    np.testing.assert_allclose(found["b"].draws, 2 * found["a"].draws)
     assert (found["b"] - found["a"] - found["a"]).interval == pytest.approx((0, 0), abs=1e-12)
 
 
 def test_a_triple_counts_as_often_as_all_three_were_drawn():
     members = np.array([[0, 1, 2], [3, 4, 5]])
-    found = means({"": [0.0, 1.0]}, members, 500, 0)[""]
-    drawn = found.replicates[~np.isnan(found.replicates)]
+    found = bootstrap_means({"": [0.0, 1.0]}, members, 500, 0)[""]
+    drawn = found.draws[~np.isnan(found.draws)]
     assert found.value == 0.5
     assert {0.0, 1.0} <= set(drawn)
-    assert np.isnan(found.replicates).any(), "most resamples of six images hold neither triple"
+    assert np.isnan(found.draws).any(), "most resamples of six images hold neither triple"
 
 
 def test_no_items():
-    found = means({"x": []}, np.empty((0, 2)), 10, 0)["x"]
+    found = bootstrap_means({"x": []}, np.empty((0, 2)), 10, 0)["x"]
     assert np.isnan(found.value)
     assert found.n == 0
     assert np.isnan(found.interval).all()
@@ -47,20 +47,20 @@ def test_no_items():
 
 def test_the_jackknife_of_a_mean_is_its_standard_error(rng):
     values = rng.normal(size=20)  # 20 groups of one
-    found = of_set(lambda rows: float(values[rows].mean()), np.arange(20)[:, None], 0)
+    found = jackknife(lambda rows: float(values[rows].mean()), np.arange(20)[:, None], 0)
     half = stats.t.ppf(0.975, 19) * values.std(ddof=1) / np.sqrt(20)
     assert found.value == pytest.approx(values.mean())
     assert found.interval == pytest.approx((values.mean() - half, values.mean() + half))
 
 
 def test_a_constant_is_its_own_interval():
-    found = of_set(lambda rows: 3.0, np.arange(50)[:, None], 0)
+    found = jackknife(lambda rows: 3.0, np.arange(50)[:, None], 0)
     assert found.interval == (3.0, 3.0)
-    assert (found - Measured(1.0, np.ones(20), 50, True)).interval == pytest.approx((2, 2))
+    assert (found - Estimate(1.0, np.ones(20), 50, True)).interval == pytest.approx((2, 2))
 
 
 def test_a_pair_is_left_out_with_either_of_its_images():
     members, seen = np.array([[0, 1], [1, 2], [2, 3], [3, 0], [0, 2], [1, 3]]), []
-    of_set(lambda rows: float(seen.append(members[rows]) or 0), members, 0)
+    jackknife(lambda rows: float(seen.append(members[rows]) or 0), members, 0)
     groups = seen[:-1]
     assert all(len(np.unique(rows)) <= 3 for rows in groups), "one of four images is in none of the pairs"
