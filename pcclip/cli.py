@@ -57,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="print JSON")
     plan.set_defaults(command=_plan)
 
+    params = commands.add_parser("params", help="explain the keys of a parameter file")
+    params.add_argument("key", nargs="?", default="", help="a key such as finetune.lr, or a block such as finetune")
+    params.add_argument("--markdown", action="store_true", help="print the page docs/parameters.md")
+    params.set_defaults(command=_params)
+
     rank = commands.add_parser("rank", help="order photos by an attribute")
     rank.add_argument(
         "photos",
@@ -119,6 +124,15 @@ def _plan(options) -> None:
 
     found = plan.plan(options.params, options.images, options.pairs, options.gpus, options.gpu)
     print(json.dumps(found, indent=1) if options.json else plan.table(found))
+
+
+def _params(options) -> None:
+    from pcclip.workbook.parameter_docs import parameters, parameters_page
+
+    if options.markdown:
+        print(parameters_page(), end="")
+    else:
+        print(*parameters(options.key), sep="\n")
 
 
 def _rank(options) -> None:

