@@ -265,8 +265,8 @@ class Sds(Block):
     )
     warmup: Literal["latent", "sds", "least_squares"] = Field(
         default="latent",
-        description="What h_w, the map from CLIP to latents, is first fitted to while CLIP is frozen: the VAE's latents "
-        "by steps, L_SDS, or the latents by least squares.",
+        description="What h_w, the map from CLIP to latents, is fitted to before CLIP learns: the VAE's latents "
+        "(by steps, or by least_squares), or L_SDS.",
     )
     warmup_steps: CountOrZero = Field(
         default=1000, description="Steps of that fit; 0 leaves it out, and least_squares needs none."
@@ -338,10 +338,10 @@ class Finetune(Block):
         default="none",
         description="False captions beside the true ones: none, by rules, or 01's from the language model.",
     )
-    tune: Literal["transformer", "all", "layernorm", "lora", "linear_map"] = Field(
+    tune: Literal["transformer", "all", "layernorm", "lora"] = Field(
         default="transformer",
         description="Which weights of the text tower learn: the transformer (as released), all, LayerNorms, or LoRA "
-        "adapters; with objective clip the same of both towers. linear_map: a linear map behind a frozen tower.",
+        "adapters; with objective clip the same of both towers.",
     )
     lora_rank: Count = Field(default=8, description="tune lora: rank of the adapters.")
     optimizer: Literal["adam", "adamw"] = Field(default="adam", description="The optimizer.")
@@ -389,19 +389,11 @@ class Finetune(Block):
         return self
 
     @model_validator(mode="after")
-    def _is_one_of_the_rivals(self) -> Self:
-        alone = not (self.attribute_weight or self.replay or self.apart)
-        if self.tune == "linear_map" and not (self.objective == "captions" and alone):
+    def _negatives_fit_the_objective(self) -> Self:
+        if self.negatives != "none" and (self.captions == "rewrites" or self.objective != "clip"):
             raise ValueError(
-                "tune: linear_map is learned from captions alone, by one process; it needs objective: "
-                "captions, attribute_weight: 0, replay: 0 and processes: 1"
-            )
-        if self.negatives != "none" and (
-            self.captions == "rewrites" or not (self.objective == "clip" or self.tune == "linear_map")
-        ):
-            raise ValueError(
-                "negatives: false captions are held against captions, so they need objective: clip, or "
-                "tune: linear_map, and captions: captions"
+                "negatives: false captions are held against captions, so they need objective: clip and captions: "
+                "captions"
             )
         return self
 
@@ -919,6 +911,11 @@ def check(values: dict[str, Any], where: str = "the parameters cell") -> Config:
             reasons.setdefault(key, []).append(reason)
         lines = [f"{where}: {key}{', or '.join(alternatives)}" for key, alternatives in reasons.items()]
         raise PcclipError("\n".join(lines)) from None
+
+
+def from_notebook(variables: dict[str, Any]) -> Config:
+    """Check the parameters that a notebook's first cell assigns. `variables` is the notebook's globals()."""
+    return check({key: variables[key] for key in Config.model_fields if key in variables})
 
 
 def _explain(item: Any) -> tuple[str, str]:

@@ -358,12 +358,8 @@ def test_models_that_are_drawn_here(checked):
     assert "weights of shapes-diffusion:3: t" in out
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in sorted((ROOT / "params").glob("sds_coco_*.yaml")) if not path.stem.endswith("rivals")],
-    ids=lambda path: path.stem,
-)
-def test_the_files_say_of_each_value_whether_it_is_known(path):
+def test_the_file_says_of_each_value_whether_it_is_known():
+    path = ROOT / "params" / "sds_coco.yaml"
     lines = path.read_text().splitlines()
     start, end = lines.index("finetune:"), lines.index("evaluate:")
     plain = {"keep_epochs", "checkpoint_every", "evaluate_every", "sds"}
@@ -375,15 +371,17 @@ def test_the_files_say_of_each_value_whether_it_is_known(path):
         and not any(f"{word}" in line.partition("#")[2] for word in ("known", "assumed", "ours"))
     ]
     assert not silent
-    config = params.read(path)
-    assert (config.finetune.objective, config.finetune.tune) == ("clip", "layernorm")
-    assert (len(config.evaluate.compositional), config.finetune.sds.baseline) == (11, True)
+    members = read_sweep(path)
+    assert len({member.config.model for member in members}) == 6
+    for config in (member.config for member in members):
+        assert (config.finetune.objective, config.finetune.tune) == ("clip", "layernorm")
+        assert (len(config.evaluate.compositional), config.finetune.sds.baseline) == (11, True)
 
 
-@pytest.mark.parametrize("name", ["sds_demo", "sds_coco_b32"])
+@pytest.mark.parametrize("name", ["sds_demo", "sds_coco"])
 def test_rivals_are_trained_and_judged_as_the_file_they_stand_beside(name):
     """In all but the variants; the baseline is one of them, and the teacher as a matcher is the other file's."""
-    own = params.read(ROOT / "params" / f"{name}.yaml")
+    own = read_sweep(ROOT / "params" / f"{name}.yaml")[0].config
     members = {
         member.variant: member.config
         for member in read_sweep(ROOT / "params" / f"{name}_rivals.yaml")
@@ -395,6 +393,5 @@ def test_rivals_are_trained_and_judged_as_the_file_they_stand_beside(name):
     alone = own.finetune.sds.model_copy(update={"baseline": False})
     assert rival.finetune == own.finetune.model_copy(update={"sds": alone})
     assert rival.evaluate == own.evaluate.model_copy(update={"teacher": None})
-    assert {config.finetune.tune for config in members.values()} >= {"linear_map", own.finetune.tune}
-    assert sum(config.finetune.negatives == "rules" for config in members.values()) >= 2
+    assert sum(config.finetune.negatives == "rules" for config in members.values()) >= 1
     assert sum(config.finetune.sds is not None for config in members.values()) == 1
