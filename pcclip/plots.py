@@ -13,7 +13,6 @@ _OTHERS = ("#2e86ab", "#e9a03b", "#4f9d69", "#7b5ea7", "#8d6346", "#3d5a80")  # 
 TABLES = {  # task -> the title of its table: the paper's first, in its order; a task that is not here follows as it is
     "difference_classification": "Difference-based classification",
     "zero_shot": "Zero-shot classification",
-    "confused_subset": "Confused classes",
     "extended_prompts": "Extended prompts",
     "embedding_distance": "Embedding distances",
     "difference_order": "Order: a text beats its swapped twin",

@@ -1,50 +1,51 @@
-"""Difference-based classification of labelled images: does the text fit the difference of two images' vectors?
+"""Texts that compare classes of a labelled set, and the pairs of images that difference-based classification scores.
 
-First what is said of two classes (Differences), then pairs of images with their texts (a table: first, second,
-difference, swapped, seed; it is the same for every model), then one model's items on them, scored in three ways.
-Where the protocol is as_released, the pairs are those of the released code: five seeds, 100 random test images each,
-all pairs of them that differ in kind. Corrected: one seeded draw of pairs without repeats, in random order.
+A Contrast says which classes are compared and by which text. `image_pairs` draws pairs of images of such classes; the
+table (first, second, difference, swapped, seed) is the same for every model, and differences.difference_items scores
+it. Pairs as released: five seeds, 100 random test images each, all pairs of these that a Contrast compares. Corrected:
+one seeded draw of pairs without repeats, in random order.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Bool, Float, Int
 
 from pcclip.errors import PcclipError
-from pcclip.evaluation import differences as tasks
+from pcclip.evaluation.comparative import Images
 from pcclip.evaluation.protocols import PROTOCOLS
 from pcclip.evaluation.zero_shot import Encode, encoded
-from pcclip.stats.vectors import unit
+from pcclip.stats.random_streams import stream, torch_stream
+from pcclip.stats.vectors import beats, cosines, unit
 
-TASKS = ("difference_classification", "difference_order", "difference_centred")
-_SEEDS, _IMAGES, _GIVEN = range(5), 100, 5000  # as released: draws, images a draw, pairs a draw where pairs are given
+DISTANCE_PROMPT = "A photo of a {}"  # the released code's
+_SEEDS, _IMAGES, _GIVEN = range(5), 100, 5000  # as released: draws, images a draw, pairs a draw of pairs with texts
 _COLUMNS = ["first", "second", "difference", "swapped"]
-_EQUAL = 1e-5  # differences of unit vectors that are no longer are rounding, as of one image encoded twice
-_BLOCK = 8192
 
 _LARGE, _SMALL = ("camel", "leopard", "lion", "wolf"), ("hamster", "rabbit", "shrew", "squirrel")
 _LARGE_ROWS, _SMALL_ROWS = (15, 42, 43, 97), (36, 65, 74, 80)
-# Flowers of one colour in every usual form; left out are those that are often violet, pink or white too: canterbury
-# bells, monkshood, balloon flower, love in the mist, morning glory, bolero deep blue. Yellow: those that the released
-# code names in its comments and that the set has.
+# Flowers that have one colour in every usual form. Left out because they are often violet, pink or white too:
+# canterbury bells, monkshood, balloon flower, love in the mist, morning glory, bolero deep blue. The yellow flowers
+# are those that the released code names in its comments and that the set has.
 _BLUE = ("stemless gentian", "grape hyacinth", "alpine sea holly", "globe thistle")
 _YELLOW = ("yellow iris", "daffodil", "sunflower")
 _BLUE_ROWS, _YELLOW_ROWS = (2, 7), (4, 6, 10, 19)
 
 
+class NoPairs(PcclipError):
+    """The images hold no two of classes that are compared."""
+
+
 @dataclass(frozen=True)
-class Differences:
-    """What is said of images of two classes.
+class Contrast:
+    """Which classes are compared, and the texts; a class of its own because a text is a function of two classes.
 
     Attributes:
-        comparable: True for classes (of the first image, of the second) that are compared; symmetric.
+        comparable: True for (class of the first image, class of the second) that are compared; symmetric.
         texts: (class of the first, class of the second) -> the difference, and the same with the images exchanged.
-        seeds: of the draws where the protocol is as_released.
+        seeds: of the draws of the protocol as_released.
     """
 
     comparable: Bool[np.ndarray, "c c"]
@@ -52,107 +53,101 @@ class Differences:
     seeds: Sequence[int] = _SEEDS
 
 
-def every_class(classes: int, text: Callable[[int, int], str]) -> Differences:
-    """Any two of so many classes. `text` says what differs between images of two classes, given by index."""
-    return Differences(~np.eye(classes, dtype=bool), lambda a, b: (text(a, b), text(b, a)))
+def every_class(classes: int, text: Callable[[int, int], str]) -> Contrast:
+    """Compare any two of `classes` classes; text(a, b) says how an image of class a differs from one of class b."""
+    return Contrast(~np.eye(classes, dtype=bool), lambda a, b: (text(a, b), text(b, a)))
 
 
-def class_names(classes: Sequence[str]) -> Differences:
-    """Any two classes, told apart by their names."""
+def class_names(classes: Sequence[str]) -> Contrast:
+    """Compare any two classes by a text that has their names."""
     return every_class(
         len(classes), lambda a, b: f"The first image shows a {classes[a]}, while the second image shows a {classes[b]}."
     )
 
 
-def class_pairs(
-    classes: Sequence[str] | Sequence[int], table: pd.DataFrame, seeds: Sequence[int] = _SEEDS
-) -> Differences:
-    """Classes for which texts were written.
+def class_pairs(classes: Sequence[str] | Sequence[int], table: pd.DataFrame, seeds: Sequence[int] = _SEEDS) -> Contrast:
+    """Compare the classes for which texts were written.
 
     Args:
-        classes: their names, or their numbers where the table has those.
-        table: first, second (classes), difference, swapped; where it has two classes in both orders, each has its own.
-        seeds: of the draws where the protocol is as_released.
+        classes: their names, or their numbers where the table has numbers.
+        table: first, second (classes), difference, swapped. Two classes may have a row for each order.
+        seeds: of the draws of the protocol as_released.
 
     Raises:
-        PcclipError: a column is missing, a text is empty, there is none, a name is no class, two classes come twice
-            in the same order, or a class is compared with itself.
+        PcclipError: a missing column, an empty text, no text, an unknown class, two rows for the same two classes in
+            the same order, or a class that is compared with itself.
     """
     _check_texts(table)
-    names = {name: row for row, name in enumerate(classes)}
-    if unknown := sorted({*table["first"], *table["second"]} - names.keys()):
+    index = {name: row for row, name in enumerate(classes)}
+    if unknown := sorted({*table["first"], *table["second"]} - index.keys()):
         raise PcclipError(f"texts for {unknown[0]!r}, which is no class; write them for the names of this set")
-    first, second = ([names[name] for name in table[column]] for column in ("first", "second"))
     if table.duplicated(["first", "second"]).any():
         raise PcclipError("two texts for the same two classes in the same order; keep one of them")
-    if same := [classes[a] for a, b in zip(first, second, strict=True) if a == b]:
-        raise PcclipError(f"texts that compare {same[0]!r} with itself; leave them out")
-    said = dict(zip(zip(second, first, strict=True), zip(table.swapped, table.difference, strict=True), strict=True))
-    said |= dict(zip(zip(first, second, strict=True), zip(table.difference, table.swapped, strict=True), strict=True))
+    if len(same := table["first"][table["first"] == table["second"]]):
+        raise PcclipError(f"texts that compare {same.iloc[0]!r} with itself; leave them out")
+    pairs = [(index[a], index[b]) for a, b in zip(table["first"], table["second"], strict=True)]
+    texts = {(b, a): (row.swapped, row.difference) for (a, b), row in zip(pairs, table.itertuples(), strict=True)}
+    texts |= {pair: (row.difference, row.swapped) for pair, row in zip(pairs, table.itertuples(), strict=True)}
     comparable = np.zeros((len(classes), len(classes)), dtype=bool)
-    comparable[tuple(np.array([*said], dtype=int).reshape(-1, 2).T)] = True
-    return Differences(comparable, lambda a, b: said[a, b], seeds)
+    comparable[tuple(np.array(list(texts)).T)] = True
+    return Contrast(comparable, lambda a, b: texts[a, b], seeds)
 
 
-def cifar100_size(classes: Sequence[str], protocol: str) -> Differences:
+def cifar100_size(classes: Sequence[str], protocol: str) -> Contrast:
     """Four large animals against four small ones of CIFAR-100. Corrected: 'whiel' in the released text.
 
     Raises:
-        PcclipError: a class is missing, or as_released and the classes are not in the order of the fine labels.
+        PcclipError: a missing class; or as_released, classes that are not in the order of the fine labels.
     """
-    groups = [_named(classes, names, "CIFAR-100 size") for names in (_LARGE, _SMALL)]
-    while_ = "while"
-    if _released(protocol):
-        while_ = "whiel"
+    groups = [_indexes(classes, names, "CIFAR-100 size") for names in (_LARGE, _SMALL)]
+    conjunction = "while"
+    if _is_released(protocol):
+        conjunction = "whiel"
         if groups != [list(_LARGE_ROWS), list(_SMALL_ROWS)]:
             raise PcclipError("CIFAR-100 size: classes are not in the order of the fine labels; give all 100 in it")
-    return _opposites(
-        len(classes),
-        *groups,
-        f"The first image contains a larger animal, {while_} the second contains a smaller animal.",
+    texts = (
+        f"The first image contains a larger animal, {conjunction} the second contains a smaller animal.",
         "The first image contains a smaller animal, while the second contains a larger animal.",
     )
+    return _opposites(len(classes), groups, texts)
 
 
-def flowers_colour(classes: Sequence[str], protocol: str) -> Differences:
+def flowers_colour(classes: Sequence[str], protocol: str) -> Contrast:
     """Blue flowers against yellow ones of Flowers102.
 
-    Corrected: blue and yellow species, chosen by name; the release has white, pink and orange ones under wrong numbers.
+    Corrected: species chosen by name; the release has white, pink and orange ones under wrong numbers.
 
     Raises:
-        PcclipError: a class is missing.
+        PcclipError: a missing class.
     """
-    if _released(protocol):
+    if _is_released(protocol):
         if len(classes) <= max(_YELLOW_ROWS):
             raise PcclipError(f"Flowers102 colour: {len(classes)} classes; give all 102 in their order")
         groups = [list(_BLUE_ROWS), list(_YELLOW_ROWS)]
     else:
-        groups = [_named(classes, names, "Flowers102 colour") for names in (_BLUE, _YELLOW)]
-    return _opposites(
-        len(classes),
-        *groups,
+        groups = [_indexes(classes, names, "Flowers102 colour") for names in (_BLUE, _YELLOW)]
+    texts = (
         "The first flower is blue, while the second is yellow.",
         "The first flower is yellow, while the second is blue.",
     )
+    return _opposites(len(classes), groups, texts)
 
 
-def awa2_size(
-    classes: Sequence[str], labels: Int[np.ndarray, " m"], binary: pd.DataFrame, protocol: str
-) -> Differences:
-    """Animals of AwA2 that are big against those that are not.
+def awa2_size(classes: Sequence[str], labels: Int[np.ndarray, " m"], binary: pd.DataFrame, protocol: str) -> Contrast:
+    """Animals of AwA2 that are big against animals that are not.
 
-    Corrected: attributes of the animals shown, the column 'big', and the grammar of one text; the release takes
-    attributes of the first animals of the table for the test animals in alphabetical order, takes the column 'small'
-    for 'big', and draws the same pairs five times, as one draw does here.
+    Corrected: each animal's own attributes, the column 'big', and the grammar of one text. The release gives the test
+    animals, in alphabetical order, the attributes of the first animals of the table, takes the column 'small' for
+    'big', and draws the same pairs five times, which are one draw here.
 
     Args:
         classes: names of all classes.
-        labels: of the images that are compared, indices into classes.
+        labels: class indexes of the images that are compared.
         binary: one row a class, 0 or 1 in a column for each attribute, all in the order of the set's own files.
         protocol: of PROTOCOLS.
 
     Raises:
-        PcclipError: the table does not fit the classes, or its columns are not in the order of the set's own files.
+        PcclipError: a table that does not fit the classes, or whose columns are not in the order of the set's files.
     """
     if len(binary) != len(classes) or list(binary.columns[14:16]) != ["big", "small"]:
         raise PcclipError(
@@ -160,143 +155,125 @@ def awa2_size(
             "'small'; give the binary table of the set's own files"
         )
     big, animal = binary["big"].to_numpy() == 1, "an animal that is small"
-    if _released(protocol):
+    if _is_released(protocol):
         shown = sorted(np.unique(labels), key=lambda row: classes[row])
         big, animal = np.zeros(len(classes), dtype=bool), "an animal is small"
         big[shown] = binary.iloc[: len(shown), 15] == 1
-    return _opposites(
-        len(classes),
-        np.flatnonzero(big),
-        np.flatnonzero(~big),
+    texts = (
         "The first image contains an animal that is large, while the second image contains an animal that is small.",
         f"The first image contains {animal}, while the second image contains an animal that is large.",
-        seeds=(0,),
     )
+    return _opposites(len(classes), [np.flatnonzero(big), np.flatnonzero(~big)], texts, seeds=(0,))
 
 
-def image_pairs(
-    differences: Differences,
-    rows: Int[np.ndarray, " m"],
-    labels: Int[np.ndarray, " m"],
-    protocol: str,
-    seed: int = 0,
-    count: int = 5000,
-) -> pd.DataFrame:
-    """Pairs of images with what is said of their classes: first, second, difference, swapped, seed.
+def image_pairs(contrast: Contrast, images: Images, protocol: str, seed: int = 0, count: int = 5000) -> pd.DataFrame:
+    """Pairs of images with the texts of their classes: first, second, difference, swapped, seed.
 
     Args:
-        differences: what is compared.
-        rows: the images, as rows of the vectors; as_released in the order of the data set.
-        labels: the class of each.
-        protocol: as_released has draws of its own (see above); corrected takes `count` pairs, or all there are.
-        seed: of the corrected draw.
-        count: of the corrected draw.
+        contrast: the classes that are compared.
+        images: rows of the vectors (as_released in the order of the data set), and the class of each.
+        protocol: as_released draws as the module says; corrected takes `count` pairs, or all there are.
+        seed, count: of the corrected draw.
 
     Raises:
-        PcclipError: a label that is no class, or there is no pair to compare.
+        NoPairs: no two images are of classes that are compared.
+        PcclipError: a label that is no class.
     """
-    rows, labels = np.asarray(rows, dtype=np.int64), np.asarray(labels, dtype=np.int64)
-    classes = len(differences.comparable)
+    rows, labels = (np.asarray(side, dtype=np.int64) for side in images)
+    classes = len(contrast.comparable)
     if len(rows) != len(labels) or (len(labels) and not 0 <= labels.min() <= labels.max() < classes):
         raise PcclipError(
             f"{len(rows)} images and {len(labels)} labels of {classes} classes; give each image the index of its class"
         )
-    if _released(protocol):
-        drawn = [(*_released_draw(differences.comparable, labels, k), k) for k in differences.seeds]
+    if _is_released(protocol):
+        draws = [(*_released_draw(contrast.comparable, labels, k), k) for k in contrast.seeds]
     else:
-        drawn = [(*_draw(differences.comparable, labels, seed, count), seed)]
-    first, second = (np.concatenate([draw[side] for draw in drawn]) for side in (0, 1))
+        draws = [(*_draw(contrast.comparable, labels, seed, count), seed)]
+    first, second = (np.concatenate([draw[side] for draw in draws]) for side in (0, 1))
     if not len(first):
-        raise PcclipError("no two of these images are of classes that are compared; give images of more classes")
+        raise NoPairs("no two of these images are of classes that are compared; give images of more classes")
     codes, kinds = pd.factorize(labels[first] * classes + labels[second])
-    texts = np.array([differences.texts(*divmod(int(kind), classes)) for kind in kinds], dtype=object)
+    texts = np.array([contrast.texts(*divmod(int(kind), classes)) for kind in kinds], dtype=object)
     return pd.DataFrame(
         {
             "first": rows[first],
             "second": rows[second],
             "difference": texts[codes, 0],
             "swapped": texts[codes, 1],
-            "seed": np.concatenate([np.full(len(draw[0]), draw[2]) for draw in drawn]),
+            "seed": np.concatenate([np.full(len(draw[0]), draw[2]) for draw in draws]),
         }
     )
 
 
-def given_pairs(table: pd.DataFrame, protocol: str, seed: int = 0, count: int | None = None) -> pd.DataFrame:
-    """Pairs of images that have texts of their own, as CUB's: first, second, difference, swapped, seed.
+def released_pairs(table: pd.DataFrame) -> pd.DataFrame:
+    """Draw 5000 of the pairs with each of five seeds, as released for images with texts of their own (CUB).
 
     Args:
-        table: first and second (rows of the vectors), difference, swapped.
-        protocol: as_released draws 5000 of the pairs with each of five seeds; corrected takes each pair once.
-        seed: of the corrected draw, where there are more than `count`.
-        count: None for all of them.
+        table: first and second (images), difference, swapped.
 
     Raises:
-        PcclipError: a column is missing, a text is empty, or there is none.
+        PcclipError: a missing column, an empty text, or no text.
     """
     _check_texts(table)
-    table = table[_COLUMNS].reset_index(drop=True)
-    if _released(protocol):
-        return pd.concat(
-            [table.iloc[_released_order(len(table), k)[:_GIVEN]].assign(seed=k) for k in _SEEDS], ignore_index=True
-        )
-    if count is not None and count < len(table):
-        table = table.iloc[np.sort(np.random.default_rng(seed).choice(len(table), count, replace=False))]
-    return table.reset_index(drop=True).assign(seed=seed)
+    draws = [table.iloc[_released_order(len(table), seed)[:_GIVEN]].assign(seed=seed) for seed in _SEEDS]
+    return pd.concat(draws, ignore_index=True)[[*_COLUMNS, "seed"]]
 
 
-def difference_items(encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """One model's items on pairs, a table for each of TASKS, v being the unit difference of the image vectors.
+def distance_items(
+    encode: Encode, classes: Sequence[str], pairs: pd.DataFrame, protocol: str, prompt: str = DISTANCE_PROMPT
+) -> pd.DataFrame:
+    """Cosine distance of the text of a difference to the difference of two class texts, f(a) - f(b).
 
-    difference_classification, cos(v, f(d)) > 0: as released; fooled by an offset that all texts share.
-    difference_order, cos(v, f(d)) > cos(v, f(d swapped)): not fooled. The same decision as the training-free
-        cos(v, f(d) - f(d swapped)) > 0.
-    difference_centred, cos(v, f(d) - mean) > 0: the mean of the distinct texts of these pairs, swapped ones included,
-        taken off; training-free too. It sees texts only, so that it is fair where a single text is not.
+    Args:
+        encode: texts to unit vectors.
+        classes: names, put into `prompt`.
+        pairs: first, second (names of classes a and b), difference (how a differs from b), swapped.
+        protocol: 'as_released' takes f(difference); 'corrected' takes f(difference) - f(swapped), in which whatever
+            all texts of differences share cancels.
 
-    The columns are those of `tasks`, seed (of the draw, where pairs have one) and equal (the two images have the same
-    vector: there is no difference to fit, the item counts as wrong). A tie is wrong.
+    Returns:
+        One item a pair with the columns of `differences`, first and second being class indexes: score is 1 - cos,
+        reference 1 + cos, the distance to f(b) - f(a), and an item is correct when the score is the smaller. The
+        paper's figures are the means of both. A text without a direction is at distance 1 from everything.
 
     Raises:
-        PcclipError: vectors of different widths, or vectors that are not numbers.
+        PcclipError: an unknown protocol, no pairs, a missing column, an unknown class, or vectors that are not numbers.
     """
-    codes, vectors = encoded(encode, [*pairs.difference, *pairs.swapped], matrix.shape[1])
-    first, second, parts = pairs["first"].to_numpy(), pairs["second"].to_numpy(), []
-    mean = vectors.mean(axis=0, dtype=np.float64).astype(vectors.dtype)
-    plain = SimpleNamespace(encode_texts=vectors.__getitem__)  # a model for `tasks` whose texts are numbers of vectors
-    centred = SimpleNamespace(encode_texts=lambda numbers: _difference(vectors[numbers], mean))
-    for start in range(0, len(pairs), _BLOCK):
-        part, end = slice(start, start + _BLOCK), min(start + _BLOCK, len(pairs))
-        texts = first[part], second[part], codes[start:end], codes[len(pairs) + start : len(pairs) + end]
-        classified, ordered = tasks.differences(plain, matrix, *texts)
-        parts.append((classified, ordered, tasks.differences(centred, matrix, *texts)[0]))
-        equal = ~_difference(matrix[first[part]], matrix[second[part]]).any(axis=1)
-        for items in parts[-1]:
-            items["correct"] &= ~equal
-            items["equal"] = equal
-    drawn = {"seed": pairs.seed.to_numpy()} if "seed" in pairs else {}
-    found = {
-        task: pd.concat(tables, ignore_index=True).assign(**drawn)
-        for task, tables in zip(TASKS, zip(*parts, strict=True), strict=True)
-    }
-    if not np.isfinite(found[TASKS[0]].score).all():
-        raise PcclipError("image vectors hold values that are not numbers; embed the images again")
-    return found
+    is_released = _is_released(protocol)
+    _check_texts(pairs)
+    index = {name: label for label, name in enumerate(classes)}
+    if unknown := sorted({*pairs["first"], *pairs["second"]} - index.keys()):
+        raise PcclipError(f"embedding distances: {unknown[0]!r} is no class; write texts for the names of this set")
+    first, second = (pairs[side].map(index).to_numpy() for side in ("first", "second"))
+
+    def vectors(texts: Sequence[str]) -> Float[np.ndarray, "m d"]:
+        codes, distinct = encoded(encode, texts)
+        return distinct[codes]
+
+    class_vectors = vectors([prompt.format(name) for name in classes])
+    text_vectors = vectors(pairs.difference)
+    if not is_released:
+        text_vectors = unit(text_vectors - vectors(pairs.swapped))
+    cosine = cosines(text_vectors, unit(class_vectors[first] - class_vectors[second])).astype(float)
+    return pd.DataFrame(
+        {"first": first, "second": second, "score": 1 - cosine, "reference": 1 + cosine, "correct": beats(cosine, 0.0)}
+    )
 
 
 def _opposites(
-    classes: int, one: Sequence[int], other: Sequence[int], difference: str, swapped: str, seeds: Sequence[int] = _SEEDS
-) -> Differences:
-    """Classes of one group against those of another, with one text for all and its reverse."""
-    comparable, leads = np.zeros((classes, classes), dtype=bool), set(np.asarray(one).tolist())
-    comparable[np.ix_(one, other)] = comparable[np.ix_(other, one)] = True
-    return Differences(comparable, lambda a, b: (difference, swapped) if a in leads else (swapped, difference), seeds)
+    classes: int, groups: Sequence[Sequence[int]], texts: tuple[str, str], seeds: Sequence[int] = _SEEDS
+) -> Contrast:
+    """Compare classes of one group with classes of the other, by one text and its reverse."""
+    comparable, leading = np.zeros((classes, classes), dtype=bool), set(np.asarray(groups[0]).tolist())
+    comparable[np.ix_(groups[0], groups[1])] = comparable[np.ix_(groups[1], groups[0])] = True
+    return Contrast(comparable, lambda a, b: texts if a in leading else texts[::-1], seeds)
 
 
 def _draw(
     comparable: Bool[np.ndarray, "c c"], labels: Int[np.ndarray, " m"], seed: int, count: int
 ) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
-    """Unordered pairs, every one as likely, each at most once; either image comes first. Never lists them all."""
-    rng = np.random.default_rng(seed)
+    """Draw unordered pairs uniformly without repeats, then the order of each; never lists all pairs."""
+    rng = stream("class pairs", seed)
     order, sizes = np.argsort(labels, kind="stable"), np.bincount(labels, minlength=len(comparable))
     starts = sizes.cumsum() - sizes
     a, b = np.nonzero(np.triu(comparable))
@@ -313,7 +290,7 @@ def _draw(
 def _released_draw(
     comparable: Bool[np.ndarray, "c c"], labels: Int[np.ndarray, " m"], seed: int
 ) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
-    """All pairs, in order, of 100 random images whose class is compared with any, that are comparable."""
+    """All comparable pairs, in order, of 100 random images whose class is compared with some class."""
     pool = np.flatnonzero(comparable.any(axis=1)[labels])
     chosen = pool[_released_order(len(pool), seed)[:_IMAGES]]
     i, j = np.triu_indices(len(chosen), 1)
@@ -322,24 +299,19 @@ def _released_draw(
 
 
 def _released_order(n: int, seed: int) -> Int[np.ndarray, " n"]:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
+    import torch
+
+    return torch.randperm(n, generator=torch_stream(seed)).numpy()
 
 
-def _difference(vectors: Float[np.ndarray, "n d"], others: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "n d"]:
-    """Unit differences; zero where the vectors differ by no more than rounding."""
-    found = vectors - others
-    found[np.linalg.norm(found, axis=1) <= _EQUAL] = 0
-    return unit(found)
-
-
-def _named(classes: Sequence[str], names: Sequence[str], where: str) -> list[int]:
+def _indexes(classes: Sequence[str], names: Sequence[str], task: str) -> list[int]:
     rows = {name.lower(): row for row, name in enumerate(classes)}
     if missing := [name for name in names if name not in rows]:
-        raise PcclipError(f"{where}: no class {missing[0]!r}; give the readable names of the set's classes")
+        raise PcclipError(f"{task}: no class {missing[0]!r}; give the readable names of the set's classes")
     return [rows[name] for name in names]
 
 
-def _released(protocol: str) -> bool:
+def _is_released(protocol: str) -> bool:
     if protocol not in PROTOCOLS:
         raise PcclipError(f"no protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
     return protocol == "as_released"

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from pcclip.comparisons import filters
-from pcclip.comparisons.llm import Backend, Question, Reply, Template
+from pcclip.comparisons.llm import Backend, Question, Reply, Template, backend_identity
 from pcclip.comparisons.prompts import Prompt, load_prompt
 from pcclip.comparisons.sentences import from_captions, sides, swapped
 from pcclip.comparisons.verdicts import named
@@ -30,6 +30,13 @@ from pcclip.runs.log import answer_all
 EXTENDED = "This is a photo of a {}. {}"  # where a description goes; its tokens must fit the text tower
 FORMAT = 1  # raise it when what is asked, or what a reply means, changes: everything is then asked again
 _RETRIES = 2
+
+
+def inputs(settings: Generate) -> list:
+    """What the texts depend on, for the key of the stage that asks for them."""
+    prompts = [load_prompt("class_differences").hash, load_prompt("describe_class", slots=("first",)).hash]
+    sampling = settings.model_dump(include={"temperature", "top_p", "max_tokens", "min_yield"})
+    return [backend_identity(settings), prompts, sampling, FORMAT]
 
 
 def descriptions(

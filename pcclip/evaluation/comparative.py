@@ -1,349 +1,181 @@
-"""Comparative prompting: class texts moved by what is said of how a class differs from those it is taken for.
+"""Comparative prompting: each class text is moved by texts about how the class differs from those it is confused with.
 
-As published, for pairs (a, b) with a text d_ab on how a differs from b:
+As published (PC-CLIP, section 4), for pairs (a, b) with a text d_ab on how a differs from b:
     f'_b = mean over a of ( f(a) - f(d_ab) ),    t_b = normalise( alpha f(b) + (1 - alpha) f'_b ),
-other classes as they are. Released with three pairs by hand for each data set, read off the confusions of the test
-images and others for each model, and a fixed alpha. Here pairs come from one half of the tune split and alpha from the
-other, and both are the same for every model. Beyond the paper (FORMS): a null text's vector taken off, or the swapped
-text's, which takes off whatever both share; all pairs, weighted by how often they are confused; and the two nearest
-classes of an image compared directly.
+and classes in no pair keep their text. The released code takes three pairs from the confusions on the test images,
+other pairs for each model, and a fixed alpha. Corrected, the pairs are chosen on one half of the tune images and alpha
+on the other half, and both are the same for every model. The centred form subtracts the vector of a text that names
+no difference from each f(d_ab), so that what all such texts share does not move the classes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from scipy.sparse import csr_matrix
 
 from pcclip.errors import PcclipError
-from pcclip.evaluation.protocols import PROTOCOLS
-from pcclip.evaluation.zero_shot import classify
-from pcclip.stats.vectors import cosines, unit
+from pcclip.evaluation.zero_shot import Encode, classify
+from pcclip.stats import metrics
+from pcclip.stats.vectors import unit
 
 NULL = "The first image shows a thing, while the second image shows a thing."
-MODES = ("all", "confused")
-ALPHAS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
-STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-RELEASED_ALPHA, RELEASED_PAIRS = 0.8, 3
-_BLOCK = 4096
+VARIANTS = (("released", "as_released"), ("released", "corrected"), ("centred", "corrected"))  # (form, protocol)
+ALPHAS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)  # 1 is plain zero-shot
+RELEASED_ALPHA, CONFUSED_PAIRS = 0.8, 3
+SWEEP = ["model", "alpha", "value", "plain", "split", "chosen"]
+KEYS = ["form", "protocol", "model"]
+TESTED = ["dataset", *KEYS, "n", "plain", "comparative", "helped", "hurt", "difference", "ci_low", "ci_high"]
+TESTED += ["p_mcnemar", "p_bootstrap", "test", "p_holm"]
+BY_CLASS = ["name", "changed", "n", "plain", "comparative", "helped", "hurt"]
+BY_PAIR = ["first", "second", "n", "plain", "comparative", "helped", "hurt", "names_fit", "text_fit", "text_names"]
 
-Images = tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]  # rows of the image vectors, and each one's class
-Seen = Float[np.ndarray, "n d"] | Mapping[str, Float[np.ndarray, "n d"]]  # image vectors, of all models or by model
-
-
-@dataclass(frozen=True)
-class Form:
-    """One way to compare.
-
-    Attributes:
-        pairs: 'confused' (the k most confused on tune) or 'all' that have a text.
-        text: 'plain' (f(d_ab) as it is, as released), 'centred' (less the vector of a text that says nothing) or
-            'antisymmetric' (less the swapped text's); the latter two get the length of f(a) - f(b), which they stand
-            for.
-        temperatures: of the softmax over a of how often a and b are confused, which weighs the pairs of b; one of
-            them is chosen. Infinity is equal weights.
-        rerank: class texts stay as they are, and an image's two nearest classes a, b are told apart by
-            <u, f(a) - f(b)> + strength <u, f(d_ab) - f(d_ba)>.
-    """
-
-    pairs: str = "confused"
-    text: str = "plain"
-    temperatures: tuple[float, ...] = (np.inf,)
-    rerank: bool = False
-
-    @property
-    def values(self) -> tuple[float, ...]:
-        """What alpha, or the strength of a rerank, is chosen from; the first leaves zero-shot as it is."""
-        return STRENGTHS if self.rerank else ALPHAS
-
-
-FORMS = {
-    "released": Form(),
-    "centred": Form(text="centred"),
-    "antisymmetric": Form(text="antisymmetric"),
-    "weighted": Form("all", "antisymmetric", (0.01, 0.03, 0.1, np.inf)),
-    "rerank": Form("all", "antisymmetric", rerank=True),
-}
+Images = tuple[Int[np.ndarray, " m"], Int[np.ndarray, " m"]]  # rows of the image vectors, and each image's class
 
 
 @dataclass(frozen=True)
 class ClassVectors:
-    """What one model makes of the class texts and of the texts of differences: unit vectors.
+    """One model's unit vectors of the texts; not Vectors, whose rows are images.
 
     Attributes:
         names: of the c classes.
-        classes: (c, d).
-        pairs: (p, 2), class indexes (a, b), each pair one way round.
-        right, swapped: (p, d), of d_ab and of d_ba.
-        null: (d,), of a comparison that says nothing.
+        classes: of the class texts, (c, d).
+        differences: (a, b) -> the vector of d_ab, (d,), a and b being class indexes.
+        null: of a comparison that names no difference, (d,).
     """
 
     names: Sequence[str]
     classes: Float[np.ndarray, "c d"]
-    pairs: Int[np.ndarray, "p 2"]
-    right: Float[np.ndarray, "p d"]
-    swapped: Float[np.ndarray, "p d"]
+    differences: Mapping[tuple[int, int], Float[np.ndarray, " d"]]
     null: Float[np.ndarray, " d"]
 
-    def position(self, ordered: Int[np.ndarray, "k 2"]) -> Int[np.ndarray, " k"]:
-        """Where in right, then swapped, the text of each ordered pair is; -1 for none."""
-        c, p = len(self.classes), len(self.pairs)
-        where = np.full(c * c, -1, dtype=np.int64)
-        where[self.pairs @ (c, 1)], where[self.pairs @ (1, c)] = np.arange(p), np.arange(p, 2 * p)
-        return where[np.asarray(ordered, dtype=np.int64).reshape(-1, 2) @ (c, 1)]
+
+@dataclass(frozen=True)
+class Choice:
+    """The pairs and alpha that are fixed before a test image is scored; a class of its own as tables need both.
+
+    Attributes:
+        pairs: (k, 2), class indexes (a, b): d_ab changes the text of b.
+        alpha: the weight of the class's own text.
+        sweep: the accuracy of each model at each alpha (SWEEP); empty where alpha was not chosen.
+    """
+
+    pairs: Int[np.ndarray, "k 2"]
+    alpha: float
+    sweep: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=SWEEP), repr=False)
 
 
 def class_vectors(
-    encode: Callable[[Sequence[str]], Float[np.ndarray, "n d"]],
-    classes: Float[np.ndarray, "c d"],
-    names: Sequence[str],
-    differences: pd.DataFrame,
+    encode: Encode, classes: Float[np.ndarray, "c d"], names: Sequence[str], differences: pd.DataFrame
 ) -> ClassVectors:
-    """One model's vectors.
+    """Encode one model's texts about pairs of classes.
 
     Args:
-        encode: its texts to unit vectors.
-        classes: its class vectors, of one prompt or of an ensemble.
+        encode: texts to unit vectors.
+        classes: the model's class vectors, (c, d), of one prompt or of an ensemble.
         names: the classes, in that order.
-        differences: first, second (of `names`), difference, swapped, as `comparisons.class_texts` writes them.
+        differences: first, second (of `names`), difference, swapped, as class_texts.class_differences writes them.
 
     Raises:
-        PcclipError: not one vector for each name, or a difference of classes that are not there.
+        PcclipError: not one vector for each name, or a difference of classes that are not in `names`.
     """
     if len(classes) != len(names):
         raise PcclipError(f"{len(classes)} class vectors for {len(names)} classes; give one each, in the same order")
     index = {name: k for k, name in enumerate(names)}
-    unknown = set(differences["first"]) | set(differences["second"])
-    if unknown := sorted(unknown - set(index)):
+    if unknown := sorted({*differences["first"], *differences["second"]} - set(index)):
         raise PcclipError(f"a text of differences is of {unknown[0]!r}, which is no class here; have them written anew")
-    pairs = np.array([differences[side].map(index) for side in ("first", "second")], dtype=np.int64).T
-    texts = encode([NULL, *differences.difference, *differences.swapped])
-    return ClassVectors(
-        list(names),
-        np.asarray(classes),
-        pairs.reshape(-1, 2),
-        texts[1 : 1 + len(pairs)],
-        texts[1 + len(pairs) :],
-        texts[0],
-    )
+    pairs = [(index[a], index[b]) for a, b in zip(differences["first"], differences["second"], strict=True)]
+    null, *vectors = encode([NULL, *differences.difference, *differences.swapped])
+    both_orders = [*pairs, *((b, a) for a, b in pairs)]
+    return ClassVectors(list(names), np.asarray(classes), dict(zip(both_orders, vectors, strict=True)), null)
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """What is fixed before a test image is scored.
-
-    Attributes:
-        form, mode, base, split: how, which classes are scored, whose confusions, and of which images.
-        names: of the classes.
-        pairs: (k, 2), (a, b): the text of b is changed by how a differs from it.
-        weights: (k,), summing to one over the pairs of each b.
-        scored: the classes an image may go to; images of others are left out.
-        value: alpha, or the strength of a rerank.
-        temperature: of the weights.
-        sweep: temperature, value, model, accuracy, plain (without comparing), on the images that it was chosen on.
-    """
-
-    form: str
-    mode: str
-    base: str
-    split: str
-    names: Sequence[str]
-    pairs: Int[np.ndarray, "k 2"]
-    weights: Float[np.ndarray, " k"]
-    scored: Int[np.ndarray, " s"]
-    value: float
-    temperature: float
-    sweep: pd.DataFrame = field(repr=False)
-
-
-def comparative(
+def comparative_items(
     models: Mapping[str, ClassVectors],
-    matrix: Seen,
+    matrices: Mapping[str, Float[np.ndarray, "n d"]],
     tune: Images,
     test: Images,
-    form: str = "released",
-    mode: str = "all",
-    protocol: str = "corrected",
-    base: str = "base",
-    k: int = RELEASED_PAIRS,
-    values: Sequence[float] | None = None,
-) -> tuple[pd.DataFrame, dict[str, Chosen]]:
-    """Zero-shot with and without comparing, of every model.
-
-    As released, the pairs are those that each model confuses most on the very images it is tested on, one class of a
-    pair is changed, and alpha is fixed; corrected, pairs are chosen on one half of tune and alpha on the other, are the
-    same for every model, and both classes of a pair are changed.
+    variant: tuple[str, str],
+) -> tuple[pd.DataFrame, dict[str, Choice]]:
+    """Classify the test images with plain and with comparative prompting, for every model.
 
     Args:
-        models: all that are compared, by name.
-        matrix: unit image vectors, (n, d); by model, where they are of several image towers.
-        tune, test: rows of the matrix and the index of each one's class.
-        form: of FORMS.
-        mode: 'all' classes and images, or only the 'confused' classes and their images.
-        base: the model whose confusions choose the pairs.
-        k: how many confused pairs.
-        values: what alpha, or the strength of a rerank, is chosen from; as released its first is taken.
+        models: vectors of each model's texts, by the model's name; 'base' among them.
+        matrices: unit image vectors of each model's image tower, (n, d).
+        tune, test: rows of the matrices and the class of each image.
+        variant: one of VARIANTS.
 
     Returns:
-        Items of every model with the columns of `tasks`, model and prompting ('plain' or 'comparative'); and what was
-        chosen for each model.
+        Items of every model with the columns of `differences`, model and prompting ('plain' or 'comparative'); and the
+        choice of each model.
 
     Raises:
-        PcclipError: what `choose` raises, an unknown protocol, or any form but 'released' as released.
+        PcclipError: an unknown variant, or an error of `choose` or `classify`.
     """
-    if protocol not in PROTOCOLS:
-        raise PcclipError(f"no protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
+    if variant not in VARIANTS:
+        raise PcclipError(f"no variant {variant!r} of comparative prompting; known: {', '.join(map(str, VARIANTS))}")
+    form, protocol = variant
     if protocol == "corrected":
-        confused, rest = halves(*tune)
-        chosen = dict.fromkeys(models, choose(models, matrix, *rest, form, mode, base, k, values, confused=confused))
-    elif form != "released":
-        raise PcclipError(f"the form {form!r} is not in the release; use protocol = corrected")
+        choices = dict.fromkeys(models, choose(models, matrices, tune, form))
     else:
-        chosen = {
-            which: choose(
-                {which: vectors},
-                matrix,
-                *test,
-                form,
-                mode,
-                which,
-                k,
-                [(values or (RELEASED_ALPHA,))[0]],
-                both_ways=False,
-                split="test",
+        choices = {
+            name: Choice(
+                confused_pairs(confusions(vectors.classes, matrices[name], *test), both_ways=False), RELEASED_ALPHA
             )
-            for which, vectors in models.items()
+            for name, vectors in models.items()
         }
-    found = []
-    for which, vectors in models.items():
-        seen = _seen_by(which, matrix)
-        for prompting, items in (
-            ("plain", plain(chosen[which], vectors, seen, *test)),
-            ("comparative", apply(chosen[which], vectors, seen, *test)),
-        ):
-            found.append(items.assign(model=which, prompting=prompting))
-    return pd.concat(found, ignore_index=True), chosen
+    tables = []
+    for name, vectors in models.items():
+        moved = blended(vectors, compared(vectors, choices[name].pairs, form), choices[name])
+        for prompting, classes in (("plain", vectors.classes), ("comparative", moved)):
+            tables.append(classify(matrices[name], classes, *test).assign(model=name, prompting=prompting))
+    return pd.concat(tables, ignore_index=True), choices
 
 
 def choose(
-    models: Mapping[str, ClassVectors],
-    matrix: Seen,
-    rows: Int[np.ndarray, " m"],
-    labels: Int[np.ndarray, " m"],
-    form: str = "released",
-    mode: str = "all",
-    base: str = "base",
-    k: int = RELEASED_PAIRS,
-    values: Sequence[float] | None = None,
-    both_ways: bool = True,
-    split: str = "tune",
-    confused: Images | None = None,
-) -> Chosen:
-    """Pairs by the base model's confusions, alpha (or strength, and temperature) by the models' mean accuracy.
+    models: Mapping[str, ClassVectors], matrices: Mapping[str, Float[np.ndarray, "n d"]], tune: Images, form: str
+) -> Choice:
+    """Choose pairs by the base model's confusions on one half of the tune images, and alpha on the other half.
 
-    Every model counts alike, so that none is favoured; of values that do equally well the one nearest to plain
-    zero-shot is taken. Give tune images.
-
-    Args:
-        models: all that are compared, with texts for the same pairs.
-        matrix, rows, labels: the images to choose alpha on; the matrix as in `comparative`.
-        form, mode, base, k, values: as in `comparative`.
-        both_ways: change both classes of a confused pair; else only the one whose images are taken for the other's.
-        split: what those images are called in the tables.
-        confused: the images whose confusions choose the pairs and their weights; None for the same ones.
+    Alpha has the highest mean accuracy over models, so that none is favoured; of equal means the largest alpha wins,
+    which is nearest to plain zero-shot.
 
     Raises:
-        PcclipError: an unknown form or mode, no base model, no images, a confused pair without a text, models with
-            texts for different pairs, a base that confuses nothing (mode 'confused'), values out of range, or what
-            `classify` raises.
+        PcclipError: no base model, fewer than two tune images, or a confused pair without a text.
     """
-    this, vectors = _checked(models, form, mode, base, k, split, len(rows), values)
-    rates = confusions(vectors.classes, _seen_by(base, matrix), *(confused or (rows, labels)))
-    worst = confused_pairs(rates, k, both_ways)
-    scored = np.unique(worst) if mode == "confused" else np.arange(len(rates))
-    if not np.isin(labels, scored).any():
-        raise PcclipError(f"{base} confuses no two classes on the {split} images; use mode = all, or more images")
-    ordered = worst if this.pairs == "confused" else vectors.pairs
-    if both_ways:
-        ordered = np.concatenate([ordered, ordered[:, ::-1]])
-    ordered = ordered[np.isin(ordered, scored).all(axis=1)]
-    silent = ordered[vectors.position(ordered) < 0]
-    if len(silent):
-        a, b = (vectors.names[k] for k in silent[0])
-        raise PcclipError(f"no text says how {a!r} differs from {b!r}; have it written")
-    values = sorted(this.values if values is None else values, reverse=not this.rerank)
-    images, swept = _kept(vectors, scored, rows, labels), []
-    for which, one in models.items():
-        seen = _seen_by(which, matrix)
-        before = _classified(one.classes, scored, seen, *images).correct.mean()
-        for temperature in this.temperatures:
-            guesses = _guesses(this, one, ordered, _weights(ordered, rates, temperature), scored, seen, *images, values)
-            swept += [
-                (temperature, value, which, items.correct.mean(), before)
-                for value, items in zip(values, guesses, strict=True)
-            ]
-    sweep = pd.DataFrame(swept, columns=["temperature", "value", "model", "accuracy", "plain"])
-    temperature, value = _best(sweep, this.temperatures, values)
-    return Chosen(
-        form,
-        mode,
-        base,
-        split,
-        list(vectors.names),
-        ordered,
-        _weights(ordered, rates, temperature),
-        scored,
-        float(value),
-        temperature,
-        sweep,
-    )
-
-
-def apply(
-    chosen: Chosen,
-    vectors: ClassVectors,
-    matrix: Float[np.ndarray, "n d"],
-    rows: Int[np.ndarray, " m"],
-    labels: Int[np.ndarray, " m"],
-) -> pd.DataFrame:
-    """Items of one model by what was chosen: score is the class found, reference the right one."""
-    [items] = _guesses(
-        FORMS[chosen.form],
-        vectors,
-        chosen.pairs,
-        chosen.weights,
-        chosen.scored,
-        matrix,
-        *_kept(vectors, chosen.scored, rows, labels),
-        [chosen.value],
-    )
-    return items
-
-
-def plain(
-    chosen: Chosen,
-    vectors: ClassVectors,
-    matrix: Float[np.ndarray, "n d"],
-    rows: Int[np.ndarray, " m"],
-    labels: Int[np.ndarray, " m"],
-) -> pd.DataFrame:
-    """Items of plain zero-shot on the same classes and images as `apply`."""
-    return _classified(vectors.classes, chosen.scored, matrix, *_kept(vectors, chosen.scored, rows, labels))
+    if "base" not in models:
+        raise PcclipError(f"no model 'base' to choose pairs by; there are: {', '.join(models)}")
+    pair_images, alpha_images = halves(*tune)
+    pairs = confused_pairs(confusions(models["base"].classes, matrices["base"], *pair_images))
+    pairs = np.concatenate([pairs, pairs[:, ::-1]])
+    rows = []
+    for name, vectors in models.items():
+        moved = compared(vectors, pairs, form)
+        accuracies = [
+            classify(matrices[name], blended(vectors, moved, Choice(pairs, alpha)), *alpha_images).correct.mean()
+            for alpha in ALPHAS
+        ]
+        rows += [
+            (name, alpha, accuracy, accuracies[0], "tune") for alpha, accuracy in zip(ALPHAS, accuracies, strict=True)
+        ]
+    sweep = pd.DataFrame(rows, columns=SWEEP[:-1])
+    means = sweep.groupby("alpha").value.mean().round(12).sort_index(ascending=False)
+    alpha = float(means.idxmax())
+    return Choice(pairs, alpha, sweep.assign(chosen=sweep.alpha == alpha))
 
 
 def halves(rows: Int[np.ndarray, " m"], labels: Int[np.ndarray, " m"]) -> tuple[Images, Images]:
-    """The images in two parts with as many of each class, so that alpha is not chosen on images that chose the pairs.
+    """Split images into two parts with equally many of each class; the larger part is the first.
 
-    The larger part is the first. Raises PcclipError for fewer than two images.
+    Alpha must not be chosen on the images that chose the pairs. Raises PcclipError for fewer than two images.
     """
     rows, labels = np.asarray(rows, dtype=np.int64), np.asarray(labels, dtype=np.int64)
     if len(rows) < 2:
         raise PcclipError(f"{len(rows)} tune images to choose pairs and alpha on; read the set with its tune split")
     order = np.argsort(labels, kind="stable")
-    one, other = (np.sort(order[start::2]) for start in (0, 1))
-    return (rows[one], labels[one]), (rows[other], labels[other])
+    even, odd = (np.sort(order[start::2]) for start in (0, 1))
+    return (rows[even], labels[even]), (rows[odd], labels[odd])
 
 
 def confusions(
@@ -352,20 +184,25 @@ def confusions(
     rows: Int[np.ndarray, " m"],
     labels: Int[np.ndarray, " m"],
 ) -> Float[np.ndarray, "c c"]:
-    """How often an image of a class (row) goes to a class (column) in plain zero-shot; zeros without images."""
+    """Fraction of each class's images (row) that plain zero-shot gives to each class (column); 0 without images."""
     c, labels = len(classes), np.asarray(labels, dtype=np.int64)
-    found = classify(matrix, classes, rows, labels).score.to_numpy(dtype=np.int64)
-    counts = np.bincount(labels * c + found, minlength=c * c).reshape(c, c)
+    predicted = classify(matrix, classes, rows, labels).score.to_numpy(dtype=np.int64)
+    counts = np.bincount(labels * c + predicted, minlength=c * c).reshape(c, c)
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def confused_pairs(rates: Float[np.ndarray, "c c"], k: int, both_ways: bool = True) -> Int[np.ndarray, "k 2"]:
-    """The k pairs most often confused, the worst first, ties in the classes' order; fewer when fewer are confused.
+def confused_pairs(
+    rates: Float[np.ndarray, "c c"], k: int = CONFUSED_PAIRS, both_ways: bool = True
+) -> Int[np.ndarray, "k 2"]:
+    """Return the k pairs of classes that are confused most often, the worst first; fewer where fewer are confused.
 
-    Both ways together as (a, b) with a < b; else (a, b) with b the class whose images are taken for a's. Texts are
-    needed for these only, unless the form takes all pairs.
+    Args:
+        rates: of `confusions`.
+        k: the number of pairs.
+        both_ways: add the rates of both directions and return (a, b) with a < b; otherwise return (a, b) for images of
+            b that are taken for a.
     """
-    strength = rates.T - np.diag(rates.diagonal())  # [a, b]: images of b that are taken for a's
+    strength = rates.T - np.diag(rates.diagonal())  # [a, b]: images of b that are taken for a
     if both_ways:
         strength = np.triu(strength + strength.T)
     order = np.argsort(-strength, axis=None, kind="stable")[:k]
@@ -373,131 +210,145 @@ def confused_pairs(rates: Float[np.ndarray, "c c"], k: int, both_ways: bool = Tr
     return np.stack(np.unravel_index(order, strength.shape), axis=1)
 
 
-def compared(
-    vectors: ClassVectors, ordered: Int[np.ndarray, "k 2"], weights: Float[np.ndarray, " k"], text: str
-) -> Float[np.ndarray, "c d"]:
-    """f'_b of every class that is the second of a pair, the weighted mean of f(a) less the text; zeros elsewhere."""
-    (a, b), (c, _) = np.asarray(ordered).reshape(-1, 2).T, vectors.classes.shape
-    position, p = vectors.position(ordered), len(vectors.pairs)
-    texts = np.concatenate([vectors.right, vectors.swapped])
-    twins, scale = (position + p) % max(1, 2 * p), weights
-    if text != "plain":
-        other = texts[twins] if text == "antisymmetric" else vectors.null[None]
-        length = np.linalg.norm(texts[position] - other, axis=1)
-        wanted = np.linalg.norm(vectors.classes[a] - vectors.classes[b], axis=1)
-        scale = weights * np.divide(wanted, length, out=np.zeros(len(a)), where=length > 1e-6)
+def compared(vectors: ClassVectors, pairs: Int[np.ndarray, "k 2"], form: str) -> Float[np.ndarray, "c d"]:
+    """f'_b of every class b of the pairs (a, b), the mean of f(a) - f(d_ab); zeros for other classes.
 
-    def summed(values, columns, source):
-        return csr_matrix((values, (b, columns)), (c, len(source))) @ source
-
-    said = summed(scale, position, texts)
-    if text == "antisymmetric":
-        said = said - summed(scale, twins, texts)
-    elif text == "centred":
-        said = said - np.bincount(b, scale, c)[:, None] * vectors.null
-    return summed(weights, a, vectors.classes) - said
+    Centred, f(d_ab) - null gets the length of f(a) - f(b), which it stands for. Raises PcclipError for a pair without
+    a text.
+    """
+    sums, counts = np.zeros(vectors.classes.shape), np.zeros((len(vectors.classes), 1))
+    for a, b in np.asarray(pairs).reshape(-1, 2).tolist():
+        if (a, b) not in vectors.differences:
+            names = vectors.names
+            raise PcclipError(f"no text says how {names[a]!r} differs from {names[b]!r}; have it written")
+        text = vectors.differences[a, b]
+        if form == "centred":
+            text = text - vectors.null
+            length = np.linalg.norm(text)
+            wanted = np.linalg.norm(vectors.classes[a] - vectors.classes[b])
+            text = text * (wanted / length if length > 1e-6 else 0.0)
+        sums[b] += vectors.classes[a] - text
+        counts[b] += 1
+    return sums / np.maximum(counts, 1)
 
 
-def blended(
-    vectors: ClassVectors, moved: Float[np.ndarray, "c d"], ordered: Int[np.ndarray, "k 2"], alpha: float
-) -> Float[np.ndarray, "c d"]:
-    """normalise( alpha f(b) + (1 - alpha) f'_b ) of the classes that are the second of a pair; others untouched."""
+def blended(vectors: ClassVectors, moved: Float[np.ndarray, "c d"], choice: Choice) -> Float[np.ndarray, "c d"]:
+    """normalise( alpha f(b) + (1 - alpha) f'_b ) for each class b of the pairs (a, b); other classes unchanged.
+
+    Alpha 1 returns the class vectors bit for bit.
+    """
     classes = np.array(vectors.classes)
-    changed = np.unique(np.asarray(ordered).reshape(-1, 2)[:, 1])
-    if alpha != 1:
-        classes[changed] = unit(alpha * classes[changed] + (1 - alpha) * moved[changed])
+    changed = np.unique(np.asarray(choice.pairs).reshape(-1, 2)[:, 1])
+    if choice.alpha != 1:
+        classes[changed] = unit(choice.alpha * classes[changed] + (1 - choice.alpha) * moved[changed])
     return classes
 
 
-def _seen_by(which: str, matrix: Seen) -> Float[np.ndarray, "n d"]:
-    return matrix[which] if isinstance(matrix, Mapping) else matrix
+# gains over plain prompting
 
 
-def _checked(models, form, mode, base, k, split, images, values) -> tuple[Form, ClassVectors]:
-    """The form and the base model's vectors. Raises PcclipError for what cannot be."""
-    if form not in FORMS or mode not in MODES:
-        raise PcclipError(f"no form {form!r} or mode {mode!r}; forms: {', '.join(FORMS)}; modes: {', '.join(MODES)}")
-    if base not in models:
-        raise PcclipError(f"no model {base!r} to choose pairs by; there are: {', '.join(models)}")
-    if not images:
-        raise PcclipError(f"no {split} images to choose pairs and alpha on; read the set with its {split} split")
-    if k < 1 or (
-        values is not None
-        and (not len(values) or not all(0 <= value <= (np.inf if FORMS[form].rerank else 1) for value in values))
-    ):
-        raise PcclipError(f"k = {k}, values = {values}; ask for one pair or more, alphas from 0 to 1, strengths from 0")
-    if any(
-        not np.array_equal(one.pairs, models[base].pairs) or len(one.classes) != len(models[base].classes)
-        for one in models.values()
-    ):
-        raise PcclipError("the models have texts for different classes or pairs; encode the same tables with each")
-    return FORMS[form], models[base]
+def tested(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
+    """Test each model with comparative prompting against itself with plain prompting.
+
+    Args:
+        items: of `comparative_items`, with columns dataset, form and protocol.
+        draws, seed: of the bootstrap.
+
+    Returns:
+        A row for each data set, form, protocol and model (columns TESTED): n, plain and comparative (accuracies),
+        helped (images newly right), hurt (newly wrong), and the paired difference with its interval and p values as
+        stats.metrics.compare gives them; p_holm is adjusted for the data sets of a form, protocol and model.
+    """
+    tables = []
+    for key, part in items.groupby(KEYS, sort=False):
+        as_models = part.drop(columns="model").rename(columns={"prompting": "model"})
+        table = metrics.compare(as_models.assign(task="comparative_prompting"), "comparative", "plain", draws, seed)
+        counts = []
+        for _, own in part.groupby("dataset", sort=False):
+            before, after = _by_prompting(own)
+            counts.append(_counts(before.correct, after.correct))
+        tables.append(table.drop(columns="n").assign(**dict(zip(KEYS, key, strict=True))).join(pd.DataFrame(counts)))
+    return pd.concat(tables, ignore_index=True)[TESTED] if tables else pd.DataFrame(columns=TESTED)
 
 
-def _guesses(
-    form: Form, vectors: ClassVectors, ordered, weights, scored, matrix, rows, labels, values
-) -> list[pd.DataFrame]:
-    """Items for each value of alpha, or of the strength."""
-    if form.rerank:
-        return _reranked(vectors, scored, matrix, rows, labels, values)
-    moved = compared(vectors, ordered, weights, form.text)
-    return [_classified(blended(vectors, moved, ordered, alpha), scored, matrix, rows, labels) for alpha in values]
+def by_class(items: pd.DataFrame, choice: Choice, names: Sequence[str]) -> pd.DataFrame:
+    """Count, for one model's items, where comparing helps and hurts: a row for each class with images (BY_CLASS).
+
+    `changed` says whether the class is in a pair; plain and comparative are accuracies, helped and hurt counts.
+    """
+    before, after = _by_prompting(items)
+    after = after.set_axis(before.index)
+    rows = [
+        {
+            "name": names[int(label)],
+            "changed": label in choice.pairs[:, 1],
+            **_counts(own.correct, after.correct[own.index]),
+        }
+        for label, own in before.groupby("reference")
+    ]
+    return pd.DataFrame(rows, columns=BY_CLASS)
 
 
-def _classified(classes, scored, matrix, rows, labels) -> pd.DataFrame:
-    """Items of `classify` among the scored classes, with their indexes among all."""
-    place = np.searchsorted(scored, labels)
-    items = classify(matrix, classes[scored], rows, place)
-    return items.assign(
-        **{name: scored[items[name].to_numpy(dtype=np.int64)].astype(float) for name in ("score", "reference")}
+def by_pair(
+    items: pd.DataFrame, choice: Choice, vectors: ClassVectors, matrix: Float[np.ndarray, "n d"]
+) -> pd.DataFrame:
+    """Explain one model's gains: does a pair's text point along the difference of the images, and tell them apart?
+
+    Args:
+        items: one model's items of `comparative_items`.
+        choice, vectors: that model's.
+        matrix: the image vectors that the items are rows of.
+
+    Returns:
+        A row (BY_PAIR) for each chosen pair whose classes both have images: n, the images of either class that both
+        ways of prompting give to one of the two, and of these the accuracies plain and comparative (NaN without
+        images), helped and hurt; names_fit and text_fit, the cosines of f(a) - f(b) and of f(d_ab) - f(d_ba) with the
+        difference of the classes' mean images; text_names, the cosine of the two.
+    """
+    before, after = _by_prompting(items)
+    labels, plain, comparative = (
+        column.to_numpy(dtype=np.int64) for column in (after.reference, before.score, after.score)
     )
-
-
-def _reranked(vectors: ClassVectors, scored, matrix, rows, labels, values) -> list[pd.DataFrame]:
-    """Items for each strength. Pairs without a text, and ties, stay as they are."""
-    items = _classified(vectors.classes, scored, matrix, rows, labels)
-    first, p = items.score.to_numpy(dtype=np.int64), len(vectors.pairs)
-    if len(scored) < 2 or not p or not len(rows):
-        return [items] * len(values)
-    second, margin, said = np.empty(len(rows), dtype=np.int64), np.empty(len(rows)), np.zeros(len(rows))
-    for start in range(0, len(rows), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        images, here = matrix[rows[part]], np.arange(len(rows[part]))
-        scores = images @ vectors.classes[scored].T
-        own = np.searchsorted(scored, first[part])
-        best, scores[here, own] = scores[here, own], -np.inf
-        next_best = scores.argmax(axis=1)
-        second[part], margin[part] = scored[next_best], np.maximum(best - scores[here, next_best], 0)
-        position = vectors.position(np.stack([first[part], second[part]], axis=1))
-        text, sign = position % p, np.where(position < 0, 0, np.where(position < p, 1, -1))
-        said[part] = sign * cosines(images, vectors.right[text] - vectors.swapped[text])
-    found = [np.where(margin + strength * said < 0, second, first) for strength in values]
-    return [items.assign(score=guess.astype(float), correct=guess == labels) for guess in found]
-
-
-def _kept(vectors: ClassVectors, scored, rows, labels) -> Images:
-    """Images of the scored classes. Raises PcclipError for labels that are no classes."""
-    rows, labels = np.asarray(rows, dtype=np.int64), np.asarray(labels, dtype=np.int64)
-    if len(rows) != len(labels) or not np.isin(labels, np.arange(len(vectors.classes))).all():
-        raise PcclipError(
-            f"labels must be one for each of {len(rows)} images, from 0 to {len(vectors.classes) - 1}; "
-            "give the vectors of all classes, in the order of the labels"
+    image_vectors, rows = matrix[after["first"].to_numpy()], []
+    for a, b in dict.fromkeys(tuple(sorted(pair)) for pair in choice.pairs.tolist()):
+        if not ((labels == a).any() and (labels == b).any()):
+            continue
+        images, class_names, texts = unit(
+            np.stack(
+                [
+                    image_vectors[labels == a].mean(axis=0) - image_vectors[labels == b].mean(axis=0),
+                    vectors.classes[a] - vectors.classes[b],
+                    vectors.differences[a, b] - vectors.differences[b, a],
+                ]
+            )
         )
-    keep = np.isin(labels, scored)
-    return rows[keep], labels[keep]
+        between = np.isin([labels, plain, comparative], [a, b]).all(axis=0)
+        right = labels[between]
+        rows.append(
+            {
+                "first": vectors.names[a],
+                "second": vectors.names[b],
+                **_counts(plain[between] == right, comparative[between] == right),
+                "names_fit": class_names @ images,
+                "text_fit": texts @ images,
+                "text_names": texts @ class_names,
+            }
+        )
+    return pd.DataFrame(rows, columns=BY_PAIR)
 
 
-def _weights(ordered, rates, temperature: float) -> Float[np.ndarray, " k"]:
-    """Of each pair among those of its second class, summing to one."""
-    a, b = ordered.T
-    logits = (rates[a, b] + rates[b, a]) / (2 * temperature)
-    logits = logits - pd.Series(logits).groupby(b).transform("max").to_numpy()
-    return np.exp(logits) / np.bincount(b, np.exp(logits), len(rates))[b]
+def _by_prompting(items: pd.DataFrame) -> list[pd.DataFrame]:
+    return [items[items.prompting == prompting] for prompting in ("plain", "comparative")]
 
 
-def _best(sweep: pd.DataFrame, temperatures: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
-    """The first value and temperature, in their order, with the highest mean accuracy over models."""
-    mean = sweep.groupby(["value", "temperature"]).accuracy.mean().round(12)
-    return max(
-        ((temperature, value) for value in values for temperature in temperatures), key=lambda both: mean[both[::-1]]
-    )
+def _counts(before: Sequence[bool], after: Sequence[bool]) -> dict[str, float]:
+    """Accuracies of the same images before and after, and how many became right (helped) or wrong (hurt)."""
+    was_right, is_right = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
+    n = len(was_right)
+    return {
+        "n": n,
+        "plain": was_right.mean() if n else np.nan,
+        "comparative": is_right.mean() if n else np.nan,
+        "helped": int((is_right & ~was_right).sum()),
+        "hurt": int((was_right & ~is_right).sum()),
+    }

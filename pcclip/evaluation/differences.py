@@ -1,52 +1,62 @@
-"""The tasks. Each scores one model and returns a tidy table of items; nothing here is averaged.
+"""Score one model on pairs of images: difference tasks, rankings and verdicts, each a tidy table of items.
 
-Columns of an item: first, second (the images it rests on, as rows of the vectors; equal for single-image tasks),
-score, reference (what the score is held against) and correct.
+Columns of an item: first, second (rows of the image vectors; equal for single-image tasks), score, reference (the
+value that the score is compared with) and correct. Nothing here is averaged.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from pcclip.encoders.dual_encoder import Encoder
-from pcclip.stats.vectors import beats, cosines, image_differences, zero_shot
+from pcclip.errors import PcclipError
+from pcclip.evaluation.zero_shot import Encode, encoded
+from pcclip.stats.vectors import beats, cosines, image_differences, unit
+
+TASKS = ("difference_classification", "difference_order", "difference_centred")
+_EQUAL = 1e-5  # a shorter difference of unit vectors is rounding, as of one image encoded twice
+_BLOCK = 8192  # pairs at once
 
 
-def differences(
-    model: Encoder,
-    matrix: Float[np.ndarray, "n d"],
-    first: Int[np.ndarray, " m"],
-    second: Int[np.ndarray, " m"],
-    texts: Sequence[str],
-    twins: Sequence[str],
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Difference classification (cos(v, f(d)) > 0, as released) and order (the text beats its swapped twin).
+def difference_items(encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Does the text d of a difference fit v, the unit difference of two image vectors?
 
-    The first is fooled by a constant offset of the text vectors, the second is not. Returns one table for each.
+    difference_classification: cos(v, f(d)) > 0, as released; a constant that all texts share can decide it.
+    difference_order: cos(v, f(d)) > cos(v, f(d swapped)), in which such a constant cancels. The same decision as
+        cos(v, f(d) - f(d swapped)) > 0.
+    difference_centred: cos(v, f(d) - mean) > 0, where the mean is that of the distinct texts of these pairs, swapped
+        ones included.
+
+    Args:
+        encode: texts to unit vectors.
+        matrix: unit image vectors.
+        pairs: first, second (rows of the matrix), difference, swapped.
+
+    Returns:
+        The items of each of TASKS. A tie is wrong, and so is a pair whose two images have the same vector.
+
+    Raises:
+        PcclipError: vectors of different widths, or vectors that are not numbers.
     """
-    v = image_differences(matrix, first, second)
-    right, reverse = cosines(model.encode_texts(texts), v), cosines(model.encode_texts(twins), v)
-    return (
-        _items(first, second, right, np.zeros_like(right), beats(right, 0.0)),
-        _items(first, second, right, reverse, beats(right, reverse)),
-    )
-
-
-def zero_shot_items(
-    model: Encoder,
-    matrix: Float[np.ndarray, "n d"],
-    rows: Int[np.ndarray, " m"],
-    labels: Sequence[str],
-    classes: Sequence[str],
-    prompt: str,
-) -> pd.DataFrame:
-    """Zero-shot classification into `classes`; score is the index found, reference the index that is right."""
-    texts = model.encode_texts([prompt.format(name) for name in classes])
-    found = zero_shot(matrix[rows], texts)
-    right = np.array([list(classes).index(label) for label in labels])
-    return _items(rows, rows, found.astype(float), right.astype(float), found == right)
+    codes, vectors = encoded(encode, [*pairs.difference, *pairs.swapped], matrix.shape[1])
+    centred = _differences(vectors, vectors.mean(axis=0, dtype=np.float64).astype(vectors.dtype))
+    tables: dict[str, list[pd.DataFrame]] = {task: [] for task in TASKS}
+    for start in range(0, len(pairs), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        first, second = pairs["first"].to_numpy()[block], pairs["second"].to_numpy()[block]
+        texts, twins = codes[: len(pairs)][block], codes[len(pairs) :][block]
+        v = image_differences(matrix, first, second)
+        differ = _differences(matrix[first], matrix[second]).any(axis=1)
+        right, reverse = cosines(vectors[texts], v), cosines(vectors[twins], v)
+        for task, score, reference in (
+            ("difference_classification", right, np.zeros_like(right)),
+            ("difference_order", right, reverse),
+            ("difference_centred", cosines(centred[texts], v), np.zeros_like(right)),
+        ):
+            tables[task].append(_items(first, second, score, reference, beats(score, reference) & differ))
+    items = {task: pd.concat(parts, ignore_index=True) for task, parts in tables.items()}
+    if not np.isfinite(items[TASKS[0]].score).all():
+        raise PcclipError("image vectors hold values that are not numbers; embed the images again")
+    return items
 
 
 def ranking_items(
@@ -66,14 +76,26 @@ def verdict_items(
     second: Int[np.ndarray, " m"],
     first_has_more: Bool[np.ndarray, " m"],
 ) -> pd.DataFrame:
-    """Pairs with the projection of u1 - u2 on an attribute axis; correct when its sign is the verdict's."""
+    """Pairs with the projection of u1 - u2 on an attribute axis (score); correct when its sign is the verdict's."""
     score = (matrix[first] - matrix[second]) @ axis
-    return _items(
-        first, second, score, np.where(first_has_more, 1.0, -1.0), np.where(first_has_more, score > 0, score < 0)
-    )
+    correct = np.where(first_has_more, score > 0, score < 0)
+    return _items(first, second, score, np.where(first_has_more, 1.0, -1.0), correct)
 
 
-def _items(first, second, score, reference, correct) -> pd.DataFrame:
+def _items(
+    first: Int[np.ndarray, " m"],
+    second: Int[np.ndarray, " m"],
+    score: Float[np.ndarray, " m"],
+    reference: Float[np.ndarray, " m"],
+    correct: Bool[np.ndarray, " m"] | None,
+) -> pd.DataFrame:
     return pd.DataFrame(
         {"first": first, "second": second, "score": score.astype(float), "reference": reference, "correct": correct}
     )
+
+
+def _differences(vectors: Float[np.ndarray, "n d"], others: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "n d"]:
+    """Unit differences; zero where the vectors differ by no more than rounding."""
+    difference = vectors - others
+    difference[np.linalg.norm(difference, axis=1) <= _EQUAL] = 0
+    return unit(difference)

@@ -22,16 +22,16 @@ from pcclip.embedding.stage import embed_pictures
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
-from pcclip.evaluation import class_differences, class_texts, comparative, distances, gains, templates, zero_shot
+from pcclip.evaluation import class_differences, class_texts, comparative, templates, zero_shot
 from pcclip.evaluation import linear_probe as probe
+from pcclip.evaluation.differences import difference_items
 from pcclip.evaluation.predictions import Predictions
-from pcclip.evaluation.protocols import PROTOCOLS, SCORED_AS_RELEASED, own_confusions
+from pcclip.evaluation.protocols import PROTOCOLS, SCORED_AS_RELEASED
 from pcclip.runs.progress import say
 
 FOLDER = "labelled"  # below the run's folder: vectors of each set, and the journals of texts about classes
-_CONFUSED = comparative.RELEASED_PAIRS
 _RELEASED_SEEDS = range(5)  # of the linear probe
-_SWEEP = ["dataset", "form", "mode", "protocol", "model", "alpha", "value", "plain", "split", "chosen"]
+_SWEEP = ["dataset", "form", "protocol", *comparative.SWEEP]
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,11 @@ class Told:
     """What is told of the labelled sets beside the predictions.
 
     Attributes:
-        sweep: of comparative prompting (_SWEEP): what was tried, `chosen` marks the value that was used.
+        sweep: the accuracy at each alpha of comparative prompting (_SWEEP); `chosen` marks the alpha that was used.
         texts: about classes: dataset, first, second or '', text, swapped or '', source, verdict.
-        gains: comparative against plain prompting, tested (gains.TESTED).
-        classes: where that helps and hurts, by corrected form and model, all classes (dataset, form, model and
-            gains.BY_CLASS).
-        pairs: why, by the form that compares an image's two nearest classes (dataset, model and gains.BY_PAIR).
+        gains: comparative against plain prompting, tested (comparative.TESTED).
+        classes: gains by class, for each corrected form and model (dataset, form, model and comparative.BY_CLASS).
+        pairs: gains by chosen pair, for each corrected form and model (dataset, form, model and comparative.BY_PAIR).
     """
 
     sweep: pd.DataFrame
@@ -106,14 +105,12 @@ def score(
             if "zero_shot" in tasks or "extended" in tasks:
                 _zero_shot(ready, which, model, described, predictions)
             for what, protocol, table in pairs:
-                for task, items in class_differences.difference_items(
-                    model.encode_texts, ready.seen_by(which), table
-                ).items():
+                for task, items in difference_items(model.encode_texts, ready.seen_by(which), table).items():
                     if protocol == "corrected" or task in SCORED_AS_RELEASED:
                         predictions.add(task, f"{name}/{what}", which, items, ready.vectors.ids, protocol)
             if "distances" in tasks:
                 for protocol in PROTOCOLS:
-                    items = distances.distance_items(model.encode_texts, images.classes, differences, protocol)
+                    items = class_differences.distance_items(model.encode_texts, images.classes, differences, protocol)
                     predictions.add("embedding_distance", name, which, items, images.classes, protocol)
         if "comparative" in tasks:
             for part, tables in _comparative(ready, models, differences, released, predictions).items():
@@ -128,13 +125,15 @@ def score(
                     "linear_probe", f"{name}/{ready.settings.shots}-shot", which, items, ready.vectors.ids, protocol
                 )
     told = pd.concat(texts, ignore_index=True) if texts else _no_pairs().assign(dataset=[])
-    compared = pd.concat(found["items"], ignore_index=True) if found["items"] else pd.DataFrame(columns=gains.KEYS)
+    compared = (
+        pd.concat(found["items"], ignore_index=True) if found["items"] else pd.DataFrame(columns=comparative.KEYS)
+    )
     return Told(
         _joined(found["sweep"], _SWEEP),
         told.fillna(""),
-        gains.tested(compared, config.evaluate.bootstrap, config.seed),
-        _joined(found["classes"], ["dataset", "form", "model", *gains.BY_CLASS]),
-        _joined(found["pairs"], ["dataset", "model", *gains.BY_PAIR]),
+        comparative.tested(compared, config.evaluate.bootstrap, config.seed),
+        _joined(found["classes"], ["dataset", "form", "model", *comparative.BY_CLASS]),
+        _joined(found["pairs"], ["dataset", "form", "model", *comparative.BY_PAIR]),
     )
 
 
@@ -202,10 +201,8 @@ def _image_pairs(config: Config, ready: Ready, written: pd.DataFrame) -> Iterato
             ]
     for what, protocol, differences in asked:
         try:
-            yield what, protocol, class_differences.image_pairs(differences, rows, labels, protocol, **draw)
-        except PcclipError as error:
-            if "no two of these images" not in str(error):
-                raise
+            yield what, protocol, class_differences.image_pairs(differences, (rows, labels), protocol, **draw)
+        except class_differences.NoPairs as error:
             say(f"{ready.name}/{what}, {protocol}: {error}")  # a small draw may lack the classes of a question
 
 
@@ -216,41 +213,33 @@ def _comparative(
     released: pd.DataFrame,
     predictions: Predictions,
 ) -> dict[str, list[pd.DataFrame]]:
-    """Every form and mode of comparative prompting. Returns tables for the fields of Told, and the items."""
-    told = {name: [] for name in ("sweep", "items", "classes", "pairs")}
+    """Score every variant of comparative prompting. Return tables for the fields of Told, and the items."""
+    tables = {name: [] for name in ("sweep", "items", "classes", "pairs")}
     if len(ready.tune[0]) < 2 or ready.unseen:
         say(f"{ready.name}: no tune images of the test classes, so nothing to choose comparative prompting on")
-        return told
-    given = _class_vectors(ready.images, models, differences, released)
-    matrices = {which: ready.seen_by(which) for which in models}
-    forms = [("as_released", "released"), *(("corrected", form) for form in comparative.FORMS)]
-    for protocol, form in forms:
-        for mode in comparative.MODES:
-            try:
-                items, chosen = comparative.comparative(
-                    given[protocol], matrices, ready.tune, ready.test, form, mode, protocol, k=_CONFUSED
-                )
-            except PcclipError as error:
-                if mode != "confused" or "confuses no two classes" not in str(error):
-                    raise
-                say(f"{ready.name}: {error}")
-                continue
-            _add_prompted(ready, form, mode, protocol, items, predictions)
-            keys = {"dataset": ready.name, "form": form, "mode": mode, "protocol": protocol}
-            told["items"].append(items.drop(columns=["score", "reference"]).assign(**keys))
-            told["sweep"] += [_swept(one, which).assign(**keys) for which, one in chosen.items()]
-            for which, own in items.groupby("model", sort=False) if (mode, protocol) == ("all", "corrected") else []:
-                told["classes"].append(gains.by_class(own, chosen[which]).assign(**keys, model=which))
-                if comparative.FORMS[form].rerank:
-                    told["pairs"].append(
-                        gains.by_pair(own, chosen[which], given[protocol][which], matrices[which]).assign(
-                            dataset=ready.name, model=which
-                        )
-                    )
-    best = _best_forms(pd.concat(told["sweep"], ignore_index=True))
-    for items in told["items"]:
-        items["best_on_tune"] = items[["mode", "form", "protocol"]].iloc[0].to_list() in best
-    return told
+        return tables
+    vectors = _class_vectors(ready.images, models, differences, released)
+    matrices = {model: ready.seen_by(model) for model in models}
+    for form, protocol in comparative.VARIANTS:
+        items, choices = comparative.comparative_items(
+            vectors[protocol], matrices, ready.tune, ready.test, (form, protocol)
+        )
+        keys = {"dataset": ready.name, "form": form, "protocol": protocol}
+        for (model, prompting), part in items.groupby(["model", "prompting"], sort=False):
+            dataset = f"{ready.name}/{form if prompting == 'comparative' else 'plain'}"
+            if prompting == "comparative" or form == "released":  # plain items are the same for every form
+                predictions.add("comparative_prompting", dataset, model, part, ready.vectors.ids, protocol)
+        tables["items"].append(items.drop(columns=["score", "reference"]).assign(**keys))
+        if protocol == "as_released":
+            continue
+        tables["sweep"].append(choices["base"].sweep.assign(**keys))
+        for model, part in items.groupby("model", sort=False):
+            own, choice, matrix = vectors[protocol][model], choices[model], matrices[model]
+            by_class = comparative.by_class(part, choice, own.names)
+            by_pair = comparative.by_pair(part, choice, own, matrix)
+            tables["classes"].append(by_class.assign(**keys, model=model))
+            tables["pairs"].append(by_pair.assign(**keys, model=model))
+    return tables
 
 
 def _class_vectors(
@@ -271,43 +260,6 @@ def _class_vectors(
         "corrected": vectors(differences, images.classes),
         "as_released": vectors(released, images.released or images.classes),
     }
-
-
-def _add_prompted(
-    ready: Ready, form: str, mode: str, protocol: str, items: pd.DataFrame, predictions: Predictions
-) -> None:
-    task = "comparative_prompting" if mode == "all" else "confused_subset"
-    for (which, prompting), part in items.groupby(["model", "prompting"], sort=False):
-        name = f"{ready.name}/{form if prompting == 'comparative' else 'plain'}"
-        if protocol == "as_released" and mode == "confused":
-            name = own_confusions(name, which)  # other images for each model: not to be compared
-        if prompting == "comparative" or form == "released":
-            predictions.add(task, name, which, part, ready.vectors.ids, protocol)
-
-
-def _swept(chosen: comparative.Chosen, which: str) -> pd.DataFrame:
-    """What was tried for a model, by the weights that were chosen."""
-    sweep = chosen.sweep[(chosen.sweep.model == which) & (chosen.sweep.temperature == chosen.temperature)]
-    return pd.DataFrame(
-        {
-            "model": which,
-            "alpha": sweep.value,
-            "value": sweep.accuracy,
-            "plain": sweep.plain,
-            "split": chosen.split,
-            "chosen": sweep.value == chosen.value,
-        }
-    )
-
-
-def _best_forms(sweep: pd.DataFrame) -> list[list[str]]:
-    """For each mode the corrected form (mode, form, protocol) that does best where alpha was chosen.
-
-    Models are taken together; of equals it is the first.
-    """
-    kept = sweep[sweep.chosen & (sweep.protocol == "corrected")]
-    means = kept.groupby(["mode", "form", "protocol"], sort=False).value.mean().round(12)
-    return [list(best) for best in means.groupby("mode", sort=False).idxmax()]
 
 
 def _class_pairs(config: Config, ready: Ready, models: Mapping[str, Encoder]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -338,7 +290,7 @@ def _class_pairs(config: Config, ready: Ready, models: Mapping[str, Encoder]) ->
         tuple(sorted(pair))
         for which in peeking
         for pair in comparative.confused_pairs(
-            confusions(which, images.released or images.classes, rows, labels), _CONFUSED, both_ways=False
+            confusions(which, images.released or images.classes, rows, labels), both_ways=False
         )
     }
     return tuple(

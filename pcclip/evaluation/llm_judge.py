@@ -19,15 +19,41 @@ from jaxtyping import Bool, Int
 
 from pcclip.comparisons.llm import Backend, Choice, backend_identity, start_backend
 from pcclip.comparisons.prompts import load_prompt
-from pcclip.config import Generate
+from pcclip.comparisons.sentences import sides
+from pcclip.config import Config, Generate
 from pcclip.errors import PcclipError
 from pcclip.evaluation.judged import FORMAT, Judged, Look
+from pcclip.evaluation.predictions import FOLDER
 from pcclip.runs.files import digest, file_digest
 from pcclip.runs.log import answer_all
 
 _MILLION = 1_000_000
 _AMOUNTS = ["requests", "metered", "tokens_in", "tokens_out", "seconds"]
 _FIRST, _SECOND = ("first",), ("second",)
+
+
+def inputs(settings: Generate) -> list:
+    """What the judge's answers depend on, for the stage's key."""
+    return [backend_identity(settings), FORMAT]
+
+
+def judge_pairs(config: Config, pairs: pd.DataFrame, shown: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Ask the run's language model which image of each pair its sentence's first half describes.
+
+    Args:
+        config: evaluate.judge and generate.
+        pairs: first, second (rows of `shown`), difference.
+        shown: a caption for each row, or the path of an image where evaluate.judge.sees is images.
+
+    Returns and raises as `judge_captions` and `judge_images`.
+    """
+    settings = config.evaluate.judge
+    statements = [sides(text)[0].removeprefix("shows ") for text in pairs.difference]
+    prices = None if settings.price_in is None else (settings.price_in, settings.price_out)
+    judge = judge_images if settings.sees == "images" else judge_captions
+    first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
+    fits = np.ones(len(pairs), dtype=bool)
+    return judge(config.generate, first, second, shown, statements, fits, config.home / FOLDER, prices)
 
 
 def judge_captions(

@@ -1,25 +1,29 @@
-"""Per-item predictions as they come in from the tasks: one tidy table for all of them."""
+"""Per-item predictions of every task in one tidy table, and the metrics that summarise them."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
+from pcclip.evaluation.rankings import measured
+from pcclip.stats.metrics import compare
+
+FOLDER = "04_evaluate"  # the stage's folder
 COLUMNS = ["task", "dataset", "protocol", "model", "item", "first", "second", "score", "reference", "correct"]
 
 
 class Predictions:
-    """Collects the items of tasks; `table` has them all, in the order they came."""
+    """Collects the items of tasks; `table` returns all of them in the order of their arrival."""
 
-    def __init__(self):
-        self._found = []
+    def __init__(self) -> None:
+        self._tables: list[pd.DataFrame] = []
 
     def add(
         self, task: str, dataset: str, model: str, items: pd.DataFrame, ids: Sequence[str], protocol: str = ""
     ) -> None:
         """Add one model's items of one task, whose `first` and `second` are positions in `ids`."""
         names = np.asarray(ids, dtype=object)
-        self._found.append(
+        self._tables.append(
             items.assign(
                 task=task,
                 dataset=dataset,
@@ -32,5 +36,15 @@ class Predictions:
         )
 
     def table(self) -> pd.DataFrame:
-        """All items: task, dataset, protocol ('as_released', 'corrected' or ''), model, item, and those of tasks.py."""
-        return pd.concat(self._found, ignore_index=True)[COLUMNS].astype({"correct": "boolean"})
+        """All items, with COLUMNS: protocol is 'as_released', 'corrected' or '', item a number within its task."""
+        return pd.concat(self._tables, ignore_index=True)[COLUMNS].astype({"correct": "boolean"})
+
+
+def summarise(predictions: pd.DataFrame, draws: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Metrics with 95% bootstrap intervals, and paired differences finetuned - base where both models are there.
+
+    Returns the tables of rankings.measured and of stats.metrics.compare.
+    """
+    both = {"base", "finetuned"} <= set(predictions.model)
+    paired = compare(predictions, "finetuned", "base", draws, seed) if both else pd.DataFrame(columns=["task"])
+    return measured(predictions, draws, seed), paired

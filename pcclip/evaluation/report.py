@@ -285,13 +285,12 @@ def _results(run: _Run) -> dict:
 
 def _comparative(run: _Run) -> dict | None:
     """What comparative prompting is worth: tested, what was tried, and where and why it helps and hurts."""
-    gains, tried = run.table(report.FOLDER, report.GAINS), run.table(report.FOLDER, report.SWEEP)
+    gains, tried = run.table(report.FOLDER, report.GAINS), run.table(report.FOLDER, report.COMPARATIVE)
     if gains is None or not len(gains):
         return None
     head = [
         "data set",
         "form",
-        "classes",
         "protocol",
         "model",
         "plain",
@@ -306,7 +305,6 @@ def _comparative(run: _Run) -> dict | None:
         [
             row.dataset,
             row.form,
-            row.mode,
             plots.words(row.protocol),
             row.model,
             f"{row.plain:.3f}",
@@ -319,28 +317,15 @@ def _comparative(run: _Run) -> dict | None:
         ]
         for row in gains.itertuples()
     ]
-    best = gains[gains.best_on_tune]
-    parts = [
-        page.table(
-            head,
-            [row for row, kept in zip(rows, gains.best_on_tune, strict=True) if kept],
-            "By the form that did best on the tune images",
-        ),
-        page.folded("Every form", page.table(head, rows)),
-    ]
-    tried = tried[(tried["mode"] == "all") & (tried.protocol == "corrected")]
+    parts = [page.table(head, rows)]
     parts.append(
         page.figure(
             plots.alpha_sweep(tried.assign(dataset=tried.dataset + ", " + tried.form)),
-            "Accuracy on tune images for every "
-            "alpha (strength, for rerank) that was tried, with a ring around what was chosen. Alpha 1 and strength 0 leave "
-            "zero-shot as it is.",
+            "Accuracy on tune images at each alpha, with a ring around the chosen one. Alpha 1 is plain zero-shot.",
         )
     )
-    classes = run.table(report.FOLDER, report.CLASSES).merge(
-        best.loc[best["mode"] == "all", ["dataset", "form", "model"]]
-    )
-    pairs = run.table(report.FOLDER, report.WHY)
+    classes = run.table(report.FOLDER, report.CLASSES)
+    pairs = run.table(report.FOLDER, report.PAIRS)
     pairs = pairs.assign(name=pairs["first"] + ", " + pairs.second)
     for table, what, fits in ((classes, "class", []), (pairs, "pair", ["names_fit", "text_fit"])):
         parts += (
@@ -380,8 +365,8 @@ def _comparative(run: _Run) -> dict | None:
     text = (
         "The same model with comparative prompting and without, on the same images: those newly right (helped), "
         "newly wrong (hurt), and the paired difference. Pairs of classes are chosen on one half of the tune "
-        "images, alpha and form on the other. A pair's images are those of its two classes that both ways take "
-        "for one of the two, by the form that tells an image's two nearest classes apart; names fit and text fit "
+        "images, alpha on the other. A pair's images are those of its two classes that both ways take "
+        "for one of the two; names fit and text fit "
         "are the cosines of the names' difference, and of the text's, with that of the classes' mean images."
     )
     return page.section("comparative", "Comparative prompting", text, parts)
@@ -389,7 +374,7 @@ def _comparative(run: _Run) -> dict | None:
 
 def _judge(run: _Run) -> dict | None:
     """What the language model cost that was asked as a judge."""
-    cost = run.table(report.FOLDER, report.COST)
+    cost = run.table(report.FOLDER, report.JUDGE)
     if cost is None or not len(cost):
         return None
     rows = [

@@ -1,0 +1,212 @@
+"""Stage 04 on the run's own held-out images: difference tasks, zero-shot, rankings, verdicts and the judge.
+
+Each task is a function that yields (task, data set, protocol, items) for one model, which sees the images by its own
+image tower.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pcclip.comparisons import stage as comparisons_stage
+from pcclip.comparisons import verdicts
+from pcclip.comparisons.attributes import load_bank
+from pcclip.comparisons.llm import Template
+from pcclip.config import Attribute, Config
+from pcclip.data.image_set import ImageSet
+from pcclip.embedding import stage as embedding_stage
+from pcclip.embedding.vectors import Vectors
+from pcclip.encoders.dual_encoder import Encoder
+from pcclip.errors import PcclipError
+from pcclip.evaluation import llm_judge, toy_relation
+from pcclip.evaluation.class_differences import released_pairs
+from pcclip.evaluation.differences import difference_items, ranking_items, verdict_items
+from pcclip.evaluation.predictions import Predictions
+from pcclip.evaluation.protocols import SCORED_AS_RELEASED
+from pcclip.evaluation.zero_shot import classify
+from pcclip.finetuning import stage as finetuning_stage
+from pcclip.ranking.axes import ESTIMATORS, attribute_axis, paraphrase_axis, ridge_axis
+from pcclip.runs.progress import track
+from pcclip.runs.stage import built_on
+
+Scored = Iterator[tuple[str, str, str, pd.DataFrame]]  # task, data set, protocol, items
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Everything that the tasks on a run's held-out images read; one argument in place of four."""
+
+    config: Config
+    images: ImageSet
+    vectors: Vectors
+    comparisons: pd.DataFrame
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The held-out images that have a vector."""
+        return self.vectors.of(self.images.held_out)
+
+    @cached_property
+    def pairs(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """Held-out pairs with sentences and swapped twins, by (data set, protocol).
+
+        There are template sentences, and the sentences that a language model wrote. CUB's written sentences have the
+        released protocol too: five draws of 5000 pairs.
+        """
+        name, config = self.images.name, self.config
+        template = comparisons_stage.template_pairs(self.table, config.evaluate.pairs, config.seed)
+        sets = {(f"{name}/template", ""): template}
+        written = comparisons_stage.kept(self.comparisons, "held_out")
+        written = written[self.vectors.has(written["first"], written["second"]) & (written.swapped != "").to_numpy()]
+        if len(written) and set(written.model_hash) != {Template.identity}:
+            sets[f"{name}/llm", ""] = written
+            if name == "cub":
+                sets[f"{name}/llm", "as_released"] = released_pairs(written)
+        return sets
+
+    @cached_property
+    def rankings(self) -> list[tuple[str, Attribute, str, pd.DataFrame]]:
+        """Attribute, its texts, its column, and the images with a known value; at least two values differ."""
+        rankings = []
+        for attribute, texts in self.config.evaluate.attributes.items():
+            column = texts.column or attribute
+            known = self.table[self.table[column].notna()]
+            if known[column].nunique() >= 2:
+                rankings.append((attribute, texts, column, known))
+        return rankings
+
+
+def inputs(config: Config, images: ImageSet | None) -> dict[str, Any]:
+    """What the scores depend on: the earlier stages, the bank of attributes, and the judge."""
+    earlier = (
+        config.source_folder / comparisons_stage.FOLDER,
+        config.source_folder / embedding_stage.FOLDER,
+        config.tuned_folder / finetuning_stage.FOLDER,
+    )
+    values = built_on(earlier, embedding_stage.shared_inputs(config, images))
+    if config.generate.attributes:
+        values["attributes"] = load_bank(config.generate.attributes).hash
+    if config.evaluate.judge:
+        values["judge"] = llm_judge.inputs(config.generate)
+    return values
+
+
+def check_attributes(config: Config, images: ImageSet) -> None:
+    """Raise PcclipError when evaluate.attributes names an attribute that the image set does not have."""
+    for attribute, texts in config.evaluate.attributes.items():
+        if (texts.column or attribute) not in images.attributes:
+            known = ", ".join(images.attributes) or "none"
+            raise PcclipError(f"evaluate.attributes.{attribute}: {images.name} has no such attribute; it has: {known}")
+
+
+def score(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predictions) -> dict[str, pd.DataFrame]:
+    """Score every model on every task, the supervised axes and the judge; returns the judge's cost by file name."""
+    config, images = held_out.config, held_out.images
+    for name, model in track(models.items(), len(models), "models"):
+        vectors = held_out.vectors.seen_by(name)
+        for scored in (_differences, _zero_shot, _rankings):
+            for task, dataset, protocol, items in scored(held_out, vectors, model):
+                predictions.add(task, dataset, name, items, vectors.ids, protocol)
+        toy_relation.probe(config, images, vectors, name, model, predictions)
+        for task, dataset, protocol, items in _verdicts(held_out, vectors, model):
+            predictions.add(task, dataset, name, items, vectors.ids, protocol)
+    for task, dataset, protocol, items in _supervised_rankings(held_out):
+        predictions.add(task, dataset, "supervised", items, held_out.vectors.ids, protocol)
+    return {"judge.csv": _judge(held_out, models, predictions)}
+
+
+def _differences(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
+    for (dataset, protocol), pairs in held_out.pairs.items():
+        rows = {side: vectors.rows(pairs[side]) for side in ("first", "second")}
+        for task, items in difference_items(model.encode_texts, vectors.matrix, pairs.assign(**rows)).items():
+            if protocol != "as_released" or task in SCORED_AS_RELEASED:
+                yield task, dataset, protocol, items
+
+
+def _zero_shot(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
+    classes, labelled = held_out.images.classes, held_out.table[held_out.table.label.notna()]
+    if classes and len(labelled):
+        prompt = held_out.config.evaluate.zero_shot_prompt
+        texts = model.encode_texts([prompt.format(name) for name in classes])
+        labels = np.array([classes.index(label) for label in labelled.label])
+        yield (
+            "zero_shot",
+            held_out.images.name,
+            "",
+            classify(vectors.matrix, texts, vectors.rows(labelled["id"]), labels),
+        )
+
+
+def _rankings(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
+    for attribute, texts, column, known in held_out.rankings:
+        rows, values = vectors.rows(known["id"]), known[column].to_numpy(dtype=float)
+        for estimator in ESTIMATORS:
+            items = ranking_items(attribute_axis(model, texts, estimator), vectors.matrix, rows, values)
+            yield "ranking", f"{held_out.images.name}/{attribute}/{estimator}", "", items
+
+
+def _supervised_rankings(held_out: HeldOut) -> Scored:
+    """Rankings by a ridge axis fitted to the true values of the training images: a ceiling for text axes.
+
+    The axis lives in the base's image vectors, whatever image towers other models have. Values that are all positive
+    are fitted as logarithms.
+    """
+    images, vectors = held_out.images, held_out.vectors
+    fitted = set()
+    for attribute, _, column, known in held_out.rankings:
+        training = vectors.of(images.train[images.train[column].notna()])
+        if column in fitted or training[column].nunique() < 3:
+            continue
+        fitted.add(column)
+        values = training[column].to_numpy(dtype=float)
+        values = np.log(values) if (values > 0).all() else values
+        axis, _ = ridge_axis(vectors.matrix, vectors.rows(training["id"]), values, list(training.concept))
+        rows, true_values = vectors.rows(known["id"]), known[column].to_numpy(dtype=float)
+        items = ranking_items(axis, vectors.matrix, rows, true_values)
+        yield "ranking", f"{images.name}/{attribute}/supervised", "", items
+
+
+def _verdicts(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
+    """Agreement with the language model's sure verdicts on held-out pairs, by trained and by held-out wordings."""
+    config = held_out.config
+    if not config.generate.attributes:
+        return
+    table = verdicts.load(config)
+    sure = table[(table.split == "held_out") & table.verdict.isin(["first", "second"])]
+    sure = sure[vectors.has(sure["first"], sure["second"])]
+    for attribute in load_bank(config.generate.attributes).attributes:
+        own = sure[sure.attribute == attribute.name]
+        for wording, paraphrases in (("trained_wording", attribute.paraphrases), ("new_wording", attribute.held_out)):
+            if len(own) and paraphrases:
+                axis = paraphrase_axis(model, paraphrases)
+                first, second = vectors.rows(own["first"]), vectors.rows(own["second"])
+                items = verdict_items(axis, vectors.matrix, first, second, (own.verdict == "first").to_numpy())
+                dataset = f"{held_out.images.name}/{attribute.name}/{attribute.split}/{wording}"
+                yield "verdict_agreement", dataset, "", items
+
+
+def _judge(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predictions) -> pd.DataFrame:
+    """Ask the language model which image each of some held-out sentences describes; score all models on the same pairs.
+
+    The sentences are those that a language model wrote in stage 01, where there are any, because a template repeats
+    the caption. Returns the judge's cost, without a row where evaluate.judge is not set.
+    """
+    settings, vectors = held_out.config.evaluate.judge, held_out.vectors
+    if settings is None:
+        return pd.DataFrame(columns=["judge"])
+    (source, _), pairs = next(reversed([item for item in held_out.pairs.items() if item[0][1] == ""]))
+    pairs = pairs.head(settings.pairs)
+    dataset = f"{source}, first {len(pairs)}"
+    rows = pairs.assign(**{side: vectors.rows(pairs[side]) for side in ("first", "second")})
+    captions = held_out.images.table.set_index("id").caption
+    shown = vectors.paths if settings.sees == "images" else [captions.get(image, "") for image in vectors.ids]
+    items, cost = llm_judge.judge_pairs(held_out.config, rows, shown)
+    predictions.add("difference_order", dataset, "judge", items, vectors.ids)
+    for name, model in models.items():
+        scores = difference_items(model.encode_texts, vectors.seen_by(name).matrix, rows)
+        predictions.add("difference_order", dataset, name, scores["difference_order"], vectors.ids)
+    return cost
