@@ -13,26 +13,9 @@ import pandas as pd
 from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.vectors import Vectors
-<<<<<<< HEAD
-from pcclip.encoders import identify, load_model, saved
-from pcclip.encoders.diffusion import identify_teacher, missing_teacher
-from pcclip.encoders.dual_encoder import Encoder
-from pcclip.errors import PcclipError
-from pcclip.evaluation import change_captions as changed
-from pcclip.evaluation import class_differences, class_texts, compositional, judged, labelled, rankings
-from pcclip.evaluation import differences as tasks
-from pcclip.evaluation import relative_attributes as relative
-from pcclip.evaluation import toy_relation as relation
-from pcclip.evaluation.predictions import Predictions
-from pcclip.evaluation.protocols import SCORED_AS_RELEASED
-from pcclip.finetuning.both_towers import BASELINE
-from pcclip.finetuning.stage import FOLDER as FINETUNE
-from pcclip.ranking.axes import ESTIMATORS, attribute_axis, paraphrase_axis, ridge_axis
-=======
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.evaluation import benchmarks, models, own_images
 from pcclip.evaluation.predictions import FOLDER, Predictions, summarise
->>>>>>> 4599d1a (Stage 04 loops over the run's own images and the public sets; comparative prompting keeps three variants)
 from pcclip.runs.files import atomic, read_parquet, write_parquet
 from pcclip.runs.progress import say
 from pcclip.runs.stage import Stage
@@ -65,16 +48,9 @@ def stage(config: Config, images: ImageSet | None = None, sets: benchmarks.Sets 
     )
 
 
-<<<<<<< HEAD
-def evaluate(
-    config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, models: dict[str, Encoder]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Run the stage, or read it when done. `models` are those of `load_models`, `vectors` those of `own_vectors`.
-=======
 def lacking(config: Config) -> list[str]:
     """One line for each set and model that the parameters name and that is missing or unusable."""
     return benchmarks.missing(config) + models.lacking(config)
->>>>>>> 4599d1a (Stage 04 loops over the run's own images and the public sets; comparative prompting keeps three variants)
 
 
 def evaluate(
@@ -116,31 +92,6 @@ def evaluate(
     return read(config, f"../{METRICS}"), read(config, DIFFERENCES)
 
 
-<<<<<<< HEAD
-def load_models(config: Config) -> dict[str, Encoder]:
-    """'base', 'finetuned' (weights averaged by evaluate.alpha), 'alpha=A' for each of evaluate.alphas, and the peers;
-    'captions', trained without the teacher, where finetune.sds.baseline asks for it.
-
-    Image towers that are equal are held once. Raises PcclipError when a peer was finetuned on other images or another
-    split, so that it may have seen what is held out here.
-    """
-    mixed = {f"alpha={alpha:g}": alpha for alpha in config.evaluate.alphas}
-    tuned = str(config.tuned_folder)
-    models = {
-        "base": load_model(config.model),
-        "finetuned": load_model(tuned, config.evaluate.alpha),
-        **{name: load_model(tuned, alpha) for name, alpha in mixed.items()},
-    }
-    for name, spec in config.evaluate.peers.items():
-        _check_split(config, name, spec)
-        models[name] = load_model(spec)
-    if config.finetune.sds and config.finetune.sds.baseline:
-        models[BASELINE] = load_model(str(config.tuned_folder / FINETUNE / BASELINE), config.evaluate.alpha)
-    towers = {}
-    for model in models.values():
-        model.image_tower = towers.setdefault(model.image_fingerprint(), model.image_tower)
-    return models
-=======
 def predict(
     config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, encoders: dict[str, Encoder]
 ) -> pd.DataFrame:
@@ -148,7 +99,6 @@ def predict(
     predictions = Predictions()
     own_images.score(own_images.HeldOut(config, images, vectors, comparisons), encoders, predictions)
     return predictions.table()
->>>>>>> 4599d1a (Stage 04 loops over the run's own images and the public sets; comparative prompting keeps three variants)
 
 
 def read(config: Config, name: str) -> pd.DataFrame:

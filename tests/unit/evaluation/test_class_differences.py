@@ -9,20 +9,22 @@ import torch
 from helpers.cifar import HUNDRED as CIFAR100
 
 from pcclip.errors import PcclipError
-from pcclip.evaluation import class_differences as differences
+from pcclip.evaluation import differences
 from pcclip.evaluation.class_differences import (
-    TASKS,
-    Differences,
+    Contrast,
+    NoPairs,
     awa2_size,
     cifar100_size,
     class_names,
     class_pairs,
-    difference_items,
+    distance_items,
     every_class,
     flowers_colour,
-    given_pairs,
     image_pairs,
+    released_pairs,
 )
+from pcclip.evaluation.differences import TASKS, difference_items
+from pcclip.evaluation.protocols import PROTOCOLS
 from pcclip.stats import metrics as statistics
 from pcclip.stats.vectors import unit
 
@@ -51,7 +53,7 @@ def binary(rng) -> pd.DataFrame:
     return pd.DataFrame(rng.integers(0, 2, (50, 85)), columns=names)
 
 
-def compared(found: Differences) -> set:
+def compared(found: Contrast) -> set:
     """Ordered pairs of classes that are compared."""
     assert (found.comparable == found.comparable.T).all()
     assert not found.comparable.diagonal().any()
@@ -180,13 +182,8 @@ def test_texts_written_for_pairs_of_classes():
             lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.assign(first="dog", second="owl")),
             "two texts for the same",
         ),
-        (lambda: given_pairs(WRITTEN[["first", "second"]], "corrected"), "it has no difference"),
-        (lambda: given_pairs(WRITTEN, "released"), "no protocol 'released'"),
-        (lambda: image_pairs(class_names("ab"), [0, 1], [0, 0], "corrected"), "no two of these images"),
-        (lambda: image_pairs(class_names("ab"), [0, 1], [1, 1], "as_released"), "no two of these images"),
-        (lambda: image_pairs(class_names("ab"), [], [], "corrected"), "no two of these images"),
-        (lambda: image_pairs(class_names("ab"), [0, 1], [0, 2], "corrected"), "2 images and 2 labels of 2 classes"),
-        (lambda: image_pairs(class_names("ab"), [0, 1], [0], "corrected"), "2 images and 1 labels of 2 classes"),
+        (lambda: released_pairs(WRITTEN[["first", "second"]]), "it has no difference"),
+        (lambda: image_pairs(class_names("ab"), images([0, 2]), "corrected"), "2 images and 2 labels of 2 classes"),
     ],
 )
 def test_bad_input_says_what_to_do(make, says):
@@ -195,7 +192,18 @@ def test_bad_input_says_what_to_do(make, says):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("labels", [[0, 0], [1, 1], []])
+def test_no_two_classes_no_pairs(protocol, labels):
+    with pytest.raises(NoPairs, match="no two of these images are of classes that are compared"):
+        image_pairs(class_names("ab"), images(labels), protocol)
+
+
 # which pairs
+
+
+def images(labels) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(len(labels)), np.array(labels, dtype=int)
 
 
 def by_hand(comparable, labels, seeds) -> list[tuple[int, int, int]]:
@@ -216,7 +224,7 @@ def test_the_released_pairs(rng):
         expected = by_hand(kinds.comparable, labels, range(5))
         torch.manual_seed(9)
         before = torch.get_rng_state()
-        pairs = image_pairs(kinds, rows, labels, "as_released")
+        pairs = image_pairs(kinds, (rows, labels), "as_released")
         assert torch.equal(torch.get_rng_state(), before), "the draw has a generator of its own"
     assert len(pairs) > 5 * 2000
     np.testing.assert_array_equal(
@@ -233,7 +241,7 @@ def test_corrected_pairs_are_all_there_are_when_few(rng):
     labels = np.array([0, 1, 2, 1, 0, 3])
     said = class_pairs(["cat", "dog", "owl", "ant"], WRITTEN)
     rows = np.array([10, 11, 12, 13, 14, 15])
-    pairs = image_pairs(said, rows, labels, "corrected", seed=4)
+    pairs = image_pairs(said, (rows, labels), "corrected", seed=4)
     found = {frozenset(pair) for pair in zip(pairs["first"], pairs["second"], strict=True)}
     assert found == {frozenset(pair) for pair in [(10, 11), (10, 13), (14, 11), (14, 13), (11, 12), (13, 12)]}
     assert len(pairs) == 6
@@ -247,7 +255,7 @@ def test_corrected_pairs_are_drawn_evenly_and_either_image_is_first():
     kinds = class_names("abc")
     counts, firsts, total = np.zeros((35, 35)), 0, 0
     for seed in range(60):
-        pairs = image_pairs(kinds, np.arange(35), labels, "corrected", seed, 100)
+        pairs = image_pairs(kinds, images(labels), "corrected", seed, 100)
         one, two = pairs[["first", "second"]].min(axis=1), pairs[["first", "second"]].max(axis=1)
         assert len(pairs) == len({*zip(one, two, strict=True)}) == 100
         assert (labels[one] != labels[two]).all()
@@ -265,7 +273,7 @@ def test_corrected_pairs_are_drawn_evenly_and_either_image_is_first():
 def test_the_seed_decides_the_corrected_pairs():
     labels = np.arange(200) % 7
     first, again, other = (
-        image_pairs(class_names("abcdefg"), np.arange(200), labels, "corrected", seed, 50) for seed in (1, 1, 2)
+        image_pairs(class_names("abcdefg"), images(labels), "corrected", seed, 50) for seed in (1, 1, 2)
     )
     pd.testing.assert_frame_equal(first, again)
     assert (first["first"] != other["first"]).any()
@@ -283,7 +291,7 @@ def test_pairs_that_have_texts(rng):
         },
         index=np.arange(count) + 7,
     )
-    released = given_pairs(table, "as_released")
+    released = released_pairs(table)
     assert list(released.seed) == list(np.repeat(range(5), 5000))
     for seed, part in released.groupby("seed"):
         with torch.random.fork_rng(devices=[]):
@@ -291,14 +299,7 @@ def test_pairs_that_have_texts(rng):
             expected = table.iloc[torch.randperm(count)[:5000].numpy()]
         assert list(part.difference) == list(expected.difference)
         assert list(part["first"]) == list(expected["first"])
-    corrected = given_pairs(table, "corrected", seed=3)
-    assert list(corrected.difference) == list(table.difference)
-    assert list(corrected) == ["first", "second", "difference", "swapped", "seed"]
-    some, again, other = (given_pairs(table, "corrected", seed, 50) for seed in (3, 3, 4))
-    assert some.equals(again)
-    assert list(some.difference) != list(other.difference)
-    assert some.difference.nunique() == len(some) == 50
-    assert (some.difference.str[1:] == some.swapped.str[1:]).all()
+    assert list(released) == ["first", "second", "difference", "swapped", "seed"]
 
 
 # three scores
@@ -313,8 +314,8 @@ def known(vectors: dict):
     return encode
 
 
-def pairs_of(first, second, texts, swapped, seed=0) -> pd.DataFrame:
-    return pd.DataFrame({"first": first, "second": second, "difference": texts, "swapped": swapped, "seed": seed})
+def pairs_of(first, second, texts, swapped) -> pd.DataFrame:
+    return pd.DataFrame({"first": first, "second": second, "difference": texts, "swapped": swapped})
 
 
 def accuracies(encode, matrix, pairs) -> tuple:
@@ -325,9 +326,7 @@ def accuracies(encode, matrix, pairs) -> tuple:
 def test_three_scores_by_hand():
     matrix = np.array([[1, 0, 0], [0, 1, 0], [0.6, 0.8, 0]], dtype=np.float32)
     texts = {"up": [0.8, 0, 0.6], "down": [0, 0.8, 0.6], "odd": [0.6, 0, -0.8]}
-    pairs = pairs_of(
-        [0, 1, 2, 0], [1, 0, 1, 2], ["up", "down", "odd", "down"], ["down", "up", "up", "up"], [3, 3, 4, 4]
-    )
+    pairs = pairs_of([0, 1, 2, 0], [1, 0, 1, 2], ["up", "down", "odd", "down"], ["down", "up", "up", "up"])
     encode = known(texts)
     found = difference_items(encode, matrix, pairs)
     assert tuple(found) == TASKS
@@ -346,11 +345,9 @@ def test_three_scores_by_hand():
         "difference_centred": [True, True, True, False],
     }
     for task, items in found.items():
-        assert list(items) == ["first", "second", "score", "reference", "correct", "equal", "seed"]
+        assert list(items) == ["first", "second", "score", "reference", "correct"]
         assert list(items["first"]) == [0, 1, 2, 0]
         assert list(items["second"]) == [1, 0, 1, 2]
-        assert list(items.seed) == [3, 3, 4, 4]
-        assert not items.equal.any()
         np.testing.assert_allclose(items.score, scores[task], atol=1e-6)
         assert list(items.correct) == right[task]
     np.testing.assert_allclose(found["difference_order"].reference, (v * twins).sum(axis=1), atol=1e-6)
@@ -362,7 +359,7 @@ def planted(rng):
     """60 images of 12 classes; the pairs are of different classes and the first image has more of axis 0."""
     labels = np.arange(60) % 12
     matrix = unit(rng.normal(size=(60, 16))).astype(np.float32)
-    pairs = image_pairs(class_names([f"thing {k}" for k in range(12)]), np.arange(60), labels, "corrected", 0, 400)
+    pairs = image_pairs(class_names([f"thing {k}" for k in range(12)]), images(labels), "corrected", 0, 400)
     high = matrix[pairs["first"], 0] > matrix[pairs["second"], 0]
     columns = ["first", "second", "difference", "swapped"]
     pairs[columns] = np.where(high[:, None], pairs[columns], pairs[["second", "first", "swapped", "difference"]])
@@ -407,7 +404,7 @@ def test_an_oracle_is_right_and_its_opposite_wrong(rng):
     labels = np.arange(40) % 8
     centres = unit(rng.normal(size=(8, 16)))
     matrix = unit(centres[labels] + 0.01 * rng.normal(size=(40, 16))).astype(np.float32)
-    pairs = image_pairs(every_class(8, lambda a, b: f"{a} {b}"), np.arange(40), labels, "corrected", 0, 300)
+    pairs = image_pairs(every_class(8, lambda a, b: f"{a} {b}"), images(labels), "corrected", 0, 300)
     oracle = known({f"{a} {b}": unit(centres[a] - centres[b]) for a, b in permutations(range(8), 2)})
     assert accuracies(oracle, matrix, pairs) == (1, 1, 1)
     assert accuracies(oracle, matrix, exchanged(pairs)) == (0, 0, 0)
@@ -458,7 +455,6 @@ def test_equal_images_are_counted_and_wrong(rng, noise):
     found = difference_items(oracle, matrix, pairs_of(first, second, texts, twins))
     for items in found.values():
         assert len(items) == 30
-        assert list(items.equal) == [False] * 20 + [True] * 10
         assert list(items.correct) == [True] * 20 + [False] * 10
 
 
@@ -484,3 +480,71 @@ def test_blocks_change_nothing(planted, monkeypatch):
 def test_bad_vectors_say_what_to_do(vectors, matrix, says):
     with pytest.raises(PcclipError, match=says):
         difference_items(known(vectors), matrix, pairs_of([0], [1], ["a"], ["b"]))
+
+
+# embedding distances
+
+AB = pd.DataFrame({"first": ["a"], "second": ["b"], "difference": ["d"], "swapped": ["e"]})
+
+
+def directions(**vectors):
+    return known({name.replace("_", " "): unit(np.array(vector, dtype=np.float32)) for name, vector in vectors.items()})
+
+
+@pytest.mark.parametrize(("protocol", "distance"), [("as_released", 1 - np.sqrt(0.5)), ("corrected", 0.0)])
+def test_the_distance_of_a_known_pair(protocol, distance):
+    model = directions(A_photo_of_a_a=[1, 0], A_photo_of_a_b=[0, 1], d=[1, 0], e=[0, 1])
+    items = distance_items(model, ["a", "b"], AB, protocol)
+    assert items.score[0] == pytest.approx(distance, abs=1e-6)
+    assert items.reference[0] == pytest.approx(2 - distance, abs=1e-6)
+    assert items[["first", "second", "correct"]].values.tolist() == [[0, 1, True]]
+
+
+def test_an_offset_of_all_texts_fools_the_released_distance():
+    """All texts of differences point nearly where a is; what they say is the wrong way round."""
+    model = directions(a=[1, 0, 0], b=[0, 1, 0], d=[9, 0.9, 0.1], e=[9, -0.9, 0.1])
+    released, corrected = (distance_items(model, ["a", "b"], AB, protocol, "{}") for protocol in PROTOCOLS)
+    assert released.correct[0]
+    assert released.score[0] < 0.5
+    assert not corrected.correct[0]
+    assert corrected.score[0] > 1.5
+
+
+def test_texts_without_direction_are_at_distance_one():
+    model = directions(a=[1, 0], b=[0, 1], d=[1, 1], e=[1, 1])
+    for protocol in PROTOCOLS:
+        items = distance_items(model, ["a", "b"], AB, protocol, "{}")
+        assert items.score[0] == pytest.approx(items.reference[0], abs=1e-6)
+    assert not items.correct[0]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("oracle", [True, False])
+def test_distances_of_an_oracle_and_of_random_texts(oracle, protocol, rng):
+    """The oracle's texts are the differences of its names."""
+    names = [f"c{k}" for k in range(12)]
+    vectors = dict(zip(names, unit(rng.standard_normal((12, 32))), strict=True))
+    texts = {(a, b): vectors[a] - vectors[b] if oracle else rng.standard_normal(32) for a, b in permutations(names, 2)}
+    vectors |= {f"{a}-{b}": unit(text) for (a, b), text in texts.items()}
+    pairs = pd.DataFrame(
+        [(a, b, f"{a}-{b}", f"{b}-{a}") for a, b in combinations(names, 2)],
+        columns=["first", "second", "difference", "swapped"],
+    )
+    items = distance_items(known(vectors), names, pairs, protocol, "{}")
+    assert items.correct.all() == oracle
+    low, high = statistics.mean_score(items, 200, 0).interval
+    assert high < 1e-6 if oracle else low <= 1 <= high
+
+
+@pytest.mark.parametrize(
+    ("pairs", "protocol", "message"),
+    [
+        (AB, "fixed", "no protocol 'fixed'"),
+        (AB[:0], "corrected", "a table of texts without a row"),
+        (AB.drop(columns="swapped"), "corrected", "it has no swapped"),
+        (AB.assign(second="z"), "as_released", "'z' is no class"),
+    ],
+)
+def test_distances_that_cannot_be_measured(pairs, protocol, message):
+    with pytest.raises(PcclipError, match=message):
+        distance_items(directions(a=[1, 0], b=[0, 1], d=[1, 0]), ["a", "b"], pairs, protocol, "{}")

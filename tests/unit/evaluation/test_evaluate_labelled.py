@@ -33,7 +33,7 @@ from pcclip.evaluation import class_texts, judged, labelled, page
 from pcclip.evaluation import llm_judge as judge
 from pcclip.evaluation import report as html
 from pcclip.evaluation import stage as report
-from pcclip.evaluation.comparative import ALPHAS, FORMS, halves
+from pcclip.evaluation.comparative import ALPHAS, VARIANTS, halves
 from pcclip.evaluation.predictions import Predictions
 from pcclip.evaluation.protocols import both
 from pcclip.finetuning.stage import finetune
@@ -212,12 +212,12 @@ def everything(begin, cifar10, pairs_of_birds, compbench, writer):
         metrics=metrics,
         paired=paired,
         settings=settings["cifar10"],
-        predictions=report.read_predictions(given.config),
+        predictions=report.read(given.config, report.PREDICTIONS),
     )
 
 
 MODELS = ["base", "finetuned", "other"]
-CLASSES_OF = ", classes that {} confuses"
+FORMS = ["released", "centred"]
 
 
 def rows_of_cifar10() -> set[tuple[str, str, str, str]]:
@@ -231,16 +231,9 @@ def rows_of_cifar10() -> set[tuple[str, str, str, str]]:
         for what in ("class names", "llm texts")
     ]
     found += [("comparative_prompting", name, "as_released") for name in ("plain", "released")]
-    found += [
-        (task, name, "corrected") for task in ("comparative_prompting", "confused_subset") for name in ("plain", *FORMS)
-    ]
+    found += [("comparative_prompting", name, "corrected") for name in ("plain", *FORMS)]
     rows = {(task, f"cifar10/{name}", protocol, model) for task, name, protocol in found for model in MODELS}
     rows |= {("embedding_distance", "cifar10", protocol, model) for protocol in labelled.PROTOCOLS for model in MODELS}
-    rows |= {
-        ("confused_subset", f"cifar10/{name}{CLASSES_OF.format(model)}", "as_released", model)
-        for name in ("plain", "released")
-        for model in MODELS
-    }
     return rows | {("linear_probe", "cifar10/2-shot", protocol, "base") for protocol in labelled.PROTOCOLS}
 
 
@@ -264,12 +257,11 @@ def test_every_task_has_its_rows(everything):
 
 
 def test_models_rest_on_the_same_items(everything):
-    """All but the as-released confused classes, which are other ones for each model by name."""
     whole = everything.predictions[~everything.predictions.model.isin(["judge", "supervised"])]
     compared = 0
     for (task, dataset, protocol), items in whole.groupby(["task", "dataset", "protocol"]):
         parts = [part[["item", "first", "second"]].reset_index(drop=True) for _, part in items.groupby("model")]
-        if task == "linear_probe" or "that" in dataset:
+        if task == "linear_probe":
             assert len(parts) == 1, dataset
             continue
         assert len(parts) == 3, (task, dataset, protocol)
@@ -307,9 +299,6 @@ def test_every_corrected_difference_has_a_test(everything):
     for key in {*told.index[told.model == "finetuned"]}:
         if key[3] not in metrics_of(key[0]):
             assert key not in paired.index, "shares and further measures of rankings"
-            continue
-        if "that" in key[1]:
-            assert key not in paired.index, "other images for each model"
             continue
         values = told.loc[[key]].set_index("model").value
         assert paired.difference[key] == pytest.approx(values["finetuned"] - values["base"], abs=2e-6)
@@ -349,89 +338,50 @@ def test_the_supervised_axis_is_a_row(everything):
 # ---- what is chosen on what ------------------------------------------------------------------------------------------
 
 
-def test_the_sweep_says_what_was_tried_on_what(everything):
-    sweep = report.read_sweep(everything.config)
-    assert list(sweep.columns) == [
-        "dataset",
-        "form",
-        "mode",
-        "protocol",
-        "model",
-        "alpha",
-        "value",
-        "plain",
-        "split",
-        "chosen",
-    ]
-    corrected, released = (sweep[sweep.protocol == name] for name in ("corrected", "as_released"))
-    assert set(corrected.split) == {"tune"}
-    assert set(released.split) == {"test"}
-    assert set(corrected.form) == {*FORMS}
-    assert set(released.form) == {"released"}
-    assert set(released.alpha) == {0.8}, "as released alpha is fixed"
-    for (form, mode), part in corrected.groupby(["form", "mode"]):
-        kept = part[part.chosen]
-        assert list(kept.model) == MODELS
-        assert kept.alpha.nunique() == 1, "one for all models"
+def test_the_sweep_has_every_alpha_on_tune_images(everything):
+    sweep = report.read(everything.config, report.COMPARATIVE)
+    assert list(sweep.columns) == ["dataset", "form", "protocol", "model", "alpha", "value", "plain", "split", "chosen"]
+    assert (set(sweep.protocol), set(sweep.split), list(sweep.form.unique())) == ({"corrected"}, {"tune"}, FORMS)
+    for form, part in sweep.groupby("form"):
+        chosen = part[part.chosen]
+        assert list(chosen.model) == MODELS
+        assert chosen.alpha.nunique() == 1, "one for all models"
         means = part.groupby("alpha").value.mean()
-        assert means[kept.alpha.iloc[0]] == pytest.approx(means.max()), (form, mode)
-        if form == "released":
-            assert sorted(means.index) == sorted(ALPHAS)
-            assert part[part.alpha == 1].value.to_numpy() == pytest.approx(part[part.alpha == 1].plain.to_numpy())
+        assert means[chosen.alpha.iloc[0]] == pytest.approx(means.max()), form
+        assert sorted(means.index) == sorted(ALPHAS)
+        assert part[part.alpha == 1].value.to_numpy() == pytest.approx(part[part.alpha == 1].plain.to_numpy())
 
 
-def test_why_comparing_helps_is_told_of_every_model_and_pair(everything):
-    why = report.read_why(everything.config)
-    texts = pd.read_parquet(everything.config.folder / report.FOLDER / report.TEXTS)
-    pairs = texts[texts.second != ""].head(12)
-    assert set(why.dataset) == {"cifar10"}
-    for model in MODELS:
-        part = why[why.model == model]
-        assert set(zip(part["first"], part.second, strict=True)) == set(zip(pairs["first"], pairs.second, strict=True))
-        assert part.n.between(0, 6).all(), "there are three test images of either class"
-        assert (part.helped - part.hurt).to_numpy() == pytest.approx(
-            (part.n * (part.comparative - part.plain)).fillna(0).to_numpy(), abs=1e-4
-        )
-        assert part[["names_fit", "text_fit", "text_names"]].abs().le(1).all(axis=None)
-    fits = why.pivot(index=["first", "second"], columns="model", values="text_fit")
-    assert not np.allclose(fits["base"], fits["other"])
-
-
-def test_comparing_is_tested_for_every_form_and_model(everything):
-    gains = report.read_gains(everything.config)
-    forms = [("corrected", form) for form in FORMS] + [("as_released", "released")]
-    assert sorted(zip(gains.protocol, gains.form, gains["mode"], gains.model, strict=True)) == sorted(
-        (*form, mode, model) for form in forms for mode in ("all", "confused") for model in MODELS
+def test_comparing_is_tested_and_explained_for_every_variant_and_model(everything):
+    gains = report.read(everything.config, report.GAINS)
+    assert sorted(zip(gains.form, gains.protocol, gains.model, strict=True)) == sorted(
+        (*variant, model) for variant in VARIANTS for model in MODELS
     )
-    told = everything.metrics.set_index(["task", "dataset", "protocol", "model"]).value
+    metrics = everything.metrics.set_index(["task", "dataset", "protocol", "model"]).value
     for row in gains.itertuples():
-        task = "comparative_prompting" if row.mode == "all" else "confused_subset"
-        end = CLASSES_OF.format(row.model) if (row.mode, row.protocol) == ("confused", "as_released") else ""
         for value, name in ((row.plain, "plain"), (row.comparative, row.form)):
-            assert value == pytest.approx(told[task, f"cifar10/{name}{end}", row.protocol, row.model], abs=2e-6)
+            key = ("comparative_prompting", f"cifar10/{name}", row.protocol, row.model)
+            assert value == pytest.approx(metrics[key], abs=2e-6)
         assert row.difference == pytest.approx(row.comparative - row.plain, abs=2e-6)
         assert row.helped - row.hurt == round(row.n * row.difference)
-    sweep = report.read_sweep(everything.config)
-    for mode, part in gains[gains.best_on_tune].groupby("mode"):
-        assert (part.protocol == "corrected").all()
-        kept = sweep[sweep.chosen & (sweep.protocol == "corrected") & (sweep["mode"] == mode)]
-        assert kept.groupby("form").value.mean().round(6).max() == pytest.approx(
-            kept.value[kept.form == part.form.unique().item()].mean(), abs=2e-6
-        )
-    classes = report.read_classes(everything.config)
+    classes = report.read(everything.config, report.CLASSES)
     assert set(zip(classes.form, classes.model, strict=True)) == {(form, model) for form in FORMS for model in MODELS}
     net = (classes.helped - classes.hurt).groupby([classes.form, classes.model]).sum()
-    whole = gains[(gains["mode"] == "all") & (gains.protocol == "corrected")].set_index(["form", "model"])
+    whole = gains[gains.protocol == "corrected"].set_index(["form", "model"])
     assert net.to_dict() == (whole.helped - whole.hurt).to_dict()
+    pairs = report.read(everything.config, report.PAIRS)
+    assert pairs.groupby(["form", "model"]).size().between(1, 3).all()
+    assert pairs.n.between(0, 6).all(), "there are three test images of either class"
+    assert pairs[["names_fit", "text_fit", "text_names"]].abs().le(1).all(axis=None)
 
 
 def test_both_protocols_stand_side_by_side(everything):
     table = both(everything.metrics).set_index(["task", "dataset", "model"])
     for model in MODELS:
-        row = table.loc["confused_subset", "cifar10/released", model]
+        row = table.loc["comparative_prompting", "cifar10/released", model]
         assert row.as_released[0].isdigit()
         assert row.corrected[0].isdigit()
-        assert "others for each model" in row.correction
+        assert "other pairs for each model" in row.correction
     assert not table.index.get_level_values("task").isin(["difference_order", "difference_centred"]).any()
 
 
@@ -440,8 +390,6 @@ def test_the_report_tells_of_comparing_and_of_the_judge(everything, monkeypatch)
     for name in ("curves", "forest", "alpha_sweep"):
         monkeypatch.setattr(html.plots, name, lambda *given: None)
     found = html.write(everything.config, everything.config.folder).read_text(encoding="utf8")
-    gains = report.read_gains(everything.config)
-    assert found.count(f"<td>{gains.form.iloc[0]}</td>") >= 6
     assert 'id="comparative"' in found
     assert "Each class that it hurts and helps most" in found
     after = found[found.index('id="judge"') :]
@@ -465,7 +413,6 @@ def test_the_test_images_choose_nothing_that_is_corrected_and_the_tune_images_do
     after, texts_after, predictions_after = scored(everything, settings, tiny_encoder)
     pd.testing.assert_frame_equal(of(after, "corrected"), of(sweep, "corrected"))
     pd.testing.assert_frame_equal(texts_after.head(10), texts.head(10))  # of the corrected pairs
-    assert not of(after, "as_released").equals(of(sweep, "as_released"))
     one, other = (table.groupby("task").correct.mean() for table in (predictions, predictions_after))
     assert (one != other).all(), "and yet they are scored"
     for name in FILES["train"]:
@@ -506,7 +453,7 @@ def test_two_folders_end_with_the_same_bytes(begin, cifar10, tmp_path):
         one, two = ((given.config.folder / name).read_bytes() for given in runs)
         assert one == two, name
         assert one.count(b"\n") > 10
-    assert report.read_cost(runs[0].config).empty, "nobody was judge"
+    assert report.read(runs[0].config, report.JUDGE).empty, "nobody was judge"
 
 
 def test_a_finished_evaluation_is_read(everything, monkeypatch):
@@ -517,7 +464,9 @@ def test_a_finished_evaluation_is_read(everything, monkeypatch):
     pd.testing.assert_frame_equal(metrics, everything.metrics)
     pd.testing.assert_frame_equal(paired, everything.paired)
     outputs = read_manifest(everything.config.folder / report.FOLDER)["outputs"]
-    assert {report.SWEEP, report.GAINS, report.CLASSES, report.TEXTS, report.COST, "../metrics.csv"} <= set(outputs)
+    assert {report.COMPARATIVE, report.GAINS, report.CLASSES, report.TEXTS, report.JUDGE, "../metrics.csv"} <= set(
+        outputs
+    )
 
 
 def test_another_set_peer_or_writer_is_evaluated_anew(everything, given_cifar, pairs_of_birds, monkeypatch):
@@ -677,7 +626,7 @@ def test_the_judge_is_a_peer_with_its_cost(everything, writer):
         & (everything.predictions.model == "base")
     ].head(7)
     assert written[["first", "second"]].to_numpy().tolist() == pairs[0]
-    cost = report.read_cost(everything.config)
+    cost = report.read(everything.config, report.JUDGE)
     assert len(cost) == 1
     assert cost.loc[0, ["pairs", "answers", "unanswered", "requests", "metered"]].tolist() == [7, 14, 0, 14, 0]
     assert cost.judge[0].endswith("on captions")
@@ -733,7 +682,7 @@ def test_unseen_animals_compete_among_themselves(everything, tiny_encoder, tmp_p
     assert set(classified.score) == {1}, "a whale, whatever is shown, and never an antelope"
     assert told.sweep.empty
     assert told.gains.empty
-    assert not {"comparative_prompting", "confused_subset", "linear_probe"} & set(items.task)
+    assert not {"comparative_prompting", "linear_probe"} & set(items.task)
     assert "awa2: no tune images of the test classes, so nothing to choose comparative prompting on" in said
     corrected = {("class names", "corrected"), ("attributes", "corrected"), ("size", "corrected")}
     for task, expected in (
@@ -768,14 +717,6 @@ def test_a_small_draw_leaves_no_class_out(everything, cifar10, tiny_encoder, lim
     assert {f"This is a photo of a {name}" for name in TEN} <= set(seen)
     items = predictions.table()
     assert len(items[(items.dataset == "cifar10/single") & (items.task == "zero_shot")]) == 2 * limits["limit"]
-
-
-def test_a_model_that_confuses_nothing_has_no_confused_classes(everything, tiny_encoder, monkeypatch, capsys):
-    items = of_clusters(everything, tiny_encoder, monkeypatch, oracle, CHEAP).items
-    assert "confused_subset" not in set(items.task)
-    assert capsys.readouterr().out.count("base confuses no two classes on the tune images") == len(FORMS)
-    plain, *others = (items[items.dataset == f"made/{name}"].correct.mean() for name in ("plain", *FORMS))
-    assert {plain, *others} == {1}
 
 
 def test_extended_prompts_need_someone_who_writes():
@@ -889,9 +830,6 @@ def test_a_random_model_is_at_chance(everything, tiny_encoder, monkeypatch):
         found.append(items)
     pooled = pd.concat(found, ignore_index=True)
     metrics, _ = report.summarise(pooled, 200, 0)
-    corrected = pooled[(pooled.task == "confused_subset") & (pooled.protocol == "corrected")]
-    classes = corrected.groupby(corrected["first"].str.split(",").str[0]).reference.agg(["nunique", "size"])
-    assert classes["nunique"].between(2, 6).all()
     chance = {
         "zero_shot": 0.1,
         "extended_prompts": 0.1,
@@ -901,10 +839,9 @@ def test_a_random_model_is_at_chance(everything, tiny_encoder, monkeypatch):
         "difference_order": 0.5,
         "difference_centred": 0.5,
         "embedding_distance": 1.0,
-        "confused_subset": np.average(1 / classes["nunique"], weights=classes["size"]),
     }
     assert {*chance, "worst_group"} == set(metrics.task)
-    peeks = metrics.task.isin(["comparative_prompting", "confused_subset"]) & (metrics.protocol == "as_released")
+    peeks = (metrics.task == "comparative_prompting") & (metrics.protocol == "as_released")
     fair = metrics[metrics.task.isin(chance) & ~peeks]
     assert len(fair) > 25
     for row in fair.itertuples():

@@ -233,7 +233,7 @@ def test_photos_are_small_and_in_the_order_of_their_ranking(made):
     images = made.page.images()
     assert images
     assert all(max(image.size) <= 160 for image in images)
-    items = report.read_predictions(made.config)
+    items = report.read(made.config, report.PREDICTIONS)
     items = items[(items.dataset == f"folder/{SIZE}/two_prompt") & (items.model == "finetuned")]
     ranked = items.sort_values("score", ascending=False).head(8)
     captions = made.images.table.set_index("id").caption
@@ -245,7 +245,7 @@ def test_photos_are_small_and_in_the_order_of_their_ranking(made):
 
 
 def test_the_worst_failure_comes_first(made):
-    items = report.read_predictions(made.config)
+    items = report.read(made.config, report.PREDICTIONS)
     items = items[(items.task == "difference_order") & (items.model == "finetuned")]
     wrong = items[~items.correct.astype(bool)]
     worst = wrong.loc[(wrong.score - wrong.reference).idxmin()]
@@ -320,7 +320,7 @@ def test_photos_that_are_gone_leave_their_captions(made, copy):
 
 
 def test_stored_p_values_are_shown_and_absent_ones_found(made, copy):
-    predictions = report.read_predictions(made.config)
+    predictions = report.read(made.config, report.PREDICTIONS)
     paired = statistics.compare(predictions, "finetuned", "base", made.config.evaluate.bootstrap, made.config.seed)
     head = ["", "metric", "difference", "McNemar p", "bootstrap p", "the one that counts", "adjusted by Holm"]
     assert [row[-1] for row in made.page.table(*head)] == [html._p(value) for value in paired.p_holm]

@@ -9,7 +9,6 @@ from scipy.optimize import brentq
 from pcclip.errors import PcclipError
 from pcclip.evaluation import differences as tasks
 from pcclip.evaluation import linear_probe as probe
-from pcclip.evaluation.distances import distance_items
 from pcclip.evaluation.linear_probe import probe_items
 from pcclip.evaluation.rankings import share
 from pcclip.ranking.axes import ridge_axis
@@ -144,93 +143,85 @@ def test_a_probe_that_cannot_be(tune, shots, protocol, message):
         )
 
 
-# ---- groups ----------------------------------------------------------------------------------------------------------
+def graded(right: dict[int, list[bool]]) -> pd.DataFrame:
+    """Items of classes, each with what is right and wrong of it."""
+    rows = [(reference, correct) for reference, values in right.items() for correct in values]
+    items = pd.DataFrame(rows, columns=["reference", "correct"])
+    return items.assign(first=items.index, second=items.index, score=0.0)
 
 
-# ---- embedding distances ---------------------------------------------------------------------------------------------
+YES, NO = True, False
+THREE = {0: [YES, NO, YES, NO], 1: [YES, YES, YES], 2: [NO, NO, YES, NO]}
 
 
-class Fake:
-    """A model that knows a vector for every text."""
-
-    def __init__(self, **vectors):
-        self.vectors = {name.replace("_", " "): unit(np.array(v, dtype=np.float32)) for name, v in vectors.items()}
-
-    def __call__(self, texts):
-        return np.stack([self.vectors[text] for text in texts])
-
-
-AB = pd.DataFrame({"first": ["a"], "second": ["b"], "difference": ["d"], "swapped": ["e"]})
+def test_accuracies_of_three_classes():
+    table = group_accuracies(graded(THREE), 500, 0)
+    assert list(table.group) == [2, 0, 1]
+    assert list(table.accuracy) == [0.25, 0.5, 1.0]
+    assert list(table.n) == [4, 4, 3]
+    assert tuple(table.loc[2, ["ci_low", "ci_high"]]) == (1, 1)
+    assert 0 <= table.ci_low[1] < 0.5 < table.ci_high[1] <= 1
 
 
-@pytest.mark.parametrize(("protocol", "distance"), [("as_released", 1 - np.sqrt(0.5)), ("corrected", 0.0)])
-def test_the_distance_of_a_known_pair(protocol, distance):
-    model = Fake(A_photo_of_a_a=[1, 0], A_photo_of_a_b=[0, 1], d=[1, 0], e=[0, 1])
-    items = distance_items(model, ["a", "b"], AB, protocol)
-    assert items.score[0] == pytest.approx(distance, abs=1e-6)
-    assert items.reference[0] == pytest.approx(2 - distance, abs=1e-6)
-    assert items[["first", "second", "correct"]].values.tolist() == [[0, 1, True]]
+@pytest.mark.parametrize(("worst", "value"), [(1, 0.25), (2, 0.375), (3, 1.75 / 3), (9, 1.75 / 3)])
+def test_the_worst_groups(worst, value):
+    estimate = worst_group_accuracy(graded(THREE), 300, 0, worst=worst)
+    assert estimate.value == pytest.approx(value)
+    assert len(estimate.draws) == 300
+    assert estimate.n == 11
+    low, high = estimate.interval
+    assert low <= value <= high
 
 
-def test_an_offset_of_all_texts_fools_the_released_distance():
-    """All texts of differences point nearly where a is; what they say is the wrong way round."""
-    model = Fake(a=[1, 0, 0], b=[0, 1, 0], d=[9, 0.9, 0.1], e=[9, -0.9, 0.1])
-    released, corrected = (distance_items(model, ["a", "b"], AB, protocol, "{}") for protocol in PROTOCOLS)
-    assert released.correct[0]
-    assert released.score[0] < 0.5
-    assert not corrected.correct[0]
-    assert corrected.score[0] > 1.5
+def test_groups_may_be_given():
+    items = graded(THREE)
+    table = group_accuracies(items, 50, 0, groups=["left", "right"] * 5 + ["left"])
+    assert dict(zip(table.group, table.n, strict=True)) == {"left": 6, "right": 5}
+    assert dict(zip(table.group, table.accuracy, strict=True)) == {
+        "left": items.correct[::2].mean(),
+        "right": items.correct[1::2].mean(),
+    }
 
 
-def test_texts_without_direction_are_at_distance_one():
-    model = Fake(a=[1, 0], b=[0, 1], d=[1, 1], e=[1, 1])
-    for protocol in PROTOCOLS:
-        items = distance_items(model, ["a", "b"], AB, protocol, "{}")
-        assert items.score[0] == pytest.approx(items.reference[0], abs=1e-6)
-    assert not items.correct[0]
+@pytest.mark.parametrize("correct", [True, False])
+def test_an_oracle_leaves_no_doubt(correct):
+    estimate = worst_group_accuracy(graded({k: [correct] * 5 for k in range(4)}), 100, 0)
+    assert (estimate.value, *estimate.interval) == (correct, correct, correct)
 
 
-def many(rng, oracle: bool) -> tuple:
-    """A model, names of 12 classes and all their pairs; the oracle's texts are differences of its names."""
-    names = [f"c{k}" for k in range(12)]
-    known = dict(zip(names, unit(rng.standard_normal((12, 32))), strict=True))
-    pairs = pd.DataFrame(
-        [(a, b, f"{a}-{b}", f"{b}-{a}") for a in names for b in names if a < b],
-        columns=["first", "second", "difference", "swapped"],
-    )
-    said = {f"{a}-{b}": unit(known[a] - known[b] if oracle else rng.standard_normal(32)) for a in names for b in names}
-    return lambda texts: np.stack([(known | said)[text] for text in texts]), names, pairs
+def test_a_random_model_is_at_chance_in_each_group(rng):
+    items = graded({k: list(rng.random(80) < 0.5) for k in range(60)})
+    table = group_accuracies(items, 300, 0)
+    assert ((table.ci_low <= 0.5) & (table.ci_high >= 0.5)).sum() >= 53
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_an_oracles_differences_are_where_they_should_be(rng, protocol):
-    items = distance_items(*many(rng, True), protocol, "{}")
-    assert items.correct.all()
-    assert statistics.mean_score(items, 50, 0).value == pytest.approx(0, abs=1e-6)
+def test_the_worst_of_many_chance_groups_is_below_chance(rng):
+    """What the module warns of: noise alone makes a worst group."""
+    assert worst_group_accuracy(graded({k: list(rng.random(20) < 0.5) for k in range(50)}), 100, 0).interval[1] < 0.4
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_random_differences_are_anywhere(protocol):
-    inside = 0
-    for seed in range(20):
-        items = distance_items(*many(np.random.default_rng(seed), False), protocol, "{}")
-        low, high = statistics.mean_score(items, 200, 0).interval
-        inside += low <= 1 <= high
-    assert inside >= 17
+def test_two_models_see_the_same_resamples(rng):
+    items = graded({k: list(rng.random(30) < 0.6) for k in range(3)})
+    one, two = (worst_group_accuracy(items, 100, 4) for _ in range(2))
+    assert statistics.paired_difference(one, two) == (0, 0, 0)
+    better = worst_group_accuracy(items.assign(correct=True), 100, 4)
+    assert statistics.paired_difference(better, one)[1] > 0
+
+
+def test_large_groups_are_resampled_in_parts(rng, monkeypatch):
+    items = graded({0: list(rng.random(400) < 0.5), 1: [True] * 3})
+    monkeypatch.setattr(bootstrap, "CELLS", 3000)
+    estimate = worst_group_accuracy(items, 200, 0)
+    assert len(estimate.draws) == 200
+    assert estimate.draws.std() == pytest.approx(0.025, rel=0.25)
 
 
 @pytest.mark.parametrize(
-    ("pairs", "protocol", "message"),
-    [
-        (AB, "fixed", "unknown protocol 'fixed'"),
-        (AB[:0], "corrected", "pairs have no rows"),
-        (AB.drop(columns="swapped"), "corrected", "pairs have no swapped"),
-        (AB.assign(second="z"), "as_released", "'z' is no class"),
-    ],
+    ("items", "given"), [(graded({}), None), (graded(THREE), ["a"] * 10), (graded(THREE), [None] + ["a"] * 10)]
 )
-def test_distances_that_cannot_be_measured(pairs, protocol, message):
-    with pytest.raises(PcclipError, match=message):
-        distance_items(Fake(a=[1, 0], b=[0, 1], d=[1, 0]), ["a", "b"], pairs, protocol, "{}")
+def test_every_item_needs_a_group(items, given):
+    with pytest.raises(PcclipError, match="give every item a group"):
+        group_accuracies(items, 10, 0, given)
 
 
 # ---- the supervised axis ---------------------------------------------------------------------------------------------

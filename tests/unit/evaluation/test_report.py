@@ -1,5 +1,7 @@
 """Stage 04: agreement with the verdicts, weight averaging as rows of the results, and the figures of both."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,11 +16,9 @@ from pcclip.comparisons import stage as generate
 from pcclip.comparisons import verdicts
 from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
-from pcclip.evaluation import differences as tasks
 from pcclip.evaluation import stage as report
+from pcclip.evaluation.own_images import HeldOut
 from pcclip.ranking.axes import text_axis
-from pcclip.stats.metrics import accuracy
-from pcclip.stats.vectors import unit
 
 
 def agreement(given, model) -> pd.DataFrame:
@@ -107,13 +107,13 @@ def test_a_new_wording_is_evaluated_anew(given, tmp_path, tiny_encoder):
 
 
 def test_cubs_written_pairs_have_the_released_draws_too(given):
-    table = given.vectors.of(given.images.held_out)
-    sets = report._pair_sets(given.config, "cub", table, given.vectors, given.comparisons)
+    own = HeldOut(given.config, replace(given.images, name="cub"), given.vectors, given.comparisons)
+    sets = own.pairs
     assert list(sets) == [("cub/template", ""), ("cub/llm", ""), ("cub/llm", "as_released")]
     written, drawn = sets["cub/llm", ""], sets["cub/llm", "as_released"]
     assert len(drawn) == 5 * len(written) > 0, "fewer than 5000: each of five draws has them all"
     assert set(drawn.difference) == set(written.difference)
-    assert len(report._pair_sets(given.config, "folder", table, given.vectors, given.comparisons)) == 2
+    assert len(replace(own, images=given.images).pairs) == 2
 
 
 # weight averaging
@@ -133,8 +133,8 @@ def test_alphas_are_rows_between_base_and_finetuned(values, tiny_encoder, tmp_pa
     )
     assert set(table.columns) == set(models)
     assert table.notna().all(axis=None)
-    assert report.read_sweep(given.config).empty, "no labelled set"
-    assert report.read_cost(given.config).empty, "no judge"
+    assert report.read(given.config, report.COMPARATIVE).empty, "no labelled set"
+    assert report.read(given.config, report.JUDGE).empty, "no judge"
     assert list(table["alpha=0"]) == list(table["base"])
     assert list(table["alpha=1"]) == list(table["finetuned"])
     assert list(paired.difference) == pytest.approx(
@@ -246,17 +246,3 @@ def test_a_study_draws_every_seed_and_their_mean():
     assert {to_hex(c) for points in order.collections for c in points.get_facecolors()} == {plots.MODELS["finetuned"]}
     assert order.get_xlim() == pytest.approx((0.45, 0.93))
     assert zero_shot.get_title() == "zero shot"
-
-
-def test_verdicts_by_a_random_axis_are_at_chance_and_by_the_right_one_all_right(rng):
-    matrix = unit(rng.normal(size=(80, 8)))
-    first, second = rng.permutation(80)[:40], rng.permutation(80)[:40]
-    first, second = first[first != second], second[first != second]
-    truth = unit(rng.normal(size=(1, 8)))[0]
-    more = (matrix[first] - matrix[second]) @ truth > 0
-    right = accuracy(tasks.verdict_items(truth, matrix, first, second, more), 200, 0)
-    assert (right.value, right.interval) == (1.0, (1.0, 1.0))
-    unrelated = rng.normal(size=8)
-    unrelated -= (unrelated @ truth) * truth
-    low, high = accuracy(tasks.verdict_items(unrelated, matrix, first, second, more), 200, 0).interval
-    assert low <= 0.5 <= high

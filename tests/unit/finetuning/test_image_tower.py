@@ -31,7 +31,7 @@ from pcclip.encoders import identify, saved
 from pcclip.encoders.dual_encoder import Encoder, weights_digest
 from pcclip.errors import PcclipError
 from pcclip.evaluation import change_captions as changed
-from pcclip.evaluation import comparative, compositional, labelled
+from pcclip.evaluation import comparative, compositional, labelled, zero_shot
 from pcclip.evaluation import relative_attributes as relative
 from pcclip.evaluation import stage as report
 from pcclip.evaluation.predictions import Predictions
@@ -331,7 +331,7 @@ def test_new_photos_are_embedded_by_every_tower_anew(values, photos, tmp_path, t
 @pytest.fixture(scope="module")
 def evaluated(made):
     metrics, paired = report.evaluate(made.config, made.images, made.vectors, made.comparisons, made.models)
-    return metrics, paired, report.read_predictions(made.config)
+    return metrics, paired, report.read(made.config, report.PREDICTIONS)
 
 
 def by_hand(made, which: str, items: pd.DataFrame) -> np.ndarray:
@@ -475,28 +475,20 @@ def test_comparative_prompting_by_two_towers(rng):
     """Each model's items are those that it has alone, with the pairs that the base's confusions chose."""
     names, labels = ["disc", "ring", "bar"], np.arange(30) % 3
     texts = unit(rng.normal(size=(3, 8)))
-    vectors = comparative.ClassVectors(
-        names,
-        texts,
-        np.array([[0, 1], [0, 2], [1, 2]]),
-        *(unit(rng.normal(size=(3, 8))) for _ in range(2)),
-        unit(rng.normal(size=(1, 8)))[0],
-    )
-    seen = {which: unit(texts[labels] + rng.normal(size=(30, 8))) for which in ("base", "finetuned")}
-    sides = [(rows, labels[rows]) for rows in (np.arange(20), np.arange(20, 30))]
-    models = dict.fromkeys(seen, vectors)
-    for form in comparative.FORMS:
-        items, chosen = comparative.comparative(models, seen, *sides, form)
-        one = chosen["base"]
-        assert set(one.sweep.model) == set(models)
-        for which, matrix in seen.items():
-            for prompting, way in (("plain", comparative.plain), ("comparative", comparative.apply)):
-                own = items[(items.model == which) & (items.prompting == prompting)]
-                assert own.score.tolist() == way(one, vectors, matrix, *sides[1]).score.tolist()
-    items, chosen = comparative.comparative(models, seen, *sides, protocol="as_released")
-    for which, matrix in seen.items():
-        alone, _ = comparative.comparative({which: vectors}, matrix, *sides, protocol="as_released", base=which)
-        assert items[items.model == which].score.tolist() == alone.score.tolist()
+    pairs = [(a, b) for a in range(3) for b in range(3) if a != b]
+    differences = dict(zip(pairs, unit(rng.normal(size=(6, 8))), strict=True))
+    vectors = comparative.ClassVectors(names, texts, differences, unit(rng.normal(size=(1, 8)))[0])
+    matrices = {name: unit(texts[labels] + rng.normal(size=(30, 8))) for name in ("base", "finetuned")}
+    tune, test = ((rows, labels[rows]) for rows in (np.arange(20), np.arange(20, 30)))
+    models = dict.fromkeys(matrices, vectors)
+    for form, protocol in comparative.VARIANTS:
+        items, choices = comparative.comparative_items(models, matrices, tune, test, (form, protocol))
+        for name, matrix in matrices.items():
+            moved = comparative.compared(vectors, choices[name].pairs, form)
+            moved = comparative.blended(vectors, moved, choices[name])
+            for prompting, classes in (("plain", texts), ("comparative", moved)):
+                own = items[(items.model == name) & (items.prompting == prompting)]
+                assert own.score.tolist() == zero_shot.classify(matrix, classes, *test).score.tolist()
 
 
 def test_a_change_set(asked, pictures):
