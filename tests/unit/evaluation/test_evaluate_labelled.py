@@ -29,7 +29,7 @@ from pcclip.embedding.stage import embed
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
 from pcclip.evaluation import change_captions as changed
-from pcclip.evaluation import class_texts, judged, labelled, page
+from pcclip.evaluation import class_texts, labelled, page
 from pcclip.evaluation import llm_judge as judge
 from pcclip.evaluation import report as html
 from pcclip.evaluation import stage as report
@@ -413,7 +413,7 @@ def test_the_test_images_choose_nothing_that_is_corrected_and_the_tune_images_do
     after, texts_after, predictions_after = scored(everything, settings, tiny_encoder)
     pd.testing.assert_frame_equal(of(after, "corrected"), of(sweep, "corrected"))
     pd.testing.assert_frame_equal(texts_after.head(10), texts.head(10))  # of the corrected pairs
-    one, other = (table.groupby("task").correct.mean() for table in (predictions, predictions_after))
+    one, other = (table.groupby("task").correct.apply(list) for table in (predictions, predictions_after))
     assert (one != other).all(), "and yet they are scored"
     for name in FILES["train"]:
         batch(folder / f"{name}.bin", rng, rng.integers(0, 10, MANY))
@@ -475,7 +475,7 @@ def test_another_set_peer_or_writer_is_evaluated_anew(everything, given_cifar, p
 
     def key(**changes) -> str:
         asked = everything.config.evaluate.model_copy(
-            update={"labelled": {"cifar10": params.Labelled(path=str(folder), limit=20)}, **changes}
+            update={"labelled": {"cifar10": params.Labelled(path=str(folder), limit=20, texts="llm")}, **changes}
         )
         return report.stage(everything.config.model_copy(update={"evaluate": asked}), everything.images).key
 
@@ -496,7 +496,7 @@ def test_another_set_peer_or_writer_is_evaluated_anew(everything, given_cifar, p
     os.utime(photo, (1, 1))
     found.append(key())
     os.utime(photo, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    for module in (class_texts, judged):
+    for module in (class_texts, judge):
         with monkeypatch.context() as patch:
             patch.setattr(module, "FORMAT", 99)
             found.append(key())
@@ -843,7 +843,7 @@ def test_a_random_model_is_at_chance(everything, tiny_encoder, monkeypatch):
     assert {*chance, "worst_group"} == set(metrics.task)
     peeks = (metrics.task == "comparative_prompting") & (metrics.protocol == "as_released")
     fair = metrics[metrics.task.isin(chance) & ~peeks]
-    assert len(fair) > 25
+    assert len(fair) > 15
     for row in fair.itertuples():
         name = f"{row.task} of {row.dataset}, {row.protocol}: {row.value} [{row.ci_low}, {row.ci_high}]"
         assert abs(row.value - chance[row.task]) < row.ci_high - row.ci_low < 0.08, name
