@@ -214,21 +214,6 @@ def test_the_worst_group_is_measured_by_its_worst_class():
 # figures
 
 
-def test_weight_averaging_draws_the_table():
-    table = pd.DataFrame(
-        {
-            "alpha": [0.0, 0.5, 1.0] * 2,
-            "task": ["order"] * 3 + ["zero shot"] * 3,
-            "value": [0.5, 0.7, 0.9, 0.6, 0.55, 0.3],
-        }
-    )
-    [ax] = plots.weight_averaging(table).axes
-    drawn = [list(zip(*line.get_data(), strict=True)) for line in ax.get_lines() if len(line.get_xdata())]
-    for task, part in table.groupby("task"):
-        assert list(zip(part.alpha, part.value, strict=True)) in drawn, task
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["order", "zero shot"]
-
-
 def test_a_study_draws_every_seed_and_their_mean():
     table = pd.DataFrame(
         {

@@ -137,24 +137,10 @@ def test_tables_of_what_statistics_finds(rng):
     assert cell == f"{paired.difference[0]:+.3f} [{paired.ci_low[0]:+.3f}, {paired.ci_high[0]:+.3f}] *"
 
 
-def test_differences_of_a_table_without_p_values():
-    found = plots.differences(
-        pd.DataFrame(
-            {
-                "task": ["zero_shot", "ranking"],
-                "dataset": ["birds", "birds/size"],
-                "metric": "accuracy",
-                "finetuned_minus_base": [0.1, 0.2],
-                "ci_low": 0.0,
-                "ci_high": 0.3,
-                "n": 5,
-            }
-        )
-    )
-    assert list(found.difference) == [0.1, 0.2]
-    assert set(found.name) == {"finetuned - base"}
-    assert list(found.what) == ["zero shot, birds", "birds/size"]
-    assert found.p_holm.isna().all()
+def test_differences_are_named_by_their_models_task_and_data_set():
+    changes = plots.differences(PAIRED)
+    assert set(changes.name) == {"finetuned - base"}
+    assert list(changes.what) == ["zero shot, birds", "zero shot, fields", "birds/size"]
 
 
 # figures
