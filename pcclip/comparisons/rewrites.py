@@ -11,7 +11,7 @@ from pcclip.config import COMPARISONS, Config
 from pcclip.data.image_set import ImageSet
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest, read_parquet
-from pcclip.runs.log import answer_all
+from pcclip.runs.log import AnswerLog
 from pcclip.runs.stage import finished
 
 TABLE = "rewrites.parquet"
@@ -52,8 +52,8 @@ def written(
         Question(digest([kind, config.seed, row.id, row.caption])[:16], row.caption, "") for row in table.itertuples()
     ]
     sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens"})
-    journal = config.journals / f"{noun}-{digest([asked.hash, identity, sampling])[:12]}.jsonl"
-    replies = answer_all(questions, Asker(start), Reply, journal, noun, config)
+    path = config.journals / f"{noun}-{digest([asked.hash, identity, sampling])[:12]}.jsonl"
+    replies = AnswerLog(path, Reply, noun).answer_all(questions, Asker(start), config)
     raw = [replies[q.key] for q in questions]
     table = table.rename(columns={"caption": "original"}).assign(
         raw=[r.text for r in raw],

@@ -25,7 +25,7 @@ from pcclip.encoders import identify
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest, read_parquet, write_parquet
-from pcclip.runs.log import answer_all
+from pcclip.runs.log import AnswerLog
 from pcclip.runs.progress import say
 from pcclip.runs.ray_cluster import cluster
 from pcclip.runs.stage import Stage
@@ -118,13 +118,14 @@ def generate(config: Config, images: ImageSet, model: Encoder, backend: Backend 
             )
             for p in pairs.itertuples()
         ]
-        journal = config.journals / f"answers-{digest([prompt.hash, who, sampling])[:12]}.jsonl"
+        path = config.journals / f"answers-{digest([prompt.hash, who, sampling])[:12]}.jsonl"
         told = (
             None
             if config.generate.backend == "template"
             else partial(budget, prompt=prompt, model=model, max_tokens=config.generate.max_tokens)
         )
-        replies = answer_all(questions, Asker(partial(start, prompt)), Reply, journal, "comparisons", config, told)
+        answer_log = AnswerLog(path, Reply, "comparisons")
+        replies = answer_log.answer_all(questions, Asker(partial(start, prompt)), config, told)
         table = _judged(pairs, [replies[q.key] for q in questions], model, rules)
         table["prompt_hash"], table["model_hash"] = prompt.hash, who
         table["sampling"] = json.dumps(sampling)

@@ -25,7 +25,7 @@ from pcclip.data.concepts import singular, words_of
 from pcclip.data.image_set import ImageSet
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest, read_parquet
-from pcclip.runs.log import answer_all
+from pcclip.runs.log import AnswerLog
 from pcclip.runs.stage import finished
 
 TABLE = "verdicts.parquet"
@@ -49,9 +49,9 @@ def judge(config: Config, images: ImageSet, start: Callable[[], Backend], identi
     table = draw_pairs(config, images, bank)
     asked = {(a.name, stem): _choices(a, stem, table) for a in bank.attributes for stem in a.stems}
     asked = {key: both[_wanted(bank[key[0]], key[1], table)] for key, both in asked.items()}
-    journal = config.journals / f"verdicts-{digest(identity)[:12]}.jsonl"
+    journal = AnswerLog(config.journals / f"verdicts-{digest(identity)[:12]}.jsonl", Odds, "verdicts")
     questions = [choice for both in asked.values() for column in both for choice in both[column]]
-    odds = answer_all(questions, Asker(start, "choose"), Odds, journal, "verdicts", config)
+    odds = journal.answer_all(questions, Asker(start, "choose"), config)
     found = pd.concat([_weighed(attribute, table, asked, odds) for attribute in bank.attributes], ignore_index=True)
     failed = found.value.isna()
     if failed.mean() > 0.5:

@@ -355,7 +355,7 @@ def _on_ray(config: Config, folder: Path, given: _Given, todo: Mapping[str, rang
             column: given.table[column].iloc[todo[name].start : todo[name].stop].tolist() for column in ("id", "path")
         }
 
-    over_shards(list(todo), rows_of, _Worker, (config, folder, fingerprint), config.ray, config.ray.gpus, "images")
+    over_shards(list(todo), rows_of, partial(_Worker, config, folder, fingerprint), config.ray, "images")
     lost = {f"vectors-{name}" for name in todo} - names_in(folder)
     if lost:
         raise PcclipError(

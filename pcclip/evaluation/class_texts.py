@@ -25,7 +25,7 @@ from pcclip.data.concepts import singular, words_of
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest
-from pcclip.runs.log import answer_all
+from pcclip.runs.log import AnswerLog
 
 EXTENDED = "This is a photo of a {}. {}"  # where a description goes; its tokens must fit the text tower
 FORMAT = 1  # raise it when what is asked, or what a reply means, changes: everything is then asked again
@@ -174,7 +174,7 @@ class _Asked:
         self._noun, self._prompt, self._settings = noun, prompt, settings
         sampling = settings.model_dump(include={"temperature", "top_p", "max_tokens"})
         self._content = [FORMAT, prompt.hash, identity, sampling]
-        self._journal = Path(journals) / f"{noun}-{digest(self._content)[:12]}.jsonl"
+        self._journal = AnswerLog(Path(journals) / f"{noun}-{digest(self._content)[:12]}.jsonl", Reply, noun)
         self._started = cache(lambda: start(prompt))
         self.origin = {"prompt_hash": prompt.hash, "model_hash": identity, "sampling": json.dumps(sampling)}
 
@@ -219,7 +219,7 @@ class _Asked:
 
     def _round(self, subjects: list[tuple[str, str]], kind: str, number: int) -> pd.DataFrame:
         asked = [self._question(subject, kind, number) for subject in subjects]
-        replies = answer_all(asked, lambda rest: self._started().answers(rest), Reply, self._journal, self._noun)
+        replies = self._journal.answer_all(asked, lambda rest: self._started().answers(rest))
         found = [replies[question.key] for question in asked]
         return pd.DataFrame(
             {

@@ -8,7 +8,6 @@ Answers are journalled as they come in and no question is asked twice, whichever
 be about ONE of the two: of "The first image shows a small fox, while ..." that is "a small fox".
 """
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from pcclip.errors import PcclipError
 from pcclip.evaluation.judged import FORMAT, Judged, Look
 from pcclip.evaluation.predictions import FOLDER
 from pcclip.runs.files import digest, file_digest
-from pcclip.runs.log import answer_all
+from pcclip.runs.log import AnswerLog
 
 _MILLION = 1_000_000
 _AMOUNTS = ["requests", "metered", "tokens_in", "tokens_out", "seconds"]
@@ -199,8 +198,8 @@ def _judged(
     if not pairs:
         raise PcclipError("judge: no pair to ask about; check the data set and its split")
     orders = [(asked(a, b, statement), asked(b, a, statement)) for a, b, statement in pairs]
-    journal = folder / f"judge-{digest([FORMAT, identity])[:12]}.jsonl"
-    found = answer_all([question for both in orders for question in both], ask, Judged, journal, "judge")
+    answer_log = AnswerLog(folder / f"judge-{digest([FORMAT, identity])[:12]}.jsonl", Judged, "judge")
+    found = answer_log.answer_all([question for both in orders for question in both], ask)
     told = [(found[one.key], found[two.key]) for one, two in orders]
     reasons = [next((answer.reason for answer in both if answer.failed), "") for both in told]
     score = np.array(
@@ -224,16 +223,8 @@ def _judged(
             "reason": reasons,
         }
     )
-    return items, cost(name, len(pairs), list(_ever(journal, set(found))), prices)
-
-
-def _ever(journal: Path, keys: set[str]) -> Iterator[Judged]:
-    """Every answer of the journal to one of these questions: what failed and was asked again has cost too."""
-    with open(journal, encoding="utf8") as file:
-        for line in file:
-            row = json.loads(line)
-            if row.pop("key") in keys:
-                yield Judged(**row)
+    answers = [answer for key, answer in answer_log.read() if key in found]  # failures asked again have cost too
+    return items, cost(name, len(pairs), answers, prices)
 
 
 def _timed(answers: Iterable[tuple]) -> Iterator[tuple[Choice, Judged]]:

@@ -11,7 +11,7 @@ from pcclip.comparisons.prompts import Prompt, load_prompt
 from pcclip.config import Generate
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest
-from pcclip.runs.log import answer_all
+from pcclip.runs.log import AnswerLog
 
 _FORMAT, _LONGEST = 1, 12  # words of one side
 
@@ -44,12 +44,9 @@ def paraphrases(
     sampling = settings.model_dump(include={"temperature", "top_p", "max_tokens"})
     content = [_FORMAT, asked.hash, identity, sampling, more, less]
     questions = [Question(digest([*content, number])[:32], more, less or "?") for number in range(n)]
-    replies = answer_all(
-        questions,
-        lambda rest: start(settings, asked).answers(rest),
-        Reply,
-        Path(journals) / f"paraphrases-{digest(content[:4])[:12]}.jsonl",
-        "paraphrases",
+    path = Path(journals) / f"paraphrases-{digest(content[:4])[:12]}.jsonl"
+    replies = AnswerLog(path, Reply, "paraphrases").answer_all(
+        questions, lambda rest: start(settings, asked).answers(rest)
     )
     found = [_pair(replies[question.key]) for question in questions]
     kept = [pair for pair in dict.fromkeys(found) if pair and pair != (more.lower(), (less or "").lower())]

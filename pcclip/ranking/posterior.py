@@ -14,13 +14,13 @@ from jaxtyping import Float
 from scipy.special import expit, ndtr
 
 from pcclip.errors import PcclipError
-from pcclip.ranking.votes import _ROWS
 from pcclip.stats.vectors import unit
 
 # How far the text alone, and all that it does not say, are believed to move a typical pair, in logits. Among 1/4 to 4
 # these did best over three texts and up to 40 votes on training photos of the stamps: with a weaker prior the first
 # votes can spoil a good text's order, with a stronger one they are not heard. The evidence's own choice did no better.
 _STRENGTH = _WIDTH = 1.0
+_ROWS = 2**14  # held at once in float64
 _NOTHING = 1e-6  # of the prior's width: no farther than rounding
 
 

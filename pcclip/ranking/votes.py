@@ -1,31 +1,21 @@
-"""Votes: which of two photos has more of an attribute, kept in a file; the axis they speak for; what to ask next.
-
-The model is Bradley and Terry's (1952): the first of two photos wins with probability sigmoid(w . (u1 - u2)), u the
-photos' unit vectors. The weights w have a Gaussian prior of the same width in every direction, around the text axis
-where there is one, so that no votes mean the text's own ranking and each vote moves it. The posterior is Laplace's
-approximation. It differs from the prior only within the span of the voted differences, and is computed there: the
-width of the embedding costs next to nothing.
-"""
+"""Votes: which of two photos has more of an attribute, kept in a file, and the votes on some photos as numbers."""
 
 import json
-import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 
 from pcclip.errors import PcclipError
-from pcclip.runs.files import disk_errors
-from pcclip.runs.progress import say
+from pcclip.runs.log import Log
 
 Choice = Literal["first", "second", "tie", "skip"]
 _OUTCOME = {"first": 1.0, "second": 0.0, "tie": 0.5}
-_ROWS = 2**14  # held at once in float64
 
 
 @dataclass(frozen=True)
@@ -44,102 +34,84 @@ class Vote:
 
 
 class VoteFile:
-    """Votes in a JSON-lines file: each is on disk before the next is asked for, and none is ever rewritten."""
+    """Votes in a JSON-lines file: each is on disk before the next is asked for, and none is ever rewritten.
+
+    A line is a vote with its context (attribute, model, time), or an undo of the last vote with some context.
+    """
 
     def __init__(self, path: str | Path):
         self.path = Path(path).expanduser()
+        self._log = Log(self.path, _vote_or_undo, "votes")
 
     def read(self, **context) -> list[Vote]:
         """The votes in their order, without the undone ones; no file is no votes.
+
+        Lines that are no votes are left out, which one printed line says, and kept in a file beside it (see Log).
 
         Args:
             context: only votes that were appended with these values, e.g. attribute='a large animal'.
 
         Raises:
-            PcclipError: it is there and cannot be read, or a line is not a vote, but for the last one, which a kill
-                may have cut short: that is said.
+            PcclipError: the file is there and cannot be read.
         """
-        return [vote for said, vote in self._kept() if _matches(said, context)]
+        return [vote for own, vote in self._standing() if all(own.get(key) == value for key, value in context.items())]
 
     def attributes(self) -> dict[str, int]:
         """How many votes there are about each attribute ('' where none was named)."""
-        return dict(Counter(str(said.get("attribute") or "") for said, _ in self._kept()))
-
-    def _kept(self) -> list[tuple[dict, Vote]]:
-        votes: list[tuple[dict, Vote]] = []
-        for row in self._rows():
-            if row.pop("undo", False):
-                undone = [k for k, (said, _) in enumerate(votes) if _matches(said, row)]
-                votes = [vote for k, vote in enumerate(votes) if k not in undone[-1:]]
-            else:
-                votes.append((row, Vote(row.pop("first"), row.pop("second"), row.pop("choice"))))
-        return votes
+        return dict(Counter(str(context.get("attribute") or "") for context, _ in self._standing()))
 
     def append(self, vote: Vote, **context) -> None:
         """Write one vote with the time and `context`, e.g. attribute and model. Raises PcclipError: no room, no right."""
-        self._write({"first": vote.first, "second": vote.second, "choice": vote.choice, **context})
+        self._log.append({"first": vote.first, "second": vote.second, "choice": vote.choice, **context, **_now()})
 
     def undo(self, **context) -> None:
         """Take back the last vote that was appended with these values. Without any there, nothing happens."""
-        self._write({"undo": True, **context})
+        self._log.append({"undo": True, **context, **_now()})
 
-    def _write(self, row: dict) -> None:
-        line = json.dumps({**row, "time": datetime.now(UTC).isoformat(timespec="seconds")}, ensure_ascii=False)
-        try:
-            with disk_errors(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with open(self.path, "ab+") as file:
-                    file.write(self._mended(file) + line.encode() + b"\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-        except OSError as error:
-            raise PcclipError(f"{self.path}: cannot be written ({error.strerror}); name a file of votes") from error
+    def _standing(self) -> list[tuple[dict[str, Any], Vote]]:
+        """(context, vote) of the votes that were not undone.
 
-    def _mended(self, file) -> bytes:
-        """Cut off a last line that a kill cut short; what must stand before the next line."""
-        file.seek(0)
-        last = file.read().rpartition(b"\n")[2]
-        if not last or _whole(last):
-            return b"\n" if last else b""
-        file.truncate(file.seek(0, os.SEEK_END) - len(last))
-        return b""
-
-    def _rows(self) -> list[dict]:
-        try:
-            lines = self.path.read_bytes().split(b"\n")
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise PcclipError(f"{self.path}: cannot be read ({error.strerror}); name a file of votes") from error
-        rows = []
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
+        For each set of keys that undos name, votes are stacked by their values of those keys, so that each line is
+        looked at a constant number of times.
+        """
+        votes: list[tuple[dict[str, Any], Vote] | None] = []
+        stacks: dict[tuple[str, ...], dict[str, list[int]]] = {}
+        for context, vote in self._log.read():
+            if vote is not None:
+                for keys, by_values in stacks.items():
+                    by_values[_values(context, keys)].append(len(votes))
+                votes.append((context, vote))
                 continue
-            row = _whole(line)
-            if row:
-                rows.append(row)
-            elif number == len(lines):  # no newline after it
-                say(f"{self.path}: line {number} was cut short and is left out; the {len(rows)} before it are whole")
-            else:
-                raise PcclipError(f"{self.path}: line {number} is not a vote; mend or delete it")
-        return rows
+            keys = tuple(sorted(context))
+            if keys not in stacks:
+                stacks[keys] = defaultdict(list)
+                for number, standing in enumerate(votes):
+                    if standing is not None:
+                        stacks[keys][_values(standing[0], keys)].append(number)
+            stack = stacks[keys][_values(context, keys)]
+            while stack and votes[stack[-1]] is None:  # undone through other keys
+                stack.pop()
+            if stack:
+                votes[stack.pop()] = None
+        return [standing for standing in votes if standing is not None]
 
 
-def _whole(line: bytes) -> dict | None:
-    """A line's vote or undo, or None."""
-    try:
-        row = json.loads(line)
-        if row.get("undo") is True:
-            row.pop("time", None)
-            return row
-        Vote(row["first"], row["second"], row["choice"])
-        return row if isinstance(row["first"], str) and isinstance(row["second"], str) else None
-    except (ValueError, AttributeError, LookupError, TypeError, PcclipError):
-        return None
+def _values(context: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return json.dumps([context.get(key) for key in keys], sort_keys=True)
 
 
-def _matches(said: dict, wanted: dict) -> bool:
-    return all(said.get(key) == value for key, value in wanted.items())
+def _now() -> dict[str, str]:
+    return {"time": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _vote_or_undo(row: dict[str, Any]) -> tuple[dict[str, Any], Vote | None]:
+    """(context, vote) of a line, without a vote for an undo. Raises KeyError, TypeError or PcclipError for others."""
+    if row.get("undo") is True:
+        return {key: value for key, value in row.items() if key not in ("undo", "time")}, None
+    vote = Vote(row.pop("first"), row.pop("second"), row.pop("choice"))
+    if not isinstance(vote.first, str) or not isinstance(vote.second, str):
+        raise TypeError("a vote names two photos")
+    return row, vote
 
 
 @dataclass(frozen=True)

@@ -1,161 +1,343 @@
-"""Answers as they come in, one line of JSON each: what a killed run has asked for is never asked again.
+"""The one append-only log: a JSON object a line, for answers of language models and for votes.
 
-On one machine a journal is one file. A cluster's workers, and a storage that cannot append, have a folder of parts
-beside it, each for a group of questions in the order of all of them. Wherever an answer is, every run reads it.
+What is stored stays stored. A line is never changed or deleted, whatever it holds: a line that cannot be read is skipped,
+counted, said, and copied to a file beside the log. Only a last line without its newline, which a kill or a power cut
+leaves, is completed or moved to that file. A lock keeps appends and repairs of several processes apart.
 """
 
+import fcntl
 import json
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any, BinaryIO, Generic, TypeVar, get_type_hints
 
 from pcclip.config import Config
 from pcclip.errors import PcclipError
 from pcclip.images import batches
-from pcclip.runs.files import atomic, digest, disk_errors, is_url, names_in
+from pcclip.runs.files import atomic, digest, disk_errors, is_url, make_folder, names_in, sync_folder
 from pcclip.runs.progress import Meter, say, track
 from pcclip.runs.ray_cluster import over_shards
 
 _SUFFIX = ".jsonl"
+_SYNC_SECONDS = 0.5  # lines wait at most this long for the fsync that they share
+_BLOCK = 2**16  # bytes read at once in search of the last line
+
+Record = TypeVar("Record")
+Item = TypeVar("Item")
 
 
-def answer_all(
-    questions: Sequence,
-    ask: Callable[[list], Iterable[tuple]],
-    kind: type,
-    journal: Path,
-    noun: str,
-    config: Config | None = None,
-    told: Callable[[list], str] | None = None,
-) -> dict[str, object]:
-    """Answers by the questions' keys: those in the journal, and the rest asked now and added to it one by one.
+class Log(Generic[Record]):
+    """A file of JSON lines that is only ever appended to.
 
     Args:
-        questions: each with a `key`; equal keys are asked once.
-        ask: takes the questions that are left, yields (question, answer) in any order.
-        kind: the answers' dataclass, with a property `failed`; failed answers are asked for again on the next run.
-        journal: the file.
-        noun: what the questions are, for progress and messages.
-        config: the run whose engine asks and whose storage has the parts; None asks here. With engine: ray `ask` is
-            sent to the workers, so it has to be an Asker.
-        told: says what asking the questions that are left will cost.
-
-    Raises:
-        PcclipError: some question was never answered, or the disk is full.
+        path: the file, or its URL. A store that a URL names cannot append: its file is sent as a whole by `store`.
+        parse: makes a record of a line's object; any usual exception means that the line is not a record.
+        noun: what the records are, for messages.
     """
-    wanted = {q.key: q for q in questions}
-    stored = config and config.stored(journal.parent)
-    parts = (stored or journal.parent) / journal.stem
-    answers = {
-        key: a for key, a in [*_whole_lines(journal, kind), *_in_parts(parts, kind)] if key in wanted and not a.failed
-    }
-    rest = [q for q in wanted.values() if q.key not in answers]
-    if answers:
-        say(f"{noun}: {len(answers)} of {len(wanted)} answers found in the journal, asking for {len(rest)}")
-    if rest and told:
-        say(told(rest))
-    if rest and (stored or (config and config.engine == "ray")):
-        groups = _groups(list(wanted.values()), answers, config.generate.shard)
+
+    def __init__(self, path: Path, parse: Callable[[dict], Record], noun: str):
+        self.path, self._parse, self._noun = path, parse, noun
+        self._reported: tuple[int, int] = (0, 0)
+
+    @property
+    def bad_path(self) -> Path:
+        """The file beside the log that keeps lines which cannot be read."""
+        return self.path.with_name(f"{self.path.name}.bad")
+
+    def read(self) -> list[Record]:
+        """All records in their order; an absent file has none.
+
+        Lines that are no records are left out, which one printed line says, and copied to `bad_path`.
+        Raises PcclipError when the file is there and cannot be read.
+        """
+        records: list[Record] = []
+        bad: list[bytes] = []
+        first_bad = number = 0
+        line = b"\n"
+        try:
+            with self.path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    record = self._record(line)
+                    if record is not None:
+                        records.append(record)
+                    elif line.endswith(b"\n"):
+                        bad.append(line)
+                        first_bad = first_bad or number
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise PcclipError(f"{self.path}: cannot be read ({error.strerror}); name a file of {self._noun}") from error
+        cut_short = number if not line.endswith(b"\n") and self._record(line) is None else 0
+        if (len(bad), cut_short) != self._reported:
+            self._report(bad, number, first_bad, cut_short)
+        return records
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Store one line: it is on disk when this returns. Raises PcclipError: no room, no right, or locked."""
+        for _ in self.store([(None, row)]):
+            pass
+
+    def store(self, rows: Iterable[tuple[Item, Mapping[str, Any]]]) -> Iterator[Item]:
+        """Append the row of each (item, row), and yield the item once its row is on disk.
+
+        Every line is handed to the system at once, so that a killed process loses none. What a power cut would lose is
+        synced for several lines together, at most _SYNC_SECONDS after the first of them.
+        """
+        if is_url(self.path):
+            yield from self._send(rows)
+            return
+        unsynced: list[Item] = []
+        with self._opened() as file:
+            synced = time.monotonic()
+            try:
+                for item, row in rows:
+                    self.write(file, row)
+                    unsynced.append(item)
+                    if time.monotonic() - synced >= _SYNC_SECONDS:
+                        os.fsync(file.fileno())
+                        yield from unsynced
+                        unsynced, synced = [], time.monotonic()
+            finally:
+                os.fsync(file.fileno())
+        yield from unsynced
+
+    def write(self, file: BinaryIO, row: Mapping[str, Any]) -> None:
+        """Add a line to the opened log, after mending its end, while no other process does."""
+        with _locked(file):
+            self._mend_end(file)
+            file.write(_line(row))
+            file.flush()
+
+    def _record(self, line: bytes) -> Record | None:
+        try:
+            row = json.loads(line.decode("utf-8-sig"))
+            return self._parse(row) if isinstance(row, dict) else None
+        except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, PcclipError):
+            return None
+
+    def _report(self, bad: list[bytes], lines: int, first_bad: int, cut_short: int) -> None:
+        self._reported = len(bad), cut_short
+        parts = []
+        if bad:
+            kept = ""
+            with suppress(OSError, PcclipError):  # a folder that may only be read
+                self._keep(bad)
+                kept = f"; a copy is kept in {self.bad_path.name}"
+            parts.append(
+                f"{len(bad)} of {lines} lines cannot be read and are left out, the first is line {first_bad}{kept}"
+            )
+        if cut_short:
+            parts.append(f"line {cut_short} was cut short and is left out")
+        if parts:
+            say(f"{self.path}: {', and '.join(parts)}")
+
+    def _keep(self, lines: Iterable[bytes]) -> None:
+        """Add lines to the file of bad lines, each once, and wait until they are on disk."""
+        if is_url(self.path):
+            return  # they stay where they are: a store's file is sent with all that it held
+        with open(self.bad_path, "ab+") as file, _locked(file):
+            file.seek(0)
+            kept = set(file.read().split(b"\n")[:-1])
+            for line in dict.fromkeys(line.removesuffix(b"\n") for line in lines):
+                if line not in kept:
+                    file.write(line + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            sync_folder(self.bad_path.parent)
+
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        """The log opened for appending; it and its folder are made where they are absent."""
+        try:
+            with disk_errors(self.path):
+                make_folder(self.path.parent)
+                is_new = not self.path.exists()
+                with open(self.path, "ab+") as file:
+                    if is_new:
+                        sync_folder(self.path.parent)
+                    yield file
+        except OSError as error:
+            raise PcclipError(
+                f"{self.path}: cannot be written ({error.strerror}); name a file of {self._noun}"
+            ) from error
+
+    def _mend_end(self, file: BinaryIO) -> None:
+        """Complete a last line without its newline if it is a record; else move it to the file of bad lines."""
+        size = start = file.seek(0, os.SEEK_END)
+        end = b""
+        while start and b"\n" not in end:
+            start = max(0, start - (_BLOCK if end else 1))
+            file.seek(start)
+            end = file.read(size - start)
+        line = end.rpartition(b"\n")[2]
+        if not line:
+            return
+        if self._record(line) is not None:
+            file.write(b"\n")
+            return
+        self._keep([line])
+        file.truncate(size - len(line))
+
+    def _send(self, rows: Iterable[tuple[Item, Mapping[str, Any]]]) -> Iterator[Item]:
+        """Send the whole file, with what it held, at the end or when making the rows fails."""
+        content = [self.path.read_bytes()] if self.path.exists() else []
+        if content and content[0] and not content[0].endswith(b"\n"):
+            content.append(b"\n")
+        items = []
+        try:
+            for item, row in rows:
+                content.append(_line(row))
+                items.append(item)
+        finally:
+            with atomic(self.path) as temporary:
+                temporary.write_bytes(b"".join(content))
+        yield from items
+
+
+class AnswerLog(Log[tuple[str, Any]]):
+    """The answers to questions by the questions' keys, so that no run asks again what any run has asked.
+
+    On one machine it is one file. A cluster's workers, and a storage that cannot append, have a folder of parts beside
+    it, each for a group of consecutive questions. Wherever an answer is, every run reads it.
+
+    Args:
+        path: the file.
+        kind: the answers' dataclass, with a property `failed`; failed answers are asked for again on the next run.
+        noun: what the questions are about, for progress and messages.
+    """
+
+    def __init__(self, path: Path, kind: type, noun: str):
+        super().__init__(path, partial(_answer, kind, get_type_hints(kind)), noun)
+        self.kind, self.noun = kind, noun
+
+    def answer_all(
+        self,
+        questions: Sequence[Any],
+        ask: Callable[[list], Iterable[tuple]],
+        config: Config | None = None,
+        announce: Callable[[list], str] | None = None,
+    ) -> dict[str, Any]:
+        """Answers by the questions' keys: those in the log, and the rest asked now and stored as they come in.
+
+        Args:
+            questions: each with a `key`; equal keys are asked once.
+            ask: takes the questions that have no answer yet, yields (question, answer) in any order.
+            config: the run whose engine asks and whose storage has the parts; None asks here. With engine: ray `ask`
+                is sent to the workers, so it has to be an Asker.
+            announce: describes what asking a list of questions will cost.
+
+        Raises:
+            PcclipError: some question was never answered, or the disk is full.
+        """
+        wanted = {question.key: question for question in questions}
+        storage = config.stored(self.path.parent) if config else None
+        parts = (storage or self.path.parent) / self.path.stem
+        stored = [*self.read(), *self._read_parts(parts)]
+        answers = {key: answer for key, answer in stored if key in wanted and not answer.failed}
+        rest = [question for key, question in wanted.items() if key not in answers]
+        if answers:
+            say(f"{self.noun}: {len(answers)} of {len(wanted)} answers found in the journal, asking for {len(rest)}")
+        if rest and announce:
+            say(announce(rest))
+        if rest and config and (storage is not None or config.engine == "ray"):
+            self._ask_in_groups(
+                question_groups(list(wanted.values()), answers, config.generate.shard), ask, parts, config
+            )
+            asked = {question.key for question in rest}
+            for key, answer in self._read_parts(parts):
+                if key in asked and (key not in answers or not answer.failed):  # an older part may hold a failure
+                    answers[key] = answer
+        elif rest:
+            for question, answer in track(self.store(_rows(ask(rest))), len(rest), self.noun):
+                answers[question.key] = answer
+        missing = len(wanted) - len(answers)
+        if missing:
+            shared = config and config.engine == "ray"
+            hint = " (if workers did, set storage to where every node sees it)" if shared else ""
+            raise PcclipError(
+                f"{self.noun}: {missing} of {len(wanted)} questions got no answer; run again to ask them{hint}"
+            )
+        return answers
+
+    def _ask_in_groups(self, groups: Mapping[str, list], ask: Callable, parts: Path, config: Config) -> None:
+        """Have each group's answers stored in its part, by the workers of a Ray cluster or here."""
+        make_worker = partial(PartWriter, ask, self.kind, parts)
         if config.engine == "ray":
             gpus = config.ray.gpus if config.generate.backend == "transformers" else 0.0
-            over_shards(list(groups), groups.__getitem__, Parts, (ask, kind, parts), config.ray, gpus, noun)
-        else:
-            add, meter = Parts(ask, kind, parts), Meter(len(rest), noun)
-            for name, group in groups.items():
-                add(name, group)
-                meter.add(len(group))
-        asked = {q.key for q in rest}
-        for key, answer in _in_parts(parts, kind):
-            if key in asked and (key not in answers or not answer.failed):  # a part of before may tell of a failure
-                answers[key] = answer
-    elif rest:
-        for question, answer in track(_appended(journal, ask(rest)), len(rest), noun):
-            answers[question.key] = answer
-    missing = len(wanted) - len(answers)
-    if missing:
-        hint = " (if workers did, set storage to where every node sees it)" if config and config.engine == "ray" else ""
-        raise PcclipError(f"{noun}: {missing} of {len(wanted)} questions got no answer; run again to ask them{hint}")
-    return answers
+            settings = config.ray.model_copy(update={"gpus": gpus})
+            over_shards(list(groups), groups.__getitem__, make_worker, settings, self.noun)
+            return
+        write, meter = make_worker(), Meter(sum(map(len, groups.values())), self.noun)
+        for name, group in groups.items():
+            write(name, group)
+            meter.add(len(group))
+
+    def _read_parts(self, folder: Path) -> Iterator[tuple[str, Any]]:
+        for name in sorted(names_in(folder)):
+            if name.endswith(_SUFFIX) and not name.startswith("."):
+                yield from AnswerLog(folder / name, self.kind, self.noun).read()
 
 
-class Parts:
-    """Adds the answers of one group of questions to its part of the journal; also in a process of a cluster."""
+class PartWriter:
+    """Stores the answers to one group of questions in a part of the log; also in a process of a cluster."""
 
     def __init__(self, ask: Callable[[list], Iterable[tuple]], kind: type, folder: Path):
         self._ask, self._kind, self._folder = ask, kind, folder
 
     def __call__(self, name: str, questions: list) -> None:
-        part = self._folder / name
-        known = {key for key, answer in _whole_lines(part, self._kind) if not answer.failed}
-        rest = [q for q in questions if q.key not in known]
-        if not rest:
-            return
-        if is_url(part):
-            _resent(part, self._ask(rest))
-        else:
-            for _ in _appended(part, self._ask(rest)):
+        part = AnswerLog(self._folder / name, self._kind, "answers")
+        answered = {key for key, answer in part.read() if not answer.failed}
+        rest = [question for question in questions if question.key not in answered]
+        if rest:
+            for _ in part.store(_rows(self._ask(rest))):
                 pass
 
 
-def _groups(questions: list, answers: Mapping, size: int) -> dict[str, list]:
-    """Name of a part -> its questions without an answer; the groups are those of all questions, whoever has asked."""
+def question_groups(questions: list, answers: Mapping[str, Any], size: int) -> dict[str, list]:
+    """Name of a part -> its questions without an answer, `size` consecutive questions a group.
+
+    The groups and their names do not depend on which questions have been answered.
+    """
     groups = {}
     for rows in batches(len(questions), size):
         group = questions[rows.start : rows.stop]
-        if left := [q for q in group if q.key not in answers]:
-            groups[f"{digest([q.key for q in group])[:16]}{_SUFFIX}"] = left
+        rest = [question for question in group if question.key not in answers]
+        if rest:
+            groups[f"{digest([question.key for question in group])[:16]}{_SUFFIX}"] = rest
     return groups
 
 
-def _appended(journal: Path, found: Iterable[tuple]) -> Iterator[tuple]:
-    """The same, each once it is on disk."""
-    with disk_errors(journal):
-        journal.parent.mkdir(parents=True, exist_ok=True)
-    with disk_errors(journal), open(journal, "a", encoding="utf8") as file:
-        for question, answer in found:
-            file.write(_line(question, answer))
-            file.flush()
-            yield question, answer
-
-
-def _resent(part: Path, found: Iterable[tuple]) -> None:
-    """A part where nothing can be appended: it is sent as a whole, at the end or when asking fails."""
-    lines = [part.read_text(encoding="utf8")] if part.exists() else []
+@contextmanager
+def _locked(file: BinaryIO) -> Iterator[None]:
+    """Keep other processes from appending while the block runs. filelock would cost ten times as much as the line."""
+    fcntl.flock(file, fcntl.LOCK_EX)
     try:
-        for question, answer in found:
-            lines.append(_line(question, answer))
+        yield
     finally:
-        with atomic(part) as temporary:
-            temporary.write_text("".join(lines), encoding="utf8")
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def _line(question, answer) -> str:
-    return json.dumps({"key": question.key, **asdict(answer)}) + "\n"
+def _rows(answers: Iterable[tuple]) -> Iterator[tuple[tuple, dict[str, Any]]]:
+    """((question, answer), the log's row) of each (question, answer)."""
+    for question, answer in answers:
+        yield (question, answer), {"key": question.key, **asdict(answer)}
 
 
-def _in_parts(folder: Path, kind: type) -> Iterator[tuple[str, object]]:
-    for name in sorted(names_in(folder)):
-        if name.endswith(_SUFFIX) and not name.startswith("."):
-            yield from _whole_lines(folder / name, kind)
+def _answer(kind: type, hints: Mapping[str, Any], row: dict) -> tuple[str, Any]:
+    """(key, answer) of a row. Raises TypeError or KeyError when a field is missing, unknown or of another type."""
+    key = row.pop("key")
+    answer = kind(**row)
+    for name, value in [("key", key), *row.items()]:
+        hint = hints.get(name, str)
+        if not isinstance(value, hint) and not (type(value) is int and isinstance(0.0, hint)):
+            raise TypeError(f"{name} is {value!r}")
+    return key, answer
 
 
-def _whole_lines(journal: Path, kind: type) -> Iterator[tuple[str, object]]:
-    """(key, answer) of the journal's whole lines; a line that was cut short by a kill is removed from it."""
-    if not journal.is_file():
-        return
-    found, end = [], 0
-    with journal.open("rb" if is_url(journal) else "rb+") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-                key = row.pop("key")
-                answer = kind(**row)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                break
-            if not line.endswith(b"\n"):
-                break
-            found.append((key, answer))
-            end += len(line)
-        if not is_url(journal):
-            file.truncate(end)
-    yield from found
+def _line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row).encode() + b"\n"

@@ -12,7 +12,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -91,19 +90,17 @@ def _start(settings: Ray, log_to_driver: bool) -> None:
 def over_shards(
     names: Sequence[str],
     shard_of: Callable[[str], object],
-    worker: type,
-    arguments: tuple,
+    make_worker: Callable[[], Callable[[str, object], None]],
     settings: Ray,
-    gpus: float,
     noun: str,
 ) -> None:
-    """Have `worker(*arguments)` called with every name and its shard, in processes of a Ray cluster.
+    """Have workers in the processes of a Ray cluster called with every name and its shard.
 
     Args:
         names: of the shards, each its own.
         shard_of: what the worker is sent for a name; it is called when it is that shard's turn.
-        worker: a class of this package, made once in each process.
-        gpus: of each worker.
+        make_worker: called once in each process, it returns the worker; picklable.
+        settings: of the cluster; `gpus` is what each worker needs.
         noun: what is in the shards, for progress and messages.
 
     Raises:
@@ -115,14 +112,14 @@ def over_shards(
     waiting, tries, failed, told = deque(names), Counter(), {}, []
     meter = Meter(len(names), f"{noun}, shards")
     with cluster(settings):
-        _check_room(settings, gpus)
+        _check_room(settings)
         started = time.monotonic()
         while waiting:
             wanted = [waiting.popleft() for _ in range(min(len(waiting), _AT_ONCE))]
             rows = [{"name": name, "shard": pickle.dumps(shard_of(name))} for name in wanted]
             lost = dict.fromkeys(wanted, f"its worker was lost {settings.retries + 1} times: out of memory?")
             try:
-                for row in _done(rows, (worker, arguments, str(root())), settings, gpus):
+                for row in _done(rows, (make_worker, str(root())), settings):
                     name, error = row["name"], row["error"]
                     lost.pop(name, None)
                     tries[name] += 1
@@ -149,7 +146,7 @@ def over_shards(
         )
 
 
-def _done(rows: list[dict], calling: tuple, settings: Ray, gpus: float) -> Iterator[dict]:
+def _done(rows: list[dict], calling: tuple, settings: Ray) -> Iterator[dict]:
     """What the workers say of each shard, as they come in; nothing of one whose worker was lost too often.
 
     One shard a block and one block a worker: a lost worker takes nothing else with it.
@@ -173,7 +170,7 @@ def _done(rows: list[dict], calling: tuple, settings: Ray, gpus: float) -> Itera
                 fn_constructor_args=calling,
                 compute=pool,
                 num_cpus=settings.cpus,
-                num_gpus=gpus or None,
+                num_gpus=settings.gpus or None,
                 max_restarts=-1,
                 max_task_retries=settings.retries,
             )
@@ -183,10 +180,10 @@ def _done(rows: list[dict], calling: tuple, settings: Ray, gpus: float) -> Itera
 class _Caller:
     """In a process of the pool: the worker, and of each call whether it failed and how long it took."""
 
-    def __init__(self, worker: type, arguments: tuple, folder: str):
+    def __init__(self, make_worker: Callable, folder: str):
         if Path(folder).is_dir():
             os.environ.setdefault("PCCLIP_ROOT", folder)  # paths of parameters mean the same everywhere
-        self._make, self._worker, self._seconds, self._ended = partial(worker, *arguments), None, 0.0, None
+        self._make, self._worker, self._ended = make_worker, None, None
 
     def __call__(self, row: dict) -> dict:
         began = time.monotonic()
@@ -211,12 +208,14 @@ class _Caller:
         return told | {"seconds": self._ended - began - told["loading"]}
 
 
-def _check_room(settings: Ray, gpus: float) -> None:
+def _check_room(settings: Ray) -> None:
     """Raises PcclipError when no node of a cluster that was started here has room for one worker."""
     import ray
 
-    if settings.address is None and ray.cluster_resources().get("GPU", 0) < gpus:
-        raise PcclipError(f"ray.gpus = {gpus:g}: this machine has too few; lower it, or give ray.address of a cluster")
+    if settings.address is None and ray.cluster_resources().get("GPU", 0) < settings.gpus:
+        raise PcclipError(
+            f"ray.gpus = {settings.gpus:g}: this machine has too few; lower it, or give ray.address of a cluster"
+        )
 
 
 def _overhead(told: list[dict], wall: float, noun: str) -> str:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -24,7 +25,7 @@ from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed, stage
 from pcclip.errors import PcclipError
 from pcclip.runs.files import read_parquet
-from pcclip.runs.log import _groups
+from pcclip.runs.log import question_groups
 from pcclip.runs.ray_cluster import cluster, over_shards
 
 SETTINGS = Ray(workers=2, retries=1, address=os.environ.get("RAY_ADDRESS"))
@@ -70,10 +71,10 @@ def test_workers_cannot_share_the_memory_of_one_process(values):
 
 def test_groups_of_questions_are_those_of_all_whoever_has_asked():
     questions = [Question(f"{k}", "a", "b") for k in range(7)]
-    every = _groups(questions, {}, 3)
+    every = question_groups(questions, {}, 3)
     assert [[q.key for q in group] for group in every.values()] == [["0", "1", "2"], ["3", "4", "5"], ["6"]]
     first, _, third = every
-    assert _groups(questions, {"1": None, "3": None, "4": None, "5": None}, 3) == {
+    assert question_groups(questions, {"1": None, "3": None, "4": None, "5": None}, 3) == {
         first: [questions[0], questions[2]],
         third: [questions[6]],
     }
@@ -140,7 +141,7 @@ def poisoned(nodes, tmp_path_factory):
     }
     try:
         with pytest.raises(PcclipError) as error:
-            over_shards(list(shards), shards.__getitem__, Does, (folder,), SETTINGS, 0.0, "shards")
+            over_shards(list(shards), shards.__getitem__, partial(Does, folder), SETTINGS, "shards")
     finally:
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     begun = {path.name: len(path.read_text().split()) for path in folder.iterdir() if not path.suffix}

@@ -15,7 +15,7 @@ from pcclip.embedding.stage import embed
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.evaluation.stage import evaluate
 from pcclip.finetuning import stage as trainer
-from pcclip.runs import log as journal
+from pcclip.runs.log import Log
 
 
 def die_at_call(owner, name: str, count: int) -> None:
@@ -35,7 +35,7 @@ def main(path: str, dies_in: str) -> None:
     config = params.read(path)
     images, model = load_images(config), load_model(config.model)
     if dies_in == "01":
-        die_at_call(journal, "_line", 17)  # 16 answers are on disk, whatever is in flight
+        die_at_call(Log, "write", 17)  # 16 answers are on disk, whatever is in flight
     table = generate.generate(config, images, model)
     if dies_in == "02":
         die_at_call(Encoder, "encode_pixels", 4)

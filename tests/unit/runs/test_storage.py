@@ -18,7 +18,7 @@ from pcclip.embedding.vectors import TABLE
 from pcclip.errors import PcclipError
 from pcclip.runs import stage
 from pcclip.runs.files import atomic, names_in, read_parquet, write_json, write_parquet
-from pcclip.runs.log import _line, answer_all
+from pcclip.runs.log import AnswerLog
 from pcclip.runs.stage import Stage, read_manifest
 
 pytest.importorskip("upath")
@@ -224,14 +224,8 @@ def test_a_failure_of_before_in_another_part_does_not_hide_the_answer(tmp_path):
     config = params.check({"outputs": str(tmp_path / "out"), "run": "r", "storage": str(store)})
     journal = config.folder / "01_generate" / "answers-x.jsonl"
     part = config.stored(journal.parent) / "answers-x" / "zzzz.jsonl"
-    part.parent.mkdir(parents=True)
-    part.write_text(_line(Question("k", "a", "b"), Reply("", "error: 500")))
-    found = answer_all(
-        [Question("k", "a", "b")],
-        lambda rest: ((q, Reply("well", "stop")) for q in rest),
-        Reply,
-        journal,
-        "answers",
-        config,
+    AnswerLog(part, Reply, "answers").append({"key": "k", "text": "", "finish_reason": "error: 500"})
+    found = AnswerLog(journal, Reply, "answers").answer_all(
+        [Question("k", "a", "b")], lambda rest: ((q, Reply("well", "stop")) for q in rest), config
     )
     assert found["k"].text == "well"
