@@ -1,12 +1,13 @@
 """Which sentences are kept: lists of named rules, applied in order, each counted.
 
-A list cleans a raw reply into a sentence; a rule says True for a sentence it accepts. There are three lists: ours; the
-one the paper's sentences went through (as released); and none, which keeps every answer.
+A rule list cleans a raw reply into a sentence; a rule returns True for a sentence that it accepts. There are three
+lists: ours, the one behind the paper's sentences (as released), and none, which keeps every reply.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import permutations
 
 import pandas as pd
 
@@ -16,12 +17,18 @@ from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 
 _CUTS = re.compile(r"\n\n|\n(?=Q:|#\d|Note|I hope|First image:|Question)|(?<=[.!?])\s+(?=Note\b|I hope\b)")
-_STRIP = re.compile(r"^(?:#\d+:|A:|Answer:|Difference:)\s*")
+_LABEL = re.compile(r"^(?:#\d+:|A:|Answer:|Difference:)\s*")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a rule may look at."""
+    """A cleaned sentence with everything that a rule may look at.
+
+    Attributes:
+        finish_reason: why the reply ended: 'stop', 'length', or 'error: ...'.
+        tokens: the sentence's length for the text tower; context_length: how many of them the tower reads.
+        raw: the reply before it was cleaned.
+    """
 
     sentence: str
     finish_reason: str
@@ -29,27 +36,33 @@ class Candidate:
     second_caption: str
     first_concept: str
     second_concept: str
-    tokens: int  # of the sentence, for the text tower
+    tokens: int
     context_length: int
-    raw: str = ""  # the reply as it came
+    raw: str = ""
 
     @property
     def words(self) -> list[str]:
         return words_of(self.sentence)
 
 
+Rule = Callable[[Candidate], bool]
+
+
+# Ours
+
+
 def clean(raw: str) -> str:
-    """Ours: the sentence inside a raw reply, cut at markers of a following question or note, white space folded."""
-    return " ".join(_STRIP.sub("", _CUTS.split(raw.strip(), maxsplit=1)[0]).split())
+    """The sentence of a raw reply: cut where another question or a note begins, white space folded."""
+    return " ".join(_LABEL.sub("", _CUTS.split(raw.strip(), maxsplit=1)[0]).split())
 
 
 def _answered(c: Candidate) -> bool:
-    """The model said something, and no error came back."""
+    """The model wrote something, and the backend reported no error."""
     return bool(c.sentence) and not c.finish_reason.startswith("error")
 
 
 def _finished(c: Candidate) -> bool:
-    """It ended by itself, not at the token limit."""
+    """The model ended the sentence before the token limit."""
     return c.finish_reason == "stop"
 
 
@@ -60,13 +73,13 @@ def _plain_text(c: Candidate) -> bool:
 
 
 def _length(c: Candidate) -> bool:
-    """Between 8 and 60 words."""
+    """8 to 60 words."""
     return 8 <= len(c.words) <= 60
 
 
 def _no_loop(c: Candidate) -> bool:
-    """No word twice in a row, and no three words in a row that come back within the same side."""
-    if any(a == b for a, b in zip(c.words, c.words[1:], strict=False)):
+    """No word twice in a row, and no three words in a row that come again within the same side."""
+    if any(word == following for word, following in zip(c.words, c.words[1:], strict=False)):
         return False
     for side in sides(c.sentence) or (c.sentence,):
         words = words_of(side)
@@ -77,32 +90,32 @@ def _no_loop(c: Candidate) -> bool:
 
 
 def _two_sides(c: Candidate) -> bool:
-    """It says something of the first image, then something of the second."""
+    """The sentence describes the first image, then the second."""
     return sides(c.sentence) is not None
 
 
 def _own_side(c: Candidate) -> bool:
-    """Each caption's head noun is on its own side and, when the subjects differ, not on the other."""
-    found = sides(c.sentence)
-    if found is None:
+    """Each side names its own caption's subject and, where the subjects differ, not the other's."""
+    parts = sides(c.sentence)
+    if parts is None:
         return False
-    first, second = ({singular(w) for w in words_of(side)} for side in found)
-    one, two = _names(c.first_caption, c.first_concept), _names(c.second_caption, c.second_concept)
-    crossed = one != two and (first & (two - one) or second & (one - two))
-    return bool(first & one) and bool(second & two) and not crossed
+    first_words, second_words = ({singular(word) for word in words_of(part)} for part in parts)
+    first, second = _subject(c.first_caption, c.first_concept), _subject(c.second_caption, c.second_concept)
+    crossed = first != second and (first_words & (second - first) or second_words & (first - second))
+    return bool(first_words & first) and bool(second_words & second) and not crossed
 
 
 def _in_context(c: Candidate) -> bool:
-    """The text tower sees all of it."""
+    """The text tower reads the whole sentence."""
     return c.tokens <= c.context_length
 
 
-def _names(caption: str, concept: str) -> set[str]:
-    """Words that name the subject: the caption's head noun and the last word of its concept."""
+def _subject(caption: str, concept: str) -> set[str]:
+    """The words that name a caption's subject: its head noun and the last word of its concept."""
     return {singular(concept_of(caption)), *concept.split()[-1:]} - {""}
 
 
-RULES: dict[str, Callable[[Candidate], bool]] = {
+RULES: dict[str, Rule] = {
     "answered": _answered,
     "finished": _finished,
     "plain_text": _plain_text,
@@ -114,18 +127,17 @@ RULES: dict[str, Callable[[Candidate], bool]] = {
 }
 
 
-# As released (data/filter_comparatives.py of the paper's repository): what it looks for, grouped under names. It also
-# looks for one-off strings of its own run; those are left out, or fall under `stutter`, which is a little wider.
+# As released (data/filter_comparatives.py of the paper's repository), its patterns grouped under names. Strings that
+# the release drops because they occurred in its own run are left out, or fall under `no_stutter`, which is wider.
 
 _ENDS = ("Q:", "I hope", "#2:", "Note")
 _NUMBERS = re.compile(r"1000000|0{58}|1{5}|5{5}|0:00:00")
 _PUNCTUATION = re.compile(r'\?{5}|!{5}|-{5}|\.\. \.\. \.\.|(\. ){4}|" " "|"""|\{{3}')
 _STUTTER = re.compile(r"([A-Za-z]\S{1,3})\1\1")
-_SHORTEST = 60  # characters
 
 
 def clean_as_released(raw: str) -> str:
-    """As released: cut at the first of _ENDS anywhere, markers and newlines taken out (which may join two words)."""
+    """The reply up to the first of _ENDS, without markers and newlines (which may join two words)."""
     text = raw[: min((raw.find(end) for end in _ENDS if end in raw), default=len(raw))].strip()
     for old, new in (("#1:", ""), ("A: ", ""), ("#", ""), ("\n", ""), ("\t", " "), ("  ", " ")):
         text = text.replace(old, new)
@@ -153,7 +165,7 @@ def _no_markup(c: Candidate) -> bool:
 
 
 def _no_heading(c: Candidate) -> bool:
-    """It does not describe one image under a heading."""
+    """No description of one image under a heading."""
     return "Description:" not in c.raw and "Description of the image:" not in c.raw
 
 
@@ -163,7 +175,7 @@ def _no_punctuation_run(c: Candidate) -> bool:
 
 
 def _no_stutter(c: Candidate) -> bool:
-    """No piece of two to four characters three times in a row."""
+    """No piece of two to four characters that stands three times in a row."""
     return not _STUTTER.search(c.raw)
 
 
@@ -172,12 +184,12 @@ def _ascii(c: Candidate) -> bool:
     return c.raw.isascii()
 
 
-def _sixty(c: Candidate) -> bool:
+def _sixty_characters(c: Candidate) -> bool:
     """At least 60 characters after cleaning."""
-    return len(c.sentence) >= _SHORTEST
+    return len(c.sentence) >= 60
 
 
-AS_RELEASED: dict[str, Callable[[Candidate], bool]] = {
+AS_RELEASED: dict[str, Rule] = {
     "starts_with_text": _starts_with_text,
     "no_code": _no_code,
     "no_numbers": _no_numbers,
@@ -187,23 +199,22 @@ AS_RELEASED: dict[str, Callable[[Candidate], bool]] = {
     "no_stutter": _no_stutter,
     "ascii": _ascii,
     "answered": _answered,
-    "sixty": _sixty,
+    "sixty": _sixty_characters,
 }
 
 
 @dataclass(frozen=True)
 class RuleList:
-    """A way to clean a raw reply, and the rules for what comes out, in order."""
+    """A function that cleans a raw reply, and the rules for the cleaned sentence, in order."""
 
     name: str
     clean: Callable[[str], str]
-    rules: dict[str, Callable[[Candidate], bool]]
+    rules: dict[str, Rule]
 
     def judge(self, candidate: Candidate) -> tuple[str, str, bool]:
-        """(verdict, sentence, mended): 'kept' or the first rule that drops it.
+        """(verdict, sentence, mended): the verdict is 'kept' or the first rule that drops the sentence.
 
-        A sentence that fails only because the model took the images in the wrong order is mended by exchanging its
-        sides.
+        A sentence that would be kept with its sides exchanged is mended: the model took the images in the wrong order.
         """
         verdict = self._first_failure(candidate)
         if verdict == "own_side":
@@ -223,26 +234,20 @@ LISTS = {
 }
 
 
-def rule_list(chosen: str | list[str]) -> RuleList:
-    """A list by name, or some of our rules by their names; then 'answered' and 'two_sides' always apply.
+def rule_list(names: str | list[str]) -> RuleList:
+    """A rule list by its name, or some of our rules by their names, always with 'answered' and 'two_sides'.
 
-    In the lists 'as_released' and 'none' a sentence need not have two sides, and so has no swapped twin.
+    In the lists 'as_released' and 'none' a sentence need not have two sides, and then it has no swapped twin.
     Raises PcclipError on an unknown name.
     """
-    if isinstance(chosen, str):
-        if chosen not in LISTS:
-            raise PcclipError(f"generate.filters: unknown list {chosen!r}; known: {', '.join(LISTS)}")
-        return LISTS[chosen]
-    unknown = set(chosen) - set(RULES)
+    if isinstance(names, str):
+        if names not in LISTS:
+            raise PcclipError(f"generate.filters: unknown list {names!r}; known: {', '.join(LISTS)}")
+        return LISTS[names]
+    unknown = sorted(set(names) - set(RULES))
     if unknown:
-        raise PcclipError(f"generate.filters: unknown rule {sorted(unknown)[0]!r}; known: {', '.join(RULES)}")
-    wanted = {*chosen, "answered", "two_sides"}
-    return RuleList("chosen", clean, {name: rule for name, rule in RULES.items() if name in wanted})
-
-
-def check_names(chosen: str | list[str]) -> list[str]:
-    """Names of the rules that apply, in order. Raises PcclipError on an unknown name."""
-    return list(rule_list(chosen).rules)
+        raise PcclipError(f"generate.filters: unknown rule {unknown[0]!r}; known: {', '.join(RULES)}")
+    return RuleList("chosen", clean, {n: RULES[n] for n in RULES if n in {*names, "answered", "two_sides"}})
 
 
 def judged(table: pd.DataFrame, rules: RuleList, model: Encoder) -> pd.DataFrame:
@@ -250,77 +255,91 @@ def judged(table: pd.DataFrame, rules: RuleList, model: Encoder) -> pd.DataFrame
 
     Args:
         table: columns raw, finish_reason, first_caption, second_caption, first_concept, second_concept.
-        rules: from `rule_list`.
-        model: its tokenizer and context length say which sentences are too long for its text tower.
+        rules: a rule list.
+        model: its tokenizer and context length decide which sentences are too long for its text tower.
 
     Returns:
-        difference (the cleaned sentence), tokens (its length), mended and verdict, row by row.
+        Columns difference (the cleaned sentence), tokens (its length), mended and verdict, row by row of `table`.
     """
     sentences = [rules.clean(raw) for raw in table.raw]
     rows = []
     for reply, sentence, ids in zip(table.itertuples(), sentences, model.tokens(sentences), strict=True):
-        tokens = len(ids)
-        verdict, sentence, mended = rules.judge(
-            Candidate(
-                sentence,
-                reply.finish_reason,
-                reply.first_caption,
-                reply.second_caption,
-                reply.first_concept,
-                reply.second_concept,
-                tokens,
-                model.context_length,
-                reply.raw,
-            )
+        candidate = Candidate(
+            sentence=sentence,
+            finish_reason=reply.finish_reason,
+            first_caption=reply.first_caption,
+            second_caption=reply.second_caption,
+            first_concept=reply.first_concept,
+            second_concept=reply.second_concept,
+            tokens=len(ids),
+            context_length=model.context_length,
+            raw=reply.raw,
         )
-        if mended:  # exchanging the sides can change the number of tokens
+        verdict, sentence, mended = rules.judge(candidate)
+        tokens = len(ids)
+        if mended:  # a sentence with exchanged sides can have another number of tokens
             tokens = len(model.tokens([sentence])[0])
             verdict = "in_context" if "in_context" in rules.rules and tokens > model.context_length else verdict
         rows.append((sentence, tokens, mended, verdict))
     return pd.DataFrame(rows, columns=["difference", "tokens", "mended", "verdict"], index=table.index)
 
 
+def check_yield(table: pd.DataFrame, min_yield: float, noun: str) -> None:
+    """Raise PcclipError, with the commonest reason, when less than a share `min_yield` of the rows has verdict 'kept'.
+
+    Args:
+        table: columns verdict and finish_reason.
+        min_yield: the smallest share.
+        noun: what the rows are, for the message.
+    """
+    dropped = table.verdict[table.verdict != "kept"].value_counts()
+    kept = len(table) - dropped.sum()
+    if kept >= min_yield * len(table):
+        return
+    errors = table.finish_reason[table.finish_reason.str.startswith("error")].value_counts()
+    backend = f"; the backend said {errors.index[0]!r} {errors.iloc[0]} times" if len(errors) else ""
+    raise PcclipError(
+        f"{noun}: only {kept} of {len(table)} were kept, less than generate.min_yield = {min_yield}; most fell to rule "
+        f"{dropped.index[0]!r} ({dropped.iloc[0]}): check the model, the prompt and generate.filters{backend}"
+    )
+
+
 def agreement(
-    table: pd.DataFrame, model: Encoder, one: str | list[str] = "ours", other: str | list[str] = "as_released"
+    table: pd.DataFrame, model: Encoder, first: str | list[str] = "ours", second: str | list[str] = "as_released"
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Two rule lists on the same raw replies (`table` and `model` as in `judged`).
+    """Compare two rule lists on the same raw replies; `table` and `model` as in `judged`.
 
     Returns:
-        One row: replies, how many both keep, only one of them keeps, or both drop, the share they agree on, and
-        Cohen's kappa (none when both keep all or both drop all); and where they differ: kept_by, dropped_by, rule,
-        count, the commonest first.
+        One row with the number of replies, how many both lists keep, only one keeps, and both drop, the share on which
+        they agree, and Cohen's kappa (None when both keep all or both drop all); and the disagreements: kept_by,
+        dropped_by, rule, count, the commonest first.
     """
-    lists = [rule_list(one), rule_list(other)]
-    first, second = (judged(table, rules, model).verdict for rules in lists)
-    a, b = first == "kept", second == "kept"
+    verdicts = {rules.name: judged(table, rules, model).verdict for rules in map(rule_list, (first, second))}
+    (first_name, a), (second_name, b) = ((name, verdict == "kept") for name, verdict in verdicts.items())
     agree, chance = (a == b).mean(), a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
-    counts = pd.DataFrame(
-        [
-            {
-                "replies": len(table),
-                "both_keep": (a & b).sum(),
-                f"only_{lists[0].name}": (a & ~b).sum(),
-                f"only_{lists[1].name}": (b & ~a).sum(),
-                "neither": (~a & ~b).sum(),
-                "agreement": agree,
-                "kappa": (agree - chance) / (1 - chance) if chance < 1 else None,
-            }
-        ]
-    )
+    counts = {
+        "replies": len(table),
+        "both_keep": (a & b).sum(),
+        f"only_{first_name}": (a & ~b).sum(),
+        f"only_{second_name}": (b & ~a).sum(),
+        "neither": (~a & ~b).sum(),
+        "agreement": agree,
+        "kappa": (agree - chance) / (1 - chance) if chance < 1 else None,
+    }
     rows = [
-        (keeps.name, drops.name, rule, count)
-        for keeps, drops, verdicts in ((*lists, second[a & ~b]), (*lists[::-1], first[b & ~a]))
-        for rule, count in verdicts.value_counts().items()
+        (keeper, dropper, rule, count)
+        for keeper, dropper in permutations(verdicts)
+        for rule, count in verdicts[dropper][(verdicts[keeper] == "kept") & (verdicts[dropper] != "kept")]
+        .value_counts()
+        .items()
     ]
-    differ = pd.DataFrame(rows, columns=["kept_by", "dropped_by", "rule", "count"])
-    return counts, differ.sort_values("count", ascending=False, ignore_index=True)
+    disagreements = pd.DataFrame(rows, columns=["kept_by", "dropped_by", "rule", "count"])
+    return pd.DataFrame([counts]), disagreements.sort_values("count", ascending=False, ignore_index=True)
 
 
-def yield_table(verdicts: pd.Series, names: list[str]) -> pd.DataFrame:
-    """What each rule dropped and what was left after it: columns rule, dropped, left, share_left."""
-    rows, left = [], len(verdicts)
-    for name in names:
-        dropped = int((verdicts == name).sum())
-        left -= dropped
-        rows.append({"rule": name, "dropped": dropped, "left": left, "share_left": left / max(1, len(verdicts))})
-    return pd.DataFrame(rows)
+def yield_table(verdicts: pd.Series, rules: RuleList) -> pd.DataFrame:
+    """How many sentences each rule dropped and how many were left after it: rule, dropped, left, share_left."""
+    dropped = verdicts.value_counts().reindex(list(rules.rules), fill_value=0)
+    left = len(verdicts) - dropped.cumsum()
+    columns = {"dropped": dropped, "left": left, "share_left": left / max(1, len(verdicts))}
+    return pd.DataFrame(columns).rename_axis("rule").reset_index()

@@ -1,4 +1,4 @@
-"""The shape of a comparison: two sides, "The first image ..., while the second image ...", and its swapped twin."""
+"""The shape of a comparison: "The first image ..., while the second image ...", its two sides, and its swapped twin."""
 
 import re
 
@@ -14,9 +14,12 @@ _EDGES = " \n\t,;.!"
 
 
 def sides(sentence: str) -> tuple[str, str] | None:
-    """What is said of the first and of the second image, or None when the sentence has not that shape."""
+    """The text about the first image and the text about the second, or None for a sentence of another shape."""
     spans = _spans(sentence)
-    return tuple(sentence[start:end] for start, end in spans) if spans else None
+    if spans is None:
+        return None
+    (a, b), (c, d) = spans
+    return sentence[a:b], sentence[c:d]
 
 
 def swapped(sentence: str) -> str:
@@ -29,26 +32,26 @@ def swapped(sentence: str) -> str:
 
 
 def from_captions(first: str, second: str) -> str:
-    """The template comparison: both captions in one sentence, no language model."""
+    """The template comparison: both captions in one sentence, without a language model."""
     return f"The first image shows {_inside(first)}, while the second image shows {_inside(second)}."
 
 
-def _spans(sentence: str) -> list[tuple[int, int]] | None:
-    """Where in the sentence the two sides are, without the punctuation around them."""
-    found = _SIDES.match(sentence)
-    if not found:
+def _spans(sentence: str) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Start and end of the two sides, without the punctuation around them."""
+    match = _SIDES.match(sentence)
+    if not match:
         return None
-    spans = []
-    for name in ("first", "second"):
-        text, start = found[name], found.start(name)
-        left = len(text) - len(text.lstrip(_EDGES))
-        spans.append((start + left, start + max(left, len(text.rstrip(_EDGES)))))
-    return spans if all(start < end for start, end in spans) else None
+    first, second = (_trimmed(match[name], match.start(name)) for name in ("first", "second"))
+    return (first, second) if first[0] < first[1] and second[0] < second[1] else None
+
+
+def _trimmed(text: str, start: int) -> tuple[int, int]:
+    left = len(text) - len(text.lstrip(_EDGES))
+    return start + left, start + max(left, len(text.rstrip(_EDGES)))
 
 
 def _inside(caption: str) -> str:
-    """A caption fit for the middle of a sentence: no full stop, first letter lower case unless a name."""
+    """A caption for the middle of a sentence: no full stop, the first letter in lower case if an article begins it."""
     caption = caption.strip().rstrip(".!? ")
-    head = caption.split(" ", 1)[0]
-    is_article = head.lower() in ("a", "an", "the", "two", "some", "this", "our")
-    return caption[:1].lower() + caption[1:] if is_article else caption
+    begins_with_article = caption.split(" ", 1)[0].lower() in ("a", "an", "the", "two", "some", "this", "our")
+    return caption[:1].lower() + caption[1:] if begins_with_article else caption

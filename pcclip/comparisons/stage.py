@@ -1,21 +1,20 @@
-"""Stage 01: choose pairs, ask the backend, filter, store. Resumable at the row.
+"""Stage 01: draw pairs of images, ask the language model how they differ, filter its sentences, store the table.
 
-Every answer is appended to a journal at once; a killed run reads it back and asks only for the rest. The journal is
-named by what answers depend on and is kept, so another filter or threshold asks nothing again. The table keeps
-everything: captions, raw reply, cleaned sentence, verdict, and the hashes of prompt and model.
+Every answer is appended to a log at once, so a killed run asks only for the rest. The log's name is made of what the
+answers depend on, and the log is kept: another filter or threshold asks nothing again. The table keeps everything:
+captions, raw reply, cleaned sentence, verdict, and the hashes of prompt and model.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 
-import numpy as np
 import pandas as pd
 
-from pcclip.comparisons import filters, negatives, rewrites, verdicts
+from pcclip.comparisons import captions, filters, verdicts
 from pcclip.comparisons.attributes import load_bank
-from pcclip.comparisons.llm import Asker, Backend, Question, Reply, backend_identity, start_backend
+from pcclip.comparisons.llm import Backend, Question, Reply, backend_identity, lazy_backend
 from pcclip.comparisons.pairs import choose_pairs
 from pcclip.comparisons.prompts import Prompt, load_prompt
 from pcclip.comparisons.sentences import from_captions, sides, swapped
@@ -23,9 +22,8 @@ from pcclip.config import COMPARISONS, Config
 from pcclip.data.image_set import ImageSet, load_images
 from pcclip.encoders import identify
 from pcclip.encoders.dual_encoder import Encoder
-from pcclip.errors import PcclipError
 from pcclip.runs.files import digest, read_parquet, write_parquet
-from pcclip.runs.log import AnswerLog
+from pcclip.runs.log import answer_all
 from pcclip.runs.progress import say
 from pcclip.runs.ray_cluster import cluster
 from pcclip.runs.stage import Stage
@@ -33,56 +31,29 @@ from pcclip.runs.stage import Stage
 FOLDER, TABLE, LEFT_OUT = COMPARISONS, "comparisons.parquet", "left_out.parquet"
 _COUNTED = 200  # questions whose tokens are counted
 _FORMAT = 2  # raise it when the meaning of the table changes: old stages are then done again
+_NO_KEYS = {"in_flight", "shard", "timeout", "retries", "base_url", "negatives"}  # change no answer, or have own inputs
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
-    """The stage with everything its result depends on. Raises PcclipError when something named does not exist."""
-    images = images or load_images(config)
-    filters.check_names(config.generate.filters)
-    settings = config.generate.model_dump(exclude={"in_flight", "shard", "timeout", "retries", "base_url", "negatives"})
-    asks = (
-        {"negatives": load_prompt(config.generate.negatives, slots=("first",)).hash}
-        if (config.generate.negatives)
-        else {}
-    )
+    """The stage with everything that its result depends on. Raises PcclipError when a named file does not exist."""
+    images, settings = images or load_images(config), config.generate
+    filters.rule_list(settings.filters)
     folder = config.source_folder / FOLDER
-    return Stage(
-        folder,
-        {
-            "format": _FORMAT,
-            "generate": settings,
-            "seed": config.seed,
-            "images": images.identity(),
-            "prompt": load_prompt(config.generate.prompt).hash,
-            "backend": backend_identity(config.generate),
-            "judge": config.generate.attributes and backend_identity(config.generate.judging),
-            "rewrites": config.generate.rewrites and load_prompt(config.generate.rewrites, slots=("first",)).hash,
-            "attributes": config.generate.attributes and load_bank(config.generate.attributes).hash,
-            "model": identify(config.model),
-            **asks,
-        },
-        config.stored(folder),
-    )
-
-
-def draw_pairs(config: Config, images: ImageSet) -> pd.DataFrame:
-    """The pairs of the run, columns first, second (ids), first_caption, second_caption, and so on, and split.
-
-    Training pairs differ in caption; held-out pairs, which are evaluated, differ in concept. No pair crosses the split.
-    """
-    chosen = []
-    for split, table, count, group in (
-        ("train", images.train, config.generate.pairs, "caption"),
-        ("held_out", images.held_out, config.generate.held_out_pairs, "concept"),
-    ):
-        pairs = choose_pairs(
-            table[group], count, config.generate.sampling, config.generate.both_directions, config.seed
-        )
-        sides = [table.iloc[pairs[:, k]].reset_index(drop=True)[["id", "caption", "concept"]] for k in (0, 1)]
-        for side, name in zip(sides, ("first", "second"), strict=True):
-            side.columns = [name, f"{name}_caption", f"{name}_concept"]
-        chosen.append(pd.concat([*sides, pd.Series(split, index=sides[0].index, name="split")], axis=1))
-    return pd.concat(chosen, ignore_index=True)
+    inputs = {
+        "format": _FORMAT,
+        "generate": settings.model_dump(exclude=_NO_KEYS),
+        "seed": config.seed,
+        "images": images.identity(),
+        "prompt": load_prompt(settings.prompt).hash,
+        "backend": backend_identity(settings),
+        "judge": settings.attributes and backend_identity(settings.judging),
+        "rewrites": settings.rewrites and captions.single_text_prompt(settings.rewrites).hash,
+        "attributes": settings.attributes and load_bank(settings.attributes).hash,
+        "model": identify(config.model),
+    }
+    if settings.negatives:
+        inputs["negatives"] = captions.single_text_prompt(settings.negatives).hash
+    return Stage(folder, inputs, config.stored(folder))
 
 
 def generate(config: Config, images: ImageSet, model: Encoder, backend: Backend | None = None) -> pd.DataFrame:
@@ -91,81 +62,125 @@ def generate(config: Config, images: ImageSet, model: Encoder, backend: Backend 
     Args:
         config: the run. With engine: ray its backend is started in each worker of a cluster.
         images: the captioned image set.
-        model: its tokenizer says which sentences are too long for its text tower.
-        backend: who answers, in this process; made from the config when None.
+        model: its tokenizer decides which sentences are too long for its text tower.
+        backend: answers in this process; made from the config when None.
 
     Raises:
         PcclipError: fewer than generate.min_yield of the sentences were kept.
     """
-    this = stage(config, images)
-    if this.found():
-        say(f"{FOLDER}: done already, read from {this.folder}")
-        return read_parquet(this.folder / TABLE).to_pandas()
-    prompt = load_prompt(config.generate.prompt)
-    who = backend.identity if backend else this.inputs["backend"]
-    rules = filters.rule_list(config.generate.filters)
-    start = partial(start_backend, config.generate) if backend is None else lambda prompt: backend
+    run = stage(config, images)
+    if run.found():
+        say(f"{FOLDER}: done already, read from {run.folder}")
+        return read_parquet(run.folder / TABLE).to_pandas()
     if backend:
-        config = config.model_copy(update={"engine": "local"})  # it is here, and cannot be sent
-    with this.work(), cluster(config.ray) if config.engine == "ray" else nullcontext():
-        pairs = draw_pairs(config, images)
-        sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens"})
-        questions = [
-            Question(
-                digest([config.seed, p.first_caption, p.second_caption, p.first, p.second])[:16],
-                p.first_caption,
-                p.second_caption,
-            )
-            for p in pairs.itertuples()
-        ]
-        path = config.journals / f"answers-{digest([prompt.hash, who, sampling])[:12]}.jsonl"
-        told = (
-            None
-            if config.generate.backend == "template"
-            else partial(budget, prompt=prompt, model=model, max_tokens=config.generate.max_tokens)
-        )
-        answer_log = AnswerLog(path, Reply, "comparisons")
-        replies = answer_log.answer_all(questions, Asker(partial(start, prompt)), config, told)
-        table = _judged(pairs, [replies[q.key] for q in questions], model, rules)
-        table["prompt_hash"], table["model_hash"] = prompt.hash, who
-        table["sampling"] = json.dumps(sampling)
-        kept = int((table.verdict == "kept").sum())
-        if kept < config.generate.min_yield * len(table):
-            worst = table.verdict[table.verdict != "kept"].value_counts()
-            raise PcclipError(
-                f"{FOLDER}: only {kept} of {len(table)} sentences were kept, less than generate.min_yield = "
-                f"{config.generate.min_yield}; most fell to rule {worst.index[0]!r} ({worst.iloc[0]}): "
-                f"check the model, the prompt and generate.filters{_commonest_error(table.finish_reason)}"
-            )
-        extra = _extra_tables(config, images, start, who)
-        for name, rows in {TABLE: table, LEFT_OUT: images.left_out.astype(str), **extra}.items():
-            write_parquet(this.folder / name, rows)
-        by_split = table[table.verdict == "kept"].split.value_counts()
-        this.finish(
-            [TABLE, LEFT_OUT, *extra],
-            {
-                "images": len(images.table),
-                "left_out": len(images.left_out),
-                "asked": len(table),
-                "kept": kept,
-                **{f"kept_{split}": int(n) for split, n in by_split.items()},
-                **{name.split(".")[0]: len(rows) for name, rows in extra.items()},
-            },
-            model=who,
-        )
+        config = config.model_copy(update={"engine": "local"})  # a backend of this process cannot be sent to workers
+
+    def backend_for(prompt: Prompt) -> Backend:
+        return backend or lazy_backend(config.generate, prompt)
+
+    with run.work(), cluster(config.ray) if config.engine == "ray" else nullcontext():
+        table = compare(config, draw_pairs(config, images), model, backend_for)
+        filters.check_yield(table, config.generate.min_yield, FOLDER)
+        others = _other_tables(config, images, backend_for)
+        for name, rows in {TABLE: table, LEFT_OUT: images.left_out.astype(str), **others}.items():
+            write_parquet(run.folder / name, rows)
+        kept = table.split[table.verdict == "kept"]
+        counts = {
+            "images": len(images.table),
+            "left_out": len(images.left_out),
+            "asked": len(table),
+            "kept": len(kept),
+            **{f"kept_{split}": int(n) for split, n in kept.value_counts().items()},
+            **{name.split(".")[0]: len(rows) for name, rows in others.items()},
+        }
+        run.finish([TABLE, LEFT_OUT, *others], counts, model=table.model_hash[0])
     return table
 
 
+def draw_pairs(config: Config, images: ImageSet) -> pd.DataFrame:
+    """The pairs of the run: first, second (ids), first_caption, first_concept, second_caption, second_concept, split.
+
+    Training pairs differ in caption; held-out pairs, which are evaluated, differ in concept. No pair crosses the split.
+    """
+    settings, drawn = config.generate, []
+    for split, table, count, group in (
+        ("train", images.train, settings.pairs, "caption"),
+        ("held_out", images.held_out, settings.held_out_pairs, "concept"),
+    ):
+        rows = choose_pairs(table[group], count, settings.sampling, config.seed)
+        both = [table.iloc[rows[:, side]].reset_index(drop=True)[["id", "caption", "concept"]] for side in (0, 1)]
+        for side, name in zip(both, ("first", "second"), strict=True):
+            side.columns = [name, f"{name}_caption", f"{name}_concept"]
+        drawn.append(pd.concat(both, axis=1).assign(split=split))
+    return pd.concat(drawn, ignore_index=True)
+
+
+def compare(
+    config: Config, pairs: pd.DataFrame, model: Encoder, backend_for: Callable[[Prompt], Backend]
+) -> pd.DataFrame:
+    """Ask the language model about each pair and filter its sentences.
+
+    Returns:
+        The pairs with pair (their number), raw, finish_reason, difference (the cleaned sentence), tokens, mended,
+        verdict, swapped (the twin of a kept sentence, '' without one), prompt_hash, model_hash and sampling.
+    """
+    prompt = load_prompt(config.generate.prompt)
+    backend = backend_for(prompt)
+    sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens"})
+    questions = [
+        Question(
+            digest([config.seed, pair.first_caption, pair.second_caption, pair.first, pair.second])[:16],
+            pair.first_caption,
+            pair.second_caption,
+        )
+        for pair in pairs.itertuples()
+    ]
+    log = config.journals / f"answers-{digest([prompt.hash, backend.identity, sampling])[:12]}.jsonl"
+    cost = partial(budget, prompt=prompt, model=model, max_tokens=config.generate.max_tokens)
+    template = config.generate.backend == "template"
+    replies = answer_all(
+        questions, backend.answers, Reply, log, "comparisons", config, told=None if template else cost
+    )
+    answers = [replies[question.key] for question in questions]
+    table = pairs.assign(raw=[a.text for a in answers], finish_reason=[a.finish_reason for a in answers])
+    table = table.join(filters.judged(table, filters.rule_list(config.generate.filters), model))
+    twins = [
+        swapped(sentence) if verdict == "kept" and sides(sentence) else ""
+        for sentence, verdict in zip(table.difference, table.verdict, strict=True)
+    ]
+    table.insert(0, "pair", range(len(table)))
+    return table.assign(
+        swapped=twins, prompt_hash=prompt.hash, model_hash=backend.identity, sampling=json.dumps(sampling)
+    )
+
+
 def budget(questions: Sequence[Question], prompt: Prompt, model: Encoder, max_tokens: int) -> str:
-    """What the questions will cost, counted with the model's own tokenizer on some of them: one line."""
+    """One line on the tokens that the questions will cost, estimated with the model's own tokenizer on some of them."""
     some = questions[:: max(1, len(questions) // _COUNTED)]
     shared = sum(map(len, model.tokens([message["content"] for message in prompt.prefix])))
     own = sum(map(len, model.tokens([prompt.messages(q.first, q.second)[-1]["content"] for q in some]))) / len(some)
     return (
         f"comparisons: asking {len(questions):,} questions of about {own:.0f} tokens, each after a prompt of "
         f"{shared}: about {len(questions) * (shared + own):,.0f} tokens in and at most "
-        f"{len(questions) * max_tokens:,} out; how long it takes is told with the first answers"
+        f"{len(questions) * max_tokens:,} out; the first answers show how long it takes"
     )
+
+
+def _other_tables(
+    config: Config, images: ImageSet, backend_for: Callable[[Prompt], Backend]
+) -> dict[str, pd.DataFrame]:
+    """The tables by file name that a run may ask for beside the comparisons: rewrites, negatives, verdicts."""
+    settings = config.generate
+    tables = {
+        captions.table_file(kind): captions.write(config, images, kind, backend_for)
+        for kind in captions.KINDS
+        if getattr(settings, kind)
+    }
+    if settings.attributes:
+        if settings.attributes_gguf:
+            backend_for = partial(lazy_backend, settings.judging)
+        tables[verdicts.TABLE] = verdicts.judge(config, images, backend_for)
+    return tables
 
 
 def kept(table: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -173,51 +188,22 @@ def kept(table: pd.DataFrame, split: str) -> pd.DataFrame:
     return table[(table.verdict == "kept") & (table.split == split)].reset_index(drop=True)
 
 
-def _extra_tables(config: Config, images: ImageSet, start, who: str) -> dict[str, pd.DataFrame]:
-    """Tables by file name that the run asks for beside the comparisons: rewritten and false captions, verdicts."""
-    extra = {}
-    if config.generate.rewrites:
-        prompt = load_prompt(config.generate.rewrites, slots=("first",))
-        extra[rewrites.TABLE] = rewrites.rewrite(config, images, partial(start, prompt), who)
-    if config.generate.negatives:
-        prompt = load_prompt(config.generate.negatives, slots=("first",))
-        extra[negatives.TABLE] = negatives.write(config, images, partial(start, prompt), who)
-    if config.generate.attributes:
-        if config.generate.attributes_gguf:
-            judge = config.generate.judging
-            start, who = partial(start_backend, judge), backend_identity(judge)
-        prompt = load_prompt(config.generate.prompt)
-        extra[verdicts.TABLE] = verdicts.judge(config, images, partial(start, prompt), who)
-    return extra
-
-
 def template_pairs(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
-    """Random ordered pairs of images of different concepts, with template sentences and their swapped twins."""
-    pairs = choose_pairs(table.concept, count, "random", False, seed)
-    one, two = table.iloc[pairs[:, 0]].reset_index(), table.iloc[pairs[:, 1]].reset_index()
+    """Random ordered pairs of images of different concepts, with template sentences and their swapped twins.
+
+    `table` has columns id, caption, concept. Returns first, second (ids), first_caption, second_caption, difference,
+    swapped.
+    """
+    rows = choose_pairs(table.concept, count, "random", seed)
+    first, second = (table.iloc[rows[:, side]].reset_index() for side in (0, 1))
+    both = list(zip(first.caption, second.caption, strict=True))
     return pd.DataFrame(
         {
-            "first": one["id"],
-            "second": two["id"],
-            "first_caption": one.caption,
-            "second_caption": two.caption,
-            "difference": [from_captions(a, b) for a, b in zip(one.caption, two.caption, strict=True)],
-            "swapped": [from_captions(b, a) for a, b in zip(one.caption, two.caption, strict=True)],
+            "first": first["id"],
+            "second": second["id"],
+            "first_caption": first.caption,
+            "second_caption": second.caption,
+            "difference": [from_captions(a, b) for a, b in both],
+            "swapped": [from_captions(b, a) for a, b in both],
         }
     )
-
-
-def _commonest_error(reasons: pd.Series) -> str:
-    errors = reasons[reasons.str.startswith("error")].value_counts()
-    return f"; the backend said {errors.index[0]!r} {errors.iloc[0]} times" if len(errors) else ""
-
-
-def _judged(pairs: pd.DataFrame, replies: list[Reply], model: Encoder, rules: filters.RuleList) -> pd.DataFrame:
-    """The pairs with raw reply, cleaned sentence, its length in tokens, whether it was mended, verdict, and twin."""
-    table = pairs.assign(raw=[r.text for r in replies], finish_reason=[r.finish_reason for r in replies])
-    table = table.join(filters.judged(table, rules, model))
-    table["swapped"] = [
-        swapped(s) if v == "kept" and sides(s) else "" for s, v in zip(table.difference, table.verdict, strict=True)
-    ]
-    table.insert(0, "pair", np.arange(len(table)))
-    return table

@@ -1,9 +1,9 @@
-"""Which of two things is larger, faster, ...: asked of the language model, for pairs of images and of plain nouns.
+"""Which of two things is larger, faster, ...: the language model's verdicts on pairs of images and pairs of nouns.
 
-The odds of a stem are log P(more) - log P(less) of the word that follows it. A stem that compares two things is asked
-in both orders, since the first of two gets the better of it whatever they are; a stem about one thing is asked of each
-of the two. Either way a pair's value is half the difference of the two odds, in standard deviations (about zero: which
-of two comes first means nothing) over the pairs of its kind, averaged over the stems. A step beyond the paper, whose
+The odds of a stem are log P(more) - log P(less) for the next word. A stem that compares two things is asked in both
+orders, since a model prefers whichever thing comes first; a stem about one thing is asked about each of the two. In
+both cases a pair's value is half the difference of the two odds, divided by the root mean square over the pairs of its
+kind (not centred: which thing comes first means nothing), averaged over the stems. The paper has no such step: its
 sentences leave attributes unlearned.
 
 Nouns beyond the images' own need no photograph: f("a photo of a fox") - f("a photo of a horse") by the base model
@@ -18,52 +18,59 @@ import pandas as pd
 from scipy.special import ndtr
 
 from pcclip.comparisons.attributes import Bank, BankAttribute, Stem, load_bank, with_article
-from pcclip.comparisons.llm import Asker, Backend, Choice, Odds
+from pcclip.comparisons.llm import Backend, Choice, Odds
 from pcclip.comparisons.pairs import choose_pairs
+from pcclip.comparisons.prompts import Prompt, load_prompt
 from pcclip.config import COMPARISONS, Config
 from pcclip.data.concepts import singular, words_of
 from pcclip.data.image_set import ImageSet
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest, read_parquet
-from pcclip.runs.log import AnswerLog
+from pcclip.runs.log import answer_all
 from pcclip.runs.stage import finished
 
 TABLE = "verdicts.parquet"
 KINDS = ("image", "thing")
-_CERTAIN = 0.5  # a verdict with less confidence is 'neither'
+_CERTAIN = 0.5  # with less confidence the verdict is 'neither'
 
 
-def judge(config: Config, images: ImageSet, start: Callable[[], Backend], identity: str) -> pd.DataFrame:
-    """Ask about every attribute of the bank; `start` gives the backend when something is left to ask.
+def judge(config: Config, images: ImageSet, backend_for: Callable[[Prompt], Backend]) -> pd.DataFrame:
+    """Ask about every attribute of the run's bank.
 
     Returns:
         One row for each attribute and pair: attribute, kind ('image' or 'thing'), split, first, second (ids, or the
         nouns), first_subject, second_subject, value (standard deviations, > 0 when the first has more), probability
-        (that it has), confidence (|2p - 1|), verdict ('first', 'second', 'neither', or 'none' without an answer),
-        stems (how many were answered), reason (of the first that was not).
+        (that the first has more), confidence (|2p - 1|), verdict ('first', 'second', 'neither', or 'none' without an
+        answer), stems (how many were answered), reason (why the first unanswered stem was not).
 
     Raises:
         PcclipError: more than half of the pairs got no answer.
     """
     bank = load_bank(config.generate.attributes)
-    table = draw_pairs(config, images, bank)
-    asked = {(a.name, stem): _choices(a, stem, table) for a in bank.attributes for stem in a.stems}
-    asked = {key: both[_wanted(bank[key[0]], key[1], table)] for key, both in asked.items()}
-    journal = AnswerLog(config.journals / f"verdicts-{digest(identity)[:12]}.jsonl", Odds, "verdicts")
-    questions = [choice for both in asked.values() for column in both for choice in both[column]]
-    odds = journal.answer_all(questions, Asker(start, "choose"), config)
-    found = pd.concat([_weighed(attribute, table, asked, odds) for attribute in bank.attributes], ignore_index=True)
-    failed = found.value.isna()
+    backend = backend_for(load_prompt(config.generate.prompt))
+    pairs = draw_pairs(config, images, bank)
+    choices = {
+        attribute.name: [_choices(attribute, stem, pairs) for stem in attribute.stems] for attribute in bank.attributes
+    }
+    questions = [
+        choice for tables in choices.values() for table in tables for side in table for choice in table[side]
+    ]
+    journal = config.journals / f"verdicts-{digest(backend.identity)[:12]}.jsonl"
+    odds = answer_all(questions, backend.choose, Odds, journal, "verdicts", config)
+    verdicts = pd.concat(
+        [_verdicts(pairs.assign(attribute=name), tables, odds) for name, tables in choices.items()], ignore_index=True
+    )
+    failed = verdicts.value.isna()
     if failed.mean() > 0.5:
         raise PcclipError(
-            f"verdicts: {failed.sum()} of {len(found)} pairs got no answer, mostly with "
-            f"{found.reason[failed].value_counts().index[0]!r}; check the model and run again"
+            f"verdicts: {failed.sum()} of {len(verdicts)} pairs got no answer, mostly with "
+            f"{verdicts.reason[failed].value_counts().index[0]!r}; check the model and run again"
         )
-    return found
+    return verdicts
 
 
 def load(config: Config) -> pd.DataFrame:
-    """The verdicts that 01 stored. Raises PcclipError when there are none, or they are of another bank."""
+    """The verdicts that stage 01 stored. Raises PcclipError when there are none, or they belong to another bank."""
     folder = config.source_folder / COMPARISONS
     finished(folder, attributes=load_bank(config.generate.attributes).hash)
     return read_parquet(folder / TABLE).to_pandas()
@@ -72,151 +79,119 @@ def load(config: Config) -> pd.DataFrame:
 def draw_pairs(config: Config, images: ImageSet, bank: Bank) -> pd.DataFrame:
     """Pairs to judge: kind, split, first, second, first_subject, second_subject.
 
-    No pair crosses a split or a kind, nor a label where like is compared with like and the set has labels.
+    The two of a pair have the same split and kind and, where the images have labels, the same label.
     """
-    settings, chosen = config.generate, []
-    nouns = pd.DataFrame({"id": spare(bank.things, images)}).assign(subject=lambda t: t["id"])
+    settings, drawn = config.generate, []
+    train, held_out = (table.assign(subject=table[bank.subject]) for table in (images.train, images.held_out))
+    nouns = spare(bank.things, images)
     for kind, split, table, count in (
-        ("image", "train", images.train.assign(subject=images.train[bank.subject]), settings.attribute_pairs),
-        (
-            "image",
-            "held_out",
-            images.held_out.assign(subject=images.held_out[bank.subject]),
-            settings.held_out_attribute_pairs,
-        ),
-        ("thing", "train", nouns, settings.thing_pairs),
+        ("image", "train", train, settings.attribute_pairs),
+        ("image", "held_out", held_out, settings.held_out_attribute_pairs),
+        ("thing", "train", pd.DataFrame({"id": nouns, "subject": nouns}), settings.thing_pairs),
     ):
-        alike = table.groupby(_alike(table, settings.attributes_within))
-        groups = [group for _, group in alike if group.subject.nunique() > 1]
+        groups = [group for _, group in table.groupby(_labels(table)) if group.subject.nunique() > 1]
         for group in groups if count else []:
             share = -(-count * len(group) // sum(map(len, groups)))
-            pairs = choose_pairs(group.subject, share, "balanced", False, config.seed)
-            one, two = (group.iloc[pairs[:, k]].reset_index(drop=True) for k in (0, 1))
-            chosen.append(
-                pd.DataFrame(
-                    {
-                        "kind": kind,
-                        "split": split,
-                        "first": one["id"],
-                        "second": two["id"],
-                        "first_subject": one.subject,
-                        "second_subject": two.subject,
-                    }
-                )
-            )
-    if not chosen:
+            rows = choose_pairs(group.subject, share, "balanced", config.seed)
+            first, second = (group.iloc[rows[:, side]].reset_index(drop=True) for side in (0, 1))
+            columns = {"first": first["id"], "second": second["id"]}
+            subjects = {"first_subject": first.subject, "second_subject": second.subject}
+            drawn.append(pd.DataFrame({"kind": kind, "split": split, **columns, **subjects}))
+    if not drawn:
         raise PcclipError("verdicts: no two subjects to compare; raise generate.attribute_pairs or thing_pairs")
-    return pd.concat(chosen, ignore_index=True)
+    return pd.concat(drawn, ignore_index=True)
 
 
-def _alike(table: pd.DataFrame, within: str) -> pd.Series:
-    """The group of each row within which it is compared: its label, or one group where there are none."""
-    labels = table.label if within == "label" and "label" in table else pd.Series("", index=table.index)
+def _labels(table: pd.DataFrame) -> pd.Series:
+    """The label of each row, '' where it has none."""
+    labels = table.label if "label" in table else pd.Series("", index=table.index)
     return labels.astype(object).where(labels.notna(), "").astype(str)
 
 
 def spare(nouns: Iterable[str], images: ImageSet) -> list[str]:
-    """The nouns without those that have the head word of a held-out concept in them."""
-    held_out = {word for concept in images.held_out.concept for word in _parts(concept)[-1:]}
-    return [noun for noun in nouns if not held_out & set(_parts(noun))]
+    """The nouns that do not contain the head word of a held-out concept."""
+    held_out = {word for concept in images.held_out.concept for word in _singular_words(concept)[-1:]}
+    return [noun for noun in nouns if not held_out & set(_singular_words(noun))]
 
 
 def named(subject: str) -> str:
-    """A subject fit for the middle of a sentence: 'fox' -> 'a fox', 'A red fox.' -> 'a red fox'."""
+    """A subject for the middle of a sentence: 'fox' -> 'a fox', 'A red fox.' -> 'a red fox'."""
     subject = subject.strip().rstrip(".!? ")
-    head = subject.split(" ", 1)[0].lower()
-    if head in ("a", "an", "the", "some", "two", "this", "our"):
+    if subject.split(" ", 1)[0].lower() in ("a", "an", "the", "some", "two", "this", "our"):
         return subject[:1].lower() + subject[1:]
     return with_article(subject)
 
 
 def summary(table: pd.DataFrame, bank: Bank) -> pd.DataFrame:
-    """Per attribute: how many pairs of images and of things, and how often either verdict; for the notebook."""
-    rows = []
-    for attribute in bank.attributes:
-        part = table[table.attribute == attribute.name]
-        rows.append(
-            {
-                "attribute": attribute.name,
-                "split": attribute.split,
-                "stems": len(attribute.stems),
-                **{f"{kind} pairs": int((part.kind == kind).sum()) for kind in KINDS},
-                **{v: int((part.verdict == v).sum()) for v in ("first", "second", "neither", "none")},
-            }
-        )
-    return pd.DataFrame(rows)
+    """For each attribute its split, stems, pairs of images and of things, and how often each verdict; for the notebook."""
+    attributes = pd.DataFrame(
+        [{"attribute": a.name, "split": a.split, "stems": len(a.stems)} for a in bank.attributes]
+    ).set_index("attribute")
+    names, verdicts = attributes.index, ["first", "second", "neither", "none"]
+    by_kind = pd.crosstab(table.attribute, table.kind).reindex(names, columns=list(KINDS), fill_value=0)
+    by_verdict = pd.crosstab(table.attribute, table.verdict).reindex(names, columns=verdicts, fill_value=0)
+    return attributes.join(by_kind.add_suffix(" pairs")).join(by_verdict).reset_index()
 
 
 def surest(table: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The n most confident verdicts of each attribute about images, in words."""
-    told = table[table.value.notna() & (table.kind == "image")].sort_values("confidence", ascending=False)
-    best = (
-        told.groupby("attribute", sort=False)
-        .head(n)
-        .sort_values(["attribute", "confidence"], ascending=[True, False], ignore_index=True)
-    )
-    return best[["attribute", "first_subject", "second_subject", "verdict", "confidence"]]
+    """The n most confident verdicts on images for each attribute, in words."""
+    answered = table[table.value.notna() & (table.kind == "image")]
+    by_confidence = answered.sort_values("confidence", ascending=False).groupby("attribute", sort=False).head(n)
+    by_attribute = by_confidence.sort_values(["attribute", "confidence"], ascending=[True, False], ignore_index=True)
+    return by_attribute[["attribute", "first_subject", "second_subject", "verdict", "confidence"]]
 
 
-def _parts(noun: str) -> list[str]:
-    """Its words in the singular, those behind a hyphen or in parentheses too."""
+def _singular_words(noun: str) -> list[str]:
+    """The words of a noun in the singular, with those after a hyphen or in parentheses."""
     return [singular(word) for word in words_of(re.sub("[-()]", " ", noun))]
 
 
-def _wanted(attribute: BankAttribute, stem: Stem, table: pd.DataFrame) -> pd.Series:
-    """Which pairs a stem is asked about: a held-out attribute only held-out ones, and nouns never in two orders."""
-    suits = (table.kind == "image") | (not stem.compares)
-    return (table.split == "held_out") | ((attribute.split == "train") & suits)
+def _choices(attribute: BankAttribute, stem: Stem, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The two choices of each pair that a stem is asked about: columns forward and backward, indexed as `pairs`.
+
+    A held-out attribute is asked about held-out pairs only. Nouns are not asked about by a stem that compares two.
+    """
+    suits = (pairs.kind == "image") | (not stem.compares)
+    rows = pairs[(pairs.split == "held_out") | ((attribute.split == "train") & suits)]
+    both = list(zip(rows.first_subject, rows.second_subject, strict=True))
+    columns = {
+        "forward": [_choice(attribute, stem, first, second) for first, second in both],
+        "backward": [_choice(attribute, stem, second, first) for first, second in both],
+    }
+    return pd.DataFrame(columns, index=rows.index)
 
 
-def _choices(attribute: BankAttribute, stem: Stem, table: pd.DataFrame) -> pd.DataFrame:
-    """The two questions of each pair, columns one and two; equal questions have equal keys and are asked once."""
-    made = {}
-
-    def choice(first: str, second: str) -> Choice:
-        key = (first, second if stem.compares else "")
-        if key not in made:
-            words = {"first": named(first), "second": named(second), "bare": first}
-            words["First"] = words["first"][:1].upper() + words["first"][1:]
-            text = stem.text.format(**words)
-            question = attribute.question.format(**words) if stem.compares else ""
-            asked = digest([text, stem.more, stem.less, question])[:16]
-            made[key] = Choice(asked, text, stem.more, stem.less, question)
-        return made[key]
-
-    pairs = list(zip(table.first_subject, table.second_subject, strict=True))
-    return pd.DataFrame(
-        {"one": [choice(a, b) for a, b in pairs], "two": [choice(b, a) for a, b in pairs]}, index=table.index
-    )
+def _choice(attribute: BankAttribute, stem: Stem, first: str, second: str) -> Choice:
+    """A stem about two subjects; equal choices have equal keys and are asked once."""
+    words = {"first": named(first), "second": named(second), "bare": first}
+    words["First"] = words["first"][:1].upper() + words["first"][1:]
+    text = stem.text.format(**words)
+    question = attribute.question.format(**words) if stem.compares else ""
+    key = digest([text, stem.more, stem.less, question])[:16]
+    return Choice(key, text, tuple(stem.more), tuple(stem.less), question)
 
 
-def _weighed(attribute: BankAttribute, table: pd.DataFrame, asked: dict, odds: dict[str, Odds]) -> pd.DataFrame:
-    """All stems of one attribute put together, for the pairs that at least one of them was asked about."""
-    values, reasons = pd.DataFrame(index=table.index), pd.Series("", index=table.index)
-    for k, stem in enumerate(attribute.stems):
-        both = asked[attribute.name, stem]
-        told = [[odds[choice.key] for choice in row] for row in both.itertuples(index=False)]
-        value = pd.Series(
-            [np.nan if None in (a.value, b.value) else (a.value - b.value) / 2 for a, b in told],
-            index=both.index,
-            dtype=float,
-        )
+def _verdicts(pairs: pd.DataFrame, choices: list[pd.DataFrame], odds: dict[str, Odds]) -> pd.DataFrame:
+    """The verdicts of one attribute, from the choices of each of its stems, for the pairs that any stem asks about."""
+    values, reasons = pd.DataFrame(index=pairs.index), pd.Series("", index=pairs.index)
+    for stem, table in enumerate(choices):
+        forward, backward = ([odds[choice.key] for choice in table[side]] for side in ("forward", "backward"))
+        value = pd.Series(np.nan, index=table.index)
+        for row, a, b in zip(table.index, forward, backward, strict=True):
+            if a.value is not None and b.value is not None:
+                value[row] = (a.value - b.value) / 2
+            elif not reasons[row]:
+                reasons[row] = a.reason if a.value is None else b.reason
         for kind in KINDS:
-            part = value[table.kind[both.index] == kind]
-            values.loc[part.index, k] = part / max(float((part**2).mean() ** 0.5), 1e-6)  # NaN passes max() by
-        silent = value.index[value.isna() & (reasons[value.index] == "")]
-        reasons[silent] = [next(o.reason for o in told[both.index.get_loc(i)] if o.value is None) for i in silent]
-    values = values[
-        pd.concat([asked[attribute.name, s].one.reindex(table.index).notna() for s in attribute.stems], axis=1).any(
-            axis=1
-        )
-    ]
+            part = value[pairs.kind[table.index] == kind]
+            values.loc[part.index, stem] = part / max(float((part**2).mean() ** 0.5), 1e-6)
+    asked = sorted(set().union(*(table.index for table in choices)))
+    values = values.loc[asked]
     value = values.mean(axis=1)
     probability = pd.Series(ndtr(value), index=value.index)
     confidence = (2 * probability - 1).abs()
     verdict = np.where(confidence < _CERTAIN, "neither", np.where(value > 0, "first", "second"))
-    return table.loc[value.index].assign(
-        attribute=attribute.name,
+    return pairs.loc[asked].assign(
         value=value,
         probability=probability,
         confidence=confidence,

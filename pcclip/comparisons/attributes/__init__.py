@@ -1,165 +1,47 @@
-"""Attribute banks are files: what is asked about pairs of things, in which words, and what is never trained on.
+"""Attribute banks: files with attributes of things, the questions about them, and the texts that are trained on.
 
-Each attribute has `stems`, texts for the language model to continue, each with the words that may come next for more
-and for less of it. A stem with {second} compares two things and is asked in both orders; one without is asked of each
-thing alone. {first} is 'a fox', {First} 'A fox' and {bare} 'fox'. `question` is for servers that tell no
-probabilities. `train` and `held_out` are paraphrase pairs for the text tower: the former are trained on, the latter
-only ever evaluated. A paraphrase that is one text with {more} and {less} (or {a_more} and {a_less}: 'a big', 'an
-enormous') is a pair for every two of the attribute's `words`. An attribute whose `split` is held_out is asked about
-held-out images and evaluated, but no text of it is trained on. `things` are nouns beyond the images' own that are
-compared too: 'imagenet' (open_clip's 1000 class names), 'imagenet animals' (the animals among them, with one dog for
-their 118 breeds, which would else be in half of the pairs) or a list.
+A bank has these keys:
+
+    subject      what a thing is called: its image's 'concept' (the default) or 'caption'
+    things       nouns that are compared beside the images' own: 'imagenet' (the 1000 class names), 'imagenet animals'
+                 (its animals, with 'dog' for the 118 breeds, which would else be in half of the pairs), or a list
+    attributes   for each attribute:
+        split      'train', or 'held_out': asked about held-out images and evaluated, its texts never trained on
+        stems      texts that the language model continues, each with the words that may come next for more and for
+                   less; a stem with {second} compares two things and is asked in both orders, one without is asked
+                   about each thing alone
+        question   the same question for servers that give no token probabilities
+        train      pairs of texts that are trained on: in the first text the first thing has more, in the second less
+        held_out   such pairs that are only evaluated
+        words      pairs of words for more and less: a text of `train` or `held_out` with {more} and {less} (or
+                   {a_more} and {a_less}: 'a big', 'an enormous') stands for one pair of texts for each
+
+In stems and questions {first} is 'a fox', {First} is 'A fox' and {bare} is 'fox'.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
-from pcclip.comparisons.shipped import find
+from pcclip.comparisons.prompts import yaml_file
 from pcclip.encoders.imagenet_classes import imagenet_names
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest
 
-_KEYS, _WORDS = {"split", "stems", "question", "train", "held_out"}, {"words"}
-_IMAGENET = ("imagenet", "imagenet animals")
-_ANIMALS, _DOGS = 398, slice(151, 269)  # of its class names: the animals come first
-_FIRST = ("{first}", "{First}", "{bare}")  # the first thing as 'a fox', 'A fox' and 'fox'
-
-
-@dataclass(frozen=True)
-class Stem:
-    """A text to be continued, and the words that say more or less of the attribute."""
-
-    text: str
-    more: tuple[str, ...]
-    less: tuple[str, ...]
-
-    @property
-    def compares(self) -> bool:
-        return "{second}" in self.text
-
-
-@dataclass(frozen=True)
-class BankAttribute:
-    name: str
-    split: str  # 'train' or 'held_out'
-    stems: list[Stem]
-    question: str
-    paraphrases: list[tuple[str, str]]  # (the first has more, the first has less)
-    held_out: list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Bank:
-    """One bank file. `hash` names its content; `subject` is what things are called: 'concept' or 'caption'."""
-
-    name: str
-    hash: str
-    subject: str
-    things: list[str]
-    attributes: list[BankAttribute]
-
-    def __getitem__(self, name: str) -> BankAttribute:
-        return next(a for a in self.attributes if a.name == name)
-
-
-def load_bank(name: str) -> Bank:
-    """Load a shipped bank by name, or one of the user's by path. Raises PcclipError."""
-    path = find(name, Path(__file__).parent, "attribute bank")
-    try:
-        return _bank(path.stem, yaml.safe_load(path.read_text(encoding="utf8")))
-    except (ValueError, yaml.YAMLError) as error:
-        raise PcclipError(
-            f"{path}: not an attribute bank ({' '.join(str(error).split())}); "
-            "see pcclip/comparisons/attributes/everyday.yaml"
-        ) from None
-
-
-def _bank(name: str, values) -> Bank:
-    """Check everything, and that no text which is only evaluated is also trained on. Raises ValueError."""
-    _check_keys("the file", values, {"attributes"}, {"version", "subject", "things"})
-    subject = values.get("subject", "concept")
-    if subject not in ("concept", "caption"):
-        raise ValueError(f"subject: {subject!r} is neither concept nor caption")
-    _check_keys("attributes", values["attributes"])
-    attributes = [_attribute(str(key), entry) for key, entry in values["attributes"].items()]
-    if not any(a.split == "train" for a in attributes):
-        raise ValueError("no attribute has split: train")
-    if subject == "caption" and any("{bare}" in stem.text for a in attributes for stem in a.stems):
-        raise ValueError("{bare} is for subject: concept; a caption has its own article")
-    trained = {text for a in attributes if a.split == "train" for pair in a.paraphrases for text in pair}
-    for a in attributes:
-        for pair in a.held_out if a.split == "train" else [*a.paraphrases, *a.held_out]:
-            if trained & {*pair}:
-                raise ValueError(f"{a.name}: held out, but also trained on: {min(trained & {*pair})!r}")
-    things = _things(values["things"]) if values.get("things") else []
-    return Bank(name, digest([values, things])[:16], subject, things, attributes)
-
-
-def _things(named: str | list) -> list[str]:
-    """The bank's extra nouns, each once, in lower case."""
-    if isinstance(named, str) and named not in _IMAGENET:
-        raise ValueError(f"things: {named!r} is neither {', '.join(_IMAGENET)}, nor a list of nouns")
-    if isinstance(named, str):
-        everything = imagenet_names()
-        dogs = everything[_DOGS]
-        named = everything if named == "imagenet" else ["dog", *(n for n in everything[:_ANIMALS] if n not in dogs)]
-    return sorted({noun.lower() for noun in _texts("things", named)})
-
-
-def _attribute(name: str, entry) -> BankAttribute:
-    _check_keys(name, entry, _KEYS, _WORDS)
-    if entry["split"] not in ("train", "held_out"):
-        raise ValueError(f"{name}: split is train or held_out, not {entry['split']!r}")
-    if not isinstance(entry["stems"], list):
-        raise ValueError(f"{name}: stems: needs a list of stems")
-    stems = [_stem(f"{name}: stem {k + 1}", stem) for k, stem in enumerate(entry["stems"])]
-    _check_slots(f"{name}: question", entry["question"])
-    if not any(stem.compares for stem in stems) or "{second}" not in entry["question"]:
-        raise ValueError(f"{name}: a stem and the question must compare {{first}} with {{second}}")
-    words = _pairs(f"{name}: words", entry.get("words", []), [])
-    train, held_out = (_pairs(f"{name}: {key}", entry[key], words) for key in ("train", "held_out"))
-    if not train:
-        raise ValueError(f"{name}: train: needs a pair of texts")
-    return BankAttribute(name, entry["split"], stems, entry["question"], train, held_out)
-
-
-def _stem(where: str, entry) -> Stem:
-    _check_keys(where, entry, {"text", "more", "less"})
-    more, less = (tuple(_texts(f"{where}: {key}", entry[key])) for key in ("more", "less"))
-    if both := {*more} & {*less}:
-        raise ValueError(f"{where}: {min(both)!r} says both more and less")
-    _check_slots(where, entry["text"])
-    return Stem(" ".join(entry["text"].split()), more, less)
-
-
-def _pairs(where: str, entry, words: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Pairs of texts: the first has more, the first has less."""
-    if not isinstance(entry, list):
-        raise ValueError(f"{where}: needs a list of pairs of texts")
-    pairs = []
-    for given in entry:
-        frame = isinstance(given, str) and "{" in given
-        if frame and not words:
-            raise ValueError(f"{where}: {given!r} has braces but the attribute has no words to fill them with")
-        pairs += [_worded(where, given, *both) for both in words] if frame else [tuple(_texts(where, given))]
-    for pair in pairs:
-        if len({*pair}) != 2 or len(pair) != 2:
-            raise ValueError(f"{where}: needs two different texts, not {list(pair)!r}")
-    return list(dict.fromkeys(pairs))
-
-
-def _worded(where: str, text: str, more: str, less: str) -> tuple[str, str]:
-    """One text for two words, and the same with the words exchanged."""
-
-    def filled(one: str, two: str) -> str:
-        return text.format(more=one, less=two, a_more=with_article(one), a_less=with_article(two))
-
-    try:
-        return filled(more, less), filled(less, more)
-    except (LookupError, ValueError, AttributeError):
-        raise ValueError(f"{where}: {text!r} has braces but {{more}}, {{less}}, {{a_more}}, {{a_less}}") from None
+_ANIMALS, _DOGS = 398, slice(151, 269)  # of the ImageNet class names, which begin with the animals
+_FIRST = ("{first}", "{First}", "{bare}")
 
 
 def with_article(noun: str) -> str:
@@ -167,27 +49,166 @@ def with_article(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
-def _texts(where: str, entry) -> list[str]:
-    if not isinstance(entry, list) or not entry or not all(isinstance(text, str) and text.strip() for text in entry):
-        raise ValueError(f"{where}: needs a list of texts, not {repr(entry)[:80]} (yes, no and numbers go in quotes)")
-    return entry
-
-
-def _check_keys(where: str, entry, needed: set = frozenset(), allowed: set | None = None) -> None:
-    """Raises ValueError unless `entry` has the needed keys and, where any are named, no other than the allowed ones."""
-    if not isinstance(entry, dict) or not entry:
-        raise ValueError(f"{where}: needs keys and values, not {entry!r}")
-    if needed - set(entry):
-        raise ValueError(f"{where}: lacks {', '.join(sorted(needed - set(entry)))}")
-    if needed and (other := set(entry) - needed - (allowed or set())):
-        raise ValueError(f"{where}: unknown key {', '.join(sorted(map(str, other)))}")
-
-
-def _check_slots(where: str, text) -> None:
-    """Raises ValueError unless `text` names the first thing and has no braces but those that are filled."""
+def _check_slots(text: str) -> str:
+    """Raise ValueError unless the text names the first thing and has no other slots than those that are filled."""
     try:
         text.format(first="", second="", First="", bare="")
     except (LookupError, ValueError, AttributeError):
-        raise ValueError(f"{where}: {text!r} is a text with no braces but {', '.join(_FIRST)}, {{second}}") from None
+        raise ValueError(f"{text!r} is a text with no braces but {', '.join(_FIRST)}, {{second}}") from None
     if not any(slot in text for slot in _FIRST):
-        raise ValueError(f"{where}: {text!r} does not name {{first}}")
+        raise ValueError(f"{text!r} does not name {{first}}")
+    return " ".join(text.split())
+
+
+def _fill_frames(entries: Any, info: ValidationInfo) -> Any:
+    """Replace every text with slots by one pair of texts for each two of the attribute's words."""
+    if not isinstance(entries, list):
+        return entries
+    pairs: list = []
+    for entry in entries:
+        if not (isinstance(entry, str) and "{" in entry):
+            pairs.append(entry)
+        elif info.data.get("words"):
+            pairs += [(_filled(entry, more, less), _filled(entry, less, more)) for more, less in info.data["words"]]
+        else:
+            raise ValueError(f"{entry!r} has braces but the attribute has no words to fill them with")
+    return pairs
+
+
+def _filled(frame: str, more: str, less: str) -> str:
+    try:
+        return frame.format(more=more, less=less, a_more=with_article(more), a_less=with_article(less))
+    except (LookupError, ValueError, AttributeError):
+        raise ValueError(f"{frame!r} has braces but {{more}}, {{less}}, {{a_more}}, {{a_less}}") from None
+
+
+def _distinct_pairs(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    for more, less in pairs:
+        if more == less:
+            raise ValueError(f"needs two different texts, not {more!r} twice")
+    return list(dict.fromkeys(pairs))
+
+
+def _nouns(things: Any) -> Any:
+    """The class names that 'imagenet' and 'imagenet animals' stand for; a list as it is."""
+    if things == "imagenet":
+        return imagenet_names()
+    if things == "imagenet animals":
+        names = imagenet_names()
+        return ["dog", *(name for name in names[:_ANIMALS] if name not in names[_DOGS])]
+    if isinstance(things, str):
+        raise ValueError(f"{things!r} is neither imagenet, imagenet animals, nor a list of nouns")
+    return things or []
+
+
+def _lower(nouns: Iterable[str]) -> list[str]:
+    return sorted({noun.lower() for noun in nouns})
+
+
+Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[list[Text], Field(min_length=1)]
+Pairs = Annotated[list[tuple[Text, Text]], AfterValidator(_distinct_pairs)]
+_STRICT_KEYS = ConfigDict(extra="forbid", frozen=True)
+
+
+class Stem(BaseModel):
+    """A text that the language model continues, and the words that say more or less of the attribute."""
+
+    model_config = _STRICT_KEYS
+    text: Annotated[Text, AfterValidator(_check_slots)]
+    more: Texts
+    less: Texts
+
+    @property
+    def compares(self) -> bool:
+        return "{second}" in self.text
+
+    @model_validator(mode="after")
+    def _no_word_says_both(self) -> "Stem":
+        if shared := {*self.more} & {*self.less}:
+            raise ValueError(f"{min(shared)!r} says both more and less")
+        return self
+
+
+class BankAttribute(BaseModel):
+    """One attribute of a bank; `paraphrases` are the pairs of the file's key `train`."""
+
+    model_config = _STRICT_KEYS
+    name: str
+    split: Literal["train", "held_out"]
+    stems: list[Stem]
+    question: Annotated[Text, AfterValidator(_check_slots)]
+    words: Pairs = []
+    paraphrases: Annotated[Pairs, BeforeValidator(_fill_frames), Field(alias="train", min_length=1)]
+    held_out: Annotated[Pairs, BeforeValidator(_fill_frames)]
+
+    @model_validator(mode="after")
+    def _compares(self) -> "BankAttribute":
+        if not any(stem.compares for stem in self.stems) or "{second}" not in self.question:
+            raise ValueError("a stem and the question must compare {first} with {second}")
+        return self
+
+
+def _named(attributes: Any) -> Any:
+    """A file's attributes by name, each with its name among its values."""
+    if not isinstance(attributes, dict):
+        return attributes
+    return {
+        str(name): {"name": str(name), **values} if isinstance(values, dict) else values
+        for name, values in attributes.items()
+    }
+
+
+class Bank(BaseModel):
+    """One bank file. `hash` identifies its content and the nouns that `things` stands for."""
+
+    model_config = _STRICT_KEYS
+    name: str
+    hash: str = ""
+    version: Any = None
+    subject: Literal["concept", "caption"] = "concept"
+    things: Annotated[Annotated[list[Text], AfterValidator(_lower)], BeforeValidator(_nouns)] = []
+    by_name: Annotated[dict[str, BankAttribute], BeforeValidator(_named), Field(alias="attributes")]
+
+    @property
+    def attributes(self) -> list[BankAttribute]:
+        return list(self.by_name.values())
+
+    def __getitem__(self, name: str) -> BankAttribute:
+        return self.by_name[name]
+
+    @model_validator(mode="after")
+    def _nothing_evaluated_is_trained_on(self) -> "Bank":
+        trained = {text for a in self.attributes if a.split == "train" for pair in a.paraphrases for text in pair}
+        if not trained:
+            raise ValueError("no attribute has split: train")
+        if self.subject == "caption" and any("{bare}" in stem.text for a in self.attributes for stem in a.stems):
+            raise ValueError("{bare} is for subject: concept; a caption has its own article")
+        for a in self.attributes:
+            evaluated = a.held_out if a.split == "train" else [*a.paraphrases, *a.held_out]
+            if both := trained & {text for pair in evaluated for text in pair}:
+                raise ValueError(f"{a.name}: held out, but also trained on: {min(both)!r}")
+        return self
+
+
+def load_bank(name: str) -> Bank:
+    """Load a bank of the package by name, or one of the user's by path. Raises PcclipError."""
+    path = yaml_file(name, Path(__file__).parent, "attribute bank")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf8"))
+        bank = Bank.model_validate({**values, "name": path.stem} if isinstance(values, dict) else values)
+    except (ValueError, yaml.YAMLError) as error:
+        raise PcclipError(
+            f"{path}: not an attribute bank ({_reason(error)}); see pcclip/comparisons/attributes/everyday.yaml"
+        ) from None
+    return bank.model_copy(update={"hash": digest([values, bank.things])[:16]})
+
+
+def _reason(error: Exception) -> str:
+    """The error on one line; a value that fails a check comes with its place in the file."""
+    if not isinstance(error, ValidationError):
+        return " ".join(str(error).split())
+    first = error.errors()[0]
+    quotes = " (yes, no and numbers go in quotes)" if first["type"] == "string_type" else ""
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg'].removeprefix('Value error, ')}{quotes}".removeprefix(": ")

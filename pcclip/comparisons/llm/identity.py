@@ -1,11 +1,30 @@
-"""Which model it is, found without starting it."""
+"""Hashes that name a language model, found without loading it: they are part of a stage's key and of every row."""
 
 from importlib.util import find_spec
 from pathlib import Path
 
-from pcclip.config import resolve
+from pcclip.comparisons.llm.backend import Template
+from pcclip.config import Generate, resolve
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest, file_digest
+
+
+def backend_identity(settings: Generate) -> str:
+    """The identity of the backend of the parameters. Raises PcclipError when its model file is missing.
+
+    A server is known by its model's name only, as the weights behind the name cannot be seen from here.
+    """
+    if settings.backend == "template":
+        return Template.identity
+    if settings.backend == "llama_cpp":
+        return file_digest(gguf_path(settings.gguf))[:16]
+    if settings.backend == "openai":
+        return digest(["openai", settings.llm, settings.structured])[:16]
+    folder = resolve(settings.llm)
+    if not folder.is_dir():
+        return digest(["transformers", *weights_source(settings.llm)])[:16]
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return digest(["transformers", {path.name: file_digest(path) for path in files}])[:16]
 
 
 def gguf_path(name: str) -> Path:
@@ -26,12 +45,8 @@ def gguf_path(name: str) -> Path:
     return path
 
 
-def gguf_identity(path: Path) -> str:
-    return file_digest(path)[:16]
-
-
 def weights_source(name: str) -> tuple[str, str | None]:
-    """(folder, None) of local weights, or (hub name, revision) from NAME or NAME@REVISION. Raises PcclipError."""
+    """(folder, None) for local weights, or (hub name, revision) for NAME or NAME@REVISION. Raises PcclipError."""
     folder = resolve(name)
     if folder.is_dir():
         return str(folder), None
@@ -39,17 +54,3 @@ def weights_source(name: str) -> tuple[str, str | None]:
         raise PcclipError(f"generate.llm = {name}: no such folder; give one with a model in it, or a hub name")
     hub_name, _, revision = name.partition("@")
     return hub_name, revision or None
-
-
-def weights_identity(name: str) -> str:
-    """Of the files in a local folder (hidden ones aside), or of the hub name and revision as stated."""
-    folder = resolve(name)
-    if not folder.is_dir():
-        return digest(["transformers", *weights_source(name)])[:16]
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    return digest(["transformers", {p.name: file_digest(p) for p in files}])[:16]
-
-
-def server_identity(llm: str, structured: bool) -> str:
-    """Of the name alone: what a server loaded under it cannot be seen from here."""
-    return digest(["openai", llm, structured])[:16]

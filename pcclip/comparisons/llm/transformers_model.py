@@ -3,89 +3,93 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from typing import Any
 
 import jinja2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from pcclip.comparisons.llm.choice import Choice, Odds
-from pcclip.comparisons.llm.identity import weights_identity, weights_source
-from pcclip.comparisons.llm.question import Question, Reply
+from pcclip.comparisons.llm.backend import Choice, Item, Odds, Question, Reply
+from pcclip.comparisons.llm.identity import backend_identity, weights_source
 from pcclip.comparisons.prompts import Prompt
 from pcclip.config import Generate
 from pcclip.errors import PcclipError
 from pcclip.runs.progress import Meter
 from pcclip.torchvision_shim import declare_missing
 
-_WINDOW = 8  # batches whose rows are sorted by length, so that less is padding
+_WINDOW = 8  # batches whose rows are sorted by length together, which leaves less padding
 
 
-class InProcess:
-    """`in_flight` rows a batch, padded on the left; bf16 on the GPUs when there are any, else fp32.
+class TransformersModel:
+    """`in_flight` questions a batch, padded on the left; bf16 on GPUs, fp32 without one.
 
-    Each row draws from its own question's seed. Batch mates still move the logits in their last bits.
+    Each row draws from its own question's seed. The rows of a batch still change each other's logits in the last bits.
     """
 
-    def __init__(self, config: Generate, prompt: Prompt):
-        self.identity = weights_identity(config.llm)
-        self._config, self._prompt = config, prompt
-        self._tokenizer, self._model, self._ends = _load(config.llm)
-        self._folds = self._template_refuses_system()
+    def __init__(self, settings: Generate, prompt: Prompt):
+        self.identity = backend_identity(settings)
+        self._settings, self._prompt = settings, prompt
+        self._tokenizer, self._model, self._ends = _load(settings.llm)
+        self._folds_system = self._template_refuses_system()
 
     def answers(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Reply]]:
-        for batch in self._batches(questions, self._chat):
-            yield from zip([question for question, _ in batch], self._written(batch), strict=True)
+        for batch in self._batches(questions, self._chat_ids):
+            yield from zip([question for question, _ in batch], self._replies(batch), strict=True)
 
     def choose(self, choices: Iterable[Choice]) -> Iterator[tuple[Choice, Odds]]:
         for batch in self._batches(choices, lambda choice: self._tokenizer(choice.text).input_ids):
-            logits = self._generated([ids for _, ids in batch], 1, output_logits=True).logits[0].float().cpu()
+            logits = self._generate([ids for _, ids in batch], 1, output_logits=True).logits[0].float().cpu()
             for (choice, ids), row in zip(batch, logits, strict=True):
                 yield choice, self._odds(choice, ids, row)
 
-    def _batches(self, items: Iterable, ids_of: Callable) -> Iterator[list[tuple]]:
-        """Rows of (item, token ids), `in_flight` at a time."""
-        items, rows = iter(items), self._config.in_flight
-        while window := [(item, ids_of(item)) for item in islice(items, _WINDOW * rows)]:
+    def _batches(
+        self, items: Iterable[Item], ids_of: Callable[[Item], list[int]]
+    ) -> Iterator[list[tuple[Item, list[int]]]]:
+        """Batches of `in_flight` items with their token ids."""
+        items, size = iter(items), self._settings.in_flight
+        while window := [(item, ids_of(item)) for item in islice(items, _WINDOW * size)]:
             window.sort(key=lambda row: len(row[1]))
-            yield from (window[k : k + rows] for k in range(0, len(window), rows))
+            for start in range(0, len(window), size):
+                yield window[start : start + size]
 
-    def _chat(self, question: Question) -> list[int]:
+    def _chat_ids(self, question: Question) -> list[int]:
         messages = self._prompt.messages(question.first, question.second)
-        text = self._templated(_folded(messages) if self._folds else messages)
+        text = self._chat_text(_system_folded(messages) if self._folds_system else messages)
         return self._tokenizer(text, add_special_tokens=False).input_ids
 
-    def _templated(self, messages: list[dict]) -> str:
+    def _chat_text(self, messages: list[dict]) -> str:
         return self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
     def _template_refuses_system(self) -> bool:
-        """Raises PcclipError when there is no template, or it refuses the prompt in any form."""
-        where = f"generate.llm = {self._config.llm}"
+        """Whether the chat template has no system role. Raises PcclipError without a template that takes the prompt."""
+        key = f"generate.llm = {self._settings.llm}"
         if not self._tokenizer.chat_template:
-            raise PcclipError(f"{where}: its tokenizer has no chat template; take the model's chat or instruct version")
+            raise PcclipError(f"{key}: its tokenizer has no chat template; take the model's chat or instruct version")
         messages = self._prompt.messages("", "")
-        for folds, tried in ((False, messages), (True, _folded(messages))):
+        for refuses, variant in ((False, messages), (True, _system_folded(messages))):
             try:
-                self._templated(tried)
-                return folds
+                self._chat_text(variant)
+                return refuses
             except jinja2.TemplateError as error:
                 reason = error
-        raise PcclipError(f"{where}: its chat template refuses the prompt {self._prompt.name} ({reason}); change one")
+        raise PcclipError(f"{key}: its chat template refuses the prompt {self._prompt.name} ({reason}); change one")
 
-    def _written(self, batch: list[tuple[Question, list[int]]]) -> list[Reply]:
-        config = self._config
-        sampler = [_Sampler([q.seed for q, _ in batch], config)] if config.temperature else []
+    def _replies(self, batch: list[tuple[Question, list[int]]]) -> list[Reply]:
+        settings = self._settings
+        sampler = [NucleusSampler([question.seed for question, _ in batch], settings)] if settings.temperature else []
         rows = [ids for _, ids in batch]
-        found = self._generated(rows, config.max_tokens, logits_processor=sampler).sequences
-        return [self._reply(row) for row in found[:, max(map(len, rows)) :].tolist()]
+        sequences = self._generate(rows, settings.max_tokens, logits_processor=sampler).sequences
+        return [self._reply(new) for new in sequences[:, max(map(len, rows)) :].tolist()]
 
     def _reply(self, new: list[int]) -> Reply:
         end = next((k for k, token in enumerate(new) if token in self._ends), None)
         text = self._tokenizer.decode(new[:end], skip_special_tokens=True)
         return Reply(text, "length" if end is None else "stop")
 
-    def _odds(self, choice: Choice, ids: list[int], logits: torch.Tensor) -> Odds:
-        """Exact, from the next token's logits: those of the words' first tokens, where the lists do not share them."""
+    def _odds(self, choice: Choice, ids: list[int], logits: Float[Tensor, " tokens"]) -> Odds:
+        """Exact odds: from the logits of each word's first token; a token that both lists share is left out."""
         more, less = ({self._next_id(choice.text, ids, word) for word in words} for words in (choice.more, choice.less))
         more, less = more - less - {None}, less - more - {None}
         if not more or not less:
@@ -93,17 +97,15 @@ class InProcess:
         return Odds(float(logits[list(more)].logsumexp(0) - logits[list(less)].logsumexp(0)), "probabilities")
 
     def _next_id(self, text: str, ids: list[int], word: str) -> int | None:
-        """The first token of `word` after `text`; None when it would change the text's own tokens."""
+        """The first token of `word` after `text`; None when the word changes the tokens of the text."""
         longer = self._tokenizer(f"{text} {word}").input_ids
         return longer[len(ids)] if longer[: len(ids)] == ids and len(longer) > len(ids) else None
 
     @torch.inference_mode()
-    def _generated(self, rows: list[list[int]], max_tokens: int, **options):
+    def _generate(self, rows: list[list[int]], max_tokens: int, **options: Any) -> Any:
         """transformers' output for rows of token ids."""
-        width = max(map(len, rows))
-        ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=self._model.device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self._model.device)
-        with _in_memory(self._config):
+        ids, mask = (padded.flip(1) for padded in _padded([row[::-1] for row in rows], self._model.device))
+        with _memory_errors(self._settings):
             return self._model.generate(
                 ids,
                 attention_mask=mask,
@@ -115,50 +117,60 @@ class InProcess:
 
 
 @torch.inference_mode()
-def log_likelihoods(config: Generate, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
-    """log P(text) of each text by itself, in nats: the sum over its tokens, after a start token and without an end.
+def log_likelihoods(settings: Generate, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
+    """log P(text) in nats for each text: the sum over its tokens, after a start token and without an end token.
 
-    The start is the tokenizer's own, else its end of a text. Raises PcclipError when the model cannot be loaded.
+    The start token is the tokenizer's own, or else its end token. Raises PcclipError when the model cannot be loaded.
     """
-    tokenizer, model, ends = _load(config.llm)
+    tokenizer, model, ends = _load(settings.llm)
     start = next(token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, *ends, 0) if token is not None)
     rows = [ids if ids[:1] == [start] else [start, *ids] for ids in (tokenizer(text).input_ids for text in texts)]
-    found, meter = np.empty(len(rows)), Meter(len(rows), "texts")
+    sums, meter = np.empty(len(rows)), Meter(len(rows), "texts")
     order = np.argsort([len(row) for row in rows], kind="stable")
-    for k in range(0, len(order), config.in_flight):
-        chosen = order[k : k + config.in_flight]
-        width = max(len(rows[k]) for k in chosen)
-        ids = torch.tensor([rows[k] + [0] * (width - len(rows[k])) for k in chosen], device=model.device)
-        mask = torch.tensor([[1] * len(rows[k]) + [0] * (width - len(rows[k])) for k in chosen], device=model.device)
-        with _in_memory(config):
+    for first in range(0, len(order), settings.in_flight):
+        batch = order[first : first + settings.in_flight]
+        ids, mask = _padded([rows[k] for k in batch], model.device)
+        with _memory_errors(settings):
             logs = model(ids, attention_mask=mask).logits[:, :-1].float().log_softmax(-1)
-        each = logs.gather(-1, ids[:, 1:, None])[..., 0]
-        found[chosen] = (each * mask[:, 1:]).sum(dim=1).cpu().numpy()
-        meter.add(len(chosen))
-    return found
+        token_logs = logs.gather(-1, ids[:, 1:, None])[..., 0]
+        sums[batch] = (token_logs * mask[:, 1:]).sum(dim=1).cpu().numpy()
+        meter.add(len(batch))
+    return sums
+
+
+def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Int[Tensor, "n t"], Int[Tensor, "n t"]]:
+    """Rows of token ids, filled up with zeros on the right, and a mask that is 0 there."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
+    return ids, torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
 
 
 @contextmanager
-def _in_memory(config: Generate) -> Iterator[None]:
-    """Raises PcclipError, which says what to lower, where a batch is too large."""
+def _memory_errors(settings: Generate) -> Iterator[None]:
+    """Turn a batch that does not fit into a PcclipError that says what to lower."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise PcclipError(
-            f"generate.in_flight = {config.in_flight}: too many rows for the GPU's memory; lower it and "
+            f"generate.in_flight = {settings.in_flight}: too many rows for the GPU's memory; lower it and "
             "run again: finished answers are kept"
         ) from None
 
 
-class _Sampler:
-    """Nucleus sampling by one number per row and step from the row's own seed; leaves only the token it takes."""
+class NucleusSampler:
+    """Nucleus sampling for transformers' generate: one uniform number per row and step, from the row's own seed.
 
-    def __init__(self, seeds: list[int], config: Generate):
-        draws = [torch.rand(config.max_tokens, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        self._draws = iter(torch.stack(draws, dim=1)[..., None])  # step -> (row, 1)
-        self._temperature, self._top_p = config.temperature, config.top_p
+    It leaves a finite score at the drawn token only.
+    """
 
-    def __call__(self, input_ids, scores):
+    def __init__(self, seeds: list[int], settings: Generate):
+        draws = [torch.rand(settings.max_tokens, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        self._draws = iter(torch.stack(draws, dim=1)[..., None])  # one (rows, 1) for each step
+        self._temperature, self._top_p = settings.temperature, settings.top_p
+
+    def __call__(
+        self, input_ids: Int[Tensor, "rows t"] | None, scores: Float[Tensor, "rows tokens"]
+    ) -> Float[Tensor, "rows tokens"]:
         ordered, tokens = (scores.float() / self._temperature).softmax(-1).sort(descending=True, stable=True)
         kept = ordered * (ordered.cumsum(-1) - ordered < self._top_p)
         drawn = next(self._draws).to(scores.device) * kept.sum(-1, keepdim=True)
@@ -166,18 +178,18 @@ class _Sampler:
         return torch.full_like(scores, -torch.inf).scatter(1, tokens.gather(1, place), 0.0)
 
 
-def _folded(messages: list[dict]) -> list[dict]:
-    """The system text moved into the first user's turn."""
+def _system_folded(messages: list[dict]) -> list[dict]:
+    """The messages with the system's text at the beginning of the first user's message."""
     if messages[0]["role"] != "system":
         return messages
     system, first, *rest = messages
     return [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
 
 
-def _load(name: str):
+def _load(name: str) -> tuple[Any, Any, set[int]]:
     """(tokenizer, model in eval mode, ids that end a reply). Runs no code of the model's own. Raises PcclipError.
 
-    How the model's makers would sample is set aside: the parameters say it.
+    The model's own sampling settings are discarded: the parameters decide.
     """
     declare_missing()
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -201,7 +213,7 @@ def _load(name: str):
             f"generate.llm = {name}: cannot be loaded ({type(error).__name__}: {reason}); fetch it with "
             f"`hf download {source}`, or give a local folder with safetensors"
         ) from error
-    found = model.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(found if isinstance(found, list) else [found])} - {None}
+    end = model.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *(end if isinstance(end, list) else [end])} - {None}
     model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None, pad_token_id=0)
     return tokenizer, model.eval(), ends

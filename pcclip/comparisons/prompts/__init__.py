@@ -1,6 +1,6 @@
-"""Prompts are files: a version, a system line, a question with {first} and {second}, and worked examples.
+"""Prompt files: a version, a system text, a question with {first} and {second}, and examples with answers.
 
-A prompt for rewriting one caption has {first} alone.
+A prompt about one text, such as one that rewrites a caption, has {first} alone.
 """
 
 from dataclasses import dataclass
@@ -8,28 +8,38 @@ from pathlib import Path
 
 import yaml
 
-from pcclip.comparisons.shipped import find
+from pcclip.config import resolve
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt file. `hash` names its content in every row it wrote."""
+    """One prompt file.
+
+    Attributes:
+        name: the file's name without its ending.
+        hash: identifies the file's content; every row that the prompt wrote carries it.
+        prefix: the chat messages before every question: the system text and the examples.
+        question: the question with its slots.
+    """
 
     name: str
     hash: str
-    prefix: list[dict]  # chat messages that come before every question
+    prefix: list[dict]
     question: str
 
     def messages(self, first: str, second: str) -> list[dict]:
-        """The chat that asks how an image with caption `first` differs from one with caption `second`."""
+        """The whole chat for two texts."""
         return [*self.prefix, {"role": "user", "content": self.question.format(first=first, second=second)}]
 
 
 def load_prompt(name: str, slots: tuple[str, ...] = ("first", "second")) -> Prompt:
-    """Load a shipped prompt by name, or one of the user's by path; its question has exactly `slots`. PcclipError."""
-    path = find(name, Path(__file__).parent, "prompt")
+    """Load a prompt of the package by name, or one of the user's by path.
+
+    Raises PcclipError when there is no such file, or its question has other slots than `slots`.
+    """
+    path = yaml_file(name, Path(__file__).parent, "prompt")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf8"))
         question = values["question"]
@@ -48,3 +58,17 @@ def load_prompt(name: str, slots: tuple[str, ...] = ("first", "second")) -> Prom
             f"examples with {', '.join(slots)}, answer ({reason})"
         ) from None
     return Prompt(path.stem, digest(values)[:16], prefix, question)
+
+
+def yaml_file(name: str, folder: Path, kind: str) -> Path:
+    """The file NAME.yaml in a folder of the package, or else the user's file at the path `name`.
+
+    `kind`, such as 'prompt', is for the message of the PcclipError that is raised when there is neither.
+    """
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        path = resolve(name)
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        raise PcclipError(f"{kind} {name!r}: no such file; shipped {kind.split()[-1]}s: {known}")
+    return path
