@@ -151,7 +151,7 @@ def given_away(model, prompt: list[int], answer: list[int]) -> float:
 
 def check_prompt(prompt: Prompt, question: Question, count: int) -> None:
     """Stop unless llama.cpp reads as many tokens as transformers does."""
-    read = llama_cpp._engine(gguf_path(GGUF)).handle_chat_completions(
+    read = llama_cpp.start_engine(gguf_path(GGUF)).handle_chat_completions(
         {"messages": prompt.messages(question.first, question.second), "max_tokens": 1}
     )["usage"]["prompt_tokens"]
     if read != count:

@@ -7,7 +7,6 @@ lists: ours, the one behind the paper's sentences (as released), and none, which
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import permutations
 
 import pandas as pd
 
@@ -314,24 +313,23 @@ def agreement(
         they agree, and Cohen's kappa (None when both keep all or both drop all); and the disagreements: kept_by,
         dropped_by, rule, count, the commonest first.
     """
-    verdicts = {rules.name: judged(table, rules, model).verdict for rules in map(rule_list, (first, second))}
-    (first_name, a), (second_name, b) = ((name, verdict == "kept") for name, verdict in verdicts.items())
+    lists = [rule_list(first), rule_list(second)]
+    verdicts = [judged(table, rules, model).verdict for rules in lists]
+    a, b = (verdict == "kept" for verdict in verdicts)
     agree, chance = (a == b).mean(), a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
     counts = {
         "replies": len(table),
         "both_keep": (a & b).sum(),
-        f"only_{first_name}": (a & ~b).sum(),
-        f"only_{second_name}": (b & ~a).sum(),
+        f"only_{lists[0].name}": (a & ~b).sum(),
+        f"only_{lists[1].name}": (b & ~a).sum(),
         "neither": (~a & ~b).sum(),
         "agreement": agree,
         "kappa": (agree - chance) / (1 - chance) if chance < 1 else None,
     }
     rows = [
-        (keeper, dropper, rule, count)
-        for keeper, dropper in permutations(verdicts)
-        for rule, count in verdicts[dropper][(verdicts[keeper] == "kept") & (verdicts[dropper] != "kept")]
-        .value_counts()
-        .items()
+        (lists[keeper].name, lists[dropper].name, rule, count)
+        for keeper, dropper, disputed in ((0, 1, a & ~b), (1, 0, b & ~a))
+        for rule, count in verdicts[dropper][disputed].value_counts().items()
     ]
     disagreements = pd.DataFrame(rows, columns=["kept_by", "dropped_by", "rule", "count"])
     return pd.DataFrame([counts]), disagreements.sort_values("count", ascending=False, ignore_index=True)

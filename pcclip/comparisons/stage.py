@@ -138,9 +138,7 @@ def compare(
     log = config.journals / f"answers-{digest([prompt.hash, backend.identity, sampling])[:12]}.jsonl"
     cost = partial(budget, prompt=prompt, model=model, max_tokens=config.generate.max_tokens)
     template = config.generate.backend == "template"
-    replies = answer_all(
-        questions, backend.answers, Reply, log, "comparisons", config, told=None if template else cost
-    )
+    replies = answer_all(questions, backend.answers, Reply, log, "comparisons", config, told=None if template else cost)
     answers = [replies[question.key] for question in questions]
     table = pairs.assign(raw=[a.text for a in answers], finish_reason=[a.finish_reason for a in answers])
     table = table.join(filters.judged(table, filters.rule_list(config.generate.filters), model))

@@ -52,9 +52,7 @@ def judge(config: Config, images: ImageSet, backend_for: Callable[[Prompt], Back
     choices = {
         attribute.name: [_choices(attribute, stem, pairs) for stem in attribute.stems] for attribute in bank.attributes
     }
-    questions = [
-        choice for tables in choices.values() for table in tables for side in table for choice in table[side]
-    ]
+    questions = [choice for tables in choices.values() for table in tables for side in table for choice in table[side]]
     journal = config.journals / f"verdicts-{digest(backend.identity)[:12]}.jsonl"
     odds = answer_all(questions, backend.choose, Odds, journal, "verdicts", config)
     verdicts = pd.concat(

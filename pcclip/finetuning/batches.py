@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pcclip.comparisons import rewrites, verdicts
 from pcclip.comparisons import stage as generate
+from pcclip.comparisons import verdicts
 from pcclip.comparisons.attributes import Bank, imagenet_names, load_bank
+from pcclip.comparisons.captions import load_rewrites
 from pcclip.comparisons.sentences import from_captions
 from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
@@ -135,7 +136,7 @@ def of_captions(config: Config, images: ImageSet, split: str, vectors: Vectors, 
     """
     wanted = images.train if split == "train" else images.held_out
     rewritten = config.finetune.captions == "rewrites" and split == "train"
-    table = rewrites.load(config) if rewritten else images.captions
+    table = load_rewrites(config) if rewritten else images.captions
     table = table[table["id"].isin(set(wanted["id"])) & vectors.has(table["id"])]
     texts = list(table.caption)
     return Examples(texts, model.tokenised(texts), vectors.rows(table["id"]))

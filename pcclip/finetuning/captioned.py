@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from pcclip.comparisons import negatives
+from pcclip.comparisons.captions import negatives_of
 from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.vectors import Vectors
@@ -86,7 +86,7 @@ def captioned(config: Config, images: ImageSet, split: str, vectors: Vectors, mo
     texts, rows = [found.texts[k] for k in order], found.first[order]
     false = [""] * len(texts)
     if split == "train":
-        false = negatives.beside(config, images, [vectors.ids[row] for row in rows], texts)
+        false = negatives_of(config, images, [vectors.ids[row] for row in rows], texts)
     there = np.array([bool(text) for text in false], dtype=bool)
     number = {text: k for k, text in enumerate(dict.fromkeys(texts))}
     own, counts = np.unique(rows, return_counts=True)

@@ -9,9 +9,9 @@ from contextlib import nullcontext
 import numpy as np
 import pandas as pd
 
-from pcclip.comparisons import negatives
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons.attributes import load_bank
+from pcclip.comparisons.captions import NEGATIVES_FORMAT
 from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.stage import FOLDER as EMBED
@@ -41,7 +41,7 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
         else {}
     )
     if config.finetune.negatives == "rules":
-        asks["negatives"] = negatives.FORMAT
+        asks["negatives"] = NEGATIVES_FORMAT
     if config.finetune.sds:
         asks["teacher"] = identify_teacher(config.finetune.sds.teacher)
     folder = config.folder / FOLDER

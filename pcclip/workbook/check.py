@@ -161,7 +161,7 @@ def _place(url: str) -> tuple[str, int]:
 def _texts(config: Config) -> Iterator[Finding]:
     """Prompt, filters and bank. Raises PcclipError when one does not load."""
     settings = config.generate
-    filters.check_names(settings.filters)
+    filters.rule_list(settings.filters)
     prompts = [load_prompt(settings.prompt).name]
     for name in filter(None, (settings.rewrites, settings.negatives)):
         prompts.append(load_prompt(name, slots=("first",)).name)

@@ -21,7 +21,6 @@ def prepared(values, model, tmp_path, **evaluate) -> SimpleNamespace:
             "generate": {
                 **values["generate"],
                 "attributes": str(tmp_path / "bank.yaml"),
-                "attributes_within": "set",
                 "attribute_pairs": 20,
                 "held_out_attribute_pairs": 25,
             },

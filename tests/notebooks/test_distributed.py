@@ -40,7 +40,6 @@ def work(photos, tiny_model, tiny_encoder, tmp_path_factory):
     values = run_values(photos, tiny_model, folder)
     values["generate"] |= {
         "attributes": str(bank),
-        "attributes_within": "set",
         "attribute_pairs": 60,
         "held_out_attribute_pairs": 20,
         "thing_pairs": 6,

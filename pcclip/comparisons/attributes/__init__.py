@@ -107,7 +107,7 @@ def _lower(nouns: Iterable[str]) -> list[str]:
 
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1)]
-Pairs = Annotated[list[tuple[Text, Text]], AfterValidator(_distinct_pairs)]
+Pairs = Annotated[list[tuple[Text, Text]], AfterValidator(_distinct_pairs)]  # (more, less)
 _STRICT_KEYS = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -209,6 +209,8 @@ def _reason(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return " ".join(str(error).split())
     first = error.errors()[0]
+    place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"{place}: {message}" if place else message
     quotes = " (yes, no and numbers go in quotes)" if first["type"] == "string_type" else ""
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg'].removeprefix('Value error, ')}{quotes}".removeprefix(": ")
+    return f"{place}: {message}, not {repr(first['input'])[:80]}{quotes}"

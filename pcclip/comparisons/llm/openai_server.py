@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import cycle
 from threading import Thread
 from typing import Any
@@ -32,8 +33,8 @@ _FALLBACK = {_SCHEMA: "asking for plain text", _PROBABILITIES: "asking in words"
 _UNSUPPORTED = {400, 404, 405, 422, 501}  # statuses of a server without the feature
 _VERDICT = {"answer": {"type": "string", "enum": ["first", "second", "neither"]}, "confidence": {"type": "number"}}
 _AS_JSON = 'Reply with JSON only: {"answer": "first", "second" or "neither", "confidence": a number from 0 to 1}'
-_http = import_module(openai.Timeout.__module__.partition(".")[0])  # httpx, or httpx2 in newer versions of openai
-_NO_SERVER = (_http.ConnectError, _http.ConnectTimeout)
+_HTTP = [import_module(name) for name in ("httpx", "httpx2") if find_spec(name)]  # openai uses httpx2 from version 3 on
+_NO_SERVER = tuple(error for library in _HTTP for error in (library.ConnectError, library.ConnectTimeout))
 
 
 class NoAnswer(Exception):
@@ -131,7 +132,9 @@ class OpenAIServer:
         reply = await self._with_fallback(_SCHEMA, partial(chat, response_format=_schema(_VERDICT)), chat)
         return odds_of_verdict(reply.text)
 
-    async def _with_fallback(self, feature: str, ask: Callable[[], Awaitable], fallback: Callable[[], Awaitable]) -> Any:
+    async def _with_fallback(
+        self, feature: str, ask: Callable[[], Awaitable], fallback: Callable[[], Awaitable]
+    ) -> Any:
         """Ask with a feature that some servers lack; once a server that never granted it refuses it, use `fallback`."""
         if feature not in self._refused:
             try:
@@ -169,7 +172,9 @@ class OpenAIServer:
         url = str(error.request.url) if isinstance(error, openai.APIError) else ""
         server = next((server for server in servers if url.startswith(server)), servers[0])
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-            raise PcclipError(f"{server}: refuses the key ({error.status_code}); set OPENAI_API_KEY to one that it takes")
+            raise PcclipError(
+                f"{server}: refuses the key ({error.status_code}); set OPENAI_API_KEY to one that it takes"
+            )
         if isinstance(error, openai.NotFoundError):
             raise PcclipError(
                 f"{server}: no model {self._settings.llm!r} here ({line}); generate.llm "

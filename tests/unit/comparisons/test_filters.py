@@ -11,7 +11,6 @@ from pcclip.comparisons.filters import (
     RULES,
     Candidate,
     agreement,
-    check_names,
     clean,
     clean_as_released,
     judged,
@@ -158,7 +157,7 @@ def test_every_rule_has_its_cases():
     ],
 )
 def test_what_always_applies(chosen, expected):
-    assert check_names(chosen) == expected
+    assert list(rule_list(chosen).rules) == expected
     assert "answered" in expected
 
 
@@ -172,7 +171,7 @@ def test_what_always_applies(chosen, expected):
 )
 def test_an_unknown_rule_is_named_with_the_known_ones(chosen, message):
     with pytest.raises(PcclipError, match=message):
-        check_names(chosen)
+        rule_list(chosen)
 
 
 def test_judge_names_the_first_rule_that_drops():
@@ -297,15 +296,15 @@ def test_agreement_of_a_list_with_itself(replies, tiny_encoder):
 
 
 def test_yield_table_adds_up():
-    names = check_names("ours")
+    rules = rule_list("ours")
     verdicts = pd.Series(["kept"] * 5 + ["answered"] * 2 + ["length"] + ["in_context"] * 4)
-    table = yield_table(verdicts, names)
-    assert list(table.rule) == names
+    table = yield_table(verdicts, rules)
+    assert list(table.rule) == list(RULES)
     assert table.dropped.sum() + (verdicts == "kept").sum() == len(verdicts)
     assert list(table.left) == list(len(verdicts) - table.dropped.cumsum())
     assert table.left.iloc[-1] == 5
     assert table.share_left.iloc[-1] == pytest.approx(5 / 12)
-    assert yield_table(pd.Series([], dtype=str), names).left.eq(0).all()
+    assert yield_table(pd.Series([], dtype=str), rules).left.eq(0).all()
 
 
 @pytest.mark.parametrize(

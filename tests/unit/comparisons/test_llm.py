@@ -8,9 +8,9 @@ import pytest
 
 from pcclip.comparisons import llm
 from pcclip.comparisons.llm import Choice, Odds, Question, Reply, Template, backend_identity, gguf_path, start_backend
-from pcclip.comparisons.llm.choice import from_tokens, from_verdict, top_tokens
-from pcclip.comparisons.llm.in_flight import as_answered
+from pcclip.comparisons.llm.backend import as_completed
 from pcclip.comparisons.llm.llama_cpp import LlamaCpp
+from pcclip.comparisons.llm.odds import first_tokens, odds_of_tokens, odds_of_verdict
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.comparisons.sentences import from_captions
 from pcclip.config import Generate
@@ -75,22 +75,22 @@ LARGER = Choice("size", "A fox is much", ("larger", "bigger"), ("smaller", "less
     ],
 )
 def test_odds_of_tokens(top, value):
-    odds = from_tokens([(token, math.log(p)) for token, p in top.items()], LARGER)
+    odds = odds_of_tokens([(token, math.log(p)) for token, p in top.items()], LARGER)
     assert odds == Odds(pytest.approx(value), "probabilities")
     assert not odds.failed
 
 
 def test_odds_of_a_start_that_both_lists_share():
     both = Choice("", "", ("heavier",), ("heavenly",), "")
-    assert from_tokens([(" heav", -0.1), (" heavier", -2.0), (" heavenly", -3.0)], both).value == pytest.approx(1.0)
+    assert odds_of_tokens([(" heav", -0.1), (" heavier", -2.0), (" heavenly", -3.0)], both).value == pytest.approx(1.0)
 
 
 def test_odds_of_very_unlikely_words():
-    assert from_tokens([(" larger", -9999.0), (" smaller", -9998.0)], LARGER).value == pytest.approx(-1.0)
+    assert odds_of_tokens([(" larger", -9999.0), (" smaller", -9998.0)], LARGER).value == pytest.approx(-1.0)
 
 
 def test_odds_without_any_option():
-    assert from_tokens([(" red", -0.1)], LARGER) == Odds(0.0, "probabilities: no option among the likely tokens")
+    assert odds_of_tokens([(" red", -0.1)], LARGER) == Odds(0.0, "probabilities: no option among the likely tokens")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_odds_without_any_option():
     ],
 )
 def test_odds_of_a_verdict(text, value):
-    assert from_verdict(text) == Odds(pytest.approx(value), "structured")
+    assert odds_of_verdict(text) == Odds(pytest.approx(value), "structured")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_odds_of_a_verdict(text, value):
     ],
 )
 def test_a_verdict_that_is_none(text):
-    odds = from_verdict(text)
+    odds = odds_of_verdict(text)
     assert odds.failed
     assert odds.reason.startswith("error: no verdict")
 
@@ -131,7 +131,7 @@ def test_a_verdict_that_is_none(text):
 @pytest.mark.parametrize("logprobs", [None, {}, {"top_logprobs": None}, {"top_logprobs": [{}]}, {"content": []}])
 def test_no_token_probabilities(logprobs):
     with pytest.raises(LookupError):
-        top_tokens({"text": " larger", "logprobs": logprobs})
+        first_tokens({"text": " larger", "logprobs": logprobs})
 
 
 # a GGUF that is not there, or not whole
@@ -192,7 +192,9 @@ class FakeEngine:
 @pytest.fixture
 def engines(monkeypatch):
     made = []
-    monkeypatch.setattr("pcclip.comparisons.llm.llama_cpp._engine", lambda path: made.append(FakeEngine()) or made[-1])
+    monkeypatch.setattr(
+        "pcclip.comparisons.llm.llama_cpp.start_engine", lambda path: made.append(FakeEngine()) or made[-1]
+    )
     return made
 
 
@@ -272,7 +274,7 @@ def test_what_the_engine_is_asked_to_continue(engines, prompt):
 def test_what_is_left_when_the_consumer_stops_is_cancelled():
     futures = {k: Future() for k in range(10)}
     futures[1].set_result("one")
-    found = as_answered(futures.get, range(10), 4)
+    found = as_completed(futures.get, range(10), 4)
     assert next(found) == (1, "one")
     found.close()
     assert [k for k, future in futures.items() if future.cancelled()] == [0, 2, 3]

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from pcclip import config as params
-from pcclip.comparisons import negatives
+from pcclip.comparisons import captions
 from pcclip.comparisons import stage as generate
+from pcclip.comparisons.captions import NOTHING, by_rule, exchanges, plain_words
 from pcclip.comparisons.llm import Reply
-from pcclip.comparisons.negatives import NONE, by_rule, exchanges, plain
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.comparisons.sentences import from_captions
 from pcclip.data.image_set import load_images
@@ -113,7 +113,7 @@ def test_pictures_of_two_shapes(colour, relation, other):
     ],
 )
 def test_what_would_be_true_all_the_same_or_no_sentence(caption):
-    assert by_rule(caption, set(), "0") == ("", NONE)
+    assert by_rule(caption, set(), "0") == ("", NOTHING)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,11 @@ def test_an_even_handed_word_does_not_hide_what_is_marked(caption, wanted):
 def test_it_is_never_a_caption_of_the_image():
     caption = "a dog chases a cat"
     assert by_rule(caption, set(), "0") == ("a cat chases a dog", "nouns")
-    assert by_rule(caption, {plain("A cat chases: a dog!")}, "0") == ("", NONE)
-    assert by_rule("a white dog chases a white cat", {plain("a white cat chases a white dog")}, "0") == ("", NONE)
+    assert by_rule(caption, {plain_words("A cat chases: a dog!")}, "0") == ("", NOTHING)
+    assert by_rule("a white dog chases a white cat", {plain_words("a white cat chases a white dog")}, "0") == (
+        "",
+        NOTHING,
+    )
 
 
 def test_every_kind_is_equally_likely_and_the_draw_is_the_captions_own():
@@ -145,21 +148,21 @@ def test_every_kind_is_equally_likely_and_the_draw_is_the_captions_own():
 def test_captions_without_one_are_counted_and_recorded(config, capsys):
     images = load_images(config)
     of = several(images, "A dog chases a cat.", "A red disc.", "A cat chases a dog.", "A girl on a horse.")
-    table = negatives.load(config, images)
+    table = captions.load_negatives(config, images)
     assert len(table) == 18
     own = table[table["id"] == of]
     assert list(own.negative) == ["", "", "", "A horse on a girl."], "each of the first and the third is the other"
-    assert list(own.how) == [NONE, NONE, NONE, "nouns"]
-    assert set(table.how) == {NONE, "nouns"}
+    assert list(own.how) == [NOTHING, NOTHING, NOTHING, "nouns"]
+    assert set(table.how) == {NOTHING, "nouns"}
     assert not set(table["id"]) & set(images.held_out["id"])
     capsys.readouterr()
     asked = [(of, "A girl on a horse."), (of, "A red disc."), ("nobody", "A girl on a horse.")]
-    assert negatives.beside(config, images, *zip(*asked, strict=True)) == ["A horse on a girl.", "", ""]
+    assert captions.negatives_of(config, images, *zip(*asked, strict=True)) == ["A horse on a girl.", "", ""]
     assert "negatives: 1 of 3 captions have one" in capsys.readouterr().out
 
 
 def test_none_are_asked_for(values, capsys):
-    assert negatives.beside(params.check(values), None, ["a", "b"], ["A dog on a cat.", "x"]) == ["", ""]
+    assert captions.negatives_of(params.check(values), None, ["a", "b"], ["A dog on a cat.", "x"]) == ["", ""]
     assert not capsys.readouterr().out
 
 
@@ -173,9 +176,9 @@ def test_the_shipped_prompt():
     pairs = list(zip(given[1:-1:2], given[2:-1:2], strict=True))
     assert len(pairs) == 3
     for question, answer in pairs:
-        words = set(plain(question).split()) - {"caption"}
-        assert plain(answer) != plain(question.removeprefix("Caption: "))
-        assert len(words & set(plain(answer).split())) >= len(words) / 2
+        words = set(plain_words(question).split()) - {"caption"}
+        assert plain_words(answer) != plain_words(question.removeprefix("Caption: "))
+        assert len(words & set(plain_words(answer).split())) >= len(words) / 2
 
 
 def test_01_has_them_written_and_03_reads_them(values, tiny_encoder):
@@ -187,14 +190,14 @@ def test_01_has_them_written_and_03_reads_them(values, tiny_encoder):
     generate.generate(config, images, tiny_encoder, writer)
     manifest = json.loads((config.folder / generate.FOLDER / "manifest.json").read_text())
     assert manifest["counts"]["negatives"] == len(writer.asked) == 15
-    assert negatives.TABLE in manifest["outputs"]
-    table = negatives.load(config, images).set_index("caption")
+    assert captions.table_file("negatives") in manifest["outputs"]
+    table = captions.load_negatives(config, images).set_index("caption")
     assert list(table.loc["A blue disc."]) == [table["id"]["A blue disc."], "A blue disc on a red bar.", "llm"]
     assert list(table.loc["A red disc.", ["negative", "how"]]) == ["", "copied"]
-    assert negatives.beside(config, images, table["id"], table.index) == list(table.negative)
+    assert captions.negatives_of(config, images, table["id"], table.index) == list(table.negative)
     other = by(values, "llm", negatives="rewrite")
     with pytest.raises(PcclipError, match="01_generate: made with other negatives than now asked for"):
-        negatives.load(other, images)
+        captions.load_negatives(other, images)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +218,7 @@ def test_why_one_is_kept_or_not(values, reply, finish, verdict):
     images = load_images(config)
     of = several(images, "A red disc.", "A disc is round!")
     writer = Writer(lambda caption: Reply(reply, finish))
-    table = negatives.write(config, images, lambda: writer, writer.identity)
+    table = captions.write(config, images, "negatives", lambda prompt: writer)
     [row] = table[(table["id"] == of) & (table.original == "A red disc.")].itertuples()
     assert (row.verdict, row.raw) == (verdict, reply)
 
@@ -223,7 +226,7 @@ def test_why_one_is_kept_or_not(values, reply, finish, verdict):
 def test_what_cannot_be_asked_for(values, tiny_encoder):
     config = by(values, "llm")
     with pytest.raises(PcclipError, match=r"negatives = llm needs generate\.negatives, a prompt file"):
-        negatives.load(config, load_images(config))
+        captions.load_negatives(config, load_images(config))
     config = by(values, "llm", negatives="negative")
     with pytest.raises(PcclipError, match="template writes no negatives"):
         generate.generate(config, load_images(config), tiny_encoder)
@@ -261,5 +264,5 @@ def test_03_is_done_anew_by_other_rules(config, tiny_encoder, monkeypatch):
     generate.generate(config, images, tiny_encoder)
     embed(config, images, tiny_encoder)
     before = stage(config, images).key
-    monkeypatch.setattr(negatives, "FORMAT", 99)
+    monkeypatch.setattr("pcclip.finetuning.stage.NEGATIVES_FORMAT", 99)
     assert stage(config, images).key != before

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pcclip import config as params
-from pcclip.comparisons import rewrites
+from pcclip.comparisons import captions
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons.llm import Reply
 from pcclip.comparisons.prompts import load_prompt
@@ -52,7 +52,7 @@ def images(config):
 def rewrite(config, images):
     def call(backend, **changes):
         given = config.model_copy(update={"generate": config.generate.model_copy(update=changes)})
-        return rewrites.rewrite(given, images, backend.start, backend.identity)
+        return captions.write(given, images, "rewrites", lambda prompt: backend)
 
     return call
 
@@ -77,7 +77,7 @@ def test_all_captions_of_an_image_are_written_anew(config, images):
         pd.DataFrame({"id": several, "caption": ["A red disc.", "One disc.", "A red disc.", "A bar."]}),
     )
     backend = Writer()
-    table = rewrites.rewrite(config, images, backend.start, backend.identity)
+    table = captions.write(config, images, "rewrites", lambda prompt: backend)
     assert list(table.original) == ["A red disc.", "One disc.", "A red disc."]
     assert [caption for _, caption in backend.asked] == ["A red disc.", "One disc."], "the same caption of one image"
 
@@ -105,7 +105,7 @@ def test_why_a_rewrite_is_kept_or_not(rewrite, reply, finish, verdict):
 
 
 def test_few_rewrites_are_an_error_that_names_the_reason(rewrite):
-    with pytest.raises(PcclipError, match="rewrites: only 0% were kept, .* most were 'copied'"):
+    with pytest.raises(PcclipError, match=r"rewrites: only 0 of 15 were kept, .* most fell to rule 'copied' \(15\)"):
         rewrite(Writer(lambda caption: Reply(caption, "stop")))
     rewrite(Writer(lambda caption: Reply(caption, "stop")), min_yield=0.0)
 
@@ -153,8 +153,8 @@ def test_the_stage_stores_rewrites(config, images, tiny_encoder):
     generate.generate(config, images, tiny_encoder, Writer(write))
     manifest = json.loads((config.folder / generate.FOLDER / "manifest.json").read_text())
     assert manifest["counts"]["rewrites"] == 15
-    assert rewrites.TABLE in manifest["outputs"]
-    loaded = rewrites.load(config)
+    assert captions.table_file("rewrites") in manifest["outputs"]
+    loaded = captions.load_rewrites(config)
     assert list(loaded.columns) == ["id", "caption"]
     assert sorted(loaded["id"]) == sorted(images.train["id"][~images.train.caption.str.contains("red")])
     assert loaded.caption.str.startswith("A picture of").all()
@@ -163,10 +163,10 @@ def test_the_stage_stores_rewrites(config, images, tiny_encoder):
 def test_rewrites_that_were_never_asked_for(config, images, tiny_encoder):
     plain = config.model_copy(update={"generate": config.generate.model_copy(update={"rewrites": None})})
     with pytest.raises(PcclipError, match=r"captions = rewrites needs generate\.rewrites"):
-        rewrites.load(plain)
+        captions.load_rewrites(plain)
     generate.generate(plain, images, tiny_encoder)
     with pytest.raises(PcclipError, match="01_generate: made with other rewrites than now asked for"):
-        rewrites.load(config)
+        captions.load_rewrites(config)
 
 
 # prompts

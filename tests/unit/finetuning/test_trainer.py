@@ -13,7 +13,8 @@ from helpers.judge import BANK, NOUNS, Judge
 
 from pcclip import config as params
 from pcclip import load_model
-from pcclip.comparisons import rewrites, verdicts
+from pcclip.comparisons import verdicts
+from pcclip.comparisons.captions import load_rewrites
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons.llm import Reply
 from pcclip.comparisons.sentences import from_captions
@@ -392,7 +393,6 @@ def bank(tmp_path):
         path.write_text(yaml.safe_dump({**BANK, "attributes": attributes}))
         return {
             "attributes": str(path),
-            "attributes_within": "set",
             "attribute_pairs": 60,
             "held_out_attribute_pairs": 20,
             "thing_pairs": 6,
@@ -617,7 +617,7 @@ def test_rewrites_are_trained_on_and_captions_evaluated(prepare, monkeypatch):
     monkeypatch.setattr(trainer, "held_out_values", lambda config, g, *rest: seen.append(g) or {})
     run(given)
     [gathered] = {id(g): g for g in seen}.values()
-    assert sorted(gathered.train.texts) == sorted(rewrites.load(given.config).caption)
+    assert sorted(gathered.train.texts) == sorted(load_rewrites(given.config).caption)
     assert all(text.startswith("A picture of") for text in gathered.train.texts)
     assert sorted(gathered.held_out.texts) == sorted(given.images.held_out.caption)
     assert gathered.train.second is None
