@@ -25,7 +25,7 @@ from pcclip.data.concepts import singular
 from pcclip.data.image_set import ImageSet
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest, read_parquet
-from pcclip.runs.log import answer_all
+from pcclip.runs.log import AnswerLog
 from pcclip.runs.progress import say
 from pcclip.runs.stage import finished
 
@@ -102,8 +102,8 @@ def write(config: Config, images: ImageSet, kind: Kind, backend_for: Callable[[P
         for row in table.itertuples()
     ]
     sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens"})
-    journal = config.journals / f"{kind}-{digest([prompt.hash, backend.identity, sampling])[:12]}.jsonl"
-    answers = answer_all(questions, backend.answers, Reply, journal, kind, config)
+    path = config.journals / f"{kind}-{digest([prompt.hash, backend.identity, sampling])[:12]}.jsonl"
+    answers = AnswerLog(path, Reply, kind).answer_all(questions, backend.answers, config)
     replies = [answers[question.key] for question in questions]
     table = table.rename(columns={"caption": "original"}).assign(
         raw=[reply.text for reply in replies],

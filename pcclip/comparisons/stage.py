@@ -23,7 +23,7 @@ from pcclip.data.image_set import ImageSet, load_images
 from pcclip.encoders import identify
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.runs.files import digest, read_parquet, write_parquet
-from pcclip.runs.log import answer_all
+from pcclip.runs.log import AnswerLog
 from pcclip.runs.progress import say
 from pcclip.runs.ray_cluster import cluster
 from pcclip.runs.stage import Stage
@@ -135,10 +135,10 @@ def compare(
         )
         for pair in pairs.itertuples()
     ]
-    log = config.journals / f"answers-{digest([prompt.hash, backend.identity, sampling])[:12]}.jsonl"
+    path = config.journals / f"answers-{digest([prompt.hash, backend.identity, sampling])[:12]}.jsonl"
     cost = partial(budget, prompt=prompt, model=model, max_tokens=config.generate.max_tokens)
-    template = config.generate.backend == "template"
-    replies = answer_all(questions, backend.answers, Reply, log, "comparisons", config, told=None if template else cost)
+    announce = None if config.generate.backend == "template" else cost
+    replies = AnswerLog(path, Reply, "comparisons").answer_all(questions, backend.answers, config, announce)
     answers = [replies[question.key] for question in questions]
     table = pairs.assign(raw=[a.text for a in answers], finish_reason=[a.finish_reason for a in answers])
     table = table.join(filters.judged(table, filters.rule_list(config.generate.filters), model))

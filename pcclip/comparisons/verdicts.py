@@ -26,7 +26,7 @@ from pcclip.data.concepts import singular, words_of
 from pcclip.data.image_set import ImageSet
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest, read_parquet
-from pcclip.runs.log import answer_all
+from pcclip.runs.log import AnswerLog
 from pcclip.runs.stage import finished
 
 TABLE = "verdicts.parquet"
@@ -53,8 +53,8 @@ def judge(config: Config, images: ImageSet, backend_for: Callable[[Prompt], Back
         attribute.name: [_choices(attribute, stem, pairs) for stem in attribute.stems] for attribute in bank.attributes
     }
     questions = [choice for tables in choices.values() for table in tables for side in table for choice in table[side]]
-    journal = config.journals / f"verdicts-{digest(backend.identity)[:12]}.jsonl"
-    odds = answer_all(questions, backend.choose, Odds, journal, "verdicts", config)
+    log = AnswerLog(config.journals / f"verdicts-{digest(backend.identity)[:12]}.jsonl", Odds, "verdicts")
+    odds = log.answer_all(questions, backend.choose, config)
     verdicts = pd.concat(
         [_verdicts(pairs.assign(attribute=name), tables, odds) for name, tables in choices.items()], ignore_index=True
     )

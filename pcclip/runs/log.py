@@ -228,7 +228,7 @@ class AnswerLog(Log[tuple[str, Any]]):
             questions: each with a `key`; equal keys are asked once.
             ask: takes the questions that have no answer yet, yields (question, answer) in any order.
             config: the run whose engine asks and whose storage has the parts; None asks here. With engine: ray `ask`
-                is sent to the workers, so it has to be an Asker.
+                is sent to the workers, so it must be picklable, as a LazyBackend's methods are.
             announce: describes what asking a list of questions will cost.
 
         Raises:
