@@ -13,9 +13,9 @@ from helpers.judge import BANK, NOUNS, Judge
 
 from pcclip import config as params
 from pcclip import load_model
+from pcclip.comparisons import stage as generate
 from pcclip.comparisons import verdicts
 from pcclip.comparisons.captions import load_rewrites
-from pcclip.comparisons import stage as generate
 from pcclip.comparisons.llm import Reply
 from pcclip.comparisons.sentences import from_captions
 from pcclip.config import Finetune
