@@ -29,7 +29,7 @@ from pcclip.embedding.stage import embed
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
 from pcclip.evaluation import change_captions as changed
-from pcclip.evaluation import class_texts, labelled, page
+from pcclip.evaluation import class_texts, labelled
 from pcclip.evaluation import llm_judge as judge
 from pcclip.evaluation import report as html
 from pcclip.evaluation import stage as report
@@ -386,7 +386,7 @@ def test_both_protocols_stand_side_by_side(everything):
 
 
 def test_the_report_tells_of_comparing_and_of_the_judge(everything, monkeypatch):
-    monkeypatch.setattr(page, "svg", lambda drawn: "")
+    monkeypatch.setattr(html, "svg", lambda drawn: "")
     for name in ("curves", "forest", "alpha_sweep"):
         monkeypatch.setattr(html.plots, name, lambda *given: None)
     found = html.write(everything.config, everything.config.folder).read_text(encoding="utf8")

@@ -17,7 +17,6 @@ from pcclip import config as params
 from pcclip import plots
 from pcclip.arithmetic.stage import analyze
 from pcclip.errors import PcclipError
-from pcclip.evaluation import page
 from pcclip.evaluation import report as html
 from pcclip.evaluation import stage as report
 from pcclip.stats import metrics as statistics
@@ -132,7 +131,7 @@ def copy(made, tmp_path, monkeypatch) -> SimpleNamespace:
     shutil.copytree(made.folder, tmp_path / "copy")
     for name in ("curves", "forest", "distributions"):
         monkeypatch.setattr(plots, name, lambda *given: None)
-    monkeypatch.setattr(page, "svg", lambda drawn: "")
+    monkeypatch.setattr(html, "svg", lambda drawn: "")
 
     def write(config=made.config):
         return Page(html.write(config, tmp_path / "copy").read_text(encoding="utf8"))
@@ -358,8 +357,8 @@ def test_a_figure_takes_its_colours_from_the_page_and_keeps_texts_texts():
     ax.set_title(ATTACKS[0])
     ax.set_xlabel(ATTACKS[1])
     plt.close(figure)
-    found = page.svg(figure)
-    assert found == page.svg(figure)
+    found = html.svg(figure)
+    assert found == html.svg(figure)
     assert "currentColor" in found
     assert "#000000" not in found
     assert "http" not in found
@@ -370,15 +369,15 @@ def test_a_figure_takes_its_colours_from_the_page_and_keeps_texts_texts():
 
 
 def test_columns_of_numbers_are_aligned_with_true_minus_signs():
-    found = page.table(["name", "a", "b"], [["-1", "-0.5", "x-1"], ["y", "", "2"]])
+    found = html.table(["name", "a", "b"], [["-1", "-0.5", "x-1"], ["y", "", "2"]])
     assert found["numeric"] == [False, True, False]
     assert found["rows"] == [["-1", "−0.5", "x-1"], ["y", "", "2"]]
-    assert page.table(["p"], [["<0.0001"], ["1e-05"]])["numeric"] == [True]
+    assert html.table(["p"], [["<0.0001"], ["1e-05"]])["numeric"] == [True]
 
 
 def test_intervals_stand_beside_their_values():
     frame = pd.DataFrame({"base": ["0.5 [0.4, 0.6]"], "change": ["-0.1 [-0.2, -0.0] *"], "n": ["7"]}, index=["set"])
-    found = page.results("title", frame)
+    found = html.results("title", frame)
     assert found["intervals"] == [True, True, False]
     assert found["stars"] == [False, True, False]
     [row] = found["rows"]
