@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcclip.comparisons.llm import Odds, Question, Reply
@@ -86,7 +86,11 @@ def test_a_bad_line_costs_itself_alone_wherever_it_is(answers, capsys, bad):
         assert answers.bad_path.read_bytes() == bad + b"\n"
 
 
-@given(st.lists(st.sampled_from([None, *BAD_LINES.values()]), max_size=12), st.binary(max_size=30))
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.sampled_from([None, *(line for line in BAD_LINES.values() if len(line) < 99)]), max_size=12),
+    st.binary(max_size=30),
+)
 def test_any_mixture_keeps_every_whole_line(tmp_path_factory, lines, tail):
     path = tmp_path_factory.mktemp("log") / "a.jsonl"
     rows = [{"key": f"{k}", "text": "t", "finish_reason": "stop"} for k in range(len(lines))]
