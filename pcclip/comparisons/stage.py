@@ -69,7 +69,7 @@ def generate(config: Config, images: ImageSet, model: Encoder, backend: Backend 
         PcclipError: fewer than generate.min_yield of the sentences were kept.
     """
     run = stage(config, images)
-    if run.found():
+    if run.done_or_fetched():
         say(f"{FOLDER}: done already, read from {run.folder}")
         return read_parquet(run.folder / TABLE).to_pandas()
     if backend:

@@ -208,7 +208,7 @@ def _run(
     spread: Callable[[Path, _Given, dict[str, range], str], None] | None = None,
 ) -> tuple[Vectors, pd.DataFrame]:
     """Do a stage of vectors, or read it when done. `spread` has shards encoded elsewhere."""
-    if this.found():
+    if this.done_or_fetched():
         say(f"{this.folder.name}: done already, read from {this.folder}")
         bad = read_parquet(this.folder / BAD)
         given.check_share(bad, this)

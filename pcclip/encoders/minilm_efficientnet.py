@@ -20,7 +20,7 @@ from torch import nn
 from pcclip.encoders.dual_encoder import Encoder, weights_digest
 from pcclip.encoders.imagenet_classes import imagenet_names
 from pcclip.errors import PcclipError
-from pcclip.runs.files import atomic, cache, digest
+from pcclip.runs.files import atomic, cache_folder, digest
 from pcclip.runs.progress import say
 from pcclip.torchvision_shim import declare_missing
 
@@ -76,7 +76,7 @@ class MiniLMEfficientNet(Encoder):
     def _class_matrix(self, texts: list[str]) -> torch.Tensor:
         """(1000, 384) from the untuned text tower, kept in the cache where it can be: making it takes seconds."""
         made_by = digest([self.architecture["class_texts"], torch.__version__])
-        kept, matrix = cache() / SPEC / f"classes-{made_by[:16]}.npy", None
+        kept, matrix = cache_folder() / SPEC / f"classes-{made_by[:16]}.npy", None
         with suppress(OSError, ValueError, EOFError):  # not there, or damaged
             matrix = np.load(kept)
         if matrix is None or matrix.shape != (len(texts), self.width):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pcclip.data.sources import toy_drawing as draw
-from pcclip.runs.files import atomic, cache, digest, write_json
+from pcclip.runs.files import atomic, cache_folder, digest, write_json
 from pcclip.runs.progress import Meter, say
 from pcclip.runs.stage import Stage
 from pcclip.torchvision_shim import declare_missing
@@ -48,7 +48,7 @@ def seed_of(spec: str) -> int:
 def stage(seed: int, recipe: dict = RECIPE) -> Stage:
     """Where the model of a seed is kept: a folder in open_clip's local-dir layout, named by all that goes in."""
     inputs = {"format": draw.FORMAT, "seed": seed, "model": MODEL, "preprocess": PREPROCESS, "recipe": recipe}
-    return Stage(cache() / "shapes" / f"clip-{digest(inputs)[:16]}", inputs)
+    return Stage(cache_folder() / "shapes" / f"clip-{digest(inputs)[:16]}", inputs)
 
 
 def trained(seed: int, recipe: dict = RECIPE) -> Path:

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pcclip.data.sources import toy_drawing as draw
-from pcclip.runs.files import atomic, cache, digest
+from pcclip.runs.files import atomic, cache_folder, digest
 from pcclip.runs.progress import Meter, say
 from pcclip.runs.stage import Stage
 from pcclip.torchvision_shim import declare_missing
@@ -79,7 +79,7 @@ def stage(seed: int, recipe: dict = RECIPE) -> Stage:
         "scheduler": SCHEDULER,
         "recipe": recipe,
     }
-    return Stage(cache() / "shapes" / f"diffusion-{digest(inputs)[:16]}", inputs)
+    return Stage(cache_folder() / "shapes" / f"diffusion-{digest(inputs)[:16]}", inputs)
 
 
 def trained(seed: int, recipe: dict = RECIPE) -> Path:

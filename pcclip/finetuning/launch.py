@@ -47,10 +47,10 @@ def finetune(
     Raises PcclipError as there, or when a process died; finished checkpoints are kept.
     """
     this = trainer_stage.stage(config, images)
-    if not config.finetune.apart or this.found():
+    if not config.finetune.apart or this.done_or_fetched():
         return trainer_stage.finetune(config, images, vectors, comparisons, model)
     (_by_ray if config.finetune.launcher == "ray" else _by_accelerate)(config, this.folder)
-    if not this.found():
+    if not this.done_or_fetched():
         raise PcclipError(
             f"{trainer_stage.FOLDER}: its processes ended without finishing it here; where they do not see "
             "`outputs`, set storage to a folder or URL that all machines see"
@@ -64,7 +64,7 @@ def train(config: Config) -> None:
         images, model = load_images(config), load_model(config.model)
         if config.storage is not None and os.environ.get("LOCAL_RANK", "0") == "0":  # one of each machine
             for stage in (generate.stage, embed.stage):
-                stage(config, images).found()
+                stage(config, images).done_or_fetched()
         distributed.check_alike(None, "what has been read")  # all wait for all
         vectors = load_vectors(config.source_folder / embed.FOLDER, model)
         comparisons = read_parquet(config.source_folder / generate.FOLDER / generate.TABLE).to_pandas()

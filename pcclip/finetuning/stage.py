@@ -71,7 +71,7 @@ def finetune(
         Curves with columns step, epoch, split ('train' or 'held_out'), metric, value.
     """
     this = stage(config, images)
-    if distributed.of_first(distributed.is_first() and this.found()):
+    if distributed.of_first(distributed.is_first() and this.done_or_fetched()):
         say(f"{FOLDER}: done already, read from {this.folder}")
         return _curves(this)
     if config.finetune.objective == "clip":

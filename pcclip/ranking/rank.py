@@ -24,7 +24,7 @@ from pcclip.ranking.examples import Examples, read_examples
 from pcclip.ranking.paraphrases import paraphrases
 from pcclip.ranking.posterior import VoteAxis, vote_axis
 from pcclip.ranking.votes import Vote, VoteFile, ballot
-from pcclip.runs.files import atomic, cache
+from pcclip.runs.files import atomic, cache_folder
 from pcclip.runs.progress import Meter, say
 from pcclip.runs.stage import finished, read_manifest
 from pcclip.stats.vectors import project
@@ -116,7 +116,7 @@ def words_axis(
         return query_axis(model, query, estimator)
     if estimator != "ensemble":
         raise PcclipError(f"estimator {estimator!r} uses no paraphrases; choose ensemble")
-    written = paraphrases(query.more, query.less, writer, cache())
+    written = paraphrases(query.more, query.less, writer, cache_folder())
     used = agreeing(model, query, written)
     say(f"paraphrases: {len(used)} of {len(written)} used: {'; '.join(' / '.join(pair) for pair in used)}")
     return query_axis(model, query, estimator, used)

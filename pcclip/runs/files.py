@@ -1,4 +1,7 @@
-"""Files of runs: atomic writes, hashes, tables, URLs of a shared storage, and the cache folder."""
+"""Files that survive faults: atomic writes, hashes, JSON and Parquet, local or by the URL of a shared storage.
+
+A URL is a path that `pcclip.config.place` made for a file system other than the local one (an fsspec UPath).
+"""
 
 import errno
 import hashlib
@@ -18,9 +21,9 @@ import pandas as pd
 from pcclip.errors import PcclipError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
-_SETTLED = 2_000_000_000  # nanoseconds since a file was written
-_WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "memory"}  # stores of whole objects
+_NOT_ALLOWED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
+_SETTLED = 2_000_000_000  # ns: a file that was written longer ago cannot change without its time stamp changing
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "memory"}  # show only whole files
 
 
 def digest(value) -> str:
@@ -30,14 +33,14 @@ def digest(value) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file. Model files are part of many keys, so a process reads a file again only when it has changed.
+    """SHA-256 of a file. Many keys contain model files, so a process reads a file again only when it has changed.
 
-    One that was written just now is always read: it could change within the tick of the file system's clock.
+    A file written within the last two seconds is always read: it could change within one tick of the file clock.
     """
-    found = os.stat(path)
-    if time.time_ns() - found.st_mtime_ns < _SETTLED:
+    stat = os.stat(path)
+    if time.time_ns() - stat.st_mtime_ns < _SETTLED:
         return _read_digest(str(path))
-    return _settled_digest(str(path), (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+    return _settled_digest(str(path), (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
 
 
 @lru_cache(maxsize=1024)
@@ -52,13 +55,13 @@ def _read_digest(path: str) -> str:
 
 @contextmanager
 def disk_errors(path: Path):
-    """Turn 'no room' and 'not allowed' into one line that says what to do."""
+    """Turn the system's "no room" and "not allowed" into a PcclipError: one line about `path` with the remedy."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             raise PcclipError(f"{path}: no room on disk; free some and run again, finished work is kept") from error
-        if error.errno in _CLOSED:
+        if error.errno in _NOT_ALLOWED:
             reason = f"cannot write here ({error.strerror}); make it writable or set `outputs`"
             raise PcclipError(f"{path}: {reason}") from error
         raise
@@ -68,7 +71,7 @@ def disk_errors(path: Path):
 def atomic(path: Path):
     """Yield a temporary path beside `path`; it is flushed and renamed into place only if the block succeeds.
 
-    For a URL (see params.place) the temporary path is on the local disk, and the file is sent once it is whole.
+    For a URL the temporary path is on the local disk, and the finished file is sent.
     """
     if is_url(path):
         with disk_errors(path), tempfile.TemporaryDirectory() as folder:
@@ -109,14 +112,14 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_url(path) -> bool:
-    """Whether a path is one of params.place with a file system of its own."""
+    """Whether `path` is on a file system other than the local one."""
     return hasattr(path, "fs")
 
 
 def names_in(folder: Path) -> set[str]:
-    """Names of what is in a folder, none where there is no folder. One listing, however much is there."""
+    """Names of a folder's entries, by one listing; none when the folder does not exist."""
     if is_url(folder):
-        folder.fs.invalidate_cache()  # others write there too
+        folder.fs.invalidate_cache()  # other machines write there too
     try:
         return {path.name for path in folder.iterdir()}
     except (FileNotFoundError, NotADirectoryError):
@@ -124,28 +127,29 @@ def names_in(folder: Path) -> set[str]:
 
 
 def _send(file: Path, url) -> None:
-    """An object store shows only whole objects; elsewhere a file has another name until it is whole."""
+    """Upload a file so that no reader sees half of it: where uploads are visible, under another name first."""
     fs, path = url.fs, url.path
-    if url.protocol in _WHOLE:
+    if url.protocol in _OBJECT_STORES:
         fs.put_file(str(file), path)
         return
-    half = f"{path}.{secrets.token_hex(4)}.tmp"
+    unfinished = f"{path}.{secrets.token_hex(4)}.tmp"
     fs.makedirs(fs._parent(path), exist_ok=True)
-    fs.put_file(str(file), half)
+    fs.put_file(str(file), unfinished)
     if fs.exists(path):
         fs.rm_file(path)
-    fs.mv(half, path)
+    fs.mv(unfinished, path)
 
 
-def copy_here(source: Path, target: Path) -> None:
-    """Into a local file."""
+def fetch_file(source: Path, target: Path) -> None:
+    """Copy a file or the file at a URL to a local path."""
     if is_url(source):
         source.fs.get_file(source.path, str(target))
     else:
         shutil.copyfile(source, target)
 
 
-def remove_tree(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
+    """Delete a folder, or the folder at a URL, with its contents, if it exists."""
     if not is_url(folder):
         shutil.rmtree(folder, ignore_errors=True)
     elif folder.fs.exists(folder.path):
@@ -153,6 +157,7 @@ def remove_tree(folder: Path) -> None:
 
 
 def write_json(path: Path, value) -> None:
+    """Write a JSON-able value atomically."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, default=str), encoding="utf8")
 
@@ -169,7 +174,7 @@ def write_parquet(path: Path, table) -> None:
 
 
 def read_parquet(path: Path, columns: list[str] | None = None):
-    """Read a table, or these columns of it, as pyarrow. Raises PcclipError when the file is missing or was cut short."""
+    """A pyarrow table, all columns or those named. Raises PcclipError when the file is missing or was cut short."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -182,26 +187,26 @@ def read_parquet(path: Path, columns: list[str] | None = None):
         raise PcclipError(f"{path}: not a whole Parquet file ({error}); delete it and run its notebook again") from None
 
 
-def cache() -> Path:
-    """$PCCLIP_CACHE, else ~/.cache/pcclip."""
+def cache_folder() -> Path:
+    """The folder for files that can be made or fetched again: $PCCLIP_CACHE, else ~/.cache/pcclip."""
     return Path(os.environ.get("PCCLIP_CACHE", Path.home() / ".cache" / "pcclip"))
 
 
-def there(paths: pd.Series) -> pd.Series:
-    """True where a path is a file. Each folder is listed once: asking for 118,000 files one by one takes long."""
-    listed = {}
+def files_exist(paths: pd.Series) -> pd.Series:
+    """True where a path is a file. Lists each folder once: asking for 118,000 COCO files one by one takes long."""
+    names: dict[str, set[str]] = {}
 
-    def is_there(path: str) -> bool:
+    def exists(path: str) -> bool:
         folder, name = os.path.split(path)
-        if folder not in listed:
-            listed[folder] = _files(folder)
-        return name in listed[folder] or os.path.isfile(path)
+        if folder not in names:
+            names[folder] = _file_names(folder)
+        return name in names[folder] or os.path.isfile(path)
 
-    return paths.map(is_there).astype(bool)
+    return paths.map(exists).astype(bool)
 
 
 def read_json(path: Path, keys: list[str]) -> dict:
-    """The JSON object in `path`. Raises PcclipError when it is none or lacks one of the keys."""
+    """The JSON object in `path`. Raises PcclipError when it is not an object with a list under each of `keys`."""
     try:
         values = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -212,7 +217,7 @@ def read_json(path: Path, keys: list[str]) -> dict:
     return values
 
 
-def _files(folder: str) -> set[str]:
+def _file_names(folder: str) -> set[str]:
     if not os.path.isdir(folder):
         return set()
     with os.scandir(folder) as entries:

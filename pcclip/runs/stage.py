@@ -1,12 +1,12 @@
-"""A stage of a run: a folder, a key made of everything that went in, and a manifest that comes last.
+"""A stage of a run: a folder, a key made of everything that its result depends on, and a manifest written last.
 
-A stage is done when its manifest carries the same key and its files are there with the recorded sizes. Anything else
-means: do it (again). Files are written under a temporary name and renamed; unfinished work lives in `partial-KEY/`,
-so a killed stage resumes and a changed parameter never mixes with old work. One process at a time holds the lock.
+A stage is done when its manifest carries the same key and its files have the recorded sizes; otherwise it is done again.
+Files are written under a temporary name and renamed. Unfinished work is in `partial-KEY/`, so that a killed stage
+resumes and a changed parameter never mixes with old work. A lock lets one process at a time work on a stage.
 
 With a storage, a folder or URL that every node of a cluster sees, unfinished work is there, and at the end a copy of
-the files and the manifest, so that another machine need not do the stage again. No lock is held there: what two runs
-of one key write is the same.
+the files and the manifest, so that another machine need not do the stage again. It needs no lock: two runs with the
+same key write the same.
 """
 
 import json
@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from pcclip import __version__
 from pcclip.errors import PcclipError
-from pcclip.runs.files import atomic, copy_here, digest, disk_errors, file_digest, is_url, remove_tree, write_json
+from pcclip.runs.files import atomic, digest, disk_errors, fetch_file, file_digest, is_url, remove_folder, write_json
 
 _LOCK_SECONDS = 10  # a killed run's kernel needs a moment to notice and let go
 _MANIFEST = "manifest.json"
@@ -33,12 +33,12 @@ class Stage:
     """One stage of one run, e.g. outputs/demo/02_embed.
 
     Args:
-        folder: where its files live.
-        inputs: every value the result depends on (parameters, seed, hashes of what it reads); JSON-able.
-        storage: the stage's own folder or URL where every node sees it, if that is another one (see params.place).
+        folder: of the stage's files.
+        inputs: every value the result depends on (parameters, seed, hashes of the files it reads); JSON-able.
+        storage: the stage's folder or URL that every node sees, if it differs from `folder`.
 
     Attributes:
-        shards: where unfinished work is put by whoever does it.
+        shards: the folder or URL of unfinished work that any node may add to.
     """
 
     def __init__(self, folder: Path, inputs: dict, storage: Path | None = None):
@@ -49,7 +49,7 @@ class Stage:
         self._started = time.monotonic()
 
     def done(self) -> bool:
-        """True when a manifest with this very key is there and its files have the recorded sizes."""
+        """True when the folder has a manifest with this key and files with the recorded sizes."""
         manifest = read_manifest(self.folder)
         return (
             bool(manifest)
@@ -60,8 +60,8 @@ class Stage:
             )
         )
 
-    def found(self) -> bool:
-        """True when it is done, here or by another run with the same storage: its files are then fetched."""
+    def done_or_fetched(self) -> bool:
+        """True when the stage is done here, or by another run with the same storage, whose files are then fetched."""
         return self.done() or (self.storage is not None and self._fetched())
 
     def _fetched(self) -> bool:
@@ -72,18 +72,18 @@ class Stage:
             for name, file in manifest["outputs"].items():
                 try:
                     with atomic(self.folder / name) as temporary:
-                        copy_here(self.storage / name, temporary)
+                        fetch_file(self.storage / name, temporary)
                 except FileNotFoundError:
                     return False
                 if file_digest(self.folder / name) != file["sha256"]:
                     return False  # another run is writing there
             write_json(self.folder / _MANIFEST, manifest)
-            remove_tree(self.partial)
+            remove_folder(self.partial)
         return True
 
     @contextmanager
     def work(self):
-        """Hold the stage's lock while working; clear what other keys or killed runs left behind."""
+        """Hold the stage's lock; first delete the manifest and what killed runs and other keys left behind."""
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.folder / ".lock")
@@ -107,7 +107,7 @@ class Stage:
                 lock.release()
 
     def finish(self, outputs: list[str], counts: dict, model: str = "") -> None:
-        """Write the manifest, last, and drop the partial work. `outputs` are names relative to the folder."""
+        """Write the manifest, last, and delete the partial work. `outputs` are names relative to the folder."""
         files = {name: self.folder / name for name in outputs}
         manifest = {
             "stage": self.folder.name,
@@ -128,11 +128,11 @@ class Stage:
             write_json(self.storage / _MANIFEST, manifest)
         write_json(self.folder / _MANIFEST, manifest)
         for partial in {self.partial, self.shards}:
-            remove_tree(partial)
+            remove_folder(partial)
 
 
 def read_manifest(folder: Path) -> dict | None:
-    """The stage's manifest, or None when there is none that can be read."""
+    """The stage's manifest, or None when it is absent or cannot be read."""
     try:
         manifest = json.loads(((folder if is_url(folder) else Path(folder)) / _MANIFEST).read_text(encoding="utf8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -141,9 +141,9 @@ def read_manifest(folder: Path) -> dict | None:
 
 
 def finished(folder: Path, **expected) -> dict:
-    """The manifest of a stage this one builds on, made with the `expected` inputs (images, seed, model, ...).
+    """The manifest of an earlier stage, made with the `expected` inputs (images, seed, model, ...).
 
-    Raises PcclipError when that stage has not finished or was made with other ones.
+    Raises PcclipError when that stage has not finished or was made with other inputs.
     """
     manifest = read_manifest(folder)
     if manifest is None:
@@ -160,19 +160,19 @@ def output_hashes(folder: Path, **expected) -> dict:
 
 
 def built_on(earlier: Iterable[Path], shared: dict) -> dict:
-    """Inputs of a stage that reads the stages in the folders `earlier`: what all share, and the hashes of their files.
+    """Inputs of a stage that reads earlier stages: the `shared` inputs, and the hashes of those stages' files.
 
-    Raises PcclipError when one of them has not finished or does not share images, model and seed.
+    Raises PcclipError when an earlier stage has not finished or was made with other shared inputs.
     """
     return {**shared, **{folder.name: output_hashes(folder, **shared) for folder in earlier}}
 
 
 def versions() -> dict:
-    """Versions of everything that can change a number."""
-    found = {"pcclip": __version__, "python": platform.python_version()}
+    """Versions of Python and of the packages that can change a number; None for a package that is absent."""
+    installed: dict[str, str | None] = {"pcclip": __version__, "python": platform.python_version()}
     for name in ("torch", "open_clip_torch", "transformers", "xllamacpp", "numpy", "pillow"):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None
-    return found
+            installed[name] = None
+    return installed

@@ -18,7 +18,7 @@ from pcclip.benchmarks.classification import stamp
 from pcclip.config import resolve
 from pcclip.data.rows import check_usable, told_apart
 from pcclip.errors import PcclipError
-from pcclip.runs.files import digest, there
+from pcclip.runs.files import digest, files_exist
 
 SETS = {
     "spot_the_diff": spot_the_diff,
@@ -101,7 +101,7 @@ def _note_missing_files(table: pd.DataFrame) -> None:
     for side in ("second", "first"):  # the first is named where both are missing
         gone = np.zeros(len(table), bool)
         looked = (table.reason == "").to_numpy() | (table.reason == "missing file").to_numpy()
-        gone[looked] = ~there(table.loc[looked, side])
+        gone[looked] = ~files_exist(table.loc[looked, side])
         table.loc[gone, "row"] = table.loc[gone, side]
         table.loc[gone, "reason"] = "missing file"
 

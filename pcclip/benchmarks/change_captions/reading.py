@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from pcclip.errors import PcclipError
-from pcclip.runs.files import there
+from pcclip.runs.files import files_exist
 
 
 def json_list(path: Path, source: str) -> list:
@@ -24,11 +24,11 @@ def json_list(path: Path, source: str) -> list:
 def first_there(places: Sequence[pd.Series]) -> pd.Series:
     """Row by row the first of the places (paths) that is a file, and the first place of all where none is."""
     found = places[0].copy()
-    lacking = ~there(found)
+    lacking = ~files_exist(found)
     for place in places[1:]:
         if not lacking.any():
             break
-        here = there(place[lacking])
+        here = files_exist(place[lacking])
         found[here.index[here]] = place[here.index[here]]
         lacking[here.index[here]] = False
     return found

@@ -16,7 +16,7 @@ from PIL import Image
 from pcclip.data.rows import sort_out
 from pcclip.errors import PcclipError
 from pcclip.images import file_of
-from pcclip.runs.files import digest, there
+from pcclip.runs.files import digest, files_exist
 
 SPLITS = ("tune", "test")
 
@@ -86,7 +86,7 @@ def of_paths(name: str, table: pd.DataFrame, classes: list[str], released: list[
     """
     reason = pd.Series("", index=table.index)
     reason[table.label.isna()] = "no class"
-    reason[~there(table.path)] = "missing file"
+    reason[~files_exist(table.path)] = "missing file"
     table, left_out, _ = sort_out(table, reason)
     rows = table[["id", "label", "split"]].astype({"label": int})
     return LabelledSet(name, rows, list(table.path), classes, released, left_out=left_out)

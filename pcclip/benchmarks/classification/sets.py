@@ -20,7 +20,7 @@ from pcclip.benchmarks.classification import (
 from pcclip.config import resolve
 from pcclip.data.rows import NO_FAULT, reasons
 from pcclip.errors import PcclipError
-from pcclip.runs.files import cache
+from pcclip.runs.files import cache_folder
 
 SETS = {
     "cifar10": cifar.TEN,
@@ -69,7 +69,7 @@ def missing(name: str, path: str | None) -> list[str]:
 
 def folder_of(name: str, path: str | None) -> Path:
     """Where a set is: `path`, or its own folder in the cache."""
-    return resolve(path) if path else cache() / name
+    return resolve(path) if path else cache_folder() / name
 
 
 def _check(whole: LabelledSet) -> None:

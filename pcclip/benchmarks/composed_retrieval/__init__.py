@@ -17,7 +17,7 @@ from pcclip.benchmarks.composed_retrieval import cirr, fashion_iq, simat
 from pcclip.config import resolve
 from pcclip.data.rows import check_usable, told_apart
 from pcclip.errors import PcclipError
-from pcclip.runs.files import digest, there
+from pcclip.runs.files import digest, files_exist
 
 SETS = {"fashion_iq": fashion_iq, "cirr": cirr, "simat": simat}
 
@@ -74,7 +74,7 @@ def load_composed(name: str, path: str | Path, max_bad: float = 0.05) -> Compose
     if lacking := module.missing(root):
         raise PcclipError(f"composed set {name}: {'; '.join(lacking)}")
     images, queries = module.read(root)
-    here = there(images.path)
+    here = files_exist(images.path)
     present = set(zip(images["id"][here], images.gallery[here], strict=True))
     queries = queries.assign(
         right=[

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from pcclip.errors import PcclipError
-from pcclip.runs.files import there
+from pcclip.runs.files import files_exist
 
 START_IS_CANDIDATE = False
 RECALLS = (1, 5, 10)
@@ -75,7 +75,7 @@ def read(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _right(matrix: Path, ids: np.ndarray, codes: np.ndarray, count: int) -> list[tuple[str, ...]]:
     """The images that are right for each triplet."""
-    if not there(pd.Series([str(matrix)]))[0]:
+    if not files_exist(pd.Series([str(matrix)]))[0]:
         return [tuple(ids[codes == k]) for k in range(count)]
     import torch
 

@@ -32,7 +32,7 @@ from pcclip.config import resolve
 from pcclip.data.rows import check_usable, told_apart
 from pcclip.errors import PcclipError
 from pcclip.images import BadImage, open_image
-from pcclip.runs.files import digest, there
+from pcclip.runs.files import digest, files_exist
 
 SETS = {
     "winoground": winoground,
@@ -157,7 +157,7 @@ def _note_what_is_lacking(table: pd.DataFrame, form: str) -> None:
     table.loc[(table.reason == "") & lacking, "reason"] = "no text"
     for column in columns(table, "image_")[::-1]:  # the first is named where both are missing
         looked = (table.reason == "") | (table.reason == "missing file")
-        gone = table.index[looked][~there(table.loc[looked, column])]
+        gone = table.index[looked][~files_exist(table.loc[looked, column])]
         table.loc[gone, "row"] = table.loc[gone, column]
         table.loc[gone, "reason"] = "missing file"
 

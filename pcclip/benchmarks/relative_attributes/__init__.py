@@ -14,7 +14,7 @@ import pandas as pd
 
 from pcclip.benchmarks.classification import stamp
 from pcclip.data.rows import NO_FAULT
-from pcclip.runs.files import digest, there
+from pcclip.runs.files import digest, files_exist
 
 ORDER = ("first", "second", "equal")  # which of a pair has more of an attribute
 PAIRS = ["part", "attribute", "first", "second", "more", "split"]
@@ -75,7 +75,7 @@ def of_values(name: str, table: pd.DataFrame, values: pd.DataFrame) -> RelativeS
             out too.
         values: row by row of the table, a column for each attribute.
     """
-    reason = table.reason.where((table.reason != "") | there(table.path), "missing file")
+    reason = table.reason.where((table.reason != "") | files_exist(table.path), "missing file")
     kept = (reason == "").to_numpy()
     left_out = pd.DataFrame({"path": table.path, "reason": reason})[~kept]
     return RelativeSet(
@@ -97,7 +97,7 @@ def of_pairs(name: str, paths: pd.Series, pairs: pd.DataFrame) -> RelativeSet:
     """
     reason = pairs.reason.mask((pairs.reason == "") & (pairs["first"] == pairs["second"]), "one image twice")
     named = paths[paths.index.isin({*pairs["first"][reason == ""], *pairs["second"][reason == ""]})]
-    here = {*named.index[there(named).to_numpy()]}
+    here = {*named.index[files_exist(named).to_numpy()]}
     gone = ~(pairs["first"].isin(here) & pairs["second"].isin(here))
     reason = reason.mask((reason == "") & gone, "missing file")
     kept = pairs[PAIRS][reason == ""].reset_index(drop=True)

@@ -9,7 +9,7 @@ import pandas as pd
 from pcclip.config import Data, resolve
 from pcclip.data.rows import sort_out
 from pcclip.errors import PcclipError
-from pcclip.runs.files import read_json, there
+from pcclip.runs.files import files_exist, read_json
 from pcclip.runs.progress import say
 
 _SITE = "http://images.cocodataset.org"
@@ -49,7 +49,7 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     table = pd.concat(
         [_read(data, side) for side in _SPLITS if not _missing(data, f"{side}{_year(data)}")], ignore_index=True
     )
-    return sort_out(table, there(table.path).map({True: "", False: "missing file"}))
+    return sort_out(table, files_exist(table.path).map({True: "", False: "missing file"}))
 
 
 def _needed(data: Data) -> list[str]:

@@ -7,7 +7,7 @@ import pandas as pd
 from pcclip.config import Data, resolve
 from pcclip.data.rows import sort_out
 from pcclip.errors import PcclipError
-from pcclip.runs.files import there
+from pcclip.runs.files import files_exist
 
 _BIRDS = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz (1.1 GB)"
 _CAPTIONS = "cvpr2016_cub.tar.gz (linked from https://github.com/reedscot/cvpr2016)"
@@ -66,7 +66,7 @@ def birds(root: Path) -> tuple[pd.DataFrame, pd.Series, pd.Series]:
         }
     ).reset_index(drop=True)
     reason = pd.Series("", index=table.index)
-    reason[~there(table.path)] = "missing file"
+    reason[~files_exist(table.path)] = "missing file"
     reason[~table["class"].isin(names.index)] = "no class"
     reason[table.split.isna()] = "no split"
     return table, names, reason

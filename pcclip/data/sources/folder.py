@@ -12,7 +12,7 @@ import pandas as pd
 from pcclip.config import Data, resolve
 from pcclip.data.rows import sort_out
 from pcclip.errors import PcclipError
-from pcclip.runs.files import there
+from pcclip.runs.files import files_exist
 
 _KNOWN = {"id", "path", "caption", "label", "concept"}
 _READERS = {"captions.csv": pd.read_csv, "captions.jsonl": pd.read_json}
@@ -41,7 +41,7 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     table["id"] = table["id"].astype(str) if "id" in table else table.path
     reason = pd.Series("", index=table.index)
     reason[table.caption == ""] = "empty caption"
-    reason[~there(table.path.map(lambda p: os.path.join(folder, p)))] = "missing file"
+    reason[~files_exist(table.path.map(lambda p: os.path.join(folder, p)))] = "missing file"
     table, left_out, bad = sort_out(table, reason)
     table["path"] = table.path.map(lambda p: os.path.realpath(os.path.join(folder, p)))
     extras = [c for c in table.columns if c not in _KNOWN and pd.api.types.is_numeric_dtype(table[c])]

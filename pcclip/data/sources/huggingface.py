@@ -15,7 +15,7 @@ import pandas as pd
 from pcclip.config import Data, resolve
 from pcclip.errors import PcclipError
 from pcclip.images import SUFFIXES
-from pcclip.runs.files import cache, disk_errors
+from pcclip.runs.files import cache_folder, disk_errors
 from pcclip.runs.progress import track
 
 _NO_LIBRARY = "source 'huggingface' needs the `datasets` library: pip install 'pcclip[paper]'"
@@ -56,7 +56,7 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Open the set and unpack its images. Returns the table, what was left out (path, reason), and the bad rows."""
     found = _open(data)
     columns = _columns(found.features, data)
-    folder = cache() / "huggingface" / found._fingerprint
+    folder = cache_folder() / "huggingface" / found._fingerprint
     names = getattr(found.features.get(columns.get("label")), "names", None)
     found = _undecoded(found.select_columns(list(dict.fromkeys(columns.values()))), columns["image"])
     rows, left_out = [], []

@@ -7,7 +7,7 @@ import pandas as pd
 from pcclip.config import Data, resolve
 from pcclip.data.rows import sort_out
 from pcclip.errors import PcclipError
-from pcclip.runs.files import read_json, there
+from pcclip.runs.files import files_exist, read_json
 
 _JSON = "http://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 _FOLDERS = ["images", "flickr30k-images", "Flicker8k_Dataset", "train2014"]  # COCO's entries name their own folder
@@ -59,7 +59,7 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     table["path"] = f"{images}/" + table.file
     table["split"] = table.part.map(_SPLITS)
     reason = pd.Series("", index=table.index)
-    reason[~there(table.path)] = "missing file"
+    reason[~files_exist(table.path)] = "missing file"
     reason[table.split.isna()] = table.part.astype(str) + " split"
     return sort_out(table.drop(columns=["file", "part"]), reason)
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from pcclip.config import Data, resolve
 from pcclip.errors import PcclipError
-from pcclip.runs.files import cache, disk_errors
+from pcclip.runs.files import cache_folder, disk_errors
 from pcclip.runs.progress import say
 
 PACKAGE = "tuxpaint-stamps-default"
@@ -134,7 +134,7 @@ def fetch(target: Path) -> None:
 
 
 def _cached() -> Path:
-    return cache() / "stamps"
+    return cache_folder() / "stamps"
 
 
 def _can_fetch() -> bool:

@@ -15,7 +15,7 @@ import PIL
 from pcclip.config import Data
 from pcclip.data.sources import toy_drawing as draw
 from pcclip.images import in_tar
-from pcclip.runs.files import atomic, cache, digest
+from pcclip.runs.files import atomic, cache_folder, digest
 
 _TRAIN, _HELD_OUT = 4000, 1000  # pictures, where the parameters do not say
 
@@ -50,7 +50,7 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
 
 def kept(scenes: Sequence[draw.Scene]) -> list[str]:
     """Paths of their pictures, drawn into a tar file unless it is there."""
-    tar = cache() / "shapes" / f"pictures-{digest([draw.FORMAT, PIL.__version__, scenes])[:16]}.tar"
+    tar = cache_folder() / "shapes" / f"pictures-{digest([draw.FORMAT, PIL.__version__, scenes])[:16]}.tar"
     if not tar.is_file():
         with atomic(tar) as temporary:
             _write(temporary, scenes)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from pcclip.config import Data, resolve
 from pcclip.images import in_tar
-from pcclip.runs.files import cache, digest, write_json
+from pcclip.runs.files import cache_folder, digest, write_json
 from pcclip.runs.progress import track
 
 _FORMAT = 1  # raise it when what is kept of a shard changes
@@ -76,7 +76,7 @@ def _expanded(pattern: str) -> list[str]:
 def _index(tar: str) -> tuple[list[dict], list[dict]]:
     """Rows and faults of one shard, from the cache where it has them."""
     state = os.stat(tar)
-    kept = cache() / "shards" / f"{digest([_FORMAT, tar, state.st_size, state.st_mtime_ns])[:32]}.json"
+    kept = cache_folder() / "shards" / f"{digest([_FORMAT, tar, state.st_size, state.st_mtime_ns])[:32]}.json"
     try:
         rows, bad = json.loads(kept.read_bytes())
     except (OSError, ValueError):

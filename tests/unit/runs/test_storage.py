@@ -150,7 +150,7 @@ def test_where_files_show_half_written_they_get_their_name_at_the_end(monkeypatc
         put_file(self, source, target, **options)
 
     monkeypatch.setattr(MemoryFileSystem, "put_file", noted)
-    monkeypatch.setattr("pcclip.runs.files._WHOLE", set())
+    monkeypatch.setattr("pcclip.runs.files._OBJECT_STORES", set())
     folder = params.place("memory://plain")
     for text in ("one", "two"):
         with atomic(folder / "a.txt") as temporary:
@@ -195,13 +195,13 @@ def test_half_published_is_not_found(tmp_path, storage):
             with pytest.raises(KeyboardInterrupt):
                 done.finish(["out.txt"], {})
         other = Stage(tmp_path / "b" / "01_x", {}, done.storage)
-        assert not other.found()
+        assert not other.done_or_fetched()
         assert not done.done()
         done.finish(["out.txt"], {})
-    assert other.found()
+    assert other.done_or_fetched()
     assert (other.folder / "out.txt").read_text() == "0123456789"
     shutil.rmtree(other.folder)
-    assert not Stage(tmp_path / "b" / "01_x", {"another": "key"}, done.storage).found()
+    assert not Stage(tmp_path / "b" / "01_x", {"another": "key"}, done.storage).done_or_fetched()
 
 
 @pytest.mark.parametrize(("url", "says"), [("what://bucket/x", "no way to reach it"), ("s3://bucket/x", "s3fs")])
