@@ -13,8 +13,8 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from pcclip.arithmetic.texts import Remembered
-from pcclip.benchmarks.classification import unlabelled
-from pcclip.benchmarks.composed_retrieval import ComposedSet, load_composed, missing
+from pcclip.benchmarks.benchmark import Benchmark
+from pcclip.benchmarks.registry import load_benchmarks
 from pcclip.comparisons.sentences import from_captions
 from pcclip.config import Config
 from pcclip.embedding.stage import embed_pictures
@@ -23,7 +23,7 @@ from pcclip.runs.progress import say
 from pcclip.stats.intervals import Estimate, bootstrap_means
 from pcclip.stats.vectors import unit
 
-__all__ = ["COLUMNS", "FOLDER", "load", "missing", "score", "scored", "steps"]
+__all__ = ["COLUMNS", "FOLDER", "load", "score", "scored", "steps"]
 
 FOLDER = "composed"  # below the run's folder: vectors of each set
 COLUMNS = ["dataset", "model", "form", "alpha", "metric", "value", "ci_low", "ci_high", "n"]
@@ -31,13 +31,13 @@ _ROWS = 512
 _SUBSET = (1, 2, 3)
 
 
-def load(config: Config) -> dict[str, ComposedSet]:
+def load(config: Config) -> dict[str, Benchmark]:
     """The sets of the parameters. Raises PcclipError when one is not there."""
-    return {name: load_composed(name, one.path, one.max_bad) for name, one in config.arithmetic.composed.items()}
+    return load_benchmarks(config, "composed_retrieval")
 
 
 def score(
-    config: Config, sets: Mapping[str, ComposedSet], models: Mapping[str, Remembered], alphas: list[float]
+    config: Config, sets: Mapping[str, Benchmark], models: Mapping[str, Remembered], alphas: list[float]
 ) -> pd.DataFrame:
     """Every model, by its own image tower, on every set and gallery: columns COLUMNS. `alphas` as in retrieval.sweep.
 
@@ -45,11 +45,7 @@ def score(
     """
     rows = []
     for name, given in sets.items():
-        settings = config.arithmetic.composed[name]
-        queries = given.queries
-        if settings.limit and settings.limit < len(queries):
-            queries = queries.sample(settings.limit, random_state=config.seed).sort_index()
-        pictures = unlabelled(name, given.images.drop_duplicates("id"), settings.max_bad)
+        queries, pictures = given.items, given.only_images(given.max_bad)
         vectors = embed_pictures(
             config, config.home / FOLDER / name, pictures, {which: model.model for which, model in models.items()}
         )
@@ -80,7 +76,7 @@ def scored(
     images: pd.DataFrame,
     queries: pd.DataFrame,
     model: Remembered,
-    given: ComposedSet,
+    given: Benchmark,
     alphas: list[float],
     draws: int,
     seed: int,

@@ -15,7 +15,8 @@ from pcclip.arithmetic import claims as claim_table
 from pcclip.arithmetic import composed, explain, geometry, pictures
 from pcclip.arithmetic.retrieval import changes, forms, neighbours_of, rank_share, sweep, sweep_table
 from pcclip.arithmetic.texts import Remembered
-from pcclip.benchmarks.composed_retrieval import ComposedSet
+from pcclip.benchmarks.benchmark import Benchmark
+from pcclip.benchmarks.registry import missing_benchmarks
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons.attributes import load_bank
 from pcclip.config import Config
@@ -82,7 +83,7 @@ class Tables:
     pictures: pd.DataFrame
 
 
-def stage(config: Config, images: ImageSet | None = None, sets: Mapping[str, ComposedSet] | None = None) -> Stage:
+def stage(config: Config, images: ImageSet | None = None, sets: Mapping[str, Benchmark] | None = None) -> Stage:
     """`sets` are those of composed retrieval, read here when None.
 
     Raises PcclipError when an earlier stage has not finished, or a named set, judge or attribute bank is missing.
@@ -225,9 +226,8 @@ def check_changes(config: Config, images: ImageSet) -> None:
     Raises PcclipError when a change starts from a concept that the image set does not have, a composed set is not
     there, the judge is no model or the run's own, or a decoder is asked for without diffusers.
     """
-    for name, one in config.arithmetic.composed.items():
-        if lines := composed.missing(name, one.path):
-            raise PcclipError(f"composed set {name}: {'; '.join(lines)}")
+    if lines := missing_benchmarks(config, ["composed_retrieval"]):
+        raise PcclipError("; ".join(lines))
     if config.arithmetic.decoder:
         pictures.check_installed()
     _judge_identity(config)
@@ -264,7 +264,7 @@ def _tables(
     vectors: Vectors,
     pairs: pd.DataFrame,
     known: dict[str, Remembered],
-    sets: Mapping[str, ComposedSet],
+    sets: Mapping[str, Benchmark],
 ) -> dict[str, pd.DataFrame]:
     """All tables of Tables but the pictures."""
     settings, draws, seed = config.arithmetic, config.evaluate.bootstrap, config.seed

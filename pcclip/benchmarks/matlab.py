@@ -9,7 +9,7 @@ from scipy.io.matlab import MatReadError
 
 from pcclip.errors import PcclipError
 
-UNREADABLE = (  # what loadmat raises on damaged files, on those without the field, and (not implemented) on version 7.3
+_UNREADABLE = (  # raised for damaged files, for those without the field, and (not implemented) for version 7.3
     OSError,
     ValueError,
     TypeError,
@@ -29,12 +29,12 @@ def fields(path: Path, names: list[str], source: str) -> list[np.ndarray]:
         PcclipError: the file cannot be read or lacks one of them; says to fetch it from `source` again.
     """
     try:
-        found = loadmat(path, variable_names=names, appendmat=False)
-        return [np.asarray(found[name]) for name in names]
-    except UNREADABLE as error:
-        told = " ".join(str(error).split())
+        contents = loadmat(path, variable_names=names, appendmat=False)
+        return [np.asarray(contents[name]) for name in names]
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())
         raise PcclipError(
-            f"{path}: no fields {', '.join(names)} that can be read ({told}); download it again from {source}"
+            f"{path}: no fields {', '.join(names)} that can be read ({reason}); download it again from {source}"
         ) from None
 
 

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
-from pcclip.benchmarks.classification import LabelledSet
+from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.config import Config, Embed
 from pcclip.data.image_set import ImageSet, load_images
 from pcclip.embedding.vectors import TABLE, Vectors, fingerprints, load_vectors, vector_table
@@ -80,7 +80,7 @@ def embed(config: Config, images: ImageSet, model: Encoder) -> tuple[Vectors, pd
 
 
 def embed_labelled(
-    folder: Path, labelled: LabelledSet, model: Encoder, batch_size: int, workers: int, shard: int
+    folder: Path, labelled: Benchmark, model: Encoder, batch_size: int, workers: int, shard: int
 ) -> tuple[Vectors, pd.DataFrame]:
     """The same for a labelled set, in `folder`: a stage of its own, done again when the set or the image tower changes.
 
@@ -94,12 +94,12 @@ def embed_labelled(
         PcclipError: more than labelled.max_bad of the images cannot be read.
     """
     this = Stage(folder, {"format": _FORMAT, "images": labelled.identity(), "model": model.image_fingerprint()})
-    table = pd.DataFrame({"id": labelled.table["id"].to_numpy(), "path": labelled.paths})
-    given = _Given(table, labelled.images, labelled.max_bad, f"{labelled.max_bad:.0%}; unpack the set again")
+    table = labelled.images[["id", "path"]]
+    given = _Given(table, labelled.pictures, labelled.max_bad, f"{labelled.max_bad:.0%}; unpack the set again")
     return _run(this, given, model, batch_size, workers, shard)
 
 
-def embed_pictures(config: Config, folder: Path, given: LabelledSet, models: Mapping[str, Encoder]) -> Vectors:
+def embed_pictures(config: Config, folder: Path, given: Benchmark, models: Mapping[str, Encoder]) -> Vectors:
     """`embed_labelled` as a run's embed block says, by the image tower of every model ('base' is one of them).
 
     How many images cannot be read is told, and they have no vector. Raises PcclipError as there.
@@ -126,7 +126,7 @@ def with_towers(
     vectors: Vectors,
     models: Mapping[str, Encoder],
     settings: Embed,
-    labelled: LabelledSet | None = None,
+    labelled: Benchmark | None = None,
 ) -> Vectors:
     """The vectors of the stage in `folder` with those of every image tower among the models that is not theirs.
 
@@ -144,7 +144,7 @@ def with_towers(
     return replace(vectors, others=others)
 
 
-def by_tower(folder: Path, model: Encoder, settings: Embed, labelled: LabelledSet | None = None) -> Vectors:
+def by_tower(folder: Path, model: Encoder, settings: Embed, labelled: Benchmark | None = None) -> Vectors:
     """Vectors by this model's image tower of the images that the stage in `folder` has vectors of, row by row.
 
     They are a stage of their own. Arguments as in `with_towers`. Raises PcclipError when the stage in `folder` has not
@@ -153,8 +153,8 @@ def by_tower(folder: Path, model: Encoder, settings: Embed, labelled: LabelledSe
     this, table = tower_stage(folder, model), read_parquet(Path(folder) / TABLE, ["id", "path"]).to_pandas()
     images = list(table.path)
     if labelled is not None:
-        row = {image: k for k, image in enumerate(labelled.table["id"])}
-        images = labelled.rows([row[image] for image in table["id"]]).images
+        row = {image: k for k, image in enumerate(labelled.images["id"])}
+        images = labelled.rows([row[image] for image in table["id"]]).pictures
     given = _Given(table, images, 0.0, f"none, and {folder} has vectors of them all; mend them, or embed that set anew")
     if not this.done():
         say(f"{folder}: the same images by the image tower {this.folder.name} of {model.spec}")

@@ -1,94 +1,74 @@
-"""The public sets of stage 04: what is loaded, what is missing, and how every model is scored on each family."""
+"""The public sets of stage 04: they are loaded, and every model is scored on them, family by family."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from pcclip.benchmarks.classification.sets import missing as missing_labelled
+from pcclip.benchmarks.benchmark import Benchmark
+from pcclip.benchmarks.registry import load_benchmarks, missing_benchmarks
 from pcclip.comparisons.llm import backend_identity
 from pcclip.config import Config
 from pcclip.encoders.diffusion import identify_teacher, missing_teacher
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
-from pcclip.evaluation import change_captions, class_texts, compositional, labelled, relative_attributes
+from pcclip.evaluation import change_captions, class_texts, compositional, labelled, relative_attributes, toy_relation
 from pcclip.evaluation.predictions import Predictions
 
-Sets = dict[str, dict[str, Any]]  # family, as the block of the evaluate parameters -> name -> set
+Sets = dict[str, dict[str, Benchmark]]  # by family and name
+FAMILIES = ("classification", "change_captions", "relative_attributes", "compositionality")  # in the order of the rows
 
 
 def load(config: Config) -> Sets:
-    """Load every set that the parameters name. Raises PcclipError when one is missing or cannot be scored."""
-    return {
-        "labelled": labelled.load(config),
-        "changes": change_captions.load(config),
-        "relative": relative_attributes.load(config),
-        "compositional": compositional.load(config),
-    }
+    """Every set that the parameters name, and those of the drawn pictures of data.source shapes.
+
+    Raises PcclipError when one is missing or cannot be scored.
+    """
+    sets = {family: load_benchmarks(config, family) for family in FAMILIES}
+    for benchmark in sets["change_captions"].values():
+        change_captions.check(config, benchmark)
+    for benchmark in sets["relative_attributes"].values():
+        relative_attributes.check(config, benchmark)
+    sets["compositionality"] |= toy_relation.load(config)
+    return sets
+
+
+def missing(config: Config) -> list[str]:
+    """One line for each set or text-to-image model that the parameters name and that is missing or unusable."""
+    lines = missing_benchmarks(config, FAMILIES)
+    if not lines:
+        try:
+            load(config)
+        except PcclipError as error:
+            lines.append(str(error))
+    return lines + (missing_teacher(config.evaluate.teacher.spec) if config.evaluate.teacher else [])
 
 
 def inputs(config: Config, sets: Sets) -> dict[str, Any]:
     """Everything that the scores depend on: the content of the sets, and the models that write or score texts."""
     settings = config.evaluate
     values: dict[str, Any] = {
-        "sets": {f"{family} {name}": one_set.identity() for family in sets for name, one_set in sets[family].items()}
+        "sets": {family: {name: benchmark.identity() for name, benchmark in sets[family].items()} for family in sets}
     }
     if any(labelled_set.texts == "llm" for labelled_set in settings.labelled.values()):
         values["class_texts"] = class_texts.inputs(config.generate)
-    if settings.relative:
-        values["relative_texts"] = {
-            name: {
-                attribute: texts.model_dump() for attribute, texts in relative_attributes.texts(config, name).items()
-            }
-            for name in settings.relative
-        }
+    values["relative_texts"] = {
+        f"{name}/{attribute}": texts.model_dump()
+        for name in settings.relative
+        for attribute, texts in relative_attributes.attribute_texts(config, name).items()
+    }
     if settings.teacher:
         values["teacher"] = identify_teacher(settings.teacher.spec)
-    if sets["compositional"] and config.generate.backend == compositional.LIKELIHOOD:
+    if sets["compositionality"] and config.generate.backend == compositional.LIKELIHOOD:
         values["likelihoods"] = backend_identity(config.generate)
     return values
 
 
-def missing(config: Config) -> list[str]:
-    """One line for each set or text-to-image model that the parameters name and that is missing or unusable."""
-    settings, checks = config.evaluate, []
-    for name, labelled_set in settings.labelled.items():
-        checks.append(partial(_missing_labelled, name, labelled_set.path))
-    for family, module in (
-        ("changes", change_captions),
-        ("relative", relative_attributes),
-        ("compositional", compositional),
-    ):
-        checks += [partial(module.lacking, config, name) for name in getattr(settings, family)]
-    if settings.teacher:
-        checks.append(partial(missing_teacher, settings.teacher.spec))
-    lines = []
-    for check in checks:
-        try:
-            lines += check()
-        except PcclipError as error:
-            lines.append(str(error))
-    return lines
-
-
 def score(
-    config: Config, sets: Sets, models: Mapping[str, Encoder], predictions: Predictions
+    config: Config, sets: Sets, encoders: Mapping[str, Encoder], predictions: Predictions
 ) -> dict[str, pd.DataFrame]:
     """Score every model on every set, add the items to the predictions, and return further tables by file name."""
-    tables = labelled.score(config, sets["labelled"], models, predictions)
-    change_captions.score(config, sets["changes"], models, predictions)
-    relative_attributes.score(config, sets["relative"], models, predictions)
-    cost = compositional.score(config, sets["compositional"], models, predictions)
-    return {
-        "class_texts.parquet": tables.texts,
-        "comparative.csv": tables.sweep,
-        "comparative_gains.csv": tables.gains,
-        "comparative_classes.csv": tables.classes,
-        "comparative_pairs.csv": tables.pairs,
-        "teacher.csv": cost,
-    }
-
-
-def _missing_labelled(name: str, path: str) -> list[str]:
-    return [f"labelled set {name}: {line}" for line in missing_labelled(name, path)]
+    tables = labelled.score(config, sets["classification"], encoders, predictions)
+    change_captions.score(config, sets["change_captions"], encoders, predictions)
+    relative_attributes.score(config, sets["relative_attributes"], encoders, predictions)
+    return tables | {"teacher.csv": compositional.score(config, sets["compositionality"], encoders, predictions)}

@@ -2,139 +2,123 @@
 
 It sees only image vectors, and these come from the image tower, which text tuning never changes. It therefore cannot
 tell text-tuned models apart: base and finetuned would get the very same items from it, and where each was probed with
-draws of its own any difference is noise. It says something of image towers, each of which has a row, and what labels
-are worth beside texts.
+draws of its own any difference is noise. It compares image towers, each of which has a row, and shows the worth of
+labels beside texts.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from scipy.optimize import minimize
-from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 
 from pcclip.errors import PcclipError
-from pcclip.evaluation.protocols import PROTOCOLS
 
-_PENALTIES = np.logspace(-1, -6, 6)
-_CHUNK = 8192  # images scored at once
+_PENALTIES = np.logspace(-1, -6, 6)  # on half the squared weights, beside the mean cross-entropy
+_RELEASED_SEEDS = range(5)
+Labelled = tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]  # rows of the image vectors, and their classes
 
 
 def probe_items(
-    matrix: Float[np.ndarray, "n d"],
-    tune: Int[np.ndarray, " t"],
-    tune_labels: Int[np.ndarray, " t"],
-    test: Int[np.ndarray, " m"],
-    test_labels: Int[np.ndarray, " m"],
-    shots: int,
-    seeds: Sequence[int],
-    protocol: str,
+    matrix: Float[np.ndarray, "n d"], tune: Labelled, test: Labelled, shots: int, seed: int
 ) -> pd.DataFrame:
-    """Classify test images by a linear classifier fitted to a few tune images, once for each seed.
+    """Classify test images by logistic regression on `shots` tune images of each class (fewer where a class has fewer).
+
+    The penalty is chosen on one of the shots of each class. Classes without tune images are never predicted.
 
     Args:
-        matrix: unit image vectors; `tune` and `test` are rows of it.
-        tune_labels, test_labels: their classes, numbers from 0; classes without tune images are never found.
-        protocol: 'corrected' draws `shots` images of every class (fewer where a class has fewer) and fits logistic
-            regression until it converges, its penalty chosen on one of the shots of each class; 'as_released' draws
-            shots x classes images whatever their class, once for all seeds, and trains a linear layer for ten epochs
-            (Adam, 1e-3, batches of 32), as the released code does, though on unit vectors: few images are few steps,
-            after which the layer is still near where it began.
+        matrix: unit image vectors.
 
     Returns:
-        The items of every seed: the columns of tasks.py (score is the class found, reference the right one) and seed.
+        The items: the columns of differences.py (score is the predicted class, reference the right one).
 
     Raises:
-        PcclipError: no tune images, fewer than one shot, or an unknown protocol.
+        PcclipError: no tune images, or fewer than one shot.
     """
-    if protocol not in PROTOCOLS:
-        raise PcclipError(f"unknown protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
-    if not len(tune):
+    rows, labels = _checked(tune, shots)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    shot = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
+    drawn = order[np.argsort(shot, kind="stable")][: int((shot < shots).sum())]  # all first shots, then all second ones
+    x, y = matrix[rows[drawn]].astype(np.float64), labels[drawn]
+    if len(set(y)) == 1:
+        return _items(test, np.full(len(test[0]), y[0]))
+    return _items(test, _logistic(x, y).predict(matrix[test[0]].astype(np.float64)))
+
+
+def released_probe_items(matrix: Float[np.ndarray, "n d"], tune: Labelled, test: Labelled, shots: int) -> pd.DataFrame:
+    """The released protocol: a linear layer, ten epochs of batches of 32 (Adam, 1e-3), once for each of five seeds.
+
+    It draws shots x classes tune images whatever their class, once for all seeds. It is trained on unit vectors here:
+    few images are few steps, after which the layer is still near its beginning. Arguments, columns and errors as in
+    `probe_items`.
+    """
+    rows, labels = _checked(tune, shots)
+    classes = int(max(labels.max(), np.max(test[1], initial=0))) + 1
+    drawn = np.random.default_rng(_RELEASED_SEEDS[0]).permutation(len(rows))[: shots * classes]
+    tables = []
+    for seed in _RELEASED_SEEDS:
+        weight, bias = _released_layer(matrix[rows[drawn]], labels[drawn], classes, seed)
+        tables.append(_items(test, (matrix[test[0]] @ weight.T + bias).argmax(axis=1)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _checked(tune: Labelled, shots: int) -> Labelled:
+    if not len(tune[0]):
         raise PcclipError("a linear probe needs tune images and this set has none; leave the probe out")
     if shots < 1:
         raise PcclipError(f"shots = {shots}: a linear probe needs at least one image of each class")
-    tune, tune_labels, test_labels = (np.asarray(values) for values in (tune, tune_labels, test_labels))
-    classes, found = int(max(tune_labels.max(), test_labels.max(initial=0))) + 1, []
-    for seed in seeds:
-        rng = np.random.default_rng(seed)
-        if protocol == "corrected":
-            drawn = _shots_of_each(tune_labels, shots, rng)
-            weights = _logistic(matrix[tune[drawn]], tune_labels[drawn], classes)
-        else:
-            drawn = np.random.default_rng(seeds[0]).permutation(len(tune))[: shots * classes]
-            weights = _adam(matrix[tune[drawn]], tune_labels[drawn], classes, seed)
-        found.append(_items(matrix, test, test_labels, weights).assign(seed=seed))
-    return pd.concat(found, ignore_index=True)
+    return np.asarray(tune[0]), np.asarray(tune[1])
 
 
-def _shots_of_each(labels: Int[np.ndarray, " t"], shots: int, rng: np.random.Generator) -> Int[np.ndarray, " k"]:
-    """Positions of at most `shots` images of each class, all first shots first, then all second ones."""
-    order = rng.permutation(len(labels))
-    shot = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
-    return order[np.argsort(shot, kind="stable")][: int((shot < shots).sum())]
-
-
-def _logistic(x: Float[np.ndarray, "k d"], y: Int[np.ndarray, " k"], classes: int) -> Float[np.ndarray, "d1 c"]:
+def _logistic(x: Float[np.ndarray, "k d"], y: Int[np.ndarray, " k"]) -> LogisticRegression | LogisticRegressionCV:
     """Multinomial logistic regression; the penalty is the one that predicts the last shot of each class best."""
     shot = pd.Series(y).groupby(y).cumcount()
-    held = ((shot == shot.groupby(y).transform("max")) & (shot > 0)).to_numpy()
-    best, start = _PENALTIES[len(_PENALTIES) // 2], None
-    if held.any():
-        losses = []
-        for penalty in _PENALTIES:  # from strong to weak, each from where the last one ended
-            start = _fit(x[~held], y[~held], classes, penalty, start)
-            losses.append(-log_softmax(_logits(x[held], start), axis=1)[np.arange(held.sum()), y[held]].mean())
-        best = _PENALTIES[int(np.argmin(losses))]
-    return _fit(x, y, classes, best, start)
+    held_out = ((shot == shot.groupby(y).transform("max")) & (shot > 0)).to_numpy()
+    strengths = 1 / (_PENALTIES * len(y))
+    if not held_out.any():
+        return LogisticRegression(C=strengths[len(strengths) // 2], max_iter=500).fit(x, y)
+    split = [(np.flatnonzero(~held_out), np.flatnonzero(held_out))]
+    model = LogisticRegressionCV(
+        Cs=strengths,
+        cv=split,
+        scoring=_mean_log_likelihood,
+        max_iter=500,
+        l1_ratios=(0.0,),  # no L1 penalty
+        use_legacy_attributes=False,
+    )
+    return model.fit(x, y)
 
 
-def _fit(x, y, classes: int, penalty: float, start: np.ndarray | None) -> Float[np.ndarray, "d1 c"]:
-    """Minimise mean cross-entropy + penalty / 2 x squared weights; the last row is the intercepts, not penalised."""
-    x, right = x.astype(np.float64), np.eye(classes)[y]
-
-    def loss(flat):
-        weights = flat.reshape(x.shape[1] + 1, classes)
-        log_p = log_softmax(_logits(x, weights), axis=1)
-        gap = (np.exp(log_p) - right) / len(x)
-        slope = np.vstack([x.T @ gap + penalty * weights[:-1], gap.sum(axis=0)])
-        return -(right * log_p).sum() / len(x) + penalty / 2 * (weights[:-1] ** 2).sum(), slope.ravel()
-
-    start = np.zeros((x.shape[1] + 1, classes)) if start is None else start
-    return minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 500}).x.reshape(start.shape)
+def _mean_log_likelihood(model: LogisticRegression, x: np.ndarray, y: np.ndarray) -> float:
+    """Unlike scikit-learn's own score it allows classes of which no image was held out."""
+    columns = np.searchsorted(model.classes_, y)
+    return float(model.predict_log_proba(x)[np.arange(len(y)), columns].mean())
 
 
-def _adam(x, y, classes: int, seed: int) -> Float[np.ndarray, "d1 c"]:
-    """The released recipe: torch's linear layer, Adam 1e-3, ten epochs of batches of 32."""
+def _released_layer(x: np.ndarray, y: np.ndarray, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weight (classes, d) and bias (classes,) of the released recipe's layer."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layer = torch.nn.Linear(x.shape[1], classes)
         optimizer = torch.optim.Adam(layer.parameters(), lr=1e-3)
-        x, y = torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y)
+        inputs, labels = torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y)
         for _ in range(10):
-            for batch in torch.randperm(len(x)).split(32):
+            for batch in torch.randperm(len(inputs)).split(32):
                 optimizer.zero_grad()
-                torch.nn.functional.cross_entropy(layer(x[batch]), y[batch]).backward()
+                torch.nn.functional.cross_entropy(layer(inputs[batch]), labels[batch]).backward()
                 optimizer.step()
-    return np.vstack([layer.weight.detach().numpy().T, layer.bias.detach().numpy()])
+    return layer.weight.detach().numpy(), layer.bias.detach().numpy()
 
 
-def _items(matrix, rows, labels, weights) -> pd.DataFrame:
-    """Each image's class, the images a chunk at a time."""
-    found = [_logits(matrix[rows[k : k + _CHUNK]], weights).argmax(axis=1) for k in range(0, len(rows), _CHUNK)]
-    found = np.concatenate(found) if found else np.zeros(0, dtype=int)
+def _items(test: Labelled, predicted: Int[np.ndarray, " m"]) -> pd.DataFrame:
+    rows, labels = (np.asarray(values) for values in test)
     return pd.DataFrame(
         {
             "first": rows,
             "second": rows,
-            "score": found.astype(float),
+            "score": predicted.astype(float),
             "reference": labels.astype(float),
-            "correct": found == labels,
+            "correct": predicted == labels,
         }
     )
-
-
-def _logits(x, weights):
-    return x @ weights[:-1] + weights[-1]

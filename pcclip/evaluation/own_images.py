@@ -111,7 +111,7 @@ def score(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predict
         for scored in (_differences, _zero_shot, _rankings):
             for task, dataset, protocol, items in scored(held_out, vectors, model):
                 predictions.add(task, dataset, name, items, vectors.ids, protocol)
-        toy_relation.probe(config, images, vectors, name, model, predictions)
+        toy_relation.probe(config, images, vectors, (name, model), predictions)
         for task, dataset, protocol, items in _verdicts(held_out, vectors, model):
             predictions.add(task, dataset, name, items, vectors.ids, protocol)
     for task, dataset, protocol, items in _supervised_rankings(held_out):

@@ -7,7 +7,6 @@ from pcclip.evaluation.class_texts import EXTENDED
 from pcclip.torchvision_shim import declare_missing
 
 SETS = ("single", "simple7", "official80")
-_SINGLE = "This is a photo of a {}"
 
 
 def prompts(classes: Sequence[str], templates: str) -> list[list[str]]:
@@ -21,7 +20,15 @@ def prompts(classes: Sequence[str], templates: str) -> list[list[str]]:
     Raises:
         PcclipError: no such set.
     """
-    return [[template.format(name) for template in _templates(templates)] for name in classes]
+    if templates not in SETS:
+        raise PcclipError(f"no templates {templates!r}; known: {', '.join(SETS)}")
+    if templates == "single":
+        return [[f"This is a photo of a {name}"] for name in classes]
+    declare_missing()
+    from open_clip import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
+
+    fillers = OPENAI_IMAGENET_TEMPLATES if templates == "official80" else SIMPLE_IMAGENET_TEMPLATES
+    return [[fill(name) for fill in fillers] for name in classes]
 
 
 def described(classes: Sequence[str], descriptions: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -29,7 +36,7 @@ def described(classes: Sequence[str], descriptions: Sequence[Sequence[str]]) -> 
 
     Args:
         classes: names as they go into the text.
-        descriptions: what is said of each class, in the order of `classes`; one text or more a class.
+        descriptions: of each class, in the order of `classes`; one text or more a class.
 
     Raises:
         PcclipError: not one list of texts for each class, or a class without a description.
@@ -40,14 +47,3 @@ def described(classes: Sequence[str], descriptions: Sequence[Sequence[str]]) -> 
         if isinstance(texts, str) or not texts or not all(text.strip() for text in texts):
             raise PcclipError(f"class {name!r}: needs a list of descriptions, none of them empty; write them first")
     return [[EXTENDED.format(name, text) for text in texts] for name, texts in zip(classes, descriptions, strict=True)]
-
-
-def _templates(name: str) -> list[str]:
-    if name not in SETS:
-        raise PcclipError(f"no templates {name!r}; known: {', '.join(SETS)}")
-    if name == "single":
-        return [_SINGLE]
-    declare_missing()
-    from open_clip import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
-
-    return [fill("{}") for fill in (OPENAI_IMAGENET_TEMPLATES if name == "official80" else SIMPLE_IMAGENET_TEMPLATES)]

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 
-from pcclip.benchmarks.classification import LabelledSet
+from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.errors import PcclipError
 from pcclip.evaluation import templates
 from pcclip.stats.vectors import unit
@@ -28,7 +28,7 @@ _BLOCK = 4096
 
 def zero_shot_tasks(
     encode: Encode,
-    labelled: LabelledSet,
+    labelled: Benchmark,
     matrix: Float[np.ndarray, "n d"],
     rows: Int[np.ndarray, " m"],
     labels: Int[np.ndarray, " m"],
@@ -155,7 +155,7 @@ def check_vectors(texts: Float[np.ndarray, "n d"], width: int | None = None) -> 
 
 
 def _asked(
-    labelled: LabelledSet, descriptions: Sequence[Sequence[str]] | None, variants: Sequence[str]
+    labelled: Benchmark, descriptions: Sequence[Sequence[str]] | None, variants: Sequence[str]
 ) -> Iterator[tuple[str, str, list[list[str]]]]:
     """Name, ensemble and prompts of every way to prompt."""
     released = labelled.released or labelled.classes

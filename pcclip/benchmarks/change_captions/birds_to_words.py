@@ -19,82 +19,62 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.benchmarks.change_captions.reading import first_there
-from pcclip.errors import PcclipError
+from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.change_captions import described_pairs
+from pcclip.benchmarks.reading import first_existing, read_table
 
-ORIENTATION = 1
-NO_FAULT: set[str] = set()
 _TABLE = "birds-to-words-v1.0.tsv"
 _SOURCE = "https://github.com/google-research-datasets/birds-to-words"
 _COLUMNS = ["img1ObservationURL", "img1Species", "img2ObservationURL", "img2Species", "split", "description"]
 _SPLITS = {"train": "tune", "val": "tune", "test": "test"}
-_SUFFIXES = ("jpg", "jpeg", "JPG", "JPEG", "png")
 _ANIMAL = re.compile(r"\banimal\s?([12])\b", re.IGNORECASE)
 _NAMES = {"1": "the first animal", "2": "the second animal"}
+_EXCHANGED = {"1": _NAMES["2"], "2": _NAMES["1"]}
 
 
-def missing(path: Path) -> list[str]:
-    """Whether the table and the folder of photographs are there, and where to get them."""
-    lines = []
-    if not (path / _TABLE).is_file():
-        lines.append(f"{path / _TABLE}: not there; get it from {_SOURCE}")
-    if not (path / "images").is_dir():
-        lines.append(
-            f"{path / 'images'}: not there; save the photographs of the table's img1ImgURL and img2ImgURL "
-            "in it as NUMBER.jpg, the number being the last part of its ObservationURL"
-        )
-    return lines
-
-
-def read(path: Path) -> pd.DataFrame:
-    """One row per description; also species of both birds. Raises PcclipError when the table has other columns."""
-    table = _table(path / _TABLE)
+def read(place: Path) -> Benchmark:
+    """One item per description; also the species of both birds. Raises PcclipError when the table is another one."""
+    options = {"sep": "\t", "dtype": str, "keep_default_na": False, "quoting": csv.QUOTE_NONE}  # quotes are characters
+    table = read_table(place / _TABLE, _COLUMNS, f"fetch it again from {_SOURCE}", **options).fillna("")
     numbers = {
         side: table[f"img{k}ObservationURL"].str.rstrip("/").str.rsplit("/", n=1).str[-1]
         for k, side in ((1, "first"), (2, "second"))
     }
-    places = {
-        side: first_there([f"{path}/images/" + number + f".{suffix}" for suffix in _SUFFIXES])
-        for side, number in numbers.items()
-    }
     written = table.description.str.split().str.join(" ").str.strip('" ')
-    reason = pd.Series("", index=table.index)
-    reason[~table.split.isin(list(_SPLITS))] = "no split"
-    reason[written == ""] = "no text"
-    reason[~(numbers["first"].str.isdecimal() & numbers["second"].str.isdecimal())] = "no photograph"
-    return pd.DataFrame(
+    nameless = ~(numbers["first"].str.isdecimal() & numbers["second"].str.isdecimal())
+    reason = pd.Series("", index=table.index).mask(~table.split.isin(list(_SPLITS)), "no split")
+    rows = pd.DataFrame(
         {
             "row": [f"{_TABLE}, line {k + 2}" for k in range(len(table))],
-            **places,
-            "text": written.map(_named),
-            "swapped": written.map(_exchanged),
+            **{side: _photographs(place, number) for side, number in numbers.items()},
+            "text": written.map(lambda text: _ANIMAL.sub(lambda match: _NAMES[match[1]], text)),
+            "swapped": written.map(_swapped),
             "split": table.split.map(_SPLITS),
             "part": table.split,
-            "reason": reason,
+            "reason": reason.mask(written == "", "no text").mask(nameless, "no photograph"),
             "first_species": table.img1Species,
             "second_species": table.img2Species,
         }
     )
+    return described_pairs("birds_to_words", rows, place, orientation=1)
 
 
-def _table(path: Path) -> pd.DataFrame:
-    """All columns as text; quotation marks are characters like any other."""
-    try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE)
-    except (ValueError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise PcclipError(f"{path}: not a table with tabs ({reason}); fetch it again from {_SOURCE}") from None
-    if lacking := [column for column in _COLUMNS if column not in table]:
-        raise PcclipError(f"{path}: has no column {lacking[0]!r}; fetch it again from {_SOURCE}")
-    return table.fillna("")
+def _photographs(place: Path, numbers: pd.Series) -> pd.Series:
+    suffixes = ("jpg", "jpeg", "JPG", "JPEG", "png")
+    return first_existing([f"{place}/images/" + numbers + f".{suffix}" for suffix in suffixes])
 
 
-def _named(text: str) -> str:
-    return _ANIMAL.sub(lambda found: _NAMES[found[1]], text)
-
-
-def _exchanged(text: str) -> str:
+def _swapped(text: str) -> str:
     """The description of (second, first); '' where it names neither."""
-    if not _ANIMAL.search(text):
-        return ""
-    return _ANIMAL.sub(lambda found: _NAMES["2" if found[1] == "1" else "1"], text)
+    return _ANIMAL.sub(lambda match: _EXCHANGED[match[1]], text) if _ANIMAL.search(text) else ""
+
+
+BIRDS_TO_WORDS = Reader(
+    "birds_to_words",
+    read,
+    {
+        f"get it from {_SOURCE}": [_TABLE],
+        "save the photographs of the table's img1ImgURL and img2ImgURL in it as NUMBER.jpg, the number being the last "
+        "part of its ObservationURL": ["images/"],
+    },
+)

@@ -17,17 +17,18 @@ Q-Bench2) have no answer of this kind and are not read. A single file is all tes
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from pcclip.benchmarks.change_captions.reading import first_there, json_list
+from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.change_captions import described_pairs
+from pcclip.benchmarks.reading import first_existing, json_rows
 from pcclip.errors import PcclipError
 
-ORIENTATION = 1
-NO_FAULT = {"neither has more"}
 _SITE = "https://github.com/RaptorMai/CompBench"
 _ANSWERS = {"left": "first", "right": "second"}
-_SPLITS = {"_val": "tune", "_test": "test"}
+_SPLITS = {"val": "tune", "test": "test"}
 _QUESTION = re.compile(
     r"\bwhich (?:has )?(?P<subject>.+?) (?P<verb>is|are|has|have|feels?|smiles?|looks?|appears?|seems?|shows?|wears?|"
     r"contains?|happens?) (?P<rest>.+?)\s*\?",
@@ -38,12 +39,19 @@ _PICTURES = ("image", "picture", "photo")
 
 @dataclass(frozen=True)
 class Source:
-    """One of the sets: where its images are, what its pairs differ in, and its question where the file has none."""
+    """One of the sets, by its folder of annotations: an entry of a table, and so no Benchmark.
+
+    Attributes:
+        name, folder: of the set whose images it shows.
+        relativity: what its pairs differ in.
+        below: a folder in `folder` that the paths of the annotations leave out.
+        question: of its pairs, where the annotations have none.
+    """
 
     name: str
     folder: str
     relativity: str
-    below: str = ""  # a folder in `folder` that the file's paths leave out
+    below: str = ""
     question: str = ""
 
 
@@ -64,104 +72,98 @@ SOURCES = {
 }
 
 
-def missing(path: Path) -> list[str]:
-    """Whether there are annotations, and which of the image folders that they need are not there."""
-    labels = [label for label in SOURCES if (path / label).is_dir()]
-    if not labels:
-        return [f"{path}: no annotations ({', '.join(SOURCES)}); get them and the images through the links of {_SITE}"]
-    return [
-        f"{path / SOURCES[label].folder}: not there; {_SITE} says where the images of {SOURCES[label].name} are, "
-        f"or remove {path / label}"
-        for label in labels
-        if not (path / SOURCES[label].folder).is_dir()
-    ]
-
-
-def read(path: Path) -> pd.DataFrame:
-    """One row per pair; also source, relativity, kind (its type), question and answer ('first' or 'second')."""
-    table = pd.DataFrame(
+def read(place: Path) -> Benchmark:
+    """One item per pair; also source, relativity, kind (its type), question and answer ('first' or 'second')."""
+    rows = pd.DataFrame(
         [
-            _row(label, file, part, k, entry)
+            {"row": f"{label}/{row}", **_item(SOURCES[label], part, entry), "label": label}
             for label in SOURCES
-            if (path / label).is_dir()
-            for file, part in _files(path / label)
-            for k, entry in enumerate(json_list(file, _SITE))
+            if (place / label).is_dir()
+            for file, part in _files(place / label)
+            for row, entry in json_rows(file, _SITE)
         ]
     )
-    folder = table.label.map({label: source.folder for label, source in SOURCES.items()})
-    below = table.label.map({label: source.below for label, source in SOURCES.items()})
+    folder = rows.label.map({label: source.folder for label, source in SOURCES.items()})
+    below = rows.label.map({label: source.below for label, source in SOURCES.items()})
     for side in ("first", "second"):
-        table[side] = first_there(
-            [
-                f"{path}/" + table[side],
-                f"{path}/" + folder + "/" + table[side],
-                f"{path}/" + folder + "/" + below + "/" + table[side],
-            ]
-        )
-    return table.drop(columns="label")
+        starts = (f"{place}/", f"{place}/" + folder + "/", f"{place}/" + folder + "/" + below + "/")
+        rows[side] = first_existing([start + rows[side] for start in starts])
+    return described_pairs("compbench", rows.drop(columns="label"), place, orientation=1)
 
 
 def worded(question: str) -> tuple[str, str] | None:
-    """'Which bird has more brown on it?' as a text that the first image has more, and its swapped form; None if not."""
-    found = _QUESTION.search(" ".join(question.split()))
-    if not found:
+    """'Which bird has more brown on it?' as a text that the first image has more, and its swapped form.
+
+    None where the question is of another form.
+    """
+    match = _QUESTION.search(" ".join(question.split()))
+    if not match:
         return None
-    subject, verb, rest = found["subject"], found["verb"].lower(), found["rest"]
+    subject, verb, rest = match["subject"], match["verb"].lower(), match["rest"]
     if subject.lower() in _PICTURES:
-        return tuple(
-            f"The {one} {subject} {verb} {rest} than the {other} {subject}."
-            for one, other in (("first", "second"), ("second", "first"))
-        )
-    again = "those" if verb in ("are", "have") else "the one"
-    return tuple(
-        f"The {subject} in the {one} image {verb} {rest} than {again} in the {other} image."
-        for one, other in (("first", "second"), ("second", "first"))
-    )
+        text = f"The {{}} {subject} {verb} {rest} than the {{}} {subject}."
+    else:
+        again = "those" if verb in ("are", "have") else "the one"
+        text = f"The {subject} in the {{}} image {verb} {rest} than {again} in the {{}} image."
+    return text.format("first", "second"), text.format("second", "first")
 
 
 def _files(folder: Path) -> list[tuple[Path, str]]:
-    """The annotation files of one set, each with its part. Raises PcclipError when they cannot be told apart."""
+    """The annotation files of one set, each with its part. Raises PcclipError when their parts are not clear."""
     files = sorted(folder.glob("*.json"))
     if len(files) == 1:
         return [(files[0], "test")]
-    split = [(file, part.strip("_")) for file in files for part in _SPLITS if file.stem.endswith(part)]
-    if not split:
+    parts = [(file, part) for file in files for part in _SPLITS if file.stem.endswith(f"_{part}")]
+    if not parts:
         raise PcclipError(
             f"{folder}: needs one JSON file, or some that end in _val.json and _test.json, and has "
             f"{len(files)} others; get it from {_SITE}"
         )
-    return split
+    return parts
 
 
-def _row(label: str, file: Path, part: str, k: int, entry) -> dict:
-    source, entry = SOURCES[label], entry if isinstance(entry, dict) else {}
+def _item(source: Source, part: str, entry: dict[str, Any]) -> dict[str, str]:
     first, second = (
-        str(entry.get(name) or entry.get(old) or "").replace("\\", "/")
-        for name, old in (("image_1", "left"), ("image_2", "right"))
+        str(entry.get(name) or entry.get(old_name) or "").replace("\\", "/")
+        for name, old_name in (("image_1", "left"), ("image_2", "right"))
     )
     question = " ".join(str(entry.get("question") or source.question).split())
-    answer, kind = str(entry.get("answer") or "").strip(), str(entry.get("type") or "")
-    texts = worded(question)
-    reason = ""
+    answer, kind = str(entry.get("answer") or "").strip().lower(), str(entry.get("type") or "")
+    texts, reason = worded(question), ""
     if not first or not second or not answer:
         reason = "not a pair"
-    elif answer.lower() not in _ANSWERS:
-        reason = "neither has more" if answer.lower() in ("same", "none") else "no such answer"
+    elif answer not in _ANSWERS:
+        reason = "neither has more" if answer in ("same", "none") else "no such answer"
     elif texts is None:
         reason = "question not understood"
+    text, swapped = texts or ("", "")
     return {
-        "row": f"{label}/{file.name}, entry {k + 1}",
         "first": first,
         "second": second,
-        "text": texts[0] if texts else "",
-        "swapped": texts[1] if texts else "",
-        "split": _SPLITS[f"_{part}"],
+        "text": text,
+        "swapped": swapped,
+        "split": _SPLITS[part],
         "part": part,
         "reason": reason,
-        "label": label,
         "source": source.name,
         "relativity": "state" if kind.lower() == "state" else source.relativity,
         "kind": kind,
         "question": question,
-        "answer": _ANSWERS.get(answer.lower(), ""),
+        "answer": _ANSWERS.get(answer, ""),
     }
+
+
+def _missing(place: Path) -> list[str]:
+    """Whether there are annotations, and which of the image folders that they need are not there."""
+    labels = [label for label in SOURCES if (place / label).is_dir()]
+    if not labels:
+        return [f"{place}: no annotations ({', '.join(SOURCES)}); get them and the images through the links of {_SITE}"]
+    return [
+        f"{place / SOURCES[label].folder}: not there; {_SITE} says where the images of {SOURCES[label].name} are, "
+        f"or remove {place / label}"
+        for label in labels
+        if not (place / SOURCES[label].folder).is_dir()
+    ]
+
+
+COMPBENCH = Reader("compbench", read, missing_lines=_missing)

@@ -15,68 +15,53 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.benchmarks.change_captions.reading import first_there, json_list, text_of
+from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.change_captions import described_pairs
+from pcclip.benchmarks.reading import first_existing, json_rows, sentences
 
-ORIENTATION = -1
-NO_FAULT: set[str] = set()
-CATEGORIES = ("dress", "shirt", "toptee")
-_SOURCE = "https://github.com/XiaoxiaoGuo/fashion-iq"
-_IMAGES = "https://github.com/hongwang600/fashion-iq-metadata"
+SOURCE = "https://github.com/XiaoxiaoGuo/fashion-iq"
 _SPLITS = {"train": "tune", "val": "test"}
+_CATEGORIES = ("dress", "shirt", "toptee")
 
 
-def missing(path: Path) -> list[str]:
-    """Which of the captions are not in the folder, and whether its images are, and where to get them."""
-    lacking = [name for name in _files().values() if not (path / "captions" / name).is_file()]
-    lines = []
-    if lacking:
-        lines.append(f"{path / 'captions'}: no {', '.join(lacking)}; get captions of {_SOURCE}")
-    if not (path / "images").is_dir():
-        lines.append(
-            f"{path / 'images'}: not there; download the photographs that image_url of {_IMAGES} lists and "
-            "save each in it as ASIN.jpg"
-        )
-    return lines
+def read(place: Path) -> Benchmark:
+    """One item per pair; also its category. Raises PcclipError when a file is no list."""
+    return described_pairs("fashion_iq", read_pairs(place), place, orientation=-1)
 
 
-def read(path: Path) -> pd.DataFrame:
-    """One row per pair; also its category. Raises PcclipError when a file is no list."""
-    table = pd.DataFrame(
-        [
-            _row(name, part, category, k, entry)
-            for (category, part), name in _files().items()
-            for k, entry in enumerate(json_list(path / "captions" / name, _SOURCE))
-        ]
-    )
+def read_pairs(place: Path) -> pd.DataFrame:
+    """All pairs: row, first, second (paths), text, swapped, split, part, reason and category."""
+    rows = []
+    for category in _CATEGORIES:
+        for part, split in _SPLITS.items():
+            for row, entry in json_rows(place / "captions" / f"cap.{category}.{part}.json", SOURCE):
+                candidate, target = (str(entry.get(side) or "") for side in ("candidate", "target"))
+                text = " and ".join(sentences(entry.get("captions")))
+                reason = ("" if text else "no text") if candidate and target else "no candidate or no target"
+                rows.append((row, candidate, target, text, "", split, part, reason, category))
+    columns = ["row", "first", "second", "text", "swapped", "split", "part", "reason", "category"]
+    pairs = pd.DataFrame(rows, columns=columns)
     for side in ("first", "second"):
-        table[side] = first_there(
-            [
-                f"{path}/images/" + below + table[side] + f".{suffix}"
-                for below in ("", table.category + "/")
-                for suffix in ("jpg", "png")
-            ]
-        )
-    return table
+        pairs[side] = photographs(place, pairs[side], pairs.category)
+    return pairs
 
 
-def _files() -> dict[tuple[str, str], str]:
-    """(category, part) -> file name."""
-    return {(category, part): f"cap.{category}.{part}.json" for category in CATEGORIES for part in _SPLITS}
+def photographs(place: Path, names: pd.Series, category: pd.Series | str) -> pd.Series:
+    """The path of each photograph."""
+    places = [
+        f"{place}/images/" + below + names + f".{suffix}" for below in ("", category + "/") for suffix in ("jpg", "png")
+    ]
+    return first_existing(places)
 
 
-def _row(name: str, part: str, category: str, k: int, entry) -> dict:
-    entry = entry if isinstance(entry, dict) else {}
-    first, second = (str(entry.get(side) or "") for side in ("candidate", "target"))
-    text = " and ".join(text_of(entry.get("captions")))
-    reason = ("" if text else "no text") if first and second else "no candidate or no target"
-    return {
-        "row": f"{name}, entry {k + 1}",
-        "first": first,
-        "second": second,
-        "text": text,
-        "swapped": "",
-        "split": _SPLITS[part],
-        "part": part,
-        "reason": reason,
-        "category": category,
-    }
+FASHION_IQ = Reader(
+    "fashion_iq",
+    read,
+    {
+        f"get captions of {SOURCE}": [
+            f"captions/cap.{category}.{part}.json" for category in _CATEGORIES for part in _SPLITS
+        ],
+        "download the photographs that image_url of https://github.com/hongwang600/fashion-iq-metadata lists and save "
+        "each in it as ASIN.jpg": ["images/"],
+    },
+)

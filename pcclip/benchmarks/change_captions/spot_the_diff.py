@@ -14,49 +14,33 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.benchmarks.change_captions.reading import json_list, text_of
+from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.change_captions import described_pairs
+from pcclip.benchmarks.reading import json_rows, sentences
 
-ORIENTATION = -1
-NO_FAULT: set[str] = set()
 _SOURCE = "https://github.com/harsh19/spot-the-diff"
 _IMAGES = "https://drive.google.com/file/d/1OVb4_3Uec_xbyUk90aWC6LFpKsIOtR7v"
 _SPLITS = {"train": "tune", "val": "tune", "test": "test"}
 
 
-def missing(path: Path) -> list[str]:
-    """Which of the annotations and images are not in the folder, and where to get them."""
-    lacking = [f"{part}.json" for part in _SPLITS if not (path / "annotations" / f"{part}.json").is_file()]
-    lines = []
-    if lacking:
-        lines.append(f"{path / 'annotations'}: no {', '.join(lacking)}; get data/annotations of {_SOURCE}")
-    if not (path / "resized_images").is_dir():
-        lines.append(f"{path / 'resized_images'}: not there; download {_IMAGES} and unpack it in {path}")
-    return lines
+def read(place: Path) -> Benchmark:
+    """One item per entry of the annotations. Raises PcclipError when a file is no list."""
+    rows = []
+    for part, split in _SPLITS.items():
+        for row, entry in json_rows(place / "annotations" / f"{part}.json", _SOURCE):
+            pair, text = entry.get("img_id"), ". ".join(sentences(entry.get("sentences")))
+            reason = ("" if text else "no text") if pair else "not a pair"
+            image = f"{place}/resized_images/{pair}"
+            rows.append((row, f"{image}.png", f"{image}_2.png", text, "", split, part, reason))
+    columns = ["row", "first", "second", "text", "swapped", "split", "part", "reason"]
+    return described_pairs("spot_the_diff", pd.DataFrame(rows, columns=columns), place, orientation=-1)
 
 
-def read(path: Path) -> pd.DataFrame:
-    """One row per entry of the annotations. Raises PcclipError when a file is no list."""
-    return pd.DataFrame(
-        [
-            _row(path, part, k, entry)
-            for part in _SPLITS
-            for k, entry in enumerate(json_list(path / "annotations" / f"{part}.json", _SOURCE))
-        ]
-    )
-
-
-def _row(path: Path, part: str, k: int, entry) -> dict:
-    whole = isinstance(entry, dict) and bool(entry.get("img_id"))
-    image = path / "resized_images" / str(entry["img_id"] if whole else "")
-    text = ". ".join(text_of(entry.get("sentences"))) if whole else ""
-    reason = ("" if text else "no text") if whole else "not a pair"
-    return {
-        "row": f"{part}.json, entry {k + 1}",
-        "first": f"{image}.png",
-        "second": f"{image}_2.png",
-        "text": text,
-        "swapped": "",
-        "split": _SPLITS[part],
-        "part": part,
-        "reason": reason,
-    }
+SPOT_THE_DIFF = Reader(
+    "spot_the_diff",
+    read,
+    {
+        f"get data/annotations of {_SOURCE}": [f"annotations/{part}.json" for part in _SPLITS],
+        f"download {_IMAGES} and unpack it there": ["resized_images/"],
+    },
+)

@@ -2,33 +2,47 @@
 
 from pathlib import Path
 
-from pcclip.benchmarks.classification import LabelledSet, place_of
-from pcclip.data.rows import sort_out
+from pcclip.benchmarks.benchmark import Benchmark, Reader, benchmark_of_images
+from pcclip.benchmarks.classification import FAMILY
+from pcclip.benchmarks.reading import find
 from pcclip.data.sources.cub import birds, missing_birds, readable
 
-_FOLDERS = ["", "CUB_200_2011"]
+_SPLITS = {"train": "tune", "held_out": "test"}
 
 
-def missing(root: Path) -> list[str]:
-    """What of the lists and of the images is not there."""
-    return [f"{line} and unpack it in {root}" for line in missing_birds(place_of(root, _FOLDERS, "images.txt"))]
+def _place(root: Path) -> Path:
+    """The folder of the lists: `root`, or CUB_200_2011 below it."""
+    lists = find(root, "images.txt", "CUB_200_2011/images.txt")
+    return lists.parent if lists else root
 
 
-def read(root: Path) -> LabelledSet:
+def read(root: Path) -> Benchmark:
     """All its images. `released` are the names of classes.txt without their numbers: 'Black_footed_Albatross'.
 
     Raises PcclipError when a list is not as published.
     """
-    table, names, reason = birds(place_of(root, _FOLDERS, "images.txt").resolve())
-    names = names.map(lambda name: name.split(".", 1)[-1])
-    table, left_out, _ = sort_out(table, reason)
-    table["label"] = table["class"].map({number: label for label, number in enumerate(names.index)}).astype(int)
-    table["split"] = table.split.map({"train": "tune", "held_out": "test"})
-    return LabelledSet(
-        "cub",
-        table[["id", "label", "split"]],
-        list(table.path),
-        [readable(name) for name in names],
-        released=list(names),
-        left_out=left_out,
+    table, names, reason = birds(_place(root))
+    released = [name.split(".", 1)[-1] for name in names]
+    images = table.assign(
+        label=table["class"].map({number: label for label, number in enumerate(names.index)}),
+        split=table["split"].map(_SPLITS),
+        reason=reason,
     )
+    benchmark = benchmark_of_images(
+        Benchmark(
+            "cub",
+            FAMILY,
+            images[["id", "path", "label", "split", "reason"]],
+            classes=[readable(name) for name in released],
+            released=released,
+        )
+    )
+    benchmark.images["label"] = benchmark.images.label.astype(int)
+    return benchmark
+
+
+CUB = Reader(
+    "cub",
+    read,
+    missing_lines=lambda root: [f"{line} and unpack it in {root}" for line in missing_birds(_place(root))],
+)

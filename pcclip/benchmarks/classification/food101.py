@@ -1,33 +1,41 @@
-"""Food-101 (Bossard et al. 2014): 101 dishes, 750 training and 250 test photos each; training labels have noise."""
+"""Food-101 (Bossard et al. 2014): 101 dishes, 750 training and 250 test photos each; training labels have noise.
+
+torchvision's reader tells where the files are through private attributes alone, so the lists are read here.
+"""
 
 from pathlib import Path
 
 import pandas as pd
 
-from pcclip.benchmarks.classification import LabelledSet, lines, of_paths, place_of
+from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.classification import FAMILY, labelled_files
+from pcclip.benchmarks.reading import read_lines
 
-_ARCHIVE = "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz (5 GB)"
-_FOLDERS = ["", "food-101"]
-_PARTS = {"train.txt": "tune", "test.txt": "test"}
-_NAMES = "classes.txt"
-
-
-def missing(root: Path) -> list[str]:
-    """What of images and lists is not there."""
-    place = place_of(root, _FOLDERS, "meta")
-    lost = [f"meta/{name}" for name in (*_PARTS, _NAMES) if not (place / "meta" / name).is_file()]
-    lost += ["images/"] if not (place / "images").is_dir() else []
-    return [f"{place}: no {', '.join(lost)}; download {_ARCHIVE} and unpack it in {root}"] if lost else []
+_PARTS = {"train": "tune", "test": "test"}
 
 
-def read(root: Path) -> LabelledSet:
+def read(place: Path) -> Benchmark:
     """All its images."""
-    place = place_of(root, _FOLDERS, "meta").resolve()
-    folders = lines(place / "meta" / _NAMES)
-    table = pd.DataFrame(
-        [(line, split) for name, split in _PARTS.items() for line in lines(place / "meta" / name)],
+    folders = read_lines(place / "meta" / "classes.txt")
+    images = pd.DataFrame(
+        [(line, split) for part, split in _PARTS.items() for line in read_lines(place / "meta" / f"{part}.txt")],
         columns=["id", "split"],
     )
-    table["path"] = f"{place}/images/" + table["id"] + ".jpg"
-    table["label"] = table["id"].str.split("/").str[0].map({name: label for label, name in enumerate(folders)})
-    return of_paths("food101", table, [name.replace("_", " ") for name in folders])
+    images["path"] = f"{place}/images/" + images["id"] + ".jpg"
+    images["label"] = images["id"].str.split("/").str[0].map({name: label for label, name in enumerate(folders)})
+    return labelled_files(Benchmark("food101", FAMILY, images, classes=[name.replace("_", " ") for name in folders]))
+
+
+FOOD101 = Reader(
+    "food101",
+    read,
+    {
+        "download http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz (5 GB) and unpack it there": [
+            "meta/train.txt",
+            "meta/test.txt",
+            "meta/classes.txt",
+            "images/",
+        ]
+    },
+    folders=("", "food-101"),
+)

@@ -1,20 +1,21 @@
 """SUN397 (Xiao et al. 2010): scenes in folders by first letter, with the first of its ten official partitions.
 
-A partition has 50 training and 50 test images per class, of 108,754; the others are not used. The released code draws
-its own tenth instead, in the order in which the disk lists the files, which nobody can repeat.
+A partition has 50 training and 50 test images per class, of 108,754; the others are not used (torchvision's reader
+knows no partition). The released code draws its own tenth instead, in the order in which the disk lists the files,
+which nobody can repeat.
 """
 
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from pcclip.benchmarks.classification import LabelledSet, lines, of_paths, place_of
+from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.classification import FAMILY, labelled_files
+from pcclip.benchmarks.reading import find, find_needed, read_lines
 
 _HOME = "https://vision.princeton.edu/projects/2010/SUN"
-_FOLDERS = ["", "SUN397"]
 _PARTS = {"Training_01.txt": "tune", "Testing_01.txt": "test"}
-_NAMES = "ClassName.txt"
-_READABLE = {  # where what follows the slash is no adjective
+_READABLE = {  # where the part behind the slash is no adjective
     "bakery/shop": "bakery shop",
     "elevator/door": "elevator door",
     "theater/indoor_seats": "indoor theater seats",
@@ -23,33 +24,26 @@ _READABLE = {  # where what follows the slash is no adjective
 }
 
 
-def missing(root: Path) -> list[str]:
-    """What of images and partition is not there."""
-    place, found = place_of(root, _FOLDERS, "a"), []
-    if not (place / "a").is_dir():
-        found.append(f"{place}: no a/abbey and so on; download {_HOME}/SUN397.tar.gz (37 GB) and unpack it in {root}")
-    lost = [name for name in _PARTS if _listed(place, name) is None]
-    if lost:
-        found.append(
-            f"{place}: no {', '.join(lost)}; download {_HOME}/download/Partitions.zip (a few MB) and unpack it there"
-        )
-    return found
+def _places(name: str) -> tuple[str, ...]:
+    """Where a list may be: in the set's folder, or in `Partitions` in it or beside it."""
+    return name, f"Partitions/{name}", f"../Partitions/{name}"
 
 
-def read(root: Path) -> LabelledSet:
+def read(place: Path) -> Benchmark:
     """The images of the partition; classes are those of ClassName.txt, else those that the partition names."""
-    place = place_of(root, _FOLDERS, "a").resolve()
-    table = pd.DataFrame(
-        [(line.lstrip("/"), split) for name, split in _PARTS.items() for line in lines(_listed(place, name))],
-        columns=["id", "split"],
+    parts = {split: read_lines(find_needed(place, *_places(name))) for name, split in _PARTS.items()}
+    images = pd.DataFrame(
+        [(line.lstrip("/"), split) for split, names in parts.items() for line in names], columns=["id", "split"]
     )
-    folder = table["id"].map(lambda file: str(PurePosixPath(file).parent))
-    names = _listed(place, _NAMES)
-    folders = [line.lstrip("/") for line in lines(names)] if names else sorted(set(folder))
-    table["path"] = f"{place}/" + table["id"]
-    table["label"] = folder.map({name: label for label, name in enumerate(folders)})
+    folder = images["id"].map(lambda file: str(PurePosixPath(file).parent))
+    class_list = find(place, *_places("ClassName.txt"))
+    folders = [line.lstrip("/") for line in read_lines(class_list)] if class_list else sorted(set(folder))
+    images["path"] = f"{place}/" + images["id"]
+    images["label"] = folder.map({name: label for label, name in enumerate(folders)})
     released = [name.split("/", 1)[-1] for name in folders]
-    return of_paths("sun397", table, [_readable(name) for name in released], released)
+    return labelled_files(
+        Benchmark("sun397", FAMILY, images, classes=[_readable(name) for name in released], released=released)
+    )
 
 
 def _readable(name: str) -> str:
@@ -57,7 +51,12 @@ def _readable(name: str) -> str:
     return _READABLE.get(name) or " ".join(reversed(name.split("/"))).replace("_", " ")
 
 
-def _listed(place: Path, name: str) -> Path | None:
-    """A list of the set: in its folder, or in `Partitions` in it or beside it."""
-    places = (place / name, place / "Partitions" / name, place.parent / "Partitions" / name)
-    return next((path for path in places if path.is_file()), None)
+SUN397 = Reader(
+    "sun397",
+    read,
+    {
+        f"download {_HOME}/SUN397.tar.gz (37 GB) and unpack it there": ["a/"],
+        f"download {_HOME}/download/Partitions.zip (a few MB) and unpack it there": [_places(name) for name in _PARTS],
+    },
+    folders=("", "SUN397"),
+)

@@ -1,109 +1,53 @@
-"""Sets for composed image retrieval: an image, a text of what should be different, and the images that are right then.
+"""Composed image retrieval: an image, a text of what should be different, and a gallery that is searched.
 
-A set is a module with `missing(path)`, the lines that say what is not there and where to get it; `read(path)`, which
-returns images (id, path, gallery: an image stands once in each gallery it belongs to) and queries (row, start, right:
-a tuple of ids, text, before: what the text replaces or '', gallery, members: a tuple of ids or (), weight, reason);
-START_IS_CANDIDATE; and RECALLS, the k that its authors report. Adding one is adding it to SETS. Images are never
-downloaded here. Only queries whose answers are public and that are no training queries are read.
+Benchmark.images has the columns id, path and gallery (the name of the gallery an image belongs to). Benchmark.items are
+queries: start (an id), right (a tuple of ids, any of which is the answer), text, before (the words that the text
+replaces, or ''), gallery, members (a tuple of ids that are searched once more by themselves, or ()) and weight. Only
+queries whose answers are public and that are no training queries are read.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
 import pandas as pd
 
-from pcclip.benchmarks.classification import stamp
-from pcclip.benchmarks.composed_retrieval import cirr, fashion_iq, simat
-from pcclip.config import resolve
-from pcclip.data.rows import check_usable, told_apart
-from pcclip.errors import PcclipError
-from pcclip.runs.files import digest, files_exist
+from pcclip.benchmarks.benchmark import Benchmark, benchmark_of_images
+from pcclip.config import Composed
 
-SETS = {"fashion_iq": fashion_iq, "cirr": cirr, "simat": simat}
+FAMILY = "composed_retrieval"
 
 
-@dataclass(frozen=True)
-class ComposedSet:
-    """Queries of an image and a text, and the galleries that are searched.
-
-    Attributes:
-        name: as in SETS.
-        images: id, path, gallery; the files are there.
-        queries: start, right, text, before, gallery, members, weight, as in the module's docstring.
-        left_out: path, reason of rows and images that cannot be used.
-        start_is_candidate: whether the starting image is an answer like any other, as its authors score it.
-        recalls: the k of recall@k.
-    """
-
-    name: str
-    images: pd.DataFrame
-    queries: pd.DataFrame
-    left_out: pd.DataFrame
-    start_is_candidate: bool
-    recalls: tuple[int, ...]
-
-    def identity(self) -> str:
-        """Hash of all queries, and each image file's size and time stamp: what a stage's key must notice."""
-        return digest(
-            [
-                self.name,
-                self.queries.to_csv(index=False),
-                self.images.to_csv(index=False),
-                [stamp(path) for path in dict.fromkeys(self.images.path)],
-            ]
-        )
-
-
-def missing(name: str, path: str | Path) -> list[str]:
-    """One line for each thing of the set that is not at `path`, with where to get it. PcclipError: no such set."""
-    return _module(name).missing(resolve(path).resolve())
-
-
-def load_composed(name: str, path: str | Path, max_bad: float = 0.05) -> ComposedSet:
-    """Read a set from its folder.
+def queries_of(template: Benchmark, queries: pd.DataFrame) -> Benchmark:
+    """The set with these queries; images and queries that cannot be used are left out.
 
     Args:
-        name: one of SETS.
-        path: the set's folder, laid out as its module says.
-        max_bad: a larger share of bad queries, or of images that are not there, fails.
-
-    Raises:
-        PcclipError: no such set, something missing, nothing usable, or too much that is bad.
+        template: the set without items.
+        queries: the columns of the items but for before, members and weight where these are '', () and 1; row (the
+            name of the row in reports) and reason ('' where it can be used). Queries whose start or every answer is
+            missing are left out too.
     """
-    module, root = _module(name), resolve(path).resolve()
-    if lacking := module.missing(root):
-        raise PcclipError(f"composed set {name}: {'; '.join(lacking)}")
-    images, queries = module.read(root)
-    here = files_exist(images.path)
-    present = set(zip(images["id"][here], images.gallery[here], strict=True))
-    queries = queries.assign(
-        right=[
-            tuple(i for i in ids if (i, gallery) in present)
-            for ids, gallery in zip(queries.right, queries.gallery, strict=True)
-        ]
-    )
-    known = [(start, gallery) in present for start, gallery in zip(queries.start, queries.gallery, strict=True)]
-    whole = pd.Series(known, index=queries.index) & (queries.right.str.len() > 0)
-    queries.loc[(queries.reason == "") & ~whole, "reason"] = "missing file"
-    usable, rest = told_apart(queries)
-    gone = pd.DataFrame({"path": images.path[~here].unique(), "reason": "missing file"})
-    left_out = pd.concat([rest, gone], ignore_index=True)
-    for one, many, good, bad in (
-        ("query", "queries", len(usable), len(rest)),
-        ("image", "images", int(here.sum()), int((~here).sum())),
-    ):
-        check_usable(f"composed set {name}", root, one, many, good, bad, left_out, max_bad)
-    return ComposedSet(
-        name,
-        images[here].reset_index(drop=True),
-        usable.drop(columns=["row", "reason"]),
-        left_out,
-        module.START_IS_CANDIDATE,
-        module.RECALLS,
+    benchmark = benchmark_of_images(template)
+    defaults = {"before": "", "members": [()] * len(queries), "weight": 1.0}
+    queries = queries.assign(**{name: value for name, value in defaults.items() if name not in queries})
+    present = set(zip(benchmark.images["id"], benchmark.images.gallery, strict=True))
+    answers = [
+        tuple(image for image in right if (image, gallery) in present)
+        for right, gallery in zip(queries.right, queries.gallery, strict=True)
+    ]
+    started = [pair in present for pair in zip(queries.start, queries.gallery, strict=True)]
+    usable = pd.Series(started, index=queries.index) & (pd.Series(answers, index=queries.index).str.len() > 0)
+    reason = queries.reason.mask((queries.reason == "") & ~usable, "missing file")
+    left_out = pd.DataFrame({"path": queries["row"], "reason": reason})[reason != ""]
+    kept = queries.assign(right=answers)[reason == ""].drop(columns=["row", "reason"])
+    return replace(
+        benchmark,
+        items=kept.reset_index(drop=True),
+        left_out=pd.concat([left_out, benchmark.left_out.drop_duplicates()], ignore_index=True),
     )
 
 
-def _module(name: str):
-    if name not in SETS:
-        raise PcclipError(f"no composed set {name!r}; there are: {', '.join(SETS)}")
-    return SETS[name]
+def draw(benchmark: Benchmark, settings: Composed, seed: int) -> Benchmark:
+    """At most settings.limit queries, in order, and all galleries."""
+    queries = benchmark.items
+    if settings.limit and settings.limit < len(queries):
+        queries = queries.sample(settings.limit, random_state=seed).sort_index()
+    return benchmark.with_items(queries)

@@ -1,4 +1,4 @@
-"""Fashion-IQ (Wu et al., CVPR 2021) as composed retrieval; its folder is described in data/changes/fashion_iq.py.
+"""Fashion-IQ (Wu et al., CVPR 2021) as composed retrieval; change_captions/fashion_iq.py describes its folder.
 
 The validation queries of each category search that category's validation images, which the authors list:
 
@@ -8,52 +8,38 @@ Where those lists are not there, a category's gallery is all images of its valid
 candidate is an answer like any other, as is usual for this set.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
+from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.change_captions import fashion_iq
-from pcclip.benchmarks.change_captions.reading import first_there, json_list
-
-START_IS_CANDIDATE = True
-RECALLS = (10, 50)
-_SOURCE = "https://github.com/XiaoxiaoGuo/fashion-iq"
-
-missing = fashion_iq.missing
+from pcclip.benchmarks.composed_retrieval import FAMILY, queries_of
+from pcclip.benchmarks.reading import find, json_values
 
 
-def read(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Raises PcclipError when a file is no list."""
-    pairs = fashion_iq.read(path)
+def read(place: Path) -> Benchmark:
+    """The validation queries. Raises PcclipError when a file is no list."""
+    pairs = fashion_iq.read_pairs(place)
     pairs = pairs[pairs.part == "val"].reset_index(drop=True)
-    names = {side: pairs[side].map(lambda found: Path(found).stem) for side in ("first", "second")}
-    images = pd.concat(
-        [
-            _gallery(path, category, {*names["first"][rows], *names["second"][rows]})
-            for category, rows in pairs.groupby("category").groups.items()
-        ],
-        ignore_index=True,
+    pairs = pairs.assign(start=pairs["first"].map(_name), target=pairs["second"].map(_name))
+    galleries = []
+    for category, own in pairs.groupby("category"):
+        listed = find(place, f"image_splits/split.{category}.val.json")
+        names = json_values(listed, fashion_iq.SOURCE) if listed else sorted({*own.start, *own.target} - {""})
+        ids = pd.Series(list(dict.fromkeys(map(str, names))), dtype=object)
+        paths = fashion_iq.photographs(place, ids, str(category))
+        galleries.append(pd.DataFrame({"id": ids, "path": paths, "gallery": category}))
+    queries = pairs[["row", "start", "text", "reason"]].assign(
+        right=[(name,) for name in pairs.target], gallery=pairs.category
     )
-    return images, pd.DataFrame(
-        {
-            "row": pairs["row"],
-            "start": names["first"],
-            "right": [(name,) for name in names["second"]],
-            "text": pairs.text,
-            "before": "",
-            "gallery": pairs.category,
-            "members": [()] * len(pairs),
-            "weight": 1.0,
-            "reason": pairs.reason,
-        }
-    )
+    template = Benchmark("fashion_iq", FAMILY, pd.concat(galleries, ignore_index=True), recalls=(10, 50))
+    return queries_of(template, queries)
 
 
-def _gallery(path: Path, category: str, queried: set[str]) -> pd.DataFrame:
-    listed = path / "image_splits" / f"split.{category}.val.json"
-    names = pd.Series(list(map(str, json_list(listed, _SOURCE))) if listed.is_file() else sorted(queried - {""}))
-    names = names.drop_duplicates().reset_index(drop=True)
-    places = [
-        f"{path}/images/{below}" + names + f".{suffix}" for below in ("", f"{category}/") for suffix in ("jpg", "png")
-    ]
-    return pd.DataFrame({"id": names, "path": first_there(places), "gallery": category})
+def _name(path: str) -> str:
+    return Path(path).stem
+
+
+FASHION_IQ = replace(fashion_iq.FASHION_IQ, read=read)

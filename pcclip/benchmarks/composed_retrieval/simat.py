@@ -20,62 +20,51 @@ from pickle import UnpicklingError
 import numpy as np
 import pandas as pd
 
+from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.composed_retrieval import FAMILY, queries_of
+from pcclip.benchmarks.reading import find, read_table
 from pcclip.errors import PcclipError
-from pcclip.runs.files import files_exist
 
-START_IS_CANDIDATE = False
-RECALLS = (1, 5, 10)
 _SOURCE = "https://github.com/facebookresearch/SIMAT"
-_FOLDER, _MATRIX = "simat_db", "oscar_similarity_matrix.pt"
-_COLUMNS = {
-    "transfos.csv": ["region_id", "value", "target", "target_ids", "norm2", "is_test"],
-    "triplets.csv": ["region_id", "subj", "rel", "obj"],
-}
+_AGAIN = f"clone {_SOURCE} again"
 
 
-def missing(path: Path) -> list[str]:
-    """Which tables are not in the folder, whether its images are, and where to get them."""
-    lacking = [name for name in _COLUMNS if not (path / _FOLDER / name).is_file()]
-    lines = []
-    if lacking:
-        lines.append(f"{path / _FOLDER}: no {', '.join(lacking)}; clone {_SOURCE}")
-    if not (path / _FOLDER / "images").is_dir():
-        lines.append(f"{path / _FOLDER / 'images'}: not there; run prepare_dataset.py of {_SOURCE} with Visual Genome")
-    return lines
-
-
-def read(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Raises PcclipError when a table has other columns, or the matrix is not of these images."""
-    triplets, asked = (_table(path / _FOLDER / name) for name in ("triplets.csv", "transfos.csv"))
+def read(place: Path) -> Benchmark:
+    """The test queries. Raises PcclipError when a table has other columns, or the matrix is not of these images."""
+    folder = place / "simat_db"
+    triplets = read_table(folder / "triplets.csv", ["region_id", "subj", "rel", "obj"], _AGAIN)
+    columns = ["region_id", "value", "target", "target_ids", "norm2", "is_test"]
+    queries = read_table(folder / "transfos.csv", columns, _AGAIN)
     words = triplets.subj + " " + triplets.rel + " " + triplets.obj
     codes, names = pd.factorize(words)
     ids = triplets.region_id.astype(str)
     images = pd.DataFrame(
-        {"id": ids, "gallery": "simat", "path": f"{path / _FOLDER / 'images'}/A " + words + "/" + ids + ".jpg"}
+        {"id": ids, "path": f"{folder / 'images'}/A " + words + "/" + ids + ".jpg", "gallery": "simat"}
     )
-    right = _right(path / _FOLDER / _MATRIX, ids.to_numpy(), codes, len(names))
-    asked = asked[asked.is_test.astype(str) == "True"].reset_index(drop=True)
-    wanted, norm2 = (pd.to_numeric(asked[column], errors="coerce") for column in ("target_ids", "norm2"))
-    wanted = wanted.where(wanted.isin(range(len(names))), -1).astype(int)
-    known = (wanted >= 0) & asked.region_id.astype(str).isin(set(ids)) & (norm2 > 0)
-    return images, pd.DataFrame(
+    right = _right_images(folder, ids.to_numpy(), codes, len(names))
+    queries = queries[queries.is_test.astype(str) == "True"].reset_index(drop=True)
+    target, norm2 = (pd.to_numeric(queries[column], errors="coerce") for column in ("target_ids", "norm2"))
+    target = target.where(target.isin(range(len(names))), -1).astype(int)
+    start = queries.region_id.astype(str)
+    table = pd.DataFrame(
         {
-            "row": [f"transfos.csv, line {k + 2}" for k in asked.index],
-            "start": asked.region_id.astype(str),
-            "right": [right[k] if k >= 0 else () for k in wanted],
-            "text": asked.target.astype(str),
-            "before": asked.value.astype(str),
+            "row": [f"transfos.csv, line {k + 2}" for k in queries.index],
+            "start": start,
+            "right": [right[k] if k >= 0 else () for k in target],
+            "text": queries.target.astype(str),
+            "before": queries.value.astype(str),
             "gallery": "simat",
-            "members": [()] * len(asked),
             "weight": 1 / np.sqrt(norm2.clip(lower=1e-9)),
-            "reason": np.where(known, "", "unknown image or triplet"),
+            "reason": np.where((target >= 0) & start.isin(set(ids)) & (norm2 > 0), "", "unknown image or triplet"),
         }
     )
+    return queries_of(Benchmark("simat", FAMILY, images, recalls=(1, 5, 10), start_is_candidate=False), table)
 
 
-def _right(matrix: Path, ids: np.ndarray, codes: np.ndarray, count: int) -> list[tuple[str, ...]]:
-    """The images that are right for each triplet."""
-    if not files_exist(pd.Series([str(matrix)]))[0]:
+def _right_images(folder: Path, ids: np.ndarray, codes: np.ndarray, count: int) -> list[tuple[str, ...]]:
+    """The images that are right for each of `count` triplets; `codes` are the triplets of the images."""
+    matrix = find(folder, "oscar_similarity_matrix.pt")
+    if matrix is None:
         return [tuple(ids[codes == k]) for k in range(count)]
     import torch
 
@@ -93,11 +82,11 @@ def _right(matrix: Path, ids: np.ndarray, codes: np.ndarray, count: int) -> list
     return [tuple(ids[rows]) for rows in (scores > 0.5).numpy().T]
 
 
-def _table(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise PcclipError(f"{path}: not a table ({' '.join(str(error).split())}); clone {_SOURCE} again") from None
-    if lacking := [column for column in _COLUMNS[path.name] if column not in table]:
-        raise PcclipError(f"{path}: has no column {lacking[0]!r}; clone {_SOURCE} again")
-    return table
+SIMAT = Reader(
+    "simat",
+    read,
+    {
+        f"clone {_SOURCE}": ["simat_db/transfos.csv", "simat_db/triplets.csv"],
+        f"run prepare_dataset.py of {_SOURCE} with Visual Genome": ["simat_db/images/"],
+    },
+)

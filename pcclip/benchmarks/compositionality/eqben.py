@@ -15,55 +15,45 @@ eqbenyoucook2, eqbenkubric_loc, eqbenkubric_attr, eqbenkubric_cnt, eqbensd): tha
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
-
-from pcclip.benchmarks.compositionality.reading import entries, place, row
+from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.compositionality import item, located, matching_set
+from pcclip.benchmarks.reading import json_values
 from pcclip.errors import PcclipError
 
-FORM = "groups"
 _SOURCE = "https://github.com/Wangt-CN/EqBen"
 _KNOWN = ("eqben_subset_10percent_final.json", "all_select.json")
 _FOLDERS = ("image_subset", "images", "eqben_image_full", "")
 
 
-def missing(path: Path) -> list[str]:
-    """Whether there are annotations, and where to get them and the images."""
-    return (
-        []
-        if _files(path)
-        else [
-            f"{path}: no annotations ({_KNOWN[0]}); {_SOURCE} links to them and to the images, to be unpacked beside them"
-        ]
-    )
-
-
-def read(path: Path) -> pd.DataFrame:
-    """One row per pair of images. Raises PcclipError when a file holds none."""
-    rows = []
-    for file in _files(path):
-        pairs = list(_pairs(entries(file, _SOURCE)))
+def read(place: Path) -> Benchmark:
+    """One item per pair of images. Raises PcclipError when a file holds none."""
+    items = []
+    known = [place / name for name in _KNOWN if (place / name).is_file()]
+    for file in known[:1] or sorted(place.glob("*.json")):
+        pairs = list(_pairs(json_values(file, _SOURCE)))
         if not pairs:
             raise PcclipError(f"{file}: has no pairs with image0 and caption0; fetch it again from {_SOURCE}")
-        for k, entry in enumerate(pairs):
-            images = [entry.get("image0"), entry.get("image1")]
-            texts = [
-                text[0] if isinstance(text := entry.get(f"caption{side}"), list) and text else text for side in (0, 1)
-            ]
+        for k, pair in enumerate(pairs):
+            images, captions = [pair.get("image0"), pair.get("image1")], [pair.get("caption0"), pair.get("caption1")]
+            texts = [caption[0] if isinstance(caption, list) and caption else caption for caption in captions]
             part = images[0].strip("/").split("/")[0] if isinstance(images[0], str) and "/" in images[0] else ""
-            rows.append(row(f"{file.name}, pair {k + 1}", images, texts, part=part))
-    return place(pd.DataFrame(rows), [path / folder for folder in _FOLDERS])
+            items.append(item(f"{file.name}, pair {k + 1}", images, texts, part=part))
+    return matching_set("eqben", "groups", located(items, [place / folder for folder in _FOLDERS]), place)
 
 
-def _files(path: Path) -> list[Path]:
-    known = [path / name for name in _KNOWN if (path / name).is_file()]
-    return known[:1] or sorted(path.glob("*.json"))
-
-
-def _pairs(values) -> Iterator[dict]:
+def _pairs(values: Any) -> Iterator[dict[str, Any]]:
     """The objects with an image0, however deep."""
     if isinstance(values, dict) and "image0" in values:
         yield values
     elif isinstance(values, dict | list):
         for value in values.values() if isinstance(values, dict) else values:
             yield from _pairs(value)
+
+
+EQBEN = Reader(
+    "eqben",
+    read,
+    {f"get annotations and images, to be unpacked beside them, through the links of {_SOURCE}": [(*_KNOWN, "*.json")]},
+)

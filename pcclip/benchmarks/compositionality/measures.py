@@ -1,11 +1,9 @@
-"""Who matches whom: the measures of compositional benchmarks, from similarities of images and texts.
+"""Measures of compositional benchmarks, from similarities of images and texts.
 
 Each measure is a margin for each item, right minus wrong; an item is right where it is above 0. So every inequality is
 strict, as in the benchmarks' own code: a tie is no win. (CLIP_benchmark takes the argmax instead, where a tie is won by
-what comes first, which is the right one.)
+the first of the tied texts, which is the right one.)
 """
-
-from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -19,16 +17,23 @@ Margins = dict[str, Float[np.ndarray, " m"]]  # by the end of the task's name
 
 def similarities(
     images: Float[np.ndarray, "n d"],
-    shown: Int[np.ndarray, "m i"],
+    image_rows: Int[np.ndarray, "m i"],
     texts: Float[np.ndarray, "t d"],
-    told: Int[np.ndarray, "m k"],
+    text_rows: Int[np.ndarray, "m k"],
 ) -> Float[np.ndarray, "m i k"]:
-    """Cosines of each item's images with each of its texts; `shown` and `told` are rows of the unit vectors."""
-    found = np.empty((*shown.shape, told.shape[1]), dtype=np.float64)
-    for i in range(shown.shape[1]):
-        for k in range(told.shape[1]):
-            found[:, i, k] = _cosines(images, shown[:, i], texts, told[:, k])
-    return found
+    """Cosines of each item's images with each of its texts; rows are of the unit vectors."""
+    scores = np.empty((*image_rows.shape, text_rows.shape[1]), dtype=np.float64)
+    for i in range(image_rows.shape[1]):
+        for k in range(text_rows.shape[1]):
+            scores[:, i, k] = _cosines(images, image_rows[:, i], texts, text_rows[:, k])
+    return scores
+
+
+def margins(form: str, scores: Float[np.ndarray, "m i k"], present: Bool[np.ndarray, "m k"]) -> Margins:
+    """The measures of a form (compositionality.FORMS) from each item's scores; `present`: whether a text is there."""
+    if form == "groups":
+        return of_groups(scores)
+    return of_choices(scores, present) if form == "choices" else of_triples(scores)
 
 
 def of_groups(s: Float[np.ndarray, "m 2 2"]) -> Margins:
@@ -36,8 +41,8 @@ def of_groups(s: Float[np.ndarray, "m 2 2"]) -> Margins:
 
     text: each image prefers its own text (chance 1/4); image: each text prefers its own image (1/4); group: both (1/6).
     group_match (Test-Time Matching, 2510.07632): the right pairing has the larger sum, s00 + s11 > s01 + s10 (1/2). As
-    s00 + s11 - s01 - s10 = <u0 - u1, t0 - t1>, that is whether the images differ in the direction in which the texts
-    do: difference classification of PC-CLIP, asked of another set.
+    s00 + s11 - s01 - s10 = <u0 - u1, t0 - t1>, that is whether the images differ in the same direction as the texts:
+    difference classification of PC-CLIP, on another set.
     """
     text = np.minimum(s[:, 0, 0] - s[:, 0, 1], s[:, 1, 1] - s[:, 1, 0])
     image = np.minimum(s[:, 0, 0] - s[:, 1, 0], s[:, 1, 1] - s[:, 0, 1])
@@ -49,14 +54,14 @@ def of_groups(s: Float[np.ndarray, "m 2 2"]) -> Margins:
     }
 
 
-def of_choices(s: Float[np.ndarray, "m 1 k"], there: Bool[np.ndarray, "m k"]) -> Margins:
-    """One image and k texts, the first of them right: it has to beat every other that is there (chance 1/k).
+def of_choices(s: Float[np.ndarray, "m 1 k"], present: Bool[np.ndarray, "m k"]) -> Margins:
+    """One image and k texts, the first of which is right: it has to beat every other present one (chance 1/k).
 
     Raises PcclipError when there is one text only.
     """
     if s.shape[2] < 2:
         raise PcclipError("a choice between texts needs two or more of each image; this set has one")
-    return {"": s[:, 0, 0] - np.where(there[:, 1:], s[:, 0, 1:], -np.inf).max(axis=1)}
+    return {"": s[:, 0, 0] - np.where(present[:, 1:], s[:, 0, 1:], -np.inf).max(axis=1)}
 
 
 def of_triples(s: Float[np.ndarray, "m 1 3"]) -> Margins:
@@ -64,26 +69,20 @@ def of_triples(s: Float[np.ndarray, "m 1 3"]) -> Margins:
     return {"_itt": np.minimum(s[:, 0, 0], s[:, 0, 1]) - s[:, 0, 2]}
 
 
-def of_texts(texts: Float[np.ndarray, "t d"], told: Int[np.ndarray, "m 3"]) -> Margins:
+def of_texts(texts: Float[np.ndarray, "t d"], text_rows: Int[np.ndarray, "m 3"]) -> Margins:
     """The same texts without the image: the right two are nearer to each other than to the wrong one (TOT; 1/3)."""
-    first, second, wrong = told.T
+    first, second, wrong = text_rows.T
     same = _cosines(texts, first, texts, second)
     return {"_tot": same - np.maximum(_cosines(texts, first, texts, wrong), _cosines(texts, second, texts, wrong))}
 
 
-MEASURES: dict[str, Callable[..., Margins]] = {  # by the form of a set, of similarities and of which texts are there
-    "groups": lambda s, there: of_groups(s),
-    "choices": of_choices,
-    "triples": lambda s, there: of_triples(s),
-}
-
-
 def _cosines(
-    a: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " m"], b: Float[np.ndarray, "t d"], others: Int[np.ndarray, " m"]
+    a: Float[np.ndarray, "n d"],
+    a_rows: Int[np.ndarray, " m"],
+    b: Float[np.ndarray, "t d"],
+    b_rows: Int[np.ndarray, " m"],
 ) -> Float[np.ndarray, " m"]:
-    return np.concatenate(
-        [
-            np.empty(0, a.dtype),
-            *(cosines(a[rows[k : k + _ROWS]], b[others[k : k + _ROWS]]) for k in range(0, len(rows), _ROWS)),
-        ]
-    )
+    """Cosines of rows of two matrices, _ROWS at a time."""
+    chunks = [slice(start, start + _ROWS) for start in range(0, len(a_rows), _ROWS)]
+    parts = [cosines(a[a_rows[chunk]], b[b_rows[chunk]]) for chunk in chunks]
+    return np.concatenate([np.empty(0, a.dtype), *parts])

@@ -8,35 +8,25 @@ Its folder is what https://huggingface.co/datasets/BaiqiL/NaturalBench has as Na
 
 from pathlib import Path
 
-import pandas as pd
+from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.compositionality import item, located, matching_set
+from pcclip.benchmarks.reading import json_rows
 
-from pcclip.benchmarks.compositionality.reading import entries, found, place, row
-
-FORM = "groups"
 _SOURCE = "https://huggingface.co/datasets/BaiqiL/NaturalBench (NaturalBench-Retrieval.zip)"
-_METADATA = ("metadata.json", "NaturalBench-Retrieval/metadata.json")
 
 
-def missing(path: Path) -> list[str]:
-    """Whether the table and its folder of images are there, and where to get them."""
-    file = found(path, _METADATA)
-    if file is None:
-        return [f"{path / _METADATA[0]}: not there; download {_SOURCE} and unpack it"]
-    images = file.parent / "images"
-    return [] if images.is_dir() else [f"{images}: not there; unpack all of {_SOURCE}"]
+def read(place: Path) -> Benchmark:
+    """One item per pair of images. Raises PcclipError when the file is no list."""
+    items = [
+        item(row, [entry.get("image_0"), entry.get("image_1")], [entry.get("caption_0"), entry.get("caption_1")])
+        for row, entry in json_rows(place / "metadata.json", _SOURCE)
+    ]
+    return matching_set("naturalbench", "groups", located(items, [place / "images"]), place)
 
 
-def read(path: Path) -> pd.DataFrame:
-    """One row per pair of images. Raises PcclipError when the file is no list."""
-    file = found(path, _METADATA)
-    rows = []
-    for k, entry in enumerate(entries(file, _SOURCE)):
-        entry = entry if isinstance(entry, dict) else {}
-        rows.append(
-            row(
-                f"{file.name}, entry {k + 1}",
-                [entry.get("image_0"), entry.get("image_1")],
-                [entry.get("caption_0"), entry.get("caption_1")],
-            )
-        )
-    return place(pd.DataFrame(rows), [file.parent / "images"])
+NATURALBENCH = Reader(
+    "naturalbench",
+    read,
+    {f"download {_SOURCE} and unpack it there": ["metadata.json", "images/"]},
+    folders=("", "NaturalBench-Retrieval"),
+)

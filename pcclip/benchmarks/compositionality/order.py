@@ -19,91 +19,86 @@ lower case, without . ! " ( ) * # : ; ~ and with at most 30 words. They differ f
 
 import random
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
+from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.compositionality import item, located, matching_set
 from pcclip.benchmarks.compositionality.parts_of_speech import parts_of_speech
-from pcclip.benchmarks.compositionality.reading import entries, place, row
+from pcclip.benchmarks.reading import json_rows
 
 _SITE = "https://storage.googleapis.com/sfr-vision-language-research/datasets/"
-_COCO = "http://images.cocodataset.org/zips/val2014.zip"
-_FLICKR = "https://shannon.cs.illinois.edu/DenotationGraph/"
 _SEED, _WORDS, _DRAWS = 1, 30, 20
-_GONE = re.compile(r"""[.!"()*#:;~]""")
+_DROPPED = re.compile(r"""[.!"()*#:;~]""")
 TOKEN = re.compile(r"\w+(?:-\w+)*?(?=n't)|n't|'\w+|\w+(?:-\w+)*|[^\w\s]")
 
 
-@dataclass(frozen=True)
-class _Order:
-    """One of the two sets: its captions, and the folder of its images with where to get it."""
-
-    file: str
-    images: str
-    source: str
-    FORM: str = "choices"
-
-    def missing(self, path: Path) -> list[str]:
-        """Whether the captions and the images are there, and where to get them."""
-        lines = []
-        if not (path / self.file).is_file():
-            lines.append(f"{path / self.file}: not there; download {_SITE}{self.file}")
-        if not (path / self.images).is_dir():
-            lines.append(f"{path / self.images}: not there; get the images from {self.source}, unpacked in {path}")
-        return lines
-
-    def read(self, path: Path) -> pd.DataFrame:
-        """One row per caption; text_0 is the caption. Raises PcclipError when the file is no list."""
-        rows = []
-        for k, entry in enumerate(entries(path / self.file, _SITE + self.file)):
-            entry = entry if isinstance(entry, dict) else {}
-            image, captions = entry.get("image"), entry.get("caption")
-            name = f"{self.file}, entry {k + 1}"
-            for caption in captions if isinstance(captions, list) and captions else [None]:
-                options = [""] * 5 if not isinstance(caption, str) else options_of(caption, str(image))
-                found = row(name, [image], options)
-                nothing = options[0] and not any(options[1:])
-                rows.append({**found, "reason": found["reason"] or ("nothing to shuffle" if nothing else "")})
-        return place(pd.DataFrame(rows), [path])
+def _read(name: str, file: str, place: Path) -> Benchmark:
+    """One item per caption; text_0 is the caption. Raises PcclipError when the file is no list."""
+    items = []
+    for row, entry in json_rows(place / file, _SITE + file):
+        image, captions = entry.get("image"), entry.get("caption")
+        for caption in captions if isinstance(captions, list) and captions else [None]:
+            texts = shuffled_options(caption, str(image)) if isinstance(caption, str) else [""] * 5
+            unmoved = texts[0] and not any(texts[1:])
+            items.append(item(row, [image], texts, reason="nothing to shuffle" if unmoved else ""))
+    return matching_set(name, "choices", located(items, [place]), place)
 
 
-COCO = _Order("coco_karpathy_test.json", "val2014", _COCO)
-FLICKR30K = _Order("flickr30k_test.json", "flickr30k-images", _FLICKR)
-
-
-def options_of(caption: str, image: str) -> list[str]:
+def shuffled_options(caption: str, image: str) -> list[str]:
     """The caption, and its words shuffled in four ways ('' where that has nothing to move)."""
     tokens = TOKEN.findall(caption)
-    kinds, threes = parts_of_speech(tokens), [range(k, min(k + 3, len(tokens))) for k in range(0, len(tokens), 3)]
-    places = {kind: [k for k, one in enumerate(kinds) if one == kind] for kind in ("noun", "adjective", "other")}
-
-    def among(*groups: Sequence[int]) -> Callable[[random.Random], list[int]]:
-        def drawn(lot: random.Random) -> list[int]:
-            order = list(range(len(tokens)))
-            for group in groups:
-                for here, there in zip(group, lot.sample(list(group), len(group)), strict=True):
-                    order[here] = there
-            return order
-
-        return drawn
-
-    shuffles = {
-        "nouns and adjectives": among(places["noun"], places["adjective"]),
-        "all but nouns and adjectives": among(places["other"]),
-        "within threes": among(*threes),
-        "threes": lambda lot: [k for three in lot.sample(threes, len(threes)) for k in three],
+    kinds = parts_of_speech(tokens)
+    places = {kind: [k for k, own in enumerate(kinds) if own == kind] for kind in ("noun", "adjective", "other")}
+    threes = [range(k, min(k + 3, len(tokens))) for k in range(0, len(tokens), 3)]
+    groups: dict[str, list[Sequence[int]]] = {
+        "nouns and adjectives": [places["noun"], places["adjective"]],
+        "all but nouns and adjectives": [places["other"]],
+        "within threes": [*threes],
+        "threes": [],
     }
-    as_it_was = tidied(" ".join(tokens))
-    found = [tidied(caption)]
-    for name, shuffle in shuffles.items():
-        lot = random.Random(f"{_SEED}\0{image}\0{caption}\0{name}")
-        drawn = (tidied(" ".join(tokens[k] for k in shuffle(lot))) for _ in range(_DRAWS))
-        found.append(next((text for text in drawn if text != as_it_was), ""))
-    return found
+    original, options = tidied(" ".join(tokens)), [tidied(caption)]
+    for name, moved in groups.items():
+        lot, shuffled = random.Random(f"{_SEED}\0{image}\0{caption}\0{name}"), ""
+        for _ in range(_DRAWS):
+            order = (
+                _within(moved, len(tokens), lot)
+                if moved
+                else [k for three in lot.sample(threes, len(threes)) for k in three]
+            )
+            shuffled = tidied(" ".join(tokens[k] for k in order))
+            if shuffled != original:
+                break
+        options.append(shuffled if shuffled != original else "")
+    return options
+
+
+def _within(groups: list[Sequence[int]], count: int, lot: random.Random) -> list[int]:
+    """The order of `count` words in which each group of places is shuffled within itself."""
+    order = list(range(count))
+    for group in groups:
+        for place, source in zip(group, lot.sample(list(group), len(group)), strict=True):
+            order[place] = source
+    return order
 
 
 def tidied(caption: str) -> str:
     """Lower case, without some punctuation, at most 30 words."""
-    return " ".join(_GONE.sub(" ", caption.lower()).split()[:_WORDS])
+    return " ".join(_DROPPED.sub(" ", caption.lower()).split()[:_WORDS])
+
+
+def _reader(name: str, file: str, folder: str, source: str) -> Reader:
+    needs = {
+        f"download {_SITE}{file}": [file],
+        f"get the images from {source}, unpacked there": [f"{folder}/"],
+    }
+    return Reader(name, partial(_read, name, file), needs)
+
+
+COCO_ORDER = _reader(
+    "coco_order", "coco_karpathy_test.json", "val2014", "http://images.cocodataset.org/zips/val2014.zip"
+)
+FLICKR30K_ORDER = _reader(
+    "flickr30k_order", "flickr30k_test.json", "flickr30k-images", "https://shannon.cs.illinois.edu/DenotationGraph/"
+)

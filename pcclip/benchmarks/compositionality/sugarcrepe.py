@@ -7,59 +7,53 @@ Its folder is https://github.com/RAIVNLab/sugar-crepe with COCO's val2017 in it:
                                  swap_obj, and `data` may be left out
     val2017/000000085329.jpg     or in images/val2017/ or images/
 
-The seven kinds of change are the parts.
+SugarCrepe++ (Dumpala et al., NeurIPS 2024) has two right captions in different words, and a wrong one near the first.
+Its folder is https://github.com/Sri-Harsha/scpp, laid out alike, with "caption2" and without the two kinds add_att and
+add_obj. A few of its wrong captions are the right one word for word; as in the released scorer, nobody can be right
+about these. The kinds of change are the parts of both.
 """
 
+from functools import partial
 from pathlib import Path
 
-import pandas as pd
+from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.compositionality import item, located, matching_set
+from pcclip.benchmarks.reading import find_needed, json_rows
 
-from pcclip.benchmarks.compositionality.reading import entries, found, place, row
-
-FORM = "choices"
-PARTS = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
-_SOURCE = "https://github.com/RAIVNLab/sugar-crepe"
-_COCO = "http://images.cocodataset.org/zips/val2017.zip"
-_FOLDERS = ("val2017", "images/val2017", "images")
-
-
-def missing(path: Path) -> list[str]:
-    """Which of the seven files is not there, and whether the images are."""
-    return lacking(path, PARTS, _SOURCE)
-
-
-def read(path: Path) -> pd.DataFrame:
-    """One row per caption. Raises PcclipError when a file is not what it should be."""
-    return captioned(path, PARTS, _SOURCE, ("caption", "negative_caption"))
+_SOURCES = {
+    "sugarcrepe": "https://github.com/RAIVNLab/sugar-crepe",
+    "sugarcrepe_pp": "https://github.com/Sri-Harsha/scpp",
+}
+_REPLACED_OR_SWAPPED = ("replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
+_PARTS = {"sugarcrepe": ("add_att", "add_obj", *_REPLACED_OR_SWAPPED), "sugarcrepe_pp": _REPLACED_OR_SWAPPED}
+_CAPTIONS = {
+    "sugarcrepe": ("caption", "negative_caption"),
+    "sugarcrepe_pp": ("caption", "caption2", "negative_caption"),
+}
+_FOLDERS = ("val2017/", "images/val2017/", "images/")
 
 
-def captioned(path: Path, parts: tuple[str, ...], source: str, texts: tuple[str, ...]) -> pd.DataFrame:
-    """The rows of SugarCrepe's and SugarCrepe++'s files, the texts in the order given."""
-    rows = []
-    for part in parts:
-        for k, entry in enumerate(entries(_file(path, part), source)):
-            entry = entry if isinstance(entry, dict) else {}
-            rows.append(
-                row(
-                    f"{part}.json, entry {k + 1}",
-                    [entry.get("filename")],
-                    [entry.get(text) for text in texts],
-                    part=part,
-                    group=part,
-                )
-            )
-    return place(pd.DataFrame(rows), [path / folder for folder in _FOLDERS])
+def _read(name: str, place: Path) -> Benchmark:
+    """One item per caption of the set `name`. Raises PcclipError when a file is not what it should be."""
+    items = []
+    for part in _PARTS[name]:
+        for row, entry in json_rows(find_needed(place, *_files(part)), _SOURCES[name]):
+            captions = [entry.get(caption) for caption in _CAPTIONS[name]]
+            items.append(item(row, [entry.get("filename")], captions, part=part, group=part))
+    form = "choices" if name == "sugarcrepe" else "triples"
+    return matching_set(name, form, located(items, [place / folder for folder in _FOLDERS]), place)
 
 
-def lacking(path: Path, parts: tuple[str, ...], source: str) -> list[str]:
-    """One line for files that are not there, and one for the images."""
-    lines = []
-    if absent := [f"{part}.json" for part in parts if _file(path, part) is None]:
-        lines.append(f"{path / 'data'}: no {', '.join(absent)}; get data of {source}")
-    if found(path, _FOLDERS) is None:
-        lines.append(f"{path / 'val2017'}: not there; download {_COCO} and unpack it in {path}")
-    return lines
+def _files(part: str) -> tuple[str, str]:
+    return f"data/{part}.json", f"{part}.json"
 
 
-def _file(path: Path, part: str) -> Path | None:
-    return found(path, (f"data/{part}.json", f"{part}.json"))
+def _reader(name: str) -> Reader:
+    needs = {
+        f"get data of {_SOURCES[name]}": [_files(part) for part in _PARTS[name]],
+        "download http://images.cocodataset.org/zips/val2017.zip and unpack it there": [_FOLDERS],
+    }
+    return Reader(name, partial(_read, name), needs)
+
+
+SUGARCREPE, SUGARCREPE_PP = _reader("sugarcrepe"), _reader("sugarcrepe_pp")

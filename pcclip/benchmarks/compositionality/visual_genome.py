@@ -9,24 +9,24 @@ Their folder holds what https://github.com/mertyg/vision-language-models-are-bow
     images/2320930.jpg
 
 Only the box is shown. The published numbers are macro averages, which the original notebook takes over relations,
-leaving out those that are symmetric or rare (_LEFT_OUT, its own list), and over pairs of attributes with 25 cases or
+leaving out those that are symmetric or rare (_NOT_COUNTED, its own list), and over pairs of attributes with 25 cases or
 more.
 """
 
 import math
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
-
-from pcclip.benchmarks.compositionality.reading import entries, place, row
+from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.compositionality import item, located, matching_set
+from pcclip.benchmarks.pictures import Box
+from pcclip.benchmarks.reading import json_rows
 
 _SITE = "https://github.com/mertyg/vision-language-models-are-bows"
-_DRIVE = "https://drive.google.com/file/d/"
-_IMAGES = f"{_DRIVE}1qaPlrwhGNMrR3a11iopZUT_GPP_LrgP9"
+_DRIVE = "https://drive.google.com/file/d"
 _FEWEST = 25  # cases of a pair of attributes that counts
-_BOX = ("bbox_x", "bbox_y", "bbox_w", "bbox_h")
-_LEFT_OUT = frozenset(
+_NOT_COUNTED = frozenset(
     """
 adjusting, attached to, between, bigger than, biting, boarding, brushing, chewing, cleaning, climbing, close to,
 coming from, coming out of, contain, crossing, dragging, draped over, drinking, drinking from, driving, driving down,
@@ -51,59 +51,42 @@ around""".replace("\n", " ")
 )
 
 
-@dataclass(frozen=True)
-class _VisualGenome:
-    """One of the two sets: its file, and where that is."""
-
-    file: str
-    drive: str
-    relation: bool
-    FORM: str = "choices"
-
-    def missing(self, path: Path) -> list[str]:
-        """Whether the annotations and the images are there, and where to get them."""
-        lines = []
-        if not (path / self.file).is_file():
-            lines.append(f"{path / self.file}: not there; download {_DRIVE}{self.drive} (as {_SITE} does)")
-        if not (path / "images").is_dir():
-            lines.append(f"{path / 'images'}: not there; download {_IMAGES} and unpack it in {path}")
-        return lines
-
-    def read(self, path: Path) -> pd.DataFrame:
-        """One row per case. Raises PcclipError when the file is no list."""
-        rows = [self._row(k, entry) for k, entry in enumerate(entries(path / self.file, _SITE))]
-        table = place(pd.DataFrame(rows), [path / "images"])
-        if self.relation:
-            table.loc[table.group.isin(_LEFT_OUT), "group"] = ""
-        else:
-            table.loc[table.groupby("group").group.transform("size") < _FEWEST, "group"] = ""
-        return table
-
-    def _row(self, k: int, entry) -> dict:
-        entry = entry if isinstance(entry, dict) else {}
-        group = entry.get("relation_name") if self.relation else _joined(entry.get("attributes"))
-        found = row(
-            f"{self.file}, entry {k + 1}",
-            [entry.get("image_path")],
-            [entry.get("true_caption"), entry.get("false_caption")],
-            group=group if isinstance(group, str) else "",
-            box=_box(entry),
-        )
-        return {**found, "reason": found["reason"] or ("" if found["box"] else "no box")}
+def _read(name: str, file: str, place: Path) -> Benchmark:
+    """One item per case of `file`. Raises PcclipError when the file is no list."""
+    items = []
+    for row, entry in json_rows(place / file, _SITE):
+        attributes = entry.get("attributes")
+        pair = "_".join(map(str, attributes[:2])) if isinstance(attributes, list) else ""
+        group = entry.get("relation_name") if name == "vg_relation" else pair
+        box, captions = _box(entry), [entry.get("true_caption"), entry.get("false_caption")]
+        columns = {"group": group if isinstance(group, str) else "", "box": box, "reason": "" if box else "no box"}
+        items.append(item(row, [entry.get("image_path")], captions, **columns))
+    table = located(items, [place / "images"])
+    if name == "vg_relation":
+        uncounted = table.group.isin(_NOT_COUNTED)
+    else:
+        uncounted = table.groupby("group").group.transform("size") < _FEWEST
+    table.loc[uncounted, "group"] = ""
+    return matching_set(name, "choices", table, place)
 
 
-RELATION = _VisualGenome("visual_genome_relation.json", "1kX2iCHEv0CADL8dSO1nMdW-V0NqIAiP3", True)
-ATTRIBUTION = _VisualGenome("visual_genome_attribution.json", "13tWvOrNOLHxl3Rm9cR3geAdHx2qR3-Tw", False)
-
-
-def _box(entry: dict) -> tuple[int, int, int, int] | None:
-    """Left, top, right, bottom; None where there is none."""
-    sides = [entry.get(side) for side in _BOX]
-    if not all(isinstance(side, int | float) and math.isfinite(side) for side in sides) or min(sides[2:]) <= 0:
+def _box(entry: dict[str, Any]) -> Box | None:
+    """The box of a case; None where there is none."""
+    sides = [entry.get(f"bbox_{side}") for side in "xywh"]
+    numbers = [side for side in sides if isinstance(side, int | float) and math.isfinite(side)]
+    if len(numbers) < len(sides) or min(numbers[2:]) <= 0:
         return None
-    left, top, width, height = (round(side) for side in sides)
+    left, top, width, height = map(round, numbers)
     return left, top, left + max(width, 1), top + max(height, 1)
 
 
-def _joined(attributes) -> str:
-    return "_".join(map(str, attributes[:2])) if isinstance(attributes, list) else ""
+def _reader(name: str, file: str, drive: str) -> Reader:
+    needs = {
+        f"download {_DRIVE}/{drive} (as {_SITE} does)": [file],
+        f"download {_DRIVE}/1qaPlrwhGNMrR3a11iopZUT_GPP_LrgP9 and unpack it there": ["images/"],
+    }
+    return Reader(name, partial(_read, name, file), needs)
+
+
+VG_RELATION = _reader("vg_relation", "visual_genome_relation.json", "1kX2iCHEv0CADL8dSO1nMdW-V0NqIAiP3")
+VG_ATTRIBUTION = _reader("vg_attribution", "visual_genome_attribution.json", "13tWvOrNOLHxl3Rm9cR3geAdHx2qR3-Tw")

@@ -15,52 +15,52 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.benchmarks.compositionality.reading import entries, place, row
+from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.compositionality import item, located, matching_set
+from pcclip.benchmarks.reading import json_values
 
-FORM = "choices"
 _SOURCE = "https://github.com/om-ai-lab/VL-CheckList"
-_HOW = f"DATASETS.md of {_SOURCE}"
 _KINDS = ("Attribute", "Object", "Relation")
 
 
-def missing(path: Path) -> list[str]:
-    """Whether there are annotations, and which folder of images that they need is not there."""
-    files = _files(path)
-    if not files:
-        return [f"{path / 'data'}: no annotations ({', '.join(_KINDS)}); get data of {_SOURCE}"]
-    needed = {_images_of(file, path): file for file in files[::-1]}
-    return [
-        f"{path / folder}: not there; {_HOW} says where its images are, or remove {file.relative_to(path)} and "
-        f"the other files that need them"
-        for folder, file in sorted(needed.items())
-        if not (path / folder).is_dir()
-    ]
-
-
-def read(path: Path) -> pd.DataFrame:
-    """One row per pair of texts. Raises PcclipError when a file is no list."""
+def read(place: Path) -> Benchmark:
+    """One item per pair of texts. Raises PcclipError when a file is no list."""
     tables = []
-    for file in _files(path):
-        part = file.relative_to(path / "data").with_suffix("").as_posix()
-        kind = part.split("/")[0]
-        rows = [
-            _row(f"{part}.json, entry {k + 1}", entry, part, kind) for k, entry in enumerate(entries(file, _SOURCE))
-        ]
-        tables.append(place(pd.DataFrame(rows), [path / _images_of(file, path)]))
-    return pd.concat(tables, ignore_index=True)
+    for file in _files(place):
+        part, items = file.relative_to(place / "data").with_suffix("").as_posix(), []
+        for k, entry in enumerate(json_values(file, _SOURCE)):
+            image, texts = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
+            sides = [texts.get(side) if isinstance(texts, dict) else None for side in ("POS", "NEG")]
+            firsts = [side[0] if isinstance(side, list) and side else None for side in sides]
+            columns = {"part": part, "group": part, "tags": (part.split("/")[0],)}
+            items.append(item(f"{part}.json, entry {k + 1}", [image], firsts, **columns))
+        tables.append(located(items, [place / _image_folder(file, place)]))
+    return matching_set("vl_checklist", "choices", pd.concat(tables, ignore_index=True), place)
 
 
-def _files(path: Path) -> list[Path]:
-    return sorted(file for kind in _KINDS for file in (path / "data" / kind).rglob("*.json"))
+def _files(place: Path) -> list[Path]:
+    return sorted(file for kind in _KINDS for file in (place / "data" / kind).rglob("*.json"))
 
 
-def _images_of(file: Path, path: Path) -> str:
-    name = file.relative_to(path).as_posix()
+def _image_folder(file: Path, place: Path) -> str:
+    name = file.relative_to(place).as_posix()
     return next((folder for folder in ("hake", "swig") if folder in name), "vg")
 
 
-def _row(name: str, entry, part: str, kind: str) -> dict:
-    image, texts = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
-    texts = texts if isinstance(texts, dict) else {}
-    first = [given[0] if isinstance(given := texts.get(key), list) and given else None for key in ("POS", "NEG")]
-    return row(name, [image], first, part=part, group=part, tags=[kind])
+def _missing(place: Path) -> list[str]:
+    """Which folder of images that the annotations need is not there."""
+    needed = {_image_folder(file, place): file for file in _files(place)[::-1]}
+    return [
+        f"{place / folder}: not there; DATASETS.md of {_SOURCE} says where its images are, or remove "
+        f"{file.relative_to(place)} and the other files that need them"
+        for folder, file in sorted(needed.items())
+        if not (place / folder).is_dir()
+    ]
+
+
+VL_CHECKLIST = Reader(
+    "vl_checklist",
+    read,
+    {f"get data of {_SOURCE}": [tuple(f"data/{kind}/**/*.json" for kind in _KINDS)]},
+    missing_lines=_missing,
+)

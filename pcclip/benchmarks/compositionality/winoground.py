@@ -14,57 +14,47 @@ the images unpacked; `data` may be left out:
 The collapsed tag (Object, Relation, Both) and Diwan's tags are subsets; they are called as the files call them.
 """
 
-import json
 from pathlib import Path
 
-import pandas as pd
-
-from pcclip.benchmarks.compositionality.reading import entries, found, place, row
+from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.compositionality import item, located, matching_set
+from pcclip.benchmarks.reading import find, find_needed, json_rows, load_json
 from pcclip.errors import PcclipError
 
-FORM = "groups"
 _SOURCE = "https://huggingface.co/datasets/facebook/winoground"
 _TAGS = "https://github.com/ajd12342/why-winoground-hard"
-_EXAMPLES, _IMAGES = ("examples.jsonl", "data/examples.jsonl"), ("images", "data/images")
-_ASSIGNED = ("new_tag_assignments.json", "tag_assignments.json")
+_EXAMPLES, _IMAGES = ("data/examples.jsonl", "examples.jsonl"), ("data/images/", "images/")
 
 
-def missing(path: Path) -> list[str]:
-    """Whether the examples and the images are there, and where to get them."""
-    lines = []
-    if found(path, _EXAMPLES) is None:
-        lines.append(f"{path / _EXAMPLES[1]}: not there; accept the terms of {_SOURCE} and download it")
-    if found(path, _IMAGES) is None:
-        lines.append(f"{path / _IMAGES[1]}: not there; download data/images.zip of {_SOURCE} and unpack it")
-    return lines
-
-
-def read(path: Path) -> pd.DataFrame:
-    """One row per example. Raises PcclipError when a file is not what it should be."""
-    file, tags = found(path, _EXAMPLES), _assigned(path)
-    rows = []
-    for k, entry in enumerate(entries(file, _SOURCE)):
-        entry = entry if isinstance(entry, dict) else {}
-        subsets = [entry["collapsed_tag"]] if isinstance(entry.get("collapsed_tag"), str) else []
+def read(place: Path) -> Benchmark:
+    """One item per example. Raises PcclipError when a file is not what it should be."""
+    items, tags = [], _assigned_tags(place)
+    for row, entry in json_rows(find_needed(place, *_EXAMPLES), _SOURCE):
+        collapsed = entry.get("collapsed_tag")
+        subsets = [collapsed] if isinstance(collapsed, str) else []
         subsets += (tags.get(str(entry.get("id"))) or ["No Tag"]) if tags else []
-        rows.append(
-            row(
-                f"{file.name}, line {k + 1}",
-                [entry.get("image_0"), entry.get("image_1")],
-                [entry.get("caption_0"), entry.get("caption_1")],
-                tags=subsets,
-            )
-        )
-    return place(pd.DataFrame(rows), [found(path, _IMAGES)], ("", ".png", ".jpg"))
+        images, texts = ([entry.get(f"{kind}_{k}") for k in (0, 1)] for kind in ("image", "caption"))
+        items.append(item(row, images, texts, tags=tuple(subsets)))
+    table = located(items, [find_needed(place, *_IMAGES)], ("", ".png", ".jpg"))
+    return matching_set("winoground", "groups", table, place)
 
 
-def _assigned(path: Path) -> dict[str, list[str]]:
-    """Diwan's tags of each example by its id; {} where the file is not there."""
-    file = found(path, _ASSIGNED)
+def _assigned_tags(place: Path) -> dict[str, list[str]]:
+    """The tags of Diwan et al. for each example by its id; {} where the file is not there."""
+    file = find(place, "new_tag_assignments.json", "tag_assignments.json")
     if file is None:
         return {}
-    try:
-        given = json.loads(file.read_text(encoding="utf8"))
-        return {key: [tags] if isinstance(tags, str) else [str(tag) for tag in tags] for key, tags in given.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        raise PcclipError(f"{file}: not a JSON object of tags by example; fetch it again from {_TAGS}") from None
+    assigned = load_json(file, f"fetch it again from {_TAGS}")
+    if not isinstance(assigned, dict) or not all(isinstance(tags, str | list) for tags in assigned.values()):
+        raise PcclipError(f"{file}: not a JSON object of tags by example; fetch it again from {_TAGS}")
+    return {key: [tags] if isinstance(tags, str) else list(map(str, tags)) for key, tags in assigned.items()}
+
+
+WINOGROUND = Reader(
+    "winoground",
+    read,
+    {
+        f"accept the terms of {_SOURCE} and download it": [_EXAMPLES],
+        f"download data/images.zip of {_SOURCE} and unpack it": [_IMAGES],
+    },
+)

@@ -4,31 +4,26 @@ A strength is an animal's, not an image's: images of one animal are tied, and th
 ones than the 40 of the tune split. A predicate that the release counts as unknown for an animal (-1) is unknown here.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
-
+from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.classification import awa2
-from pcclip.benchmarks.relative_attributes import RelativeSet, of_values
-
-PUBLISHED = 37322
-missing = awa2.missing
+from pcclip.benchmarks.relative_attributes import FAMILY
 
 
-def read(root: Path) -> RelativeSet:
+def read(place: Path) -> Benchmark:
     """All its images. Raises PcclipError when a list or the strengths are not as published."""
-    found = awa2.read(root)
-    labels = found.table.label.to_numpy()
-    table = pd.DataFrame(
-        {
-            "id": found.table["id"],
-            "path": found.images,
-            "split": found.table["split"],
-            "group": [found.classes[label] for label in labels],
-            "reason": "",
-        }
+    labelled = awa2.read(place)
+    labels, strengths = labelled.images.label, labelled.class_attributes
+    assert strengths is not None
+    return Benchmark(
+        "awa2",
+        FAMILY,
+        labelled.images.assign(group=[labelled.classes[label] for label in labels]).drop(columns="label"),
+        left_out=labelled.left_out,
+        values=strengths.iloc[labels].reset_index(drop=True),
     )
-    whole = of_values("awa2", table, found.attributes.iloc[labels].reset_index(drop=True))
-    return RelativeSet(
-        "awa2", whole.images, whole.values, whole.pairs, pd.concat([found.left_out, whole.left_out], ignore_index=True)
-    )
+
+
+AWA2 = replace(awa2.AWA2, read=read)

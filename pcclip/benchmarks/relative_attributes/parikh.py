@@ -12,70 +12,55 @@ The values are of classes, not of images, so images of one class are tied; test 
 trained on. The images of PubFig are in images/, those of OSR in spatial_envelope_256x256_static_8outdoorcategories/.
 """
 
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pcclip.benchmarks.classification import place_of
+from pcclip.benchmarks.benchmark import Benchmark, Reader, benchmark_of_images
 from pcclip.benchmarks.matlab import fields, texts
-from pcclip.benchmarks.relative_attributes import RelativeSet, of_values, plain
+from pcclip.benchmarks.relative_attributes import FAMILY, plain_name
 from pcclip.errors import PcclipError
 
 _HOME = "https://www.cc.gatech.edu/~parikh/relative.html (data)"
 _FIELDS = ["im_names", "class_labels", "used_for_training", "attribute_names", "relative_ordering"]
 
 
-@dataclass(frozen=True)
-class Ordered:
-    """One of the two sets."""
-
-    name: str
-    images: str  # the folder of the images
-    PUBLISHED: int
-
-    def missing(self, root: Path) -> list[str]:
-        """What of data.mat and the images is not there."""
-        place = self._place(root)
-        lost = [name for name in ("data.mat", self.images) if not (place / name).exists()]
-        return (
-            [
-                f"{place}: no {', '.join(lost)}; download relative_attributes_v2.zip from {_HOME} and unpack its "
-                f"folder {self.name} in {root}"
-            ]
-            if lost
-            else []
+def _read(name: str, folder: str, place: Path) -> Benchmark:
+    """All images of the set `name`, which are in `folder`. Raises PcclipError when data.mat is not as published."""
+    names, labels, training, attributes, ordering = fields(place / "data.mat", _FIELDS, _HOME)
+    files, labels, training = texts(names), labels.ravel(), training.ravel()
+    columns = [plain_name(attribute) for attribute in texts(attributes)]
+    if not len(files) == len(labels) == len(training) or ordering.shape[:1] != (len(columns),):
+        raise PcclipError(
+            f"{place / 'data.mat'}: {len(files)} images, {len(labels)} classes and {len(training)} splits of them, "
+            f"{len(columns)} attributes and {ordering.shape[0]} orders; download it again from {_HOME}"
         )
-
-    def read(self, root: Path) -> RelativeSet:
-        """All its images. Raises PcclipError when data.mat is not as published."""
-        place = self._place(root).resolve()
-        names, labels, training, attributes, ordering = fields(place / "data.mat", _FIELDS, _HOME)
-        names, labels, training = texts(names), labels.ravel(), training.ravel()
-        attributes = [plain(name) for name in texts(attributes)]
-        if not len(names) == len(labels) == len(training) or ordering.shape[:1] != (len(attributes),):
-            raise PcclipError(
-                f"{place / 'data.mat'}: {len(names)} images, {len(labels)} classes and {len(training)} "
-                f"splits of them, {len(attributes)} attributes and {ordering.shape[0]} orders; download "
-                f"it again from {_HOME}"
-            )
-        known = (labels >= 1) & (labels <= ordering.shape[1])
-        table = pd.DataFrame(
-            {
-                "id": names,
-                "path": [f"{place}/{self.images}/{name}" for name in names],
-                "group": [f"class {label:g}" for label in labels],
-                "split": np.where(training == 1, "tune", "test"),
-                "reason": np.where(known, "", "no class"),
-            }
-        )
-        values = ordering.astype(float)[:, np.where(known, labels, 1).astype(int) - 1].T
-        return of_values(self.name, table, pd.DataFrame(values, columns=attributes))
-
-    def _place(self, root: Path) -> Path:
-        return place_of(root, ["", self.name, f"relative_attributes/{self.name}"], "data.mat")
+    known = (labels >= 1) & (labels <= ordering.shape[1])
+    images = pd.DataFrame(
+        {
+            "id": files,
+            "path": [f"{place}/{folder}/{file}" for file in files],
+            "split": np.where(training == 1, "tune", "test"),
+            "group": [f"class {label:g}" for label in labels],
+            "reason": np.where(known, "", "no class"),
+        }
+    )
+    values = ordering.astype(float)[:, np.where(known, labels, 1).astype(int) - 1].T
+    return benchmark_of_images(Benchmark(name, FAMILY, images, values=pd.DataFrame(values, columns=columns)))
 
 
-PUBFIG = Ordered("pubfig", "images", 772)
-OSR = Ordered("osr", "spatial_envelope_256x256_static_8outdoorcategories", 2688)
+def _reader(name: str, folder: str, published: int) -> Reader:
+    advice = f"download relative_attributes_v2.zip from {_HOME} and unpack its folder {name} there"
+    return Reader(
+        name,
+        partial(_read, name, folder),
+        {advice: ["data.mat", f"{folder}/"]},
+        folders=("", name, f"relative_attributes/{name}"),
+        published=published,
+    )
+
+
+PUBFIG = _reader("pubfig", "images", 772)
+OSR = _reader("osr", "spatial_envelope_256x256_static_8outdoorcategories", 2688)

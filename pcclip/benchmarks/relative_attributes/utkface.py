@@ -12,48 +12,35 @@ from zlib import crc32
 
 import pandas as pd
 
-from pcclip.benchmarks.relative_attributes import RelativeSet, of_values
+from pcclip.benchmarks.benchmark import Benchmark, Reader, benchmark_of_images
+from pcclip.benchmarks.relative_attributes import FAMILY
 
-PUBLISHED = 23708
-_HOME = "https://susanqq.github.io/UTKFace/"
-_FOLDERS = (("UTKFace",), ("part1", "part2", "part3"), ("",))  # the first of these that are there
+_FOLDERS = ("UTKFace", "part[123]", "")  # the first of these that is there
 _NAME = re.compile(r"(?P<age>\d{1,3})_[01]_[0-4]_(?P<time>\d{17}) ?\.?jpg(\.chip\.jpg)?")
 _OLDEST, _TESTED = 116, 5
 
 
-def missing(root: Path) -> list[str]:
-    """Whether there is any image."""
-    return (
-        []
-        if any(_files(root))
-        else [
-            f"{root}: no images in it or in its folder UTKFace; download UTKFace.tar.gz "
-            f"(aligned and cropped faces) from {_HOME} and unpack it there"
-        ]
-    )
-
-
-def read(root: Path) -> RelativeSet:
+def read(root: Path) -> Benchmark:
     """All its images, with the attribute age in years."""
+    pattern = next(folder for folder in _FOLDERS if not folder or any(root.glob(f"{folder}/")))
     rows = []
-    for path in _files(root.resolve()):
-        told = _NAME.fullmatch(path.name)
-        age = int(told["age"]) if told else -1
-        tested = told is not None and crc32(told["time"].encode()) % _TESTED == 0
-        rows.append(
-            {
-                "id": path.name,
-                "path": str(path),
-                "split": "test" if tested else "tune",
-                "group": "",
-                "age": age,
-                "reason": "" if 0 <= age <= _OLDEST else "no age in its name",
-            }
-        )
-    table = pd.DataFrame(rows)
-    return of_values("utkface", table, table[["age"]])
+    for path in sorted(root.glob(f"{pattern}/*.jpg" if pattern else "*.jpg")):
+        match = _NAME.fullmatch(path.name)
+        age = int(match["age"]) if match else -1
+        tested = match is not None and crc32(match["time"].encode()) % _TESTED == 0
+        reason = "" if 0 <= age <= _OLDEST else "no age in its name"
+        rows.append((path.name, str(path), "test" if tested else "tune", "", reason, age))
+    images = pd.DataFrame(rows, columns=["id", "path", "split", "group", "reason", "age"])
+    values = images[["age"]].astype(float)
+    return benchmark_of_images(Benchmark("utkface", FAMILY, images.drop(columns="age"), values=values))
 
 
-def _files(root: Path) -> list[Path]:
-    folders = next(names for names in _FOLDERS if any((root / name).is_dir() for name in names) or names == ("",))
-    return [path for name in folders if (root / name).is_dir() for path in sorted((root / name).glob("*.jpg"))]
+UTKFACE = Reader(
+    "utkface",
+    read,
+    {
+        "download UTKFace.tar.gz (aligned and cropped faces) from https://susanqq.github.io/UTKFace/ and unpack it "
+        "there": [("UTKFace/*.jpg", "part[123]/*.jpg", "*.jpg")]
+    },
+    published=23708,
+)

@@ -18,20 +18,19 @@ Equal pairs are in no split of theirs; here they are tune pairs of both parts. F
 Levi's, are spelt otherwise in the archives of images than in `imagepath`; both spellings are tried.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pcclip.benchmarks.change_captions.reading import first_there
-from pcclip.benchmarks.classification import place_of
+from pcclip.benchmarks.benchmark import Benchmark, Reader
 from pcclip.benchmarks.matlab import fields, table, texts
-from pcclip.benchmarks.relative_attributes import ORDER, RelativeSet, of_pairs
+from pcclip.benchmarks.reading import first_existing
+from pcclip.benchmarks.relative_attributes import ORDER, ordered_pairs
 from pcclip.errors import PcclipError
 from pcclip.runs.progress import say
 
-PUBLISHED = None  # of its images
-_LISTED = 50025
 ATTRIBUTES = ("open", "pointy", "sporty", "comfort")
 _HOME = "https://vision.cs.utexas.edu/projects/finegrained/utzap50k/"
 _DATA, _IMAGES = "ut-zap50k-data", ("ut-zap50k-images", "ut-zap50k-images-square")
@@ -41,103 +40,100 @@ _PATHS, _COARSE, _FINE, _SPLITS = (
     "zappos-labels-fg.mat",
     "train-test-splits.mat",
 )
-_FOLDERS = ["", "ut-zap50k"]
+_LISTED = 50025  # images in _PATHS as published
 
 
-def missing(root: Path) -> list[str]:
-    """What of the labels and the images is not there."""
-    place, found = place_of(root, _FOLDERS, _DATA), []
-    lost = [name for name in (_PATHS, _COARSE, _FINE, _SPLITS) if not (place / _DATA / name).is_file()]
-    if lost:
-        found.append(
-            f"{place / _DATA}: no {', '.join(lost)}; download ut-zap50k-data.zip from {_HOME} and unpack it in {place}"
-        )
-    if not any((place / name).is_dir() for name in _IMAGES):
-        found.append(
-            f"{place}: no {_IMAGES[0]}/; download {_IMAGES[0]}.zip (or the square images) from {_HOME} and "
-            "unpack it there"
-        )
-    return found
-
-
-def read(root: Path) -> RelativeSet:
+def read(place: Path) -> Benchmark:
     """All pairs of all four attributes. Raises PcclipError when a file is not as published."""
-    place = place_of(root, _FOLDERS, _DATA).resolve()
-    [names] = fields(place / _DATA / _PATHS, ["imagepath"], _HOME)
-    names = texts(names)
+    data = place / _DATA
+    names = pd.Series(texts(fields(data / _PATHS, ["imagepath"], _HOME)[0]), dtype=object)
     if len(names) != _LISTED:
-        say(f"{place / _DATA / _PATHS}: {len(names)} images, of {_LISTED} as published")
-    ordered, equal = fields(place / _DATA / _COARSE, ["mturkOrder", "mturkEqual"], _HOME)
-    [fine] = fields(place / _DATA / _FINE, ["mturkHard"], _HOME)
-    splits = fields(place / _DATA / _SPLITS, ["trainIndexAll", "testIndexAll"], _HOME)
-    found = []
+        say(f"{data / _PATHS}: {len(names)} images, of {_LISTED} as published")
+    names = _spelled(place, names)
+    ordered, equal = fields(data / _COARSE, ["mturkOrder", "mturkEqual"], _HOME)
+    [fine] = fields(data / _FINE, ["mturkHard"], _HOME)
+    splits = fields(data / _SPLITS, ["trainIndexAll", "testIndexAll"], _HOME)
+    pairs = []
     for k, attribute in enumerate(ATTRIBUTES):
-        own = {
-            what: _rows(cells, k, f"{what} pairs of {attribute}", attribute, names)
-            for what, cells in (("ordered", ordered), ("equal", equal), ("fine", fine))
-        }
-        side = _first_split(splits, k, len(own["ordered"]), attribute)
-        found += [
-            own["ordered"].assign(part="coarse", split=side)[side != ""],
-            own["ordered"].assign(part="fine", split="tune"),
-            own["fine"].assign(part="fine", split="test"),
-            own["equal"].assign(part="coarse", split="tune"),
-            own["equal"].assign(part="fine", split="tune"),
+        ordered_rows, equal_rows, fine_rows = (
+            _rows(cells, k, f"{kind} pairs of {attribute}", names)
+            for kind, cells in (("ordered", ordered), ("equal", equal), ("fine", fine))
+        )
+        split = _first_split(splits, k, len(ordered_rows), attribute)
+        pairs += [
+            ordered_rows.assign(part="coarse", split=split)[split != ""],
+            ordered_rows.assign(part="fine", split="tune"),
+            fine_rows.assign(part="fine", split="test"),
+            equal_rows.assign(part="coarse", split="tune"),
+            equal_rows.assign(part="fine", split="tune"),
         ]
-    pairs = pd.concat(found, ignore_index=True)
-    used = pd.Series(sorted({*pairs["first"], *pairs["second"]} - {""}), dtype=str)
-    return of_pairs("zap50k", pd.Series(_path(place, used).to_numpy(), index=used), pairs)
+    return ordered_pairs("zap50k", pd.concat(pairs, ignore_index=True), place / _IMAGES[0])
 
 
-def _rows(cells: np.ndarray, k: int, what: str, attribute: str, names: list[str]) -> pd.DataFrame:
-    """The rows of one attribute's matrix."""
+def _rows(cells: np.ndarray, k: int, name: str, paths: pd.Series) -> pd.DataFrame:
+    """The rows of the matrix of attribute k, called `name` in reports."""
     if cells.size != len(ATTRIBUTES):
         raise PcclipError(
-            f"{_DATA}: {what}: {cells.size} attributes, not {len(ATTRIBUTES)}; download it again from {_HOME}"
+            f"{_DATA}: {name}: {cells.size} attributes, not {len(ATTRIBUTES)}; download it again from {_HOME}"
         )
     rows = table(np.ravel(cells, order="F")[k], 4)
     numbers, relation = rows[:, :2], rows[:, 3]
-    known = ((numbers >= 1) & (numbers <= len(names)) & (numbers % 1 == 0)).all(axis=1)
-    reason = np.select(
-        [~known, ~np.isin(relation, (1, 2, 3)), rows[:, 2] != k + 1],
-        ["no such image", "no such relation", "another attribute"],
-        "",
-    )
-    at = np.where(known[:, None], numbers, 1).astype(int) - 1
-    more = np.array(ORDER)[np.where(np.isin(relation, (1, 2, 3)), relation, 3).astype(int) - 1]
-    listed = np.array(names, dtype=object)
+    known = ((numbers >= 1) & (numbers <= len(paths)) & (numbers % 1 == 0)).all(axis=1)
+    related = np.isin(relation, (1, 2, 3))
+    places = np.where(known[:, None], numbers, 1).astype(int) - 1
     return pd.DataFrame(
         {
-            "attribute": attribute,
-            "first": listed[at[:, 0]],
-            "second": listed[at[:, 1]],
-            "more": more,
-            "row": [f"{what}, row {n + 1}" for n in range(len(rows))],
-            "reason": reason,
+            "attribute": ATTRIBUTES[k],
+            "first": paths.to_numpy()[places[:, 0]],
+            "second": paths.to_numpy()[places[:, 1]],
+            "more": np.array(ORDER)[np.where(related, relation, 3).astype(int) - 1],
+            "row": [f"{name}, row {n + 1}" for n in range(len(rows))],
+            "reason": np.select(
+                [~known, ~related, rows[:, 2] != k + 1],
+                ["no such image", "no such relation", "another attribute"],
+                "",
+            ),
         }
     )
 
 
-def _first_split(splits: list[np.ndarray], k: int, count: int, attribute: str) -> np.ndarray:
-    """'tune', 'test' or '' for each ordered pair of an attribute, by the first of the authors' splits."""
-    side = np.full(count, "", dtype=object)
-    for name, all_of in zip(("tune", "test"), splits, strict=True):
+def _first_split(splits: Sequence[np.ndarray], k: int, count: int, attribute: str) -> np.ndarray:
+    """'tune', 'test' or '' for each ordered pair of attribute k, by the first of the authors' splits."""
+    split = np.full(count, "", dtype=object)
+    for name, cells in zip(("tune", "test"), splits, strict=True):
         try:
-            index = np.ravel(np.ravel(np.ravel(all_of)[k])[0]).astype(int) - 1
+            rows = np.ravel(np.ravel(np.ravel(cells)[k])[0]).astype(int) - 1
         except (IndexError, ValueError, TypeError):
-            index = np.array([-1])
-        if not len(index) or index.min() < 0 or index.max() >= count:
+            rows = np.array([-1])
+        if not len(rows) or rows.min() < 0 or rows.max() >= count:
             raise PcclipError(
                 f"{_DATA}/{_SPLITS}: no split of the {count} ordered pairs of {attribute}; download it "
                 f"again from {_HOME}"
             )
-        side[index] = name
-    return side
+        split[rows] = name
+    return split
 
 
-def _path(place: Path, names: pd.Series) -> pd.Series:
-    """Where each image is, by the spellings of its folder that there are."""
+def _spelled(place: Path, names: pd.Series) -> pd.Series:
+    """The path of each image, in the spelling of its folder that is there."""
     folders, files = names.str.rpartition("/")[0], names.str.rpartition("/")[2]
     bare = folders.str.rstrip(".")
-    spelt = [folders, bare, bare + "%2E", folders.str.replace("Levi's", "Levi's&#174;", regex=False)]
-    return first_there([f"{place}/{images}/" + spelling + "/" + files for images in _IMAGES for spelling in spelt])
+    spellings = [folders, bare, bare + "%2E", folders.str.replace("Levi's", "Levi's&#174;", regex=False)]
+    return first_existing(
+        [f"{place}/{images}/" + spelling + "/" + files for images in _IMAGES for spelling in spellings]
+    )
+
+
+ZAP50K = Reader(
+    "zap50k",
+    read,
+    {
+        f"download ut-zap50k-data.zip from {_HOME} and unpack it there": [
+            f"{_DATA}/{name}" for name in (_PATHS, _COARSE, _FINE, _SPLITS)
+        ],
+        f"download {_IMAGES[0]}.zip (or the square images) from {_HOME} and unpack it there": [
+            tuple(f"{name}/" for name in _IMAGES)
+        ],
+    },
+    folders=("", "ut-zap50k"),
+)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from pcclip.benchmarks.classification import unlabelled
+from pcclip.benchmarks.benchmark import images_only
 from pcclip.config import Config, Data, resolve
 from pcclip.data.image_set import ImageSet, load_images
 from pcclip.data.sources import folder as captioned
@@ -116,7 +116,7 @@ def _of_a_folder(config: Config, models: dict[str, Encoder]) -> Photos:
     asked = config.rank.photos
     place = resolve(asked) if resolve(asked).exists() else asked  # a glob is none
     found = [os.path.abspath(path) for path in find_photos(place)]  # a link keeps its own name and place
-    plain, how = unlabelled("photos", pd.DataFrame({"id": found, "path": found}), 1.0), config.embed
+    plain, how = images_only("photos", pd.DataFrame({"id": found, "path": found}), 1.0), config.embed
     stage = config.folder / FOLDER / EMBED
     vectors, bad = embed_labelled(stage, plain, models["base"], how.batch_size, how.workers, how.shard)
     vectors = with_towers(stage, vectors, models, how)

@@ -5,22 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.image_pairs import BIRDS, COMPBENCH, COMPBENCH_IMAGES, bird_line, image, make_compbench, put
+from helpers.public_sets import PublicSets, reasons
 from scipy.stats import binomtest
 
-from pcclip.benchmarks.change_captions import SETS, load_changes, missing
 from pcclip.benchmarks.change_captions.compbench import worded
 from pcclip.errors import PcclipError
 from pcclip.evaluation.retrieval import retrieval_items, worded_verdicts
 from pcclip.images import open_image
 from pcclip.stats.vectors import image_differences, unit
 
-
-def reasons(found) -> dict[str, str]:
-    return {Path(path).name: reason for path, reason in zip(found.left_out.path, found.left_out.reason, strict=True)}
+CHANGES = PublicSets("change_captions")
 
 
 def row(found, k: int) -> tuple:
-    return tuple(found.pairs.loc[k, ["first", "second", "text", "split"]])
+    return tuple(found.items.loc[k, ["first", "second", "text", "split"]])
 
 
 # ---- the sets in their public layouts --------------------------------------------------------------------------------
@@ -45,20 +43,20 @@ def spot_the_diff(tmp_path):
 
 
 def test_spot_the_diff(spot_the_diff):
-    found = load_changes("spot_the_diff", spot_the_diff)
+    found = CHANGES.read("spot_the_diff", spot_the_diff)
     assert row(found, 0) == (
         "resized_images/42.png",
         "resized_images/42_2.png",
         "the left most man is missing. a car has appeared near the building",
         "tune",
     )
-    assert list(found.pairs.text[1:]) == ["one man is gone", "there is more people", "there is less people"]
-    assert list(found.pairs.split) == ["tune", "tune", "tune", "test"]
-    assert list(found.pairs.part) == ["train", "train", "val", "test"]
+    assert list(found.items.text[1:]) == ["one man is gone", "there is more people", "there is less people"]
+    assert list(found.items.split) == ["tune", "tune", "tune", "test"]
+    assert list(found.items.part) == ["train", "train", "val", "test"]
     assert found.orientation == -1
-    assert set(found.pairs.swapped) == {""}
+    assert set(found.items.swapped) == {""}
     assert len(found.images) == found.images.id.nunique() == 6  # and no picture of the difference
-    assert set(found.pairs["first"]) | set(found.pairs["second"]) == set(found.images.id)
+    assert set(found.items["first"]) | set(found.items["second"]) == set(found.images.id)
     assert all(open_image(path).size == (6, 6) for path in found.images.path)
     assert found.left_out.empty
 
@@ -79,23 +77,23 @@ def birds_to_words(tmp_path):
 
 
 def test_birds_to_words(birds_to_words):
-    found = load_changes("birds_to_words", birds_to_words)
+    found = CHANGES.read("birds_to_words", birds_to_words)
     assert row(found, 0) == (
         "images/647514.jpg",
         "images/5595152.jpeg",
         'the first animal is 5" long , while the second animal is longer than the first animal .',
         "tune",
     )
-    assert list(found.pairs.swapped) == [
+    assert list(found.items.swapped) == [
         'the second animal is 5" long , while the first animal is longer than the second animal .',
         "the first animal has a blue head .",
         "",
         "the first animal is red .",
     ]
-    assert found.pairs.text[1] == "the second animal has a blue head ."
-    assert list(found.pairs.split) == ["tune", "tune", "tune", "test"]
+    assert found.items.text[1] == "the second animal has a blue head ."
+    assert list(found.items.split) == ["tune", "tune", "tune", "test"]
     assert found.orientation == 1
-    assert list(found.pairs.first_species) == ["Turdus merula"] * 4
+    assert list(found.items.first_species) == ["Turdus merula"] * 4
     assert sorted(map(Path, found.images.path)) == sorted((birds_to_words / "images").resolve().iterdir())
 
 
@@ -103,7 +101,7 @@ def test_birds_in_another_table(birds_to_words):
     table = birds_to_words / "birds-to-words-v1.0.tsv"
     table.write_text(table.read_text().replace("img1ObservationURL", "img1"))
     with pytest.raises(PcclipError, match=r"no column 'img1ObservationURL'; fetch it again from https"):
-        load_changes("birds_to_words", birds_to_words)
+        CHANGES.load("birds_to_words", birds_to_words)
 
 
 def test_birds_that_cannot_be_used(birds_to_words):
@@ -112,8 +110,8 @@ def test_birds_that_cannot_be_used(birds_to_words):
         file.write(bird_line(8, 9, "test", 2, " ") + "\n")
         file.write(bird_line("8?x", 9, "test", 3, "animal1 is red .") + "\n")
         file.write(bird_line(8, 10, "test", 4, "animal1 is red .") + "\n")
-    found = load_changes("birds_to_words", birds_to_words, max_bad=0.5)
-    assert len(found.pairs) == 4
+    found = CHANGES.read("birds_to_words", birds_to_words)
+    assert len(found.items) == 4
     assert {name.removeprefix("birds-to-words-v1.0.tsv, "): reason for name, reason in reasons(found).items()} == {
         "line 6": "no split",
         "line 7": "no text",
@@ -143,11 +141,11 @@ def fashion_iq(tmp_path):
 
 
 def test_fashion_iq(fashion_iq):
-    found = load_changes("fashion_iq", fashion_iq)
+    found = CHANGES.read("fashion_iq", fashion_iq)
     assert row(found, 0) == ("images/B0000.jpg", "images/B0001.png", "is solid white and Has longer sleeves", "tune")
     assert row(found, 1) == ("images/B0001.png", "images/dress/B0002.jpg", "is darker", "test")
-    assert list(found.pairs.category) == ["dress", "dress", "shirt", "shirt", "toptee", "toptee"]
-    assert set(found.pairs.part) == {"train", "val"}  # test has no targets
+    assert list(found.items.category) == ["dress", "dress", "shirt", "shirt", "toptee", "toptee"]
+    assert set(found.items.part) == {"train", "val"}  # test has no targets
     assert found.orientation == -1
 
 
@@ -157,8 +155,8 @@ def compbench(tmp_path):
 
 
 def test_compbench(compbench):
-    found = load_changes("compbench", compbench)
-    told = found.pairs[["source", "relativity", "text", "swapped", "answer", "split"]].to_dict("split")["data"]
+    found = CHANGES.read("compbench", compbench)
+    told = found.items[["source", "relativity", "text", "swapped", "answer", "split"]].to_dict("split")["data"]
     church = (
         "The church in the first image is larger than the one in the second image.",
         "The church in the second image is larger than the one in the first image.",
@@ -178,7 +176,7 @@ def test_compbench(compbench):
     assert told[2][2] == "The frame in the first image happens earlier than the one in the second image."
     assert told[4][2].startswith("The car in the first image is newer in terms of its model year")
     assert told[5][3] == "The second image has more trees than the first image."
-    assert found.pairs["first"][1] == COMPBENCH_IMAGES[1]
+    assert found.items["first"][1] == COMPBENCH_IMAGES[1]
     assert list(found.images.id) == [COMPBENCH_IMAGES[k] for k in (0, 1, 4, 5, 2, 3, 6, 7)]
     assert reasons(found) == {"vqa.json, entry 1": "neither has more"}  # and that is not bad
 
@@ -194,7 +192,7 @@ def test_compbench_rows_that_cannot_be_used(compbench):
         church,
     ]
     put(compbench / "st_label" / "st.json", rows)
-    found = load_changes("compbench", compbench, max_bad=0.5)
+    found = CHANGES.read("compbench", compbench)
     assert {name.removeprefix("st.json, "): reason for name, reason in reasons(found).items()} == {
         "entry 1": "not a pair",
         "entry 2": "no such answer",
@@ -204,13 +202,13 @@ def test_compbench_rows_that_cannot_be_used(compbench):
         "vqa.json, entry 1": "neither has more",
     }
     with pytest.raises(PcclipError, match=r"5 of 10 rows are bad .*more than 5%"):
-        load_changes("compbench", compbench)
+        CHANGES.load("compbench", compbench)
 
 
 def test_compbench_files_that_cannot_be_told_apart(compbench):
     put(compbench / "car_label" / "cars2.json", COMPBENCH["car_label/cars.json"])
     with pytest.raises(PcclipError, match=r"car_label: needs one JSON file, or some that end in _val\.json and _test"):
-        load_changes("compbench", compbench)
+        CHANGES.load("compbench", compbench)
 
 
 @pytest.mark.parametrize(
@@ -248,24 +246,24 @@ def test_questions_become_texts(question, text):
         assert found[1] == found[0].replace("first", "*").replace("second", "first").replace("*", "second")
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", CHANGES.readers)
 def test_what_is_missing_is_said_with_where_to_get_it(name, tmp_path):
-    lines = missing(name, tmp_path / "nowhere")
+    lines = CHANGES.missing(name, tmp_path / "nowhere")
     assert lines
     assert all(str(tmp_path / "nowhere") in line and "\n" not in line for line in lines)
     assert "https://" in " ".join(lines)
-    with pytest.raises(PcclipError, match=f"change set {name}: .*nowhere") as error:
-        load_changes(name, tmp_path / "nowhere")
+    with pytest.raises(PcclipError, match=f"evaluate.changes.{name}: .*nowhere") as error:
+        CHANGES.load(name, tmp_path / "nowhere")
     assert "\n" not in str(error.value)
 
 
 def test_only_what_is_lacking_is_named(spot_the_diff, compbench):
-    assert missing("spot_the_diff", spot_the_diff) == missing("compbench", compbench) == []
+    assert CHANGES.missing("spot_the_diff", spot_the_diff) == CHANGES.missing("compbench", compbench) == []
     (spot_the_diff / "annotations" / "val.json").unlink()
-    [line] = missing("spot_the_diff", spot_the_diff)
-    assert "no val.json; get data/annotations of https://github.com/harsh19/spot-the-diff" in line
+    [line] = CHANGES.missing("spot_the_diff", spot_the_diff)
+    assert "no annotations/val.json; get data/annotations of https://github.com/harsh19/spot-the-diff" in line
     put(compbench / "depth_label" / "d.json", [])
-    [line] = missing("compbench", compbench)
+    [line] = CHANGES.missing("compbench", compbench)
     assert f"{compbench / 'nyu_depth_v2'}: not there; " in line
     assert f"NYU-Depth V2 are, or remove {compbench / 'depth_label'}" in line
 
@@ -277,25 +275,27 @@ def test_bad_rows_are_counted(spot_the_diff):
         ([{"img_id": "43", "sentences": ["a car"]}] * 2, "2 missing file"),
     ):
         put(spot_the_diff / "annotations" / "train.json", entries + bad)
-        found = load_changes("spot_the_diff", spot_the_diff)  # 2 of 42
-        assert len(found.pairs) == 40
+        found = CHANGES.read("spot_the_diff", spot_the_diff)  # 2 of 42
+        assert len(found.items) == 40
         assert len(found.left_out) == 2
         put(spot_the_diff / "annotations" / "train.json", entries[:30] + bad)
-        with pytest.raises(PcclipError, match=rf"2 of 34 rows are bad \({says}\), more than 5%"):
-            load_changes("spot_the_diff", spot_the_diff)
+        with pytest.raises(PcclipError, match=rf"2 of 34 rows are bad \({says}, e.g. .*\), more than 5%"):
+            CHANGES.load("spot_the_diff", spot_the_diff)
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "[1", "\0"])
 def test_files_that_are_no_list(spot_the_diff, content):
     put(spot_the_diff / "annotations" / "train.json", content)
     with pytest.raises(PcclipError, match=r"train\.json: .*fetch it again from https") as error:
-        load_changes("spot_the_diff", spot_the_diff)
+        CHANGES.load("spot_the_diff", spot_the_diff)
     assert "\n" not in str(error.value)
 
 
 def test_unknown_sets_are_named():
-    with pytest.raises(PcclipError, match="no change set 'clevr'; there are: spot_the_diff, birds_to_words"):
-        load_changes("clevr", "x")
+    with pytest.raises(
+        PcclipError, match="evaluate.changes.clevr: no such set; there are: spot_the_diff, birds_to_words"
+    ):
+        CHANGES.load("clevr", "x")
 
 
 # ---- retrieval -------------------------------------------------------------------------------------------------------
@@ -429,12 +429,12 @@ def test_too_few_texts(rng):
 
 
 def test_retrieval_on_a_set_as_read(spot_the_diff, rng):
-    found = load_changes("spot_the_diff", spot_the_diff)
+    found = CHANGES.read("spot_the_diff", spot_the_diff)
     rows = {name: k for k, name in enumerate(found.images.id)}
-    first, second = (found.pairs[side].map(rows).to_numpy() for side in ("first", "second"))
+    first, second = (found.items[side].map(rows).to_numpy() for side in ("first", "second"))
     matrix = unit(rng.normal(size=(len(rows), 8)).astype(np.float32))
-    encode = oracle(matrix, first, second, list(found.pairs.text), found.orientation)
-    items = retrieval_items(encode, matrix, first, second, found.pairs.text, found.orientation, distractors=2)
+    encode = oracle(matrix, first, second, list(found.items.text), found.orientation)
+    items = retrieval_items(encode, matrix, first, second, found.items.text, found.orientation, distractors=2)
     assert items.correct.all()
     assert list(items["first"]) == list(first)
 

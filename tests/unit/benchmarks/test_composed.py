@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 import torch
 from helpers.planted import Fake
+from helpers.public_sets import PublicSets
 from PIL import Image
 
 from pcclip import config as params
 from pcclip.arithmetic import composed
 from pcclip.arithmetic.texts import Remembered
-from pcclip.benchmarks.composed_retrieval import ComposedSet, load_composed, missing
+from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
 
@@ -27,6 +28,8 @@ def put(path: Path, content) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf8")
 
+
+COMPOSED = PublicSets("composed_retrieval")
 
 # the sets in their public layouts
 
@@ -47,10 +50,10 @@ def fashion_iq(tmp_path):
 
 
 def test_fashion_iq_searches_each_category_for_itself(fashion_iq):
-    found = load_composed("fashion_iq", fashion_iq)
-    assert len(found.queries) == 3, "the training queries are not scored"
+    found = COMPOSED.load("fashion_iq", fashion_iq)
+    assert len(found.items) == 3, "the training queries are not scored"
     assert list(found.images.groupby("gallery").size()) == [4, 4, 4]
-    first = found.queries.iloc[0]
+    first = found.items.iloc[0]
     assert (first.start, first.right, first.text) == ("Bdress0", ("Bdress1",), "is red and has longer sleeves")
     assert found.start_is_candidate
     assert found.recalls == (10, 50)
@@ -59,7 +62,7 @@ def test_fashion_iq_searches_each_category_for_itself(fashion_iq):
 def test_fashion_iq_without_lists_searches_what_is_asked_about(fashion_iq):
     for path in (fashion_iq / "image_splits").iterdir():
         path.unlink()
-    assert list(load_composed("fashion_iq", fashion_iq).images.groupby("gallery").size()) == [2, 2, 2]
+    assert list(COMPOSED.load("fashion_iq", fashion_iq).images.groupby("gallery").size()) == [2, 2, 2]
 
 
 @pytest.fixture
@@ -92,11 +95,11 @@ def cirr(tmp_path):
 
 
 def test_cirr(cirr):
-    found = load_composed("cirr", cirr)
+    found = COMPOSED.load("cirr", cirr)
     assert len(found.images) == 8
     assert not found.start_is_candidate
     assert found.recalls == (1, 5, 10, 50)
-    first = found.queries.iloc[0]
+    first = found.items.iloc[0]
     assert (first.start, first.right, first.text) == ("dev-0-0-img0", ("dev-3-0-img0",), "remove all but one dog")
     assert len(first.members) == 6
 
@@ -113,9 +116,9 @@ def test_cirr(cirr):
 def test_rows_of_cirr_that_cannot_be_used_are_named(cirr, content, reason):
     whole = json.loads((cirr / "captions" / "cap.rc2.val.json").read_text())
     put(cirr / "captions" / "cap.rc2.val.json", whole + content)
-    with pytest.raises(PcclipError, match=rf"1 of 3 queries are bad \(1 {reason}\), more than 5%"):
-        load_composed("cirr", cirr)
-    found = load_composed("cirr", cirr, max_bad=0.5)
+    with pytest.raises(PcclipError, match=rf"1 of 11 rows are bad \(1 {reason}, e.g. .*\), more than 5%"):
+        COMPOSED.load("cirr", cirr)
+    found = COMPOSED.load("cirr", cirr, max_bad=0.5)
     assert list(found.left_out.reason) == [reason]
     assert found.left_out.path[0] == "cap.rc2.val.json, entry 3"
 
@@ -144,9 +147,9 @@ def simat(tmp_path):
 
 
 def test_simat(simat):
-    found = load_composed("simat", simat)
+    found = COMPOSED.load("simat", simat)
     assert len(found.images) == 6
-    rows = [tuple(row) for row in found.queries[["start", "right", "text", "before", "weight"]].itertuples(index=False)]
+    rows = [tuple(row) for row in found.items[["start", "right", "text", "before", "weight"]].itertuples(index=False)]
     assert rows == [("7", ("9", "4"), "cat", "dog", 0.5), ("9", ("5", "6"), "man", "cat", 1.0)]
 
 
@@ -156,9 +159,9 @@ def test_empty_cells_of_simat_are_bad_rows(simat):
         file.read_text() + "3,3,4,subj,cat,dog,1,1,,2,1,True\n4,4,4,subj,cat,dog,1,1,0.5,2,1,True\n"
         "5,5,4,subj,cat,dog,1,1,0,2,,True\n"
     )
-    with pytest.raises(PcclipError, match=r"3 of 5 queries are bad \(3 unknown image or triplet\)"):
-        load_composed("simat", simat)
-    assert list(load_composed("simat", simat, max_bad=0.6).queries.right) == [("9", "4"), ("5", "6")]
+    with pytest.raises(PcclipError, match=r"3 of 11 rows are bad \(3 unknown image or triplet, e.g."):
+        COMPOSED.load("simat", simat)
+    assert list(COMPOSED.load("simat", simat, max_bad=0.6).items.right) == [("9", "4"), ("5", "6")]
 
 
 def test_simat_with_its_oracle(simat):
@@ -166,47 +169,47 @@ def test_simat_with_its_oracle(simat):
     scores[2, 1] = scores[0, 1] = 0.9  # OSCAR sees a cat in one of the cats and in a dog
     scores[4, 2] = 0.6
     torch.save(scores, simat / "simat_db" / "oscar_similarity_matrix.pt")
-    assert list(load_composed("simat", simat).queries.right) == [("7", "9"), ("5",)]
+    assert list(COMPOSED.load("simat", simat).items.right) == [("7", "9"), ("5",)]
     torch.save(torch.zeros(5, 3), simat / "simat_db" / "oscar_similarity_matrix.pt")
     with pytest.raises(PcclipError, match="should be a tensor of 6 images x 3 triplets"):
-        load_composed("simat", simat)
+        COMPOSED.load("simat", simat)
 
 
 def test_an_oracle_that_would_run_code_is_refused(simat):
     torch.save({"run": Path}, simat / "simat_db" / "oscar_similarity_matrix.pt")
     with pytest.raises(PcclipError, match=r"oscar_similarity_matrix.pt: (cannot be read|should be)"):
-        load_composed("simat", simat)
+        COMPOSED.load("simat", simat)
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("fashion_iq", "captions: no cap.dress.train.json"),
-        ("cirr", "captions: no cap.VERSION.val.json"),
-        ("simat", "simat_db: no transfos.csv, triplets.csv"),
+        ("fashion_iq", "no captions/cap.dress.train.json, captions/cap.dress.val.json"),
+        ("cirr", "no captions/*.val.json"),
+        ("simat", "no simat_db/transfos.csv, simat_db/triplets.csv"),
     ],
 )
 def test_what_is_missing_is_named_with_where_to_get_it(tmp_path, name, says):
-    lines = missing(name, tmp_path)
+    lines = COMPOSED.missing(name, tmp_path)
     assert len(lines) >= 2
     assert says in lines[0]
     assert all("http" in line or "NLVR2" in line for line in lines)
-    with pytest.raises(PcclipError, match=f"composed set {name}: "):
-        load_composed(name, tmp_path)
+    with pytest.raises(PcclipError, match=f"arithmetic.composed.{name}: "):
+        COMPOSED.load(name, tmp_path)
 
 
 def test_no_such_set(tmp_path):
-    with pytest.raises(PcclipError, match="no composed set 'flickr'; there are: fashion_iq, cirr, simat"):
-        load_composed("flickr", tmp_path)
+    with pytest.raises(PcclipError, match="composed.flickr: no such set; there are: fashion_iq, cirr, simat"):
+        COMPOSED.load("flickr", tmp_path)
 
 
 def test_an_image_that_changes_is_another_set(cirr):
-    before = load_composed("cirr", cirr).identity()
-    assert load_composed("cirr", cirr).identity() == before
+    before = COMPOSED.load("cirr", cirr).identity()
+    assert COMPOSED.load("cirr", cirr).identity() == before
     image(cirr / "img_raw" / "dev" / "dev-7-0-img0.png", 200)
     with open(cirr / "img_raw" / "dev" / "dev-7-0-img0.png", "ab") as file:
         file.write(b"\0")
-    assert load_composed("cirr", cirr).identity() != before
+    assert COMPOSED.load("cirr", cirr).identity() != before
 
 
 # recall
@@ -214,15 +217,15 @@ def test_an_image_that_changes_is_another_set(cirr):
 AXES = np.eye(6, dtype=np.float32)  # six photos at right angles, p0 to p5
 
 
-def given(rows: list[dict], start_is_candidate: bool = False, recalls=(1, 2)) -> ComposedSet:
+def given(rows: list[dict], start_is_candidate: bool = False, recalls=(1, 2)) -> Benchmark:
     queries = pd.DataFrame([{"before": "", "gallery": "g", "members": (), "weight": 1.0, **row} for row in rows])
     images = pd.DataFrame({"id": [f"p{k}" for k in range(6)], "path": [f"/p{k}.png" for k in range(6)], "gallery": "g"})
-    return ComposedSet("made", images, queries, pd.DataFrame(), start_is_candidate, recalls)
+    return Benchmark("made", "", images, queries, recalls=recalls, start_is_candidate=start_is_candidate)
 
 
-def recalls(made: ComposedSet, texts: dict, alphas=(0.0, 1.0, float("inf"))) -> dict:
+def recalls(made: Benchmark, texts: dict, alphas=(0.0, 1.0, float("inf"))) -> dict:
     vectors = Vectors(list(made.images["id"]), list(made.images.path), AXES)
-    found = composed.scored(vectors, made.images, made.queries, Remembered(Fake(texts)), made, list(alphas), 50, 0)
+    found = composed.scored(vectors, made.images, made.items, Remembered(Fake(texts)), made, list(alphas), 50, 0)
     return {key: round(one.value, 6) for key, one in found.items()}
 
 

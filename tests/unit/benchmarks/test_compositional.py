@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -9,16 +10,17 @@ import pandas as pd
 import pytest
 import torch
 from helpers.compositional_sets import image, put, write
+from helpers.public_sets import PublicSets
 from helpers.tiny_llm import save_llm
 from PIL import Image
 from scipy.stats import binomtest
 
 from pcclip import config as params
-from pcclip.benchmarks import compositionality as sets
-from pcclip.benchmarks.compositionality import SETS, load_compositional, missing
+from pcclip.benchmarks.compositionality import FAMILY, FORMS
 from pcclip.benchmarks.compositionality import measures as matching
-from pcclip.benchmarks.compositionality.order import options_of, tidied
+from pcclip.benchmarks.compositionality.order import shuffled_options, tidied
 from pcclip.benchmarks.compositionality.parts_of_speech import parts_of_speech
+from pcclip.benchmarks.registry import load_benchmarks
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons.llm.transformers_model import log_likelihoods
 from pcclip.data.image_set import load_images
@@ -33,7 +35,9 @@ from pcclip.images import BadImage, open_image
 from pcclip.stats.metrics import accuracy, macro_accuracy
 from pcclip.stats.vectors import unit
 
+SETS = PublicSets("compositionality")
 GROUPS = ["winoground", "eqben", "mmvp_vlm", "naturalbench"]
+FORMS_OF = dict.fromkeys(GROUPS, "groups") | {"sugarcrepe_pp": "triples"}
 FIRST = {  # the first item of each fixture: images, texts, part, group, tags
     "winoground": (
         ["data/images/ex_0_img_0.png", "data/images/ex_0_img_1.png"],
@@ -112,7 +116,7 @@ def of(found, columns: str) -> list[str]:
 
 @pytest.mark.parametrize("name", FIRST)
 def test_a_set_as_it_is_published(name, tmp_path):
-    found = load_compositional(name, write(name, tmp_path, 9))
+    found = SETS.load(name, write(name, tmp_path, 9))
     images, texts, part, group, tags = FIRST[name]
     assert (of(found, "image_"), of(found, "text_")) == (images, texts)
     assert tuple(found.items.loc[0, ["part", "group", "tags"]]) == (part, group, tags)
@@ -120,41 +124,41 @@ def test_a_set_as_it_is_published(name, tmp_path):
     assert found.left_out.empty
     assert len(found.images) == found.images.id.nunique()
     assert all(Path(path).is_file() for path in found.images.path)
-    assert found.form == SETS[name].FORM
+    assert found.form == FORMS_OF.get(name, "choices")
 
 
 def test_every_set_has_parameters_and_a_fixture():
     [names, _] = get_args(params.Evaluate.model_fields["compositional"].annotation)
-    assert list(get_args(names)) == list(SETS)
-    assert {*FIRST, "coco_order", "flickr30k_order"} == set(SETS)
+    assert list(get_args(names)) == list(SETS.readers)
+    assert {*FIRST, "coco_order", "flickr30k_order"} == set(SETS.readers)
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", SETS.readers)
 def test_what_is_missing_is_said_with_where_to_get_it(name, tmp_path):
-    lines = missing(name, tmp_path / "nowhere")
+    lines = SETS.missing(name, tmp_path / "nowhere")
     assert lines
     assert all(str(tmp_path / "nowhere") in line and "\n" not in line for line in lines)
     assert "https://" in " ".join(lines)
-    with pytest.raises(PcclipError, match=f"compositional set {name}: .*nowhere") as error:
-        load_compositional(name, tmp_path / "nowhere")
+    with pytest.raises(PcclipError, match=f"evaluate.compositional.{name}: .*nowhere") as error:
+        SETS.load(name, tmp_path / "nowhere")
     assert "\n" not in str(error.value)
-    assert missing(name, write(name, tmp_path, 2)) == []
+    assert SETS.missing(name, write(name, tmp_path, 2)) == []
 
 
 def test_only_what_is_lacking_is_named(tmp_path):
     (write("sugarcrepe", tmp_path / "s", 7) / "data" / "swap_att.json").unlink()
-    [line] = missing("sugarcrepe", tmp_path / "s")
-    assert "no swap_att.json; get data of https://github.com/RAIVNLab/sugar-crepe" in line
+    [line] = SETS.missing("sugarcrepe", tmp_path / "s")
+    assert "no data/swap_att.json; get data of https://github.com/RAIVNLab/sugar-crepe" in line
     checklist = write("vl_checklist", tmp_path / "v", 5)
     (checklist / "hake").rename(checklist / "elsewhere")
-    [line] = missing("vl_checklist", checklist)
+    [line] = SETS.missing("vl_checklist", checklist)
     assert line.startswith(f"{checklist / 'hake'}: not there; DATASETS.md of https://github.com/om-ai-lab/VL-CheckList")
     assert "or remove data/Object/Size/hake_size/hake_obj_small.json" in line
 
 
 def test_unknown_sets_are_named():
-    with pytest.raises(PcclipError, match="no compositional set 'valse'; there are: winoground, vg_relation"):
-        load_compositional("valse", "x")
+    with pytest.raises(PcclipError, match="compositional.valse: no such set; there are: winoground, vg_relation"):
+        SETS.load("valse", "x")
 
 
 def test_rows_that_cannot_be_used_are_counted(tmp_path):
@@ -162,7 +166,7 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path):
     rows = json.loads((tmp_path / "metadata.json").read_text())
     bad = [None, {**rows[0], "caption_1": " "}, {**rows[0], "image_1": "gone.jpg"}, {**rows[0], "image_0": 3}]
     put(tmp_path / "metadata.json", rows + bad)
-    found = load_compositional("naturalbench", tmp_path, max_bad=0.1)
+    found = SETS.load("naturalbench", tmp_path, max_bad=0.1)
     assert len(found.items) == 38
     assert reasons(found) == {
         "metadata.json, entry 39": "no image",
@@ -170,11 +174,13 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path):
         str(tmp_path / "images" / "gone.jpg"): "missing file",
         "metadata.json, entry 42": "no image",
     }
-    with pytest.raises(PcclipError, match=r"4 of 42 items are bad \(2 no image, 1 no text, 1 missing file\), more"):
-        load_compositional("naturalbench", tmp_path)
+    with pytest.raises(
+        PcclipError, match=r"4 of 42 rows are bad \(2 no image, 1 no text, 1 missing file, e.g. .*\), more"
+    ):
+        SETS.load("naturalbench", tmp_path)
     put(tmp_path / "metadata.json", bad)
-    with pytest.raises(PcclipError, match="no usable item in .*; left out: 2 no image"):
-        load_compositional("naturalbench", tmp_path, max_bad=1.0)
+    with pytest.raises(PcclipError, match="no usable row; left out: 2 no image"):
+        SETS.load("naturalbench", tmp_path, max_bad=1.0)
 
 
 @pytest.mark.parametrize(
@@ -195,13 +201,13 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path):
 def test_files_that_are_not_what_they_should_be(name, file, content, tmp_path):
     put(write(name, tmp_path, 3) / file, content)
     with pytest.raises(PcclipError, match="fetch it again from https") as error:
-        load_compositional(name, tmp_path)
+        SETS.load(name, tmp_path)
     assert Path(file).name in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_winoground_has_the_subsets_of_both_papers(tmp_path):
-    found = load_compositional("winoground", write("winoground", tmp_path, 9))
+    found = SETS.load("winoground", write("winoground", tmp_path, 9))
     subsets = compositional.subsets(found.items)
     assert {name: list(rows) for name, rows in subsets.items()} == {
         "": list(range(9)),
@@ -213,7 +219,7 @@ def test_winoground_has_the_subsets_of_both_papers(tmp_path):
         "Unusual Text": [2, 5, 8],
     }
     (tmp_path / "new_tag_assignments.json").unlink()
-    bare = load_compositional("winoground", tmp_path)
+    bare = SETS.load("winoground", tmp_path)
     assert list(compositional.subsets(bare.items)) == ["", "Both", "Object", "Relation"]
 
 
@@ -222,12 +228,10 @@ def test_only_the_box_is_shown(tmp_path):
     photo = Image.new("RGB", (40, 300), "black")
     photo.paste("white", (1, 1, 21, 31))
     photo.save(tmp_path / "images" / "0.jpg", quality=95, subsampling=0)
-    found = load_compositional("vg_relation", tmp_path)
-    pictures = found.pictures(0.05)
-    shown = open_image(pictures.images[1])
+    found = SETS.load("vg_relation", tmp_path)
+    shown = open_image(found.only_images(0.05).pictures[1])
     assert shown.size == (20, 30)
     assert np.asarray(shown)[4:-4, 4:-4].min() > 200  # the second box is the white one, and all of it
-    assert pictures.files == list(found.images.path)
     assert list(found.images.photo) == ["images/0.jpg"] * 2
 
 
@@ -245,23 +249,23 @@ def test_boxes_that_are_none(tmp_path):
             {**rows[0], "bbox_h": float("inf")},
         ],
     )
-    found = load_compositional("vg_relation", tmp_path, max_bad=0.7)
+    found = SETS.load("vg_relation", tmp_path, max_bad=0.7)
     assert list(reasons(found).values()) == ["no box"] * 4
 
 
 def test_groups_of_visual_genome_are_those_of_the_original_notebook(tmp_path):
-    relations = load_compositional("vg_relation", write("vg_relation", tmp_path / "r", 9)).items
+    relations = SETS.load("vg_relation", write("vg_relation", tmp_path / "r", 9)).items
     assert list(relations.group) == ["on", "wearing", ""] * 3  # 'near' is symmetric
-    pairs = load_compositional("vg_attribution", write("vg_attribution", tmp_path / "a", 57)).items
+    pairs = SETS.load("vg_attribution", write("vg_attribution", tmp_path / "a", 57)).items
     assert pairs.group.value_counts().to_dict() == {"open_wooden": 26, "white_green": 26, "": 5}  # 25 cases at least
-    few = load_compositional("vg_attribution", tmp_path / "a", limit=10).items
+    few = SETS.load("vg_attribution", tmp_path / "a", limit=10).items
     assert set(few.group) <= {"open_wooden", "white_green", ""}  # counted in the whole set
     assert set(few.group) - {""}
 
 
 def test_frames_of_videos_are_arrays(tmp_path):
-    found = load_compositional("eqben", write("eqben", tmp_path, 3))
-    pictures = found.pictures(0.05).images
+    found = SETS.load("eqben", write("eqben", tmp_path, 3))
+    pictures = found.only_images(0.05).pictures
     assert [open_image(picture).size for picture in pictures] == [(6, 6)] * 4 + [(5, 4)] * 2
     assert open_image(pictures[4]).getpixel((0, 0)) == (2, 100, 200)  # blue comes first in the file
     np.save(tmp_path / "image_subset" / "eqbenyoucook2" / "2_0.npy", np.zeros((4, 5)))
@@ -278,11 +282,11 @@ def test_annotations_of_eqben_as_its_five_sets_have_them(tmp_path):
     pair = {"image0": "eqbenag/a0.png", "image1": "eqbenag/a1.png"}
     put(tmp_path / "ag.json", {"video": {"person": [{**pair, "caption0": ["opens", "x"], "caption1": ["closes"]}]}})
     put(tmp_path / "gebc.json", {"video": [{**pair, "caption0": "sits", "caption1": "stands"}]})
-    found = load_compositional("eqben", tmp_path)
+    found = SETS.load("eqben", tmp_path)
     assert found.items[["text_0", "text_1"]].to_dict("split")["data"] == [["opens", "closes"], ["sits", "stands"]]
     put(tmp_path / "gebc.json", {"video": [{"image": "x"}]})
     with pytest.raises(PcclipError, match=r"gebc\.json: has no pairs with image0"):
-        load_compositional("eqben", tmp_path)
+        SETS.load("eqben", tmp_path)
 
 
 def test_questions_that_are_no_pair(tmp_path):
@@ -290,24 +294,24 @@ def test_questions_that_are_no_pair(tmp_path):
     lines = (tmp_path / "Questions.csv").read_text().splitlines()
     image(tmp_path / "MLLM_VLM Images" / "Texts" / "5.jpg")
     put(tmp_path / "Questions.csv", "\n".join([*lines, "7,Texts,x", "9,Texts,y", "5,Texts,a sign"]))
-    found = load_compositional("mmvp_vlm", tmp_path, max_bad=0.5)
+    found = SETS.load("mmvp_vlm", tmp_path, max_bad=0.5)
     assert reasons(found) == {"Questions.csv, line 6": "not a pair", "Questions.csv, line 8": "not a pair"}
     assert len(found.items) == 2
 
 
 def test_so_many_items_of_each_part(tmp_path):
-    whole = load_compositional("eqben", write("eqben", tmp_path, 30))
-    some = load_compositional("eqben", tmp_path, limit=4)
+    whole = SETS.load("eqben", write("eqben", tmp_path, 30))
+    some = SETS.load("eqben", tmp_path, limit=4)
     assert some.items.part.value_counts().to_dict() == {"eqbenag": 4, "eqbenkubric_loc": 4, "eqbenyoucook2": 4}
     assert len(some.images) == 24
-    assert load_compositional("eqben", tmp_path, limit=4).items.equals(some.items)
-    assert not load_compositional("eqben", tmp_path, limit=4, seed=1).items.equals(some.items)
-    assert load_compositional("eqben", tmp_path, limit=99).items.equals(whole.items)
+    assert SETS.load("eqben", tmp_path, limit=4).items.equals(some.items)
+    assert not SETS.load("eqben", tmp_path, limit=4, seed=1).items.equals(some.items)
+    assert SETS.load("eqben", tmp_path, limit=99).items.equals(whole.items)
 
 
 def test_the_identity_notices_what_changes(tmp_path):
     def identity() -> str:
-        return load_compositional("naturalbench", tmp_path).identity()
+        return SETS.load("naturalbench", tmp_path).identity()
 
     write("naturalbench", tmp_path, 3)
     before = identity()
@@ -341,7 +345,7 @@ def test_nouns_and_adjectives_of_captions():
 
 def test_what_each_shuffle_moves():
     caption = "A small horse, in a Green field near big dogs, doesn't see the red boat"
-    true, nouns, others, within, threes = options_of(caption, "val2014/1.jpg")
+    true, nouns, others, within, threes = shuffled_options(caption, "val2014/1.jpg")
     assert true == "a small horse, in a green field near big dogs, doesn't see the red boat"
     words = "a small horse , in a green field near big dogs , does n't see the red boat".split()
     for text in (nouns, others, within, threes):
@@ -365,20 +369,20 @@ def test_what_each_shuffle_moves():
 
 
 def test_a_shuffle_with_nothing_to_move_is_left_out():
-    assert options_of("A dog", "x") == ["a dog", "", "", "dog a", ""]
-    assert options_of("dog dog", "x") == ["dog dog", "", "", "", ""]
+    assert shuffled_options("A dog", "x") == ["a dog", "", "", "dog a", ""]
+    assert shuffled_options("dog dog", "x") == ["dog dog", "", "", "", ""]
     for k in range(40):  # two nouns: every other draw leaves them where they are
-        assert options_of("the dog sees the cat", f"{k}.jpg")[1] == "the cat sees the dog"
+        assert shuffled_options("the dog sees the cat", f"{k}.jpg")[1] == "the cat sees the dog"
 
 
 def test_shuffles_are_the_same_for_everyone():
-    assert options_of("two men play a game in the park", "a.jpg") == [
+    assert shuffled_options("two men play a game in the park", "a.jpg") == [
         "two men play a game in the park",
-        *options_of("two men play a game in the park", "a.jpg")[1:],
+        *shuffled_options("two men play a game in the park", "a.jpg")[1:],
     ]
-    drawn = {tuple(options_of("two men play a game in the old park", f"{k}.jpg")) for k in range(20)}
+    drawn = {tuple(shuffled_options("two men play a game in the old park", f"{k}.jpg")) for k in range(20)}
     assert len(drawn) > 10  # by image
-    assert options_of("A big dog (red)  runs.", "a.jpg")[0] == "a big dog red runs"
+    assert shuffled_options("A big dog (red)  runs.", "a.jpg")[0] == "a big dog red runs"
 
 
 def test_captions_have_30_words_at_most():
@@ -388,7 +392,7 @@ def test_captions_have_30_words_at_most():
 @pytest.mark.parametrize("name", ["coco_order", "flickr30k_order"])
 def test_every_caption_is_an_item(name, tmp_path):
     write(name, tmp_path, 6)
-    found = load_compositional(name, tmp_path)
+    found = SETS.load(name, tmp_path)
     assert len(found.items) == 6
     assert len(found.images) == 3
     assert found.items.text_0[0] == "a red cat with small paint chases the dog"
@@ -396,7 +400,7 @@ def test_every_caption_is_an_item(name, tmp_path):
     file = next(tmp_path.glob("*.json"))
     entries = json.loads(file.read_text())
     put(file, [*entries, {**entries[0], "caption": ["Dog.", "two dogs", 3]}, {**entries[0], "caption": "no list"}])
-    found = load_compositional(name, tmp_path, max_bad=0.5)
+    found = SETS.load(name, tmp_path, max_bad=0.5)
     assert list(found.left_out.reason) == ["nothing to shuffle", "no text", "no text"]
     assert list(found.items.iloc[-1][["text_0", "text_3"]]) == ["two dogs", "dogs two"]
 
@@ -449,8 +453,8 @@ def test_groups_as_clip_benchmark_has_them_but_for_ties(rng):
 
 def test_choices_and_triples_by_hand():
     s = np.array([[[3, 2, 1]], [[3, 3, 1]], [[3, 1, 9]], [[3, 1, 9]]], dtype=float)
-    there = np.array([[True] * 3] * 3 + [[True, True, False]])
-    assert list(matching.of_choices(s, there)[""] > 0) == [True, False, False, True]
+    present = np.array([[True] * 3] * 3 + [[True, True, False]])
+    assert list(matching.of_choices(s, present)[""] > 0) == [True, False, False, True]
     s = np.array([[[3, 2, 1]], [[3, 1, 1]], [[1, 3, 2]]], dtype=float)
     assert list(matching.of_triples(s)["_itt"] > 0) == [True, False, False]
     texts = unit(np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1], [1, 0, 1]], dtype=float))
@@ -515,7 +519,13 @@ def vectors_of(found, matrix) -> Vectors:
 
 def scored(found, vectors, encode) -> pd.DataFrame:
     predictions = Predictions()
-    compositional.add(compositional.ask(found, vectors), vectors.matrix, encode, "it", predictions)
+    compositional.add_model(
+        compositional.match_items(found, vectors),
+        vectors.matrix,
+        SimpleNamespace(encode_texts=encode),
+        "it",
+        predictions,
+    )
     return predictions.table()
 
 
@@ -540,17 +550,17 @@ def knowing(found, vectors, rng):
     )
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", SETS.readers)
 def test_an_oracle_is_always_right_and_a_random_model_at_chance(name, tmp_path):
     rng = np.random.default_rng(len(name))
-    found = load_compositional(name, write(name, tmp_path, 300))
+    found = SETS.load(name, write(name, tmp_path, 300))
     vectors = vectors_of(found, unit(rng.normal(size=(len(found.images), 48))))
     sure = scored(found, vectors, knowing(found, vectors, rng))
     assert sure[sure.model == "it"].correct.all()
     random = scored(found, vectors, lambda texts: unit(rng.normal(size=(len(texts), 48)).astype(np.float32)))
     whole = random[(random.dataset == name) & (random.model == "it")]
     assert list(dict.fromkeys(whole.task)) == [name + end for end in TASKS[found.form]]
-    options = (found.items[found.texts] != "").sum(axis=1)
+    options = (found.items[found.columns("text_")] != "").sum(axis=1)
     for task, items in whole.groupby("task"):
         chance = CHANCE.get(task.removeprefix(name), (1 / options).mean())
         low, high = binomtest(int(items.correct.sum()), len(items)).proportion_ci(0.999)
@@ -568,7 +578,7 @@ def test_an_oracle_is_always_right_and_a_random_model_at_chance(name, tmp_path):
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_who_is_blind_is_never_right_about_groups(name, tmp_path, rng):
-    found = load_compositional(name, write(name, tmp_path, 20))
+    found = SETS.load(name, write(name, tmp_path, 20))
     vectors = vectors_of(found, unit(rng.normal(size=(len(found.images), 8))))
     blind = scored(found, vectors, knowing(found, vectors, rng))
     blind = blind[blind.model == "it, blind"]
@@ -577,7 +587,7 @@ def test_who_is_blind_is_never_right_about_groups(name, tmp_path, rng):
 
 
 def test_who_is_blind_goes_by_the_texts_alone(tmp_path, rng):
-    found = load_compositional("sugarcrepe", write("sugarcrepe", tmp_path, 70))
+    found = SETS.load("sugarcrepe", write("sugarcrepe", tmp_path, 70))
     vectors = vectors_of(found, unit(rng.normal(size=(len(found.images), 8)) + 1))  # images have something in common
     asked = []
 
@@ -604,7 +614,7 @@ def test_a_text_that_is_the_right_one_word_for_word_is_no_win(tmp_path, rng):
     file = tmp_path / "data" / "swap_obj.json"
     rows = json.loads(file.read_text())
     put(file, [{**rows[0], "negative_caption": rows[0]["caption"]}, *rows[1:]])
-    found = load_compositional("sugarcrepe_pp", tmp_path)
+    found = SETS.load("sugarcrepe_pp", tmp_path)
     vectors = vectors_of(found, unit(rng.normal(size=(len(found.images), 16))))
     items = scored(found, vectors, knowing(found, vectors, rng))
     right = items[(items.model == "it") & (items.dataset == "sugarcrepe_pp/swap_obj")].groupby("task").correct
@@ -612,7 +622,7 @@ def test_a_text_that_is_the_right_one_word_for_word_is_no_win(tmp_path, rng):
 
 
 def test_items_are_drawn_whole_unless_their_images_come_again(tmp_path, rng):
-    found = load_compositional("naturalbench", write("naturalbench", tmp_path, 40))
+    found = SETS.load("naturalbench", write("naturalbench", tmp_path, 40))
     vectors = vectors_of(found, unit(rng.normal(size=(80, 8))))
     items = scored(found, vectors, lambda texts: unit(rng.normal(size=(len(texts), 8)).astype(np.float32)))
     match = items[(items.task == "naturalbench_group_match") & (items.model == "it")]
@@ -625,27 +635,27 @@ def test_items_are_drawn_whole_unless_their_images_come_again(tmp_path, rng):
         tmp_path / "metadata.json",
         [{**row, "image_1": "0b.jpg"} for row in json.loads((tmp_path / "metadata.json").read_text())],
     )
-    found = load_compositional("naturalbench", tmp_path)
-    asked = compositional.ask(found, vectors_of(found, np.eye(len(found.images))))
+    found = SETS.load("naturalbench", tmp_path)
+    asked = compositional.match_items(found, vectors_of(found, np.eye(len(found.images))))
     assert (asked.units["first"] != asked.units.second).all()
-    assert asked.names[asked.units.second[3]] == "images/0b.jpg"
+    assert asked.unit_names[asked.units.second[3]] == "images/0b.jpg"
 
 
 def test_boxes_of_one_photograph_are_drawn_together(tmp_path):
-    found = load_compositional("vg_relation", write("vg_relation", tmp_path, 6))
-    units = compositional.ask(found, vectors_of(found, np.eye(6))).units
+    found = SETS.load("vg_relation", write("vg_relation", tmp_path, 6))
+    units = compositional.match_items(found, vectors_of(found, np.eye(6))).units
     assert list(units["first"]) == list(units.second) == [0, 0, 1, 1, 2, 2]
 
 
 def test_items_without_a_vector_are_left_out(tmp_path):
-    found = load_compositional("naturalbench", write("naturalbench", tmp_path, 4))
+    found = SETS.load("naturalbench", write("naturalbench", tmp_path, 4))
     whole = vectors_of(found, np.eye(8))
     rest = Vectors(whole.ids[1:], whole.paths[1:], whole.matrix[1:])
-    asked = compositional.ask(found, rest)
-    assert list(asked.found.items.text_0) == [f"a dog in a park {k}" for k in (1, 2, 3)]
-    assert asked.shown.tolist() == [[1, 2], [3, 4], [5, 6]]
+    asked = compositional.match_items(found, rest)
+    assert list(asked.benchmark.items.text_0) == [f"a dog in a park {k}" for k in (1, 2, 3)]
+    assert asked.image_rows.tolist() == [[1, 2], [3, 4], [5, 6]]
     with pytest.raises(PcclipError, match="naturalbench: no item has all its images"):
-        compositional.ask(found, Vectors(whole.ids[:1], whole.paths[:1], whole.matrix[:1]))
+        compositional.match_items(found, Vectors(whole.ids[:1], whole.paths[:1], whole.matrix[:1]))
 
 
 # ---- stage 04 --------------------------------------------------------------------------------------------------------
@@ -698,7 +708,7 @@ def test_a_language_model_is_blind_too(config, tiny_encoder, tmp_path):
     words = "the dog chases mug grass is in man horse on person opens closes door".split()
     writer = {"backend": "transformers", "llm": str(save_llm(tmp_path / "llm", words)), "in_flight": 3}
     config = params.check({**config.model_dump(), "generate": writer})
-    found = {name: one for name, one in compositional.load(config).items() if name in ("winoground", "sugarcrepe")}
+    found = {name: one for name, one in load_benchmarks(config, FAMILY).items() if name in ("winoground", "sugarcrepe")}
     predictions = Predictions()
     compositional.score(config, found, {"base": tiny_encoder}, predictions)
     table = predictions.table()
@@ -727,7 +737,7 @@ def test_likelihoods_by_hand(tmp_path):
 
 
 def test_every_model_has_its_rows(config, tiny_encoder, encoded):
-    found = compositional.load(config)
+    found = load_benchmarks(config, FAMILY)
     predictions = Predictions()
     compositional.score(config, found, {"base": tiny_encoder, "finetuned": tiny_encoder}, predictions)
     table = predictions.table()
@@ -754,7 +764,7 @@ def test_every_model_has_its_rows(config, tiny_encoder, encoded):
 
 def test_scores_follow_from_the_towers(config, tiny_encoder):
     """One item of Visual Genome by hand: its box cropped and encoded on its own."""
-    found = {"vg_relation": compositional.load(config)["vg_relation"]}
+    found = {"vg_relation": load_benchmarks(config, FAMILY)["vg_relation"]}
     predictions = Predictions()
     compositional.score(config, found, {"base": tiny_encoder}, predictions)
     table, item = predictions.table(), found["vg_relation"].items.iloc[4]
@@ -773,9 +783,9 @@ def test_what_is_lacking_is_said_before_anything_runs(values, tmp_path):
     }
     lines = report.lacking(params.check(values))
     assert [line for line in lines if "winoground" in line] == lines
-    assert lines[0].startswith(f"compositional set winoground: {tmp_path / 'w' / 'data' / 'examples.jsonl'}: not there")
+    assert lines[0].startswith(f"evaluate.compositional.winoground: {tmp_path / 'w'}: no data/examples.jsonl; accept")
     put(tmp_path / "n" / "metadata.json", [{"index": 0}])
-    assert "compositional set naturalbench: no usable item" in report.lacking(params.check(values))[-1]
+    assert "evaluate.compositional.naturalbench: no usable row" in report.lacking(params.check(values))[-1]
 
 
 def test_an_unreadable_image_is_counted(values, tmp_path, tiny_encoder, capsys):
@@ -784,7 +794,7 @@ def test_an_unreadable_image_is_counted(values, tmp_path, tiny_encoder, capsys):
     for max_bad, says in ((0.1, "naturalbench: 1 images cannot be read"), (0.01, "")):
         values["evaluate"]["compositional"] = {"naturalbench": {"path": str(tmp_path / "n"), "max_bad": max_bad}}
         config = params.check(values)
-        found, predictions = compositional.load(config), Predictions()
+        found, predictions = load_benchmarks(config, FAMILY), Predictions()
         if says:
             compositional.score(config, found, {"base": tiny_encoder}, predictions)
             assert says in capsys.readouterr().out
@@ -799,4 +809,4 @@ def test_names_are_those_of_the_sets():
         params.check({"evaluate": {"compositional": {"valse": {"path": "x"}}}})
     with pytest.raises(PcclipError, match=r"compositional.winoground.path: missing"):
         params.check({"evaluate": {"compositional": {"winoground": {}}}})
-    assert set(sets.FORMS) == set(matching.MEASURES) == {SETS[name].FORM for name in SETS}
+    assert set(FORMS) == set(TASKS)

@@ -5,25 +5,25 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from helpers.cifar import FILES, HUNDRED, TEN, put, records
+from helpers.public_sets import PublicSets
 from PIL import Image
 from scipy.io import savemat
 
-from pcclip.benchmarks.classification import LabelledSet, cifar, cifar_npm, eurosat, flowers, sets, sun397
-from pcclip.benchmarks.classification.sets import load_labelled
+from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.classification import cifar, eurosat
 from pcclip.embedding.stage import embed_labelled
 from pcclip.embedding.vectors import load_vectors
 from pcclip.errors import PcclipError
 from pcclip.images import open_image
 from pcclip.runs.stage import finished
-from pcclip.torchvision_shim import declare_missing
 
+SETS = PublicSets("classification")
 HERE = ["cifar10", "cifar100", "eurosat", "flowers", "sun397", "food101"]
 MANY = 10  # images per file of a tiny CIFAR
 
@@ -34,14 +34,14 @@ def jpeg(shade: int = 0) -> bytes:
     return buffer.getvalue()
 
 
-def labels_of(found: LabelledSet, split: str) -> dict[str, str]:
+def labels_of(found: Benchmark, split: str) -> dict[str, str]:
     """id -> class name of one split."""
-    rows = found.table[found.table.split == split]
+    rows = found.images[found.images.split == split]
     return {image: found.classes[label] for image, label in zip(rows["id"], rows.label, strict=True)}
 
 
-def pixels(found: LabelledSet) -> np.ndarray:
-    return np.stack([np.asarray(image) for image in found.images])
+def pixels(found: Benchmark) -> np.ndarray:
+    return np.stack([np.asarray(image) for image in found.pictures])
 
 
 # ---- CIFAR -----------------------------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ def binary(drawn, tmp_path, monkeypatch) -> Path:
     for name, (images, labels) in drawn.items():
         put(folder / f"{name}.bin", records(images, labels))
     put(folder / "batches.meta.txt", "\n".join(TEN) + "\n\n")
-    monkeypatch.setitem(sets.SETS, "cifar10", replace(cifar.TEN, images={"train": MANY, "test": MANY}))
+    monkeypatch.setitem(cifar.IMAGES, "batch", MANY)
     return folder.parent
 
 
@@ -78,30 +78,29 @@ def package(drawn, tmp_path, monkeypatch) -> Path:
     for part, names in FILES.items():
         labels = np.concatenate([drawn[name][1] for name in names])
         put(folder / f"{part}_lables.json", json.dumps(labels.tolist()))
-    monkeypatch.setattr(cifar_npm, "ROWS", MANY)
+    monkeypatch.setitem(cifar.IMAGES, "batch", MANY)
     return folder.parent
 
 
 @pytest.mark.parametrize("layout", ["binary", "package"])
 def test_cifar10(layout, drawn, request):
-    found = load_labelled("cifar10", str(request.getfixturevalue(layout)))
+    found = SETS.load("cifar10", request.getfixturevalue(layout))
     assert found.classes == TEN
     assert found.released is None
-    assert list(found.table.columns) == ["id", "label", "split"]
-    assert found.table.split.value_counts().to_dict() == {"tune": 50, "test": 10}
-    assert list(found.table["id"][[0, 49, 50, 59]]) == ["train/00000", "train/00049", "test/00000", "test/00009"]
+    assert found.images.split.value_counts().to_dict() == {"tune": 50, "test": 10}
+    assert list(found.images["id"][[0, 49, 50, 59]]) == ["train/00000", "train/00049", "test/00000", "test/00009"]
     order = [name for names in FILES.values() for name in names]
-    assert np.array_equal(found.table.label, np.concatenate([drawn[name][1] for name in order]))
+    assert np.array_equal(found.images.label, np.concatenate([drawn[name][1] for name in order]))
     assert np.array_equal(pixels(found), np.concatenate([drawn[name][0] for name in order]))
-    assert found.images[3].mode == "RGB"
-    assert found.paths == list(found.table["id"])
+    assert found.pictures[3].mode == "RGB"
+    assert list(found.images.path) == list(found.images["id"])
     with pytest.raises(IndexError):
-        found.images[60]
+        found.pictures[60]
 
 
 def test_both_layouts_are_the_same_set(binary, package):
-    one, other = (load_labelled("cifar10", str(path), limit=5, seed=3) for path in (binary, package))
-    assert one.table.equals(other.table)
+    one, other = (SETS.load("cifar10", path, limit=5, seed=3) for path in (binary, package))
+    assert one.images.equals(other.images)
     assert np.array_equal(pixels(one), pixels(other))
     assert one.identity() != other.identity()  # they are other files
 
@@ -109,9 +108,9 @@ def test_both_layouts_are_the_same_set(binary, package):
 def test_the_set_lies_in_the_cache_by_default(binary, monkeypatch):
     monkeypatch.setenv("PCCLIP_CACHE", str(binary.parent / "cache"))
     with pytest.raises(PcclipError, match="run `make cifar`"):
-        load_labelled("cifar10")
+        SETS.load("cifar10")
     shutil.copytree(binary, binary.parent / "cache" / "cifar10")
-    assert len(load_labelled("cifar10").table) == 60
+    assert len(SETS.load("cifar10").images) == 60
 
 
 def test_cifar10_of_the_published_size(tmp_path):
@@ -125,11 +124,11 @@ def test_cifar10_of_the_published_size(tmp_path):
             file.seek(3073 * row)
             file.write(bytes([label]) + bytes([10] * 1024) + bytes([20] * 1024) + bytes([30] * 1024))
     put(tmp_path / "batches.meta.txt", "\n".join(TEN))
-    found = load_labelled("cifar10", str(tmp_path))
-    assert found.table.split.value_counts().to_dict() == {"tune": 50_000, "test": 10_000}
-    assert list(np.flatnonzero(found.table.label)) == [49_999, 50_005]
+    found = SETS.load("cifar10", tmp_path)
+    assert found.images.split.value_counts().to_dict() == {"tune": 50_000, "test": 10_000}
+    assert list(np.flatnonzero(found.images.label)) == [49_999, 50_005]
     assert labels_of(found, "test")["test/00005"] == "cat"
-    assert [found.images[row].getpixel((31, 31)) for row in (50_004, 50_005, 49_999)] == [
+    assert [found.pictures[row].getpixel((31, 31)) for row in (50_004, 50_005, 49_999)] == [
         (0, 0, 0),
         (10, 20, 30),
         (10, 20, 30),
@@ -142,36 +141,36 @@ def test_cifar10_cut_short(tmp_path):
             put(tmp_path / f"{name}.bin", bytes(1000))
     put(tmp_path / "batches.meta.txt", "\n".join(TEN))
     with pytest.raises(PcclipError, match=r"data_batch_1\.bin: 1,000 bytes, not 30,730,000; download and unpack"):
-        load_labelled("cifar10", str(tmp_path))
+        SETS.load("cifar10", tmp_path)
 
 
 def test_cifar10_with_other_names(binary):
     put(binary / "cifar-10-batches-bin" / "batches.meta.txt", "\n".join([*TEN[:9], "van"]))
     with pytest.raises(PcclipError, match=r"batches\.meta\.txt: not the 10 class names from airplane to truck"):
-        load_labelled("cifar10", str(binary))
+        SETS.load("cifar10", binary)
     put(binary / "cifar-10-batches-bin" / "batches.meta.txt", "\n")
     with pytest.raises(PcclipError, match=r"batches\.meta\.txt: empty"):
-        load_labelled("cifar10", str(binary))
+        SETS.load("cifar10", binary)
 
 
 def test_cifar10_with_a_label_that_is_no_class(binary):
     path = binary / "cifar-10-batches-bin" / "test_batch.bin"
     path.write_bytes(bytes([10]) + path.read_bytes()[1:])
     with pytest.raises(PcclipError, match="labels or splits that do not exist"):
-        load_labelled("cifar10", str(binary))
+        SETS.load("cifar10", binary)
 
 
 def test_cifar100(tmp_path, rng, monkeypatch):
     """Fine labels, not coarse ones."""
-    monkeypatch.setitem(sets.SETS, "cifar100", replace(cifar.HUNDRED, images={"train": 100, "test": 100}))
+    monkeypatch.setattr(cifar, "IMAGES", {"train": 100, "test": 100})
     folder, fine = tmp_path / "cifar-100-binary", np.arange(100)
     images = rng.integers(256, size=(100, 32, 32, 3), dtype=np.uint8)
     put(folder / "train.bin", records(images, np.full(100, 19), fine))
     put(folder / "test.bin", records(images[::-1], np.full(100, 19), fine[::-1]))
     put(folder / "fine_label_names.txt", "\n".join(HUNDRED) + "\n")
     put(folder / "coarse_label_names.txt", "aquatic_mammals\n")
-    found = load_labelled("cifar100", str(tmp_path))
-    assert list(found.table.label) == [*range(100), *reversed(range(100))]
+    found = SETS.load("cifar100", tmp_path)
+    assert list(found.images.label) == [*range(100), *reversed(range(100))]
     assert found.classes == [name.replace("_", " ") for name in HUNDRED]
     assert found.released == [name if name != "crab" else "cra" for name in HUNDRED]
     assert (found.classes[26], found.released[26], found.released[1]) == ("crab", "cra", "aquarium_fish")
@@ -181,21 +180,16 @@ def test_cifar100(tmp_path, rng, monkeypatch):
     assert np.array_equal(pixels(found), np.concatenate([images, images[::-1]]))
 
 
-def test_cifar100_has_its_published_size():
-    sizes = {part: count * 3074 for part, count in cifar.HUNDRED.images.items()}
-    assert sizes == {"train": 153_700_000, "test": 30_740_000}
-
-
 def test_the_package_that_is_not_whole(package):
     (package / "package" / "train_lables.json").unlink()
     with pytest.raises(PcclipError, match=r"package: no train_lables\.json; delete that folder and run `make cifar`"):
-        load_labelled("cifar10", str(package))
+        SETS.load("cifar10", package)
     put(package / "package" / "train_lables.json", "[3, 1")
     with pytest.raises(PcclipError, match=r"train_lables\.json: cannot be read as JSON"):
-        load_labelled("cifar10", str(package))
+        SETS.load("cifar10", package)
     put(package / "package" / "train_lables.json", json.dumps([10] * 50))
     with pytest.raises(PcclipError, match=r"train_lables\.json: not a list of 50 labels from 0 to 9"):
-        load_labelled("cifar10", str(package))
+        SETS.load("cifar10", package)
 
 
 def test_a_sheet_that_is_not_whole(package):
@@ -203,13 +197,13 @@ def test_a_sheet_that_is_not_whole(package):
     whole = sheet.read_bytes()
     sheet.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(PcclipError, match=r"test_batch\.png: not a whole PNG"):
-        pixels(load_labelled("cifar10", str(package)))
+        pixels(SETS.load("cifar10", package))
     Image.new("RGB", (1024, 7)).save(sheet)
     with pytest.raises(PcclipError, match=r"test_batch\.png: 1024 x 7 pixels, not 1024 x 10"):
-        load_labelled("cifar10", str(package))
+        SETS.load("cifar10", package)
     sheet.write_bytes(b"")
     with pytest.raises(PcclipError, match=r"test_batch\.png: cannot be read"):
-        load_labelled("cifar10", str(package))
+        SETS.load("cifar10", package)
 
 
 # ---- sets of files ---------------------------------------------------------------------------------------------------
@@ -224,7 +218,7 @@ def land(tmp_path) -> Path:
 
 
 def test_eurosat(land):
-    found = load_labelled("eurosat", str(land))
+    found = SETS.load("eurosat", land)
     assert found.released == [
         "AnnualCrop",
         "Forest",
@@ -238,31 +232,31 @@ def test_eurosat(land):
         "SeaLake",
     ]
     assert found.classes[:4] == ["annual crop land", "forest", "brushland or shrubland", "highway or road"]
-    assert list(found.table["id"][:3]) == [f"AnnualCrop/AnnualCrop_{k}.jpg" for k in (1, 10, 11)]
-    assert found.images[0] == str(land / "2750" / "AnnualCrop" / "AnnualCrop_1.jpg")
+    assert list(found.images["id"][:3]) == [f"AnnualCrop/AnnualCrop_{k}.jpg" for k in (1, 10, 11)]
+    assert found.pictures[0] == str(land / "2750" / "AnnualCrop" / "AnnualCrop_1.jpg")
     assert all(
         name.split("/")[0] == found.released[label]
-        for name, label in zip(found.table["id"], found.table.label, strict=True)
+        for name, label in zip(found.images["id"], found.images.label, strict=True)
     )
-    assert open_image(found.images[0]).size == (8, 8)
-    assert found.paths == found.images
+    assert open_image(found.pictures[0]).size == (8, 8)
+    assert list(found.images.path) == found.pictures
 
 
 def test_eurosats_test_images_are_the_released_codes(land):
     """torch.manual_seed(0), a permutation of ImageFolder's order, the last tenth."""
-    found = load_labelled("eurosat", str(land))
+    found = SETS.load("eurosat", land)
     torch.manual_seed(0)
     expected = torch.randperm(120)[108:]
-    assert sorted(expected.tolist()) == list(np.flatnonzero(found.table.split == "test"))
+    assert sorted(expected.tolist()) == list(np.flatnonzero(found.images.split == "test"))
 
 
 def test_eurosat_as_its_own_archive_unpacks(land):
     (land / "2750").rename(land / "EuroSAT_RGB")
-    assert len(load_labelled("eurosat", str(land)).table) == 120
-    assert len(load_labelled("eurosat", str(land / "EuroSAT_RGB")).table) == 120
+    assert len(SETS.load("eurosat", land).images) == 120
+    assert len(SETS.load("eurosat", land / "EuroSAT_RGB").images) == 120
     shutil.rmtree(land / "EuroSAT_RGB" / "River")
     with pytest.raises(PcclipError, match="River"):
-        load_labelled("eurosat", str(land))
+        SETS.load("eurosat", land)
 
 
 FLOWER_LABELS = [77, 102, 1, 15, 42, 54, 15, 42, 54, 60, 12, 3]  # of image 1, 2, ...; the first class is 1
@@ -286,7 +280,7 @@ def garden(tmp_path) -> Path:
 
 
 def test_flowers(garden):
-    found = load_labelled("flowers", str(garden))
+    found = SETS.load("flowers", garden)
     assert labels_of(found, "tune") == {
         "image_00004": "yellow iris",
         "image_00005": "daffodil",
@@ -303,17 +297,14 @@ def test_flowers(garden):
         "image_00003": "pink primrose",
         "image_00001": "passion flower",
     }
-    assert found.images[0] == str(garden / "flowers-102" / "jpg" / "image_00004.jpg")
-    assert len(load_labelled("flowers", str(garden / "flowers-102")).table) == 12
+    assert found.pictures[0] == str(garden / "flowers-102" / "jpg" / "image_00004.jpg")
+    assert len(SETS.load("flowers", garden / "flowers-102").images) == 12
 
 
-def test_names_of_the_flowers():
-    """torchvision keeps the authors' list too; the released code has its own spelling of two of them."""
-    declare_missing()
-    from torchvision.datasets import Flowers102
-
-    assert [name.replace("?", "") for name in Flowers102.classes] == flowers.CLASSES
-    assert {k: flowers.CLASSES[k] for k in (2, 4, 6, 7, 10, 14, 19, 41, 53)} == {
+def test_names_of_the_flowers(garden):
+    names = SETS.read("flowers", garden).classes
+    assert len(names) == 102
+    assert {k: names[k] for k in (2, 4, 6, 7, 10, 14, 19, 41, 53)} == {
         2: "canterbury bells",
         4: "english marigold",
         6: "moon orchid",
@@ -327,7 +318,7 @@ def test_names_of_the_flowers():
 
 
 def test_flowers_as_released(garden):
-    found = load_labelled("flowers", str(garden))
+    found = SETS.load("flowers", garden)
     changed = {new: old for new, old in zip(found.classes, found.released, strict=True) if new != old}
     assert changed == {"colt's foot": "colts foot", "pink-yellow dahlia": "pink-yellow dahlia?"}
 
@@ -335,21 +326,21 @@ def test_flowers_as_released(garden):
 @pytest.mark.parametrize("content", [b"", b"not MATLAB" * 20, b"MATLAB 5.0 MAT-file" + bytes(400)])
 def test_flowers_labels_that_cannot_be_read(garden, content):
     put(garden / "flowers-102" / "imagelabels.mat", content)
-    with pytest.raises(PcclipError, match=r"imagelabels\.mat: no field 'labels' that can be read") as error:
-        load_labelled("flowers", str(garden))
+    with pytest.raises(PcclipError, match=r"imagelabels\.mat: no fields labels that can be read") as error:
+        SETS.load("flowers", garden)
     assert "\n" not in str(error.value)
 
 
 def test_flowers_without_a_class_or_a_file(garden):
     (garden / "flowers-102" / "jpg" / "image_00004.jpg").unlink()
-    whole = flowers.read(garden)
+    whole = SETS.read("flowers", garden)
     assert dict(zip(whole.left_out.path.map(lambda path: Path(path).name), whole.left_out.reason, strict=True)) == {
         "image_00004.jpg": "missing file"
     }
-    with pytest.raises(PcclipError, match=r"1 of 12 images are bad \(1 missing file\), more than 5%"):
-        load_labelled("flowers", str(garden))
+    with pytest.raises(PcclipError, match=r"1 of 12 rows are bad \(1 missing file, e.g. .*4.jpg\), more than 5%"):
+        SETS.load("flowers", garden)
     savemat(garden / "flowers-102" / "imagelabels.mat", {"labels": np.array([[*FLOWER_LABELS[:10], 103, 0]])})
-    assert sorted(flowers.read(garden).left_out.reason) == ["missing file", "no class", "no class"]
+    assert sorted(SETS.read("flowers", garden).left_out.reason) == ["missing file", "no class", "no class"]
 
 
 SCENES = {
@@ -375,30 +366,30 @@ def scenes(tmp_path) -> Path:
 
 
 def test_sun397(scenes):
-    found = load_labelled("sun397", str(scenes))
+    found = SETS.load("sun397", scenes)
     assert found.classes == list(SCENES.values())
     assert found.released == ["abbey", "apartment_building/outdoor", "bakery/shop", "theater/indoor_procenium"]
     assert list(labels_of(found, "tune").values()) == found.classes
     assert list(labels_of(found, "test").values()) == found.classes
-    assert found.table["id"][5] == "a/apartment_building/outdoor/sun_abcdefghijklmno1.jpg"
-    assert found.images[5] == str(scenes / "SUN397" / found.table["id"][5])
+    assert found.images["id"][5] == "a/apartment_building/outdoor/sun_abcdefghijklmno1.jpg"
+    assert found.pictures[5] == str(scenes / "SUN397" / found.images["id"][5])
 
 
 def test_sun397_without_its_list_of_classes(scenes):
-    with_list = load_labelled("sun397", str(scenes / "SUN397"))
+    with_list = SETS.load("sun397", scenes / "SUN397")
     (scenes / "SUN397" / "ClassName.txt").unlink()
-    assert load_labelled("sun397", str(scenes)).table.equals(with_list.table)
+    assert SETS.load("sun397", scenes).images.equals(with_list.images)
 
 
 def test_sun397_without_a_partition(scenes):
     (scenes / "Partitions" / "Testing_01.txt").unlink()
     with pytest.raises(PcclipError, match=r"no Testing_01\.txt; download .*/Partitions\.zip"):
-        load_labelled("sun397", str(scenes))
+        SETS.load("sun397", scenes)
 
 
 def test_sun397_class_that_is_not_in_the_list(scenes):
     put(scenes / "SUN397" / "ClassName.txt", "/a/abbey\n")
-    assert list(sun397.read(scenes).left_out.reason) == ["no class"] * 6
+    assert list(SETS.read("sun397", scenes).left_out.reason) == ["no class"] * 6
 
 
 @pytest.fixture
@@ -415,10 +406,10 @@ def kitchen(tmp_path) -> Path:
 
 
 def test_food101(kitchen):
-    found = load_labelled("food101", str(kitchen))
+    found = SETS.load("food101", kitchen)
     assert labels_of(found, "tune") == {"apple_pie/1005649": "apple pie", "baby_back_ribs/1005649": "baby back ribs"}
     assert labels_of(found, "test") == {"apple_pie/1014775": "apple pie", "baby_back_ribs/1014775": "baby back ribs"}
-    assert found.images[1] == str(kitchen / "food-101" / "images" / "baby_back_ribs" / "1005649.jpg")
+    assert found.pictures[1] == str(kitchen / "food-101" / "images" / "baby_back_ribs" / "1005649.jpg")
     assert found.released is None
 
 
@@ -428,9 +419,9 @@ def test_food101(kitchen):
 @pytest.mark.parametrize("name", HERE)
 def test_a_set_that_is_not_there_says_what_to_fetch(name, tmp_path):
     with pytest.raises(PcclipError) as error:
-        load_labelled(name, str(tmp_path / "nowhere"))
+        SETS.load(name, tmp_path / "nowhere")
     line = str(error.value)
-    assert line.startswith(f"labelled set {name}: {tmp_path / 'nowhere'}: no ")
+    assert line.startswith(f"evaluate.labelled.{name}: {tmp_path / 'nowhere'}: no ")
     assert "\n" not in line
     assert "; download http" in line or "or download http" in line
     assert " MB" in line or " GB" in line
@@ -438,8 +429,8 @@ def test_a_set_that_is_not_there_says_what_to_fetch(name, tmp_path):
 
 
 def test_a_set_that_is_not_known():
-    with pytest.raises(PcclipError, match=r"labelled set 'mnist': not known; the sets are cifar10, .*imagenet_sketch"):
-        load_labelled("mnist")
+    with pytest.raises(PcclipError, match=r"labelled.mnist: no such set; there are: cifar10, .*imagenet_sketch"):
+        SETS.load("mnist")
 
 
 def serve(monkeypatch, sizes: dict[str, list[int]], **changed) -> pd.DataFrame:
@@ -453,102 +444,101 @@ def serve(monkeypatch, sizes: dict[str, list[int]], **changed) -> pd.DataFrame:
             "split": [rows[k][0] for k in order],
         }
     )
-    made = replace(
-        LabelledSet(
-            "made", table, [f"/{image}.jpg" for image in table["id"]], [f"class {k}" for k in range(len(sizes["test"]))]
-        ),
-        **changed,
-    )
-    monkeypatch.setitem(sets.SETS, "made", SimpleNamespace(missing=lambda root: [], read=lambda root: made))
-    return made.table
+    table["path"] = [f"/{image}.jpg" for image in table["id"]]
+    classes = [f"class {k}" for k in range(len(sizes["test"]))]
+    made = replace(Benchmark("made", "classification", table, classes=classes), **changed)
+    monkeypatch.setitem(SETS.readers, "made", Reader("made", lambda root: made))
+    return made.images
 
 
-def counts(found: LabelledSet, split: str) -> list[int]:
-    return np.bincount(found.table.label[found.table.split == split], minlength=len(found.classes)).tolist()
+def counts(found: Benchmark, split: str) -> list[int]:
+    return np.bincount(found.images.label[found.images.split == split], minlength=len(found.classes)).tolist()
 
 
 def test_the_whole_set_in_order(monkeypatch):
     table = serve(monkeypatch, {"tune": [5, 5], "test": [7, 3]})
     for limit in (None, 10, 1000):
-        assert load_labelled("made", "x", limit=limit).table.equals(table)
+        assert SETS.load("made", "x", limit=limit).images.equals(table)
 
 
 def test_a_limit_has_the_classes_in_proportion(monkeypatch):
     table = serve(monkeypatch, {"tune": [400, 300, 200, 100], "test": [100] * 4})
-    found = load_labelled("made", "x", limit=40, tune_limit=100, seed=0)
+    found = SETS.load("made", "x", limit=40, tune_limit=100, seed=0)
     assert counts(found, "test") == [10] * 4
     assert all(abs(n - m) <= 1 for n, m in zip(counts(found, "tune"), [40, 30, 20, 10], strict=True))
     assert sum(counts(found, "tune")) == 100
-    assert counts(load_labelled("made", "x", tune_limit=4), "tune") == [1] * 4
-    assert found.table["id"].map({image: k for k, image in enumerate(table["id"])}).is_monotonic_increasing
-    assert found.images == [f"/{image}.jpg" for image in found.table["id"]]
+    assert counts(SETS.load("made", "x", tune_limit=4), "tune") == [1] * 4
+    assert found.images["id"].map({image: k for k, image in enumerate(table["id"])}).is_monotonic_increasing
+    assert found.pictures == [f"/{image}.jpg" for image in found.images["id"]]
 
 
 def test_one_limit_leaves_the_other_split_alone(monkeypatch):
     serve(monkeypatch, {"tune": [9, 9], "test": [50, 50]})
-    found = load_labelled("made", "x", limit=20, seed=1)
+    found = SETS.load("made", "x", limit=20, seed=1)
     assert (counts(found, "tune"), counts(found, "test")) == ([9, 9], [10, 10])
-    assert counts(load_labelled("made", "x", tune_limit=0), "tune") == [0, 0]
-    larger = load_labelled("made", "x", limit=60, seed=1)
-    assert set(found.table["id"]) < set(larger.table["id"])  # more of the same draw
+    assert counts(SETS.load("made", "x", tune_limit=0), "tune") == [0, 0]
+    larger = SETS.load("made", "x", limit=60, seed=1)
+    assert set(found.images["id"]) < set(larger.images["id"])  # more of the same draw
 
 
 def test_a_limit_below_the_number_of_classes_takes_one_each(monkeypatch):
     serve(monkeypatch, {"tune": [1], "test": [30] * 20})
-    found = [counts(load_labelled("made", "x", limit=8, seed=seed), "test") for seed in range(6)]
+    found = [counts(SETS.load("made", "x", limit=8, seed=seed), "test") for seed in range(6)]
     assert all(sorted(each) == [0] * 12 + [1] * 8 for each in found)
     assert (np.sum(found, axis=0) > 0).sum() > 8  # not always the same classes
 
 
 def test_the_draw_is_seeded(monkeypatch):
     serve(monkeypatch, {"tune": [50, 50], "test": [50, 50]})
-    one, again, other = (load_labelled("made", "x", limit=20, tune_limit=20, seed=seed) for seed in (1, 1, 2))
-    assert one.table.equals(again.table)
+    one, again, other = (SETS.load("made", "x", limit=20, tune_limit=20, seed=seed) for seed in (1, 1, 2))
+    assert one.images.equals(again.images)
     assert one.identity() == again.identity()
-    assert not one.table.equals(other.table)
+    assert not one.images.equals(other.images)
     assert one.identity() != other.identity()
 
 
 def test_duplicate_ids_are_refused(monkeypatch):
     table = serve(monkeypatch, {"tune": [5], "test": [5]})
-    serve(monkeypatch, {"tune": [5], "test": [5]}, table=table.assign(id=["i0"] * 2 + list(table["id"][2:])))
-    with pytest.raises(PcclipError, match=r"labelled set made: duplicate ids, e\.g\. 'i0'"):
-        load_labelled("made", "x")
+    serve(monkeypatch, {"tune": [5], "test": [5]}, images=table.assign(id=["i0"] * 2 + list(table["id"][2:])))
+    with pytest.raises(PcclipError, match=r"labelled.made: duplicate ids, e\.g\. 'i0'"):
+        SETS.load("made", "x")
 
 
 @pytest.mark.parametrize(("column", "value"), [("label", 1), ("label", -1), ("split", "train")])
 def test_labels_and_splits_that_do_not_exist_are_refused(monkeypatch, column, value):
     table = serve(monkeypatch, {"tune": [5], "test": [5]})
-    serve(monkeypatch, {"tune": [5], "test": [5]}, table=table.assign(**{column: [value, *table[column][1:]]}))
+    serve(monkeypatch, {"tune": [5], "test": [5]}, images=table.assign(**{column: [value, *table[column][1:]]}))
     with pytest.raises(PcclipError, match="labels or splits that do not exist"):
-        load_labelled("made", "x")
+        SETS.load("made", "x")
 
 
 def test_bad_rows(monkeypatch):
     lost = pd.DataFrame({"path": list("abcdef"), "reason": ["missing file"] * 5 + ["val split"]})
     serve(monkeypatch, {"tune": [50], "test": [45]}, left_out=lost)  # 5 of 100: a val split is no fault
-    assert len(load_labelled("made", "x").left_out) == 6
+    assert len(SETS.load("made", "x").left_out) == 6
     serve(monkeypatch, {"tune": [50], "test": [44]}, left_out=lost)
-    with pytest.raises(PcclipError, match=r"5 of 99 images are bad \(5 missing file, 1 val split\), more than 5%"):
-        load_labelled("made", "x")
+    with pytest.raises(
+        PcclipError, match=r"5 of 99 rows are bad \(5 missing file, 1 val split, e.g. a\), more than 5%"
+    ):
+        SETS.load("made", "x")
     serve(monkeypatch, {"tune": [0], "test": [0]})
-    with pytest.raises(PcclipError, match="0 of 0 images are bad"):
-        load_labelled("made", "x")
+    with pytest.raises(PcclipError, match="no usable row"):
+        SETS.load("made", "x")
 
 
 def test_identity_notices_names_and_files(land):
-    before = load_labelled("eurosat", str(land))
-    assert before.identity() == load_labelled("eurosat", str(land)).identity()
+    before = SETS.load("eurosat", land)
+    assert before.identity() == SETS.load("eurosat", land).identity()
     assert replace(before, classes=before.released).identity() != before.identity()
-    put(Path(before.images[0]), jpeg(99) + b"more")
+    put(Path(before.pictures[0]), jpeg(99) + b"more")
     changed = before.identity()
-    assert changed != load_labelled("eurosat", str(land), limit=5).identity()
-    Path(before.images[0]).unlink()
+    assert changed != SETS.load("eurosat", land, limit=5).identity()
+    Path(before.pictures[0]).unlink()
     assert before.identity() != changed
 
 
 def test_identity_notices_the_file_of_many(binary):
-    found = load_labelled("cifar10", str(binary), limit=5)
+    found = SETS.load("cifar10", binary, limit=5)
     before = found.identity()
     put(binary / "cifar-10-batches-bin" / "data_batch_2.bin", bytes(30_730))
     assert found.identity() != before
@@ -559,11 +549,11 @@ def test_identity_notices_the_file_of_many(binary):
 
 @pytest.mark.parametrize("layout", ["binary", "package"])
 def test_vectors_of_images_in_one_file(layout, tiny_encoder, tmp_path, encoded, capsys, request):
-    found = load_labelled("cifar10", str(request.getfixturevalue(layout)), limit=5, tune_limit=30)
+    found = SETS.load("cifar10", request.getfixturevalue(layout), limit=5, tune_limit=30)
     folder = tmp_path / "outputs" / "cifar10"
     vectors, bad = embed_labelled(folder, found, tiny_encoder, batch_size=4, workers=2, shard=16)
-    assert vectors.ids == vectors.paths == list(found.table["id"])
-    assert vectors.matrix == pytest.approx(tiny_encoder.encode_images(list(found.images)), abs=1e-5)
+    assert vectors.ids == vectors.paths == list(found.images["id"])
+    assert vectors.matrix == pytest.approx(tiny_encoder.encode_images(list(found.pictures)), abs=1e-5)
     assert len(bad) == 0
     manifest = finished(folder)
     assert manifest["counts"] == {"images": 35, "bad": 0, "width": 32}
@@ -577,7 +567,7 @@ def test_vectors_of_images_in_one_file(layout, tiny_encoder, tmp_path, encoded, 
 
 
 def test_killed_in_the_middle_it_resumes_at_the_shard(binary, tiny_encoder, tmp_path, encoded, capsys):
-    found, settings = load_labelled("cifar10", str(binary)), {"batch_size": 4, "workers": 2, "shard": 16}
+    found, settings = SETS.load("cifar10", binary), {"batch_size": 4, "workers": 2, "shard": 16}
     encoded.limit = 16 + 8  # in the middle of the second shard
     with pytest.raises(KeyboardInterrupt):
         embed_labelled(tmp_path / "cifar10", found, tiny_encoder, **settings)
@@ -593,7 +583,7 @@ def test_killed_in_the_middle_it_resumes_at_the_shard(binary, tiny_encoder, tmp_
 def test_another_draw_or_image_tower_is_embedded_anew(binary, tiny_encoder, fresh_encoder, tmp_path, encoded):
     def run(model, **limits):
         encoded.total = 0
-        embed_labelled(tmp_path / "cifar10", load_labelled("cifar10", str(binary), **limits), model, 8, 2, 64)
+        embed_labelled(tmp_path / "cifar10", SETS.load("cifar10", binary, **limits), model, 8, 2, 64)
         return encoded.total
 
     assert run(tiny_encoder) == 60
@@ -610,19 +600,19 @@ def test_another_draw_or_image_tower_is_embedded_anew(binary, tiny_encoder, fres
 
 
 def test_an_image_that_cannot_be_read_is_recorded(land, tiny_encoder, tmp_path):
-    found = load_labelled("eurosat", str(land), limit=10, tune_limit=30)
-    put(Path(found.images[7]), jpeg()[:150])
+    found = SETS.load("eurosat", land, limit=10, tune_limit=30)
+    put(Path(found.pictures[7]), jpeg()[:150])
     vectors, bad = embed_labelled(tmp_path / "eurosat", found, tiny_encoder, 8, 2, 16)
     assert bad.to_dict("records") == [
-        {"id": found.table["id"][7], "path": found.images[7], "reason": "unreadable image (OSError)"}
+        {"id": found.images["id"][7], "path": found.pictures[7], "reason": "unreadable image (OSError)"}
     ]
-    assert vectors.ids == [image for k, image in enumerate(found.table["id"]) if k != 7]
-    assert vectors.paths == [image for k, image in enumerate(found.images) if k != 7]
+    assert vectors.ids == [image for k, image in enumerate(found.images["id"]) if k != 7]
+    assert vectors.paths == [image for k, image in enumerate(found.pictures) if k != 7]
 
 
 def test_too_many_images_that_cannot_be_read_fail(land, tiny_encoder, tmp_path):
-    found = load_labelled("eurosat", str(land), limit=10, tune_limit=30)
-    for path in found.images[:3]:
+    found = SETS.load("eurosat", land, limit=10, tune_limit=30)
+    for path in found.pictures[:3]:
         put(Path(path), b"")
     with pytest.raises(
         PcclipError,

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.animals import ANIMALS, HAS, PREDICATES, make_zoo, one_line, picture, put, row
+from helpers.public_sets import PublicSets, reasons
 from helpers.runs import BIRDS
 
-from pcclip.benchmarks.classification import awa2, cub, imagenet
-from pcclip.benchmarks.classification.sets import load_labelled
+from pcclip.benchmarks.classification import awa2, imagenet
 from pcclip.errors import PcclipError
 from pcclip.images import open_image
 from pcclip.torchvision_shim import declare_missing
@@ -19,8 +19,7 @@ def numbered(values, first: int = 1) -> str:
     return "".join(f"{k} {value}\n" for k, value in enumerate(values, first))
 
 
-def reasons(images) -> dict[str, str]:
-    return {Path(path).name: why for path, why in zip(images.left_out.path, images.left_out.reason, strict=True)}
+SETS = PublicSets("classification")
 
 
 # ---- CUB -------------------------------------------------------------------------------------------------------------
@@ -29,21 +28,21 @@ def reasons(images) -> dict[str, str]:
 @pytest.mark.parametrize("up", [False, True])
 def test_cub(birds, up):
     root = birds.parent if up else birds
-    assert cub.missing(root) == []
-    images = cub.read(root)
+    assert SETS.missing("cub", root) == []
+    images = SETS.read("cub", root)
     assert images.classes == ["black footed albatross", "laysan albatross", "red winged blackbird"]
     assert images.released == ["Black_footed_Albatross", "Laysan_Albatross", "Red_winged_Blackbird"]
-    assert list(images.table["id"]) == [f"{folder}/{bird}" for folder, bird, _ in BIRDS]
-    assert list(images.table.label) == [0, 0, 1, 2, 2]
-    assert list(images.table.split) == ["test", "tune", "tune", "tune", "test"]
-    assert [open_image(path).size for path in images.images] == [(8, 8)] * 5
-    assert len(load_labelled("cub", str(root)).table) == 5
+    assert list(images.images["id"]) == [f"{folder}/{bird}" for folder, bird, _ in BIRDS]
+    assert list(images.images.label) == [0, 0, 1, 2, 2]
+    assert list(images.images.split) == ["test", "tune", "tune", "tune", "test"]
+    assert [open_image(path).size for path in images.pictures] == [(8, 8)] * 5
+    assert len(SETS.load("cub", root).images) == 5
 
 
 def test_cub_classes_are_in_the_order_of_their_numbers(birds):
     put(birds / "classes.txt", "2 002.Laysan_Albatross\n1 001.Black_footed_Albatross\n3 010.Red_winged_Blackbird\n")
-    images = cub.read(birds)
-    assert [images.classes[label] for label in images.table.label[:3]] == [
+    images = SETS.read("cub", birds)
+    assert [images.classes[label] for label in images.images.label[:3]] == [
         "black footed albatross",
         "black footed albatross",
         "laysan albatross",
@@ -54,23 +53,23 @@ def test_cub_rows_that_cannot_be_used(birds):
     (birds / "images" / BIRDS[0][0] / f"{BIRDS[0][1]}.jpg").unlink()
     put(birds / "image_class_labels.txt", numbered([1, 1, 9, 3, 3]))
     put(birds / "train_test_split.txt", numbered([0, 1, 1, 1]))
-    images = cub.read(birds)
+    images = SETS.read("cub", birds)
     assert reasons(images) == {
         f"{BIRDS[0][1]}.jpg": "missing file",
         f"{BIRDS[2][1]}.jpg": "no class",
         f"{BIRDS[4][1]}.jpg": "no split",
     }
-    assert list(images.table.label) == [0, 2]
-    assert images.table.label.dtype == int
-    assert len(images.images) == 2
+    assert list(images.images.label) == [0, 2]
+    assert images.images.label.dtype == int
+    assert len(images.pictures) == 2
 
 
 def test_cub_that_is_not_there(tmp_path, birds):
-    line = one_line(cub.missing(tmp_path / "nowhere"))
+    line = one_line(SETS.missing("cub", tmp_path / "nowhere"))
     assert "no images.txt, image_class_labels.txt, train_test_split.txt, classes.txt, images/; download http" in line
     assert line.endswith(f"unpack it in {tmp_path / 'nowhere'}")
     (birds / "classes.txt").unlink()
-    assert f"{birds}: no classes.txt; " in one_line(cub.missing(birds.parent))
+    assert f"{birds}: no classes.txt; " in one_line(SETS.missing("cub", birds.parent))
 
 
 @pytest.fixture
@@ -81,37 +80,41 @@ def zoo(tmp_path):
 @pytest.mark.parametrize("up", [False, True])
 def test_awa2(zoo, up):
     root = zoo.parent if up else zoo
-    assert awa2.missing(root) == []
-    images = awa2.read(root)
+    assert SETS.missing("awa2", root) == []
+    images = SETS.read("awa2", root)
     assert images.classes == ["antelope", "grizzly bear", "killer whale", "beaver", "dalmatian", "blue whale"]
     assert images.released == ANIMALS
-    assert list(images.table["id"][:2]) == ["antelope/antelope_10001", "antelope/antelope_10002"]
-    assert list(images.table.label) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
-    assert list(images.table.split) == ["tune"] * 8 + ["test"] * 4
-    assert open_image(images.images[11]).size == (8, 8)
-    assert list(images.attributes.columns) == PREDICATES
-    assert np.isnan(images.attributes.black[0])
-    assert images.attributes.big[1] == pytest.approx(60.64)
-    assert awa2.binary(root).loc[1].to_dict() == dict(zip(PREDICATES, row(*HAS["grizzly+bear"].split()), strict=True))
-    assert len(load_labelled("awa2", str(root)).table) == 12
+    assert list(images.images["id"][:2]) == ["antelope/antelope_10001", "antelope/antelope_10002"]
+    assert list(images.images.label) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert list(images.images.split) == ["tune"] * 8 + ["test"] * 4
+    assert open_image(images.pictures[11]).size == (8, 8)
+    assert list(images.class_attributes.columns) == PREDICATES
+    assert np.isnan(images.class_attributes.black[0])
+    assert images.class_attributes.big[1] == pytest.approx(60.64)
+    assert awa2.binary_attributes(root).loc[1].to_dict() == dict(
+        zip(PREDICATES, row(*HAS["grizzly+bear"].split()), strict=True)
+    )
+    assert len(SETS.load("awa2", root).images) == 12
 
 
 def test_awa2_animals_that_cannot_be_used(zoo):
     for path in (zoo / "JPEGImages" / "beaver").iterdir():
         path.unlink()
     put(zoo / "testclasses.txt", "dalmatian\nantelope\n")
-    images = awa2.read(zoo)
+    images = SETS.read("awa2", zoo)
     assert reasons(images) == {"antelope": "not in one split", "beaver": "no images", "blue+whale": "not in one split"}
-    assert set(images.table.label) == {1, 2, 4}
-    assert len(images.attributes) == 6
+    assert set(images.images.label) == {1, 2, 4}
+    assert len(images.class_attributes) == 6
 
 
 def test_awa2_that_is_not_there(tmp_path, zoo):
-    line = one_line(awa2.missing(tmp_path / "nowhere"))
-    assert "no classes.txt, trainclasses.txt, testclasses.txt, predicates.txt, predicate-matrix-continuous" in line
-    assert "predicate-matrix-binary.txt, JPEGImages/; download https://cvml.ista.ac.at/AwA2/AwA2-data.zip" in line
+    line = one_line(SETS.missing("awa2", tmp_path / "nowhere"))
+    assert (
+        "no classes.txt, trainclasses.txt, testclasses.txt and 4 more; download https://cvml.ista.ac.at/AwA2/AwA2-data.zip"
+        in line
+    )
     (zoo / "testclasses.txt").unlink()
-    assert f"{zoo}: no testclasses.txt; " in one_line(awa2.missing(zoo))
+    assert f"{zoo}: no testclasses.txt; " in one_line(SETS.missing("awa2", zoo))
 
 
 @pytest.mark.parametrize(
@@ -128,12 +131,12 @@ def test_awa2_that_is_not_there(tmp_path, zoo):
 def test_a_broken_awa2_file_is_named(zoo, name, content, message):
     put(zoo / name, content)
     with pytest.raises(PcclipError, match=f"{name}: {message}") as error:
-        awa2.read(zoo)
+        SETS.read("awa2", zoo)
     assert "\n" not in str(error.value)
 
 
 def test_the_released_code_reads_attributes_of_other_animals(zoo):
-    images = awa2.read(zoo)
+    images = SETS.read("awa2", zoo)
     assert list(awa2.predicate_rows(images, "corrected")) == [0, 1, 2, 3, 4, 5]
     # test: blue+whale 0, dalmatian 1; train: antelope 0, beaver 1, grizzly+bear 2, killer+whale 3
     assert list(awa2.predicate_rows(images, "as_released")) == [0, 2, 3, 1, 1, 0]
@@ -141,7 +144,7 @@ def test_the_released_code_reads_attributes_of_other_animals(zoo):
 
 
 def test_texts_of_two_animals(zoo):
-    images, binary = awa2.read(zoo), awa2.binary(zoo)
+    images, binary = SETS.read("awa2", zoo), awa2.binary_attributes(zoo)
     dalmatian, whale = 4, 5
     corrected = awa2.difference_texts(images, binary, "corrected")
     assert corrected(dalmatian, whale) == (  # the stronger difference first; smelly cannot be seen
@@ -160,7 +163,7 @@ def test_texts_of_two_animals(zoo):
 
 def test_the_released_filter_leaves_out_neighbours():
     binary = pd.DataFrame([np.ones(85, dtype=int), np.zeros(85, dtype=int)], columns=PREDICATES)
-    text = awa2.attribute_differences(0, 1, binary, None, "as_released")
+    text = awa2.attribute_differences((0, 1), binary, None, "as_released")
     named = (
         text.removeprefix("The first image has attributes of ")
         .removesuffix(", while the second image has attributes of ")
@@ -191,14 +194,14 @@ def test_the_released_filter_leaves_out_neighbours():
 def test_a_corrected_text_names_few_attributes_that_can_be_seen():
     binary = pd.DataFrame([np.ones(85, dtype=int), np.zeros(85, dtype=int)], columns=PREDICATES)
     strength = pd.DataFrame([np.arange(85.0), np.zeros(85)], columns=PREDICATES)
-    text = awa2.attribute_differences(0, 1, binary, strength, "corrected")
+    text = awa2.attribute_differences((0, 1), binary, strength, "corrected")
     assert text == (
         "The first image has attributes of domestic, nestspot, group, smart, timid, while the second image "
         "has attributes of none of these."
     )
     strength.loc[0, ["group", "timid"]] = np.nan  # nobody judged: not known to differ much
     assert "of domestic, nestspot, smart, fierce, cave, while" in awa2.attribute_differences(
-        0, 1, binary, strength, "corrected"
+        (0, 1), binary, strength, "corrected"
     )
 
 
@@ -209,7 +212,7 @@ def test_a_corrected_text_can_be_read_to_its_end():
     tokenizer = open_clip.get_tokenizer("ViT-L-14")
     longest = sorted(PREDICATES, key=lambda name: -len(tokenizer.encode(name)))[: 2 * awa2.MOST]
     binary = pd.DataFrame([row(*longest[::2]), row(*longest[1::2])], columns=PREDICATES)
-    text = awa2.attribute_differences(0, 1, binary, binary, "corrected")
+    text = awa2.attribute_differences((0, 1), binary, binary, "corrected")
     assert all(name in text for name in longest)
     assert len(tokenizer.encode(text)) + 2 <= 48
 
@@ -217,7 +220,7 @@ def test_a_corrected_text_can_be_read_to_its_end():
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda: awa2.attribute_differences(0, 0, pd.DataFrame([row()], columns=PREDICATES), None, "fixed"),
+        lambda: awa2.attribute_differences((0, 0), pd.DataFrame([row()], columns=PREDICATES), None, "fixed"),
         lambda: awa2.predicate_rows(None, "fixed"),
     ],
 )
@@ -247,8 +250,8 @@ def test_the_thousand_classes():
 
 def shown(images) -> dict[str, str]:
     """File name -> class."""
-    names = [images.classes[label] for label in images.table.label]
-    return dict(zip((Path(path).name for path in images.images), names, strict=True))
+    names = [images.classes[label] for label in images.images.label]
+    return dict(zip((Path(path).name for path in images.pictures), names, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -263,24 +266,23 @@ def shown(images) -> dict[str, str]:
     ],
 )
 def test_imagenet_and_its_variants(tmp_path, capsys, name, folder, tench, tissue, suffix):
-    one = imagenet.VARIANTS[name]
     place = tmp_path / folder
     for wnid, file in ((tissue, "b"), (tench, "z"), (tench, "a")):
         picture(place / wnid / f"{file}.{suffix}")
     put(place / tench / "notes.txt", "")
     put(place / "README.txt", "")
-    assert one.missing(tmp_path) == one.missing(place) == []
-    images = one.read(tmp_path)
+    assert SETS.missing(name, tmp_path) == SETS.missing(name, place) == []
+    images = SETS.read(name, tmp_path)
     assert shown(images) == {f"a.{suffix}": "tench", f"z.{suffix}": "tench", f"b.{suffix}": "toilet paper"}
-    assert list(images.table.label) == ([0, 0, 1] if name[-1] in "ra" else [0, 0, 999])
+    assert list(images.images.label) == ([0, 0, 1] if name[-1] in "ra" else [0, 0, 999])
     assert len(images.classes) == (2 if name[-1] in "ra" else 1000)
-    assert set(images.table.split) == {"test"}
-    assert images.table["id"][0] == f"{folder}/{tench}/a.{suffix}"
+    assert set(images.images.split) == {"test"}
+    assert images.images["id"][0] == f"{folder}/{tench}/a.{suffix}"
     assert len(images.left_out) == 0
-    assert shown(one.read(place)) == shown(images)
-    assert f"{name}: 3 images here; the whole set has {one.whole}\n" in capsys.readouterr().out
-    loaded = load_labelled(name, str(tmp_path))
-    assert (loaded.table["id"] == images.table["id"]).all()
+    assert shown(SETS.read(name, place)) == shown(images)
+    assert f"{name}: 3 images here; the whole set has" in capsys.readouterr().out
+    loaded = SETS.load(name, tmp_path)
+    assert (loaded.images["id"] == images.images["id"]).all()
 
 
 def test_the_whole_set_is_not_remarked_on(tmp_path, capsys):
@@ -298,15 +300,15 @@ def test_validation_images_in_one_folder(tmp_path):
         f"ILSVRC2012_val_00000002,{TABBY} 85 1 499 272 \nILSVRC2012_val_00000001,{TISSUE} 1 1 2 2 {TISSUE} 3 3 4 4 \n"
         "ILSVRC2012_val_00000003,n99999999 1 1 2 2 \n",
     )
-    images = imagenet.VARIANTS["imagenet"].read(tmp_path)
+    images = SETS.read("imagenet", tmp_path)
     assert shown(images) == {
         "ILSVRC2012_val_00000001.JPEG": "toilet paper",
         "ILSVRC2012_val_00000002.JPEG": "tabby cat",
     }
     assert reasons(images) == {"ILSVRC2012_val_00000003.JPEG": "no class", "ILSVRC2012_val_00000004.JPEG": "no class"}
     put(tmp_path / "LOC_val_solution.csv", "image,label\n1,2\n")
-    with pytest.raises(PcclipError, match="LOC_val_solution.csv: not a table of ImageId and PredictionString") as error:
-        imagenet.VARIANTS["imagenet"].read(tmp_path)
+    with pytest.raises(PcclipError, match="LOC_val_solution.csv: has no column 'ImageId'") as error:
+        SETS.read("imagenet", tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -316,36 +318,36 @@ def test_some_training_images_are_to_tune_on(tmp_path, monkeypatch):
     for wnid in (TENCH, TABBY):
         for k in (9, 1, 5):
             picture(tmp_path / "train" / wnid / f"{wnid}_{k}.JPEG")
-    images = imagenet.VARIANTS["imagenet_r"].read(tmp_path)
+    images = SETS.read("imagenet_r", tmp_path)
     assert images.classes == ["tabby cat"]  # tench is no class of this set: its training images are of no use
-    assert list(images.table.split) == ["test", "tune", "tune"]
+    assert list(images.images.split) == ["test", "tune", "tune"]
     assert shown(images) == dict.fromkeys(["art_0.jpg", f"{TABBY}_1.JPEG", f"{TABBY}_5.JPEG"], "tabby cat")
 
 
 def test_a_folder_of_no_class_is_left_out(tmp_path):
     picture(tmp_path / "imagenet-a" / TENCH / "a.jpg")
     picture(tmp_path / "imagenet-a" / "n00000001" / "a.jpg")
-    images = imagenet.VARIANTS["imagenet_a"].read(tmp_path)
+    images = SETS.read("imagenet_a", tmp_path)
     assert reasons(images) == {"n00000001": "no class"}
     assert images.classes == ["tench"]
 
 
 def test_variants_that_are_not_there(tmp_path):
-    for name, one in imagenet.VARIANTS.items():
-        assert f"no {one.folders[0]}/ in it; download " in one_line(one.missing(tmp_path)), name
+    for name, folder in (("imagenet", "val"), ("imagenet_sketch", "sketch"), ("imagenet_a", "imagenet-a")):
+        assert f"no {folder}/ in it; download " in one_line(SETS.missing(name, tmp_path))
     (tmp_path / "val").mkdir()
-    line = one_line(imagenet.VARIANTS["imagenet"].missing(tmp_path))
+    line = one_line(SETS.missing("imagenet", tmp_path))
     assert "no folder named by the WordNet id of a class, and no LOC_val_solution.csv beside it; unpack" in line
     (tmp_path / "imagenetv2-matched-frequency-format-val").mkdir()
-    assert "no folder named by the number of a class; " in one_line(imagenet.VARIANTS["imagenet_v2"].missing(tmp_path))
+    assert "no folder named by the number of a class; " in one_line(SETS.missing("imagenet_v2", tmp_path))
 
 
 def test_one_variant_is_not_taken_for_another(tmp_path):
     picture(tmp_path / "imagenet" / "val" / TENCH / "a.JPEG")
-    assert one_line(imagenet.VARIANTS["imagenet_r"].missing(tmp_path / "imagenet" / "val"))
+    assert one_line(SETS.missing("imagenet_r", tmp_path / "imagenet" / "val"))
 
 
 def test_folders_without_images(tmp_path):
     (tmp_path / "sketch" / TENCH).mkdir(parents=True)
     with pytest.raises(PcclipError, match="sketch: no images of any class in it; unpack https"):
-        imagenet.VARIANTS["imagenet_sketch"].read(tmp_path)
+        SETS.read("imagenet_sketch", tmp_path)

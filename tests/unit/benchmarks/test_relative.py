@@ -8,13 +8,15 @@ import pandas as pd
 import pytest
 from helpers.animals import ANIMALS, make_zoo, one_line, picture, put
 from helpers.knowing import Knowing, prepared
+from helpers.public_sets import PublicSets, reasons
 from scipy.io import savemat
 
 from pcclip import config as params
-from pcclip.benchmarks.relative_attributes import awa2, koniq, lfw10, of_pairs, parikh, plain, sets, utkface, zap50k
-from pcclip.benchmarks.relative_attributes.sets import load_relative, texts_of
-from pcclip.embedding.vectors import Vectors
+from pcclip.benchmarks.registry import load_benchmarks
+from pcclip.benchmarks.relative_attributes import FAMILY, lfw10, ordered_pairs, plain_name, shipped_texts
+from pcclip.embedding.vectors import Vectors, load_vectors
 from pcclip.errors import PcclipError
+from pcclip.evaluation import benchmarks
 from pcclip.evaluation import relative_attributes as relative
 from pcclip.evaluation import stage as report
 from pcclip.evaluation.predictions import Predictions
@@ -40,8 +42,7 @@ def mat(path: Path, **fields) -> Path:
     return path
 
 
-def reasons(found) -> dict[str, str]:
-    return {Path(path).name: why for path, why in zip(found.left_out.path, found.left_out.reason, strict=True)}
+SETS = PublicSets("relative_attributes")
 
 
 def told(pairs: pd.DataFrame) -> list[tuple]:
@@ -56,6 +57,7 @@ SHOES = [
     "Sandals/Flat/Levi's Kids/3.4.jpg",
     "Boots/Ankle/UGG/5.6.jpg",
 ]
+SPELLED = [SHOES[0], "Shoes/Flats/W.A.G%2E/1.2.jpg", "Sandals/Flat/Levi's&#174; Kids/3.4.jpg", SHOES[3]]  # on disk
 
 
 def rows(attribute: int, *of: tuple[int, int, int]) -> np.ndarray:
@@ -81,23 +83,18 @@ def shoes(tmp_path):
     mat(data / "zappos-labels-fg.mat", mturkHard=cells(*(rows(k, (2, 3, 2)) for k in (1, 2, 3, 4))))
     split = [[1, 3], [1, 2]]
     mat(data / "train-test-splits.mat", trainIndexAll=nested(*[split] * 4), testIndexAll=nested(*[[[2], [3]]] * 4))
-    for name in (
-        "Shoes/Oxfords/Bostonian/100627.72.jpg",
-        "Shoes/Flats/W.A.G%2E/1.2.jpg",
-        "Sandals/Flat/Levi's&#174; Kids/3.4.jpg",
-        "Boots/Ankle/UGG/5.6.jpg",
-    ):
+    for name in SPELLED:
         picture(tmp_path / "ut-zap50k-images" / name)
     return tmp_path
 
 
 def test_zap50k(shoes, capsys):
-    assert zap50k.missing(shoes) == []
-    found = zap50k.read(shoes)
+    assert SETS.missing("zap50k", shoes) == []
+    found = SETS.read("zap50k", shoes)
     assert "image-path.mat: 4 images, of 50025 as published" in capsys.readouterr().out
     assert found.attributes == ["open", "pointy", "sporty", "comfort"]
-    a, b, c, d = SHOES
-    assert told(found.pairs[found.pairs.attribute == "sporty"]) == [
+    a, b, c, d = SPELLED
+    assert told(found.items[found.items.attribute == "sporty"]) == [
         ("coarse", "sporty", a, b, "first", "tune"),
         ("coarse", "sporty", c, d, "second", "test"),
         ("coarse", "sporty", d, a, "first", "tune"),
@@ -108,9 +105,9 @@ def test_zap50k(shoes, capsys):
         ("coarse", "sporty", b, d, "equal", "tune"),
         ("fine", "sporty", b, d, "equal", "tune"),
     ]
-    assert sorted(found.images["id"]) == sorted(SHOES)
+    assert sorted(found.images["id"]) == sorted(SPELLED)
     assert all(Path(path).is_file() for path in found.images.path), "whichever way its folder is spelt"
-    assert found.values.shape == (4, 0)
+    assert found.values is None
     assert found.bad == 0
 
 
@@ -123,7 +120,7 @@ def test_zap50k_rows_that_cannot_be_used(shoes):
             *[rows(k) for k in (3, 4)],
         ),
     )
-    found = zap50k.read(shoes)
+    found = SETS.read("zap50k", shoes)
     assert list(found.left_out.itertuples(index=False, name=None)) == [
         ("fine pairs of open, row 1", "no such image"),
         ("fine pairs of open, row 2", "no such image"),
@@ -132,18 +129,18 @@ def test_zap50k_rows_that_cannot_be_used(shoes):
         ("fine pairs of pointy, row 1", "another attribute"),
     ]
     (shoes / "ut-zap50k-images" / SHOES[0]).unlink()
-    assert zap50k.read(shoes).left_out.reason.value_counts()["missing file"] == 17, "its pairs in both parts"
+    assert SETS.read("zap50k", shoes).left_out.reason.value_counts()["missing file"] == 17, "its pairs in both parts"
 
 
 def test_zap50k_that_is_not_there(tmp_path, shoes):
-    labels, images = zap50k.missing(tmp_path / "nowhere")
+    labels, images = SETS.missing("zap50k", tmp_path / "nowhere")
     assert (
-        "no image-path.mat, zappos-labels.mat, zappos-labels-fg.mat, train-test-splits.mat; download "
-        "ut-zap50k-data.zip from https://"
+        "no ut-zap50k-data/image-path.mat, ut-zap50k-data/zappos-labels.mat, ut-zap50k-data/zappos-labels-fg.mat and 1 "
+        "more; download ut-zap50k-data.zip from https://"
     ) in labels
     assert "no ut-zap50k-images/; download ut-zap50k-images.zip" in images
     (shoes / "ut-zap50k-data" / "zappos-labels.mat").unlink()
-    assert "ut-zap50k-data: no zappos-labels.mat; download" in one_line(zap50k.missing(shoes))
+    assert "no ut-zap50k-data/zappos-labels.mat; download" in one_line(SETS.missing("zap50k", shoes))
     assert "\n" not in labels
 
 
@@ -162,14 +159,14 @@ def test_zap50k_that_is_not_there(tmp_path, shoes):
 def test_a_broken_file_of_zap50k_is_named(shoes, name, fields, message):
     mat(shoes / "ut-zap50k-data" / name, **fields)
     with pytest.raises(PcclipError, match=message) as error:
-        zap50k.read(shoes)
+        SETS.read("zap50k", shoes)
     assert "\n" not in str(error.value)
 
 
 def test_a_file_that_is_no_matlab_file(shoes):
     put(shoes / "ut-zap50k-data" / "image-path.mat", b"MATLAB 7.3 MAT-file" + bytes(200))
     with pytest.raises(PcclipError, match="image-path.mat: no fields imagepath that can be read .*; download it again"):
-        zap50k.read(shoes)
+        SETS.read("zap50k", shoes)
 
 
 # ---- PubFig and OSR --------------------------------------------------------------------------------------------------
@@ -194,8 +191,8 @@ def faces(tmp_path):
 
 
 def test_pubfig(faces):
-    assert parikh.PUBFIG.missing(faces) == parikh.PUBFIG.missing(faces / "pubfig") == []
-    found = parikh.PUBFIG.read(faces)
+    assert SETS.missing("pubfig", faces) == SETS.missing("pubfig", faces / "pubfig") == []
+    found = SETS.read("pubfig", faces)
     assert found.attributes == ["male", "visible_forehead"]
     assert list(found.images["id"]) == [
         "Alex_1.jpg",
@@ -208,7 +205,7 @@ def test_pubfig(faces):
     assert list(found.images["split"]) == ["tune", "test"] * 3
     assert found.values.to_numpy().T.tolist() == [[3, 3, 1, 1, 2, 2], [1, 1, 1, 1, 8, 8]]
     assert list(found.images.group) == ["class 1"] * 2 + ["class 2"] * 2 + ["class 3"] * 2
-    assert found.pairs.empty
+    assert len(found.items.columns) == 0
 
 
 def test_osr(faces):
@@ -222,13 +219,15 @@ def test_osr(faces):
         attribute_names=cells("size-large"),
         relative_ordering=[[5, 6]],
     )
-    found = parikh.OSR.read(faces)
+    found = SETS.read("osr", faces)
     assert (found.name, found.attributes, found.values.size_large.tolist()) == ("osr", ["size_large"], [5])
     assert reasons(found) == {"gone.jpg": "missing file"}
 
 
 def test_pubfig_that_is_not_as_published(faces, tmp_path):
-    assert "no data.mat, images; download relative_attributes_v2.zip" in one_line(parikh.PUBFIG.missing(tmp_path / "x"))
+    assert "no data.mat, images/; download relative_attributes_v2.zip" in one_line(
+        SETS.missing("pubfig", tmp_path / "x")
+    )
     good = {
         "im_names": cells("a", "b"),
         "class_labels": [[1], [9]],
@@ -237,13 +236,13 @@ def test_pubfig_that_is_not_as_published(faces, tmp_path):
         "relative_ordering": [[3, 1, 2]],
     }
     mat(faces / "pubfig" / "data.mat", **good)
-    assert parikh.PUBFIG.read(faces).left_out.reason.tolist() == ["missing file", "no class"]
+    assert SETS.read("pubfig", faces).left_out.reason.tolist() == ["missing file", "no class"]
     mat(faces / "pubfig" / "data.mat", **{**good, "class_labels": [[1]]})
     with pytest.raises(PcclipError, match=r"data.mat: 2 images, 1 classes and 2 splits of them, 1 attributes and 1"):
-        parikh.PUBFIG.read(faces)
+        SETS.read("pubfig", faces)
     mat(faces / "pubfig" / "data.mat", **{**good, "relative_ordering": [[1, 2, 3], [1, 2, 3]]})
     with pytest.raises(PcclipError, match="1 attributes and 2 orders; download it again"):
-        parikh.PUBFIG.read(faces)
+        SETS.read("pubfig", faces)
 
 
 # ---- LFW-10 ----------------------------------------------------------------------------------------------------------
@@ -280,10 +279,10 @@ def lfw(tmp_path):
 
 
 def test_lfw10(lfw):
-    assert lfw10.missing(lfw.parent) == lfw10.missing(lfw) == []
-    found = lfw10.read(lfw.parent)
+    assert SETS.missing("lfw10", lfw.parent) == SETS.missing("lfw10", lfw) == []
+    found = SETS.read("lfw10", lfw.parent)
     assert found.attributes == list(lfw10.ATTRIBUTES)
-    assert told(found.pairs[found.pairs.attribute == "smile"]) == [
+    assert told(found.items[found.items.attribute == "smile"]) == [
         ("", "smile", "1.jpg", "2.jpg", "second", "tune"),
         ("", "smile", "3.jpg", "1.jpg", "first", "tune"),
         ("", "smile", "4.jpg", "2.jpg", "first", "tune"),
@@ -296,12 +295,12 @@ def test_lfw10(lfw):
 
 
 def test_lfw10_that_is_not_as_published(lfw, tmp_path):
-    line = one_line(lfw10.missing(tmp_path / "nowhere"))
+    line = one_line(SETS.missing("lfw10", tmp_path / "nowhere"))
     assert "no annotations/baldheadtrain.mat, annotations/baldheadtest.mat, annotations/darkhairtrain.mat and" in line
     voted(lfw / "annotations" / "smiletest.mat", ("1.jpg", "4.jpg", (0, 0, 0)), ("1.jpg", "9.jpg", (1, 0, 0)))
-    assert list(lfw10.read(lfw).left_out.itertuples(index=False, name=None)) == [
+    assert list(SETS.read("lfw10", lfw).left_out.itertuples(index=False, name=None)) == [
         ("smiletest.mat, row 1", "no votes"),
-        ("smiletest.mat, row 2", "missing file"),
+        (str(lfw / "images" / "9.jpg"), "missing file"),
     ]
     mat(
         lfw / "annotations" / "youngtest.mat",
@@ -309,15 +308,15 @@ def test_lfw10_that_is_not_as_published(lfw, tmp_path):
         attribute_strengths=np.ones((2, 4)),
     )
     with pytest.raises(PcclipError, match=r"youngtest.mat: 1 pairs, 2 rows of votes; download it again"):
-        lfw10.read(lfw)
+        SETS.read("lfw10", lfw)
 
 
 # ---- AwA2, UTKFace, KonIQ-10k ----------------------------------------------------------------------------------------
 
 
 def test_awa2(zoo):
-    assert awa2.missing(zoo) == []
-    found = awa2.read(zoo)
+    assert SETS.missing("awa2", zoo) == []
+    found = SETS.read("awa2", zoo)
     assert len(found.attributes) == 85
     assert found.images.iloc[2].tolist() == [
         "grizzly+bear/grizzly+bear_10001",
@@ -328,7 +327,7 @@ def test_awa2(zoo):
     assert found.values.big.to_numpy() == pytest.approx(np.repeat([0, 60.64, 60.64, 0, 0, 60.64], 2))
     assert found.values.black[:2].isna().all(), "nobody judged"
     (zoo / "JPEGImages" / ANIMALS[0] / f"{ANIMALS[0]}_10001.jpg").rename(zoo / "JPEGImages" / ANIMALS[0] / "other.txt")
-    assert len(awa2.read(zoo).images) == 11
+    assert len(SETS.read("awa2", zoo).images) == 11
 
 
 FACES = {
@@ -345,23 +344,23 @@ UNSURE = ["61_1_20170109142408075.jpg.chip.jpg", "117_0_0_20170109142408075.jpg.
 def test_utkface(tmp_path, folder):
     for name in [*FACES, *UNSURE]:
         picture(tmp_path / folder / name)
-    assert utkface.missing(tmp_path) == []
-    found = utkface.read(tmp_path)
+    assert SETS.missing("utkface", tmp_path) == []
+    found = SETS.read("utkface", tmp_path)
     assert dict(zip(found.images["id"], found.values.age, strict=True)) == FACES
     assert reasons(found) == dict.fromkeys(UNSURE, "no age in its name")
-    assert utkface.read(tmp_path).images["split"].tolist() == found.images["split"].tolist()
+    assert SETS.read("utkface", tmp_path).images["split"].tolist() == found.images["split"].tolist()
 
 
 def test_a_fifth_of_utkface_is_tested_whatever_else_is_there(tmp_path):
     names = [f"{k % 90}_0_0_2017010914{k:07d}.jpg.chip.jpg" for k in range(400)]
     for name in names:
         put(tmp_path / "UTKFace" / name, b"")
-    found = utkface.read(tmp_path).images.set_index("id")["split"]
+    found = SETS.read("utkface", tmp_path).images.set_index("id")["split"]
     assert 0.13 < (found == "test").mean() < 0.27
     for name in names[::2]:
         (tmp_path / "UTKFace" / name).unlink()
-    assert utkface.read(tmp_path).images.set_index("id")["split"].equals(found[sorted(names[1::2])])
-    assert "no images in it or in its folder UTKFace; download" in one_line(utkface.missing(tmp_path / "nowhere"))
+    assert SETS.read("utkface", tmp_path).images.set_index("id")["split"].equals(found[sorted(names[1::2])])
+    assert "no UTKFace/*.jpg; download" in one_line(SETS.missing("utkface", tmp_path / "nowhere"))
 
 
 KONIQ = (
@@ -375,43 +374,43 @@ def test_koniq(tmp_path, folder):
     put(tmp_path / "koniq10k_distributions_sets.csv", f"{KONIQ}5.jpg,0,0,0,0,0,,0,test\n6.jpg,0,0,0,0,0,5,0,other\n")
     for name in ("10004473376.jpg", "2.jpg", "3.jpg"):
         picture(tmp_path / folder / name)
-    assert koniq.missing(tmp_path) == []
-    found = koniq.read(tmp_path)
+    assert SETS.missing("koniq10k", tmp_path) == []
+    found = SETS.read("koniq10k", tmp_path)
     assert found.values.quality.tolist() == [76.12, 40.5, 91.0]
     assert found.images["split"].tolist() == ["tune", "tune", "test"]
     assert reasons(found) == {"4.jpg": "missing file", "5.jpg": "no opinion", "6.jpg": "no split"}
 
 
 def test_koniq_that_is_not_as_published(tmp_path):
-    assert [line.split("; ")[0] for line in koniq.missing(tmp_path)] == [
+    assert [line.split("; ")[0] for line in SETS.missing("koniq10k", tmp_path)] == [
         f"{tmp_path}: no koniq10k_distributions_sets.csv",
-        f"{tmp_path}: no 1024x768 or 512x384",
+        f"{tmp_path}: no 1024x768/",
     ]
     picture(tmp_path / "512x384" / "1.jpg")
     put(tmp_path / "koniq10k_distributions_sets.csv", "image_name,c1,MOS,SD,MOS_zscore\n1.jpg,1,3.5,0.5,70\n")
-    with pytest.raises(PcclipError, match="no columns image_name, MOS and set that can be read .*; download it from"):
-        koniq.read(tmp_path)
+    with pytest.raises(PcclipError, match="has no column 'set'; download it from"):
+        SETS.read("koniq10k", tmp_path)
 
 
 # ---- loading ---------------------------------------------------------------------------------------------------------
 
 
 def test_as_many_test_pairs_of_each_attribute_as_asked(lfw):
-    found = load_relative("lfw10", str(lfw), limit=1, tune_limit=2, seed=1)
-    counts = found.pairs.groupby(["attribute", "split"]).size()
+    found = SETS.load("lfw10", lfw, limit=1, tune_limit=2, seed=1)
+    counts = found.items.groupby(["attribute", "split"]).size()
     assert set(counts.xs("test", level=1)) == {1}
     assert set(counts.xs("tune", level=1)) == {2}
-    assert {*found.images["id"]} == {*found.pairs["first"], *found.pairs["second"]}, "and no other image"
-    again = load_relative("lfw10", str(lfw), limit=1, tune_limit=2, seed=1)
-    pd.testing.assert_frame_equal(found.pairs, again.pairs)
+    assert {*found.images["id"]} == {*found.items["first"], *found.items["second"]}, "and no other image"
+    again = SETS.load("lfw10", lfw, limit=1, tune_limit=2, seed=1)
+    pd.testing.assert_frame_equal(found.items, again.items)
 
 
 def test_as_many_test_images_as_asked(zoo, capsys):
-    found = load_relative("awa2", str(zoo), limit=3, tune_limit=0)
+    found = SETS.load("awa2", zoo, limit=3, tune_limit=0)
     assert found.images["split"].tolist() == ["test"] * 3
     assert len(found.values) == 3
-    assert "awa2: 12 images and 0 left out, of 37322 as published" in capsys.readouterr().out
-    assert len(load_relative("awa2", str(zoo)).images) == 12
+    assert "awa2: 12 rows and 0 left out, of 37322 as published" in capsys.readouterr().out
+    assert len(SETS.load("awa2", zoo).images) == 12
 
 
 def test_too_many_bad_rows(lfw):
@@ -419,12 +418,11 @@ def test_too_many_bad_rows(lfw):
         (lfw / "images" / f"{k}.jpg").unlink()
     with pytest.raises(
         PcclipError,
-        match=r"relative set lfw10: 60 of 70 rows are bad \(60 missing file, e.g. "
-        r"baldheadtrain.mat, row 1\), more than 5%",
+        match=r"evaluate.relative.lfw10: 60 of 70 rows are bad \(60 missing file, e.g. .*1.jpg\), more than 5%",
     ) as error:
-        load_relative("lfw10", str(lfw))
+        SETS.load("lfw10", lfw)
     assert "\n" not in str(error.value)
-    assert len(load_relative("lfw10", str(lfw), max_bad=0.9).pairs) == 10
+    assert len(SETS.load("lfw10", lfw, max_bad=0.9).items) == 10
 
 
 def test_a_set_without_test_images(faces):
@@ -435,47 +433,47 @@ def test_a_set_without_test_images(faces):
         "relative_ordering": [[3, 1]],
     }
     mat(faces / "pubfig" / "data.mat", **content, used_for_training=[[1], [1]])
-    with pytest.raises(PcclipError, match="relative set pubfig: nothing to test"):
-        load_relative("pubfig", str(faces))
+    with pytest.raises(PcclipError, match="evaluate.relative.pubfig: nothing to test"):
+        SETS.load("pubfig", faces)
     mat(
         faces / "pubfig" / "data.mat",
         **{**content, "im_names": cells("Hugh_1.jpg", "Hugh_1.jpg")},
         used_for_training=[[1], [0]],
     )
     with pytest.raises(PcclipError, match="duplicate ids, e.g. 'Hugh_1.jpg'"):
-        load_relative("pubfig", str(faces))
+        SETS.load("pubfig", faces)
 
 
 def test_sets_that_are_not_there(tmp_path):
-    with pytest.raises(PcclipError, match="relative set 'adience': not known; the sets are zap50k, pubfig, osr"):
-        load_relative("adience")
-    for name in sets.SETS:
-        with pytest.raises(PcclipError, match=rf"^relative set {name}: .*; download .*http") as error:
-            load_relative(name, str(tmp_path))
+    with pytest.raises(PcclipError, match="relative.adience: no such set; there are: zap50k, pubfig, osr"):
+        SETS.load("adience")
+    for name in SETS.readers:
+        with pytest.raises(PcclipError, match=rf"^evaluate.relative.{name}: .*; download .*http") as error:
+            SETS.load(name, tmp_path)
         assert "\n" not in str(error.value)
 
 
 def test_the_identity_notices_what_changes(lfw):
-    first = load_relative("lfw10", str(lfw)).identity()
-    assert load_relative("lfw10", str(lfw)).identity() == first
-    assert load_relative("lfw10", str(lfw), limit=1).identity() != first
+    first = SETS.load("lfw10", lfw).identity()
+    assert SETS.load("lfw10", lfw).identity() == first
+    assert SETS.load("lfw10", lfw, limit=1).identity() != first
     picture(lfw / "images" / "1.jpg", 7)
-    assert load_relative("lfw10", str(lfw)).identity() != first
+    assert SETS.load("lfw10", lfw).identity() != first
 
 
 def test_every_set_has_texts_for_attributes_that_it_has(lfw, shoes, zoo):
-    assert [*texts_of("zap50k")] == zap50k.read(shoes).attributes
-    assert [*texts_of("lfw10")] == lfw10.read(lfw).attributes
-    assert {*texts_of("awa2")} <= {*awa2.read(zoo).attributes}
-    assert ([*texts_of("utkface")], [*texts_of("koniq10k")]) == (["age"], ["quality"])
-    assert all(texts_of(name) for name in sets.SETS)
-    opened = texts_of("zap50k")["open"]
+    assert [*shipped_texts("zap50k")] == SETS.read("zap50k", shoes).attributes
+    assert [*shipped_texts("lfw10")] == SETS.read("lfw10", lfw).attributes
+    assert {*shipped_texts("awa2")} <= {*SETS.read("awa2", zoo).attributes}
+    assert ([*shipped_texts("utkface")], [*shipped_texts("koniq10k")]) == (["age"], ["quality"])
+    assert all(shipped_texts(name) for name in SETS.readers)
+    opened = shipped_texts("zap50k")["open"]
     assert opened.comparison == (
         "The first image shows a shoe that is more open, while the second image shows a shoe that is less open."
     )
     assert opened.comparison_swapped.startswith("The first image shows a shoe that is less open, while the second")
     assert (opened.more, opened.less) == ("a photo of an open shoe", "a photo of a closed shoe")
-    assert texts_of("nobody") == {}
+    assert shipped_texts("nobody") == {}
 
 
 @pytest.mark.parametrize(
@@ -489,7 +487,7 @@ def test_every_set_has_texts_for_attributes_that_it_has(lfw, shoes, zoo):
     ],
 )
 def test_attributes_have_plain_names(given, name):
-    assert plain(given) == name
+    assert plain_name(given) == name
 
 
 # ---- scores in stage 04 ----------------------------------------------------------------------------------------------
@@ -506,10 +504,10 @@ def scored(values, lfw, tiny_encoder):
         values,
         lfw10={
             "path": str(lfw),
-            "attributes": {name: texts_of("lfw10")[name].model_dump() for name in ("smile", "young")},
+            "attributes": {name: shipped_texts("lfw10")[name].model_dump() for name in ("smile", "young")},
         },
     )
-    predictions, given = Predictions(), relative.load(config)
+    predictions, given = Predictions(), load_benchmarks(config, FAMILY)
     relative.score(config, given, {"base": tiny_encoder, "other": tiny_encoder}, predictions)
     return SimpleNamespace(config=config, images=given["lfw10"], table=predictions.table())
 
@@ -532,8 +530,8 @@ def test_pairs_are_decided_by_every_estimator(scored, tiny_encoder):
         ["1.jpg", "4.jpg", -1.0],
         ["4.jpg", "3.jpg", 1.0],
     ], "and equal pairs are not asked"
-    axis = attribute_axis(tiny_encoder, texts_of("lfw10")["smile"], "two_prompt")
-    vectors = relative._embedded(scored.config, scored.images, {"base": tiny_encoder})
+    axis = attribute_axis(tiny_encoder, shipped_texts("lfw10")["smile"], "two_prompt")
+    vectors = load_vectors(scored.config.home / "relative" / "lfw10", tiny_encoder)
     steps = [
         vectors.matrix[vectors.row[one]] - vectors.matrix[vectors.row[two]]
         for one, two in (("1.jpg", "4.jpg"), ("4.jpg", "3.jpg"))
@@ -548,16 +546,18 @@ def test_vectors_of_a_set_are_kept(scored, tiny_encoder, capsys):
     assert (scored.config.home / "relative" / "lfw10" / "vectors.parquet").is_file()
 
 
+def ask(found, vectors, encoder, predictions) -> None:
+    relative.score_set(found, vectors, shipped_texts(found.name), {"base": encoder}, predictions)
+
+
 @pytest.fixture
-def planted(monkeypatch, rng):
+def planted(rng):
     """Give a set vectors of ours: an attribute along the first axis, with the images' rows."""
 
     def plant(found, strength, width: int = 8):
         noise = 0.2 * rng.standard_normal((len(found.images), width))
         noise[:, 0] += strength
-        vectors = Vectors(list(found.images["id"]), list(found.images.path), unit(noise).astype(np.float32))
-        monkeypatch.setattr(relative, "_embedded", lambda *arguments: vectors)
-        return vectors
+        return Vectors(list(found.images["id"]), list(found.images.path), unit(noise).astype(np.float32))
 
     return plant
 
@@ -565,13 +565,13 @@ def planted(monkeypatch, rng):
 def knowing(name: str, attribute: str, width: int = 8) -> Knowing:
     """A model whose texts of an attribute lie along the first axis, and those of the others along the second."""
     told = {}
-    for one, texts in texts_of(name).items():
+    for one, texts in shipped_texts(name).items():
         axis = np.eye(width)[0 if one == attribute else 1]
         told |= {texts.more: axis, texts.less: -axis, texts.comparison: axis, texts.comparison_swapped: -axis}
     return Knowing(told, width)
 
 
-def test_the_supervised_axis_of_pairs_finds_what_was_planted(values, tmp_path, planted, rng):
+def test_the_supervised_axis_of_pairs_finds_what_was_planted(tmp_path, planted, rng):
     strength = np.linspace(-1, 1, 60)
     pairs = pd.DataFrame(rng.integers(0, 60, (300, 2)).astype(str), columns=["first", "second"])
     more = strength[pairs["first"].astype(int)] > strength[pairs["second"].astype(int)]
@@ -585,11 +585,15 @@ def test_the_supervised_axis_of_pairs_finds_what_was_planted(values, tmp_path, p
     )
     for k in range(60):
         put(tmp_path / f"{k}.jpg", b"")
-    found = of_pairs("zap50k", pd.Series({str(k): str(tmp_path / f"{k}.jpg") for k in range(60)}), pairs)
-    planted(found, strength)
+    pairs[["first", "second"]] = f"{tmp_path}/" + pairs[["first", "second"]] + ".jpg"
+    found = ordered_pairs("zap50k", pairs, tmp_path)
     predictions = Predictions()
-    config = asking(values, zap50k={"path": str(tmp_path)})
-    relative.score(config, {"zap50k": found}, {"base": knowing("zap50k", "open")}, predictions)
+    ask(
+        found,
+        planted(found, strength[[int(Path(image).stem) for image in found.images["id"]]]),
+        knowing("zap50k", "open"),
+        predictions,
+    )
     table = predictions.table()
     right = table.groupby("dataset").correct.mean()
     assert right["zap50k/fine/open/supervised"] > 0.8
@@ -603,25 +607,21 @@ def test_the_supervised_axis_of_pairs_finds_what_was_planted(values, tmp_path, p
     assert own.value["accuracy_share"] == pytest.approx((own.value["accuracy"] - 0.5) / (whole - 0.5))
 
 
-def test_few_pairs_have_no_supervised_axis(values, lfw, planted):
+def test_few_pairs_have_no_supervised_axis(lfw, planted):
     for name in lfw10.ATTRIBUTES:
         voted(lfw / "annotations" / f"{name}train.mat", ("1.jpg", "2.jpg", (0, 5, 0)), ("2.jpg", "3.jpg", (2, 2, 1)))
-    config = asking(values, lfw10={"path": str(lfw)})
-    found = relative.load(config)
-    planted(found["lfw10"], np.linspace(-1, 1, len(found["lfw10"].images)))
-    predictions = Predictions()
-    relative.score(config, found, {"base": knowing("lfw10", "smile")}, predictions)
+    found, predictions = SETS.load("lfw10", lfw), Predictions()
+    ask(found, planted(found, np.linspace(-1, 1, len(found.images))), knowing("lfw10", "smile"), predictions)
     assert set(predictions.table().model) == {"base"}
 
 
-def test_images_with_values_are_ranked_and_unseen_classes_are_left_out_whole(values, zoo, planted, monkeypatch):
-    config = asking(values, awa2={"path": str(zoo)})
-    found = relative.load(config)
-    planted(found["awa2"], found["awa2"].values.big / 60)
+def test_images_with_values_are_ranked_and_unseen_classes_are_left_out_whole(zoo, planted, monkeypatch):
+    found = SETS.load("awa2", zoo)
+    vectors = planted(found, found.values.big / 60)
     fitted, ridge = [], relative.ridge_axis
     monkeypatch.setattr(relative, "ridge_axis", lambda *given: fitted.append(given) or ridge(*given))
     predictions = Predictions()
-    relative.score(config, found, {"base": knowing("awa2", "big")}, predictions)
+    ask(found, vectors, knowing("awa2", "big"), predictions)
     table = predictions.table()
     assert set(table.task) == {"relative_values"}
     part = table[table.dataset == "awa2/big/two_prompt"]
@@ -632,58 +632,54 @@ def test_images_with_values_are_ranked_and_unseen_classes_are_left_out_whole(val
     assert part.score[part.reference > 0].min() > part.score[part.reference == 0].max()
     assert not table.dataset.str.contains("stripes").any(), "no two test images differ in it"
     assert not fitted, "two different values are too few for an axis"
-    found["awa2"].values.loc[:, "big"] = np.repeat([10.0, 50, 90, 30, 20, 80], 2)
-    relative.score(config, found, {"base": knowing("awa2", "big")}, predictions)
+    found.values.loc[:, "big"] = np.repeat([10.0, 50, 90, 30, 20, 80], 2)
+    ask(found, vectors, knowing("awa2", "big"), predictions)
     [(_, rows_, own, groups)] = [given for given in fitted if set(given[2]) == {10, 50, 90, 30}]
     assert groups == list(np.repeat(["antelope", "grizzly bear", "killer whale", "beaver"], 2))
     assert len(rows_) == len(own) == 8
     assert "awa2/big/supervised" in set(predictions.table().dataset)
 
 
-def test_people_who_were_tuned_on_are_drawn_whole_and_not_left_out(values, faces, planted, monkeypatch):
-    texts = texts_of("awa2")["big"].model_dump()
-    config = asking(values, pubfig={"path": str(faces), "attributes": {"male": texts}})
-    found = relative.load(config)
-    planted(found["pubfig"], found["pubfig"].values.male)
+def test_people_who_were_tuned_on_are_drawn_whole_and_not_left_out(faces, planted, monkeypatch):
+    found, texts = SETS.load("pubfig", faces), {"male": shipped_texts("awa2")["big"]}
+    vectors = planted(found, found.values.male)
     fitted, ridge = [], relative.ridge_axis
     monkeypatch.setattr(relative, "ridge_axis", lambda *given: fitted.append(given[3]) or ridge(*given))
     predictions = Predictions()
-    relative.score(config, found, {"base": knowing("awa2", "big")}, predictions)
+    relative.score_set(found, vectors, texts, {"base": knowing("awa2", "big")}, predictions)
     assert fitted == [None], "an image may be judged by another of the same person"
     part = predictions.table()
     assert part[part.model == "supervised"]["first"].tolist() == ["class 1", "class 2", "class 3"]
 
 
-def test_own_texts_for_an_attribute_by_another_name(values, zoo, planted):
-    texts = texts_of("awa2")["big"].model_dump() | {"column": "big"}
-    config = asking(values, awa2={"path": str(zoo), "attributes": {"heavier": texts}})
-    found = relative.load(config)
-    planted(found["awa2"], found["awa2"].values.big / 60)
-    predictions = Predictions()
-    relative.score(config, found, {"base": knowing("awa2", "big")}, predictions)
+def test_own_texts_for_an_attribute_by_another_name(zoo, planted):
+    found, predictions = SETS.load("awa2", zoo), Predictions()
+    texts = {"heavier": shipped_texts("awa2")["big"].model_copy(update={"column": "big"})}
+    vectors = planted(found, found.values.big / 60)
+    relative.score_set(found, vectors, texts, {"base": knowing("awa2", "big")}, predictions)
     assert set(predictions.table().dataset) == {f"awa2/heavier/{estimator}" for estimator in ESTIMATORS}
 
 
 def test_an_attribute_that_a_set_does_not_have(values, faces):
-    texts = texts_of("awa2")["big"].model_dump()
+    texts = shipped_texts("awa2")["big"].model_dump()
     config = asking(values, pubfig={"path": str(faces), "attributes": {"heavier": texts}})
     with pytest.raises(
         PcclipError,
         match=r"evaluate.relative.pubfig.attributes.heavier: pubfig has no such attribute; "
         "it has: male, visible_forehead",
     ):
-        relative.load(config)
+        benchmarks.load(config)
 
 
 def test_what_is_lacking_is_said_before_anything_runs(values, tmp_path):
     config = asking(values, osr={"path": str(tmp_path)}, adience={})
     lines = report.lacking(config)
-    assert [line.split(": ")[0] for line in lines] == ["relative set osr", "relative set 'adience'"]
+    assert [line.split(": ")[0] for line in lines] == ["evaluate.relative.osr", "evaluate.relative.adience"]
     assert all("\n" not in line for line in lines)
 
 
 def test_a_set_is_scored_by_stage_04(values, lfw, tmp_path, fresh_encoder):
-    texts = {"smile": texts_of("lfw10")["smile"].model_dump()}
+    texts = {"smile": shipped_texts("lfw10")["smile"].model_dump()}
     given = prepared(values, fresh_encoder, tmp_path, relative={"lfw10": {"path": str(lfw), "attributes": texts}})
     models = report.load_models(given.config)
     metrics, paired = report.evaluate(given.config, given.images, given.vectors, given.comparisons, models)
@@ -694,7 +690,7 @@ def test_a_set_is_scored_by_stage_04(values, lfw, tmp_path, fresh_encoder):
         ("lfw10/smile/supervised", "supervised"),
     }
     assert set(own.n) == {2}
-    items = report.read_predictions(given.config)
+    items = report.read(given.config, report.PREDICTIONS)
     items = items[(items.dataset == "lfw10/smile/two_prompt") & (items.model == "finetuned")]
     assert (
         accuracy.value[(accuracy.dataset == "lfw10/smile/two_prompt") & (accuracy.model == "finetuned")].item()

@@ -222,7 +222,7 @@ class Reader:
     def __init__(self, places: bool):
         self.places = places
 
-    def encode(self, texts):
+    def encode_texts(self, texts):
         return np.stack([self.of(*text.removeprefix("a ").split(" a ")) for text in texts])
 
     def of(self, first, second):
@@ -239,16 +239,16 @@ class Reader:
 
 
 def scored(tmp_path, places: bool) -> pd.DataFrame:
-    """Accuracy of the reader on every set, as compositional.add scores a model."""
+    """Accuracy of the reader on every set, as compositional.add_model scores a model."""
     given, reader, predictions = config(tmp_path, held_out_limit=30), Reader(places), Predictions()
-    for whole in relation.sets(given).values():
+    for whole in relation.load(given).values():
         right = {
             image: text
             for which in (0, 1)
             if f"image_{which}" in whole.items
             for image, text in zip(whole.items[f"image_{which}"], whole.items[f"text_{which}"], strict=True)
         }
-        matrix = reader.encode([right[image] for image in whole.images["id"]])
+        matrix = reader.encode_texts([right[image] for image in whole.images["id"]])
         rows = pd.Series(np.arange(len(matrix)), index=whole.images["id"])
         vectors = type(
             "Vectors",
@@ -258,7 +258,8 @@ def scored(tmp_path, places: bool) -> pd.DataFrame:
                 "rows": lambda self, ids, of=rows: of[ids].to_numpy(),
             },
         )()
-        compositional.add(compositional.ask(whole, vectors), matrix, reader.encode, "reader", predictions)
+        items = compositional.match_items(whole, vectors)
+        compositional.add_model(items, matrix, reader, "reader", predictions)
     table = predictions.table()
     return table[table.model == "reader"].groupby(["task", "dataset"]).correct.mean().unstack(0)
 
@@ -285,12 +286,12 @@ def test_a_bag_of_words_knows_the_objects_alone(tmp_path):
 
 
 def test_other_sources_have_no_relations(values):
-    assert relation.sets(params.check(values)) == {}
+    assert relation.load(params.check(values)) == {}
 
 
 def test_its_pictures_are_those_of_the_run(tmp_path):
     given = config(tmp_path)
-    images, whole = load_images(given), relation.sets(given)["relation"]
+    images, whole = load_images(given), relation.load(given)["relation"]
     assert list(whole.items.text_0) == list(images.held_out.caption)
     assert np.array_equal(open_image(whole.images.path[3]), open_image(images.held_out.path[3]))
 
@@ -311,13 +312,9 @@ class Places:
 def test_the_probe_says_which_side_knows(tmp_path):
     given, predictions = config(tmp_path, limit=80, held_out_limit=30), Predictions()
     images = load_images(given)
-    knowing = Reader(places=True).encode(images.table.caption)
+    knowing = Reader(places=True).encode_texts(images.table.caption)
 
-    class Forgetful:
-        def encode_texts(self, texts):
-            return Reader(places=False).encode(texts)
-
-    relation.probe(given, images, Places(images, knowing), "model", Forgetful(), predictions)
+    relation.probe(given, images, Places(images, knowing), ("model", Reader(places=False)), predictions)
     found = predictions.table().groupby(["task", "dataset"]).correct.mean()
     assert found["relation_probe", "shapes/images"] == 1
     assert 0.2 < found["relation_probe", "shapes/texts"] < 0.8

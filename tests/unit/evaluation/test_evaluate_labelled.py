@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 from collections import Counter
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,15 +20,15 @@ from PIL import Image
 
 from pcclip import config as params
 from pcclip import load_model
-from pcclip.benchmarks.classification import LabelledSet, cifar, sets
+from pcclip.benchmarks.benchmark import Benchmark
+from pcclip.benchmarks.classification import cifar
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons.llm import Odds, Reply
 from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
-from pcclip.evaluation import change_captions as changed
-from pcclip.evaluation import class_texts, labelled
+from pcclip.evaluation import benchmarks, change_captions, class_texts, labelled
 from pcclip.evaluation import llm_judge as judge
 from pcclip.evaluation import report as html
 from pcclip.evaluation import stage as report
@@ -50,7 +49,7 @@ CHEAP = {"tasks": ["differences", "comparative"], "class_pairs": 10, "pairs": 40
 @pytest.fixture(scope="module", autouse=True)
 def _tiny_cifar():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sets.SETS, "cifar10", replace(cifar.TEN, images={"train": MANY, "test": MANY}))
+        patch.setitem(cifar.IMAGES, "batch", MANY)
         yield
 
 
@@ -400,8 +399,8 @@ def test_the_report_tells_of_comparing_and_of_the_judge(everything, monkeypatch)
 def scored(given, settings, base) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """The sweep, texts and predictions of the base on the tiny CIFAR-10."""
     predictions, config = Predictions(), settled(given, "cifar10", **settings)
-    told = labelled.score(config, labelled.load(config), {"base": base}, predictions)
-    return told.sweep, told.texts, predictions.table()
+    told = labelled.score(config, benchmarks.load(config)["classification"], {"base": base}, predictions)
+    return told["comparative.csv"], told["class_texts.parquet"], predictions.table()
 
 
 def test_the_test_images_choose_nothing_that_is_corrected_and_the_tune_images_do(everything, given_cifar, tiny_encoder):
@@ -507,7 +506,7 @@ def test_another_set_peer_or_writer_is_evaluated_anew(everything, given_cifar, p
 def test_a_set_that_is_not_there_is_said_before_any_work(everything, tmp_path):
     for block, says in (
         ({"labelled": {"cifar10": params.Labelled(path=str(tmp_path))}}, "make cifar"),
-        ({"changes": {"compbench": params.Changes(path=str(tmp_path))}}, "change set compbench: "),
+        ({"changes": {"compbench": params.Changes(path=str(tmp_path))}}, "evaluate.changes.compbench: "),
     ):
         asked = everything.config.evaluate.model_copy(update=block)
         with pytest.raises(PcclipError, match=says) as error:
@@ -540,7 +539,9 @@ def test_changes_follow_the_truth(everything, tiny_encoder):
     found = everything.predictions
     for sign, value in ((1, 1.0), (-1, 0.0)):
         predictions, knowing = Predictions(), Planted(tiny_encoder, along_the_truth(everything, tiny_encoder, sign))
-        changed.score(everything.config, changed.load(everything.config), {"base": knowing}, predictions)
+        change_captions.score(
+            everything.config, benchmarks.load(everything.config)["change_captions"], {"base": knowing}, predictions
+        )
         correct = predictions.table().groupby("dataset").correct.mean()
         assert set(correct.index) == set(found.dataset[found.task.isin(["change_retrieval", "which_has_more"])])
         assert set(correct) == {value}
@@ -549,9 +550,9 @@ def test_changes_follow_the_truth(everything, tiny_encoder):
 def along_the_truth(given, encoder, sign):
     """text -> the unit difference of the two images it is about, turned round for its twin and for a false answer."""
     vectors = {}
-    for found in changed.load(given.config).values():
+    for found in benchmarks.load(given.config)["change_captions"].values():
         paths = found.images.set_index("id").path
-        for pair in found.pairs.itertuples():
+        for pair in found.items.itertuples():
             u1, u2 = encoder.encode_images([paths[pair.first], paths[pair.second]])
             v = sign * unit((u1 - u2)[None])[0] * (-1 if getattr(pair, "answer", "first") == "second" else 1)
             vectors |= {pair.text: v, pair.swapped: -v}
@@ -580,7 +581,7 @@ def test_too_few_texts_for_the_distractors_are_told_before_any_work(everything, 
         report.stage(config, everything.images)
     config = with_changes(everything, birds_to_words={"path": str(pairs_of_birds), "distractors": 2})
     with pytest.raises(PcclipError, match="distractors, antisymmetric: 2 .* has only 1 other texts"):
-        changed.load(config)
+        benchmarks.load(config)
 
 
 def test_unreadable_images_count_by_the_sets_own_share(everything, compbench, tiny_encoder, tmp_path, capsys):
@@ -594,9 +595,11 @@ def test_unreadable_images_count_by_the_sets_own_share(everything, compbench, ti
         predictions = Predictions()
         if max_bad == 0.1:
             with pytest.raises(PcclipError, match=r"compbench: 1 of 8 images cannot be read .*, more than 10%"):
-                changed.score(config, changed.load(config), {"base": tiny_encoder}, predictions)
+                change_captions.score(
+                    config, benchmarks.load(config)["change_captions"], {"base": tiny_encoder}, predictions
+                )
             continue
-        changed.score(config, changed.load(config), {"base": tiny_encoder}, predictions)
+        change_captions.score(config, benchmarks.load(config)["change_captions"], {"base": tiny_encoder}, predictions)
         assert predictions.table().groupby("dataset").size().tolist() == [3, 3]
     assert "compbench: 1 images cannot be read, e.g. " in capsys.readouterr().out
 
@@ -606,7 +609,7 @@ def test_a_limit_draws_test_pairs_by_the_seed(everything, tiny_encoder):
     drawn = []
     for seed in (0, 0, 1, 2, 3):
         config, predictions = with_changes(everything, seed, compbench=limited), Predictions()
-        changed.score(config, changed.load(config), {"base": tiny_encoder}, predictions)
+        change_captions.score(config, benchmarks.load(config)["change_captions"], {"base": tiny_encoder}, predictions)
         items = predictions.table()
         assert items.groupby("dataset").size().tolist() == [2, 2]
         drawn.append(tuple(items["first"] + items["second"]))
@@ -673,15 +676,17 @@ def test_unseen_animals_compete_among_themselves(everything, tiny_encoder, tmp_p
 
     monkeypatch.setattr(labelled, "embed_pictures", of_planted(unit(matrix)))
     config, predictions = settled(everything, "awa2", path=str(zoo), pairs=4), Predictions()
-    told = labelled.score(config, labelled.load(config), {"base": Planted(tiny_encoder, vector)}, predictions)
+    told = labelled.score(
+        config, benchmarks.load(config)["classification"], {"base": Planted(tiny_encoder, vector)}, predictions
+    )
     items, said = predictions.table(), capsys.readouterr().out
     classified = items[items.task == "zero_shot"]
     assert list(classified.groupby("dataset").size()) == [4, 4, 4, 8]
     assert set(classified["first"].str.split("/").str[0]) == {"dalmatian", "blue+whale"}
     assert (classified.reference == classified["first"].str.startswith("blue").astype(int)).all()
     assert set(classified.score) == {1}, "a whale, whatever is shown, and never an antelope"
-    assert told.sweep.empty
-    assert told.gains.empty
+    assert told["comparative.csv"].empty
+    assert told["comparative_gains.csv"].empty
     assert not {"comparative_prompting", "linear_probe"} & set(items.task)
     assert "awa2: no tune images of the test classes, so nothing to choose comparative prompting on" in said
     corrected = {("class names", "corrected"), ("attributes", "corrected"), ("size", "corrected")}
@@ -701,7 +706,7 @@ def of_planted(matrix):
     """In place of embed_pictures: row k of the matrix for row k of the set's table."""
 
     def call(config, folder, images, model):
-        return Vectors(list(images.table["id"]), list(images.paths), matrix[: len(images.table)])
+        return Vectors(list(images.images["id"]), list(images.images.path), matrix[: len(images.images)])
 
     return call
 
@@ -713,7 +718,7 @@ def test_a_small_draw_leaves_no_class_out(everything, cifar10, tiny_encoder, lim
     model = Planted(tiny_encoder, lambda text: seen.append(text) or unit(np.ones((1, 32)))[0])
     config = settled(everything, "cifar10", path=str(cifar10), tasks=["zero_shot"], **limits)
     predictions = Predictions()
-    labelled.score(config, labelled.load(config), {"base": model}, predictions)
+    labelled.score(config, benchmarks.load(config)["classification"], {"base": model}, predictions)
     assert {f"This is a photo of a {name}" for name in TEN} <= set(seen)
     items = predictions.table()
     assert len(items[(items.dataset == "cifar10/single") & (items.task == "zero_shot")]) == 2 * limits["limit"]
@@ -746,11 +751,14 @@ def of_clusters(everything, encoder, monkeypatch, text_vectors, settings, spread
             "split": np.where(np.arange(len(labels)) < N_TUNE, "tune", "test"),
         }
     )
-    made = LabelledSet("made", table, list(table["id"]), TEN, released=[f"{name}_" for name in TEN])
+    images = table.assign(path=table["id"])
+    made = Benchmark("made", "classification", images, classes=TEN, released=[f"{name}_" for name in TEN])
     monkeypatch.setattr(labelled, "embed_pictures", of_planted(matrix))
     predictions, config = Predictions(), settled(everything, "made", **settings)
     told = labelled.score(config, {"made": made}, {"base": Planted(encoder, text_vectors(means))}, predictions)
-    return SimpleNamespace(texts=told.texts, items=predictions.table(), matrix=matrix, labels=labels, means=means)
+    return SimpleNamespace(
+        texts=told["class_texts.parquet"], items=predictions.table(), matrix=matrix, labels=labels, means=means
+    )
 
 
 def oracle(means):

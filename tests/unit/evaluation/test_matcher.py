@@ -7,18 +7,17 @@ import pytest
 import torch
 from helpers import diffusion
 from helpers.compositional_sets import image, write
+from helpers.public_sets import PublicSets
 from scipy.stats import binomtest
 
 from pcclip import config as params
-from pcclip.benchmarks.compositionality import load_compositional
 from pcclip.config import Matcher
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.diffusion import Teacher
 from pcclip.errors import PcclipError
-from pcclip.evaluation import compositional
-from pcclip.evaluation import diffusion_matcher as denoising
+from pcclip.evaluation import benchmarks, compositional
 from pcclip.evaluation import stage as report
-from pcclip.evaluation.diffusion_matcher import ROUND, Matching, eliminate
+from pcclip.evaluation.diffusion_matcher import COLUMNS, ROUND, DiffusionMatcher, eliminate, noise_draws
 from pcclip.evaluation.predictions import Predictions
 
 RED, BLUE = "a red square left of a blue circle", "a blue circle left of a red square"
@@ -43,48 +42,49 @@ def latent(seed: int) -> torch.Tensor:
 def test_the_score_is_the_mean_error_over_the_draws(teacher):
     """One UNet evaluation at a time, written out."""
     settings = matcher(stop=None)
-    drawn, z0 = denoising.draws(teacher, settings, 3), latent(0)
+    levels, noises = noise_draws(teacher, settings, 3)
+    z0 = latent(0)
     wanted = []
     for text in (RED, BLUE):
         told, errors = teacher.conditions([text]), []
-        for t, noise in zip(drawn.t, drawn.noise, strict=True):
+        for t, noise in zip(levels, noises, strict=True):
             with torch.no_grad():
                 found = teacher.noise(teacher.noised(z0[None], t[None], noise[None]), t[None], told)
             errors.append(((found[0] - noise) ** 2).mean().item())
         wanted.append(-np.mean(errors))
-    np.testing.assert_allclose(Matching(teacher, settings, 3).scores(z0, [RED, BLUE]), wanted, rtol=1e-5)
+    np.testing.assert_allclose(DiffusionMatcher(teacher, settings, 3).scores(z0, [RED, BLUE]), wanted, rtol=1e-5)
 
 
 def test_equal_texts_have_equal_scores_and_their_order_does_not_matter(teacher):
     texts, z0 = [RED, BLUE, RED, "green"], latent(0)
     for stop in (None, 1.0):
-        scores = Matching(teacher, matcher(stop=stop), 0).scores(z0, texts)
+        scores = DiffusionMatcher(teacher, matcher(stop=stop), 0).scores(z0, texts)
         assert scores[0] == scores[2]
         assert len(set(scores)) == 3
         order = [3, 1, 0, 2]
-        again = Matching(teacher, matcher(stop=stop), 0).scores(z0, [texts[k] for k in order])
+        again = DiffusionMatcher(teacher, matcher(stop=stop), 0).scores(z0, [texts[k] for k in order])
         np.testing.assert_array_equal(again, scores[order])
 
 
 def test_every_image_sees_the_same_draws_and_another_seed_sees_others(teacher):
-    one = Matching(teacher, matcher(stop=None), 0)
+    one = DiffusionMatcher(teacher, matcher(stop=None), 0)
     first = one.scores(latent(0), [RED])
     one.scores(latent(1), [RED, BLUE])
     np.testing.assert_array_equal(one.scores(latent(0), [RED]), first)
-    assert Matching(teacher, matcher(stop=None), 1).scores(latent(0), [RED]) != first
+    assert DiffusionMatcher(teacher, matcher(stop=None), 1).scores(latent(0), [RED]) != first
 
 
 def test_levels_cover_the_range_evenly(teacher):
-    found = denoising.draws(teacher, matcher(samples=10, t_min=0.2, t_max=0.8), 0).t
+    found, _ = noise_draws(teacher, matcher(samples=10, t_min=0.2, t_max=0.8), 0)
     assert sorted(found.tolist()) == [230, 290, 350, 410, 470, 530, 590, 650, 710, 770]
     assert found.tolist() != sorted(found.tolist()), "the first few must cover it too"
-    assert denoising.draws(teacher, matcher(samples=2000, t_min=0.9), 0).t.max() == teacher.steps - 1
+    assert noise_draws(teacher, matcher(samples=2000, t_min=0.9), 0)[0].max() == teacher.steps - 1
 
 
 def test_no_text_is_subtracted_where_images_are_compared(teacher):
     z0 = latent(0)
-    plain = Matching(teacher, matcher(stop=None, unconditional=False), 0)
-    free = Matching(teacher, matcher(stop=None), 0)
+    plain = DiffusionMatcher(teacher, matcher(stop=None, unconditional=False), 0)
+    free = DiffusionMatcher(teacher, matcher(stop=None), 0)
     apart = plain.scores(z0, [RED, BLUE, ""], between_images=True)
     np.testing.assert_allclose(
         free.scores(z0, [RED, BLUE], between_images=True), apart[:2] - apart[2], rtol=0, atol=1e-7
@@ -196,11 +196,16 @@ class Oracle:
         return (z0.flatten() != condition).float() + 0.01 * noise.flatten().abs()
 
 
-def asked_of(found, settings: Matcher):
-    config = params.check({"seed": 0, "evaluate": {"teacher": settings.model_dump()}})
-    pictures = found.pictures(0.0)
-    ids = list(pictures.table["id"])
-    return config, pictures, Vectors(ids, ids, np.eye(len(ids), dtype=np.float32))
+SETS = PublicSets("compositionality")
+
+
+def matched(found, oracle, settings: Matcher):
+    """Predictions and the cost of the oracle on a set."""
+    images, predictions, one = found.only_images(0.0), Predictions(), DiffusionMatcher(oracle, settings, 0)
+    ids = list(images.images["id"])
+    vectors = Vectors(ids, ids, np.eye(len(ids), dtype=np.float32))
+    compositional.add_teacher(compositional.match_items(found, vectors), one, (images, vectors), 2, predictions)
+    return predictions.table(), one.cost(found.name)
 
 
 @pytest.fixture
@@ -210,16 +215,11 @@ def winoground(tmp_path):
     for k in range(12):
         for side in (0, 1):
             image(tmp_path / "data" / "images" / f"ex_{k}_img_{side}.png", colour=(0, 2 * k + side, 0))
-    return load_compositional("winoground", folder)
+    return SETS.load("winoground", folder)
 
 
 def test_an_oracle_is_right_on_every_item(winoground):
-    config, pictures, vectors = asked_of(winoground, matcher(samples=32))
-    predictions = Predictions()
-    cost = compositional.add_teacher(
-        config, Oracle(), "winoground", compositional.ask(winoground, vectors), pictures, vectors, predictions
-    )
-    items = predictions.table()
+    items, cost = matched(winoground, Oracle(), matcher(samples=32))
     assert set(items.task) == {f"winoground_{end}" for end in ("text", "image", "group", "group_match")}
     assert set(items.model) == {"teacher"}
     assert items.correct.all()
@@ -231,22 +231,18 @@ def test_an_oracle_is_right_on_every_item(winoground):
 
 
 def test_a_choice_between_texts_stops_with_the_last_one(tmp_path):
-    found = load_compositional("sugarcrepe", write("sugarcrepe", tmp_path, 2))
-    config, pictures, vectors = asked_of(found, matcher(samples=64))
+    found = SETS.load("sugarcrepe", write("sugarcrepe", tmp_path, 2))
     told = Oracle()
     told.conditions = lambda texts: torch.tensor([float(not text.startswith("the dog")) for text in texts])
     told.denoising = lambda z0, t, noise, condition: condition + 0.01 * noise.flatten()
-    predictions = Predictions()
-    cost = compositional.add_teacher(
-        config, told, "sugarcrepe", compositional.ask(found, vectors), pictures, vectors, predictions
-    )
+    items, cost = matched(found, told, matcher(samples=64))
     assert cost.evaluations[0] == cost.images[0] * 2 * ROUND < cost.without_stopping[0]
-    assert set(predictions.table().task) == {"sugarcrepe"}
+    assert set(items.task) == {"sugarcrepe"}
 
 
 def test_a_random_teacher_is_at_chance(teacher, rng):
     """Which of two texts is right is drawn, so nothing of texts or images helps."""
-    asked = Matching(teacher, matcher(samples=1), 0)
+    asked = DiffusionMatcher(teacher, matcher(samples=1), 0)
     words = ["red", "blue", "green", "square", "circle", "left", "right", "above"]
     right = 0
     for k in range(80):
@@ -257,12 +253,10 @@ def test_a_random_teacher_is_at_chance(teacher, rng):
 
 
 def test_an_image_that_cannot_be_read_is_named(winoground):
-    config, pictures, vectors = asked_of(winoground, matcher())
-    open(pictures.images[3], "w").close()
-    with pytest.raises(PcclipError, match=re.escape(f"{pictures.images[3]}: empty file; mend it")):
-        compositional.add_teacher(
-            config, Oracle(), "winoground", compositional.ask(winoground, vectors), pictures, vectors, Predictions()
-        )
+    path = winoground.images.path[3]
+    open(path, "w").close()
+    with pytest.raises(PcclipError, match=re.escape(f"{path}: empty file; mend it")):
+        matched(winoground, Oracle(), matcher())
 
 
 def test_it_is_one_more_row_of_a_set_with_what_it_cost(tmp_path, tiny_encoder):
@@ -275,7 +269,7 @@ def test_it_is_one_more_row_of_a_set_with_what_it_cost(tmp_path, tiny_encoder):
     }
     folder = str(diffusion.saved(tmp_path / "teacher", vae=False))
     predictions, config = Predictions(), params.check(values)
-    sets, models = compositional.load(config), {"base": tiny_encoder}
+    sets, models = benchmarks.load(config)["compositionality"], {"base": tiny_encoder}
     assert compositional.score(config, sets, models, predictions).empty
     assert set(predictions.table().model) == {"base", "base, blind"}
 
@@ -284,7 +278,7 @@ def test_it_is_one_more_row_of_a_set_with_what_it_cost(tmp_path, tiny_encoder):
     cost = compositional.score(config, sets, models, predictions)
     found = predictions.table()
     assert (found.dataset[found.model == "teacher"] == "mmvp_vlm").sum() == 4 * 2 * 2, "two items of each of two parts"
-    assert list(cost.columns) == denoising.COLUMNS
+    assert list(cost.columns) == COLUMNS
     assert (cost.dataset[0], cost.images[0], cost.evaluations[0]) == ("mmvp_vlm", 8, 8 * 3 * 2)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pcclip.benchmarks.classification import LabelledSet
+from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.errors import PcclipError
 from pcclip.evaluation import templates
 from pcclip.evaluation.zero_shot import VARIANTS, class_texts, classify, zero_shot_tasks
@@ -32,8 +32,8 @@ class Listening:
         return unit(np.random.default_rng([*text.encode()]).normal(size=self.width))
 
 
-def labelled(classes=NAMES, released=None) -> LabelledSet:
-    return LabelledSet("few", pd.DataFrame({"id": [], "label": [], "split": []}), [], list(classes), released)
+def labelled(classes=NAMES, released=None) -> Benchmark:
+    return Benchmark("few", "classification", pd.DataFrame(), classes=list(classes), released=released)
 
 
 # prompts

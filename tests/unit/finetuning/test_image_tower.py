@@ -17,11 +17,8 @@ from pcclip.arithmetic import composed, explain
 from pcclip.arithmetic import stage as arithmetic
 from pcclip.arithmetic.plane import arrows_of, plane_of
 from pcclip.arithmetic.retrieval import rank_share
-from pcclip.benchmarks.change_captions import ChangeSet
-from pcclip.benchmarks.classification import LabelledSet
-from pcclip.benchmarks.composed_retrieval import ComposedSet
-from pcclip.benchmarks.compositionality import CompositionalSet
-from pcclip.benchmarks.relative_attributes import RelativeSet
+from pcclip.benchmarks.benchmark import Benchmark
+from pcclip.benchmarks.pictures import LazyPictures
 from pcclip.comparisons import stage as generate
 from pcclip.config import Rank
 from pcclip.data.image_set import load_images
@@ -413,13 +410,25 @@ def asked(made, tmp_path):
 def test_a_labelled_set_is_seen_by_each_tower(asked, pictures):
     tune = np.arange(len(pictures)) % 2 == 0
     table = pd.DataFrame(
-        {"id": pictures["id"], "label": np.arange(len(pictures)) % 3, "split": np.where(tune, "tune", "test")}
+        {
+            "id": pictures["id"],
+            "path": pictures["id"],
+            "label": np.arange(len(pictures)) % 3,
+            "split": np.where(tune, "tune", "test"),
+        }
     )
     shown = [open_image(path) for path in pictures.path]
     shown[1] = open_image(pictures.path[0]).resize((1, 1))  # of one pixel, which every model reads all the same
     found, predictions = (
-        LabelledSet("made", table, shown, ["disc", "ring", "bar"], files=list(pictures.path)),
-        (Predictions()),
+        Benchmark(
+            "made",
+            "classification",
+            table,
+            classes=["disc", "ring", "bar"],
+            decoded=LazyPictures(shown.__getitem__, range(len(shown))),
+            containers=list(pictures.path),
+        ),
+        Predictions(),
     )
     config = asked.config(labelled={"made": params.Labelled(tasks=["zero_shot", "probe"], shots=2)})
     labelled.score(config, {"made": found}, asked.models, predictions)
@@ -453,11 +462,8 @@ def test_a_relative_set(asked, pictures, form):
         }
     )
     values = pd.DataFrame({"size": np.arange(len(images), dtype=float)})
-    found = (
-        RelativeSet("lfw10", images, images[[]], pairs, pd.DataFrame())
-        if form == "pairs"
-        else RelativeSet("lfw10", images, values, pairs[:0], pd.DataFrame())
-    )
+    content = {"items": pairs} if form == "pairs" else {"values": values}
+    found = Benchmark("lfw10", "relative_attributes", images, **content)
     texts = asked.config().evaluate.attributes["size"]
     config = asked.config(relative={"lfw10": params.Relative(path="x", attributes={"size": texts})})
     predictions = Predictions()
@@ -503,7 +509,7 @@ def test_a_change_set(asked, pictures):
             "answer": "first",
         }
     )
-    found = ChangeSet("compbench", pictures, pairs, pd.DataFrame(), 1)
+    found = Benchmark("compbench", "change_captions", pictures, pairs)
     config, predictions = asked.config(changes={"compbench": params.Changes(path="x")}), Predictions()
     changed.score(config, {"compbench": found}, asked.models, predictions)
     items = predictions.table()
@@ -526,7 +532,7 @@ def test_a_compositional_set(asked, pictures):
             "tags": [()] * len(pictures),
         }
     )
-    found = CompositionalSet("sugarcrepe", "choices", images, items, pd.DataFrame())
+    found = Benchmark("sugarcrepe", "compositionality", images, items, form="choices")
     config, predictions = asked.config(compositional={"sugarcrepe": params.Compositional(path="x")}), Predictions()
     compositional.score(config, {"sugarcrepe": found}, asked.models, predictions)
     table = predictions.table()
@@ -615,7 +621,7 @@ def test_composed_retrieval(made, pictures, tmp_path):
             "weight": 1.0,
         }
     )
-    found = ComposedSet("cirr", images, queries, pd.DataFrame(), False, (5,))
+    found = Benchmark("cirr", "composed_retrieval", images, queries, recalls=(5,), start_is_candidate=False)
     settings = made.config.arithmetic.model_copy(update={"composed": {"cirr": params.Composed(path="x")}})
     config = made.config.model_copy(update={"arithmetic": settings, "outputs": str(tmp_path)})
     known = arithmetic.remembered({which: made.models[which] for which in ("base", "finetuned")})
