@@ -5,7 +5,7 @@ The public surface is three calls, imported on first use so that `import pcclip`
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pcclip.encoders import load_model
@@ -17,9 +17,7 @@ __all__ = ["load_model", "rank", "run"]
 _HOME = {"load_model": "pcclip.encoders", "rank": "pcclip.ranking.rank", "run": "pcclip.workbook.notebooks"}
 
 
-def __getattr__(name: str):
-    if name in _HOME:
-        found = getattr(import_module(_HOME[name]), name)
-        globals()[name] = found
-        return found
-    raise AttributeError(f"module 'pcclip' has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'pcclip' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print."""
+"""The command line: run, plan, params, rank and convert. Each command parses, calls one function and prints."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from pcclip.errors import PcclipError
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0 done, 1 a problem the user can mend, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         options.command(options)
         return 0
@@ -26,10 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pcclip", description="Teach CLIP the difference between two images.")
-    parser.add_argument("--version", action="version", version=f"pcclip {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; `command` of its result is the function to call with the options."""
+    root = argparse.ArgumentParser(prog="pcclip", description="Teach CLIP the difference between two images.")
+    root.add_argument("--version", action="version", version=f"pcclip {__version__}")
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run the notebooks of a parameter file, in order")
     run.add_argument("params", help="a file such as params/demo.yaml")
@@ -62,51 +63,49 @@ def _parser() -> argparse.ArgumentParser:
     params.add_argument("--markdown", action="store_true", help="print the page docs/parameters.md")
     params.set_defaults(command=_params)
 
-    rank = commands.add_parser("rank", help="order photos by an attribute")
-    rank.add_argument(
-        "photos",
-        help="a folder, a glob in quotes, a run's folder such as outputs/demo, or stored vectors ('*.parquet')",
-    )
-    rank.add_argument("--more", help='what the top looks like, e.g. "a large animal"')
-    rank.add_argument("--less", help='what the bottom looks like, e.g. "a small animal"')
-    rank.add_argument(
-        "--estimator",
-        default="two_prompt",
-        help="how the words become an axis: one_sided, antisymmetric, two_prompt (default) or ensemble",
-    )
-    rank.add_argument(
-        "--paraphrases",
-        action="store_true",
-        help="ensemble: also by paraphrases that the small language model of `make setup` writes",
-    )
-    rank.add_argument(
-        "--examples", type=Path, metavar="FILE", help="examples: CSV or JSON lines with path and side (most or least)"
-    )
-    rank.add_argument("--most", nargs="+", metavar="PHOTO", help="examples of much of it")
-    rank.add_argument("--least", nargs="+", metavar="PHOTO", help="examples of little of it")
-    rank.add_argument(
-        "--votes", type=Path, metavar="FILE", help="pairwise votes in JSON lines, as notebook 06 keeps them"
-    )
-    rank.add_argument("--model", help="a spec or a run's folder (default: the run's own, else minilm-efficientnet)")
-    rank.add_argument("--alpha", type=float, default=1.0, help="share of the finetuned weights (default 1)")
-    rank.add_argument("--top", type=int, help="only so many of the best")
-    rank.add_argument("--bottom", type=int, help="only so many of the worst; with --top, both ends")
-    rank.add_argument("--json", action="store_true", help="print JSON")
-    rank.add_argument("--csv", type=Path, metavar="FILE", help="also write the table to this CSV")
-    rank.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet of at most 60 (PNG)")
-    rank.set_defaults(command=_rank)
+    _add_rank(commands.add_parser("rank", help="order photos by an attribute"))
 
-    convert = commands.add_parser("convert", help="the paper's released pickles to tables, or back")
+    convert = commands.add_parser("convert", help="convert the paper's released pickles to tables, or back")
     convert.add_argument("embeddings", type=Path, help="the pickle of image embeddings and captions")
     convert.add_argument("differences", type=Path, help="the pickle of differences")
     direction = convert.add_mutually_exclusive_group(required=True)
     direction.add_argument("--to", type=Path, metavar="FOLDER", help="read the pickles, write tables to this folder")
     direction.add_argument("--back", type=Path, metavar="FOLDER", help="write the pickles from this folder's tables")
     convert.set_defaults(command=_convert)
-    return parser
+    return root
 
 
-def _run(options) -> None:
+def _add_rank(rank: argparse.ArgumentParser) -> None:
+    """Add the options of `pcclip rank`: photos, then what to rank by, then the model, then the output."""
+    add = rank.add_argument
+    add("photos", help="a folder, a glob in quotes, a run's folder such as outputs/demo, or vectors ('*.parquet')")
+    add("--more", help='a text for the top of the ranking, e.g. "a large animal"')
+    add("--less", help='a text for the bottom of the ranking, e.g. "a small animal"')
+    add(
+        "--estimator",
+        default="two_prompt",
+        help="how the texts become an axis: one_sided, antisymmetric, two_prompt (default) or ensemble",
+    )
+    add(
+        "--paraphrases",
+        action="store_true",
+        help="ensemble: add paraphrases that the small language model of `make setup` writes",
+    )
+    add("--examples", type=Path, metavar="FILE", help="CSV or JSON lines with columns path and side (most or least)")
+    add("--most", nargs="+", metavar="PHOTO", help="example photos with much of the attribute")
+    add("--least", nargs="+", metavar="PHOTO", help="example photos with little of the attribute")
+    add("--votes", type=Path, metavar="FILE", help="pairwise votes in JSON lines, as notebook 06 stores them")
+    add("--model", help="a model's name or a run's folder (default: the run's own, else minilm-efficientnet)")
+    add("--alpha", type=float, default=1.0, help="weight of the finetuned weights in the average with the base (1)")
+    add("--top", type=int, metavar="N", help="print only the N highest")
+    add("--bottom", type=int, metavar="N", help="print only the N lowest; with --top, both ends")
+    add("--json", action="store_true", help="print JSON")
+    add("--csv", type=Path, metavar="FILE", help="also write the table to this CSV file")
+    add("--sheet", type=Path, metavar="FILE", help="also write a contact sheet of at most 60 photos to this PNG file")
+    rank.set_defaults(command=_rank)
+
+
+def _run(options: argparse.Namespace) -> None:
     if options.wait and not options.submit:
         raise PcclipError("run: --wait goes with --submit; without it everything is waited for")
     if options.submit and not options.check:
@@ -119,14 +118,14 @@ def _run(options) -> None:
     run(options.params, check_only=options.check)
 
 
-def _plan(options) -> None:
+def _plan(options: argparse.Namespace) -> None:
     from pcclip.workbook import plan
 
     found = plan.plan(options.params, options.images, options.pairs, options.gpus, options.gpu)
     print(json.dumps(found, indent=1) if options.json else plan.table(found))
 
 
-def _params(options) -> None:
+def _params(options: argparse.Namespace) -> None:
     from pcclip.workbook.parameter_docs import parameters, parameters_page
 
     if options.markdown:
@@ -135,7 +134,7 @@ def _params(options) -> None:
         print(*parameters(options.key), sep="\n")
 
 
-def _rank(options) -> None:
+def _rank(options: argparse.Namespace) -> None:
     from contextlib import redirect_stdout
 
     from pcclip.config import Generate
@@ -148,7 +147,7 @@ def _rank(options) -> None:
         if examples:
             raise PcclipError("rank: --examples and --most/--least both name examples; give them one way")
         examples = Examples(options.most or (), options.least or ())
-    with redirect_stdout(sys.stderr):  # progress must not get into the result
+    with redirect_stdout(sys.stderr):  # progress is no part of the printed result
         table = rank(
             options.photos,
             options.more,
@@ -174,7 +173,7 @@ def _rank(options) -> None:
         print(f"{row.position:5d}  {row.problem or score:>8}  {row.path}")
 
 
-def _convert(options) -> None:
+def _convert(options: argparse.Namespace) -> None:
     from pcclip.workbook.authors_release import convert, write_released
 
     if options.to:

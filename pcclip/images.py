@@ -1,4 +1,7 @@
-"""From files to pixels: open any photo as RGB, decode ahead of the encoder, record what cannot be read."""
+"""From files to pixels: open any photo as RGB, decode batches ahead of the encoder, and make thumbnails.
+
+A file that is no readable image raises BadImage, whose text is the reason that tables and pages show.
+"""
 
 import base64
 import os
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 _IN_TAR = re.compile(r"(?P<tar>.+?\.tar)#(?P<offset>\d+)\+(?P<size>\d+)#.*", re.DOTALL)
-_AHEAD = 2  # batches that are decoded while the caller works on another
+_AHEAD = 2  # batches decoded while the caller works on another
 
 
 class BadImage(Exception):
@@ -26,14 +29,14 @@ class BadImage(Exception):
 
 
 def in_tar(tar: str, offset: int, size: int, name: str) -> str:
-    """The path of an image inside a tar file, `size` bytes from `offset` on; open_image reads it there."""
+    """The path that open_image reads as an image of `size` bytes at `offset` in a tar file."""
     return f"{tar}#{offset}+{size}#{name}"
 
 
 def file_of(path: str) -> str:
-    """The file on disk that holds the image at `path`: the tar file of one inside a tar, else the path itself."""
-    found = _IN_TAR.fullmatch(path)
-    return found["tar"] if found else path
+    """The file on disk that holds the image at `path`: a tar file, or the path itself."""
+    member = _IN_TAR.fullmatch(path)
+    return member["tar"] if member else path
 
 
 def open_image(source: str | Path | Image.Image, at_least: int | None = None) -> Image.Image:
@@ -60,7 +63,7 @@ def open_image(source: str | Path | Image.Image, at_least: int | None = None) ->
 
 
 def batches(count: int, size: int, start: int = 0) -> list[range]:
-    """`count` rows from `start` on, `size` at a time."""
+    """Ranges of at most `size` rows that together cover `count` rows from `start` on."""
     return [range(k, min(k + size, start + count)) for k in range(start, start + count, size)]
 
 
@@ -71,17 +74,18 @@ def decoded_batches(
     workers: int,
     at_least: int | None = None,
 ) -> Iterator[tuple[list[int], list["Tensor"], list[tuple[int, str]]]]:
-    """Yield (rows, pixels, bad) per batch of wanted rows, decoding the next batches while the caller computes.
-
-    Each image is opened once and preprocessed for each of several models.
+    """Decode batches of images in threads while the caller computes; open each image once for all models.
 
     Args:
+        sources: images or paths, as `open_image` takes them.
+        preprocess: one function for each model, from an image to a tensor (3, h, w).
         wanted: the batches, indices into `sources`.
-        workers: threads.
-        at_least: as in `open_image`.
+        workers: number of threads.
 
-    rows: those of the images in pixels; pixels: one tensor (len(rows), 3, h, w) per model, and none where no image of
-    the batch was readable; bad: (index, reason) of the others.
+    Yields:
+        rows: indices of the batch's readable images.
+        pixels: a tensor (len(rows), 3, h, w) for each model; an empty list if the batch has no readable image.
+        bad: (index, reason) of each unreadable image.
     """
 
     def load(row: int) -> tuple[int, list, str]:
@@ -89,14 +93,17 @@ def decoded_batches(
             image = open_image(sources[row], at_least)
         except BadImage as error:
             return row, [], str(error)
-        return row, [one(image) for one in preprocess], ""
+        return row, [function(image) for function in preprocess], ""
 
-    pool, waiting, wanted = ThreadPoolExecutor(workers), deque(), iter(wanted)
+    pool, remaining = ThreadPoolExecutor(workers), iter(wanted)
+    waiting: deque[Future] = deque()
     try:
         while True:
-            while len(waiting) <= _AHEAD and (rows := next(wanted, None)) is not None:
+            while len(waiting) <= _AHEAD and (rows := next(remaining, None)) is not None:
                 loading = [pool.submit(load, row) for row in rows]
-                waiting.append(pool.submit(_stacked, loading))  # after its images, so it never keeps them waiting
+                waiting.append(
+                    pool.submit(_stacked, loading)
+                )  # queued after its images, so its thread never waits long
             if not waiting:
                 return
             yield waiting.popleft().result()
@@ -108,9 +115,9 @@ def _stacked(loading: Sequence[Future]) -> tuple[list[int], list["Tensor"], list
     import torch
 
     loaded = [future.result() for future in loading]
-    rows = [row for row, pixels, _ in loaded if pixels]
-    pixels = [torch.stack(of_one) for of_one in zip(*(pixels for _, pixels, _ in loaded if pixels), strict=True)]
-    return rows, pixels, [(row, why) for row, _, why in loaded if why]
+    rows = [row for row, tensors, _ in loaded if tensors]
+    pixels = [torch.stack(images) for images in zip(*(tensors for _, tensors, _ in loaded if tensors), strict=True)]
+    return rows, pixels, [(row, reason) for row, _, reason in loaded if reason]
 
 
 def thumbnail(source: str | Path | Image.Image, side: int, quality: int = 82) -> bytes:
@@ -135,7 +142,10 @@ def contact_sheet(
     side: int = 160,
     numbers: Sequence[int] | None = None,
 ) -> Image.Image:
-    """A grid of thumbnails in the given order, each with a number (from 1 on, or its own) and a short caption below."""
+    """A grid of photos in the given order, each with its number (by default 1, 2, ...) and one line of its caption.
+
+    `side` is the pixels of a photo's square; a photo that cannot be read is a grey square.
+    """
     from matplotlib import get_data_path
     from PIL import ImageDraw, ImageFont
 
@@ -167,26 +177,25 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _readable(source: str | Path) -> str | Path | BytesIO:
-    """What PIL can open: the file, or the bytes of an image inside a tar."""
-    found = _IN_TAR.fullmatch(str(source))
-    if not found:
+    """The file itself, or the bytes of an image inside a tar file: what PIL can open."""
+    member = _IN_TAR.fullmatch(str(source))
+    if not member:
         return source
-    with open(found["tar"], "rb") as file:
-        file.seek(int(found["offset"]))
-        return BytesIO(file.read(int(found["size"])))
+    with open(member["tar"], "rb") as file:
+        file.seek(int(member["offset"]))
+        return BytesIO(file.read(int(member["size"])))
 
 
-def _reason(source, error: Exception) -> str:
+def _reason(source: str | Path | Image.Image, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "missing file"
-    if isinstance(source, str | Path) and _size(source) == 0:
+    if isinstance(source, str | Path) and _is_empty(source):
         return "empty file"
     return f"unreadable image ({type(error).__name__})"
 
 
-def _size(source: str | Path) -> int | None:
-    """Bytes of an image; None when it is no file."""
-    found = _IN_TAR.fullmatch(str(source))
-    if found:
-        return int(found["size"])
-    return os.path.getsize(source) if os.path.isfile(source) else None
+def _is_empty(source: str | Path) -> bool:
+    member = _IN_TAR.fullmatch(str(source))
+    if member:
+        return int(member["size"]) == 0
+    return os.path.isfile(source) and os.path.getsize(source) == 0

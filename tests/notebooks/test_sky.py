@@ -8,7 +8,7 @@ import pytest
 import yaml
 from helpers.runs import ROOT
 
-from pcclip.cli import _parser
+from pcclip.cli import parser
 from pcclip.workbook.sweep import read_sweep
 
 TASKS = sorted((ROOT / "params" / "sky").glob("*.yaml"))
@@ -108,11 +108,11 @@ def test_it_runs_a_parameter_file_that_is_there(task):
         for line in task["run"].splitlines()
         if "bin/pcclip" in line
     ]
-    assert [vars(_parser().parse_args(words))["check"] for words in commands] == [True, False]
+    assert [vars(parser().parse_args(words))["check"] for words in commands] == [True, False]
 
 
 def test_every_variable_is_given_a_name(task):
-    told = {**task["envs"], **task["secrets"]}
+    variables = {**task["envs"], **task["secrets"]}
     loops = set(re.findall(r"for (\w+) in", task["setup"]))
     used = set(re.findall(r"\$\{?(\w+)", yaml.safe_dump([task["file_mounts"], task["setup"], task["run"]])))
-    assert used - loops <= set(told)
+    assert used - loops <= set(variables)
