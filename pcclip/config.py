@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, cast, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -155,7 +155,7 @@ class Generate(Block):
         default="all",
         description="Which pairs: all, random, or balanced (each image is first and second equally often).",
     )
-    both_directions: bool = Field(default=False, description="Whether to ask for (j, i) whenever (i, j) is asked for.")
+    both_directions: ClassVar[bool] = False  # no key; until its readers have it
     temperature: Number = Field(default=0.7, ge=0, le=2, description="Sampling temperature of the language model.")
     top_p: Number = Field(
         default=0.95, gt=0, le=1, description="Nucleus sampling: probability mass that tokens come from."
@@ -190,9 +190,7 @@ class Generate(Block):
     attributes_gguf: str | None = Field(
         default=None, description="llama_cpp: the GGUF file that judges attributes, if it is not `gguf`."
     )
-    attributes_within: Literal["label", "set"] = Field(
-        default="label", description="Which images are compared by attributes: two of one label, or any two of the set."
-    )
+    attributes_within: ClassVar[str] = "label"  # no key; until its readers have it
     attribute_pairs: CountOrZero = Field(default=400, description="Pairs of training images judged for each attribute.")
     thing_pairs: CountOrZero = Field(default=0, description="Pairs of the bank's nouns judged for each attribute.")
     held_out_attribute_pairs: Count = Field(
@@ -305,8 +303,8 @@ class Finetune(Block):
         default=0.0,
         description="objective clip: weight of PC-CLIP's objective, with images as the current tower sees them.",
     )
-    difference_temperature: Positive = Field(default=1.0, description="Temperature of that difference term.")
-    difference_batch: int = Field(default=64, ge=2, description="Pairs of the difference term in one step.")
+    difference_temperature: ClassVar[float] = 1.0  # no key; until its readers have it
+    difference_batch: ClassVar[int] = 64  # no key; until its readers have it
     sds: Sds | None = Field(
         default=None, description="objective clip: a text-to-image model as the teacher (SDS-CLIP)."
     )
@@ -327,7 +325,7 @@ class Finetune(Block):
         default=0.0,
         description="In the attribute term, weight of the direction f(more) - f(less); each text alone has weight 1.",
     )
-    attribute_paraphrases: Count = Field(default=8, description="Paraphrases of each attribute in one step.")
+    attribute_paraphrases: ClassVar[int] = 8  # no key; until its readers have it
     attribute_temperature: Positive = Field(
         default=0.05,
         description="Temperature of the attribute term. 2 / temperature bounds the log-odds, and with them how closely "
@@ -635,7 +633,7 @@ class Arithmetic(Block):
     )
     triples: Count = Field(default=100, description="Image triples that test d(a, b) + d(b, c) = d(a, c).")
     quadruples: Count = Field(default=200, description="Image analogies a : b = c : d.")
-    sentences: Count = Field(default=200, description="Sentences of 01 among the texts that explain a difference.")
+    sentences: ClassVar[int] = 200  # no key; until its readers have it
     explained: Count = Field(default=3, description="Pairs whose difference is explained.")
     composed: dict[Literal["fashion_iq", "cirr", "simat"], Composed] = Field(
         default={}, description="Sets for composed image retrieval."
@@ -649,7 +647,7 @@ class Arithmetic(Block):
         description="An unCLIP pipeline that decodes vectors: a hub name or a folder; without it the nearest photos "
         "are shown.",
     )
-    decoder_steps: Count = Field(default=25, description="Denoising steps of the decoder.")
+    decoder_steps: ClassVar[int] = 25  # no key; until its readers have it
     judge: str | None = Field(default=None, description="Another model's spec, which scores the decoded pictures.")
 
 
@@ -664,9 +662,7 @@ class Rank(Block):
     estimator: str = Field(
         default="two_prompt", description="How texts become an axis: a name in pcclip/ranking/axes.py."
     )
-    show: Literal["base", "finetuned", "side by side"] = Field(
-        default="finetuned", description="Which model's order is shown first."
-    )
+    show: ClassVar[str] = "finetuned"  # no key; until its readers have it
     votes: str | None = Field(
         default=None, description="The file of the votes; by default outputs/RUN/06_rank/votes.jsonl."
     )
@@ -878,7 +874,16 @@ def place(name: str) -> Path:
 
 # ---- reading and checking --------------------------------------------------------------------------------------------
 
-OLD_KEYS: dict[str, str] = {}  # a key of older files (* is a name, such as a set's) -> its replacement
+OLD_KEYS = {  # a key of older files (* stands for a name, such as a set's) -> what to use instead
+    "generate.both_directions": "finetune.swap, which trains on each pair's reversed twin",
+    "generate.attributes_within": "labels in the image table; images are compared within their label",
+    "finetune.difference_temperature": "finetune.difference alone; its temperature is 1",
+    "finetune.difference_batch": "finetune.difference alone; a step has 64 of its pairs",
+    "finetune.attribute_paraphrases": "finetune.attribute_batch alone; a step has 8 paraphrases",
+    "arithmetic.sentences": "arithmetic.explained alone; 200 sentences may explain a pair",
+    "arithmetic.decoder_steps": "arithmetic.decoder alone; it takes 25 steps",
+    "rank.show": "the widget's buttons; the finetuned order is shown first",
+}
 
 
 def read(path: str | Path) -> Config:

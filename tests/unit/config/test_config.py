@@ -149,6 +149,15 @@ def test_what_is_left_out_of_a_labelled_set_and_of_a_judge():
     assert params.check({}).evaluate.judge is None
 
 
+@pytest.mark.parametrize("key", sorted(params.OLD_KEYS))
+def test_a_key_of_older_files_is_refused_with_its_replacement(tmp_path, key):
+    block, name = key.split(".")
+    path = written(tmp_path, yaml.safe_dump({block: {name: 1}}))
+    with pytest.raises(PcclipError) as error:
+        params.read(path)
+    assert str(error.value) == f"{path}: {key}: no longer a key; use {params.OLD_KEYS[key]}"
+
+
 def test_every_mistake_is_reported_at_once():
     with pytest.raises(PcclipError) as error:
         params.check({"sed": 1, "finetune": {"lr": -1}, "arithmetic": {"changes": [{"start": "horse"}]}})
