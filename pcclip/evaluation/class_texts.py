@@ -1,16 +1,14 @@
-"""Texts about classes, written by the language model: what a class looks like, and how two of them differ.
+"""Texts about classes, written by the language model: the look of a class, and the difference between two classes.
 
 Descriptions are for extended prompts ("This is a photo of a goldfish. It has fins ..."), differences for comparative
-prompting of any pair of classes. Every reply is journalled under a key made of all that it depends on, so nothing is
-asked twice; a reply that cannot be used is asked for again under another seed, kept in the table of replies with the
-reason, and a subject left without any text gets a template's, marked as such.
+prompting. Every reply is logged under a key made of all that it depends on, so that no question is asked twice. An
+unusable reply is asked for again under another seed; a subject left without a text gets the template's.
 """
 
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from functools import cache, partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -27,135 +25,142 @@ from pcclip.errors import PcclipError
 from pcclip.runs.files import digest
 from pcclip.runs.log import AnswerLog
 
-EXTENDED = "This is a photo of a {}. {}"  # where a description goes; its tokens must fit the text tower
-FORMAT = 1  # raise it when what is asked, or what a reply means, changes: everything is then asked again
+EXTENDED = "This is a photo of a {}. {}"  # class and description; the tokens must fit the text tower
+FORMAT = 1  # a higher number asks everything again
 _RETRIES = 2
+_SHORTEST, _LONGEST = 5, 40  # words of a description
+_DESCRIPTION_RULES = ("answered", "finished", "plain_text", "no_loop", "in_context")
+
+Subject = tuple[str, str]  # two classes, or one class and ''
+Judged = tuple[str, str]  # the text of a reply, and its verdict: 'kept', or the rule that drops it
+
+
+@dataclass(frozen=True)
+class Writing:
+    """Everything about how class texts are written; one argument in place of six.
+
+    Attributes:
+        settings: the sampling of replies, and generate.min_yield.
+        backend: makes the (lazy) backend of a prompt.
+        folder: of the logs.
+        model: its tokenizer says which texts are too long for its text tower.
+        kind: the kind of thing that the classes are ('bird', 'land seen from above'), told to the language model in
+            parentheses, or ''. It helps with names of several meanings; a small model writes worse texts with it.
+        retries: rounds in which missing texts are asked for again.
+    """
+
+    settings: Generate
+    backend: Callable[[Prompt], Backend]
+    folder: Path
+    model: Encoder
+    kind: str = ""
+    retries: int = _RETRIES
+
+
+@dataclass
+class _Texts:
+    """The usable texts of each subject, its last verdict, and the columns that say where the texts are from."""
+
+    texts: dict[Subject, list[str]]
+    origin: dict[str, str]
+    verdicts: dict[Subject, str] = field(default_factory=dict)
+    finish_reasons: dict[Subject, str] = field(default_factory=dict)
+
+    def check_yield(self, min_yield: float, noun: str) -> None:
+        """Raise PcclipError when less than a share `min_yield` of the subjects has a text."""
+        rows = [
+            ("kept" if texts else self.verdicts[subject], self.finish_reasons[subject])
+            for subject, texts in self.texts.items()
+        ]
+        filters.check_yield(pd.DataFrame(rows, columns=["verdict", "finish_reason"]), min_yield, noun)
 
 
 def inputs(settings: Generate) -> list:
-    """What the texts depend on, for the key of the stage that asks for them."""
+    """Everything that the texts depend on, for the key of the stage that asks for them."""
     prompts = [load_prompt("class_differences").hash, load_prompt("describe_class", slots=("first",)).hash]
-    sampling = settings.model_dump(include={"temperature", "top_p", "max_tokens", "min_yield"})
-    return [backend_identity(settings), prompts, sampling, FORMAT]
+    return [backend_identity(settings), prompts, _sampling(settings), settings.min_yield, FORMAT]
 
 
-def descriptions(
-    classes: Sequence[str],
-    kind_of_thing: str,
-    settings: Generate,
-    start: Callable[[Prompt], Backend],
-    identity: str,
-    journals: Path,
-    model: Encoder,
-    n: int = 1,
-    retries: int = _RETRIES,
-    prompt: str = "describe_class",
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What each class looks like.
+def descriptions(classes: Sequence[str], writing: Writing, n: int = 1) -> pd.DataFrame:
+    """Describe the look of each class.
 
     Args:
         classes: readable names.
-        kind_of_thing: what they are ('bird', 'land seen from above'); told to the model in parentheses, or ''. Worth
-            it for names that mean several things; a small model writes worse texts with it.
-        settings: how replies are sampled, and generate.min_yield.
-        start: makes the backend of a prompt when something is left to ask.
-        identity: the backend's.
-        journals: the folder of the journals.
-        model: its tokenizer says which descriptions are too long for its text tower.
-        n: how many different descriptions a class gets.
-        retries: how many more replies are asked for where some of the n cannot be used.
-        prompt: a prompt file with {first} alone.
+        writing: how.
+        n: the number of different descriptions of a class.
 
     Returns:
-        Descriptions: class, description, source ('llm', or 'template' for the one of a class that has no other),
-        verdict ('kept', or why the last reply was not), prompt_hash, model_hash, sampling; n rows a class, or fewer.
-        And all replies: class, number, raw, finish_reason, description, tokens, verdict ('kept', 'answered',
-        'finished', 'plain_text', 'no_loop', 'in_context' as in `filters`, 'length' when it has not 5 to 40 words,
-        'other_class' when it names another of the classes, 'repeated').
+        class, description, source ('llm', or 'template' for the only description of a class), verdict ('kept', or why
+        the last reply was dropped: a rule of `filters`, 'length' for fewer than 5 or more than 40 words, 'other_class'
+        for the name of another class, 'repeated'), prompt_hash, model_hash, sampling; at most n rows a class.
 
     Raises:
         PcclipError: fewer than generate.min_yield of the classes got a description, the template backend, or a class
             named twice.
     """
-    classes = list(classes)
-    _distinct(classes, "class")
-    if identity == Template.identity:
+    subjects = [(name, "") for name in classes]
+    _check_subjects(list(classes), "class", [*classes])
+    if n < 1:
+        raise PcclipError(f"class-descriptions: n = {n}; ask for one text or more")
+    prompt = load_prompt("describe_class", slots=("first",))
+    if writing.backend(prompt).identity == Template.identity:
         raise PcclipError(
             "generate.backend = template cannot describe classes; name a language model's backend, or "
             "leave extended prompts out"
         )
-    asked = _Asked("class-descriptions", load_prompt(prompt, slots=("first",)), settings, start, identity, journals)
-    replies = asked.replies(
-        [(name, "") for name in classes], kind_of_thing, n, retries, partial(_judge_descriptions, classes, model)
-    )
-    replies = replies.drop(columns="second").rename(columns={"first": "class", "text": "description"})
-    kept, rows = replies[replies.verdict == "kept"], []
-    for name in classes:
-        found = kept.description[kept["class"] == name]
-        rows += [(name, text, "llm", "kept") for text in found] or [
-            (
-                name,
-                f"It is {named(kind_of_thing or name)}.",
-                "template",
-                replies.verdict[replies["class"] == name].iloc[-1],
-            )
-        ]
-    table = pd.DataFrame(rows, columns=["class", "description", "source", "verdict"])
-    asked.check_yield((table.source == "llm").groupby(table["class"]).any().mean(), replies)
-    return table.assign(**asked.origin), replies
+
+    def judge(subject: Subject, reply: Reply) -> Judged:
+        return _judge_description(subject[0], classes, reply, writing.model)
+
+    written = _write("class-descriptions", prompt, subjects, writing, judge, n)
+    rows = []
+    for name, _ in subjects:
+        texts, verdict = written.texts[name, ""], written.verdicts[name, ""]
+        rows += [(name, text, "llm", "kept") for text in texts]
+        if not texts:
+            rows.append((name, f"It is {named(writing.kind or name)}.", "template", verdict))
+    return pd.DataFrame(rows, columns=["class", "description", "source", "verdict"]).assign(**written.origin)
 
 
 def class_differences(
-    pairs: Iterable[tuple[str, str]],
-    settings: Generate,
-    start: Callable[[Prompt], Backend],
-    identity: str,
-    journals: Path,
-    model: Encoder,
-    kind_of_thing: str = "",
-    retries: int = _RETRIES,
-    prompt: str = "class_differences",
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """How the classes of each pair differ, with the swapped twin for the pair the other way round.
+    pairs: Iterable[tuple[str, str]], writing: Writing, prompt_name: str = "class_differences"
+) -> pd.DataFrame:
+    """Write how the classes of each pair differ, with the swapped twin for the pair in the other order.
 
     Args:
-        pairs: class names, each pair one way round only.
-        settings, start, identity, journals, model, kind_of_thing, retries: as in `descriptions`; with the template
-            backend nothing is asked and every text is the template's.
-        prompt: a prompt file with {first} and {second}.
+        pairs: class names, each pair in one order only.
+        writing: how; the template backend is not asked, and every text is the template's.
+        prompt_name: of a prompt file with {first} and {second}.
 
     Returns:
-        One row a pair: first, second, difference, swapped, source ('llm' or 'template'), verdict ('kept', why the
-        last reply was not, or 'not asked'), prompt_hash, model_hash, sampling. And all replies: first, second,
-        number, raw, finish_reason, difference, tokens, mended, verdict ('kept', one of `filters.RULES`, or 'alike'
-        when it says the same of both).
+        One row a pair: first, second, difference, swapped, source ('llm' or 'template'), verdict ('kept', 'not asked',
+        or why the last reply was dropped: a rule of `filters`, or 'alike' for the same words about both), prompt_hash,
+        model_hash, sampling.
 
     Raises:
-        PcclipError: fewer than generate.min_yield of the pairs got a text of the model, or a pair that is there
-            twice or of a class with itself.
+        PcclipError: fewer than generate.min_yield of the pairs got a text of the model, or a pair that comes twice or
+            has one class twice.
     """
-    pairs = [tuple(pair) for pair in pairs]
-    _distinct([tuple(sorted(pair)) for pair in pairs], "pair")
+    pairs = [(first, second) for first, second in pairs]
+    _check_subjects([tuple(sorted(pair)) for pair in pairs], "pair", [name for pair in pairs for name in pair])
     for first, second in pairs:
         if first == second:
             raise PcclipError(f"pair {first!r}, {second!r}: a class does not differ from itself; leave it out")
-    asked = _Asked("class-differences", load_prompt(prompt), settings, start, identity, journals)
-    writes = identity != Template.identity
-    replies = asked.replies(pairs if writes else [], kind_of_thing, 1, retries, partial(_judge_differences, model))
-    replies = replies.rename(columns={"text": "difference"})
-    found = {(row.first, row.second): row for row in replies.itertuples()}  # the last reply is the one that was kept
+    prompt = load_prompt(prompt_name)
+    asked = [] if writing.backend(prompt).identity == Template.identity else pairs
+
+    def judge(subject: Subject, reply: Reply) -> Judged:
+        return _judge_difference(subject, reply, writing.model)
+
+    written = _write("class-differences", prompt, asked, writing, judge)
     rows = []
     for first, second in pairs:
-        reply = found.get((first, second))
-        kept = reply is not None and reply.verdict == "kept"
-        text = reply.difference if kept else from_captions(named(first), named(second))
-        rows.append(
-            (first, second, text, swapped(text), "llm" if kept else "template", reply.verdict if reply else "not asked")
-        )
-    table = pd.DataFrame(rows, columns=["first", "second", "difference", "swapped", "source", "verdict"])
-    if writes:
-        asked.check_yield((table.source == "llm").mean(), replies)
-    return table.assign(**asked.origin), replies
+        texts = written.texts.get((first, second))
+        text = texts[0] if texts else from_captions(named(first), named(second))
+        verdict = written.verdicts.get((first, second), "not asked")
+        rows.append((first, second, text, swapped(text), "llm" if texts else "template", verdict))
+    columns = ["first", "second", "difference", "swapped", "source", "verdict"]
+    return pd.DataFrame(rows, columns=columns).assign(**written.origin)
 
 
 def per_class(table: pd.DataFrame, classes: Sequence[str]) -> list[list[str]]:
@@ -167,167 +172,117 @@ def per_class(table: pd.DataFrame, classes: Sequence[str]) -> list[list[str]]:
     return [by_class[name] for name in classes]
 
 
-class _Asked:
-    """One kind of text asked of one backend with one prompt."""
-
-    def __init__(self, noun: str, prompt: Prompt, settings: Generate, start: Callable, identity: str, journals: Path):
-        self._noun, self._prompt, self._settings = noun, prompt, settings
-        sampling = settings.model_dump(include={"temperature", "top_p", "max_tokens"})
-        self._content = [FORMAT, prompt.hash, identity, sampling]
-        self._journal = AnswerLog(Path(journals) / f"{noun}-{digest(self._content)[:12]}.jsonl", Reply, noun)
-        self._started = cache(lambda: start(prompt))
-        self.origin = {"prompt_hash": prompt.hash, "model_hash": identity, "sampling": json.dumps(sampling)}
-
-    def replies(
-        self, subjects: list[tuple[str, str]], kind: str, wanted: int, retries: int, judge: Callable
-    ) -> pd.DataFrame:
-        """Rounds of one reply for each subject that has fewer kept ones than wanted, at most wanted + retries rounds.
-
-        `judge` gives text, tokens and verdict for a table of first, second, number, raw and finish_reason.
-        """
-        if wanted < 1 or retries < 0:
-            raise PcclipError(f"{self._noun}: n = {wanted}, retries = {retries}; ask for one text or more")
-        kept, told, rounds = Counter(), set(), []
-        for number in range(wanted + retries if subjects else 0):
-            left = [subject for subject in subjects if kept[subject] < wanted]
-            if not left:
-                break
-            found = self._round(left, kind, number)
-            echo = f" ({kind})"  # which a small model repeats
-            judged = found.join(judge(found.assign(raw=found.raw.str.replace(echo, "", regex=False))))
-            for row in judged.itertuples():
-                subject = (row.first, row.second)
-                if row.verdict == "kept" and (subject, row.text) in told:
-                    judged.loc[row.Index, "verdict"] = "repeated"
-                elif row.verdict == "kept":
-                    kept[subject] += 1
-                    told.add((subject, row.text))
-            rounds.append(judged)
-        columns = ["first", "second", "number", "raw", "finish_reason", "text", "tokens", "verdict"]
-        return pd.concat(rounds, ignore_index=True) if rounds else pd.DataFrame(columns=columns)
-
-    def check_yield(self, share: float, replies: pd.DataFrame) -> None:
-        """Raise PcclipError when the share of subjects with a text of the model is below generate.min_yield."""
-        if share < self._settings.min_yield:
-            bad = replies[replies.verdict != "kept"]
-            errors = bad.finish_reason[bad.finish_reason.str.startswith("error")]
-            said = f" ({errors.value_counts().index[0]})" if len(errors) else ""
-            raise PcclipError(
-                f"{self._noun}: only {share:.0%} got a text, less than generate.min_yield; most replies "
-                f"were {bad.verdict.value_counts().index[0]!r}{said}: check the model and the prompt"
-            )
-
-    def _round(self, subjects: list[tuple[str, str]], kind: str, number: int) -> pd.DataFrame:
-        asked = [self._question(subject, kind, number) for subject in subjects]
-        replies = self._journal.answer_all(asked, lambda rest: self._started().answers(rest))
-        found = [replies[question.key] for question in asked]
-        return pd.DataFrame(
-            {
-                "first": [first for first, _ in subjects],
-                "second": [second for _, second in subjects],
-                "number": number,
-                "raw": [reply.text for reply in found],
-                "finish_reason": [reply.finish_reason for reply in found],
-            }
-        )
-
-    def _question(self, subject: tuple[str, str], kind: str, number: int) -> Question:
-        """Two classes as two captions ('A frog.'), one class as it goes into a question ('a frog')."""
-        words = [f"{named(name)} ({kind})" if kind else named(name) for name in subject if name]
-        if len(words) == 2:
-            words = [f"{text[:1].upper()}{text[1:]}." for text in words]
-        key = digest([*self._content, words, number])[:32]
-        return Question(key, *words) if len(words) == 2 else Question(key, words[0], "")
+def _write(
+    noun: str,
+    prompt: Prompt,
+    subjects: list[Subject],
+    writing: Writing,
+    judge: Callable[[Subject, Reply], Judged],
+    n: int = 1,
+) -> _Texts:
+    """Ask in rounds, one reply for each subject with fewer than n texts. Raises PcclipError for too few texts."""
+    backend, settings = writing.backend(prompt), writing.settings
+    sampling = _sampling(settings)
+    content = [FORMAT, prompt.hash, backend.identity, sampling]
+    log = AnswerLog(Path(writing.folder) / f"{noun}-{digest(content)[:12]}.jsonl", Reply, noun)
+    origin = {"prompt_hash": prompt.hash, "model_hash": backend.identity, "sampling": json.dumps(sampling)}
+    written = _Texts({subject: [] for subject in subjects}, origin)
+    for number in range(n + writing.retries):
+        incomplete = [subject for subject in subjects if len(written.texts[subject]) < n]
+        questions = [_question(subject, writing.kind, [*content], number) for subject in incomplete]
+        replies = log.answer_all(questions, backend.answers) if questions else {}
+        for subject, question in zip(incomplete, questions, strict=True):
+            reply = replies[question.key]
+            echo = f" ({writing.kind})"  # small models repeat it
+            text, verdict = judge(subject, replace(reply, text=reply.text.replace(echo, "")))
+            if verdict == "kept" and text in written.texts[subject]:
+                verdict = "repeated"
+            elif verdict == "kept":
+                written.texts[subject].append(text)
+            written.verdicts[subject], written.finish_reasons[subject] = verdict, reply.finish_reason
+    written.check_yield(settings.min_yield, noun)
+    return written
 
 
-def _distinct(subjects: Sequence, noun: str) -> None:
-    twice = [subject for subject, count in Counter(subjects).items() if count > 1]
-    if twice:
-        raise PcclipError(f"{noun} {twice[0]!r} is there twice; give each once")
-    if any(not name.strip() for subject in subjects for name in ([subject] if noun == "class" else subject)):
+def _sampling(settings: Generate) -> dict[str, float]:
+    return settings.model_dump(include={"temperature", "top_p", "max_tokens"})
+
+
+def _question(subject: Subject, kind: str, content: list, number: int) -> Question:
+    """Two classes as two captions ('A frog.'), or one class as part of a question ('a frog')."""
+    words = [f"{named(name)} ({kind})" if kind else named(name) for name in subject if name]
+    if len(words) == 2:
+        words = [f"{text[:1].upper()}{text[1:]}." for text in words]
+    first, second = [*words, ""][:2]
+    return Question(digest([*content, words, number])[:32], first, second)
+
+
+def _check_subjects(subjects: Sequence, noun: str, names: Sequence[str]) -> None:
+    repeated = [subject for subject, count in Counter(subjects).items() if count > 1]
+    if repeated:
+        raise PcclipError(f"{noun} {repeated[0]!r} is there twice; give each once")
+    if not all(name.strip() for name in names):
         raise PcclipError(f"a {noun} has an empty name; give every class a readable one")
 
 
-def _candidate(row, sentence: str, tokens: int, model: Encoder) -> filters.Candidate:
-    one, two = _telling(row.first, row.second), _telling(row.second, row.first)
-    return filters.Candidate(
-        sentence,
-        row.finish_reason,
-        named(row.first),
-        named(row.second) if row.second else "",
-        one,
-        two,
-        tokens,
-        model.context_length,
-        row.raw,
+# which replies are kept
+
+
+def _judge_description(name: str, classes: Sequence[str], reply: Reply, model: Encoder) -> Judged:
+    sentence = filters.clean(reply.text)
+    others = [_in_singular(other) for other in classes if _in_singular(other) not in _in_singular(name)]
+    rules = {
+        **{rule: filters.RULES[rule] for rule in _DESCRIPTION_RULES},
+        "length": lambda candidate: _SHORTEST <= len(candidate.words) <= _LONGEST,
+        "other_class": lambda candidate: not any(other in _in_singular(candidate.sentence) for other in others),
+    }
+    candidate = filters.Candidate(
+        sentence=sentence,
+        finish_reason=reply.finish_reason,
+        first_caption=named(name),
+        second_caption="",
+        first_concept="",
+        second_concept="",
+        tokens=len(model.tokens([EXTENDED.format(name, sentence)])[0]),
+        context_length=model.context_length,
+        raw=reply.text,
     )
+    verdict, sentence, _ = filters.RuleList("descriptions", filters.clean, rules).judge(candidate)
+    return sentence, verdict
 
 
-def _telling(name: str, other: str) -> str:
-    """The last word of a class's name that the other's has not: 'maple' of 'maple tree' beside 'oak tree'."""
+def _judge_difference(subject: Subject, reply: Reply, model: Encoder) -> Judged:
+    """Judge by our rules for comparisons; beyond the names, the sides must also have different words."""
+    first, second = subject
+    row = {
+        "raw": reply.text,
+        "finish_reason": reply.finish_reason,
+        "first_caption": named(first),
+        "second_caption": named(second),
+        "first_concept": _distinguishing_word(first, second),
+        "second_concept": _distinguishing_word(second, first),
+    }
+    ours = filters.rule_list("ours")
+    rules = replace(ours, name="class differences", rules={**ours.rules, "alike": _sides_differ})
+    judged = filters.judged(pd.DataFrame([row]), rules, model)
+    return judged.difference[0], judged.verdict[0]
+
+
+def _sides_differ(candidate: filters.Candidate) -> bool:
+    captions = (candidate.first_caption, candidate.second_caption)
+    names = {singular(word) for caption in captions for word in words_of(caption)}
+    first, second = (
+        {singular(word) for word in words_of(side)} - names - {"a", "an", "the"} for side in sides(candidate.sentence)
+    )
+    return first != second
+
+
+def _distinguishing_word(name: str, other: str) -> str:
+    """The last word of a class's name that the other name lacks: 'maple' of 'maple tree' beside 'oak tree'."""
     words, others = ([singular(word) for word in words_of(text)] for text in (name, other))
     return next((word for word in reversed(words) if word not in others), words[-1] if words else "")
 
 
-# descriptions
-
-_SHORTEST, _LONGEST = 5, 40  # words
-_RULES = ("answered", "finished", "plain_text", "no_loop", "in_context")
-
-
-def _judge_descriptions(classes: Sequence[str], model: Encoder, table: pd.DataFrame) -> pd.DataFrame:
-    sentences = [filters.clean(raw) for raw in table.raw]
-    lengths = map(len, model.tokens([EXTENDED.format(*both) for both in zip(table["first"], sentences, strict=True)]))
-    names, rows = [_spaced(name) for name in classes], []
-    for row, sentence, tokens in zip(table.itertuples(), sentences, lengths, strict=True):
-        others = [name for name in names if name not in _spaced(row.first)]
-        rules = {
-            **{name: filters.RULES[name] for name in _RULES},
-            "length": lambda c: _SHORTEST <= len(c.words) <= _LONGEST,
-            "other_class": lambda c, others=others: not _names_any(c.sentence, others),
-        }
-        verdict, *_ = filters.RuleList("descriptions", filters.clean, rules).judge(
-            _candidate(row, sentence, tokens, model)
-        )
-        rows.append((sentence, tokens, verdict))
-    return pd.DataFrame(rows, columns=["text", "tokens", "verdict"], index=table.index)
-
-
-def _names_any(sentence: str, others: Sequence[str]) -> bool:
-    """Whether it has the whole name of another class, one that is no part of its own: 'truck' in 'pickup truck'."""
-    said = _spaced(sentence)
-    return any(other in said for other in others)
-
-
-def _spaced(text: str) -> str:
-    """Its words in the singular, each between blanks."""
+def _in_singular(text: str) -> str:
+    """The words of a text in the singular, each between blanks, so that a name is found as whole words only."""
     return f" {' '.join(singular(word) for word in words_of(text))} "
-
-
-# differences
-
-
-def _judge_differences(model: Encoder, table: pd.DataFrame) -> pd.DataFrame:
-    candidates = [_candidate(row, "", 0, model) for row in table.itertuples()]
-    given = table.assign(
-        first_caption=[c.first_caption for c in candidates],
-        second_caption=[c.second_caption for c in candidates],
-        first_concept=[c.first_concept for c in candidates],
-        second_concept=[c.second_concept for c in candidates],
-    )
-    judged = filters.judged(given, _differing(), model)
-    return judged.rename(columns={"difference": "text"})
-
-
-def _differing() -> filters.RuleList:
-    """Our rules for comparisons, and that more than the names sets the sides apart."""
-    ours = filters.rule_list("ours")
-    return replace(ours, name="class differences", rules={**ours.rules, "alike": _differs})
-
-
-def _differs(c: filters.Candidate) -> bool:
-    names = {singular(word) for caption in (c.first_caption, c.second_caption) for word in words_of(caption)}
-    first, second = (
-        {singular(word) for word in words_of(side)} - names - {"a", "an", "the"} for side in sides(c.sentence)
-    )
-    return first != second

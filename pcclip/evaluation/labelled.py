@@ -16,7 +16,7 @@ from jaxtyping import Float
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.classification import awa2
 from pcclip.benchmarks.registry import set_folder
-from pcclip.comparisons.llm import Template, backend_identity, start_backend
+from pcclip.comparisons.llm import lazy_backend
 from pcclip.config import Config, Labelled
 from pcclip.embedding.stage import embed_pictures
 from pcclip.embedding.vectors import Vectors
@@ -291,31 +291,22 @@ def _plain_texts(encoder: Encoder, names: list[str]) -> Float[np.ndarray, "c d"]
     return zero_shot.class_texts(encoder.encode_texts, templates.prompts(names, "single"))
 
 
+def _writing(config: Config, images: ClassifiedImages, base: Encoder) -> class_texts.Writing:
+    settings = config.generate
+    if images.settings.texts == "template":
+        settings = settings.model_copy(update={"backend": "template"})
+    backend = partial(lazy_backend, settings)
+    return class_texts.Writing(settings, backend, config.home / FOLDER, base, images.settings.things)
+
+
 def _written(config: Config, images: ClassifiedImages, pairs: list[tuple[int, int]], base: Encoder) -> pd.DataFrame:
     """The texts about these pairs of classes, by templates or by the run's language model."""
-    classes, settings = images.benchmark.classes, images.settings
-    table, _ = class_texts.class_differences(
-        [(classes[a], classes[b]) for a, b in pairs],
-        config.generate,
-        partial(start_backend, config.generate),
-        Template.identity if settings.texts == "template" else backend_identity(config.generate),
-        config.home / FOLDER,
-        base,
-        settings.things,
-    )
-    return table[_TEXTS]
+    classes = images.benchmark.classes
+    names = [(classes[a], classes[b]) for a, b in pairs]
+    return class_texts.class_differences(names, _writing(config, images, base))[_TEXTS]
 
 
 def _descriptions(config: Config, images: ClassifiedImages, base: Encoder) -> pd.DataFrame:
     """The descriptions of the classes by the run's language model."""
-    table, _ = class_texts.descriptions(
-        images.benchmark.classes,
-        images.settings.things,
-        config.generate,
-        partial(start_backend, config.generate),
-        backend_identity(config.generate),
-        config.home / FOLDER,
-        base,
-        images.settings.descriptions,
-    )
-    return table
+    writing = _writing(config, images, base)
+    return class_texts.descriptions(images.benchmark.classes, writing, images.settings.descriptions)

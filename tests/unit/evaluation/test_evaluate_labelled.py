@@ -22,6 +22,7 @@ from pcclip import config as params
 from pcclip import load_model
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.classification import cifar
+from pcclip.comparisons import llm
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons.llm import Odds, Reply
 from pcclip.data.image_set import load_images
@@ -90,7 +91,7 @@ def writer():
 @pytest.fixture(scope="module", autouse=True)
 def _no_other_backend(writer):
     with pytest.MonkeyPatch.context() as patch:
-        for module in (generate, labelled, judge):
+        for module in (llm, judge):
             patch.setattr(module, "start_backend", lambda *arguments: writer)
         yield
 
