@@ -23,6 +23,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from pcclip import load_model
+from pcclip.config import Embed
 from pcclip.embedding import stage as embed
 from pcclip.encoders.dual_encoder import Encoder
 
@@ -128,7 +129,7 @@ def of_small(model: Encoder, photos: list[str], options: argparse.Namespace) -> 
             *in_turn(
                 1,
                 apart=lambda: [ours(model, photos, options) for _ in range(2)],
-                at_once=lambda: embed.encode_by_all(photos, [model, model], Silent(), options.batch, options.workers),
+                at_once=lambda: embed.encode_by_all(photos, [model, model], Silent(), settings_of(options)),
             ).values()
         ),
     }
@@ -141,7 +142,7 @@ def of_large(model: Encoder, photos: list[str], options: argparse.Namespace) -> 
     found = {}
 
     def encoded(draft: bool) -> None:
-        [found[draft]], _, _ = embed.encode_by_all(photos, [model], Silent(), options.batch, options.workers, draft)
+        [found[draft]], _, _ = embed.encode_by_all(photos, [model], Silent(), settings_of(options, draft))
 
     seconds = in_turn(options.rounds, whole=lambda: encoded(False), draft=lambda: encoded(True))
     lowest = float((found[True] * found[False]).sum(axis=1).min())
@@ -155,8 +156,12 @@ def of_large(model: Encoder, photos: list[str], options: argparse.Namespace) -> 
     }
 
 
+def settings_of(options: argparse.Namespace, draft: bool = False) -> Embed:
+    return Embed(batch_size=options.batch, workers=options.workers, draft=draft)
+
+
 def ours(model: Encoder, photos: list[str], options: argparse.Namespace) -> np.ndarray:
-    matrix, good, _ = embed.encode_readable(photos, model, Silent(), options.batch, options.workers)
+    [matrix], good, _ = embed.encode_by_all(photos, [model], Silent(), settings_of(options))
     return matrix if len(good) == len(photos) else np.full((len(photos), model.width), np.nan)
 
 

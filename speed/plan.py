@@ -28,6 +28,7 @@ from measure import show
 from pcclip import config as params
 from pcclip import load_model
 from pcclip.comparisons import stage as generate
+from pcclip.config import Embed
 from pcclip.data.image_set import ImageSet, load_images
 from pcclip.embedding import stage as embed
 from pcclip.embedding import vectors as embed_vectors
@@ -148,11 +149,13 @@ def of_written(folder: Path, n: int) -> dict:
 
     vectors, writing = np.random.default_rng(0).standard_normal((n, WIDTH), np.float32), []
 
-    def write(folder: Path, given, todo: dict, *how) -> None:
+    def write(folder: Path, source, todo: dict, *how) -> None:
         writing.append(
             core_seconds_of(
                 lambda: [
-                    embed._write_shard(folder, name, given.table, vectors[rows.start : rows.stop], list(rows), [])
+                    embed.write_shard(
+                        folder, name, source.table, embed.Encoded([vectors[rows.start : rows.stop]], list(rows), [])
+                    )
                     for name, rows in todo.items()
                 ]
             )
@@ -160,7 +163,9 @@ def of_written(folder: Path, n: int) -> dict:
 
     encode, embed._encode_shards = embed._encode_shards, write
     try:
-        seconds = core_seconds_of(lambda: embed.embed_labelled(folder / "02_embed", labelled, model, 1, 1, 1))
+        seconds = core_seconds_of(
+            lambda: embed.embed_benchmark(folder / "02_embed", labelled, model, Embed(batch_size=1, workers=1, shard=1))
+        )
     finally:
         embed._encode_shards = encode
     size = (folder / "02_embed" / embed_vectors.TABLE).stat().st_size

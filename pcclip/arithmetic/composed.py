@@ -17,7 +17,7 @@ from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.registry import load_benchmarks
 from pcclip.comparisons.sentences import from_captions
 from pcclip.config import Config
-from pcclip.embedding.stage import embed_pictures
+from pcclip.embedding.stage import benchmark_vectors
 from pcclip.embedding.vectors import Vectors
 from pcclip.runs.progress import say
 from pcclip.stats.intervals import Estimate, bootstrap_means
@@ -46,7 +46,7 @@ def score(
     rows = []
     for name, given in sets.items():
         queries, pictures = given.items, given.only_images(given.max_bad)
-        vectors = embed_pictures(
+        vectors = benchmark_vectors(
             config, config.home / FOLDER / name, pictures, {which: model.model for which, model in models.items()}
         )
         say(f"{name}: {len(queries)} composed queries, {len(vectors.ids)} images")

@@ -1,6 +1,7 @@
-"""Stage 02: images to vectors. Decoding, encoding and writing overlap; unreadable images are recorded and counted.
+"""Stage 02: encode a table of images, and store their vectors and the images that cannot be read.
 
-Vectors are stored with id, path and the fingerprint of the image tower that made them, in one Parquet table.
+One function encodes every table: the run's own images, a benchmark's, a folder's, and the same images again by another
+image tower. Reading, encoding and writing overlap, and files of `embed.shard` images make the stage resumable.
 """
 
 from collections import deque
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,89 +35,102 @@ from pcclip.runs.stage import Stage, finished
 
 FOLDER = "02_embed"
 BAD = "bad_images.parquet"
-TOWERS = "towers"  # below a stage of vectors: the same images by other image towers, a stage for each
+TOWERS = "towers"  # folder below a stage of vectors: a stage for each other image tower
+DRAFT = 2  # with embed.draft a JPEG is decoded at no fewer than this many times the tower's pixels
 _FORMAT = 1
-DRAFT = 2  # see encode_by_all
-_AT_ONCE = 4  # batches in the image tower on a CPU
+_AT_ONCE = 4  # batches in the image tower at once on a CPU
 _READERS = 16  # shards that are read at once, at the end
+_BAD_SCHEMA = pa.schema([("id", pa.string()), ("path", pa.string()), ("reason", pa.string())])
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """The images of one stage of vectors: all that an ImageSet, a Benchmark and a folder have in common.
+
+    Attributes:
+        table: columns id and path.
+        images: row by row of `table`, paths or PIL images.
+        max_bad: a larger share of unreadable images fails.
+        advice: the end of the message then, after "more than".
+    """
+
+    table: pd.DataFrame
+    images: Sequence
+    max_bad: float = 1.0
+    advice: str = ""
+
+
+class Encoded(NamedTuple):
+    """Images encoded by one or several image towers: a matrix for each, and the rows that could be read or not."""
+
+    matrices: list[Float[np.ndarray, "n d"]]
+    rows: list[int]
+    bad: list[tuple[int, str]]
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
-    draft, folder = {"draft": True} if config.embed.draft else {}, config.source_folder / FOLDER
+    """Stage 02 of a run, with everything that its vectors depend on."""
+    folder = config.source_folder / FOLDER
+    draft = {"draft": True} if config.embed.draft else {}
     return Stage(folder, {"format": _FORMAT, **draft, **shared_inputs(config, images)}, config.stored(folder))
 
 
-def shared_inputs(config: Config, images: ImageSet | None = None) -> dict:
-    """What every stage from here on depends on and must have in common with the others of its run."""
+def shared_inputs(config: Config, images: ImageSet | None = None) -> dict[str, Any]:
+    """The inputs that every stage from 02 on has in common with the other stages of its run."""
     images = images or load_images(config)
     return {"images": images.identity(), "model": identify(config.model), "seed": config.seed}
 
 
 def embed(config: Config, images: ImageSet, model: Encoder) -> tuple[Vectors, pd.DataFrame]:
-    """Run the stage, or read it when done. Returns the vectors and the bad images (id, path, reason).
+    """Run the stage, or read it when it is done. Returns the vectors and the bad images (id, path, reason).
 
-    With engine: ray the shards are encoded on a cluster, by the model of `config`, whose nodes see the images' paths.
+    With engine: ray a cluster encodes the shards, with the model that the config names; its nodes must see the images.
 
     Raises:
-        PcclipError: more than data.max_bad of the images cannot be read; or a shard failed for good.
+        PcclipError: more than data.max_bad of the images cannot be read, or a shard failed for good.
     """
-    given = _Given(
-        images.table[["id", "path"]],
-        list(images.table.path),
-        config.data.max_bad,
-        f"data.max_bad = {config.data.max_bad}; mend them or raise it",
-    )
-    settings = config.embed
-    spread = partial(_on_ray, config) if config.engine == "ray" else None
-    return _run(
-        stage(config, images),
-        given,
-        model,
-        settings.batch_size,
-        settings.workers,
-        settings.shard,
-        settings.draft,
-        spread,
-    )
+    max_bad = config.data.max_bad
+    table = images.table[["id", "path"]]
+    source = ImageTable(table, list(table.path), max_bad, f"data.max_bad = {max_bad}; mend them or raise it")
+    return _run(stage(config, images), source, model, config.embed, config if config.engine == "ray" else None)
 
 
-def embed_labelled(
-    folder: Path, labelled: Benchmark, model: Encoder, batch_size: int, workers: int, shard: int
+def embed_benchmark(
+    folder: Path, benchmark: Benchmark, model: Encoder, settings: Embed
 ) -> tuple[Vectors, pd.DataFrame]:
-    """The same for a labelled set, in `folder`: a stage of its own, done again when the set or the image tower changes.
+    """The vectors of a benchmark's images, in a stage of their own in `folder`.
 
-    Vectors carry the table's ids, and paths where each image is a file of its own, else ids. Models that share their
-    image tower share the stage.
+    The stage is done again when the benchmark or the image tower changes; models that share an image tower share it.
 
     Returns:
-        The vectors, in the table's order, and the bad images (id, path, reason), which have none.
+        The vectors, in the order of the benchmark's images, and the bad images (id, path, reason), which have none. A
+        vector's path is the image's id where one file holds many images.
 
     Raises:
-        PcclipError: more than labelled.max_bad of the images cannot be read.
+        PcclipError: more than benchmark.max_bad of the images cannot be read.
     """
-    this = Stage(folder, {"format": _FORMAT, "images": labelled.identity(), "model": model.image_fingerprint()})
-    table = labelled.images[["id", "path"]]
-    given = _Given(table, labelled.pictures, labelled.max_bad, f"{labelled.max_bad:.0%}; unpack the set again")
-    return _run(this, given, model, batch_size, workers, shard)
+    run = Stage(folder, {"format": _FORMAT, "images": benchmark.identity(), "model": model.image_fingerprint()})
+    advice = f"{benchmark.max_bad:.0%}; unpack the set again"
+    source = ImageTable(benchmark.images[["id", "path"]], benchmark.pictures, benchmark.max_bad, advice)
+    return _run(run, source, model, settings.model_copy(update={"draft": False}))
 
 
-def embed_pictures(config: Config, folder: Path, given: Benchmark, models: Mapping[str, Encoder]) -> Vectors:
-    """`embed_labelled` as a run's embed block says, by the image tower of every model ('base' is one of them).
+def benchmark_vectors(config: Config, folder: Path, benchmark: Benchmark, models: Mapping[str, Encoder]) -> Vectors:
+    """The vectors of a benchmark's images by the image tower of every model; models['base'] is one of them.
 
-    How many images cannot be read is told, and they have no vector. Raises PcclipError as there.
+    Prints how many images cannot be read; they have no vector. Raises PcclipError as `embed_benchmark`.
     """
-    settings = config.embed
-    vectors, bad = embed_labelled(folder, given, models["base"], settings.batch_size, settings.workers, settings.shard)
+    vectors, bad = embed_benchmark(folder, benchmark, models["base"], config.embed)
     if len(bad):
-        say(f"{given.name}: {len(bad)} images cannot be read, e.g. {bad.path[0]}: {bad.reason[0]}")
-    return with_towers(folder, vectors, models, settings, given)
+        say(f"{benchmark.name}: {len(bad)} images cannot be read, e.g. {bad.path[0]}: {bad.reason[0]}")
+    return with_towers(folder, vectors, models, config.embed, benchmark)
 
 
 def own_vectors(config: Config, models: Mapping[str, Encoder]) -> Vectors:
-    """02's vectors, which are of models['base'], and of the same images those of the models with another image tower.
+    """The vectors of the run's own images by the image tower of every model; models['base'] is one of them.
 
-    The latter are made the first time they are asked for. Raises PcclipError when 02 is not there or of another base,
-    and when an image that it read cannot be read any more.
+    Stage 02 has the base's; another tower's are made at the first call. Raises PcclipError when stage 02 has not
+    finished or has another base, or an image can no longer be read.
     """
     folder = config.source_folder / FOLDER
     return with_towers(folder, load_vectors(folder, models["base"]), models, config.embed)
@@ -126,52 +141,48 @@ def with_towers(
     vectors: Vectors,
     models: Mapping[str, Encoder],
     settings: Embed,
-    labelled: Benchmark | None = None,
+    benchmark: Benchmark | None = None,
 ) -> Vectors:
-    """The vectors of the stage in `folder` with those of every image tower among the models that is not theirs.
+    """Return `vectors`, extended with vectors from every other image tower in `models`.
 
     Args:
-        vectors: as the stage left them, of models['base'].
-        labelled: the set whose images they are; without it they are the files at their paths.
+        folder: the stage that made `vectors`, which are models['base']'s.
+        vectors: what to extend.
+        models: by name.
+        settings: how images are encoded.
+        benchmark: the set whose images they are; without one the images are the files at the vectors' paths.
     """
-    tuned = {which: model for which, model in models.items() if model.image_tower is not models["base"].image_tower}
-    made, others = {vectors.fingerprint: vectors}, {}
-    for which, fingerprint in fingerprints(tuned).items():
-        if fingerprint not in made:
-            made[fingerprint] = by_tower(folder, tuned[which], settings, labelled)
+    tuned = {name: model for name, model in models.items() if model.image_tower is not models["base"].image_tower}
+    by_fingerprint, others = {vectors.fingerprint: vectors}, {}
+    for name, fingerprint in fingerprints(tuned).items():
+        if fingerprint not in by_fingerprint:
+            by_fingerprint[fingerprint] = embed_with_tower(folder, tuned[name], settings, benchmark)
         if fingerprint != vectors.fingerprint:
-            others[which] = made[fingerprint]
+            others[name] = by_fingerprint[fingerprint]
     return replace(vectors, others=others)
 
 
-def by_tower(folder: Path, model: Encoder, settings: Embed, labelled: Benchmark | None = None) -> Vectors:
-    """Vectors by this model's image tower of the images that the stage in `folder` has vectors of, row by row.
+def embed_with_tower(folder: Path, model: Encoder, settings: Embed, benchmark: Benchmark | None = None) -> Vectors:
+    """Encode the images of the stage in `folder` again, with this model's image tower, in a stage of their own.
 
-    They are a stage of their own. Arguments as in `with_towers`. Raises PcclipError when the stage in `folder` has not
-    finished, or one of the images cannot be read any more.
+    Arguments as in `with_towers`. Raises PcclipError when the stage in `folder` has not finished, or one of its images
+    can no longer be read.
     """
-    this, table = tower_stage(folder, model), read_parquet(Path(folder) / TABLE, ["id", "path"]).to_pandas()
-    images = list(table.path)
-    if labelled is not None:
-        row = {image: k for k, image in enumerate(labelled.images["id"])}
-        images = labelled.rows([row[image] for image in table["id"]]).pictures
-    given = _Given(table, images, 0.0, f"none, and {folder} has vectors of them all; mend them, or embed that set anew")
-    if not this.done():
-        say(f"{folder}: the same images by the image tower {this.folder.name} of {model.spec}")
-    found, _ = _run(
-        this,
-        given,
-        model,
-        settings.batch_size,
-        settings.workers,
-        settings.shard,
-        finished(folder)["inputs"].get("draft", False),
-    )
-    return found
+    run, table = tower_stage(folder, model), read_parquet(Path(folder) / TABLE, ["id", "path"]).to_pandas()
+    images: Sequence = list(table.path)
+    if benchmark is not None:
+        row = {image: k for k, image in enumerate(benchmark.images["id"])}
+        images = benchmark.rows([row[image] for image in table["id"]]).pictures
+    if not run.done():
+        say(f"{folder}: the same images by the image tower {run.folder.name} of {model.spec}")
+    advice = f"none, and {folder} has vectors of them all; mend them, or embed that set anew"
+    draft = finished(folder)["inputs"].get("draft", False)
+    vectors, _ = _run(run, ImageTable(table, images, 0.0, advice), model, settings.model_copy(update={"draft": draft}))
+    return vectors
 
 
 def tower_stage(folder: Path, model: Encoder) -> Stage:
-    """Vectors of the images of the stage in `folder` by this model's image tower: `folder`/towers/FINGERPRINT."""
+    """The stage in `folder`/towers/FINGERPRINT: the images of the stage in `folder` by this model's image tower."""
     fingerprint = model.image_fingerprint()
     return Stage(
         Path(folder) / TOWERS / fingerprint,
@@ -179,110 +190,89 @@ def tower_stage(folder: Path, model: Encoder) -> Stage:
     )
 
 
-@dataclass(frozen=True)
-class _Given:
-    """The images of a stage: a table of id and path, the images row by row, which share may be bad, and what then."""
+def encode_by_all(images: Sequence, models: Sequence[Encoder], meter: Meter, settings: Embed) -> Encoded:
+    """Encode images by one or several image towers, in one pass that opens each image once.
 
-    table: pd.DataFrame
-    images: Sequence
-    max_bad: float
-    advice: str
-
-    def check_share(self, bad: pa.Table, stage: Stage) -> None:
-        if bad.num_rows > self.max_bad * len(self.table) or bad.num_rows == len(self.table):
-            first = bad.slice(0, 1).to_pylist()[0]
-            raise PcclipError(
-                f"{stage.folder.name}: {bad.num_rows} of {len(self.table)} images cannot be read (e.g. "
-                f"{first['path']}: {first['reason']}), more than {self.advice}"
-            )
+    With settings.draft large JPEG files are decoded at a fraction of their size, and their vectors differ a little.
+    """
+    ranges = batches(len(images), settings.batch_size)
+    return _joined(_encoded_batches(images, models, ranges, meter, settings), models)
 
 
 def _run(
-    this: Stage,
-    given: _Given,
-    model: Encoder,
-    batch_size: int,
-    workers: int,
-    shard: int,
-    draft: bool = False,
-    spread: Callable[[Path, _Given, dict[str, range], str], None] | None = None,
+    run: Stage, source: ImageTable, model: Encoder, settings: Embed, cluster: Config | None = None
 ) -> tuple[Vectors, pd.DataFrame]:
-    """Do a stage of vectors, or read it when done. `spread` has shards encoded elsewhere."""
-    if this.done_or_fetched():
-        say(f"{this.folder.name}: done already, read from {this.folder}")
-        bad = read_parquet(this.folder / BAD)
-        given.check_share(bad, this)
-        return load_vectors(this.folder, model), bad.to_pandas()
+    """Do a stage of vectors, or read it when it is done. With `cluster`, the config, its Ray workers encode."""
+    if run.done_or_fetched():
+        say(f"{run.folder.name}: done already, read from {run.folder}")
+        bad = read_parquet(run.folder / BAD)
+        _check_bad(run, source, bad)
+        return load_vectors(run.folder, model), bad.to_pandas()
     fingerprint = model.image_fingerprint()
-    with this.work():
-        shards = {f"{shard}-{k:06d}.parquet": rows for k, rows in enumerate(batches(len(given.table), shard))}
-        there = names_in(this.shards)
-        todo = {name: rows for name, rows in shards.items() if f"vectors-{name}" not in there}
+    with run.work():
+        ranges = batches(len(source.table), settings.shard)
+        shards = {f"{settings.shard}-{k:06d}.parquet": rows for k, rows in enumerate(ranges)}
+        written = names_in(run.shards)
+        todo = {name: rows for name, rows in shards.items() if f"vectors-{name}" not in written}
         if len(todo) < len(shards):
-            say(f"{this.folder.name}: {len(shards) - len(todo)} of {len(shards)} shards found, encoding the rest")
-        if spread and todo:
-            spread(this.shards, given, todo, fingerprint)
+            say(f"{run.folder.name}: {len(shards) - len(todo)} of {len(shards)} shards found, encoding the rest")
+        if cluster and todo:
+            _encode_on_cluster(cluster, run.shards, source, todo, fingerprint)
         else:
-            _encode_shards(this.shards, given, todo, model, batch_size, workers, draft)
+            _encode_shards(run.shards, source, todo, model, settings)
         with ThreadPoolExecutor(_READERS) as pool:
-            files = {kind: [this.shards / f"{kind}-{name}" for name in shards] for kind in ("vectors", "bad")}
-            vectors, bad = (pa.concat_tables(pool.map(read_parquet, of_kind)) for of_kind in files.values())
-        given.check_share(bad, this)
+            vectors, bad = (
+                pa.concat_tables(pool.map(read_parquet, [run.shards / f"{kind}-{name}" for name in shards]))
+                for kind in ("vectors", "bad")
+            )
+        _check_bad(run, source, bad)
         vectors = vectors.append_column("fingerprint", pa.array([fingerprint] * vectors.num_rows).dictionary_encode())
-        write_parquet(this.folder / TABLE, vectors)
-        write_parquet(this.folder / BAD, bad)
-        this.finish([TABLE, BAD], {"images": vectors.num_rows, "bad": bad.num_rows, "width": model.width}, fingerprint)
-    return load_vectors(this.folder, model), bad.to_pandas()
+        write_parquet(run.folder / TABLE, vectors)
+        write_parquet(run.folder / BAD, bad)
+        run.finish([TABLE, BAD], {"images": vectors.num_rows, "bad": bad.num_rows, "width": model.width}, fingerprint)
+    return load_vectors(run.folder, model), bad.to_pandas()
 
 
-def encode_readable(
-    paths: Sequence, model: Encoder, meter: Meter, batch_size: int, workers: int
-) -> tuple[Float[np.ndarray, "n d"], list[int], list[tuple[int, str]]]:
-    """Unit vectors of the images that can be read, their rows in `paths`, and (row, reason) of the others."""
-    [matrix], good, bad = encode_by_all(paths, [model], meter, batch_size, workers)
-    return matrix, good, bad
+def _check_bad(run: Stage, source: ImageTable, bad: pa.Table) -> None:
+    """Raise PcclipError when too many of the images, or all, are bad."""
+    if source.max_bad * len(source.table) < bad.num_rows or bad.num_rows == len(source.table):
+        first = bad.slice(0, 1).to_pylist()[0]
+        raise PcclipError(
+            f"{run.folder.name}: {bad.num_rows} of {len(source.table)} images cannot be read (e.g. "
+            f"{first['path']}: {first['reason']}), more than {source.advice}"
+        )
 
 
-def encode_by_all(
-    paths: Sequence, models: Sequence[Encoder], meter: Meter, batch_size: int, workers: int, draft: bool = False
-) -> tuple[list[Float[np.ndarray, "n d"]], list[int], list[tuple[int, str]]]:
-    """The same by several image towers in one pass, each image opened once: one matrix per model.
+def _encoded_batches(
+    images: Sequence, models: Sequence[Encoder], ranges: Iterable[range], meter: Meter, settings: Embed
+) -> Iterator[Encoded]:
+    """The images of each range, decoded by threads while the batch before is encoded."""
 
-    With `draft` large JPEG files are decoded at a fraction of their size (`DRAFT` times the largest model's pixels or
-    more), and their vectors differ a little.
-    """
-    wanted = batches(len(paths), batch_size)
-    return _gathered(_encoded(paths, models, wanted, meter, workers, draft), models)
-
-
-def _encoded(
-    images: Sequence, models: Sequence[Encoder], wanted: Iterable[range], meter: Meter, workers: int, draft: bool
-) -> Iterator[tuple[list[int], list[np.ndarray], list[tuple[int, str]]]]:
-    """(rows, one matrix per model, bad) of each batch."""
-
-    def encode(batch: tuple) -> tuple:
+    def encode(batch: tuple[list[int], list, list[tuple[int, str]]]) -> Encoded:
         rows, pixels, bad = batch
-        return rows, [model.encode_pixels(of_one) for model, of_one in zip(models, pixels, strict=bool(rows))], bad
+        matrices = [model.encode_pixels(batch) for model, batch in zip(models, pixels, strict=bool(rows))]
+        return Encoded(matrices, rows, bad)
 
-    at_least = DRAFT * max(map(_side, models)) if draft else None
-    decoded = decoded_batches(images, [model.preprocess for model in models], wanted, workers, at_least)
+    at_least = DRAFT * max(map(_longer_side, models)) if settings.draft else None
+    decoded = decoded_batches(images, [model.preprocess for model in models], ranges, settings.workers, at_least)
     on_cpu = all(model.device.type == "cpu" for model in models)
-    for rows, found, bad in _side_by_side(encode, decoded) if on_cpu else map(encode, decoded):
-        meter.add(len(rows) + len(bad))
-        yield rows, found, bad
+    for encoded in _side_by_side(encode, decoded) if on_cpu else map(encode, decoded):
+        meter.add(len(encoded.rows) + len(encoded.bad))
+        yield encoded
 
 
-def _side_by_side(encode: Callable[[tuple], tuple], decoded: Iterable[tuple]) -> Iterator[tuple]:
-    """What `encode` makes of each batch, in order; some batches at once, each on its share of the cores.
+def _side_by_side(encode: Callable[[tuple], Encoded], decoded: Iterable[tuple]) -> Iterator[Encoded]:
+    """Encode several batches at once, each on its share of the cores, and yield them in order.
 
-    Cores that share a layer wait for the slowest of them, which is often one that decodes.
+    Cores that share a layer would wait for the slowest of them, which is often one that decodes.
     """
     cores = torch.get_num_threads()
     at_once = min(cores, _AT_ONCE)
     if at_once == 1:
         yield from map(encode, decoded)
         return
-    pool, waiting = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=[cores // at_once]), deque()
+    pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=[cores // at_once])
+    waiting: deque = deque()
     try:
         for batch in decoded:
             waiting.append(pool.submit(encode, batch))
@@ -292,80 +282,74 @@ def _side_by_side(encode: Callable[[tuple], tuple], decoded: Iterable[tuple]) ->
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(cores)  # what a thread sets holds for those that are started later
+        torch.set_num_threads(cores)  # a thread's own number holds for all threads that start later
 
 
-def _side(model: Encoder) -> int:
-    """The longer side of what the image tower sees, in pixels."""
+def _longer_side(model: Encoder) -> int:
+    """The longer side of the image tower's input, in pixels."""
     return max(model.preprocess(Image.new("RGB", (8, 8))).shape[1:])
 
 
-def _gathered(
-    encoded: Iterable[tuple], models: Sequence[Encoder]
-) -> tuple[list[Float[np.ndarray, "n d"]], list[int], list[tuple[int, str]]]:
-    """Batches of `_encoded` as one."""
-    parts = list(encoded)
+def _joined(parts: Iterable[Encoded], models: Sequence[Encoder]) -> Encoded:
+    """Several batches as one."""
+    parts = list(parts)
     matrices = [
-        np.concatenate([np.empty((0, model.width), np.float32), *(found[k] for _, found, _ in parts if found)])
+        np.concatenate([np.empty((0, model.width), np.float32), *(part.matrices[k] for part in parts if part.matrices)])
         for k, model in enumerate(models)
     ]
-    return matrices, [row for rows, _, _ in parts for row in rows], [one for _, _, bad in parts for one in bad]
+    rows, bad = [row for part in parts for row in part.rows], [image for part in parts for image in part.bad]
+    return Encoded(matrices, rows, bad)
 
 
 def _encode_shards(
-    folder: Path,
-    given: _Given,
-    todo: Mapping[str, range],
-    model: Encoder,
-    batch_size: int,
-    workers: int,
-    draft: bool,
+    folder: Path, source: ImageTable, shards: Mapping[str, range], model: Encoder, settings: Embed
 ) -> None:
-    """Encode the named rows, one pair of files in `folder` per shard, that of the vectors last.
+    """Encode the rows of each shard into two files of `folder`: bad-NAME, and then vectors-NAME.
 
     The images of the next shard are decoded while this one is encoded and the last one is written.
     """
-    wanted = (rows for shard in todo.values() for rows in batches(len(shard), batch_size, shard.start))
-    encoded = _encoded(given.images, [model], wanted, Meter(sum(map(len, todo.values())), "images"), workers, draft)
+    size = settings.batch_size
+    ranges = (rows for shard in shards.values() for rows in batches(len(shard), size, shard.start))
+    meter = Meter(sum(map(len, shards.values())), "images")
+    encoded = _encoded_batches(source.images, [model], ranges, meter, settings)
     with ThreadPoolExecutor(1) as writer:
-        writing = []
-        for name, rows in todo.items():
-            [matrix], good, bad = _gathered(islice(encoded, -(-len(rows) // batch_size)), [model])
-            for before in writing:
-                before.result()  # a full disk ends the run here
-            writing = [writer.submit(_write_shard, folder, name, given.table, matrix, good, bad)]
-        for last in writing:
-            last.result()
+        writing = None
+        for name, rows in shards.items():
+            shard = _joined(islice(encoded, -(-len(rows) // size)), [model])
+            if writing:
+                writing.result()  # a full disk ends the run here
+            writing = writer.submit(write_shard, folder, name, source.table, shard)
+        if writing:
+            writing.result()
 
 
-def _write_shard(
-    folder: Path, name: str, table: pd.DataFrame, matrix: np.ndarray, good: list[int], bad: list[tuple]
+def write_shard(folder: Path, name: str, table: pd.DataFrame, encoded: Encoded) -> None:
+    """Write one shard's bad images and vectors; `encoded` has the rows of `table` and one matrix."""
+    bad = table.iloc[[row for row, _ in encoded.bad]]
+    columns = {"id": list(bad["id"]), "path": list(bad["path"]), "reason": [reason for _, reason in encoded.bad]}
+    write_parquet(folder / f"bad-{name}", pa.table(columns, _BAD_SCHEMA))
+    write_parquet(folder / f"vectors-{name}", vector_table(table.iloc[encoded.rows], encoded.matrices[0]))
+
+
+def _encode_on_cluster(
+    config: Config, folder: Path, source: ImageTable, shards: Mapping[str, range], fingerprint: str
 ) -> None:
-    kinds = pa.schema([("id", pa.string()), ("path", pa.string()), ("reason", pa.string())])
-    rows = [{"id": table.id.iloc[row], "path": table.path.iloc[row], "reason": why} for row, why in bad]
-    write_parquet(folder / f"bad-{name}", pa.Table.from_pylist(rows, schema=kinds))
-    write_parquet(folder / f"vectors-{name}", vector_table(table.iloc[good], matrix))
-
-
-def _on_ray(config: Config, folder: Path, given: _Given, todo: Mapping[str, range], fingerprint: str) -> None:
-    """Have the named rows encoded on a cluster. Raises PcclipError when a shard failed or did not arrive."""
+    """Have a cluster encode the shards. Raises PcclipError when a shard failed or did not arrive."""
 
     def rows_of(name: str) -> dict[str, list]:
-        return {
-            column: given.table[column].iloc[todo[name].start : todo[name].stop].tolist() for column in ("id", "path")
-        }
+        return source.table.iloc[shards[name].start : shards[name].stop][["id", "path"]].to_dict("list")
 
-    over_shards(list(todo), rows_of, partial(_Worker, config, folder, fingerprint), config.ray, "images")
-    lost = {f"vectors-{name}" for name in todo} - names_in(folder)
+    over_shards(list(shards), rows_of, partial(ShardWorker, config, folder, fingerprint), config.ray, "images")
+    lost = {f"vectors-{name}" for name in shards} - names_in(folder)
     if lost:
         raise PcclipError(
-            f"{folder}: {len(lost)} of {len(todo)} shards are not here, though workers wrote them; set "
+            f"{folder}: {len(lost)} of {len(shards)} shards are not here, though workers wrote them; set "
             "storage to a folder or URL that every node sees"
         )
 
 
-class _Worker:
-    """What `_encode_shards` does, in a process of a cluster, with as many threads as it has cores there."""
+class ShardWorker:
+    """Encodes shards in a process of a cluster, with as many threads as the process has cores."""
 
     def __init__(self, config: Config, folder: Path, fingerprint: str):
         torch.set_num_threads(config.ray.cpus)
@@ -377,13 +361,5 @@ class _Worker:
             )
 
     def __call__(self, name: str, rows: dict[str, list]) -> None:
-        settings, given = self._settings, _Given(pd.DataFrame(rows), rows["path"], 1.0, "")
-        _encode_shards(
-            self._folder,
-            given,
-            {name: range(len(rows["id"]))},
-            self._model,
-            settings.batch_size,
-            settings.workers,
-            settings.draft,
-        )
+        source, shards = ImageTable(pd.DataFrame(rows), rows["path"]), {name: range(len(rows["id"]))}
+        _encode_shards(self._folder, source, shards, self._model, self._settings)

@@ -1,16 +1,14 @@
-"""Stage 02: images to vectors. Decoding, encoding and writing overlap; unreadable images are recorded and counted.
+"""Unit image vectors, row by row with the ids and paths of their images, and the table that stores them."""
 
-Vectors are stored with id, path and the fingerprint of the image tower that made them, in one Parquet table.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
@@ -21,12 +19,12 @@ TABLE = "vectors.parquet"
 
 @dataclass(frozen=True)
 class Vectors:
-    """Unit image vectors with the ids and paths they belong to, row by row.
+    """Unit image vectors with the ids and paths of their images, row by row.
 
     Attributes:
-        matrix: by the base's image tower.
-        fingerprint: that tower's.
-        others: by name, of models with another image tower: the same images, row by row, by theirs.
+        matrix: (n, d), made by the base model's image tower.
+        fingerprint: identifies that tower.
+        others: for each model with another image tower its own vectors of the same images, by the model's name.
     """
 
     ids: list[str]
@@ -38,53 +36,57 @@ class Vectors:
     def __post_init__(self):
         if not len(self.ids) == len(self.paths) == len(self.matrix):
             raise PcclipError("ids, paths and vectors are out of step")
-        object.__setattr__(self, "row", {image: i for i, image in enumerate(self.ids)})
+
+    @cached_property
+    def row(self) -> dict[str, int]:
+        """The row of each id."""
+        return {image: row for row, image in enumerate(self.ids)}
 
     def seen_by(self, model: str) -> "Vectors":
-        """The same images, row by row, by the image tower of the model of this name: where it has none of its own, the
-        base's."""
+        """The vectors of the same images by the image tower of the model with this name."""
         return self.others.get(model, self)
 
     def check(self, models: Mapping[str, Encoder]) -> None:
-        """Raise PcclipError when one of these models has another image tower than the one its vectors are of."""
-        for which, fingerprint in fingerprints(models).items():
-            made_by = self.seen_by(which).fingerprint
+        """Raise PcclipError when a model's image tower is not the tower that made its vectors."""
+        for name, fingerprint in fingerprints(models).items():
+            made_by = self.seen_by(name).fingerprint
             if made_by != fingerprint:
                 raise PcclipError(
-                    f"{which}: its own image tower is {fingerprint}, and these vectors are of "
-                    f"{made_by or 'an unknown one'}; read them by pcclip.embed.own_vectors"
+                    f"{name}: its own image tower is {fingerprint}, and these vectors are of "
+                    f"{made_by or 'an unknown one'}; read them by pcclip.embedding.stage.own_vectors"
                 )
 
-    def rows(self, ids) -> np.ndarray:
+    def rows(self, ids: Iterable[str]) -> Int[np.ndarray, " m"]:
         """Row numbers of `ids`. Raises PcclipError for an id without a vector."""
+        ids = list(ids)
         missing = [image for image in ids if image not in self.row]
         if missing:
             raise PcclipError(f"{len(missing)} images have no vector, e.g. {missing[0]!r}")
         return np.array([self.row[image] for image in ids], dtype=np.int64)
 
     def of(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The rows of an image table that have a vector, numbered anew."""
+        """The rows of an image table that have a vector, numbered from 0."""
         return table[self.has(table["id"])].reset_index(drop=True)
 
-    def has(self, *columns) -> np.ndarray:
-        """True where every one of the parallel id columns has a vector."""
+    def has(self, *columns: Iterable[str]) -> Bool[np.ndarray, " m"]:
+        """True in each row where all of the parallel id columns have a vector."""
         return np.array([all(image in self.row for image in ids) for ids in zip(*columns, strict=True)], dtype=bool)
 
 
 def fingerprints(models: Mapping[str, Encoder]) -> dict[str, str]:
-    """What each one's image vectors depend on; an image tower that several share is hashed once."""
-    known = {model.image_tower: model for model in models.values()}
-    known = {tower: model.image_fingerprint() for tower, model in known.items()}
-    return {which: known[model.image_tower] for which, model in models.items()}
+    """The fingerprint of each model's image tower; a tower that several models share is hashed once."""
+    towers = {model.image_tower: model for model in models.values()}
+    by_tower = {tower: model.image_fingerprint() for tower, model in towers.items()}
+    return {name: by_tower[model.image_tower] for name, model in models.items()}
 
 
 def load_vectors(folder: Path, model: Encoder) -> Vectors:
-    """Read vectors of this very model. Raises PcclipError when another image tower made them."""
+    """Read the vectors that this model's image tower made. Raises PcclipError when another tower made them."""
     table, fingerprint = read_parquet(Path(folder) / TABLE), model.image_fingerprint()
     made_by = set(table["fingerprint"].to_pylist())
     if made_by != {fingerprint}:
         advice = (
-            "they are its base's, and its own image tower was tuned: pcclip.embed.own_vectors makes its own"
+            "they are its base's, and its own image tower was tuned: pcclip.embedding.stage.own_vectors makes its own"
             if made_by == {model.tuned_from}
             else "run notebook 02 with this model"
         )
@@ -93,11 +95,12 @@ def load_vectors(folder: Path, model: Encoder) -> Vectors:
             f"{model.spec}); {advice}"
         )
     flat = table["vector"].combine_chunks().flatten().to_numpy()
-    return Vectors(
-        table["id"].to_pylist(), table["path"].to_pylist(), flat.reshape(table.num_rows, -1).copy(), fingerprint
-    )
+    matrix = flat.reshape(table.num_rows, -1).copy()
+    return Vectors(table["id"].to_pylist(), table["path"].to_pylist(), matrix, fingerprint)
 
 
-def vector_table(part: pd.DataFrame, matrix: np.ndarray) -> pa.Table:
+def vector_table(images: pd.DataFrame, matrix: Float[np.ndarray, "n d"]) -> pa.Table:
+    """The stored form: columns id and path of the images, and vector."""
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
-    return pa.table({"id": pa.array(part.id.astype(str)), "path": pa.array(part.path.astype(str)), "vector": vectors})
+    columns = {name: pa.array(images[name].astype(str)) for name in ("id", "path")}
+    return pa.table({**columns, "vector": vectors})

@@ -10,7 +10,7 @@ import pandas as pd
 
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.config import Config
-from pcclip.embedding.stage import embed_pictures
+from pcclip.embedding.stage import benchmark_vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation import retrieval
@@ -37,7 +37,7 @@ def score(
     for name, benchmark in benchmarks.items():
         settings = config.evaluate.changes[name]
         images = benchmark.only_images(settings.max_bad)
-        vectors = embed_pictures(config, config.home / FOLDER / name, images, encoders)
+        vectors = benchmark_vectors(config, config.home / FOLDER / name, images, encoders)
         pairs = benchmark.items
         pairs = pairs[vectors.has(pairs["first"], pairs["second"])].reset_index(drop=True)
         say(f"{name}: {len(pairs)} test pairs")

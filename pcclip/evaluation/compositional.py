@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.compositionality import draw, measures
 from pcclip.config import Config
-from pcclip.embedding.stage import embed_pictures
+from pcclip.embedding.stage import benchmark_vectors
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.diffusion import load_teacher
 from pcclip.encoders.dual_encoder import Encoder
@@ -65,7 +65,7 @@ def score(
     teacher = load_teacher(settings.spec, settings.precision) if settings and benchmarks else None
     for name, benchmark in benchmarks.items():
         images = benchmark.only_images(benchmark.max_bad)
-        vectors = embed_pictures(config, config.home / FOLDER / name, images, encoders)
+        vectors = benchmark_vectors(config, config.home / FOLDER / name, images, encoders)
         items = match_items(benchmark, vectors)
         say(f"{name}: {len(items.image_rows)} items, {len(items.texts)} texts, {len(vectors.ids)} images")
         for model, encoder in encoders.items():

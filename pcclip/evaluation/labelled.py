@@ -18,7 +18,7 @@ from pcclip.benchmarks.classification import awa2
 from pcclip.benchmarks.registry import set_folder
 from pcclip.comparisons.llm import lazy_backend
 from pcclip.config import Config, Labelled
-from pcclip.embedding.stage import embed_pictures
+from pcclip.embedding.stage import benchmark_vectors
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
@@ -97,7 +97,7 @@ def score(
 
 def classified_images(config: Config, benchmark: Benchmark, encoders: Mapping[str, Encoder]) -> ClassifiedImages:
     """Embed the images. Raises PcclipError when no test image can be read."""
-    vectors = embed_pictures(config, config.home / FOLDER / benchmark.name, benchmark, encoders)
+    vectors = benchmark_vectors(config, config.home / FOLDER / benchmark.name, benchmark, encoders)
     table = vectors.of(benchmark.images)
     parts = {split: table[table["split"] == split] for split in ("tune", "test")}
     labelled = {split: (vectors.rows(part["id"]), part.label.to_numpy(dtype=np.int64)) for split, part in parts.items()}

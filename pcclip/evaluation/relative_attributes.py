@@ -17,7 +17,7 @@ from jaxtyping import Float
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.relative_attributes import shipped_texts
 from pcclip.config import Attribute, Config
-from pcclip.embedding.stage import embed_pictures
+from pcclip.embedding.stage import benchmark_vectors
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
@@ -63,7 +63,7 @@ def score(
     """Score every estimator of every model on every attribute of every set, and the supervised axis."""
     for name, benchmark in benchmarks.items():
         images = benchmark.only_images(config.evaluate.relative[name].max_bad)
-        vectors = embed_pictures(config, config.home / FOLDER / name, images, encoders)
+        vectors = benchmark_vectors(config, config.home / FOLDER / name, images, encoders)
         score_set(benchmark, vectors, attribute_texts(config, name), encoders, predictions)
 
 

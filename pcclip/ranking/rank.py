@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from pcclip.config import Embed, Generate, resolve
 from pcclip.embedding.stage import FOLDER as EMBED
-from pcclip.embedding.stage import by_tower, encode_readable, tower_stage
+from pcclip.embedding.stage import embed_with_tower, encode_by_all, tower_stage
 from pcclip.embedding.vectors import TABLE, Vectors, load_vectors
 from pcclip.encoders import load_model
 from pcclip.encoders.dual_encoder import Encoder
@@ -189,9 +189,8 @@ def _vectors_of(names: Sequence[str], vectors: Vectors, model: Encoder) -> Float
         if i is not None:
             found[k] = vectors.matrix[i]
     if new := [k for k, i in enumerate(rows) if i is None]:
-        made, _, bad = encode_readable(
-            [os.path.expanduser(names[k]) for k in new], model, Meter(len(new), "examples"), batch_size=16, workers=4
-        )
+        files, settings = [os.path.expanduser(names[k]) for k in new], Embed(batch_size=16, workers=4)
+        [made], _, bad = encode_by_all(files, [model], Meter(len(new), "examples"), settings)
         if bad:
             raise PcclipError(f"example {names[new[bad[0][0]]]}: {bad[0][1]}; name one of the photos, or another file")
         found[new] = made
@@ -266,7 +265,7 @@ def _own_table(embedded: Path, model: Encoder) -> Path:
         return embedded / TABLE  # which is refused when it is of another base
     this = tower_stage(embedded, model)
     if not this.done():
-        by_tower(embedded, model, Embed())
+        embed_with_tower(embedded, model, Embed())
     return this.folder / TABLE
 
 
@@ -299,7 +298,8 @@ def find_photos(photos: str | Path | Sequence[str | Path]) -> list[str]:
 
 def embed_photos(paths: Sequence[str], model: Encoder) -> tuple[Vectors, list[tuple[str, str]]]:
     """Vectors of the readable photos, and (path, problem) of the others. Raises PcclipError when none is readable."""
-    matrix, good, broken = encode_readable(paths, model, Meter(len(paths), "photos"), batch_size=16, workers=4)
+    settings = Embed(batch_size=16, workers=4)
+    [matrix], good, broken = encode_by_all(paths, [model], Meter(len(paths), "photos"), settings)
     bad = [(paths[i], why) for i, why in broken]
     if not good:
         raise PcclipError(f"none of the {len(paths)} photos can be read, e.g. {bad[0][0]}: {bad[0][1]}")

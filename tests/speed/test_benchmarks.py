@@ -85,21 +85,21 @@ def test_the_last_line_is_the_result(benchmark, capsys, name):
 
 def test_other_vectors_than_the_naive_loops_fail(benchmark, monkeypatch):
     embed = benchmark.module("embed").embed
-    encode = embed.encode_readable
+    encode = embed.encode_by_all
 
     def turned(*given):
-        matrix, good, bad = encode(*given)
-        return np.roll(matrix, 1, axis=0), good, bad
+        matrices, good, bad = encode(*given)
+        return [np.roll(matrix, 1, axis=0) for matrix in matrices], good, bad
 
-    monkeypatch.setattr(embed, "encode_readable", turned)
+    monkeypatch.setattr(embed, "encode_by_all", turned)
     with pytest.raises(SystemExit, match="vectors differ by"):
         benchmark("embed")
 
 
 def test_an_unreadable_photo_fails(benchmark, monkeypatch):
     embed = benchmark.module("embed").embed
-    encode = embed.encode_readable
-    monkeypatch.setattr(embed, "encode_readable", lambda *given: (encode(*given)[0][:-1], [0], [(1, "empty file")]))
+    encode = embed.encode_by_all
+    monkeypatch.setattr(embed, "encode_by_all", lambda *given: ([encode(*given)[0][0][:-1]], [0], [(1, "empty file")]))
     with pytest.raises(SystemExit, match="vectors differ by nan"):
         benchmark("embed")
 
@@ -108,9 +108,9 @@ def test_drafts_of_another_picture_fail(benchmark, monkeypatch):
     embed = benchmark.module("embed").embed
     encode = embed.encode_by_all
 
-    def other(paths, models, meter, batch_size, workers, draft=False):
-        matrices, good, bad = encode(paths, models, meter, batch_size, workers, draft)
-        return [-matrix if draft else matrix for matrix in matrices], good, bad
+    def other(images, models, meter, settings):
+        matrices, good, bad = encode(images, models, meter, settings)
+        return [-matrix if settings.draft else matrix for matrix in matrices], good, bad
 
     monkeypatch.setattr(embed, "encode_by_all", other)
     with pytest.raises(SystemExit, match="a draft's vector has a cosine of -"):

@@ -14,7 +14,7 @@ from pcclip.config import Config, Data, resolve
 from pcclip.data.image_set import ImageSet, load_images
 from pcclip.data.sources import folder as captioned
 from pcclip.embedding.stage import FOLDER as EMBED
-from pcclip.embedding.stage import embed, embed_labelled, with_towers
+from pcclip.embedding.stage import embed, embed_benchmark, with_towers
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import load_model
 from pcclip.encoders.dual_encoder import Encoder
@@ -118,7 +118,7 @@ def _of_a_folder(config: Config, models: dict[str, Encoder]) -> Photos:
     found = [os.path.abspath(path) for path in find_photos(place)]  # a link keeps its own name and place
     plain, how = images_only("photos", pd.DataFrame({"id": found, "path": found}), 1.0), config.embed
     stage = config.folder / FOLDER / EMBED
-    vectors, bad = embed_labelled(stage, plain, models["base"], how.batch_size, how.workers, how.shard)
+    vectors, bad = embed_benchmark(stage, plain, models["base"], how)
     vectors = with_towers(stage, vectors, models, how)
     known, home = {}, Path(place)
     if home.is_dir():

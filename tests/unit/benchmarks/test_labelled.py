@@ -17,7 +17,8 @@ from scipy.io import savemat
 
 from pcclip.benchmarks.benchmark import Benchmark, Reader
 from pcclip.benchmarks.classification import cifar, eurosat
-from pcclip.embedding.stage import embed_labelled
+from pcclip.config import Embed
+from pcclip.embedding.stage import embed_benchmark
 from pcclip.embedding.vectors import load_vectors
 from pcclip.errors import PcclipError
 from pcclip.images import open_image
@@ -551,7 +552,7 @@ def test_identity_notices_the_file_of_many(binary):
 def test_vectors_of_images_in_one_file(layout, tiny_encoder, tmp_path, encoded, capsys, request):
     found = SETS.load("cifar10", request.getfixturevalue(layout), limit=5, tune_limit=30)
     folder = tmp_path / "outputs" / "cifar10"
-    vectors, bad = embed_labelled(folder, found, tiny_encoder, batch_size=4, workers=2, shard=16)
+    vectors, bad = embed_benchmark(folder, found, tiny_encoder, Embed(batch_size=4, workers=2, shard=16))
     assert vectors.ids == vectors.paths == list(found.images["id"])
     assert vectors.matrix == pytest.approx(tiny_encoder.encode_images(list(found.pictures)), abs=1e-5)
     assert len(bad) == 0
@@ -560,7 +561,7 @@ def test_vectors_of_images_in_one_file(layout, tiny_encoder, tmp_path, encoded, 
     assert manifest["inputs"] == {"format": 1, "images": found.identity(), "model": tiny_encoder.image_fingerprint()}
 
     encoded.total = 0
-    again, _ = embed_labelled(folder, found, tiny_encoder, batch_size=4, workers=2, shard=16)
+    again, _ = embed_benchmark(folder, found, tiny_encoder, Embed(batch_size=4, workers=2, shard=16))
     assert encoded.total == 0
     assert np.array_equal(again.matrix, vectors.matrix)
     assert f"cifar10: done already, read from {folder}" in capsys.readouterr().out
@@ -570,12 +571,12 @@ def test_killed_in_the_middle_it_resumes_at_the_shard(binary, tiny_encoder, tmp_
     found, settings = SETS.load("cifar10", binary), {"batch_size": 4, "workers": 2, "shard": 16}
     encoded.limit = 16 + 8  # in the middle of the second shard
     with pytest.raises(KeyboardInterrupt):
-        embed_labelled(tmp_path / "cifar10", found, tiny_encoder, **settings)
+        embed_benchmark(tmp_path / "cifar10", found, tiny_encoder, Embed(**settings))
     encoded.total, encoded.limit = 0, float("inf")
-    resumed, _ = embed_labelled(tmp_path / "cifar10", found, tiny_encoder, **settings)
+    resumed, _ = embed_benchmark(tmp_path / "cifar10", found, tiny_encoder, Embed(**settings))
     assert encoded.total == 60 - 16
     assert "cifar10: 1 of 4 shards found" in capsys.readouterr().out
-    straight, _ = embed_labelled(tmp_path / "other" / "cifar10", found, tiny_encoder, **settings)
+    straight, _ = embed_benchmark(tmp_path / "other" / "cifar10", found, tiny_encoder, Embed(**settings))
     assert resumed.ids == straight.ids
     assert np.array_equal(resumed.matrix, straight.matrix)
 
@@ -583,7 +584,12 @@ def test_killed_in_the_middle_it_resumes_at_the_shard(binary, tiny_encoder, tmp_
 def test_another_draw_or_image_tower_is_embedded_anew(binary, tiny_encoder, fresh_encoder, tmp_path, encoded):
     def run(model, **limits):
         encoded.total = 0
-        embed_labelled(tmp_path / "cifar10", SETS.load("cifar10", binary, **limits), model, 8, 2, 64)
+        embed_benchmark(
+            tmp_path / "cifar10",
+            SETS.load("cifar10", binary, **limits),
+            model,
+            Embed(batch_size=8, workers=2, shard=64),
+        )
         return encoded.total
 
     assert run(tiny_encoder) == 60
@@ -602,7 +608,7 @@ def test_another_draw_or_image_tower_is_embedded_anew(binary, tiny_encoder, fres
 def test_an_image_that_cannot_be_read_is_recorded(land, tiny_encoder, tmp_path):
     found = SETS.load("eurosat", land, limit=10, tune_limit=30)
     put(Path(found.pictures[7]), jpeg()[:150])
-    vectors, bad = embed_labelled(tmp_path / "eurosat", found, tiny_encoder, 8, 2, 16)
+    vectors, bad = embed_benchmark(tmp_path / "eurosat", found, tiny_encoder, Embed(batch_size=8, workers=2, shard=16))
     assert bad.to_dict("records") == [
         {"id": found.images["id"][7], "path": found.pictures[7], "reason": "unreadable image (OSError)"}
     ]
@@ -619,6 +625,6 @@ def test_too_many_images_that_cannot_be_read_fail(land, tiny_encoder, tmp_path):
         match=r"eurosat: 3 of 40 images cannot be read \(e\.g\. .*: empty file\), more "
         r"than 5%; unpack the set again",
     ):
-        embed_labelled(tmp_path / "eurosat", found, tiny_encoder, 8, 2, 16)
+        embed_benchmark(tmp_path / "eurosat", found, tiny_encoder, Embed(batch_size=8, workers=2, shard=16))
     with pytest.raises(PcclipError, match="has not finished"):
         finished(tmp_path / "eurosat")

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from pcclip import config as params
+from pcclip.config import Embed
 from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import DRAFT, embed, encode_by_all, stage
 from pcclip.embedding.vectors import TABLE, Vectors, load_vectors
@@ -16,6 +17,7 @@ from pcclip.runs.files import read_parquet
 from pcclip.runs.progress import Meter
 from pcclip.runs.stage import finished
 
+SETTINGS = Embed(batch_size=4, workers=2)
 SHARD = 5  # of the fixture `values`; 24 photos are five shards of at most two batches
 
 
@@ -223,7 +225,7 @@ def test_several_models_in_one_pass_open_every_photo_once(own_photos, tiny_encod
     (own_photos / "bar-red.png").write_bytes(b"")
     opened, open_image = [], images.open_image
     monkeypatch.setattr(images, "open_image", lambda source, *rest: opened.append(source) or open_image(source, *rest))
-    (one, other), good, bad = encode_by_all(paths, [tiny_encoder, other_tower], Meter(24, "photos"), 4, 2)
+    (one, other), good, bad = encode_by_all(paths, [tiny_encoder, other_tower], Meter(24, "photos"), SETTINGS)
     assert sorted(opened) == paths
     assert [paths[row].rpartition("/")[2] for row, _ in bad] == ["bar-red.png"]
     assert good == [row for row in range(24) if row != bad[0][0]]
@@ -236,7 +238,7 @@ def test_several_models_in_one_pass_open_every_photo_once(own_photos, tiny_encod
 def test_nothing_readable_by_several_models(own_photos, tiny_encoder):
     (own_photos / "bar-red.png").write_bytes(b"")
     (one, two), good, bad = encode_by_all(
-        [str(own_photos / "bar-red.png")], [tiny_encoder, tiny_encoder], Meter(1, "photos"), 4, 2
+        [str(own_photos / "bar-red.png")], [tiny_encoder, tiny_encoder], Meter(1, "photos"), SETTINGS
     )
     assert one.shape == two.shape == (0, 32)
     assert (good, bad) == ([], [(0, "empty file")])
@@ -276,7 +278,7 @@ def test_batches_side_by_side_give_the_same_in_order(own_photos, tiny_encoder):
     for cores in (1, 3):
         torch.set_num_threads(cores)
         try:
-            found[cores] = encode_by_all(paths, [tiny_encoder], Meter(len(paths), "photos"), 4, 2)
+            found[cores] = encode_by_all(paths, [tiny_encoder], Meter(len(paths), "photos"), SETTINGS)
             assert torch.get_num_threads() == cores
         finally:
             torch.set_num_threads(1)

@@ -675,7 +675,7 @@ def test_unseen_animals_compete_among_themselves(everything, tiny_encoder, tmp_p
         height = max((height for name, height in heights.items() if name in text), default=0)
         return np.array([height, *[0.0] * 30, np.sqrt(1 - height**2)])
 
-    monkeypatch.setattr(labelled, "embed_pictures", of_planted(unit(matrix)))
+    monkeypatch.setattr(labelled, "benchmark_vectors", of_planted(unit(matrix)))
     config, predictions = settled(everything, "awa2", path=str(zoo), pairs=4), Predictions()
     told = labelled.score(
         config, benchmarks.load(config)["classification"], {"base": Planted(tiny_encoder, vector)}, predictions
@@ -704,7 +704,7 @@ def test_unseen_animals_compete_among_themselves(everything, tiny_encoder, tmp_p
 
 
 def of_planted(matrix):
-    """In place of embed_pictures: row k of the matrix for row k of the set's table."""
+    """In place of benchmark_vectors: row k of the matrix for row k of the set's table."""
 
     def call(config, folder, images, model):
         return Vectors(list(images.images["id"]), list(images.images.path), matrix[: len(images.images)])
@@ -754,7 +754,7 @@ def of_clusters(everything, encoder, monkeypatch, text_vectors, settings, spread
     )
     images = table.assign(path=table["id"])
     made = Benchmark("made", "classification", images, classes=TEN, released=[f"{name}_" for name in TEN])
-    monkeypatch.setattr(labelled, "embed_pictures", of_planted(matrix))
+    monkeypatch.setattr(labelled, "benchmark_vectors", of_planted(matrix))
     predictions, config = Predictions(), settled(everything, "made", **settings)
     told = labelled.score(config, {"made": made}, {"base": Planted(encoder, text_vectors(means))}, predictions)
     return SimpleNamespace(

@@ -22,7 +22,7 @@ from pcclip.benchmarks.pictures import LazyPictures
 from pcclip.comparisons import stage as generate
 from pcclip.config import Rank
 from pcclip.data.image_set import load_images
-from pcclip.embedding.stage import TOWERS, by_tower, embed, own_vectors, tower_stage
+from pcclip.embedding.stage import TOWERS, embed, embed_with_tower, own_vectors, tower_stage
 from pcclip.embedding.vectors import Vectors, load_vectors
 from pcclip.encoders import identify, saved
 from pcclip.encoders.dual_encoder import Encoder, weights_digest
@@ -305,7 +305,7 @@ def test_an_image_that_cannot_be_read_any_more(values, photos, tmp_path, tiny_en
     embed(config, load_images(config), tiny_encoder)
     (mine / "disc-red.png").write_bytes(b"")
     with pytest.raises(PcclipError, match=r"1 of 24 images cannot be read .*disc-red\.png.* more than none"):
-        by_tower(config.folder / "02_embed", changed_norms(fresh_encoder), config.embed)
+        embed_with_tower(config.folder / "02_embed", changed_norms(fresh_encoder), config.embed)
 
 
 def test_new_photos_are_embedded_by_every_tower_anew(values, photos, tmp_path, tiny_encoder, fresh_encoder):
