@@ -143,9 +143,7 @@ def of_written(folder: Path, n: int) -> dict:
     """Core seconds a shard of writing real shards, one image each, and of putting them together."""
     model = SimpleNamespace(width=WIDTH, spec="simulated", image_fingerprint=lambda: "simulated", tuned_from="")
     table = table_of(n)
-    labelled = SimpleNamespace(
-        table=table, paths=list(table.path), images=list(table.path), max_bad=0.0, identity=lambda: "simulated"
-    )
+    labelled = SimpleNamespace(images=table, pictures=list(table.path), max_bad=0.0, identity=lambda: "simulated")
 
     vectors, writing = np.random.default_rng(0).standard_normal((n, WIDTH), np.float32), []
 
