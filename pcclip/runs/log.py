@@ -1,7 +1,7 @@
 """The one append-only log: a JSON object a line, for answers of language models and for votes.
 
-What is stored stays stored. A line is never changed or deleted, whatever it holds: a line that cannot be read is skipped,
-counted, said, and copied to a file beside the log. Only a last line without its newline, which a kill or a power cut
+A line is never changed or deleted, whatever it holds. A line that cannot be read is skipped and copied to a file beside
+the log, and one printed line says how many there are. Only a last line without its newline, which a kill or a power cut
 leaves, is completed or moved to that file. A lock keeps appends and repairs of several processes apart.
 """
 
@@ -248,9 +248,9 @@ class AnswerLog(Log[tuple[str, Any]]):
             self._ask_in_groups(
                 question_groups(list(wanted.values()), answers, config.generate.shard), ask, parts, config
             )
-            asked = {question.key for question in rest}
+            rest_keys = {question.key for question in rest}
             for key, answer in self._read_parts(parts):
-                if key in asked and (key not in answers or not answer.failed):  # an older part may hold a failure
+                if key in rest_keys and (key not in answers or not answer.failed):  # an older part may hold a failure
                     answers[key] = answer
         elif rest:
             for question, answer in track(self.store(_rows(ask(rest))), len(rest), self.noun):

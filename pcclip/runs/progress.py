@@ -1,7 +1,7 @@
 """Progress that is always visible: a bar in JupyterLab, a plain log line every few seconds everywhere else.
 
-A bar under papermill prints only its first line, so batch runs get lines instead; and where a kernel is silent, the
-process that runs it says so (Heartbeat).
+A bar under papermill prints only its first line, so batch runs print lines instead. While a kernel prints nothing, the
+process that runs it reports that it is alive (Heartbeat).
 """
 
 import os
@@ -19,20 +19,21 @@ BATCH = "PCCLIP_BATCH"  # set for the kernels of `pcclip run`
 
 
 def say(text: str) -> None:
+    """Print a line at once, also where output is buffered."""
     print(text, flush=True)
 
 
 class Meter:
-    """Counts `total` things called `what`; `add(n)` shows how many are done, the rate and the time left."""
+    """Counts up to `total` things called `noun`; `add(n)` shows how many are done, the rate and the time left."""
 
-    def __init__(self, total: int, what: str):
-        self._total, self._what, self._done = total, what, 0
+    def __init__(self, total: int, noun: str):
+        self._total, self._noun, self._done = total, noun, 0
         self._started = self._last = time.monotonic()
         self._bar = None
         if interactive():
             from tqdm.notebook import tqdm
 
-            self._bar = tqdm(total=total, desc=what)
+            self._bar = tqdm(total=total, desc=noun)
 
     def add(self, n: int = 1, note: str = "") -> None:
         self._done += n
@@ -44,26 +45,29 @@ class Meter:
         if now - self._last >= _SECONDS or self._done >= self._total:
             rate = self._done / max(now - self._started, 1e-9)
             left = (self._total - self._done) / rate
-            say(f"{self._what}: {self._done}/{self._total}, {_rate(rate)}, {_time(left)} left{', ' * bool(note)}{note}")
+            suffix = f", {note}" if note else ""
+            say(f"{self._noun}: {self._done}/{self._total}, {_rate(rate)}, {_time(left)} left{suffix}")
             self._last = now
 
 
-def track(items: Iterable, total: int, what: str) -> Iterator:
+def track(items: Iterable, total: int, noun: str) -> Iterator:
     """Yield `items` under a Meter."""
-    meter = Meter(total, what)
+    meter = Meter(total, noun)
     for item in items:
         yield item
         meter.add()
 
 
 class Heartbeat:
-    """While it is entered, says every `seconds` that `what` is at work, unless its streams said something since.
+    """A context that prints every `seconds` that `noun` is at work, unless its streams were written to since.
 
-    Told are the time, the memory of this process's children (a kernel and what it started), and the last line.
+    The line has the time since the start, the memory of this process's children (a kernel and its own children), and
+    the last line that the streams got.
     """
 
-    def __init__(self, what: str, seconds: float = _SILENT):
-        self._what, self._seconds, self._heard, self._last, self._bytes = what, seconds, 0, "", 0
+    def __init__(self, noun: str, seconds: float = _SILENT):
+        self._noun, self._seconds = noun, seconds
+        self._writes, self._last_line, self._peak_bytes = 0, "", 0
         self._ended = threading.Event()
 
     def __enter__(self):
@@ -77,31 +81,33 @@ class Heartbeat:
         self._thread.join()
 
     def stream(self, out: TextIO) -> "_Heard":
-        """What writes to `out` and counts as a sign of life."""
+        """A text stream that writes to `out` and counts as a sign of life."""
         return _Heard(out, self)
 
     def hear(self, text: str) -> None:
-        self._heard += 1
-        self._last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), self._last)
+        """Take note of text that a stream got."""
+        self._writes += 1
+        self._last_line = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), self._last_line)
 
     @property
     def most(self) -> str:
-        """The most memory that was seen, in words; '' where it was not looked at yet."""
-        return f"up to {self._bytes / 1e9:.1f} GB" if self._bytes else ""
+        """The most memory the children have used, e.g. 'up to 1.2 GB'; '' before the first measurement."""
+        return f"up to {self._peak_bytes / 1e9:.1f} GB" if self._peak_bytes else ""
 
     def _beat(self) -> None:
-        heard = self._heard
+        writes = self._writes
         while not self._ended.wait(self._seconds):
-            now = _memory_of_the_children()
-            self._bytes = max(self._bytes, now)
-            if self._heard == heard:
-                told = f"; it last said: {self._last}" * bool(self._last)
-                say(f"{self._what}: at work for {_time(time.monotonic() - self._started)}, {now / 1e9:.1f} GB{told}")
-            heard = self._heard
+            memory = _memory_of_children()
+            self._peak_bytes = max(self._peak_bytes, memory)
+            if self._writes == writes:
+                seconds = time.monotonic() - self._started
+                last = f"; it last said: {self._last_line}" if self._last_line else ""
+                say(f"{self._noun}: at work for {_time(seconds)}, {memory / 1e9:.1f} GB{last}")
+            writes = self._writes
 
 
 class _Heard:
-    """A text stream that tells a Heartbeat what is written to it."""
+    """A text stream that passes everything it gets to a Heartbeat too."""
 
     def __init__(self, out: TextIO, beat: Heartbeat):
         self._out, self._beat = out, beat
@@ -114,16 +120,16 @@ class _Heard:
         self._out.flush()
 
 
-def _memory_of_the_children() -> int:
-    """Bytes that the processes below this one hold; those that are gone by then hold none."""
+def _memory_of_children() -> int:
+    """Resident bytes of all processes below this one; a process that has ended meanwhile counts nothing."""
     import psutil
 
-    held = 0
+    total = 0
     with suppress(psutil.Error):
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
-                held += child.memory_info().rss
-    return held
+                total += child.memory_info().rss
+    return total
 
 
 def _rate(per_second: float) -> str:
@@ -138,15 +144,15 @@ def _time(seconds: float) -> str:
 
 
 def interactive() -> bool:
-    """True in a kernel that a person looks at: not in a script, nor in a kernel that papermill started."""
+    """True in a kernel that a person uses: not in a script, nor in a kernel that papermill started."""
     kernel = sys.modules.get("ipykernel.kernelapp")  # starting a kernel imports it too
     if kernel is None or not kernel.IPKernelApp.initialized() or BATCH in os.environ:
         return False
-    return not any(Path(word).stem == "papermill" for word in _words_of_the_parents())
+    return not any(Path(word).stem == "papermill" for word in _parent_commands())
 
 
-def _words_of_the_parents() -> list[str]:
-    """How the two processes above this one were called: python, [-m,] papermill. What may not be seen is left out."""
+def _parent_commands() -> list[str]:
+    """The first words of the commands of the two processes above this one, as far as they may be read."""
     import psutil
 
     words = []

@@ -1,8 +1,8 @@
-"""engine: ray, the shards of a stage on a Ray cluster through Ray Data; the local engine needs none of this.
+"""Shards of a stage on a Ray cluster, through Ray Data (`engine: ray`); the local engine needs none of this.
 
-A shard is whatever a worker writes under a name of its own; a worker that is lost costs the shard it was at. Ray Data
-keeps the pool of workers, and Ray gives a lost one's shard to another; a shard that raised an error waits until the
-others are done, so that a bad node cannot use up its tries.
+A shard is a part of a stage's work that a worker writes under a name of its own, so a lost worker costs one shard. Ray
+Data keeps the pool of workers, and Ray gives a lost worker's shard to another. A shard that raised an error waits until
+the others are done, so that a bad node cannot use up its tries.
 """
 
 import os
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from pcclip.config import Ray, root
 from pcclip.errors import PcclipError
@@ -23,9 +24,9 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",
-}  # by default everything else on the machine goes first
-_STARTS = 3  # of a cluster here: on a busy machine Ray's own processes give each other up after 15 seconds
-_AT_ONCE = 2_000  # shards that Ray Data is told of at once; its own cost grows with them
+}  # workers have the usual priority; Ray's default lets all other processes go first
+_STARTS = 3  # attempts to start a cluster here: on a busy machine Ray's processes time out after 15 s
+_AT_ONCE = 2_000  # shards given to Ray Data at once; its own cost grows with their number
 
 
 @contextmanager
@@ -46,10 +47,10 @@ def cluster(settings: Ray, log_to_driver: bool = False) -> Iterator[None]:
     started = time.monotonic()
     _start(settings, log_to_driver)
     try:
-        have, seconds = ray.cluster_resources(), time.monotonic() - started
+        resources, seconds = ray.cluster_resources(), time.monotonic() - started
         say(
             f"Ray: {f'at {settings.address}' if settings.address else 'started here'} in {seconds:.1f} s, "
-            f"{len(ray.nodes())} nodes, {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} GPUs"
+            f"{len(ray.nodes())} nodes, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
         )
         yield
     finally:
@@ -61,27 +62,23 @@ def _start(settings: Ray, log_to_driver: bool) -> None:
 
     import ray
 
-    here = (
-        {}
-        if settings.address
-        else {
+    options: dict[str, Any] = {}
+    if not settings.address:
+        options = {
             "num_cpus": settings.workers * settings.cpus,
             "include_dashboard": False,
             "object_store_memory": int(settings.object_store * 1e9),
         }
-    )
-    for left in reversed(range(1 if settings.address else _STARTS)):
+    for attempts_left in reversed(range(1 if settings.address else _STARTS)):
         try:
-            ray.init(settings.address or "local", log_to_driver=log_to_driver, logging_level=logging.ERROR, **here)
+            ray.init(settings.address or "local", log_to_driver=log_to_driver, logging_level=logging.ERROR, **options)
             return
-        except Exception as error:  # Ray raises what it likes here, Exception itself too
+        except Exception as error:  # Ray documents no class, and raises Exception itself too
             ray.shutdown()
-            if not left:
-                where = (
-                    f"ray.address = {settings.address}: no cluster there"
-                    if settings.address
-                    else ("Ray does not start here")
-                )
+            if not attempts_left:
+                where = "Ray does not start here"
+                if settings.address:
+                    where = f"ray.address = {settings.address}: no cluster there"
                 raise PcclipError(
                     f"{where} ({_line(error)}); `ray start --head` starts one by hand, and engine: local needs none"
                 ) from None
@@ -97,47 +94,48 @@ def over_shards(
     """Have workers in the processes of a Ray cluster called with every name and its shard.
 
     Args:
-        names: of the shards, each its own.
-        shard_of: what the worker is sent for a name; it is called when it is that shard's turn.
+        names: of the shards, all different.
+        shard_of: makes the shard of a name, which is sent to a worker; called when it is that shard's turn.
         make_worker: called once in each process, it returns the worker; picklable.
         settings: of the cluster; `gpus` is what each worker needs.
-        noun: what is in the shards, for progress and messages.
+        noun: the contents of the shards, for progress and messages.
 
     Raises:
-        PcclipError: some shard failed for good: all the others are done then, and kept. An error that says what to do
-            is final; after any other, and after a lost worker, a shard has `settings.retries` more tries.
+        PcclipError: some shard failed for good; all the others are done then, and kept. A PcclipError of a worker is
+            final; after any other error, and after a lost worker, a shard has `settings.retries` more tries.
     """
     from ray.exceptions import RayError
 
-    waiting, tries, failed, told = deque(names), Counter(), {}, []
+    waiting, tries, failed = deque(names), Counter[str](), dict[str, str]()
+    reports: list[dict] = []
     meter = Meter(len(names), f"{noun}, shards")
     with cluster(settings):
         _check_room(settings)
         started = time.monotonic()
         while waiting:
-            wanted = [waiting.popleft() for _ in range(min(len(waiting), _AT_ONCE))]
-            rows = [{"name": name, "shard": pickle.dumps(shard_of(name))} for name in wanted]
-            lost = dict.fromkeys(wanted, f"its worker was lost {settings.retries + 1} times: out of memory?")
+            batch = [waiting.popleft() for _ in range(min(len(waiting), _AT_ONCE))]
+            rows = [{"name": name, "shard": pickle.dumps(shard_of(name))} for name in batch]
+            lost = dict.fromkeys(batch, f"its worker was lost {settings.retries + 1} times: out of memory?")
             try:
-                for row in _done(rows, (make_worker, str(root())), settings):
-                    name, error = row["name"], row["error"]
+                for report in _reports(rows, (make_worker, str(root())), settings):
+                    name, error = report["name"], report["error"]
                     lost.pop(name, None)
                     tries[name] += 1
                     if not error:
                         meter.add()
-                        told.append(row)
-                    elif row["final"] or tries[name] > settings.retries:
+                        reports.append(report)
+                    elif report["final"] or tries[name] > settings.retries:
                         failed[name] = error
                     else:
                         waiting.append(name)
             except RayError as error:
                 raise PcclipError(
-                    f"{noun}: Ray gave up ({_line(error)}); run again: {len(told)} of {len(names)} shards are kept"
+                    f"{noun}: Ray gave up ({_line(error)}); run again: {len(reports)} of {len(names)} shards are kept"
                 ) from error
             failed |= lost
         wall = time.monotonic() - started
-    if told:
-        say(_overhead(told, wall, noun))
+    if reports:
+        say(_overhead(reports, wall, noun))
     if failed:
         name, error = next(iter(failed.items()))
         raise PcclipError(
@@ -146,10 +144,10 @@ def over_shards(
         )
 
 
-def _done(rows: list[dict], calling: tuple, settings: Ray) -> Iterator[dict]:
-    """What the workers say of each shard, as they come in; nothing of one whose worker was lost too often.
+def _reports(rows: list[dict], arguments: tuple, settings: Ray) -> Iterator[dict]:
+    """The workers' report on each shard, as they come in; none on a shard whose worker was lost too often.
 
-    One shard a block and one block a worker: a lost worker takes nothing else with it.
+    One shard a block and one block a worker, so that a lost worker takes nothing else with it. `arguments` are for _Caller.
     """
     import logging
     import warnings
@@ -157,17 +155,17 @@ def _done(rows: list[dict], calling: tuple, settings: Ray) -> Iterator[dict]:
     import ray.data
     from ray.data import ActorPoolStrategy, DataContext
 
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is told by `over_shards`, in one line
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # `over_shards` reports failures, in one line
     context = DataContext.get_current().copy()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.max_errored_blocks = -1
     workers = min(settings.workers, len(rows))
     pool = ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=1)
     with DataContext.current(context):
-        with warnings.catch_warnings(action="ignore"):  # of 2.60, which has no other way to say how often to try
+        with warnings.catch_warnings(action="ignore"):  # Ray 2.60 warns of the only way to set how often to try
             done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
                 _Caller,
-                fn_constructor_args=calling,
+                fn_constructor_args=arguments,
                 compute=pool,
                 num_cpus=settings.cpus,
                 num_gpus=settings.gpus or None,
@@ -178,16 +176,19 @@ def _done(rows: list[dict], calling: tuple, settings: Ray) -> Iterator[dict]:
 
 
 class _Caller:
-    """In a process of the pool: the worker, and of each call whether it failed and how long it took."""
+    """Calls the worker in a process of the pool and reports, for each call, whether it failed and how long it took."""
 
     def __init__(self, make_worker: Callable, folder: str):
         if Path(folder).is_dir():
-            os.environ.setdefault("PCCLIP_ROOT", folder)  # paths of parameters mean the same everywhere
-        self._make, self._worker, self._ended = make_worker, None, None
+            os.environ.setdefault(
+                "PCCLIP_ROOT", folder
+            )  # so that relative paths in parameters mean the same on every node
+        self._make_worker, self._worker = make_worker, None
+        self._ended: float | None = None
 
     def __call__(self, row: dict) -> dict:
         began = time.monotonic()
-        told = {
+        report = {
             "name": row["name"],
             "error": "",
             "final": False,
@@ -197,15 +198,15 @@ class _Caller:
         }
         try:
             if self._worker is None:
-                self._worker = self._make()
-                told["loading"] = time.monotonic() - began
+                self._worker = self._make_worker()
+                report["loading"] = time.monotonic() - began
             self._worker(row["name"], pickle.loads(row["shard"]))
         except PcclipError as error:
-            told |= {"error": str(error), "final": self._worker is not None}  # another node's may start
-        except Exception as error:  # whatever a shard can do: it is tried again, and then told
-            told["error"] = f"{type(error).__name__}: {_line(error)}"
+            report |= {"error": str(error), "final": self._worker is not None}  # it may start on another node
+        except Exception as error:  # whatever a shard can raise: it is tried again, and reported
+            report["error"] = f"{type(error).__name__}: {_line(error)}"
         self._ended = time.monotonic()
-        return told | {"seconds": self._ended - began - told["loading"]}
+        return report | {"seconds": self._ended - began - report["loading"]}
 
 
 def _check_room(settings: Ray) -> None:
@@ -218,15 +219,15 @@ def _check_room(settings: Ray) -> None:
         )
 
 
-def _overhead(told: list[dict], wall: float, noun: str) -> str:
-    """What the engine cost beside the work itself, from what each call told: one line."""
-    gaps = [row["gap"] for row in told if row["gap"]]
-    processes = {row["process"] for row in told}
-    work, loading = sum(row["seconds"] for row in told), max(row["loading"] for row in told)
-    idle = wall - sum(row["seconds"] + row["loading"] + row["gap"] for row in told) / len(processes)
+def _overhead(reports: list[dict], wall: float, noun: str) -> str:
+    """One line on the time that Ray took beside the work itself, from the reports of all calls."""
+    gaps = [report["gap"] for report in reports if report["gap"]]
+    processes = {report["process"] for report in reports}
+    work, loading = sum(report["seconds"] for report in reports), max(report["loading"] for report in reports)
+    busy = sum(report["seconds"] + report["loading"] + report["gap"] for report in reports) / len(processes)
     return (
-        f"{noun}: {len(told)} shards by {len(processes)} workers in {wall:.1f} s, {work / len(told):.1f} s of work "
-        f"a shard; Ray's share: {idle:.1f} s of starting and ending beside {loading:.1f} s of loading, and "
+        f"{noun}: {len(reports)} shards by {len(processes)} workers in {wall:.1f} s, "
+        f"{work / len(reports):.1f} s of work a shard; Ray's share: {wall - busy:.1f} s of starting and ending beside {loading:.1f} s of loading, and "
         f"{sum(gaps) / max(1, len(gaps)):.3f} s between two shards"
     )
 

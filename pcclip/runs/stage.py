@@ -1,6 +1,6 @@
 """A stage of a run: a folder, a key made of everything that its result depends on, and a manifest written last.
 
-A stage is done when its manifest carries the same key and its files have the recorded sizes; otherwise it is done again.
+A stage is done when its manifest has the same key and its files have the recorded sizes; otherwise it is done again.
 Files are written under a temporary name and renamed. Unfinished work is in `partial-KEY/`, so that a killed stage
 resumes and a changed parameter never mixes with old work. A lock lets one process at a time work on a stage.
 

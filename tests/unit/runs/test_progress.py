@@ -108,7 +108,7 @@ class Ticks:
 
 def beating(monkeypatch, *acts) -> tuple[progress.Heartbeat, object]:
     """A heartbeat of `01` over ticks, and a stream that it hears."""
-    monkeypatch.setattr(progress, "_memory_of_the_children", lambda: 2_500_000_000)
+    monkeypatch.setattr(progress, "_memory_of_children", lambda: 2_500_000_000)
     beat = progress.Heartbeat("01")
     stream = beat.stream(sys.stdout)
     beat._ended = Ticks(*(lambda act=act: act(stream) for act in acts))
@@ -144,5 +144,5 @@ def test_memory_is_that_of_the_children():
     code = "import sys; held = bytearray(50_000_000); print('ready', flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         child.stdout.readline()
-        assert progress._memory_of_the_children() > 50_000_000
+        assert progress._memory_of_children() > 50_000_000
         child.communicate()
