@@ -1,4 +1,4 @@
-"""The captions of an image: all of them, and the one that is compared."""
+"""An image's captions: all of them, and the one that is compared."""
 
 import hashlib
 
@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 
-def tidied(table: pd.DataFrame) -> pd.Series:
-    """Every caption of every row, stripped, without empty ones; the index says of which row.
+def all_captions(table: pd.DataFrame) -> pd.Series:
+    """Every row's captions, stripped, without empty ones; the index repeats the row's index for each caption.
 
     Read from column `captions` (lists), else from `caption`.
     """
@@ -16,15 +16,15 @@ def tidied(table: pd.DataFrame) -> pd.Series:
     return texts[texts != ""]
 
 
-def chosen(texts: pd.Series, ids: pd.Series, how: str, seed: int) -> pd.Series:
+def caption_of_each(texts: pd.Series, ids: pd.Series, how: str, seed: int) -> pd.Series:
     """One of `texts` for each row: the first, the longest (in words, then the first) or a random one.
 
-    The random one follows from the seed, the image's id and its captions alone, not from the other rows.
+    The random one depends on the seed, the image's id and its captions alone, not on the other rows.
     """
     if how == "longest":
         rank = -texts.str.split().str.len().to_numpy()
     elif how == "random":
-        rank = np.array([_lot(seed, *of) for of in zip(ids[texts.index], texts, strict=True)], dtype=np.uint64)
+        rank = np.array([_lot(seed, *pair) for pair in zip(ids[texts.index], texts, strict=True)], dtype=np.uint64)
     else:
         rank = np.zeros(len(texts))
     ordered = texts.iloc[np.argsort(rank, kind="stable")]

@@ -1,4 +1,4 @@
-"""`shapes-clip`: a small CLIP, trained from scratch by the plain contrastive loss on pictures of data/sources/toy_drawing.py.
+"""`shapes-clip`: a small CLIP, trained from scratch by the plain contrastive loss on pictures of data/sources/toy_scenes.py.
 
 It names the objects and cannot tell a left of b from b left of a, for the reason that large CLIPs cannot: the loss
 contrasts what is in a batch, and among 32 pictures of 108 combinations, each in four arrangements, the one with the
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcclip.data.sources import toy_drawing as draw
+from pcclip.data.sources import toy_scenes as draw
 from pcclip.runs.files import atomic, cache_folder, digest, write_json
 from pcclip.runs.progress import Meter, say
 from pcclip.runs.stage import Stage

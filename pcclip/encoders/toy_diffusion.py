@@ -1,4 +1,4 @@
-"""`shapes-diffusion`: a small text-to-image diffusion model, trained from scratch on pictures of data/sources/toy_drawing.py.
+"""`shapes-diffusion`: a small text-to-image diffusion model, trained from scratch on pictures of data/sources/toy_scenes.py.
 
 Its latents are the pixels, in a smaller picture that still shows colours and places. Its text encoder is taught first,
 by texts alone, to say which object is left, right, above and below; then both networks learn to denoise, which alone
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pcclip.data.sources import toy_drawing as draw
+from pcclip.data.sources import toy_scenes as draw
 from pcclip.runs.files import atomic, cache_folder, digest
 from pcclip.runs.progress import Meter, say
 from pcclip.runs.stage import Stage

@@ -19,8 +19,8 @@ from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.compositionality import FAMILY
 from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
-from pcclip.data.sources import toy_drawing as draw
-from pcclip.data.sources.toy_scenes import kept, published
+from pcclip.data.sources import toy_scenes as draw
+from pcclip.data.sources.toy_scenes import picture_paths, published
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.evaluation.predictions import Predictions
@@ -127,7 +127,7 @@ def _benchmark(name: str, shown: list[list[draw.Scene]], texts: list[list[str]],
     images = pd.DataFrame(
         {
             "id": [image for part in ids for image in part],
-            "path": kept(scenes),
+            "path": picture_paths(scenes),
             "photo": [scene.combination for scene in scenes],
         }
     )

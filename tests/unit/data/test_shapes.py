@@ -8,7 +8,7 @@ import torch
 
 from pcclip import config as params
 from pcclip.data.image_set import load_images
-from pcclip.data.sources import toy_drawing as draw
+from pcclip.data.sources import toy_scenes as draw
 from pcclip.encoders import identify, load_model
 from pcclip.encoders import toy_clip as student
 from pcclip.errors import PcclipError

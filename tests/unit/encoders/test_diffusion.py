@@ -9,7 +9,7 @@ import torch
 from helpers import diffusion
 from PIL import Image
 
-from pcclip.data.sources import toy_drawing as draw
+from pcclip.data.sources import toy_scenes as draw
 from pcclip.encoders import toy_diffusion as shapes
 from pcclip.encoders.diffusion import Teacher, identify_teacher, load_teacher, missing_teacher
 from pcclip.errors import PcclipError

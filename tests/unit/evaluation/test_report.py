@@ -14,7 +14,7 @@ from pcclip import config as params
 from pcclip import plots
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons import verdicts
-from pcclip.data.image_set import load_images
+from pcclip.data.image_set import ImageSet, load_images
 from pcclip.embedding.stage import embed
 from pcclip.evaluation import stage as report
 from pcclip.evaluation.own_images import HeldOut
@@ -107,7 +107,8 @@ def test_a_new_wording_is_evaluated_anew(given, tmp_path, tiny_encoder):
 
 
 def test_cubs_written_pairs_have_the_released_draws_too(given):
-    own = HeldOut(given.config, replace(given.images, name="cub"), given.vectors, given.comparisons)
+    cub = ImageSet("cub", given.images.table, given.images.left_out, given.images.captions)
+    own = HeldOut(given.config, cub, given.vectors, given.comparisons)
     sets = own.pairs
     assert list(sets) == [("cub/template", ""), ("cub/llm", ""), ("cub/llm", "as_released")]
     written, drawn = sets["cub/llm", ""], sets["cub/llm", "as_released"]
