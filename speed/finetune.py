@@ -27,7 +27,7 @@ from pcclip import config as params
 from pcclip import load_model
 from pcclip.comparisons import stage as generate
 from pcclip.encoders.packed_text import beginnings
-from pcclip.finetuning import text_tower as trainer
+from pcclip.finetuning import text_tower
 from pcclip.finetuning.batches import Examples
 from pcclip.finetuning.precision import autocast, has_bf16
 
@@ -197,30 +197,45 @@ class Ours:
     """Stage 03's own step; `optimizing` is how long its optimiser took."""
 
     def __init__(self, model, precision: str):
-        self.model, self.precision, self.optimizing = with_own_tower(model), precision, 0.0
-        self.log_temperature = torch.zeros((), device=model.device)
-        self.take(["a", "b"])
-        self.state = trainer._start(self.config, self.model, self.log_temperature)
+        self.precision, self.optimizing = precision, 0.0
+        config, data = self._inputs(model, ["a", "b"], None)
+        self.training = text_tower.TextTower(config, data, with_own_tower(model))
+        self.state = self.training.state
         self.state.optimizer.register_step_pre_hook(lambda *_: self._started())
         self.state.optimizer.register_step_post_hook(lambda *_: self._ended())
 
+    @property
+    def examples(self) -> Examples:
+        return self.training.data.train
+
     def take(self, texts: list[str], at_once: int | None = None) -> None:
         """The texts of the next steps, and how many of them may be in the tower at once."""
-        vectors, first, second = images(len(texts), self.model.width, self.model.device)
-        self.config = params.check({"finetune": {"precision": self.precision, "micro_batch": at_once}})
-        self.examples = Examples(texts, self.model.tokenised(texts), first, second)
-        self.given = trainer.Given(self.examples, self.examples, self.examples, None, None, vectors, None, None)
+        config, self.training.data = self._inputs(self.training.model, texts, at_once)
+        self.training.settings = config.finetune
+
+    def _inputs(self, model, texts: list[str], at_once: int | None) -> tuple[params.Config, text_tower.TextTowerData]:
+        vectors, first, second = images(len(texts), model.width, model.device)
+        examples = Examples(texts, model.tokenised(texts), first, second)
+        data = text_tower.TextTowerData(
+            images=None,
+            vectors=None,
+            held_out_pairs=examples,
+            train=examples,
+            held_out=examples,
+            verdicts=None,
+            replayed=None,
+            matrix=vectors,
+        )
+        return params.check({"finetune": {"precision": self.precision, "micro_batch": at_once}}), data
 
     def _started(self) -> None:
-        self.began = now(self.model.device)
+        self.began = now(self.training.model.device)
 
     def _ended(self) -> None:
-        self.optimizing = now(self.model.device) - self.began
+        self.optimizing = now(self.training.model.device) - self.began
 
     def step(self, rows) -> float:
-        return trainer._step(self.config, self.model, self.given, rows, 0, self.log_temperature, self.state.optimizer)[
-            "loss"
-        ]
+        return self.training.step(rows)["loss"]
 
 
 def with_own_tower(model):

@@ -1,17 +1,17 @@
-"""What the objectives see: texts with their tokens, and the rows of image vectors each is to lie along."""
+"""What stage 03 learns from: texts as tokens with rows of image vectors, and how each step draws its batch."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons import verdicts
-from pcclip.comparisons.attributes import Bank, imagenet_names, load_bank
-from pcclip.comparisons.captions import load_rewrites
+from pcclip.comparisons.attributes import imagenet_names, load_bank
+from pcclip.comparisons.captions import load_rewrites, negatives_of
 from pcclip.comparisons.sentences import from_captions
 from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
@@ -19,134 +19,242 @@ from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.encoders.tokens import Tokens
 from pcclip.errors import PcclipError
+from pcclip.finetuning.loop import batch_rows
 from pcclip.runs.progress import say
+from pcclip.stats.random_streams import stream
+
+PAIRS_IN_BATCH = 64  # comparisons in a step of both towers
+PARAPHRASES_IN_BATCH = 8  # of each attribute in a step
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts and the images they are about: two of them for a difference, one for a plain caption (second is None)."""
+    """Texts and the images they are about: two images for a difference, one for a plain caption (second is None)."""
 
     texts: list[str]
     tokens: Tokens
-    first: np.ndarray
-    second: np.ndarray | None = None
-    twin_tokens: Tokens | None = None  # of each text with the roles of the images exchanged
+    first: Int[np.ndarray, " n"]  # rows of the run's image vectors
+    second: Int[np.ndarray, " n"] | None = None
+    twin_tokens: Tokens | None = None  # each text with the roles of its images exchanged
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def targets(self, matrix: Float[Tensor, "n d"], rows: np.ndarray) -> Float[Tensor, "b d"]:
-        """What the texts of `rows` are to lie along, not normalised: u1 - u2, or u for plain captions."""
+    def targets(self, matrix: Float[Tensor, "m d"], rows: Int[np.ndarray, " b"]) -> Float[Tensor, "b d"]:
+        """The directions the texts of `rows` should have, not normalised: u1 - u2, or u for plain captions."""
         if self.second is None:
             return matrix[torch.as_tensor(self.first[rows], device=matrix.device)]
         return _differences(matrix, self.first[rows], self.second[rows])
 
 
 @dataclass(frozen=True)
-class AttributeExamples:
-    """Verdicts as (m,) rows of image vectors with `nouns` below them, attribute numbers and probabilities, and the
-    texts that ask for them."""
+class TrainingData:
+    """What every training reads, gathered before a tower changes."""
 
-    nouns: Float[np.ndarray, "k d"]  # the text vectors of plain nouns
-    first: np.ndarray
-    second: np.ndarray
-    attribute: np.ndarray  # index into paraphrases
-    target: np.ndarray  # p, float32: how probable it is that the first has more
-    more: Tokens  # every paraphrase of every attribute, one attribute after the other
+    images: ImageSet
+    vectors: Vectors
+    held_out_pairs: Examples  # for difference accuracy, whatever the objective
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Attribute verdicts of 01, and every paraphrase that can ask for one.
+
+    Attributes:
+        nouns: text vectors of nouns without a photograph; they follow the run's image vectors in one matrix.
+        first, second: rows of that matrix.
+        attribute: the attribute of each verdict, by number.
+        target: probability that the first has more of the attribute.
+        more, less: paraphrases of every attribute, one attribute after the other.
+        paraphrases: number of paraphrases of each attribute.
+    """
+
+    nouns: Float[np.ndarray, "k d"]
+    first: Int[np.ndarray, " m"]
+    second: Int[np.ndarray, " m"]
+    attribute: Int[np.ndarray, " m"]
+    target: Float[np.ndarray, " m"]
+    more: Tokens
     less: Tokens
-    paraphrases: np.ndarray  # how many of them each attribute has
+    paraphrases: Int[np.ndarray, " a"]
 
     def __len__(self) -> int:
         return len(self.first)
 
-    def differences(self, matrix: Float[Tensor, "n+k d"], rows: np.ndarray) -> Float[Tensor, "m d"]:
-        """u1 - u2 of some of the verdicts, not normalised."""
+    def differences(self, matrix: Float[Tensor, "n d"], rows: Int[np.ndarray, " b"]) -> Float[Tensor, "b d"]:
+        """u1 - u2 of the verdicts `rows`, not normalised."""
         return _differences(matrix, self.first[rows], self.second[rows])
 
-    def draw(self, verdicts: int, paraphrases: int, draw: np.random.Generator) -> "Asked":
-        """Some of the verdicts, each to be asked for by one of a few of its attribute's paraphrases."""
-        some = draw.integers(len(self), size=min(verdicts, len(self)))
-        chosen = [draw.permutation(count)[:paraphrases] for count in self.paraphrases]
-        counts = np.array([len(rows) for rows in chosen])
-        starts = np.cumsum(counts) - counts
-        which = self.attribute[some]
-        text = starts[which] + draw.integers(counts[which])
+    def draw(
+        self, size: int, generator: np.random.Generator
+    ) -> tuple[Int[np.ndarray, " b"], Int[np.ndarray, " b"], Tokens]:
+        """Draw verdicts for one step, each with one of a few paraphrases drawn for its attribute.
+
+        Args:
+            size: number of verdicts, at most.
+
+        Returns:
+            The verdicts' rows, the number of the text that asks for each, and the texts: those for more, then their
+            twins for less.
+        """
+        rows = generator.integers(len(self), size=min(size, len(self)))
+        chosen = [generator.permutation(count)[:PARAPHRASES_IN_BATCH] for count in self.paraphrases]
+        counts = np.array([len(numbers) for numbers in chosen])
+        starts, attributes = np.cumsum(counts) - counts, self.attribute[rows]
+        texts = starts[attributes] + generator.integers(counts[attributes])
         begins = np.cumsum(self.paraphrases) - self.paraphrases
-        rows = np.concatenate([begin + rows for begin, rows in zip(begins, chosen, strict=True)])
-        return Asked(some, text, Tokens.joined([self.more[rows], self.less[rows]]))
+        numbers = np.concatenate([begin + numbers for begin, numbers in zip(begins, chosen, strict=True)])
+        return rows, texts, Tokens.joined([self.more[numbers], self.less[numbers]])
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One step's verdicts: their rows, which of the texts asks for each, and the texts for more and then for less."""
-
-    rows: np.ndarray
-    text: np.ndarray
-    tokens: Tokens
-
-
-@dataclass(frozen=True)
-class Replayed:
-    """Plain texts that are held where the base model has them, of a few kinds: captions, nouns, classes."""
+class ReplayedTexts:
+    """Plain texts of a few kinds (captions, nouns, classes) whose vectors should stay where the base model has them."""
 
     tokens: Tokens
-    kinds: np.ndarray  # (n,), ascending: which kind each is
+    kinds: Int[np.ndarray, " n"]  # the kind of each, ascending
     base: Float[Tensor, "n d"]  # unit vectors by the base model
 
-    def draw(self, size: int, draw: np.random.Generator) -> np.ndarray:
+    def draw(self, size: int, generator: np.random.Generator) -> Int[np.ndarray, " b"]:
         """`size` rows, each of a kind drawn evenly: fifteen class names weigh as much as a thousand nouns."""
         kinds, starts, counts = np.unique(self.kinds, return_index=True, return_counts=True)
-        chosen = np.searchsorted(kinds, draw.choice(kinds, size))
-        return starts[chosen] + draw.integers(counts[chosen])
+        chosen = np.searchsorted(kinds, generator.choice(kinds, size))
+        return starts[chosen] + generator.integers(counts[chosen])
 
 
-def _differences(matrix: Float[Tensor, "n d"], first: np.ndarray, second: np.ndarray) -> Float[Tensor, "m d"]:
-    one, two = (torch.as_tensor(side, device=matrix.device) for side in (first, second))
-    return matrix[one] - matrix[two]
+@dataclass(frozen=True)
+class CaptionedImages:
+    """Images of one split with their captions; image i has the captions starts[i] to starts[i + 1] - 1.
+
+    Attributes:
+        images: rows of the run's image vectors.
+        text_numbers: a number for each caption, equal for equal texts.
+        negative_tokens: the captions' hard negatives.
+        negatives: for each caption the number of its negative, or -1.
+        negative_texts: for each negative the text number of the caption that reads the same, or -1.
+    """
+
+    images: Int[np.ndarray, " n"]
+    starts: Int[np.ndarray, " starts"]
+    texts: list[str]
+    tokens: Tokens
+    text_numbers: Int[np.ndarray, " m"]
+    negative_tokens: Tokens
+    negatives: Int[np.ndarray, " m"]
+    negative_texts: Int[np.ndarray, " k"]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def draw(self, generator: np.random.Generator, rows: Int[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
+        """One caption, by number, of each of the images `rows`."""
+        return self.starts[rows] + generator.integers(np.diff(self.starts)[rows])
 
 
-def of_comparisons(config: Config, comparisons: pd.DataFrame, split: str, vectors: Vectors, model: Encoder) -> Examples:
-    """The kept comparisons of one split whose two images have a vector, told apart by it."""
-    table = generate.kept(comparisons, split)
-    asked = len(table)
-    table = table[vectors.has(table["first"], table["second"])]
+@dataclass(frozen=True)
+class Batch:
+    """One step of both towers.
+
+    Attributes:
+        images: rows of the run's image vectors whose pixels the step needs, ascending.
+        captions: captions by number.
+        caption_images: the place within `images` of each caption's image.
+        pairs: comparisons by number.
+        first, second: the places within `images` of each comparison's images.
+    """
+
+    images: Int[np.ndarray, " k"]
+    captions: Int[np.ndarray, " b"]
+    caption_images: Int[np.ndarray, " b"]
+    pairs: Int[np.ndarray, " m"]
+    first: Int[np.ndarray, " m"]
+    second: Int[np.ndarray, " m"]
+
+
+def draw_batch(config: Config, train: CaptionedImages, pairs: Examples | None, step: int) -> Batch:
+    """The batch of a step, a function of seed and step. An epoch has every image once, with a caption drawn anew."""
+    rows = batch_rows(config, step, len(train))
+    captions = train.draw(stream("captions of a batch", config.seed, step), rows)
+    drawn = first = second = np.empty(0, dtype=np.int64)
+    if pairs is not None:
+        size = min(PAIRS_IN_BATCH, len(pairs))
+        drawn = stream("comparisons of a batch", config.seed, step).choice(len(pairs), size, replace=False)
+        first, second = pairs.first[drawn], pairs.second[drawn]
+    images, places = np.unique(np.concatenate([train.images[rows], first, second]), return_inverse=True)
+    caption_images, first, second = np.split(places, [len(rows), len(rows) + len(drawn)])
+    return Batch(images, captions, caption_images, drawn, first, second)
+
+
+def comparison_examples(
+    config: Config, comparisons: pd.DataFrame, split: str, vectors: Vectors, model: Encoder
+) -> Examples:
+    """The kept comparisons of one split whose two images have different vectors."""
+    kept = generate.kept(comparisons, split)
+    table = kept[vectors.has(kept["first"], kept["second"])]
     if config.finetune.comparisons == "template":
         texts = [from_captions(a, b) for a, b in zip(table.first_caption, table.second_caption, strict=True)]
         twins = [from_captions(b, a) for a, b in zip(table.first_caption, table.second_caption, strict=True)]
     else:
         texts, twins = list(table.difference), list(table.swapped)
     first, second = vectors.rows(table["first"]), vectors.rows(table["second"])
-    keep = _apart(vectors.matrix, first, second)
-    if keep.sum() < asked:
-        say(f"{asked - keep.sum()} {split} comparisons left out: no vector for an image, or equal ones")
+    usable = _differ(vectors.matrix, first, second)
+    if usable.sum() < len(kept):
+        say(f"{len(kept) - usable.sum()} {split} comparisons left out: no vector for an image, or equal ones")
     if config.finetune.swap:
         has_twin = np.array([bool(twin) for twin in twins], dtype=bool)
-        if not has_twin[keep].all():
-            say(f"{(keep & ~has_twin).sum()} {split} comparisons left out: finetune.swap needs two sides to exchange")
-        keep &= has_twin
-    rows = np.flatnonzero(keep)
+        if not has_twin[usable].all():
+            say(f"{(usable & ~has_twin).sum()} {split} comparisons left out: finetune.swap needs two sides to exchange")
+        usable &= has_twin
+    rows = np.flatnonzero(usable)
     texts, twins = [texts[i] for i in rows], [twins[i] for i in rows]
     return Examples(texts, model.tokenised(texts), first[rows], second[rows], model.tokenised(twins))
 
 
-def of_captions(config: Config, images: ImageSet, split: str, vectors: Vectors, model: Encoder) -> Examples:
-    """Plain captions (all of every image), or the training captions written anew, of images that have a vector.
+def caption_examples(config: Config, images: ImageSet, split: str, vectors: Vectors, model: Encoder) -> Examples:
+    """All captions of a split's images that have a vector; for training their rewrites, if finetune.captions says so.
 
-    Raises PcclipError when rewrites are asked for and 01 has none.
+    Raises PcclipError when rewrites are wanted and 01 has none.
     """
-    wanted = images.train if split == "train" else images.held_out
+    split_images = images.train if split == "train" else images.held_out
     rewritten = config.finetune.captions == "rewrites" and split == "train"
     table = load_rewrites(config) if rewritten else images.captions
-    table = table[table["id"].isin(set(wanted["id"])) & vectors.has(table["id"])]
+    table = table[table["id"].isin(set(split_images["id"])) & vectors.has(table["id"])]
     texts = list(table.caption)
     return Examples(texts, model.tokenised(texts), vectors.rows(table["id"]))
 
 
-def plain_texts(config: Config, images: ImageSet) -> list[list[str]]:
-    """What replay holds where the base model has it: training captions, and nouns and classes in the zero-shot prompt.
+def captioned_images(config: Config, images: ImageSet, split: str, vectors: Vectors, model: Encoder) -> CaptionedImages:
+    """The images of a split that have a vector, with their captions and, for training, hard negatives.
 
-    The nouns are the training concepts and ImageNet's class names, but none that names a held-out concept; the
-    classes are the training images' labels.
+    Raises PcclipError when rewrites or the language model's negatives are wanted and 01 has none.
+    """
+    examples = caption_examples(config, images, split, vectors, model)
+    order = np.argsort(examples.first, kind="stable")
+    texts, rows = [examples.texts[k] for k in order], examples.first[order]
+    false_texts = [""] * len(texts)
+    if split == "train":
+        false_texts = negatives_of(config, images, [vectors.ids[row] for row in rows], texts)
+    has_negative = np.array([bool(text) for text in false_texts], dtype=bool)
+    kept_negatives = [text for text in false_texts if text]
+    number = {text: k for k, text in enumerate(dict.fromkeys(texts))}
+    image_rows, counts = np.unique(rows, return_counts=True)
+    return CaptionedImages(
+        images=image_rows,
+        starts=np.concatenate([[0], np.cumsum(counts)]),
+        texts=texts,
+        tokens=examples.tokens[order],
+        text_numbers=np.array([number[text] for text in texts], dtype=np.int64),
+        negative_tokens=model.tokenised(kept_negatives),
+        negatives=np.where(has_negative, np.cumsum(has_negative) - 1, -1),
+        negative_texts=np.array([number.get(text, -1) for text in kept_negatives], dtype=np.int64),
+    )
+
+
+def plain_texts(config: Config, images: ImageSet) -> list[list[str]]:
+    """The texts to replay, by kind: training captions, and nouns and classes in the zero-shot prompt.
+
+    The nouns are the training concepts and ImageNet's class names, except those that name a held-out concept; the
+    classes are the training images' labels. A kind without texts is left out.
     """
     captions = images.captions[images.captions["id"].isin(set(images.train["id"]))].caption
     nouns = {*images.train.concept, *verdicts.spare(imagenet_names(), images)}
@@ -155,55 +263,59 @@ def plain_texts(config: Config, images: ImageSet) -> list[list[str]]:
     return [kind for kind in ([*captions], *prompted) if kind]
 
 
-def of_verdicts(config: Config, vectors: Vectors, model: Encoder) -> AttributeExamples:
-    """The trained attributes' verdicts on training pairs, with the bank's training paraphrases.
+def training_verdicts(config: Config, vectors: Vectors, model: Encoder) -> Verdicts:
+    """The verdicts of 01 on training pairs and the trained attributes, with the bank's training paraphrases.
 
-    Nouns without a photograph stand for themselves: u is the base model's f("a photo of a fox"), and what photographs
-    and texts differ by cancels in u1 - u2, since no pair mixes them.
+    Nouns without a photograph stand for themselves: u is the base model's f("a photo of a fox"). The gap between
+    photographs and texts cancels in u1 - u2, since no pair mixes them.
 
-    Raises PcclipError when 01 asked for none or got no answer.
+    Raises PcclipError when 01 had no attribute bank, or has no verdict on a training pair.
     """
     if config.generate.attributes is None:
         raise PcclipError("finetune.attribute_weight needs generate.attributes, an attribute bank for 01 to ask about")
-    bank: Bank = load_bank(config.generate.attributes)
-    names = [a.name for a in bank.attributes if a.split == "train"]
+    bank = load_bank(config.generate.attributes)
+    names = [entry.name for entry in bank.attributes if entry.split == "train"]
     table = verdicts.load(config)
     table = table[(table.split == "train") & table.value.notna() & table.attribute.isin(names)]
-    images = table[(table.kind == "image").to_numpy() & vectors.has(table["first"], table["second"])]
-    nouns = table[table.kind == "thing"]
-    things = sorted({*nouns["first"], *nouns["second"]})
-    photos = [f"a photo of {verdicts.named(thing)}" for thing in things]
-    said = model.encode_texts(photos)
-    row = {thing: len(vectors.matrix) + k for k, thing in enumerate(things)}
-    first, second = (
-        np.concatenate([vectors.rows(images[side]), nouns[side].map(row).to_numpy(dtype=np.int64)])
-        for side in ("first", "second")
-    )
-    keep = np.concatenate(
-        [
-            _apart(vectors.matrix, first[: len(images)], second[: len(images)]),
-            _apart(said, *(side[len(images) :] - len(vectors.matrix) for side in (first, second))),
-        ]
-    )
-    if not keep.any():
+    photo_pairs = table[(table.kind == "image").to_numpy() & vectors.has(table["first"], table["second"])]
+    noun_pairs = table[table.kind == "thing"]
+    nouns = sorted({*noun_pairs["first"], *noun_pairs["second"]})
+    noun_vectors = model.encode_texts([f"a photo of {verdicts.named(noun)}" for noun in nouns])
+    noun_number = {noun: number for number, noun in enumerate(nouns)}
+    photo_rows = [vectors.rows(photo_pairs[side]) for side in ("first", "second")]
+    noun_rows = [noun_pairs[side].map(noun_number).to_numpy(dtype=np.int64) for side in ("first", "second")]
+    usable = np.concatenate([_differ(vectors.matrix, *photo_rows), _differ(noun_vectors, *noun_rows)])
+    if not usable.any():
         raise PcclipError(
             "finetune.attribute_weight: 01 has no verdict on training pairs; "
             "raise generate.attribute_pairs or thing_pairs"
         )
-    table = pd.concat([images, nouns])
+    sides = [
+        np.concatenate([photos, len(vectors.matrix) + numbers])[usable]
+        for photos, numbers in zip(photo_rows, noun_rows, strict=True)
+    ]
+    table = pd.concat([photo_pairs, noun_pairs])[usable]
     paraphrases = [pair for name in names for pair in bank[name].paraphrases]
-    return AttributeExamples(
-        said,
-        first[keep],
-        second[keep],
-        table.attribute.map(names.index).to_numpy(dtype=np.int64)[keep],
-        table.probability.to_numpy(dtype=np.float32)[keep],
-        more=model.tokenised([up for up, _ in paraphrases]),
-        less=model.tokenised([down for _, down in paraphrases]),
+    return Verdicts(
+        noun_vectors,
+        *sides,
+        attribute=table.attribute.map(names.index).to_numpy(dtype=np.int64),
+        target=table.probability.to_numpy(dtype=np.float32),
+        more=model.tokenised([more for more, _ in paraphrases]),
+        less=model.tokenised([less for _, less in paraphrases]),
         paraphrases=np.array([len(bank[name].paraphrases) for name in names]),
     )
 
 
-def _apart(matrix: Float[np.ndarray, "n d"], first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def _differences(
+    matrix: Float[Tensor, "n d"], first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"]
+) -> Float[Tensor, "m d"]:
+    left, right = (torch.as_tensor(side, device=matrix.device) for side in (first, second))
+    return matrix[left] - matrix[right]
+
+
+def _differ(
+    matrix: Float[np.ndarray, "n d"], first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"]
+) -> Bool[np.ndarray, " m"]:
     """Whether two vectors differ, pair by pair."""
     return np.linalg.norm(matrix[first] - matrix[second], axis=1) > 1e-6

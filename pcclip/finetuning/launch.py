@@ -23,8 +23,8 @@ from pcclip.encoders import load_model
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.finetuning import distributed
-from pcclip.finetuning import stage as trainer_stage
-from pcclip.finetuning import text_tower as trainer
+from pcclip.finetuning import stage as finetuning
+from pcclip.finetuning.loop import CURVES
 from pcclip.runs.files import read_parquet
 from pcclip.runs.progress import say
 from pcclip.runs.ray_cluster import cluster
@@ -42,20 +42,20 @@ _SAYS = "pcclip: "  # what begins the line of a process that knows what is wrong
 def finetune(
     config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: Encoder
 ) -> pd.DataFrame:
-    """Stage 03 as `trainer.finetune` does it, in as many processes as finetune.processes says. Returns its curves.
+    """Stage 03 as finetuning.stage.finetune does it, in as many processes as finetune.processes says. Returns its curves.
 
     Raises PcclipError as there, or when a process died; finished checkpoints are kept.
     """
-    this = trainer_stage.stage(config, images)
-    if not config.finetune.apart or this.done_or_fetched():
-        return trainer_stage.finetune(config, images, vectors, comparisons, model)
-    (_by_ray if config.finetune.launcher == "ray" else _by_accelerate)(config, this.folder)
-    if not this.done_or_fetched():
+    own_stage = finetuning.stage(config, images)
+    if not config.finetune.apart or own_stage.done_or_fetched():
+        return finetuning.finetune(config, images, vectors, comparisons, model)
+    (_by_ray if config.finetune.launcher == "ray" else _by_accelerate)(config, own_stage.folder)
+    if not own_stage.done_or_fetched():
         raise PcclipError(
-            f"{trainer_stage.FOLDER}: its processes ended without finishing it here; where they do not see "
+            f"{finetuning.FOLDER}: its processes ended without finishing it here; where they do not see "
             "`outputs`, set storage to a folder or URL that all machines see"
         )
-    return pd.read_csv(this.folder / trainer.CURVES)
+    return pd.read_csv(own_stage.folder / CURVES)
 
 
 def train(config: Config) -> None:
@@ -68,7 +68,7 @@ def train(config: Config) -> None:
         distributed.check_alike(None, "what has been read")  # all wait for all
         vectors = load_vectors(config.source_folder / embed.FOLDER, model)
         comparisons = read_parquet(config.source_folder / generate.FOLDER / generate.TABLE).to_pandas()
-        trainer_stage.finetune(config, images, vectors, comparisons, model)
+        finetuning.finetune(config, images, vectors, comparisons, model)
 
 
 def _by_accelerate(config: Config, folder: Path) -> None:
@@ -128,7 +128,7 @@ def _run(command: list[str], environment: dict[str, str]) -> None:
             "\n".join(known)
             or "\n".join(
                 [
-                    f"{trainer_stage.FOLDER}: a process died (out of memory?); run again to continue. The last lines were:",
+                    f"{finetuning.FOLDER}: a process died (out of memory?); run again to continue. The last lines were:",
                     *last,
                 ]
             )
@@ -169,7 +169,7 @@ def _by_ray(config: Config, folder: Path) -> None:
         try:
             job.fit()
         except TrainingFailedError as error:
-            raise PcclipError(_known(error) or f"{trainer_stage.FOLDER}: {error}") from None
+            raise PcclipError(_known(error) or f"{finetuning.FOLDER}: {error}") from None
     shutil.rmtree(folder / _OF_RAY, ignore_errors=True)
 
 

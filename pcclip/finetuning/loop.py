@@ -1,51 +1,52 @@
-"""The training loop of stage 03, whatever it learns, and what it keeps: parameters, optimiser and curve."""
+"""The training loop of stage 03, its learning-rate schedule, and everything that a checkpoint holds."""
 
 import shutil
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
-from pcclip.config import Finetune
+from pcclip.config import Config, Finetune
 from pcclip.encoders import saved
+from pcclip.encoders.dual_encoder import Encoder, Tower
+from pcclip.encoders.tokens import Tokens
 from pcclip.errors import PcclipError
-from pcclip.finetuning import distributed
+from pcclip.finetuning import distributed, lora
+from pcclip.finetuning.precision import autocast
 from pcclip.runs.files import atomic
 from pcclip.runs.progress import Meter, say
+from pcclip.stats.random_streams import stream
 
 CURVES = "curves.csv"
-_NOT_RESULTS = {
-    **dict.fromkeys(["micro_batch", "processes", "launcher"], True),  # may change between a run and its
-    "sds": {"micro_batch", "checkpointing"},
-}  # continuation
-_LATER = ("difference", "difference_temperature", "difference_batch", "sds", "negatives")  # older runs stay done
 
 
 @dataclass
 class State:
-    """Everything that changes while training; what a checkpoint holds."""
+    """Everything that changes while training, which is what a checkpoint holds."""
 
     parameters: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     step: int = 0
-    curve: list[dict] = field(default_factory=list)
-    rates: list[float] = field(init=False)  # each group's learning rate before any schedule
+    curve: list[dict] = field(default_factory=list)  # rows with step, epoch, split, metric, value
+    rates: list[float] = field(init=False)  # each parameter group's learning rate before any schedule
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
 
-    def resume(self, checkpoint: Path, folder: Path, total: int) -> None:
-        """Continue from the checkpoint; without one, what is left of other parameters' epochs goes."""
-        if distributed.of_first(checkpoint.is_file()):
-            self.load(checkpoint)
-            say(f"{folder.name}: continuing at step {self.step} of {total}")
-        elif distributed.is_first():
-            for old in folder.glob("epoch-*"):
-                shutil.rmtree(old)
+    def add_group(self, parameters: dict[str, nn.Parameter], lr: float, weight_decay: float) -> None:
+        """Train more parameters, at a learning rate and weight decay of their own."""
+        self.parameters |= parameters
+        self.optimizer.add_param_group({"params": list(parameters.values()), "lr": lr, "weight_decay": weight_decay})
+        self.rates.append(lr)
 
     def save(self, path: Path) -> None:
         with atomic(path) as temporary:
@@ -54,83 +55,175 @@ class State:
                     "step": self.step,
                     "curve": self.curve,
                     "optimizer": self.optimizer.state_dict(),
-                    "parameters": {n: p.detach() for n, p in self.parameters.items()},
+                    "parameters": {name: p.detach() for name, p in self.parameters.items()},
                 },
                 temporary,
             )
 
     def load(self, path: Path) -> None:
-        with path.open("rb") as file:  # which may be a URL's
-            held = torch.load(file, map_location="cpu", weights_only=True)
-        self.step, self.curve = held["step"], held["curve"]
-        self.optimizer.load_state_dict(held["optimizer"])
+        with path.open("rb") as file:  # torch.load takes no URLs
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        self.step, self.curve = checkpoint["step"], checkpoint["curve"]
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                parameter.copy_(held["parameters"][name])
+                parameter.copy_(checkpoint["parameters"][name])
+
+    def resume(self, checkpoint: Path, folder: Path, total: int) -> None:
+        """Load the checkpoint if it exists; otherwise delete epoch folders left by a run with other parameters."""
+        if distributed.of_first(checkpoint.is_file()):
+            self.load(checkpoint)
+            say(f"{folder.name}: continuing at step {self.step} of {total}")
+        elif distributed.is_first():
+            for epoch_folder in folder.glob("epoch-*"):
+                shutil.rmtree(epoch_folder)
+
+    def add(self, step: int, per_epoch: int, split: str, values: dict[str, float]) -> None:
+        """Append one point of the curve, a row for each metric."""
+        self.curve += [
+            {"step": step, "epoch": step / per_epoch, "split": split, "metric": metric, "value": value}
+            for metric, value in values.items()
+        ]
 
 
-def optimizer_of(settings: Finetune, parameters: Iterable, device: torch.device) -> torch.optim.Optimizer:
-    """Adam or AdamW as the run asks, for parameters or groups of them."""
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-    return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=device.type in ("cpu", "cuda"))
+class Training(ABC):
+    """One training in progress: a model, the data of its steps, and how a step and a held-out point are computed.
+
+    It is none of the eight words because it lives only while stage 03 runs: `train` takes it from its checkpoint to
+    the last step. Text-only and two-tower training are its two kinds.
+
+    Attributes:
+        card: describes the base model, to be saved beside the trained one.
+        size: number of training texts (text tower) or images (both towers); an epoch sees each once.
+        log_temperature: log of the contrastive temperature tau.
+        state: parameters, optimiser and curve.
+    """
+
+    towers: tuple[Tower, ...]
+
+    def __init__(self, config: Config, model: Encoder, size: int):
+        self.config, self.settings, self.model, self.size = config, config.finetune, model, size
+        self.card = saved.describe(model)
+        self.log_temperature = nn.Parameter(
+            torch.tensor(np.log(self.settings.temperature), dtype=torch.float32, device=model.device),
+            requires_grad=self.settings.learn_temperature,
+        )
+        parameters = learned(config, model, self.towers)
+        if self.settings.learn_temperature:
+            parameters["log_temperature"] = self.log_temperature
+        self.state = State(parameters, optimizer_of(self.settings, parameters.values(), model.device))
+
+    @abstractmethod
+    def batches(self, first: int, last: int) -> Iterator[Any]:
+        """The batches of steps `first` to `last` - 1, a function of seed and step alone."""
+
+    @abstractmethod
+    def step(self, batch: Any) -> dict[str, float]:
+        """One optimiser step. Returns `loss`, `in_batch_accuracy` and each term by name."""
+
+    @abstractmethod
+    def held_out(self) -> dict[str, float]:
+        """One point of the held-out curve."""
+
+    def prepare(self, folder: Path, checkpoints: Path) -> list[str]:
+        """What comes before the first step. Returns the names of the files it wrote to `folder`."""
+        return []
+
+    def finish(self, folder: Path) -> list[str]:
+        """Save what is learned beside the towers. Returns the names of the files it wrote to `folder`."""
+        return []
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Counts for the manifest."""
+        tuned = sum(parameter.numel() for parameter in self.state.parameters.values())
+        return {"train": self.size, "steps": steps(self.settings, self.size)[1], "tuned_parameters": tuned}
+
+    @property
+    def temperature(self) -> float:
+        return float(self.log_temperature.detach().exp())
+
+    def text_vectors(self, tokens: Tokens) -> Float[Tensor, "n d"]:
+        """Unit text vectors in fp32 with gradients, the tower in the precision of the run."""
+        with autocast(self.settings.precision, self.model.device):
+            features = self.model.features(tokens)
+        return nn.functional.normalize(features.float(), dim=-1)
 
 
-def loop(
-    settings: Finetune,
-    state: State,
-    n: int,
-    folder: Path,
-    checkpoint: Path,
-    step: Callable[[int, int], dict[str, float]],
-    look: Callable[[], dict[str, float]],
-    keep: Callable[[int], None],
-) -> None:
-    """From where `state` is to the last step: each step, each look, each epoch to keep, and checkpoints.
+def train(training: Training, folder: Path, checkpoint: Path, keep: Callable[[int], None]) -> None:
+    """Train from `training.state` to the last step.
 
     Args:
-        n: training texts, of which an epoch sees each once.
         folder: where the curve is written.
-        step: one optimiser step, for an epoch and the number of a batch in it; its loss, other terms, and
-            in_batch_accuracy.
-        look: one point of the held-out curve.
-        keep: saves the model of an epoch, in the first process.
+        checkpoint: file that a killed run continues from.
+        keep: saves the model of an epoch; called in the first process.
 
-    Raises PcclipError when a loss is no number.
+    Raises:
+        PcclipError: a loss is no number.
     """
-    per_epoch, total = steps(settings, n)
+    settings, state = training.settings, training.state
+    per_epoch, total = steps(settings, training.size)
+    batches = training.batches(state.step, total)
     meter = Meter(total - state.step, "steps")
     while True:
-        epoch, k = divmod(state.step, per_epoch)
+        epoch, step_of_epoch = divmod(state.step, per_epoch)
         last = state.step == total
-        if (state.step % settings.evaluate_every == 0 or last) and not seen(state.curve, state.step):
-            state.curve += [point(state.step, per_epoch, "held_out", *value) for value in look().items()]
-        if k == 0 and epoch in settings.keep_epochs and distributed.is_first():
+        if (state.step % settings.evaluate_every == 0 or last) and not _has_point(state.curve, state.step):
+            state.add(state.step, per_epoch, "held_out", training.held_out())
+        if step_of_epoch == 0 and epoch in settings.keep_epochs and distributed.is_first():
             keep(epoch)
         if ((state.step % settings.checkpoint_every == 0 and state.step) or last) and distributed.is_first():
             state.save(checkpoint)
-            write_curves(state.curve, folder / CURVES)
+            write_curve(state.curve, folder / CURVES)
         if last:
             return
         for group, lr in zip(state.optimizer.param_groups, state.rates, strict=True):
             group["lr"] = lr * rate(settings, state.step, per_epoch, total)
-        terms = step(epoch, k)
+        terms = training.step(next(batches))
         if not np.isfinite(terms["loss"]):
             raise PcclipError(f"{folder.name}: the loss became {terms['loss']} at step {state.step}; lower finetune.lr")
         state.step += 1
-        state.curve += [point(state.step, per_epoch, "train", *term) for term in terms.items()]
+        state.add(state.step, per_epoch, "train", terms)
         meter.add(1, f"loss {terms['loss']:.3f}, in-batch accuracy {terms['in_batch_accuracy']:.2f}")
 
 
-def batch_of(seed: int, epoch: int, k: int, n: int, per_epoch: int) -> np.ndarray:
-    """Rows of the k-th batch of an epoch: of n in an order of its own, in parts of equal size."""
-    return np.array_split(np.random.default_rng([seed, epoch]).permutation(n), per_epoch)[k]
+@contextmanager
+def copied_towers(model: Encoder, towers: Iterable[Tower]) -> Iterator[None]:
+    """Train copies, so that the caller's model stays the base, also after an interrupted cell."""
+    base = {f"{tower}_tower": getattr(model, f"{tower}_tower") for tower in towers}
+    for name, tower in base.items():
+        setattr(model, name, deepcopy(tower))
+    try:
+        yield
+    finally:
+        for name, tower in base.items():
+            setattr(model, name, tower)
 
 
-def asked_of(settings: Finetune) -> dict:
-    """What a result depends on, for the stage's key."""
-    fields = type(settings).model_fields
-    unused = {name: True for name in _LATER if getattr(settings, name) == fields[name].default}
-    return settings.model_dump(exclude={**_NOT_RESULTS, **unused})
+def learned(config: Config, model: Encoder, towers: Iterable[Tower]) -> dict[str, nn.Parameter]:
+    """The parameters that finetune.tune names in these towers, by name within the model; all others are frozen.
+
+    Raises PcclipError when a tower has none.
+    """
+    settings, parameters = config.finetune, {}
+    for tower in towers:
+        getattr(model, f"{tower}_tower").requires_grad_(False)
+        if settings.tune == "lora":
+            tunable = lora.add(model, settings.lora_rank, config.seed, tower)
+        else:
+            tunable = model.tunable(settings.tune, tower)
+        if not tunable:
+            raise PcclipError(f"finetune.tune = {settings.tune}: the {tower} tower has nothing of it; choose another")
+        parameters |= {f"{tower}_tower.{name}": parameter for name, parameter in tunable.items()}
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    return parameters
+
+
+def optimizer_of(settings: Finetune, parameters: Iterable, device: torch.device) -> torch.optim.Optimizer:
+    """Adam or AdamW as finetune.optimizer says, for parameters or groups of parameters."""
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=device.type in ("cpu", "cuda"))
 
 
 def rate(settings: Finetune, step: int, per_epoch: int, total: int) -> float:
@@ -140,36 +233,41 @@ def rate(settings: Finetune, step: int, per_epoch: int, total: int) -> float:
     if settings.schedule == "exponential":
         return settings.gamma ** (step // per_epoch)
     if settings.schedule == "cosine":
-        done = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
-        return 0.5 * (1 + float(np.cos(np.pi * done)))
+        progress = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
+        return 0.5 * (1 + float(np.cos(np.pi * progress)))
     return 1.0
 
 
-def steps(settings: Finetune, n: int) -> tuple[int, int]:
+def steps(settings: Finetune, size: int) -> tuple[int, int]:
     """Steps per epoch and in all. Batches are of equal size, at most batch_size; one text alone has no negatives."""
-    per_epoch = max(1, min(-(-n // settings.batch_size), n // 2))
+    per_epoch = max(1, min(-(-size // settings.batch_size), size // 2))
     return per_epoch, per_epoch * settings.epochs
 
 
-def seen(curve: list[dict], step: int) -> bool:
-    return any(point["split"] == "held_out" and point["step"] == step for point in curve)
+def batch_rows(config: Config, step: int, size: int) -> Int[np.ndarray, " b"]:
+    """Rows of the batch of `step`: each epoch has an order of its own, cut into batches of equal size."""
+    per_epoch, _ = steps(config.finetune, size)
+    epoch, number = divmod(step, per_epoch)
+    return np.array_split(stream("batch order", config.seed, epoch).permutation(size), per_epoch)[number]
 
 
-def point(step: int, per_epoch: int, split: str, metric: str, value: float) -> dict:
-    return {"step": step, "epoch": step / per_epoch, "split": split, "metric": metric, "value": value}
+def mean_over_batches(
+    settings: Finetune, size: int, objective: Callable[[Int[np.ndarray, " b"]], tuple[Tensor, Tensor]]
+) -> tuple[float, float]:
+    """Mean loss and in-batch accuracy over `size` held-out rows, in batches of the run's size.
+
+    `objective` returns the loss and the accuracy of the batch with the given rows.
+    """
+    batches = np.array_split(np.arange(size), steps(settings, size)[0])
+    losses, accuracies = zip(*(map(float, objective(rows)) for rows in batches), strict=True)
+    sizes = [len(rows) for rows in batches]
+    return float(np.average(losses, weights=sizes)), float(np.average(accuracies, weights=sizes))
 
 
-def write_curves(curve: list[dict], path: Path) -> None:
+def write_curve(curve: list[dict], path: Path) -> None:
     with atomic(path) as temporary:
         pd.DataFrame(curve).to_csv(temporary, index=False)
 
 
-def kept_files(folder: Path, epochs: list[int], last: int) -> list[str]:
-    """Names of the files of the epochs that were kept."""
-    names = [
-        f"epoch-{epoch:03d}/{name}"
-        for epoch in sorted(set(epochs))
-        if epoch <= last
-        for name in (saved.WEIGHTS, saved.IMAGE_WEIGHTS, saved.CARD)
-    ]
-    return [name for name in names if (folder / name).is_file()]
+def _has_point(curve: list[dict], step: int) -> bool:
+    return any(point["split"] == "held_out" and point["step"] == step for point in curve)

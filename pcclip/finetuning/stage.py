@@ -1,10 +1,11 @@
-"""Stage 03: tune the text tower so that f(text of difference) lies along g(image 1) - g(image 2).
+"""Stage 03, finetuning: its key, its inputs and its files. What is trained is in text_tower.py and both_towers.py.
 
-Image vectors are cached, so the image tower never runs. The order of the batches is a function of seed and epoch,
-dropout stays off and a checkpoint holds everything else, so a killed run continues on the same curve.
+A killed run continues from its checkpoint on the same curve. Where torch.distributed has been set up, every process
+calls `finetune`, with a model on its own device; the first writes.
 """
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,52 +13,49 @@ import pandas as pd
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.captions import NEGATIVES_FORMAT
-from pcclip.config import Config
+from pcclip.config import Config, Finetune
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.stage import FOLDER as EMBED
 from pcclip.embedding.stage import shared_inputs
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import saved
 from pcclip.encoders.diffusion import identify_teacher
-from pcclip.encoders.dual_encoder import Encoder
+from pcclip.encoders.dual_encoder import Encoder, weights_digest
 from pcclip.errors import PcclipError
-from pcclip.finetuning import both_towers, distributed
-from pcclip.finetuning.loop import CURVES, asked_of, steps
+from pcclip.finetuning import both_towers, distributed, lora, text_tower
+from pcclip.finetuning.both_towers import BASELINE, BothTowers
+from pcclip.finetuning.loop import CURVES, Training, copied_towers, steps, train
 from pcclip.finetuning.precision import has_bf16
-from pcclip.finetuning.text_tower import gather, optimise, own_text_tower
+from pcclip.finetuning.text_tower import TextTower
 from pcclip.runs.files import atomic
 from pcclip.runs.progress import say
 from pcclip.runs.stage import Stage, built_on
 
 FOLDER = "03_finetune"
-_FORMAT = 2  # raise it when draws or numbers change: old stages are then done again
+_FORMAT = 3  # raise it when draws or numbers change: old stages are then done again
+_NO_INPUTS = {  # settings that may change between a run and its continuation: the result is the same
+    **dict.fromkeys(["micro_batch", "processes", "launcher"], True),
+    "sds": {"micro_batch", "checkpointing"},
+}
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
-    """Raises PcclipError when 01 or 02 has not finished."""
-    asks = (
-        {"attributes": load_bank(config.generate.attributes).hash}
-        if (config.finetune.attribute_weight and config.generate.attributes)
-        else {}
-    )
-    if config.finetune.negatives == "rules":
-        asks["negatives"] = NEGATIVES_FORMAT
-    if config.finetune.sds:
-        asks["teacher"] = identify_teacher(config.finetune.sds.teacher)
+    """The stage with its key. Raises PcclipError when 01 or 02 has not finished."""
+    settings = config.finetune
+    inputs = {
+        "format": _FORMAT,
+        "finetune": settings.model_dump(exclude=_NO_INPUTS),
+        "zero_shot": config.evaluate.zero_shot_prompt,
+    }
+    if settings.attribute_weight and config.generate.attributes:
+        inputs["attributes"] = load_bank(config.generate.attributes).hash
+    if settings.negatives == "rules":
+        inputs["negatives"] = NEGATIVES_FORMAT
+    if settings.sds:
+        inputs["teacher"] = identify_teacher(settings.sds.teacher)
+    earlier = (config.source_folder / generate.FOLDER, config.source_folder / EMBED)
     folder = config.folder / FOLDER
-    return Stage(
-        folder,
-        {
-            "format": _FORMAT,
-            "finetune": asked_of(config.finetune),
-            "zero_shot": config.evaluate.zero_shot_prompt,
-            **asks,
-            **built_on(
-                (config.source_folder / generate.FOLDER, config.source_folder / EMBED), shared_inputs(config, images)
-            ),
-        },
-        config.stored(folder),
-    )
+    return Stage(folder, {**inputs, **built_on(earlier, shared_inputs(config, images))}, config.stored(folder))
 
 
 def finetune(
@@ -65,55 +63,88 @@ def finetune(
 ) -> pd.DataFrame:
     """Run the stage, or read its curves when done. The finetuned model is then `load_model(run folder)`.
 
-    Where torch.distributed has been set up, every process calls this, with a model on its own device; the first writes.
+    Args:
+        model: the base model, which is left as it is.
 
     Returns:
         Curves with columns step, epoch, split ('train' or 'held_out'), metric, value.
+
+    Raises:
+        PcclipError: too few texts, captions or pairs, an earlier stage is missing, no such teacher, or a loss is no
+            number.
     """
-    this = stage(config, images)
-    if distributed.of_first(distributed.is_first() and this.done_or_fetched()):
-        say(f"{FOLDER}: done already, read from {this.folder}")
-        return _curves(this)
-    if config.finetune.objective == "clip":
-        return both_towers.finetune(config, images, vectors, comparisons, model, this)
-    given = gather(config, images, vectors, comparisons, model)
-    if len(given.train) < 2:
-        raise PcclipError(f"{FOLDER}: {len(given.train)} training texts were kept; 01 must keep at least two")
-    if config.finetune.precision == "bf16" and not has_bf16(model.device):
+    own_stage, settings = stage(config, images), config.finetune
+    if distributed.of_first(distributed.is_first() and own_stage.done_or_fetched()):
+        say(f"{FOLDER}: done already, read from {own_stage.folder}")
+        return _curves(own_stage)
+    gather, kind = text_tower.gather, TextTower
+    if settings.objective == "clip":
+        gather, kind = both_towers.gather, BothTowers
+    data = gather(config, images, vectors, comparisons, model)
+    if settings.precision == "bf16" and not has_bf16(model.device):
         say(
             f"{FOLDER}: this {model.device.type} has no instructions for bf16, so fp32 would be faster: "
             "finetune.precision: fp32"
         )
-    with this.work() if distributed.is_first() else nullcontext(), own_text_tower(model):
-        card = saved.describe(model)
-        kept_epochs, tuned = optimise(config, given, model, card, this)
-        if not np.isfinite(model.encode_texts(given.train.texts[:1])).all():
-            raise PcclipError(f"{FOLDER}: the last step left a text tower without numbers; lower finetune.lr")
+    variants = {"": config}  # by folder within the stage's
+    if settings.sds and settings.sds.baseline:
+        alone = settings.model_copy(update={"sds": None, "keep_epochs": []})
+        variants[BASELINE] = config.model_copy(update={"finetune": alone})
+    files, counts = [], {}
+    with own_stage.work() if distributed.is_first() else nullcontext():
+        for name, variant in variants.items():
+            if name:
+                say(f"{FOLDER}: the same without the teacher, for comparison")
+            with copied_towers(model, kind.towers):
+                training = kind(variant, data, model)
+                files += _train(training, own_stage, name)
+            counts = counts or training.counts
         if distributed.is_first():
-            _fetch(this, kept_epochs)
-            outputs = saved.save(model, {**card, "epoch": config.finetune.epochs}, this.folder)
-            this.finish(
-                [*outputs, CURVES, *kept_epochs],
-                {
-                    "train": len(given.train),
-                    "held_out": len(given.held_out),
-                    "steps": steps(config.finetune, len(given.train))[1],
-                    "tuned_parameters": tuned,
-                    "verdicts": len(given.attributes) if given.attributes else 0,
-                },
-                model=card["base_text_tower"][:16],
-            )
-        return _curves(this)
+            own_stage.finish(files, counts, model=weights_digest(model.text_tower)[:16])
+    return _curves(own_stage)
 
 
-def _curves(this: Stage) -> pd.DataFrame:
-    """What the first process wrote, in all of them: another machine may not see its folder."""
-    return distributed.of_first(pd.read_csv(this.folder / CURVES) if distributed.is_first() else None)
+def _train(training: Training, own_stage: Stage, name: str) -> list[str]:
+    """Train and save the model in the folder `name` of the stage. Returns its files, relative to the stage's folder."""
+    model, settings, state = training.model, training.settings, training.state
+    folder, storage = own_stage.folder / name, own_stage.storage and own_stage.storage / name
+    files = [CURVES, *training.prepare(folder, own_stage.shards)]
+    checkpoint = own_stage.shards / f"{name or 'checkpoint'}.pt"
+    state.resume(checkpoint, folder, steps(settings, training.size)[1])
+    distributed.check_alike([own_stage.key, state.step, training.size], "parameters, checkpoints or comparisons")
+
+    def keep(epoch: int) -> None:
+        with lora.merged(model):
+            for home in filter(None, (folder, storage)):
+                saved.save(model, {**training.card, "epoch": epoch}, home / f"epoch-{epoch:03d}")
+
+    train(training, folder, checkpoint, keep)
+    lora.merge(model)
+    finite = all(bool(parameter.isfinite().all()) for parameter in state.parameters.values())
+    if not (finite and np.isfinite(model.encode_texts(["a photo"])).all()):
+        raise PcclipError(f"{FOLDER}: the last step left weights that are no numbers; lower finetune.lr")
+    if distributed.is_first():
+        files += _fetch_epochs(folder, storage, settings)
+        files += training.finish(folder)
+        files += saved.save(model, {**training.card, "epoch": settings.epochs}, folder)
+    return [f"{name}/{file}" if name else file for file in files]
 
 
-def _fetch(this: Stage, names: list[str]) -> None:
-    """Bring from the storage what another machine put there before this one continued."""
+def _fetch_epochs(folder: Path, storage: Path | None, settings: Finetune) -> list[str]:
+    """Names of the kept epochs' files, brought from the storage where another machine put them."""
+    wanted = [
+        f"epoch-{epoch:03d}/{file}"
+        for epoch in sorted({epoch for epoch in settings.keep_epochs if epoch <= settings.epochs})
+        for file in (saved.WEIGHTS, saved.IMAGE_WEIGHTS, saved.CARD)
+    ]
+    names = [name for name in wanted if ((storage or folder) / name).is_file()]
     for name in names:
-        if not (this.folder / name).is_file() and this.storage is not None:
-            with atomic(this.folder / name) as temporary:
-                temporary.write_bytes((this.storage / name).read_bytes())
+        if not (folder / name).is_file():
+            with atomic(folder / name) as temporary:
+                temporary.write_bytes((storage / name).read_bytes())
+    return names
+
+
+def _curves(own_stage: Stage) -> pd.DataFrame:
+    """The curves that the first process wrote, in every process: another machine may not see its folder."""
+    return distributed.of_first(pd.read_csv(own_stage.folder / CURVES) if distributed.is_first() else None)

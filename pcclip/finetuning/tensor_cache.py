@@ -1,7 +1,7 @@
-"""Tensors that are computed once and kept under the run: the teacher's latents of pictures and conditions of texts.
+"""Tensors that are computed once and stored under the run: the teacher's latents of images and conditions of texts.
 
-Batches are the same whether or not a run was interrupted, and numbers are kept as they are: reading is bit-equal to
-computing afresh.
+Batches are the same whether or not a run was interrupted, and values are stored exactly: reading them is bit-equal to
+computing them again.
 """
 
 import os
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,54 +22,57 @@ from pcclip.runs.progress import Meter, say
 from pcclip.runs.stage import Stage
 
 _FORMAT = 1
-_SHARD = 1024  # rows in a file
+_ROWS_IN_FILE = 1024
 
 
-class KeptTensors:
-    """Rows of one shape in files of a folder: kept[rows] gives some of them, on the CPU."""
+class CachedTensors:
+    """Rows of one shape in the files of a folder: cached[rows] reads those rows, on the CPU."""
 
     def __init__(self, folder: Path, count: int):
         self._files = _files(folder, count)
         self._open = cache(_opened)
 
     def __getitem__(self, rows: Int[np.ndarray, " n"]) -> Tensor:
-        return torch.cat([self._open(self._files[row // _SHARD])[row % _SHARD : row % _SHARD + 1] for row in rows])
+        places = [divmod(int(row), _ROWS_IN_FILE) for row in rows]
+        return torch.cat([self._open(self._files[file])[row : row + 1] for file, row in places])
 
 
-def kept(
-    folder: Path, inputs: dict, count: int, make: Callable[[list[range]], Iterator[Tensor]], at_once: int, what: str
-) -> KeptTensors:
-    """Do the stage of `count` rows of `what` in `folder`, or find it done.
+def cached_tensors(
+    folder: Path, inputs: dict, count: int, make: Callable[[list[range]], Iterator[Tensor]], at_once: int
+) -> CachedTensors:
+    """Compute and store `count` rows in `folder`, unless that is done; a killed computation continues.
 
     Args:
+        folder: named KIND-DIGEST; messages call the rows KIND.
         inputs: everything that the rows depend on, JSON-able.
-        make: the rows of each of some ranges, of `at_once` rows or of what is left of a file.
+        make: given row ranges (at most `at_once` rows each), yields one tensor per range.
     """
-    this = Stage(folder, {"format": _FORMAT, "rows": count, "at_once": at_once, **inputs})
-    if this.done():
-        say(f"{what}: kept already, read from {folder}")
-        return KeptTensors(folder, count)
-    with this.work():
-        shards = batches(count, _SHARD)
-        todo = {
+    stage = Stage(folder, {"format": _FORMAT, "rows": count, "at_once": at_once, **inputs})
+    kind = folder.name.partition("-")[0]
+    if stage.done():
+        say(f"{kind}: kept already, read from {folder}")
+        return CachedTensors(folder, count)
+    with stage.work():
+        files = _files(stage.partial, count)
+        missing = {
             file: batches(len(rows), at_once, rows.start)
-            for file, rows in zip(_files(this.partial, count), shards, strict=True)
+            for file, rows in zip(files, batches(count, _ROWS_IN_FILE), strict=True)
             if not file.is_file()
         }
-        meter = Meter(sum(len(rows) for wanted in todo.values() for rows in wanted), what)
-        made = make([rows for wanted in todo.values() for rows in wanted])
-        for file, wanted in todo.items():
+        ranges = [rows for file_ranges in missing.values() for rows in file_ranges]
+        meter, tensors = Meter(sum(map(len, ranges)), kind), make(ranges)
+        for file, file_ranges in missing.items():
             parts = []
-            for part in islice(made, len(wanted)):
+            for part in islice(tensors, len(file_ranges)):
                 parts.append(part.cpu())
                 meter.add(len(part))
             _write(file, torch.cat(parts))
-        for old in folder.glob("*.safetensors"):
-            old.unlink()
-        for file in _files(this.partial, count):
+        for stale in folder.glob("*.safetensors"):
+            stale.unlink()
+        for file in files:
             os.replace(file, folder / file.name)
-        this.finish([file.name for file in _files(folder, count)], {what: count})
-    return KeptTensors(folder, count)
+        stage.finish([file.name for file in files], {kind: count})
+    return CachedTensors(folder, count)
 
 
 def _write(file: Path, rows: Tensor) -> None:
@@ -78,11 +82,11 @@ def _write(file: Path, rows: Tensor) -> None:
         save_file({"rows": rows.contiguous()}, temporary)
 
 
-def _opened(file: Path):
+def _opened(file: Path) -> Any:
     from safetensors import safe_open
 
     return safe_open(file, framework="pt").get_slice("rows")
 
 
 def _files(folder: Path, count: int) -> list[Path]:
-    return [folder / f"rows-{k:06d}.safetensors" for k in range(-(-count // _SHARD))]
+    return [folder / f"rows-{k:06d}.safetensors" for k in range(-(-count // _ROWS_IN_FILE))]

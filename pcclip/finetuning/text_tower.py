@@ -1,256 +1,239 @@
-"""Stage 03: tune the text tower so that f(text of difference) lies along g(image 1) - g(image 2).
+"""PC-CLIP's training: the text tower learns that f(text of difference) lies along g(image 1) - g(image 2).
 
-Image vectors are cached, so the image tower never runs. The order of the batches is a function of seed and epoch,
-dropout stays off and a checkpoint holds everything else, so a killed run continues on the same curve.
+Image vectors are those of stage 02, so the image tower never runs. The batches are a function of seed and epoch and
+dropout stays off, so a killed run continues on the same curve. The terms of a step are the functions of losses.py.
 """
 
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from pcclip.config import Config, Finetune
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.vectors import Vectors
-from pcclip.encoders import saved
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.encoders.tokens import Tokens
-from pcclip.finetuning import distributed, gradcache, lora
+from pcclip.errors import PcclipError
+from pcclip.finetuning import distributed, gradcache
 from pcclip.finetuning.batches import (
-    Asked,
-    AttributeExamples,
     Examples,
-    Replayed,
-    of_captions,
-    of_comparisons,
-    of_verdicts,
+    ReplayedTexts,
+    TrainingData,
+    Verdicts,
+    caption_examples,
+    comparison_examples,
     plain_texts,
+    training_verdicts,
 )
-from pcclip.finetuning.loop import State, batch_of, kept_files, loop, optimizer_of, steps
-from pcclip.finetuning.losses import attribute, infonce, mse, replay, shared_images
+from pcclip.finetuning.held_out import HeldOut
+from pcclip.finetuning.loop import Training, batch_rows, mean_over_batches
+from pcclip.finetuning.losses import OBJECTIVES, attribute, replay, shared_images
 from pcclip.finetuning.precision import autocast
-from pcclip.runs.stage import Stage
-from pcclip.stats.vectors import beats, cosines, image_differences, zero_shot
+from pcclip.stats.random_streams import stream
 
 
 @dataclass(frozen=True)
-class Given:
-    """All that the loop reads: what is trained on, what is only looked at, and the image vectors of both."""
+class TextTowerData(TrainingData):
+    """What training the text tower reads.
+
+    Attributes:
+        matrix: image vectors of 02, followed by the noun vectors of `verdicts`, on the model's device.
+    """
 
     train: Examples
     held_out: Examples
-    comparisons: Examples  # of the held-out images, for difference accuracy whatever the objective
-    attributes: AttributeExamples | None
-    replayed: Replayed | None
-    matrix: torch.Tensor  # on the model's device: the image vectors, and below them the nouns of `attributes`
-    images: ImageSet
-    vectors: Vectors
+    verdicts: Verdicts | None
+    replayed: ReplayedTexts | None
+    matrix: Float[Tensor, "n d"]
 
 
-def gather(config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: Encoder) -> Given:
-    """Everything the loop reads, made before the text tower changes."""
+class Term(NamedTuple):
+    """A term added to the objective: `loss` takes the unit vectors of `tokens`."""
+
+    name: str
+    weight: float
+    tokens: Tokens
+    loss: Callable[[Float[Tensor, "t d"]], Float[Tensor, ""]]
+
+
+def gather(
+    config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: Encoder
+) -> TextTowerData:
+    """Read everything that training needs, while `model` is still the base model.
+
+    Raises PcclipError when fewer than two texts can be trained on, or a term lacks what it needs from 01.
+    """
     settings = config.finetune
-    pairs = {split: of_comparisons(config, comparisons, split, vectors, model) for split in ("train", "held_out")}
+    pairs = {split: comparison_examples(config, comparisons, split, vectors, model) for split in ("train", "held_out")}
     texts = pairs
     if settings.objective == "captions":
-        texts = {split: of_captions(config, images, split, vectors, model) for split in pairs}
-    attributes = of_verdicts(config, vectors, model) if settings.attribute_weight else None
-    return Given(
+        texts = {split: caption_examples(config, images, split, vectors, model) for split in pairs}
+    if len(texts["train"]) < 2:
+        raise PcclipError(f"03_finetune: {len(texts['train'])} training texts were kept; 01 must keep at least two")
+    verdicts = training_verdicts(config, vectors, model) if settings.attribute_weight else None
+    rows = vectors.matrix if verdicts is None else np.concatenate([vectors.matrix, verdicts.nouns])
+    return TextTowerData(
+        images,
+        vectors,
+        held_out_pairs=pairs["held_out"],
         train=texts["train"],
         held_out=texts["held_out"],
-        comparisons=pairs["held_out"],
-        attributes=attributes,
+        verdicts=verdicts,
         replayed=_replayed(config, images, model) if settings.replay else None,
-        matrix=_on_device(model.device, vectors.matrix, *([attributes.nouns] if attributes else [])),
-        images=images,
-        vectors=vectors,
+        matrix=torch.from_numpy(rows).to(model.device),
     )
 
 
-def _replayed(config: Config, images: ImageSet, model: Encoder) -> Replayed | None:
-    kinds = plain_texts(config, images)
-    tokens = model.tokenised([text for texts in kinds for text in texts])
-    if not len(tokens):
-        return None
-    base = torch.from_numpy(_encoded(config.finetune, model, tokens)).to(model.device)
-    return Replayed(tokens, np.repeat(np.arange(len(kinds)), [len(texts) for texts in kinds]), base)
+class TextTower(Training):
+    """Training of the text tower alone."""
 
+    towers = ("text",)
 
-def _on_device(device: torch.device, *parts: np.ndarray) -> torch.Tensor:
-    """Rows of all parts, without another copy of them there."""
-    if len(parts) == 1:
-        return torch.from_numpy(parts[0]).to(device)
-    matrix = torch.empty(sum(map(len, parts)), parts[0].shape[1], device=device)
-    for rows, part in zip(matrix.split([len(part) for part in parts]), parts, strict=True):
-        rows.copy_(torch.from_numpy(part))
-    return matrix
+    def __init__(self, config: Config, data: TextTowerData, model: Encoder):
+        super().__init__(config, model, len(data.train))
+        self.data = data
+        self._swaps = self.settings.swap and self.settings.objective != "captions"
 
+    @cached_property
+    def _held_out(self) -> HeldOut:
+        return HeldOut(self.config, self.data, self.model)
 
-@contextmanager
-def own_text_tower(model: Encoder):
-    """Tune a copy, so that the model which was handed in stays the base, also after an interrupted cell."""
-    base = model.text_tower
-    model.text_tower = deepcopy(base)
-    try:
-        yield
-    finally:
-        model.text_tower = base
+    @property
+    def counts(self) -> dict[str, int]:
+        verdicts = len(self.data.verdicts) if self.data.verdicts else 0
+        return {**super().counts, "held_out": len(self.data.held_out), "verdicts": verdicts}
 
+    def batches(self, first: int, last: int) -> Iterator[Int[np.ndarray, " b"]]:
+        for step in range(first, last):
+            yield batch_rows(self.config, step, self.size)
 
-def optimise(config: Config, given: Given, model, card, this: Stage) -> tuple[list[str], int]:
-    """The loop: from the last checkpoint to the last step. Returns files of kept epochs, and how many values learn."""
-    settings = config.finetune
-    per_epoch, total = steps(settings, len(given.train))
-    log_temperature = nn.Parameter(torch.tensor(np.log(settings.temperature), dtype=torch.float32, device=model.device))
-    state = _start(config, model, log_temperature)
-    checkpoint = this.shards / "checkpoint.pt"
-    state.resume(checkpoint, this.folder, total)
-    distributed.check_alike([this.key, state.step, len(given.train)], "parameters, checkpoints or comparisons")
+    def step(self, batch: Int[np.ndarray, " b"]) -> dict[str, float]:
+        """One optimiser step on the training texts `batch`. Returns loss, in_batch_accuracy and each added term."""
+        optimizer, train = self.state.optimizer, self.data.train
+        own, added = self._tokens(train, batch), self._added_terms()
+        tokens = Tokens.joined([own, *(term.tokens for term in added)])
+        share = distributed.Share(tokens.lengths)
+        shared_tokens, micro_batch = tokens[share.rows], self.settings.micro_batch
+        order = np.arange(len(shared_tokens))
+        if micro_batch is not None and micro_batch < len(order):  # texts of similar length are encoded together
+            order = np.argsort(shared_tokens.lengths, kind="stable")
 
-    def step(epoch: int, k: int) -> dict[str, float]:
-        rows = batch_of(config.seed, epoch, k, len(given.train), per_epoch)
-        return _step(config, model, given, rows, state.step, log_temperature, state.optimizer)
+        def losses(leaf: Float[Tensor, "s d"]) -> dict[str, Tensor]:
+            w, *term_vectors = share.gather(leaf).split([len(own), *(len(term.tokens) for term in added)])
+            loss, accuracy = self.objective(w, train, batch, self.log_temperature.exp())
+            values = {}
+            for term, vectors in zip(added, term_vectors, strict=True):
+                values[term.name] = term.loss(vectors)
+                loss = loss + term.weight * values[term.name]
+            loss.backward()
+            return {"loss": loss, "in_batch_accuracy": accuracy, **values}
 
-    def look() -> dict[str, float]:
-        return held_out_values(config, given, model, float(log_temperature.detach().exp()))
-
-    def keep(epoch: int) -> None:
-        with lora.merged(model):
-            for folder in filter(None, (this.folder, this.storage)):
-                saved.save(model, {**card, "epoch": epoch}, folder / f"epoch-{epoch:03d}")
-
-    loop(settings, state, len(given.train), this.folder, checkpoint, step, look, keep)
-    lora.merge(model)
-    return (
-        kept_files(this.storage or this.folder, settings.keep_epochs, total // per_epoch),
-        sum(p.numel() for p in state.parameters.values()),
-    )
-
-
-def held_out_values(config: Config, given: Given, model: Encoder, temperature: float) -> dict[str, float]:
-    """One point of the held-out curve: the run's own objective in batches of its size, and two accuracies."""
-    settings, values = config.finetune, {}
-    held_out = _encoded(settings, model, given.held_out.tokens) if len(given.held_out) else None
-    if len(given.held_out) >= 2:
-        losses, accuracies, sizes = [], [], []
-        w = torch.from_numpy(held_out).to(given.matrix.device)
-        twins = (
-            torch.from_numpy(_encoded(settings, model, given.held_out.twin_tokens)).to(w) if _swaps(settings) else None
+        optimizer.zero_grad(set_to_none=True)
+        encoding = gradcache.Encoding(
+            lambda rows: self.text_vectors(shared_tokens[rows]), gradcache.parts_of(order, micro_batch)
         )
-        for rows in np.array_split(np.arange(len(w)), steps(settings, len(w))[0]):
-            texts = w[rows] if twins is None else torch.cat([w[rows], twins[rows]])
-            loss, accuracy = _objective(settings, texts, given.held_out, rows, given.matrix, temperature)
-            losses, accuracies, sizes = [*losses, float(loss)], [*accuracies, float(accuracy)], [*sizes, len(rows)]
-        values = {
-            "loss": float(np.average(losses, weights=sizes)),
-            "in_batch_accuracy": float(np.average(accuracies, weights=sizes)),
-        }
-    if len(given.comparisons):
-        pairs = given.comparisons
-        v = image_differences(given.vectors.matrix, pairs.first, pairs.second)
-        w = held_out if pairs is given.held_out else _encoded(settings, model, pairs.tokens)
-        values["difference_accuracy"] = float(beats(cosines(w, v), 0.0).mean())
-    images = given.images
-    labelled = given.vectors.of(images.held_out[images.held_out.label.notna()])
-    if images.classes and len(labelled):
-        texts = _encoded(
-            settings, model, model.tokenised([config.evaluate.zero_shot_prompt.format(name) for name in images.classes])
-        )
-        found = zero_shot(given.vectors.matrix[given.vectors.rows(labelled["id"])], texts)
-        values["zero_shot_accuracy"] = float((np.array(images.classes)[found] == labelled.label.to_numpy()).mean())
-    return values
+        values = gradcache.backward([encoding], losses)
+        distributed.mean_gradients(p for group in optimizer.param_groups for p in group["params"])
+        optimizer.step()
+        return {name: float(value.detach()) for name, value in values.items()}
+
+    def objective(
+        self,
+        w: Float[Tensor, "t d"],
+        examples: Examples,
+        rows: Int[np.ndarray, " b"],
+        temperature: Float[Tensor, ""] | float,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Loss and in-batch accuracy of the examples `rows`.
+
+        Args:
+            w: unit text vectors of `rows`, followed by those of their twins where the run swaps.
+        """
+        matrix = self.data.matrix
+        target = examples.targets(matrix, rows)
+        if self._swaps:
+            target = torch.cat([target, -target])
+        ignore = None
+        if self.settings.mask_shared:
+            first = torch.as_tensor(examples.first[rows], device=matrix.device)
+            second = first if examples.second is None else torch.as_tensor(examples.second[rows], device=matrix.device)
+            ignore = partial(shared_images, first, second, self._swaps)
+        return OBJECTIVES[self.settings.objective](w, target, temperature, ignore)
+
+    def held_out(self) -> dict[str, float]:
+        """The run's own objective in batches of the run's size, and two accuracies."""
+        examples, temperature, metrics = self.data.held_out, self.temperature, {}
+        encode = partial(encoded, self.settings, self.model)
+        if len(examples) >= 2:
+            own = encode(examples.tokens)
+            sides = np.stack([own, encode(examples.twin_tokens)]) if self._swaps else own[None]
+            vectors = torch.from_numpy(sides).to(self.data.matrix.device)
+
+            def objective(rows: Int[np.ndarray, " b"]) -> tuple[Tensor, Tensor]:
+                return self.objective(vectors[:, rows].flatten(0, 1), examples, rows, temperature)
+
+            metrics["loss"], metrics["in_batch_accuracy"] = mean_over_batches(self.settings, len(examples), objective)
+        return metrics | self._held_out.accuracies(self.data.vectors.matrix, encode)
+
+    def _tokens(self, examples: Examples, rows: Int[np.ndarray, " b"]) -> Tokens:
+        """The texts of `rows`, followed by their twins where the run swaps."""
+        texts = examples.tokens[rows]
+        return Tokens.joined([texts, examples.twin_tokens[rows]]) if self._swaps else texts
+
+    def _added_terms(self) -> list[Term]:
+        """The terms beside the objective that the run asks for, with this step's random texts."""
+        settings, data = self.settings, self.data
+        generator = stream("verdicts and replayed texts", self.config.seed, self.state.step)
+        terms = []
+        if data.verdicts is not None:
+            rows, texts, tokens = data.verdicts.draw(settings.attribute_batch, generator)
+            terms.append(
+                Term(
+                    "attribute", settings.attribute_weight, tokens, partial(self._attribute, data.verdicts, rows, texts)
+                )
+            )
+        if data.replayed is not None:
+            rows = data.replayed.draw(settings.replay_batch, generator)
+            base = data.replayed.base[torch.from_numpy(rows).to(data.replayed.base.device)]
+            terms.append(Term("replay", settings.replay, data.replayed.tokens[rows], partial(replay, base=base)))
+        return terms
+
+    def _attribute(
+        self,
+        verdicts: Verdicts,
+        rows: Int[np.ndarray, " m"],
+        texts: Int[np.ndarray, " m"],
+        vectors: Float[Tensor, "t d"],
+    ) -> Float[Tensor, ""]:
+        """The attribute term of the verdicts `rows`; `texts` is each one's place among the texts for more (and less)."""
+        settings = self.settings
+        more, less = vectors.chunk(2)
+        v = nn.functional.normalize(verdicts.differences(self.data.matrix, rows), dim=-1)
+        text, target = (torch.from_numpy(x).to(v.device) for x in (texts, verdicts.target[rows]))
+        scores = [(v * side[text]).sum(dim=-1) for side in (more, less)]
+        return attribute(*scores, target, settings.attribute_temperature, settings.attribute_antisymmetric)
 
 
-def _start(config: Config, model: Encoder, log_temperature: nn.Parameter) -> State:
-    settings = config.finetune
-    model.text_tower.requires_grad_(False)
-    if settings.tune == "lora":
-        parameters = lora.add(model, settings.lora_rank, config.seed)
-    else:
-        parameters = dict(model.tunable(settings.tune))
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
-    if settings.learn_temperature:
-        parameters["log_temperature"] = log_temperature
-    return State(parameters, optimizer_of(settings, parameters.values(), model.device))
-
-
-def _step(
-    config: Config, model: Encoder, given: Given, rows: np.ndarray, step: int, log_temperature, optimizer
-) -> dict[str, float]:
-    """One optimiser step. Returns its loss, in-batch accuracy, and each added term by name."""
-    settings, train = config.finetune, given.train
-    draw = np.random.default_rng([config.seed, step, 1])
-    texts = [train.tokens[rows]] + ([train.twin_tokens[rows]] if _swaps(settings) else [])
-    own = sum(map(len, texts))
-    asked = replayed = None
-    if given.attributes is not None and len(given.attributes):
-        asked = given.attributes.draw(settings.attribute_batch, settings.attribute_paraphrases, draw)
-        texts.append(asked.tokens)
-    if given.replayed is not None:
-        replayed = given.replayed.draw(settings.replay_batch, draw)
-        texts.append(given.replayed.tokens[replayed])
-
-    def terms(vectors: torch.Tensor) -> dict[str, torch.Tensor]:
-        w, said, now = vectors.split([own, len(asked.tokens) if asked else 0, 0 if replayed is None else len(replayed)])
-        loss, accuracy = _objective(settings, w, train, rows, given.matrix, log_temperature.exp())
-        added = {}
-        if asked:
-            added["attribute"] = _attribute_term(settings, given, asked, said)
-            loss = loss + settings.attribute_weight * added["attribute"]
-        if replayed is not None:
-            added["replay"] = replay(now, given.replayed.base[torch.from_numpy(replayed).to(now.device)])
-            loss = loss + settings.replay * added["replay"]
-        return {"loss": loss, "in_batch_accuracy": accuracy, **added}
-
-    optimizer.zero_grad(set_to_none=True)
-    found = gradcache.backward(partial(_unit_texts, settings, model), Tokens.joined(texts), terms, settings.micro_batch)
-    distributed.mean_gradients(p for group in optimizer.param_groups for p in group["params"])
-    optimizer.step()
-    return {name: float(value.detach()) for name, value in found.items()}
-
-
-def _attribute_term(settings: Finetune, given: Given, asked: Asked, said: torch.Tensor) -> torch.Tensor:
-    """The attribute term over the verdicts that were drawn, from the unit vectors of the texts that ask for them."""
-    up, down = said.chunk(2)
-    v = nn.functional.normalize(given.attributes.differences(given.matrix, asked.rows), dim=-1)
-    text, target = (torch.from_numpy(x).to(v.device) for x in (asked.text, given.attributes.target[asked.rows]))
-    return attribute(up[text], down[text], v, target, settings.attribute_temperature, settings.attribute_antisymmetric)
-
-
-def _encoded(settings: Finetune, model: Encoder, tokens: Tokens) -> np.ndarray:
-    """Unit vectors in the precision of the run, without gradients."""
+def encoded(settings: Finetune, model: Encoder, tokens: Tokens) -> Float[np.ndarray, "n d"]:
+    """Unit text vectors in the precision of the run, without gradients; every process encodes its share."""
     share = distributed.Share(tokens.lengths)
     with autocast(settings.precision, model.device):
         own = model.encode_tokens(tokens[share.rows])
     return share.gather(torch.from_numpy(own).to(model.device)).cpu().numpy()
 
 
-def _unit_texts(settings: Finetune, model: Encoder, tokens: Tokens) -> torch.Tensor:
-    with autocast(settings.precision, model.device):
-        features = model.features(tokens)
-    return nn.functional.normalize(features.float(), dim=-1)
-
-
-def _objective(settings: Finetune, w, examples: Examples, rows: np.ndarray, matrix, temperature):
-    """Loss and in-batch accuracy of the texts `w` of `rows`, followed by their twins where the run swaps."""
-    target, swap = examples.targets(matrix, rows), _swaps(settings)
-    if swap:
-        target = torch.cat([target, -target])
-    if settings.objective == "mse":
-        return mse(w, target)
-    ignore = None
-    if settings.mask_shared:
-        first = torch.as_tensor(examples.first[rows], device=matrix.device)
-        second = first if examples.second is None else torch.as_tensor(examples.second[rows], device=matrix.device)
-        ignore = partial(shared_images, first, second, swap)
-    return infonce(w, nn.functional.normalize(target, dim=-1), temperature, ignore)
-
-
-def _swaps(settings: Finetune) -> bool:
-    return settings.swap and settings.objective != "captions"
+def _replayed(config: Config, images: ImageSet, model: Encoder) -> ReplayedTexts | None:
+    """The plain texts of the run with their vectors by the base model; None if there is no text."""
+    kinds = plain_texts(config, images)
+    tokens = model.tokenised([text for texts in kinds for text in texts])
+    if not len(tokens):
+        return None
+    numbers = np.repeat(np.arange(len(kinds)), [len(texts) for texts in kinds])
+    return ReplayedTexts(tokens, numbers, torch.from_numpy(encoded(config.finetune, model, tokens)).to(model.device))

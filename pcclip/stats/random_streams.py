@@ -17,7 +17,7 @@ STREAMS: dict[str, tuple[int, ...]] = {
     # encoders: toy models
     "toy clip batch": (),  # numbers: step
     "toy diffusion batch": (),  # numbers: step
-    "toy vae batch": (1,),  # numbers: step
+    "toy texts batch": (1,),  # numbers: step
     # benchmarks
     "limited items": (),
     # comparisons
@@ -28,7 +28,9 @@ STREAMS: dict[str, tuple[int, ...]] = {
     "captions of a batch": (2,),  # numbers: step
     "comparisons of a batch": (3,),  # numbers: step
     "warm-up": (4,),  # numbers: step
-    "diffusion noise": (),  # numbers: as the caller draws them
+    "noise of a warm-up step": (5,),  # numbers: step
+    "noise of a training step": (6,),  # numbers: step
+    "noise of the held-out curve": (7,),  # numbers: 0
     # stats and arithmetic
     "bootstrap": (),
     "sign flips": (),

@@ -14,7 +14,8 @@ from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.evaluation.stage import evaluate
-from pcclip.finetuning import stage as trainer
+from pcclip.finetuning.stage import finetune
+from pcclip.finetuning.text_tower import TextTower
 from pcclip.runs.log import Log
 
 
@@ -41,8 +42,8 @@ def main(path: str, dies_in: str) -> None:
         die_at_call(Encoder, "encode_pixels", 4)
     vectors, _ = embed(config, images, model)
     if dies_in == "03":
-        die_at_call(trainer, "_step", 7)
-    trainer.finetune(config, images, vectors, table, model)
+        die_at_call(TextTower, "step", 7)
+    finetune(config, images, vectors, table, model)
     models = {"base": load_model(config.model), "finetuned": load_model(str(config.folder))}
     evaluate(config, images, vectors, table, models)
 

@@ -18,7 +18,8 @@ from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import FOLDER
 from pcclip.embedding.vectors import load_vectors
 from pcclip.finetuning import __main__ as process
-from pcclip.finetuning import text_tower as trainer
+from pcclip.finetuning.loop import copied_towers
+from pcclip.finetuning.text_tower import TextTower, gather
 from pcclip.runs.files import read_parquet
 
 TERMS = {"attribute_weight": 1.0, "replay": 0.5, "replay_batch": 9, "mask_shared": True, "learn_temperature": True}
@@ -36,21 +37,20 @@ STEPS = {  # name -> how many comparisons, and settings; 33 texts with every ter
 
 
 def steps(config: Config) -> dict[str, tuple[dict[str, float], dict[str, torch.Tensor]]]:
-    """What one step of each kind says, and the gradient of everything that learns."""
+    """The terms of one step of each kind, and the gradient of everything that learns."""
     images, model = load_images(config), load_model(config.model)
     vectors = load_vectors(config.source_folder / FOLDER, model)
     comparisons = read_parquet(config.source_folder / generate.FOLDER / generate.TABLE).to_pandas()
-    found = {}
+    results = {}
     for name, (size, changes) in STEPS.items():
         changed = config.model_copy(update={"finetune": config.finetune.model_copy(update=changes)})
-        given = trainer.gather(changed, images, vectors, comparisons, model)
-        with trainer.own_text_tower(model):
-            temperature = torch.nn.Parameter(torch.tensor(-1.0))
-            state = trainer._start(changed, model, temperature)
-            rows = np.random.default_rng(0).permutation(len(given.train))[:size]
-            said = trainer._step(changed, model, given, rows, 3, temperature, state.optimizer)
-            found[name] = said, {n: p.grad.clone() for n, p in state.parameters.items() if p.grad is not None}
-    return found
+        data = gather(changed, images, vectors, comparisons, model)
+        with copied_towers(model, ["text"]):
+            training = TextTower(changed, data, model)
+            terms = training.step(np.random.default_rng(0).permutation(training.size)[:size])
+            gradients = {n: p.grad.clone() for n, p in training.state.parameters.items() if p.grad is not None}
+            results[name] = terms, gradients
+    return results
 
 
 def main(path: str) -> None:
@@ -59,7 +59,7 @@ def main(path: str) -> None:
     def noted(config: Config) -> None:
         torch.save(steps(config), Path(config.outputs) / f"steps-{dist.get_rank()}.pt")
         if dist.get_rank() == 1:
-            die_at_call(trainer, "_step", 7)
+            die_at_call(TextTower, "step", 7)
         train(config)
 
     process.train = noted

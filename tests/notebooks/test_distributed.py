@@ -24,8 +24,9 @@ from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
 from pcclip.errors import PcclipError
 from pcclip.finetuning import distributed, launch
-from pcclip.finetuning import stage as trainer_stage
-from pcclip.finetuning import text_tower as trainer
+from pcclip.finetuning import stage as finetuning
+from pcclip.finetuning.loop import CURVES
+from pcclip.finetuning.text_tower import TextTower
 
 TWO = {"processes": 2, "checkpoint_every": 2, "keep_epochs": [2]}
 TEXTS = ["The first image shows a red disc, while the second image shows a blue bar.", "a dog"]
@@ -66,14 +67,14 @@ def prepare(work):
         config = params.check(
             {**work.values, "run": run, "reuse": "whole", "finetune": {**work.values["finetune"], **settings}}
         )
-        return SimpleNamespace(config=config, folder=config.folder / trainer_stage.FOLDER, all=(config, *work.given))
+        return SimpleNamespace(config=config, folder=config.folder / finetuning.FOLDER, all=(config, *work.given))
 
     return call
 
 
 def check_same(given, work) -> None:
     """The curve and the models of a run are those of the one that one process did, up to rounding."""
-    curve = pd.read_csv(given.folder / trainer.CURVES)
+    curve = pd.read_csv(given.folder / CURVES)
     keys = ["step", "epoch", "split", "metric"]
     pd.testing.assert_frame_equal(curve[keys], work.curve[keys])
     rounding = {"loss": 2e-4, "attribute": 2e-4, "replay": 2e-4}  # elsewhere a cosine near a bound may cross it
@@ -88,7 +89,7 @@ def check_same(given, work) -> None:
 
 def stop_after(patch, count: int) -> None:
     """Interrupt training in this process after `count` steps."""
-    step, calls = trainer._step, []
+    step, calls = TextTower.step, []
 
     def interrupted(*arguments):
         calls.append(1)
@@ -96,7 +97,7 @@ def stop_after(patch, count: int) -> None:
             raise KeyboardInterrupt
         return step(*arguments)
 
-    patch.setattr(trainer, "_step", interrupted)
+    patch.setattr(TextTower, "step", interrupted)
 
 
 def begin(given, monkeypatch) -> None:
@@ -140,7 +141,7 @@ def test_two_processes_started_by_the_notebook_continue_what_one_began(prepare, 
     begin(prepare("begun"), monkeypatch)
     given = prepare("begun", processes=2)
     capsys.readouterr()
-    monkeypatch.setattr(trainer, "_step", None)  # nothing is trained in the notebook's own process
+    monkeypatch.setattr(TextTower, "step", None)  # nothing is trained in the notebook's own process
     execute(ROOT / "notebooks" / "03_finetune.ipynb", tmp_path / "03.ipynb", given.config.model_dump())
     said = capsys.readouterr().out
     assert "continuing at step 6 of 20" in said
@@ -155,7 +156,7 @@ def test_two_workers_of_a_ray_cluster_continue_what_one_process_began(prepare, w
     pytest.importorskip("ray")
     begin(prepare("ray"), monkeypatch)
     given = prepare("ray", processes=2, launcher="ray")
-    monkeypatch.setattr(trainer, "_step", None)
+    monkeypatch.setattr(TextTower, "step", None)
     with one_cluster:
         launch.finetune(*given.all)
     assert "continuing at step 6 of 20" in capfd.readouterr().out
@@ -202,7 +203,7 @@ def test_machines_that_share_nothing_but_the_storage(values, tiny_encoder, tmp_p
     curve = launch.finetune(apart, images, vectors, comparisons, tiny_encoder)
     assert set(curve.step[curve.split == "train"]) == set(range(1, 21))
     for folder in (notebook.folder, on("other").folder):
-        load_model(str(folder / trainer_stage.FOLDER / "epoch-001"))
+        load_model(str(folder / finetuning.FOLDER / "epoch-001"))
     assert (load_model(str(notebook.folder)).encode_texts(TEXTS) != tiny_encoder.encode_texts(TEXTS)).any()
 
 
@@ -227,7 +228,7 @@ def test_shares(monkeypatch, size, n, rng):
 
 def test_how_many_processes_and_by_whom_is_no_part_of_the_result(prepare):
     keys = {
-        trainer_stage.stage(prepare("any", **changes).config).key
+        finetuning.stage(prepare("any", **changes).config).key
         for changes in ({}, {"processes": 4}, {"launcher": "ray"})
     }
     assert len(keys) == 1

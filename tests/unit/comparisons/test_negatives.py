@@ -244,14 +244,15 @@ def test_the_stages_know_of_them(values):
     assert "negatives" not in generate.stage(asking).inputs["generate"]
 
 
-def test_the_loss_holds_images_against_false_captions(rng):
+def test_the_loss_holds_images_against_false_captions(rng, monkeypatch):
     """Rows of texts as ever; each image's column is longer by every false caption of the batch."""
     w, v, wrong = (torch.from_numpy(rng.normal(size=(n, 5))) for n in (4, 4, 3))
     logits, more = (x.numpy() @ v.numpy().T / 0.2 for x in (w, wrong))
     columns, right = np.concatenate([logits, more]), np.diag(logits)
     expected = (np.mean(np.log(np.exp(logits).sum(1)) - right) + np.mean(np.log(np.exp(columns).sum(0)) - right)) / 2
     for at_once in (4096, 3):
-        loss, _ = infonce(w, v, 0.2, at_once=at_once, wrong=wrong)
+        monkeypatch.setattr("pcclip.finetuning.losses.ROWS_AT_ONCE", at_once)
+        loss, _ = infonce(w, v, 0.2, wrong=wrong)
         assert float(loss) == pytest.approx(expected)
     alone, _ = infonce(w, v, 0.2)
     assert float(infonce(w, v, 0.2, wrong=wrong[:0])[0]) == float(alone) < expected

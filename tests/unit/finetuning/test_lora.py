@@ -1,6 +1,6 @@
 """LoRA: only the low-rank updates learn, W is never touched, and merged weights say what the updates said.
 
-A run of stage 03 with it: test_trainer.py.
+A run of stage 03 with it: test_text_tower.py.
 """
 
 import sys

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pcclip.finetuning.losses import attribute, infonce, mse, replay, shared_images
+from pcclip.finetuning import losses
+from pcclip.finetuning.losses import OBJECTIVES, attribute, infonce, mse, replay, shared_images
 
 
 def unit(values):
@@ -83,6 +84,13 @@ def test_ignored_pairs_are_left_out_of_the_sums(pair):
     assert float(loss) < float(infonce(torch.tensor(w), torch.tensor(v), 0.2)[0])
 
 
+def test_every_objective_is_called_alike_and_takes_what_a_text_is_about_unnormalised(pair):
+    w, target = torch.tensor(pair[0]), torch.tensor(1.7 * pair[1])
+    values = {name: float(objective(w, target, 0.3, None)[0]) for name, objective in OBJECTIVES.items()}
+    loss = reference_infonce(*pair, 0.3)[0]
+    assert values == pytest.approx({"infonce": loss, "captions": loss, "mse": float(mse(w, target)[0])})
+
+
 def test_two_groups_that_ignore_each_other_are_two_batches(pair):
     w, v = (torch.tensor(x) for x in pair)
     one, two = slice(0, 4), slice(4, 12)
@@ -111,14 +119,15 @@ def test_a_pair_that_ignores_all_others_has_nothing_to_learn(pair):
 
 @pytest.mark.parametrize("at_once", [1, 5, 12])
 @pytest.mark.parametrize("ignore", [None, masked(12, (0, 1), (0, 2), (3, 7), (10, 11))])
-def test_a_few_texts_at_once_are_the_same_loss(pair, ignore, at_once):
-    found = []
+def test_a_few_texts_at_once_are_the_same_loss(pair, ignore, at_once, monkeypatch):
+    results = []
     for size in (4096, at_once):
+        monkeypatch.setattr(losses, "ROWS_AT_ONCE", size)
         w, tau = torch.tensor(pair[0], requires_grad=True), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-        loss, accuracy = infonce(w, torch.tensor(pair[1]), tau, ignore, size)
-        found.append((loss.detach(), accuracy, *torch.autograd.grad(loss, (w, tau))))
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+        loss, accuracy = infonce(w, torch.tensor(pair[1]), tau, ignore)
+        results.append((loss.detach(), accuracy, *torch.autograd.grad(loss, (w, tau))))
+    for value, expected in zip(*results, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("swap", [False, True])
@@ -148,75 +157,69 @@ def test_shared_images_by_brute_force(rng, swap):
 # the attribute term
 
 
+def attribute_loss(more, less, v, target, temperature, antisymmetric=0.0) -> float:
+    scores = [(v * texts).sum(dim=1) for texts in (more, less)]
+    return float(attribute(*scores, target, temperature, antisymmetric))
+
+
+@pytest.fixture
+def verdicts(rng):
+    """Vectors of texts for more, texts for less and image differences, and how probable more is."""
+    vectors = [torch.tensor(unit(rng.normal(size=(9, 7)))) for _ in range(3)]
+    return *vectors, torch.tensor([1.0, 0.0, 0.5, 0.9, 0.2, 1.0, 0.0, 0.73, 0.31], dtype=torch.float64)
+
+
+def cross_entropy(logit, p):
+    return p * np.log1p(np.exp(-logit)) + (1 - p) * np.log1p(np.exp(logit))
+
+
 @pytest.mark.parametrize("tau", [1.0, 0.05])
-def test_the_attribute_term(rng, tau):
-    more, less, v = (unit(rng.normal(size=(9, 7))) for _ in range(3))
-    target = np.array([1.0, 0.0, 0.5, 0.9, 0.2, 1.0, 0.0, 0.73, 0.31])
-
-    def cross_entropy(logit, p):
-        q = 1 / (1 + np.exp(-logit))
-        return -(p * np.log(q) + (1 - p) * np.log1p(-q))
-
+def test_the_attribute_term(verdicts, tau):
+    more, less, v, target = (part.numpy() for part in verdicts)
     expected = np.mean(
         [
             cross_entropy(v[i] @ more[i] / tau, p) + cross_entropy(v[i] @ less[i] / tau, 1 - p)
             for i, p in enumerate(target)
         ]
     )
-    for kind, close in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
-        found = attribute(*(torch.tensor(x, dtype=kind) for x in (more, less, v, target)), tau)
-        assert float(found) == pytest.approx(expected, rel=close)
+    assert attribute_loss(*verdicts, tau) == pytest.approx(expected, rel=1e-9)
+    assert attribute_loss(*(part.float() for part in verdicts), tau) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_certain_verdict_is_two_softplus(rng):
-    more, less, v = (torch.tensor(unit(rng.normal(size=(5, 7)))) for _ in range(3))
-    r = torch.tensor([1.0, -1, 1, 1, -1], dtype=torch.float64)
-    up, down = (v * more).sum(1) / 0.05, (v * less).sum(1) / 0.05
-    expected = (torch.log1p(torch.exp(-r * up)) + torch.log1p(torch.exp(r * down))).mean()
-    assert float(attribute(more, less, v, (r + 1) / 2, 0.05)) == pytest.approx(float(expected))
+def test_the_attribute_term_is_the_same_for_exchanged_images_and_for_exchanged_texts(verdicts):
+    more, less, v, target = verdicts
+    value = attribute_loss(*verdicts, 0.1)
+    assert attribute_loss(more, less, -v, 1 - target, 0.1) == pytest.approx(value)
+    assert attribute_loss(less, more, v, 1 - target, 0.1) == pytest.approx(value)
+    assert attribute_loss(more, less, v, 1 - target, 0.1) != pytest.approx(value)
 
 
-def test_the_attribute_term_is_the_same_for_exchanged_images_and_for_exchanged_texts(rng):
-    more, less, v = (torch.tensor(unit(rng.normal(size=(5, 7)))) for _ in range(3))
-    target = torch.tensor([1.0, 0.0, 0.7, 0.5, 0.1], dtype=torch.float64)
-    value = float(attribute(more, less, v, target, 0.1))
-    assert float(attribute(more, less, -v, 1 - target, 0.1)) == pytest.approx(value)
-    assert float(attribute(less, more, v, 1 - target, 0.1)) == pytest.approx(value)
-    assert float(attribute(more, less, v, 1 - target, 0.1)) != pytest.approx(value)
-
-
-def test_the_attribute_term_falls_where_the_axis_agrees(rng):
-    v = torch.tensor(unit(rng.normal(size=(6, 7))))
-    certain = torch.ones(6, dtype=torch.float64)
-    right, none, wrong = (float(attribute(s * v, -s * v, v, certain, 0.1)) for s in (1.0, 0.0, -1.0))
+def test_the_attribute_term_falls_where_the_axis_agrees(verdicts):
+    v, certain = verdicts[2], torch.ones(9, dtype=torch.float64)
+    right, none, wrong = (attribute_loss(s * v, -s * v, v, certain, 0.1) for s in (1.0, 0.0, -1.0))
     assert right < none < wrong
     assert none == pytest.approx(2 * np.log(2))
     assert right == pytest.approx(2 * np.log1p(np.exp(-10)))
 
 
-def test_the_antisymmetric_weight_by_hand():
-    """Axis-aligned vectors, so that f(more) scores 0.6, f(less) 0.8 and their difference -0.2."""
-    more, less, v = (torch.tensor([row], dtype=torch.float64) for row in ([0.6, 0.8], [0.8, 0.6], [1.0, 0.0]))
-    for p in (1.0, 0.0, 0.3):
-
-        def cross_entropy(logit, target):
-            return target * np.log1p(np.exp(-logit)) + (1 - target) * np.log1p(np.exp(logit))
-
-        each = cross_entropy(0.6 / 0.5, p) + cross_entropy(0.8 / 0.5, 1 - p)
-        both = cross_entropy(-0.2 / 0.5, p)
-        for weight in (0.0, 1.0, 2.5):
-            found = attribute(more, less, v, torch.tensor([p], dtype=torch.float64), 0.5, weight)
-            assert float(found) == pytest.approx(each + weight * both)
+@pytest.mark.parametrize("p", [1.0, 0.0, 0.3])
+def test_the_antisymmetric_weight_by_hand(p):
+    """f(more) scores 0.6 and f(less) 0.8, so their difference scores -0.2."""
+    more, less, target = (torch.tensor([value], dtype=torch.float64) for value in (0.6, 0.8, p))
+    each = cross_entropy(0.6 / 0.5, p) + cross_entropy(0.8 / 0.5, 1 - p)
+    for weight in (0.0, 2.5):
+        value = float(attribute(more, less, target, 0.5, weight))
+        assert value == pytest.approx(each + weight * cross_entropy(-0.2 / 0.5, p))
 
 
-def test_what_both_texts_share_is_no_help_to_the_antisymmetric_part(rng):
+def test_what_both_texts_share_is_no_help_to_the_antisymmetric_part(verdicts, rng):
     """A common part raises f(more) and lowers f(less) at once; of their difference it leaves nothing."""
-    more, less, v, shared = (torch.tensor(unit(rng.normal(size=(6, 7)))) for _ in range(4))
-    target = torch.tensor([1.0, 0.0, 0.7, 0.5, 0.1, 1.0], dtype=torch.float64)
-    moved = [attribute(more + shared, less + shared, v, target, 0.1, weight) for weight in (0.0, 3.0)]
-    plain = [attribute(more, less, v, target, 0.1, weight) for weight in (0.0, 3.0)]
-    assert float(moved[0]) != pytest.approx(float(plain[0]))
-    assert float(moved[1] - moved[0]) == pytest.approx(float(plain[1] - plain[0]))
+    more, less, v, target = verdicts
+    shared = torch.tensor(unit(rng.normal(size=(9, 7))))
+    moved = [attribute_loss(more + shared, less + shared, v, target, 0.1, weight) for weight in (0.0, 3.0)]
+    plain = [attribute_loss(more, less, v, target, 0.1, weight) for weight in (0.0, 3.0)]
+    assert moved[0] != pytest.approx(plain[0])
+    assert moved[1] - moved[0] == pytest.approx(plain[1] - plain[0])
 
 
 # replay

@@ -22,14 +22,12 @@ from pcclip.encoders.diffusion import Teacher
 from pcclip.encoders.dual_encoder import normalisations
 from pcclip.errors import PcclipError
 from pcclip.evaluation.stage import load_models
-from pcclip.finetuning import both_towers, teaching, warmup
-from pcclip.finetuning import pixels as pictures
-from pcclip.finetuning import score_distillation as sds
-from pcclip.finetuning import stage as trainer
-from pcclip.finetuning import tensor_cache as kept_tensors
-from pcclip.finetuning.captioned import batch
-from pcclip.finetuning.score_distillation import Distillation, LatentMap
-from pcclip.finetuning.tensor_cache import kept
+from pcclip.finetuning import batches, loop, pixels, score_distillation, tensor_cache
+from pcclip.finetuning import stage as finetuning
+from pcclip.finetuning.batches import draw_batch
+from pcclip.finetuning.both_towers import BothTowers, gather
+from pcclip.finetuning.score_distillation import Distillation, LatentMap, fit_latent_map, load_distillation
+from pcclip.finetuning.tensor_cache import cached_tensors
 from pcclip.images import open_image
 
 CLIP = {
@@ -43,8 +41,10 @@ CLIP = {
     "keep_epochs": [],
     "checkpoint_every": 1,
     "evaluate_every": 100,
-    "difference_batch": 4,
 }
+
+
+NOISE = ("noise of a training step", 5)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,9 +67,10 @@ def teachers(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _loaded_once():
-    """A teacher is frozen, so that one of a kind serves every run here."""
+    """A teacher is frozen, so that one of a kind serves every run here; four comparisons make a step small."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(teaching, "load_teacher", cache(teaching.load_teacher))
+        patch.setattr(score_distillation, "load_teacher", cache(score_distillation.load_teacher))
+        patch.setattr(batches, "PAIRS_IN_BATCH", 4)
         yield
 
 
@@ -100,27 +101,23 @@ def configured(early, teachers):
 @pytest.fixture
 def gathered(early):
     """gathered(config) -> what the loop reads."""
-    return lambda config: both_towers._gather(config, early.images, early.vectors, early.comparisons, early.model)
+    return lambda config: gather(config, early.images, early.vectors, early.comparisons, early.model)
 
 
 @pytest.fixture
 def looped(early, gathered, fresh_encoder):
-    """looped(config) -> a loop whose h_w is warmed up, on a model of its own."""
+    """looped(config, folder) -> a training whose h_w is fitted, on a model of its own."""
 
-    def call(config, tmp_path):
-        given = gathered(config)
-        term = teaching.distillation(config, given, fresh_encoder)
-        if term is not None:
-            teaching.warmed_up(config, term, given, tmp_path / "warmup.pt")
-        return both_towers.Loop(config, given, fresh_encoder, term)
+    def call(config, folder):
+        training = BothTowers(config, gathered(config), fresh_encoder)
+        training.prepare(folder, folder)
+        return training
 
     return call
 
 
 def first_batch(loop):
-    plan = batch(loop.config, loop.given.train, loop.given.pairs, 0)
-    [pixels] = loop.given.pictures.each([plan.images])
-    return plan, pixels
+    return next(loop.batches(0, 1))
 
 
 def gradients(loop) -> dict[str, torch.Tensor]:
@@ -129,7 +126,7 @@ def gradients(loop) -> dict[str, torch.Tensor]:
 
 
 def finetuned(early, config) -> pd.DataFrame:
-    return trainer.finetune(config, early.images, early.vectors, early.comparisons, early.model)
+    return finetuning.finetune(config, early.images, early.vectors, early.comparisons, early.model)
 
 
 def files_of(folder) -> dict[str, bytes]:
@@ -170,7 +167,9 @@ def test_gradients_reach_the_named_parameters_and_no_other(configured, looped, t
     model = {name: p for name, p in loop.model.named_parameters() if p.grad is not None}
     assert set(model) == wanted
     assert not any(
-        p.grad is not None or p.requires_grad for part in loop.term.teacher._modules() for p in part.parameters()
+        p.grad is not None or p.requires_grad
+        for part in loop.distillation.teacher._modules()
+        for p in part.parameters()
     )
 
 
@@ -178,8 +177,8 @@ def test_the_teacher_alone_reaches_the_image_tower_and_no_text(configured, loope
     """L_SDS has its own text encoder: nothing of it is said to CLIP's."""
     loop = looped(configured(sds={"samples": 1}, tune="all"), tmp_path)
     plan, pixels = first_batch(loop)
-    u = loop._images(pixels)[torch.from_numpy(plan.own)]
-    loop.term.backward(u, loop.given.train.same[plan.captions], [0], 1.0)
+    u = loop.image_vectors(pixels)[torch.from_numpy(plan.caption_images)]
+    loop.distillation.backward(u, loop.data.train.text_numbers[plan.captions], NOISE, 1.0)
     reached = {name for name, p in loop.state.parameters.items() if p.grad is not None and p.grad.any()}
     assert reached == {name for name in loop.state.parameters if not name.startswith("text_tower")}
 
@@ -255,13 +254,8 @@ def term(request, tmp_path) -> Distillation:
     torch.nn.init.normal_(latent_map.linear.weight)
     torch.nn.init.normal_(latent_map.linear.bias)
     texts = ["a", "b", "ab", "ba", "aa"]
-    conditions = kept(
-        tmp_path / "texts",
-        {},
-        5,
-        lambda wanted: (teacher.conditions(texts[rows.start : rows.stop]) for rows in wanted),
-        5,
-        "texts",
+    conditions = cached_tensors(
+        tmp_path / "texts", {}, 5, lambda ranges: (teacher.conditions(texts[r.start : r.stop]) for r in ranges), 5
     )
     settings = params.Sds(teacher="x", samples=2, t_min=0.0, t_max=1.0)
     return Distillation(teacher, latent_map, conditions, settings, seed=3)
@@ -269,18 +263,12 @@ def term(request, tmp_path) -> Distillation:
 
 @pytest.mark.parametrize("micro_batch", [None, 2])
 def test_the_term_is_what_is_written_by_hand(term, micro_batch):
-    term = Distillation(
-        term.teacher,
-        term.latent_map,
-        term.conditions,
-        term.settings.model_copy(update={"micro_batch": micro_batch}),
-        term.seed,
-    )
+    term = replace(term, settings=term.settings.model_copy(update={"micro_batch": micro_batch}))
     u = torch.nn.functional.normalize(torch.randn(3, 6, generator=torch.Generator().manual_seed(2)), dim=-1)
     u.requires_grad_()
     captions = np.array([4, 0, 2])
-    value = term.backward(u, captions, [8], weight=0.25)
-    t, noise = term.draw(3, [8])
+    value = term.backward(u, captions, NOISE, weight=0.25)
+    t, noise = term.draw(3, NOISE)
     linear, condition = term.latent_map.linear, term.conditions[captions]
     weight, bias, v = (x.detach().double().requires_grad_() for x in (linear.weight, linear.bias, u))
     z0 = (v @ weight.T + bias).view(3, *term.teacher.latent_shape)
@@ -295,9 +283,10 @@ def test_the_term_is_what_is_written_by_hand(term, micro_batch):
 
 def test_without_the_unet_the_gradient_is_the_error_itself(term):
     teacher, z0 = term.teacher, torch.randn(2, *term.teacher.latent_shape, requires_grad=True)
-    t, noise = (part[0] for part in term.draw(2, [1]))
+    t, noise = (part[0] for part in term.draw(2, NOISE))
     condition = teacher.conditions(["a", "b"])
-    value = sds.denoising(teacher, z0, t, noise, condition, through_unet=False)
+    term = replace(term, settings=term.settings.model_copy(update={"through_unet": False}))
+    value = term.denoising(z0, t, noise, condition)
     assert torch.equal(value, teacher.denoising(z0.detach(), t, noise, condition))
     value.sum().backward()
     with torch.no_grad():
@@ -309,7 +298,7 @@ def test_without_the_unet_the_gradient_is_the_error_itself(term):
 def test_checkpointing_changes_no_gradient(term):
     def gradient():
         u = torch.eye(6)[:2].requires_grad_()
-        term.backward(u, np.array([1, 2]), [4], 1.0)
+        term.backward(u, np.array([1, 2]), NOISE, 1.0)
         return u.grad
 
     plain = gradient()
@@ -323,7 +312,7 @@ def test_checkpointing_changes_no_gradient(term):
 def test_a_unet_in_bf16_says_nearly_the_same(term):
     def gradient():
         u = torch.eye(6)[:3].requires_grad_()
-        value = term.backward(u, np.array([1, 2, 0]), [4], 1e-3)
+        value = term.backward(u, np.array([1, 2, 0]), NOISE, 1e-3)
         return float(value), u.grad.flatten()
 
     (value, plain), _ = gradient(), term.teacher.to("cpu", torch.bfloat16)
@@ -334,16 +323,11 @@ def test_a_unet_in_bf16_says_nearly_the_same(term):
 
 
 def test_noise_is_a_function_of_seed_and_step(term):
-    one, again, other = term.draw(4, [5]), term.draw(4, [5]), term.draw(4, [6])
+    one, again, other = term.draw(4, NOISE), term.draw(4, NOISE), term.draw(4, (NOISE[0], 6))
     assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
     assert not torch.equal(one[1], other[1])
-    narrow = Distillation(
-        term.teacher,
-        term.latent_map,
-        term.conditions,
-        term.settings.model_copy(update={"t_min": 0.25, "t_max": 0.5, "samples": 200}),
-        0,
-    ).draw(5, [0])[0]
+    narrow = replace(term, settings=term.settings.model_copy(update={"t_min": 0.25, "t_max": 0.5, "samples": 200}))
+    narrow = narrow.draw(5, NOISE)[0]
     assert 250 <= narrow.min() < 270
     assert 480 < narrow.max() < 500
 
@@ -351,28 +335,28 @@ def test_noise_is_a_function_of_seed_and_step(term):
 def test_the_terms_are_summed_by_their_weights(configured, looped, tmp_path):
     """L_CLIP and PC-CLIP's loss by hand from the vectors, with hard negatives and twins."""
     loop = looped(
-        configured(sds={"weight": 0.25}, difference=2.0, swap=True, negatives="rules", difference_temperature=0.5),
+        configured(sds={"weight": 0.25}, difference=2.0, swap=True, negatives="rules"),
         tmp_path,
     )
-    number, pairs = np.arange(len(loop.given.train.texts)), loop.given.pairs
+    number, pairs = np.arange(len(loop.data.train.texts)), loop.data.pairs
     train = replace(  # every other caption has a negative
-        loop.given.train,
-        negative=np.where(number % 2, -1, number // 2),
-        wrong=loop.model.tokenised([f"{text} upside down" for text in loop.given.train.texts[::2]]),
+        loop.data.train,
+        negatives=np.where(number % 2, -1, number // 2),
+        negative_tokens=loop.model.tokenised([f"{text} upside down" for text in loop.data.train.texts[::2]]),
     )
-    loop.given = replace(loop.given, train=train)
+    loop.data = replace(loop.data, train=train)
     plan, pixels = first_batch(loop)
     found = {name: float(value) for name, value in loop.gradients(plan, pixels).items()}
     u = loop.model.encode_pixels(pixels).astype(float)
     texts = [train.texts[k] for k in plan.captions]
     wrong = [f"{train.texts[k]} upside down" for k in plan.captions if k % 2 == 0]
-    images, w = u[plan.own], loop.model.encode_texts([*texts, *wrong]).astype(float)
+    images, w = u[plan.caption_images], loop.model.encode_texts([*texts, *wrong]).astype(float)
     v = u[plan.first] - u[plan.second]
     v = np.concatenate([v, -v]) / np.linalg.norm(np.concatenate([v, v]), axis=1, keepdims=True)
     told = np.concatenate([loop.model.encode_tokens(t[plan.pairs]) for t in (pairs.tokens, pairs.twin_tokens)])
     clip = cross_entropies(images @ w.T / 0.1, w[: len(texts)] @ images.T / 0.1)
     assert found["clip"] == pytest.approx(clip, rel=1e-4)
-    assert found["difference"] == pytest.approx(cross_entropies(v @ told.T / 0.5, told @ v.T / 0.5), rel=1e-4)
+    assert found["difference"] == pytest.approx(cross_entropies(v @ told.T, told @ v.T), rel=1e-4)
     assert found["loss"] == pytest.approx(found["clip"] + 2 * found["difference"] + 0.25 * found["sds"], rel=1e-5)
 
 
@@ -392,8 +376,8 @@ def cross_entropies(*logits: np.ndarray) -> float:
 
 def test_equal_captions_are_no_negatives_where_shared_is_masked(configured, looped, tmp_path):
     loop = looped(configured(mask_shared=True), tmp_path)
-    train = loop.given.train
-    loop.given = replace(loop.given, train=replace(train, same=np.zeros_like(train.same)))
+    train = loop.data.train
+    loop.data = replace(loop.data, train=replace(train, text_numbers=np.zeros_like(train.text_numbers)))
     assert float(loop.gradients(*first_batch(loop))["clip"]) == 0
 
 
@@ -414,14 +398,14 @@ def test_few_at_once_give_the_same_gradients(configured, looped, tmp_path, fresh
 def test_an_epoch_is_every_image_once_with_a_caption_of_its_own(configured, gathered):
     given = gathered(configured(difference=1.0))
     train = given.train
-    seen = [batch(configured(difference=1.0), train, given.pairs, step) for step in range(2)]
+    seen = [draw_batch(configured(difference=1.0), train, given.pairs, step) for step in range(2)]
     assert sorted(np.concatenate([train.images[plan.captions] for plan in seen])) == list(train.images)
     for plan in seen:
-        assert list(plan.images[plan.own]) == list(train.images[plan.captions])
+        assert list(plan.images[plan.caption_images]) == list(train.images[plan.captions])
         assert list(plan.images[plan.first]) == list(given.pairs.first[plan.pairs])
         assert list(plan.images[plan.second]) == list(given.pairs.second[plan.pairs])
         assert len(set(plan.pairs)) == 4
-    again = batch(configured(difference=1.0), train, given.pairs, 1)
+    again = draw_batch(configured(difference=1.0), train, given.pairs, 1)
     assert all(np.array_equal(vars(again)[name], value) for name, value in vars(seen[1]).items())
 
 
@@ -431,8 +415,10 @@ def test_captions_of_an_image_take_turns(configured, gathered, early, monkeypatc
     monkeypatch.setitem(vars(early.images), "captions", table)
     train = gathered(configured()).train
     assert len(train) == 3
-    assert list(train.counts) == [3, 3, 3]
-    drawn = np.array([batch(configured(batch_size=3, epochs=40), train, None, step).captions for step in range(40)])
+    assert list(np.diff(train.starts)) == [3, 3, 3]
+    drawn = np.array(
+        [draw_batch(configured(batch_size=3, epochs=40), train, None, step).captions for step in range(40)]
+    )
     assert set(drawn.ravel()) == set(range(9))
     assert [sorted(row // 3) for row in drawn] == [[0, 1, 2]] * 40
 
@@ -440,15 +426,15 @@ def test_captions_of_an_image_take_turns(configured, gathered, early, monkeypatc
 def test_pixels_are_the_same_from_memory_and_from_files(early, monkeypatch):
     wanted = [np.array([4, 1]), np.array([0]), np.array([2, 4, 3])]
     paths = early.vectors.paths[:5]
-    kept_ones = [p.clone() for p in pictures.Pictures(paths, early.model.preprocess, 2).each(wanted)]
-    monkeypatch.setattr(pictures, "_IN_MEMORY", 0)
-    for one, other in zip(kept_ones, pictures.Pictures(paths, early.model.preprocess, 2).each(wanted), strict=True):
+    kept_ones = [p.clone() for p in pixels.Pixels(paths, early.model.preprocess, 2).each(wanted)]
+    monkeypatch.setattr(pixels, "_IN_MEMORY", 0)
+    for one, other in zip(kept_ones, pixels.Pixels(paths, early.model.preprocess, 2).each(wanted), strict=True):
         assert torch.equal(one, other)
 
 
 def test_an_image_that_went_away_is_named(early):
     with pytest.raises(PcclipError, match="gone.png: missing file, though notebook 02 could read it"):
-        list(pictures.Pictures(["gone.png"], early.model.preprocess, 1).each([np.array([0])]))
+        list(pixels.Pixels(["gone.png"], early.model.preprocess, 1).each([np.array([0])]))
 
 
 # the teacher's latents and conditions
@@ -457,17 +443,19 @@ def test_an_image_that_went_away_is_named(early):
 def test_what_is_kept_is_what_the_teacher_says_afresh(configured, gathered, early):
     config = configured(sds={"warmup": "latent"}, run="kept")
     given = gathered(config)
-    term = teaching.distillation(config, given, early.model)
+    term = load_distillation(config, given.train, early.model)
     train, teacher = given.train, term.teacher
-    latents = teaching.latents(config, teacher, given)
+    latents = score_distillation.image_latents(config, teacher, given, train.images)
     shown = torch.stack([teacher.preprocess(open_image(given.vectors.paths[row])) for row in train.images])
     assert torch.equal(latents[np.arange(len(train))], teacher.latents(shown))
     texts = list(dict.fromkeys(train.texts))
-    assert torch.equal(term.conditions[train.same], teacher.conditions(texts)[torch.from_numpy(train.same)])
+    assert torch.equal(
+        term.conditions[train.text_numbers], teacher.conditions(texts)[torch.from_numpy(train.text_numbers)]
+    )
 
 
 def test_kept_rows_go_on_where_they_were_and_are_made_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(kept_tensors, "_SHARD", 4)
+    monkeypatch.setattr(tensor_cache, "_ROWS_IN_FILE", 4)
     rows, made = torch.randn(11, 2, 3).to(torch.bfloat16), []
 
     def make(wanted, limit=99):
@@ -478,14 +466,14 @@ def test_kept_rows_go_on_where_they_were_and_are_made_once(tmp_path, monkeypatch
             yield rows[part.start : part.stop]
 
     with pytest.raises(KeyboardInterrupt):
-        kept(tmp_path / "x", {}, 11, lambda wanted: make(wanted, 3), 3, "rows")  # one of the second file's two parts
-    found = kept(tmp_path / "x", {}, 11, make, 3, "rows")
+        cached_tensors(tmp_path / "x", {}, 11, lambda wanted: make(wanted, 3), 3)  # one of the second file's two parts
+    found = cached_tensors(tmp_path / "x", {}, 11, make, 3)
     assert [(part.start, part.stop) for part in made] == [(0, 3), (3, 4), (4, 7), (4, 7), (7, 8), (8, 11)]
     some = np.array([10, 0, 5, 4])
     assert torch.equal(found[some], rows[some])
     assert found[some].dtype == torch.bfloat16
-    assert torch.equal(kept(tmp_path / "x", {}, 11, lambda wanted: pytest.fail("again"), 3, "rows")[some], rows[some])
-    kept(tmp_path / "x", {"texts": "others"}, 2, make, 3, "rows")
+    assert torch.equal(cached_tensors(tmp_path / "x", {}, 11, lambda wanted: pytest.fail("again"), 3)[some], rows[some])
+    cached_tensors(tmp_path / "x", {"texts": "others"}, 2, make, 3)
     assert len(list((tmp_path / "x").glob("*.safetensors"))) == 1
 
 
@@ -504,12 +492,12 @@ class Rows:
 
 def test_least_squares_finds_a_linear_map_that_is_there(configured, gathered, early, rng):
     config = configured(sds={"weight": 1.0})
-    term = teaching.distillation(config, gathered(config), early.model)
+    term = load_distillation(config, gathered(config).train, early.model)
     shape = term.teacher.latent_shape
     u = rng.standard_normal((400, early.model.width)).astype(np.float32)
     weight, bias = rng.standard_normal((np.prod(shape), early.model.width)), rng.standard_normal(np.prod(shape))
     z = torch.from_numpy((u @ weight.T + bias).astype(np.float32)).view(-1, *shape)
-    error = warmup.least_squares(term, u, Rows(z))
+    error = score_distillation.least_squares(term, u, Rows(z))
     with torch.no_grad():
         given_back = term.latent_map(torch.from_numpy(u))
     assert error == pytest.approx(float((given_back - z).double().square().mean()), rel=1e-2)
@@ -521,9 +509,9 @@ def test_least_squares_finds_a_linear_map_that_is_there(configured, gathered, ea
 def test_the_warm_up_moves_the_map_alone_and_its_loss_falls(configured, gathered, fresh_encoder, tmp_path, kind):
     config = configured(sds={"warmup": kind, "warmup_steps": 8, "warmup_lr": 0.05, "t_min": 0.0, "t_max": 0.5})
     given = gathered(config)
-    term = teaching.distillation(config, given, fresh_encoder)
+    term = load_distillation(config, given.train, fresh_encoder)
     before = {name: p.clone() for name, p in fresh_encoder.named_parameters()}
-    curve = pd.DataFrame(teaching.warmed_up(config, term, given, tmp_path / "warmup.pt"))
+    curve = pd.DataFrame(fit_latent_map(config, term, given, given.train, tmp_path / "warmup.pt"))
     assert list(curve.metric.unique()) == ["latent_error" if kind == "latent" else "sds"]
     assert list(curve.step) == list(range(8))
     assert term.latent_map.linear.weight.any()
@@ -539,15 +527,15 @@ def test_the_warm_up_reads_the_condition_of_each_text_where_images_share_a_capti
     given = gathered(config)
     texts = [given.train.texts[k % 3] for k in range(len(given.train.texts))]
     same = np.arange(len(texts)) % 3
-    given = replace(given, train=replace(given.train, texts=texts, same=same))
-    term, read = teaching.distillation(config, given, fresh_encoder), []
+    given = replace(given, train=replace(given.train, texts=texts, text_numbers=same))
+    term, read = load_distillation(config, given.train, fresh_encoder), []
     backward = Distillation.backward
     monkeypatch.setattr(
         Distillation,
         "backward",
         lambda self, u, captions, *rest: read.extend(captions) or backward(self, u, captions, *rest),
     )
-    teaching.warmed_up(config, term, given, tmp_path / "warmup.pt")
+    fit_latent_map(config, term, given, given.train, tmp_path / "warmup.pt")
     assert set(read) == {0, 1, 2}
 
 
@@ -574,9 +562,9 @@ def test_a_killed_run_gives_the_same_curve_and_the_same_weights_to_the_bit(confi
     finetuned(early, whole)
     for owner, name, calls in (
         (torch.optim.Adam, "step", 2),
-        (both_towers.Loop, "step", 2),
-        (both_towers.Loop, "step", 2),
-        (both_towers.Loop, "step", 3),
+        (BothTowers, "step", 2),
+        (BothTowers, "step", 2),
+        (BothTowers, "step", 3),
     ):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             killed_after(patch, owner, name, calls)
@@ -619,7 +607,7 @@ def test_a_learned_temperature_stays_above_that_of_clip(configured, looped, tmp_
     loop = looped(configured(temperature=0.0101, learn_temperature=True), tmp_path)
     with torch.no_grad():
         loop.log_temperature.fill_(-9.0)
-    loop.step(*first_batch(loop))
+    loop.step(first_batch(loop))
     assert loop.log_temperature.exp().item() == pytest.approx(0.01)
 
 
@@ -664,7 +652,7 @@ def test_no_such_teacher_is_one_line(early, configured, tmp_path):
 def test_too_few_pairs_is_one_line(early, configured):
     one = early.comparisons[early.comparisons.split == "train"].head(1)
     with pytest.raises(PcclipError, match="1 training comparisons were kept; finetune.difference needs two"):
-        trainer.finetune(configured(difference=1.0), early.images, early.vectors, one, early.model)
+        finetuning.finetune(configured(difference=1.0), early.images, early.vectors, one, early.model)
 
 
 def test_a_loss_that_is_no_number_says_where(early, configured):
@@ -675,4 +663,4 @@ def test_a_loss_that_is_no_number_says_where(early, configured):
 def test_lora_needs_a_linear_layer_in_both_towers(configured, gathered, fresh_encoder, monkeypatch):
     monkeypatch.setattr(fresh_encoder, "image_transformer", lambda: torch.nn.Conv2d(1, 1, 1))
     with pytest.raises(PcclipError, match="tune = lora: the image tower's blocks have no linear layer"):
-        both_towers.learned(configured(tune="lora"), fresh_encoder)
+        loop.learned(configured(tune="lora"), fresh_encoder, BothTowers.towers)

@@ -24,13 +24,12 @@ from pcclip.embedding.stage import embed
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import saved
 from pcclip.errors import PcclipError
-from pcclip.finetuning import batches as examples_module
-from pcclip.finetuning import stage as trainer_stage
-from pcclip.finetuning import text_tower as trainer
-from pcclip.finetuning.batches import Replayed, of_captions, of_verdicts
-from pcclip.finetuning.batches import of_comparisons as examples
-from pcclip.finetuning.loop import rate
+from pcclip.finetuning import batches, losses, text_tower
+from pcclip.finetuning import stage as finetuning
+from pcclip.finetuning.batches import ReplayedTexts, caption_examples, comparison_examples, training_verdicts
+from pcclip.finetuning.loop import CURVES, copied_towers, rate, steps
 from pcclip.finetuning.stage import finetune
+from pcclip.finetuning.text_tower import TextTower
 from pcclip.ranking.axes import paraphrase_axis
 
 
@@ -85,17 +84,26 @@ def lists(tokens) -> list[list[int]]:
     return [tokens.ids[a:b].tolist() for a, b in itertools.pairwise(tokens.starts)]
 
 
-def stop_after(monkeypatch, steps):
-    """_step raises KeyboardInterrupt when it was called `steps` times."""
-    step, calls = trainer._step, []
+def on_step(monkeypatch, watch) -> None:
+    """Call watch(training, rows) before every step."""
+    step = TextTower.step
+    monkeypatch.setattr(TextTower, "step", lambda training, rows: watch(training, rows) or step(training, rows))
 
-    def interrupted(*arguments):
-        if len(calls) == steps:
+
+def stop_after(monkeypatch, count):
+    """A run is interrupted after `count` steps."""
+    calls = []
+
+    def interrupt(training, rows):
+        if len(calls) == count:
             raise KeyboardInterrupt
         calls.append(1)
-        return step(*arguments)
 
-    monkeypatch.setattr(trainer, "_step", interrupted)
+    on_step(monkeypatch, interrupt)
+
+
+def without_held_out_points(monkeypatch):
+    monkeypatch.setattr(TextTower, "held_out", lambda training: {})
 
 
 def values_of(curve, split, metric):
@@ -144,15 +152,16 @@ def test_swap_puts_the_twins_into_the_batch(prepare, swap, monkeypatch):
     given = prepare(swap=swap, epochs=1)
     sizes, features = [], given.model.features
     monkeypatch.setattr(given.model, "features", lambda tokens: sizes.append(len(tokens)) or features(tokens))
-    monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
+    without_held_out_points(monkeypatch)
     run(given)
     assert sizes[:5] == [16 if swap else 8] * 5
 
 
 def test_swapped_twins_have_the_reversed_difference(prepare, monkeypatch):
     given, seen = prepare(epochs=1, batch_size=20), []
-    monkeypatch.setattr(trainer, "infonce", lambda w, v, *rest: seen.append(v.detach()) or (w.sum(), torch.tensor(0.0)))
-    monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
+    objective = lambda w, target, *rest: seen.append(target.detach()) or (w.sum(), torch.tensor(0.0))  # noqa: E731
+    monkeypatch.setitem(losses.OBJECTIVES, "infonce", objective)
+    without_held_out_points(monkeypatch)
     run(given)
     assert len(seen[0]) == 40
     assert torch.equal(seen[0][:20], -seen[0][20:])
@@ -185,7 +194,7 @@ def test_a_loss_that_is_no_number(prepare):
     given = prepare(lr=1e30, schedule="constant")
     with pytest.raises(PcclipError, match=r"loss became nan at step \d+; lower finetune\.lr"):
         run(given)
-    assert not (given.config.folder / trainer_stage.FOLDER / "manifest.json").exists()
+    assert not (given.config.folder / finetuning.FOLDER / "manifest.json").exists()
 
 
 def test_weights_that_are_no_numbers_after_the_last_step(prepare):
@@ -217,15 +226,15 @@ def test_rate(schedule, expected):
 
 
 def test_the_optimiser_follows_the_schedule(prepare, monkeypatch):
-    given, seen, step = prepare(warmup_steps=3), [], trainer._step
-    monkeypatch.setattr(trainer, "_step", lambda *a: seen.append(a[-1].param_groups[0]["lr"]) or step(*a))
+    given, seen = prepare(warmup_steps=3), []
+    on_step(monkeypatch, lambda training, rows: seen.append(training.state.optimizer.param_groups[0]["lr"]))
     run(given)
     assert seen == pytest.approx([1e-3 * rate(given.config.finetune, k, 5, 20) for k in range(20)])
 
 
 def test_every_epoch_sees_every_pair_once_in_an_order_of_its_own(prepare, monkeypatch):
-    given, seen, step = prepare(epochs=2), [], trainer._step
-    monkeypatch.setattr(trainer, "_step", lambda *a: seen.extend(a[3].tolist()) or step(*a))
+    given, seen = prepare(epochs=2), []
+    on_step(monkeypatch, lambda training, rows: seen.extend(rows.tolist()))
     run(given)
     assert sorted(seen[:40]) == sorted(seen[40:]) == list(range(40))
     assert seen[:40] != seen[40:]
@@ -235,15 +244,15 @@ def test_every_epoch_sees_every_pair_once_in_an_order_of_its_own(prepare, monkey
     ("n", "batch_size", "per_epoch"), [(40, 8, 5), (41, 8, 6), (42, 8, 6), (2, 8, 1), (9, 8, 2), (3, 2, 1)]
 )
 def test_no_batch_of_one(n, batch_size, per_epoch):
-    assert trainer.steps(settings(batch_size=batch_size, epochs=3), n) == (per_epoch, 3 * per_epoch)
+    assert steps(settings(batch_size=batch_size, epochs=3), n) == (per_epoch, 3 * per_epoch)
 
 
 # killed runs
 
 
 def results(given):
-    folder = given.config.folder / trainer_stage.FOLDER
-    names = [trainer.CURVES, saved.WEIGHTS, f"epoch-002/{saved.WEIGHTS}"]
+    folder = given.config.folder / finetuning.FOLDER
+    names = [CURVES, saved.WEIGHTS, f"epoch-002/{saved.WEIGHTS}"]
     return {name: (folder / name).read_bytes() for name in names}
 
 
@@ -297,7 +306,7 @@ def test_a_changed_parameter_starts_anew(prepare, monkeypatch):
 def test_the_result_is_a_model(prepare, tiny_encoder):
     given = prepare(keep_epochs=[2, 4, 9])
     run(given)
-    folder = given.config.folder / trainer_stage.FOLDER
+    folder = given.config.folder / finetuning.FOLDER
     texts = ["The first image shows a red disc, while the second image shows a blue bar.", "a dog"]
     found = {epoch: load_model(str(folder / f"epoch-{epoch:03d}")).encode_texts(texts) for epoch in (2, 4)}
     assert (load_model(str(given.config.folder)).encode_texts(texts) == found[4]).all()
@@ -325,7 +334,7 @@ def test_pairs_without_a_vector_are_dropped(prepare, tiny_encoder):
     fewer = Vectors(
         [given.vectors.ids[i] for i in keep], [given.vectors.paths[i] for i in keep], given.vectors.matrix[keep]
     )
-    found = examples(given.config, given.comparisons, "train", fewer, tiny_encoder)
+    found = comparison_examples(given.config, given.comparisons, "train", fewer, tiny_encoder)
     table = generate.kept(given.comparisons, "train")
     rest = table[(table["first"] != lost) & (table["second"] != lost)]
     assert 0 < len(rest) < len(table)
@@ -340,7 +349,7 @@ def test_pairs_that_vectors_cannot_tell_apart_are_dropped(prepare, tiny_encoder)
     table = generate.kept(given.comparisons, "train")
     one, two = given.vectors.rows([table["first"][0], table["second"][0]])
     given.vectors.matrix[one] = given.vectors.matrix[two]
-    found = examples(given.config, given.comparisons, "train", given.vectors, tiny_encoder)
+    found = comparison_examples(given.config, given.comparisons, "train", given.vectors, tiny_encoder)
     same = {table["first"][0], table["second"][0]}
     assert found.texts == [
         text for text, a, b in zip(table.difference, table["first"], table["second"], strict=True) if {a, b} != same
@@ -355,7 +364,7 @@ def test_sentences_to_learn_from(prepare, source, tiny_encoder):
         difference="The first image is A, while the second image is B.",
         swapped="The first image is B, while the second image is A.",
     )
-    found = examples(given.config, table, "train", given.vectors, tiny_encoder)
+    found = comparison_examples(given.config, table, "train", given.vectors, tiny_encoder)
     if source == "generated":
         assert set(found.texts) == set(table.difference)
     else:
@@ -433,7 +442,7 @@ def test_the_attribute_term_teaches(judged):
 
 def test_the_verdicts_that_are_trained_on(judged, tiny_encoder):
     given = judged(attribute_weight=1.0)
-    found = of_verdicts(given.config, given.vectors, given.model)
+    found = training_verdicts(given.config, given.vectors, given.model)
     table = verdicts.load(given.config)
     table = table[(table.split == "train") & (table.attribute == "size")].reset_index(drop=True)
     assert len(table) == len(found) == 66
@@ -441,7 +450,7 @@ def test_the_verdicts_that_are_trained_on(judged, tiny_encoder):
     vector = {**photos, **dict(zip(given.vectors.ids, given.vectors.matrix, strict=True))}
     expected = np.stack([vector[a] - vector[b] for a, b in zip(table["first"], table["second"], strict=True)])
     assert set(table.kind) == {"image", "thing"}
-    gathered = trainer.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+    gathered = text_tower.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
     assert found.differences(gathered.matrix, np.arange(66)).numpy() == pytest.approx(expected, abs=1e-6)
     assert len(gathered.matrix) == len(given.vectors.matrix) + len(NOUNS), "and the images once"
     assert found.target == pytest.approx(table.probability, abs=1e-6)
@@ -449,7 +458,7 @@ def test_the_verdicts_that_are_trained_on(judged, tiny_encoder):
     [[up, down]] = BANK["attributes"]["size"]["train"]
     assert (lists(found.more), lists(found.less)) == (tiny_encoder.tokens([up]), tiny_encoder.tokens([down]))
     run(given)
-    manifest = json.loads((given.config.folder / trainer_stage.FOLDER / "manifest.json").read_text())
+    manifest = json.loads((given.config.folder / finetuning.FOLDER / "manifest.json").read_text())
     assert manifest["counts"]["verdicts"] == 66
 
 
@@ -465,66 +474,55 @@ def test_verdicts_without_an_answer_or_a_vector_are_left_out(judged, monkeypatch
     table.loc[silent, ["value", "probability"]] = np.nan
     monkeypatch.setattr(verdicts, "load", lambda config: table)
     left = (table.split == "train") & table.value.notna() & (table["first"] != lost) & (table["second"] != lost)
-    assert len(of_verdicts(given.config, fewer, given.model)) == left.sum() < 63
+    assert len(training_verdicts(given.config, fewer, given.model)) == left.sum() < 63
 
 
-def test_every_verdict_meets_a_wording_of_its_own_attribute(prepare, bank, monkeypatch, tiny_encoder):
-    """Two attributes with two and one wordings: what reaches the loss, against the texts and verdicts."""
+def test_a_step_has_every_verdict_with_a_wording_of_its_own_attribute(prepare, bank, tiny_encoder):
+    """Two attributes with two and one wordings."""
     wordings = [[["It is big.", "It is small."], ["It is huge.", "It is tiny."]], BANK["attributes"]["weight"]["train"]]
-    asks = bank(size={"train": wordings[0]}, weight={"split": "train"})
-    given, seen = prepare(asks=asks, backend=Judge(), attribute_weight=1.0, epochs=1), []
-
-    def term(*given):
-        seen.append([x.detach().numpy() for x in given[:4]])
-        return given[0].sum() * 0
-
-    monkeypatch.setattr(trainer, "attribute", term)
-    examples = of_verdicts(given.config, given.vectors, given.model)
-    matrix = torch.from_numpy(np.concatenate([given.vectors.matrix, examples.nouns]))
-    run(given)
-    known = {}
-    for k in range(len(examples)):
-        v = examples.differences(matrix, np.array([k]))[0].numpy()
-        known[(v / np.linalg.norm(v)).round(4).tobytes(), float(examples.target[k])] = int(examples.attribute[k])
+    given = prepare(asks=bank(size={"train": wordings[0]}, weight={"split": "train"}), backend=Judge())
+    verdicts_table = training_verdicts(given.config, given.vectors, given.model)
+    rows, texts, tokens = verdicts_table.draw(40, np.random.default_rng(0))
+    drawn = lists(tokens)
+    more, less = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
     used = set()
-    up, down, v, target = seen[0]  # before the first step the texts are the base model's
-    for k in range(len(v)):
-        attribute = known[v[k].round(4).tobytes(), float(target[k])]
-        texts = tiny_encoder.encode_texts([text for pair in wordings[attribute] for text in pair])
-        [match] = [i for i in range(len(wordings[attribute])) if np.allclose(up[k], texts[2 * i], atol=1e-5)]
-        assert np.allclose(down[k], texts[2 * match + 1], atol=1e-5)
-        used.add((attribute, match))
+    for row, text in zip(rows, texts, strict=True):
+        attribute = int(verdicts_table.attribute[row])
+        pairs = [tuple(given.model.tokens(pair)) for pair in wordings[attribute]]
+        used.add((attribute, [list(pair) for pair in pairs].index([more[text], less[text]])))
     assert used == {(0, 0), (0, 1), (1, 0)}
 
 
-def test_a_step_asks_in_a_few_of_the_wordings_and_in_the_end_in_all(prepare, bank, monkeypatch):
+def test_a_step_has_a_few_of_the_wordings_and_many_steps_have_all(prepare, bank, monkeypatch):
+    monkeypatch.setattr(batches, "PARAPHRASES_IN_BATCH", 3)
     wordings = [[f"It has {word} more.", f"It has {word} less."] for word in ("ever", "far", "much", "rather")]
-    given, seen = (
-        prepare(
-            asks=bank(size={"train": wordings}),
-            backend=Judge(),
-            attribute_weight=1.0,
-            epochs=2,
-            attribute_paraphrases=3,
-            attribute_antisymmetric=0.7,
-        ),
-        [],
-    )
-    steps, features = [], given.model.features
-    monkeypatch.setattr(given.model, "features", lambda tokens: seen.append(lists(tokens)) or features(tokens))
-    monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
-    monkeypatch.setattr(trainer, "attribute", lambda *a: steps.append(a) or a[0].sum() * 0)
-    run(given)
-    up, down = (given.model.tokens([pair[side] for pair in wordings]) for side in (0, 1))
-    asked = [[text for text in texts if text in up + down] for texts in seen]
-    asked = [texts for texts in asked if texts]
-    assert len(asked) == len(steps) == 10
-    for texts in asked:
+    given = prepare(asks=bank(size={"train": wordings}), backend=Judge())
+    verdicts_table, generator = training_verdicts(given.config, given.vectors, given.model), np.random.default_rng(0)
+    more, less = (given.model.tokens([pair[side] for pair in wordings]) for side in (0, 1))
+    seen = set()
+    for _ in range(10):
+        texts = lists(verdicts_table.draw(16, generator)[2])
+        chosen = [more.index(text) for text in texts[:3]]
         assert len(texts) == 6
-        assert len({up.index(text) for text in texts[:3]}) == 3, "three wordings, each of them once"
-        assert [up.index(text) for text in texts[:3]] == [down.index(text) for text in texts[3:]]
-    assert all(any(text in texts for texts in asked) for text in up + down)
-    assert {arguments[4:] for arguments in steps} == {(0.05, 0.7)}, "temperature and antisymmetric weight"
+        assert len(set(chosen)) == 3
+        assert chosen == [less.index(text) for text in texts[3:]]
+        seen |= set(chosen)
+    assert seen == {0, 1, 2, 3}
+
+
+def test_the_attribute_term_of_the_first_step_by_hand(judged, monkeypatch):
+    given, calls = judged(attribute_weight=1.0, attribute_antisymmetric=0.7, attribute_batch=9, epochs=1), []
+    monkeypatch.setattr(text_tower, "attribute", lambda *a: calls.append(a) or a[0].sum() * 0)
+    data = text_tower.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+    rows, _, _ = data.verdicts.draw(9, np.random.default_rng([0, 0, 1]))
+    run(given)
+    more, less, target, *settings = calls[0]  # before the first step the texts are the base model's
+    v = torch.nn.functional.normalize(data.verdicts.differences(data.matrix, rows), dim=1).numpy()
+    up, down = given.model.encode_texts(BANK["attributes"]["size"]["train"][0])
+    assert more.detach().numpy() == pytest.approx(v @ up, abs=1e-5)
+    assert less.detach().numpy() == pytest.approx(v @ down, abs=1e-5)
+    assert target.numpy() == pytest.approx(data.verdicts.target[rows])
+    assert settings == [0.05, 0.7], "temperature and antisymmetric weight"
 
 
 def test_the_attribute_term_needs_verdicts(prepare, judged, monkeypatch):
@@ -543,7 +541,7 @@ def test_a_new_wording_starts_anew_and_only_where_it_is_used(prepare, bank):
             prepare(name, asks=asks, backend=Judge(), attribute_weight=weight)
             for name, weight in (("with", 1.0), ("without", 0.0))
         ]
-        return [trainer_stage.stage(g.config, g.images).key for g in given]
+        return [finetuning.stage(g.config, g.images).key for g in given]
 
     before, after = stages(bank()), stages(bank(size={"train": [["The first is vast.", "The first is minute."]]}))
     assert before[0] != after[0], "01's verdicts are the same, but not what is trained on"
@@ -569,7 +567,7 @@ def test_replay_is_nothing_at_the_base_and_holds_captions(prepare):
 
 
 def test_terms_are_added_by_their_weights(judged, monkeypatch):
-    monkeypatch.setattr(trainer, "replay", lambda now, base: now.sum() * 0 + 2)  # it is 0 at the first step
+    monkeypatch.setattr(text_tower, "replay", lambda tuned, base: tuned.sum() * 0 + 2)  # it is 0 at the first step
     plain, added = (
         run(judged(name, epochs=1, **settings))
         for name, settings in (("plain", {}), ("added", {"attribute_weight": 0.7, "replay": 3.0}))
@@ -582,19 +580,21 @@ def test_terms_are_added_by_their_weights(judged, monkeypatch):
 
 @pytest.mark.parametrize(("objective", "swap"), [("infonce", True), ("infonce", False), ("captions", False)])
 def test_pairs_that_share_an_image_are_masked(prepare, monkeypatch, objective, swap):
-    given, seen, infonce = prepare(mask_shared=True, objective=objective, swap=swap, epochs=1), [], trainer.infonce
-    order, step = [], trainer._step
-    monkeypatch.setattr(trainer, "infonce", lambda *a: seen.append(a[3](torch.arange(len(a[0])))) or infonce(*a))
-    monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
-    monkeypatch.setattr(trainer, "_step", lambda *a: order.append((a[2].train, a[3])) or step(*a))
+    given, ignored = prepare(mask_shared=True, objective=objective, swap=swap, epochs=1), []
+    function = losses.OBJECTIVES[objective]
+    noted = lambda *a: ignored.append(a[3](torch.arange(len(a[0])))) or function(*a)  # noqa: E731
+    monkeypatch.setitem(losses.OBJECTIVES, objective, noted)
+    without_held_out_points(monkeypatch)
+    batches_seen = []
+    on_step(monkeypatch, lambda training, rows: batches_seen.append((training.data.train, rows)))
     run(given)
-    train, rows = order[0]
+    train, rows = batches_seen[0]
     images = [{train.first[i], train.first[i] if train.second is None else train.second[i]} for i in rows]
     n = len(rows)
     expected = np.array([[bool(a & b) for b in images * (1 + swap)] for a in images * (1 + swap)])
     if swap:
         expected[np.arange(n), n + np.arange(n)] = expected[n + np.arange(n), np.arange(n)] = False
-    assert (seen[0].numpy() == expected).all()
+    assert (ignored[0].numpy() == expected).all()
     if objective == "infonce":
         assert expected.sum() > len(expected), "some do share one"
 
@@ -612,24 +612,22 @@ def rewriting(prepare, **settings):
     return prepare(asks={"rewrites": "rewrite"}, backend=Writer(), captions="rewrites", **settings)
 
 
-def test_rewrites_are_trained_on_and_captions_evaluated(prepare, monkeypatch):
-    given, seen = rewriting(prepare, objective="captions", epochs=1), []
-    monkeypatch.setattr(trainer, "held_out_values", lambda config, g, *rest: seen.append(g) or {})
-    run(given)
-    [gathered] = {id(g): g for g in seen}.values()
+def test_rewrites_are_trained_on_and_captions_evaluated(prepare):
+    given = rewriting(prepare, objective="captions")
+    gathered = text_tower.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
     assert sorted(gathered.train.texts) == sorted(load_rewrites(given.config).caption)
     assert all(text.startswith("A picture of") for text in gathered.train.texts)
     assert sorted(gathered.held_out.texts) == sorted(given.images.held_out.caption)
     assert gathered.train.second is None
-    assert len(gathered.comparisons) == 20
+    assert len(gathered.held_out_pairs) == 20
 
 
 def test_captions_nouns_and_classes_of_training_are_replayed_but_nothing_held_out(prepare, monkeypatch):
-    monkeypatch.setattr(examples_module, "imagenet_names", lambda: ["anchor", "bar stool", "wedge tail"])
+    monkeypatch.setattr(batches, "imagenet_names", lambda: ["anchor", "bar stool", "wedge tail"])
     given = prepare(replay=1.0)
     table = given.images.table
     table["label"] = table.label.mask(table.split == "held_out", "unheard of").mask(table.index == 0)
-    gathered = trainer.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+    gathered = text_tower.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
     train = given.images.train
     held_out = set(given.images.held_out.concept)
     spared = [noun for noun in ("anchor", "bar stool", "wedge tail") if not set(noun.split()) & held_out]
@@ -644,27 +642,29 @@ def test_captions_nouns_and_classes_of_training_are_replayed_but_nothing_held_ou
 def test_a_kind_without_texts_is_left_out(prepare):
     given = prepare(replay=1.0)
     given.images.table["label"] = None
-    captions, nouns = examples_module.plain_texts(given.config, given.images)
+    captions, nouns = batches.plain_texts(given.config, given.images)
     assert set(captions) == set(given.images.train.caption)
     assert "a photo of a goldfish" in nouns
-    gathered = trainer.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+    gathered = text_tower.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
     assert set(gathered.replayed.kinds) == {0, 1}
 
 
 def test_replay_draws_each_kind_evenly():
     kinds = np.repeat([0, 1, 2], [1000, 300, 2])
-    replayed = Replayed(None, kinds, None)
+    replayed = ReplayedTexts(None, kinds, None)
     drawn = replayed.draw(9000, np.random.default_rng(0))
     assert np.bincount(kinds[drawn]) == pytest.approx([3000] * 3, abs=150)
     assert np.bincount(drawn, minlength=1302)[1300:] == pytest.approx([1500] * 2, abs=120), "and each of a kind evenly"
     assert len(set(drawn[drawn < 1000])) > 900
     assert (drawn == replayed.draw(9000, np.random.default_rng(0))).all()
-    assert set(Replayed(None, np.array([1, 1]), None).draw(5, np.random.default_rng(0))) <= {0, 1}
+    assert set(ReplayedTexts(None, np.array([1, 1]), None).draw(5, np.random.default_rng(0))) <= {0, 1}
 
 
 def test_what_is_replayed_is_held_where_the_base_has_that_very_text(prepare, monkeypatch):
     given, seen = prepare(replay=1.0, replay_batch=7, epochs=1), []
-    monkeypatch.setattr(trainer, "replay", lambda now, base: seen.append((now.detach(), base)) or now.sum() * 0)
+    monkeypatch.setattr(
+        text_tower, "replay", lambda tuned, base: seen.append((tuned.detach(), base)) or tuned.sum() * 0
+    )
     run(given)
     now, base = seen[0]  # before the first step the texts are the base model's
     assert len(now) == 7
@@ -686,7 +686,7 @@ def test_all_captions_of_an_image_that_has_a_vector(prepare):
     fewer = Vectors(
         [given.vectors.ids[i] for i in keep], [given.vectors.paths[i] for i in keep], given.vectors.matrix[keep]
     )
-    found = of_captions(given.config, given.images, "train", fewer, given.model)
+    found = caption_examples(given.config, given.images, "train", fewer, given.model)
     assert found.texts == ["One.", "Two."]
     assert [fewer.ids[i] for i in found.first] == [image, image]
     matrix = torch.tensor(fewer.matrix)
@@ -699,15 +699,13 @@ ALL = {"attribute_weight": 1.0, "replay": 0.5, "mask_shared": True, "learn_tempe
 
 
 def gradients(given, **changes) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-    """What the first step says, and the gradient of everything that learns."""
+    """The terms of the first step, and the gradient of everything that learns."""
     config = given.config.model_copy(update={"finetune": given.config.finetune.model_copy(update=changes)})
-    gathered = trainer.gather(config, given.images, given.vectors, given.comparisons, given.model)
-    with trainer.own_text_tower(given.model):
-        temperature = torch.nn.Parameter(torch.tensor(-1.0))
-        state = trainer._start(config, given.model, temperature)
-        rows = np.random.default_rng(0).permutation(len(gathered.train))[:12]
-        terms = trainer._step(config, given.model, gathered, rows, 3, temperature, state.optimizer)
-        return terms, {name: p.grad.clone() for name, p in state.parameters.items()}
+    data = text_tower.gather(config, given.images, given.vectors, given.comparisons, given.model)
+    with copied_towers(given.model, ["text"]):
+        training = TextTower(config, data, given.model)
+        terms = training.step(np.random.default_rng(0).permutation(training.size)[:12])
+        return terms, {name: p.grad.clone() for name, p in training.state.parameters.items()}
 
 
 @pytest.mark.parametrize(
@@ -742,7 +740,7 @@ def test_no_more_texts_are_in_the_tower_than_asked_for(judged, monkeypatch):
     monkeypatch.setattr(
         given.model, "features", lambda tokens: sizes.append((len(tokens), torch.is_grad_enabled())) or features(tokens)
     )
-    monkeypatch.setattr(trainer, "held_out_values", lambda *arguments: {})
+    without_held_out_points(monkeypatch)
     gradients(given)
     with_gradients = [n for n, enabled in sizes if enabled]
     assert max(with_gradients) == 5
@@ -751,12 +749,12 @@ def test_no_more_texts_are_in_the_tower_than_asked_for(judged, monkeypatch):
 
 
 def test_how_many_are_in_memory_may_change_between_a_run_and_its_continuation(prepare):
-    keys = {trainer_stage.stage(g.config, g.images).key for g in (prepare(), prepare(micro_batch=3))}
+    keys = {finetuning.stage(g.config, g.images).key for g in (prepare(), prepare(micro_batch=3))}
     assert len(keys) == 1
 
 
 def test_a_processor_without_bf16_is_named(prepare, monkeypatch, capsys):
-    monkeypatch.setattr(trainer, "has_bf16", lambda device: False)
+    monkeypatch.setattr(finetuning, "has_bf16", lambda device: False)
     run(prepare("slow", precision="bf16", epochs=1))
     run(prepare("plain", precision="fp32", epochs=1))
     said = capsys.readouterr()
@@ -767,8 +765,8 @@ def test_held_out_texts_are_encoded_in_the_precision_of_the_run(prepare):
     values = []
     for precision in ("fp32", "bf16"):
         given = prepare(precision, precision=precision)
-        gathered = trainer.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
-        values.append(trainer.held_out_values(given.config, gathered, given.model, 0.1)["loss"])
+        data = text_tower.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+        values.append(TextTower(given.config, data, given.model).held_out()["loss"])
     assert values[0] != values[1]
     assert values[0] == pytest.approx(values[1], rel=0.05)
 
@@ -802,7 +800,7 @@ def test_a_run_with_lora(prepare):
     given = prepare(**LORA)
     before = weights_of(given.model)
     curve = run(given)
-    folder = given.config.folder / trainer_stage.FOLDER
+    folder = given.config.folder / finetuning.FOLDER
     after = weights_of(load_model(str(given.config.folder)))
     assert after.keys() == before.keys()
     matrices = {
@@ -825,7 +823,7 @@ def test_a_kept_epoch_is_the_model_of_a_run_that_ended_there(prepare):
     short = prepare("short", **LORA, schedule="constant", epochs=2, keep_epochs=[])
     run(long)
     run(short)
-    kept = weights_of(load_model(str(long.config.folder / trainer_stage.FOLDER / "epoch-002")))
+    kept = weights_of(load_model(str(long.config.folder / finetuning.FOLDER / "epoch-002")))
     ended, last = (weights_of(load_model(str(given.config.folder))) for given in (short, long))
     assert all(torch.equal(kept[name], value) for name, value in ended.items())
     assert not all(torch.equal(last[name], value) for name, value in ended.items())
