@@ -1,9 +1,9 @@
-"""Parallelograms: a is to b as c is to what? Asked of words and of photographs.
+"""Parallelograms: a is to b as c is to what? For words and for photos.
 
-3CosAdd is the nearest to b - a + c (Mikolov et al., 2013); 3CosMul multiplies shifted cosines, so that no term drowns
-the others, and the pair distance compares x - c with b - a (both Levy and Goldberg, 2014). As they do, a, b and c are
-no answers; the controls say what that alone is worth (Linzen, 2016): the nearest to c, and the nearest to b. A further
-way leaves none of them out, so that a step too short to leave c shows.
+3CosAdd takes the nearest to b - a + c (Mikolov et al., 2013). 3CosMul multiplies shifted cosines, so that no term
+dominates, and the pair distance compares x - c with b - a (both Levy and Goldberg, 2014). As in these papers a, b and c
+are no answers. The controls nearest to c and nearest to b show how much excluding them achieves alone (Linzen, 2016).
+3CosAdd with none left out shows steps that are too short to leave c.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from pcclip.stats.random_streams import stream
 from pcclip.stats.vectors import unit
 
 OPEN = "3CosAdd, none left out"
 METHODS = ("3CosAdd", "3CosMul", "pair distance", OPEN)
-CONTROLS = ("nearest to c", "nearest to b")
 _TIE, _EPSILON = 1e-6, 1e-3
 
 _ANIMALS = ("dog", "cat", "horse", "bird", "fish", "elephant")
 _THINGS = ("house", "car", "boat", "tree", "ball", "chair")
-WORDS: dict[str, tuple[str, str, tuple[str, ...]]] = {  # two ways to say it, and of what
+WORDS: dict[str, tuple[str, str, tuple[str, ...]]] = {  # name -> two contrasting phrases, and their nouns
     "size": ("a photo of a large {}", "a photo of a small {}", _ANIMALS + _THINGS),
     "colour": (
         "a photo of a red {}",
@@ -37,75 +37,73 @@ WORDS: dict[str, tuple[str, str, tuple[str, ...]]] = {  # two ways to say it, an
 
 
 def word_texts(name: str) -> list[str]:
-    """The texts of one set: first one way to say it of every noun, then the other."""
-    one, other, nouns = WORDS[name]
-    return [way.format(noun) for way in (one, other) for noun in nouns]
+    """The texts of one set: the first phrase with every noun, then the second."""
+    first, second, nouns = WORDS[name]
+    return [phrase.format(noun) for phrase in (first, second) for noun in nouns]
 
 
 def word_quadruples(nouns: int) -> Int[np.ndarray, "m 4"]:
-    """Rows a, b, c, d of `word_texts` for every ordered pair of nouns, from one way to the other and back."""
+    """Rows a, b, c, d of `word_texts` for every ordered pair of nouns, from either phrase to the other."""
     i, j = np.nonzero(~np.eye(nouns, dtype=bool))
     forth = np.stack([i, i + nouns, j, j + nouns], axis=1)
     return np.concatenate([forth, forth[:, [1, 0, 3, 2]]])
 
 
 def image_quadruples(groups: Sequence, count: int, seed: int) -> Int[np.ndarray, "m 4"]:
-    """Rows a, b, c, d: a and c are two images of one group, b and d two of another.
+    """Rows a, b, c, d: a and c are two images of one group, b and d two images of another.
 
     Empty where fewer than two groups have two images.
     """
     codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
-    rng, members = np.random.default_rng(seed), [np.flatnonzero(codes == k) for k in range(codes.max(initial=-1) + 1)]
+    members = [np.flatnonzero(codes == k) for k in range(codes.max(initial=-1) + 1)]
     members = [rows for rows in members if len(rows) > 1]
     if len(members) < 2:
         return np.empty((0, 4), dtype=np.int64)
-    found = []
+    rng, quadruples = stream("parallelograms", seed), []
     for _ in range(count):
-        one, other = (members[k] for k in rng.choice(len(members), 2, replace=False))
-        (a, c), (b, d) = rng.choice(one, 2, replace=False), rng.choice(other, 2, replace=False)
-        found.append((a, b, c, d))
-    return np.array(found, dtype=np.int64)
+        from_group, to_group = (members[k] for k in rng.choice(len(members), 2, replace=False))
+        (a, c), (b, d) = rng.choice(from_group, 2, replace=False), rng.choice(to_group, 2, replace=False)
+        quadruples.append((a, b, c, d))
+    return np.array(quadruples, dtype=np.int64)
 
 
 def solved(
     vectors: Float[np.ndarray, "n d"], quadruples: Int[np.ndarray, "m 4"], groups: Int[np.ndarray, " n"] | None = None
 ) -> dict[str, Bool[np.ndarray, " m"]]:
-    """Whether each way of solving finds the answer, by the names in METHODS and CONTROLS.
+    """Whether each method of METHODS and each control finds the answer.
 
     Args:
         vectors: unit vectors of the candidates.
         quadruples: rows a, b, c and the answer d.
-        groups: of each candidate; then any of the answer's group is right, and without it only the answer itself.
+        groups: group of each candidate, where any candidate of the answer's group is right; otherwise only d is.
 
-    A tie is not an answer: the best right candidate must be ahead of every wrong one by more than 1e-6.
+    The best right candidate must be ahead of every wrong candidate by more than 1e-6, so that a tie is no answer.
     """
     a, b, c, d = quadruples.T
     right = (groups[None] == groups[d][:, None]) if groups is not None else np.arange(len(vectors))[None] == d[:, None]
-    near = {name: vectors[rows] @ vectors.T for name, rows in (("a", a), ("b", b), ("c", c))}
-    shifted = {name: (cosine + 1) / 2 for name, cosine in near.items()}
+    near_a, near_b, near_c = (vectors[rows] @ vectors.T for rows in (a, b, c))
     step = unit(vectors[b] - vectors[a])
-    away = np.sqrt(np.maximum(2 - 2 * near["c"], 1e-12))  # |x - c|, of unit vectors
+    distance = np.sqrt(np.maximum(2 - 2 * near_c, 1e-12))  # |x - c| of unit vectors
     scores = {
-        "3CosAdd": near["b"] - near["a"] + near["c"],
-        "3CosMul": shifted["b"] * shifted["c"] / (shifted["a"] + _EPSILON),
-        "pair distance": (step @ vectors.T - (step * vectors[c]).sum(axis=1, keepdims=True)) / away,
-        OPEN: near["b"] - near["a"] + near["c"],
-        "nearest to c": near["c"],
-        "nearest to b": near["b"],
+        "3CosAdd": near_b - near_a + near_c,
+        "3CosMul": (near_b + 1) / 2 * ((near_c + 1) / 2) / ((near_a + 1) / 2 + _EPSILON),
+        "pair distance": (step @ vectors.T - (step * vectors[c]).sum(axis=1, keepdims=True)) / distance,
+        OPEN: near_b - near_a + near_c,
+        "nearest to c": near_c,
+        "nearest to b": near_b,
     }
-    rows = np.arange(len(quadruples))[:, None]
-    found = {}
+    rows, answers = np.arange(len(quadruples))[:, None], right.copy()
+    answers[rows, quadruples[:, :3]] = False
+    is_solved = {}
     for name, score in scores.items():
         score = score.copy()
-        answers = right.copy()
-        answers[rows, quadruples[:, :3]] = False
         if name != OPEN:
             score[rows, quadruples[:, :3]] = -np.inf
         best = np.where(answers, score, -np.inf).max(axis=1)
-        found[name] = best > np.where(answers, -np.inf, score).max(axis=1) + _TIE
-    return found
+        is_solved[name] = best > np.where(answers, -np.inf, score).max(axis=1) + _TIE
+    return is_solved
 
 
 def chance(candidates: int, right: float = 1.0) -> float:
-    """Share of the answers that guessing finds, among the candidates that are not a, b or c."""
+    """Accuracy of guessing among the candidates other than a, b and c."""
     return right / max(1, candidates - 3)

@@ -1,242 +1,261 @@
-"""What is claimed of the arithmetic, and whether it holds on these images: computed, never written down.
+"""Claims about the arithmetic, and whether they hold on a run's images: computed, never written down.
 
-Each claim is a number that should be above 0, with a 95% interval from the paired resamples: it holds where the whole
-interval is above 0, it does not where the whole interval is below, and else it is undecided.
+Each claim is a number that should be above 0, with a 95% interval from paired resamples. It holds where the interval is
+above 0, it fails where the interval is below 0, and otherwise it is undecided.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from pcclip.arithmetic.analogies import OPEN
-from pcclip.arithmetic.differences import NONE
-from pcclip.arithmetic.geometry import IMAGES, Found
-from pcclip.arithmetic.retrieval import RANK
+from pcclip.arithmetic.differences import IMAGES, MEASURE
+from pcclip.arithmetic.geometry import Measures
+from pcclip.arithmetic.retrieval import RANK, Sweep
 from pcclip.stats.intervals import Estimate
 
 COLUMNS = ["claim", "of", "number", "ci_low", "ci_high", "holds", "how", "n"]
 PAPER, OURS = "the paper", "this workbook"
-_ALONG, _CAPTIONS, _BASE, _TUNED = "alignment, image difference", "alignment, caption difference", "base", "finetuned"
-Swept = dict[str, dict[tuple[str, float, str], Estimate]]
+_STRENGTH = -1.0  # stands for the run's arithmetic.strength in a search's alpha
+_INF = float("inf")
+_BASE, _TUNED = "base", "finetuned"
+_ALONG, _ONE_IMAGE = "alignment, image difference", "f(d) with one image"
+Key = tuple[str, str, str | float]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Words, whose claim it is, the number that should be above 0, and how it is computed in words."""
+    """A claim and the number that should be above 0: the measure `plus` (or 0) minus the measures `minus`.
+
+    A class of its own because a claim is a sentence with its formula, which no table or estimate is.
+
+    Attributes:
+        words: the claim.
+        source: whose claim it is.
+        how: the formula in words.
+        plus, minus: keys of geometry.Measures, or (model, form, alpha) of a search, whose measure is the rank share.
+    """
 
     words: str
-    of: str
-    number: Callable[[Found, Swept, float], Estimate]
+    source: str
     how: str
+    plus: Key | None
+    minus: tuple[Key, ...] = ()
 
 
-def _between(metric: str, control: str = NONE, sign: int = 1) -> Callable:
-    """sign * (finetuned - base) of one measure."""
-
-    def number(found: Found, swept: Swept, strength: float) -> Estimate:
-        pair = found[metric, _TUNED, control], found[metric, _BASE, control]
-        return pair[0] - pair[1] if sign > 0 else pair[1] - pair[0]
-
-    return number
+def _along(model: str, control: str = MEASURE) -> Key:
+    return _ALONG, model, control
 
 
-def _against(metric: str, control: str, own: str = NONE, model: str = _TUNED) -> Callable:
-    """A measure minus its control."""
-    return lambda found, swept, strength: found[metric, model, own] - found[metric, model, control]
-
-
-def _below_zero(metric: str, control: str) -> Callable:
-    return lambda found, swept, strength: _minus(found[metric, _TUNED, control])
-
-
-def _minus(one: Estimate) -> Estimate:
-    return Estimate(-one.value, -one.draws, one.n, one.jackknife)
-
-
-def _rank_gain(better: tuple, worse: tuple) -> Callable:
-    """By how much one search's rank share is smaller; each is (model, form, alpha), alpha None for the strength."""
-
-    def number(found: Found, swept: Swept, strength: float) -> Estimate:
-        of = [swept[model][form, strength if alpha is None else alpha, RANK] for model, form, alpha in (worse, better)]
-        return of[0] - of[1]
-
-    return number
-
-
-_INF = float("inf")
 CLAIMS = [
     Claim(
         "f(d) lies along the image difference after finetuning",
         PAPER,
-        lambda found, swept, strength: found[_ALONG, _TUNED, NONE],
         "cosine of f(d) with g(1) - g(2)",
+        _along(_TUNED),
     ),
     Claim(
-        "finetuning turns f(d) towards the image difference", PAPER, _between(_ALONG), "that cosine, minus the base's"
+        "finetuning turns f(d) towards the image difference",
+        PAPER,
+        "that cosine, minus the base's",
+        _along(_TUNED),
+        (_along(_BASE),),
     ),
     Claim(
         "finetuning turns f(d) towards the difference of the captions",
         PAPER,
-        _between(_CAPTIONS),
         "cosine of f(d) with f(caption 1) - f(caption 2), minus the base's",
+        ("alignment, caption difference", _TUNED, MEASURE),
+        (("alignment, caption difference", _BASE, MEASURE),),
     ),
     Claim(
         "the reversed text points the other way",
         PAPER,
-        _below_zero(_ALONG, "reversed"),
         "minus the cosine of f(d swapped) with g(1) - g(2)",
+        None,
+        (_along(_TUNED, "reversed"),),
     ),
     Claim(
         "the text must be about these two images",
         OURS,
-        _against(_ALONG, "shuffled"),
         "cosine with the image difference, minus that of another pair's text",
+        _along(_TUNED),
+        (_along(_TUNED, "shuffled"),),
     ),
     Claim(
         "finetuning is worth more than subtracting the swapped text, which is free",
         OURS,
-        lambda found, swept, strength: found[_ALONG, _TUNED, NONE] - found[_ALONG, _BASE, "f(d) - f(swapped)"],
         "cosine of the finetuned f(d), minus that of the base's f(d) - f(d swapped)",
+        _along(_TUNED),
+        (_along(_BASE, "f(d) - f(swapped)"),),
     ),
     Claim(
         "finetuning makes f(d) - f(swapped) better too",
         OURS,
-        _between(_ALONG, "f(d) - f(swapped)"),
         "cosine of f(d) - f(d swapped) with g(1) - g(2), minus the base's",
+        _along(_TUNED, "f(d) - f(swapped)"),
+        (_along(_BASE, "f(d) - f(swapped)"),),
     ),
     Claim(
         "f(d) puts the first image there",
         OURS,
-        lambda found, swept, strength: found["f(d) with one image", _TUNED, "the first"],
         "cosine of f(d) with g(1), images centred",
+        (_ONE_IMAGE, _TUNED, "the first"),
     ),
     Claim(
         "f(d) takes the second image away",
         OURS,
-        _below_zero("f(d) with one image", "the second"),
         "minus the cosine of f(d) with g(2), images centred",
+        None,
+        ((_ONE_IMAGE, _TUNED, "the second"),),
     ),
     Claim(
         "it takes the second away as much as it puts the first there",
         OURS,
-        lambda found, swept, strength: (
-            _minus(found["f(d) with one image", _TUNED, "the second"])
-            - found["f(d) with one image", _TUNED, "the first"]
-        ),
         "minus the cosine of f(d) with g(2), minus that with g(1)",
+        None,
+        ((_ONE_IMAGE, _TUNED, "the second"), (_ONE_IMAGE, _TUNED, "the first")),
     ),
     Claim(
         "finetuning tells a text from its swapped twin",
         OURS,
-        _between("antisymmetry", sign=-1),
         "cosine of f(d) with f(d swapped), base minus finetuned",
+        ("antisymmetry", _BASE, MEASURE),
+        (("antisymmetry", _TUNED, MEASURE),),
     ),
     Claim(
         "what is left when the mean text is taken off is antisymmetric",
         OURS,
-        _below_zero("antisymmetry", "centred"),
         "minus the cosine of centred f(d) and f(d swapped)",
+        None,
+        (("antisymmetry", _TUNED, "centred"),),
     ),
     Claim(
         "differences add up in text",
         OURS,
-        _against("additivity, texts", "better leg alone"),
         "cosine of f(ab) + f(bc) with f(ac), minus that of the better leg",
+        ("additivity, texts", _TUNED, MEASURE),
+        (("additivity, texts", _TUNED, "better leg alone"),),
     ),
     Claim(
         "finetuning makes differences add up better",
         OURS,
-        _between("additivity, texts"),
         "cosine of f(ab) + f(bc) with f(ac), minus the base's",
+        ("additivity, texts", _TUNED, MEASURE),
+        (("additivity, texts", _BASE, MEASURE),),
     ),
     Claim(
         "words make parallelograms",
         OURS,
-        _against("analogies, all words", "nearest to c", "3CosAdd"),
         "3CosAdd's accuracy, minus that of taking the nearest to c",
+        ("analogies, all words", _TUNED, "3CosAdd"),
+        (("analogies, all words", _TUNED, "nearest to c"),),
     ),
     Claim(
         "finetuning makes the parallelograms of words closer",
         OURS,
-        _between("analogies, all words", OPEN),
         "accuracy of 3CosAdd with no candidate left out, minus the base's",
+        ("analogies, all words", _TUNED, OPEN),
+        (("analogies, all words", _BASE, OPEN),),
     ),
     Claim(
         "photographs make parallelograms",
         OURS,
-        lambda found, swept, strength: (
-            found["analogies, images", IMAGES, "3CosAdd"] - found["analogies, images", IMAGES, "nearest to b"]
-        ),
         "3CosAdd's accuracy, minus that of the nearest to b",
+        ("analogies, images", IMAGES, "3CosAdd"),
+        (("analogies, images", IMAGES, "nearest to b"),),
     ),
     Claim(
         "the text of a difference takes a search to the image that was meant",
         PAPER,
-        _rank_gain((_TUNED, "f(d)", None), (_TUNED, "f(d)", 0.0)),
         "rank share of the image alone, minus that of image + f(d)",
+        (_TUNED, "f(d)", 0.0),
+        ((_TUNED, "f(d)", _STRENGTH),),
     ),
     Claim(
         "finetuning makes that search better",
         PAPER,
-        _rank_gain((_TUNED, "f(d)", None), (_BASE, "f(d)", None)),
         "rank share of image + f(d), base minus finetuned",
+        (_BASE, "f(d)", _STRENGTH),
+        ((_TUNED, "f(d)", _STRENGTH),),
     ),
     Claim(
         "image + f(d) finds more than f(d) alone",
         OURS,
-        _rank_gain((_TUNED, "f(d)", None), (_TUNED, "f(d)", _INF)),
         "rank share of f(d) alone, minus that of image + f(d)",
+        (_TUNED, "f(d)", _INF),
+        ((_TUNED, "f(d)", _STRENGTH),),
     ),
     Claim(
         "a difference finds more than the caption of what is wanted",
         OURS,
-        _rank_gain((_TUNED, "f(d)", None), (_TUNED, "f(caption 1)", _INF)),
         "rank share of f(caption 1) alone, minus that of image + f(d)",
+        (_TUNED, "f(caption 1)", _INF),
+        ((_TUNED, "f(d)", _STRENGTH),),
     ),
     Claim(
         "images and captions lie in different places",
         OURS,
-        _against("modality gap", "two halves of the images", "captions of the other half"),
         "distance of half the images' mean from the other captions' mean, minus that from the other images' mean",
+        ("modality gap", _TUNED, "captions of the other half"),
+        (("modality gap", _TUNED, "two halves of the images"),),
     ),
     Claim(
         "finetuning narrows that gap",
         OURS,
-        _between("modality gap", sign=-1),
         "distance of the means, base minus finetuned",
+        ("modality gap", _BASE, MEASURE),
+        (("modality gap", _TUNED, MEASURE),),
     ),
     Claim(
         "taking both means off helps a caption find its image",
         OURS,
-        _against("caption finds its image", NONE, "centred"),
         "recall@1 centred, minus recall@1 as it is",
+        ("caption finds its image", _TUNED, "centred"),
+        (("caption finds its image", _TUNED, MEASURE),),
     ),
     Claim(
         "finetuning spreads the texts of differences over more directions",
         OURS,
-        _between("effective rank, text differences"),
         "effective rank, minus the base's",
+        ("effective rank, text differences", _TUNED, MEASURE),
+        (("effective rank, text differences", _BASE, MEASURE),),
     ),
 ]
 
 
-def judged(found: Found, swept: Swept, strength: float) -> pd.DataFrame:
-    """The claims that can be checked with what was measured, a row each: columns COLUMNS, holds is as in `verdict`.
+def table(measures: Measures, sweeps: Mapping[str, Sweep], strength: float) -> pd.DataFrame:
+    """A row for each claim whose measures were taken: columns COLUMNS, `holds` as in `verdict`.
 
     Args:
-        found: geometry.measure of 'base' and 'finetuned'.
-        swept: by model, retrieval.sweep with `strength` among its alphas.
-        strength: arithmetic.strength of the run.
+        measures: of 'base' and 'finetuned'.
+        sweeps: by model, with `strength` among their alphas.
+        strength: the run's arithmetic.strength.
     """
-    return pd.DataFrame(
-        [
-            [claim.words, claim.of, one.value, *one.interval, verdict(one), claim.how, one.n]
-            for claim, one in _numbers(found, swept, strength)
-        ],
-        columns=COLUMNS,
-    )
+    known: dict[Key, Estimate] = {**measures}
+    for model, sweep in sweeps.items():
+        known |= {(model, form, alpha): estimate for (form, alpha, metric), estimate in sweep.items() if metric == RANK}
+        known |= {(model, form, _STRENGTH): sweep[form, strength, RANK] for form, _, _ in sweep}
+    rows = []
+    for claim in CLAIMS:
+        if all(key in known for key in (claim.plus or claim.minus[0], *claim.minus)):
+            number = _number(claim, known)
+            holds = verdict(number)
+            rows.append([claim.words, claim.source, number.value, *number.interval, holds, claim.how, number.n])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _number(claim: Claim, known: Mapping[Key, Estimate]) -> Estimate:
+    if claim.plus:
+        number, subtracted = known[claim.plus], claim.minus
+    else:
+        first = known[claim.minus[0]]
+        number, subtracted = Estimate(-first.value, -first.draws, first.n, first.jackknife), claim.minus[1:]
+    for key in subtracted:
+        number = number - known[key]
+    return number
 
 
 def verdict(number: Estimate) -> str:
@@ -247,28 +266,22 @@ def verdict(number: Estimate) -> str:
     return "yes" if low > 0 else "no" if high < 0 else "undecided"
 
 
-def told(claims: pd.DataFrame) -> str:
-    """The table in words, as Markdown: how many hold, then each claim with its number."""
+def as_markdown(claims: pd.DataFrame) -> str:
+    """The table in words: how many claims hold, then each claim with its number."""
     if claims.empty:
         return "No claim could be checked."
+    counts = claims.holds.value_counts()
     lines = [
-        f"Of {len(claims)} claims, {(claims.holds == 'yes').sum()} hold on these held-out images, "
-        f"{(claims.holds == 'no').sum()} do not and {(claims.holds == 'undecided').sum()} stay undecided."
+        f"Of {len(claims)} claims, {counts.get('yes', 0)} hold on these held-out images, "
+        f"{counts.get('no', 0)} do not and {counts.get('undecided', 0)} stay undecided.",
+        "",
     ]
-    for whose in dict.fromkeys(claims.of):
+    for source in dict.fromkeys(claims.of):
         for answer, lead in (("yes", "holds"), ("no", "does not hold"), ("undecided", "undecided")):
-            part = claims[(claims.of == whose) & (claims.holds == answer)]
-            told_of = "; ".join(
+            part = claims[(claims.of == source) & (claims.holds == answer)]
+            numbers = [
                 f"{row.claim} ({row.number:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}])" for row in part.itertuples()
-            )
-            if told_of:
-                lines.append(f"- **Of {whose}, {lead}:** {told_of}.")
-    return "\n".join([lines[0], "", *lines[1:]])
-
-
-def _numbers(found: Found, swept: Swept, strength: float) -> Iterator[tuple[Claim, Estimate]]:
-    for claim in CLAIMS:
-        try:
-            yield claim, claim.number(found, swept, strength)
-        except KeyError:  # too few images for triples, say: what was not measured is not claimed
-            continue
+            ]
+            if numbers:
+                lines.append(f"- **Of {source}, {lead}:** {'; '.join(numbers)}.")
+    return "\n".join(lines)

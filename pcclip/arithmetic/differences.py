@@ -1,15 +1,103 @@
-"""What f does to the text of a difference: where it points, whether it turns with its images, whether it adds up.
+"""The held-out images and pairs of stage 05, and what f does to the text of a difference.
 
-Arguments are unit vectors, row by row of one table of pairs or triples; `shuffle` is a permutation of the rows, so that
-a text is judged by the images of another pair. Every value has its controls beside it, as name -> value per item.
+f is the text tower, g the image tower, d the sentence about the difference of a pair. Every function of vectors returns
+the measure and its controls, as name -> one value per row. `shuffle` is a permutation of the rows, which gives each row
+another row's text.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
+from pcclip.comparisons.stage import template_pairs
+from pcclip.config import Config
+from pcclip.data.image_set import ImageSet
+from pcclip.embedding.vectors import Vectors
+from pcclip.stats.random_streams import stream
 from pcclip.stats.vectors import cosines, unit
 
-NONE = "none"  # the measure itself, no control
+MEASURE = "none"  # the control of a row that is the measure itself
+IMAGES = "images"  # the model of measures that involve no text
+Values = dict[str, Float[np.ndarray, " m"]]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out images with their vectors, pairs and triples of them, and how intervals are drawn.
+
+    A class of its own because every measure of the stage is taken on exactly these.
+
+    Attributes:
+        vectors: unit image vectors by each model's image tower.
+        table: the held-out images that have a vector (id, path, caption, concept).
+        pairs: first, second (ids), captions, difference, swapped, as `template_pairs` makes them.
+        triples: rows of `pairs` (a, b), and for each a row of `table` (c).
+        quadruples: number of image analogies.
+        draws: bootstrap resamples.
+        seed: of every random draw.
+    """
+
+    vectors: Vectors
+    table: pd.DataFrame
+    pairs: pd.DataFrame
+    triples: tuple[Int[np.ndarray, " t"], Int[np.ndarray, " t"]]
+    quadruples: int
+    draws: int
+    seed: int
+
+    @property
+    def sides(self) -> Int[np.ndarray, "m 2"]:
+        """Rows of the image vectors of both images of each pair."""
+        return np.stack([self.vectors.rows(self.pairs[side]) for side in ("first", "second")], axis=1)
+
+    @property
+    def rows(self) -> Int[np.ndarray, " n"]:
+        """Rows of the image vectors of `table`."""
+        return self.vectors.rows(self.table["id"])
+
+    def seen_by(self, model: str) -> "HeldOut":
+        """The same with the vectors of this model's image tower."""
+        return replace(self, vectors=self.vectors.seen_by(model))
+
+    def by_tower(self, models: Iterable[str]) -> dict[str, "HeldOut"]:
+        """The same by image tower: 'images' for the base's, 'images, MODEL' for a model with a tower of its own."""
+        tuned = [model for model in models if model in self.vectors.others]
+        return {IMAGES: self, **{f"{IMAGES}, {model}": self.seen_by(model) for model in tuned}}
+
+
+def held_out_pairs(config: Config, images: ImageSet, vectors: Vectors) -> HeldOut:
+    """The pairs and triples that a run's parameters ask for."""
+    settings, table = config.arithmetic, vectors.of(images.held_out)
+    pairs = template_pairs(table, settings.pairs, config.seed)
+    triples = draw_triples(table, pairs, settings.triples, config.seed)
+    return HeldOut(vectors, table, pairs, triples, settings.quadruples, config.evaluate.bootstrap, config.seed)
+
+
+def draw_triples(
+    table: pd.DataFrame, pairs: pd.DataFrame, count: int, seed: int
+) -> tuple[Int[np.ndarray, " t"], Int[np.ndarray, " t"]]:
+    """Rows of `pairs` (a, b), and for each the row of a third image c in `table`, of another concept than a and b."""
+    rng, concept = stream("triples", seed), table.concept.to_numpy()
+    concept_of = dict(zip(table["id"], concept, strict=True))
+    rows, third = [], []
+    for row in rng.permutation(len(pairs))[:count]:
+        pair = [concept_of[pairs["first"].iloc[row]], concept_of[pairs["second"].iloc[row]]]
+        others = np.flatnonzero(~np.isin(concept, pair))
+        if len(others):
+            rows.append(row)
+            third.append(rng.choice(others))
+    return np.array(rows, dtype=np.int64), np.array(third, dtype=np.int64)
+
+
+def shuffled(count: int, seed: int) -> Int[np.ndarray, " m"]:
+    """A permutation that leaves no row in its place (for more than one row)."""
+    order = stream("shuffled pairs", seed).permutation(count)
+    shuffle = np.empty(count, dtype=np.int64)
+    shuffle[order] = np.roll(order, 1)
+    return shuffle
 
 
 def alignment(
@@ -17,14 +105,14 @@ def alignment(
     right: Float[np.ndarray, "m d"],
     reverse: Float[np.ndarray, "m d"],
     shuffle: Int[np.ndarray, " m"],
-) -> dict[str, Float[np.ndarray, " m"]]:
-    """Cosine of f(d) with a difference: 1 along it, 0 for a text that knows nothing.
+) -> Values:
+    """Cosine of f(d) with a difference of images or captions: 1 along it, 0 for a text that knows nothing.
 
-    Controls: the reversed text, the text of another pair, and f(d) - f(d swapped), which is free: it cancels whatever
-    constant f adds to every text, with no training.
+    Controls: the reversed text, the text of another pair, and f(d) - f(d swapped), which needs no training: it cancels
+    the constant that f adds to every text.
     """
     return {
-        NONE: cosines(right, target),
+        MEASURE: cosines(right, target),
         "reversed": cosines(reverse, target),
         "shuffled": cosines(right[shuffle], target),
         "f(d) - f(swapped)": cosines(unit(right - reverse), target),
@@ -33,19 +121,19 @@ def alignment(
 
 def antisymmetry(
     right: Float[np.ndarray, "m d"], reverse: Float[np.ndarray, "m d"], shuffle: Int[np.ndarray, " m"]
-) -> dict[str, Float[np.ndarray, " m"]]:
-    """Cosine of f(d) with f(d swapped): -1 where exchanging the images turns it round, 1 where nothing changes.
+) -> Values:
+    """Cosine of f(d) with f(d swapped): -1 where exchanging the images reverses f(d), 1 where it changes nothing.
 
-    Controls: the swapped text of another pair, which keeps only what all texts share; and both with the mean text
-    vector taken off.
+    Controls: the swapped text of another pair, which shares only what all texts share; both after subtracting the mean
+    text vector.
     """
     mean = (right.mean(axis=0) + reverse.mean(axis=0)) / 2
-    one, two = unit(right - mean), unit(reverse - mean)
+    centred, centred_reverse = unit(right - mean), unit(reverse - mean)
     return {
-        NONE: cosines(right, reverse),
+        MEASURE: cosines(right, reverse),
         "shuffled": cosines(right, reverse[shuffle]),
-        "centred": cosines(one, two),
-        "centred, shuffled": cosines(one, two[shuffle]),
+        "centred": cosines(centred, centred_reverse),
+        "centred, shuffled": cosines(centred, centred_reverse[shuffle]),
     }
 
 
@@ -55,15 +143,15 @@ def additivity(
     ac: Float[np.ndarray, "m d"],
     ba: Float[np.ndarray, "m d"],
     shuffle: Int[np.ndarray, " m"],
-) -> dict[str, Float[np.ndarray, " m"]]:
+) -> Values:
     """Cosine of d(a, b) + d(b, c) with d(a, c).
 
-    Controls: each leg alone, and the better of them, which share an image with d(a, c) (0.5 each where images are
-    orthogonal; a leg near 1 means that f reads that image only); the first leg reversed; another triple's d(a, c).
+    Controls: each leg alone and the better leg, which share an image with d(a, c) (0.5 each for orthogonal images; a
+    leg near 1 means that f reads only that image); the first leg reversed; d(a, c) of another triple.
     """
     total, first, second = unit(ab + bc), cosines(ab, ac), cosines(bc, ac)
     return {
-        NONE: cosines(total, ac),
+        MEASURE: cosines(total, ac),
         "first leg alone": first,
         "second leg alone": second,
         "better leg alone": np.maximum(first, second),
@@ -74,25 +162,17 @@ def additivity(
 
 def sides(
     right: Float[np.ndarray, "m d"],
-    one: Float[np.ndarray, "m d"],
-    two: Float[np.ndarray, "m d"],
+    first: Float[np.ndarray, "m d"],
+    second: Float[np.ndarray, "m d"],
     shuffle: Int[np.ndarray, " m"],
-) -> dict[str, Float[np.ndarray, " m"]]:
-    """Cosine of f(d) with what each side shows alone, `one` and `two` being centred vectors of images or captions.
+) -> Values:
+    """Cosine of f(d) with the centred vectors of the first and of the second image (or caption) alone.
 
-    A difference puts the first there and takes the second away: the two are equal and opposite. 0 for the second side
+    A difference adds the first and removes the second, so that the two should be equal and opposite. 0 for the second
     means that f(d) is about the first image only.
     """
     return {
-        "the first": cosines(right, one),
-        "the second": cosines(right, two),
-        "another's first": cosines(right[shuffle], one),
+        "the first": cosines(right, first),
+        "the second": cosines(right, second),
+        "another's first": cosines(right[shuffle], first),
     }
-
-
-def shuffled(count: int, seed: int) -> Int[np.ndarray, " m"]:
-    """A permutation that leaves no row in its place (for more than one row)."""
-    order = np.random.default_rng(seed).permutation(count)
-    result = np.empty(count, dtype=np.int64)
-    result[order] = np.roll(order, 1)
-    return result

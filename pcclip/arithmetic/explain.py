@@ -1,186 +1,232 @@
 """What changed between two images, in words: a bank of difference sentences, ranked for the pair.
 
-A sentence's score is cos(g(1) - g(2), f(s) - f(s swapped)), which no constant offset of the text vectors can fool.
+A sentence's score is cos(g(1) - g(2), f(s) - f(s swapped)), which a constant offset of the text vectors cannot change.
+The bank is a table: text, twin (the sentence with the images exchanged), source.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
-from pcclip.arithmetic.texts import Remembered
+from pcclip.arithmetic.differences import HeldOut
+from pcclip.arithmetic.geometry import Measures
+from pcclip.arithmetic.texts import TextMemory
 from pcclip.comparisons.attributes import load_bank
-from pcclip.comparisons.stage import kept
+from pcclip.comparisons.stage import FOLDER as GENERATE
+from pcclip.comparisons.stage import TABLE, kept
+from pcclip.config import Config
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
+from pcclip.runs.files import read_parquet
 from pcclip.stats.intervals import Estimate, bootstrap_means, jackknife
 from pcclip.stats.vectors import cosines, image_differences, unit
 
 COLUMNS = ["pair", "first", "second", "model", "position", "of", "text", "source", "score", "own"]
+BINS = 8  # of equal count, for calibration
+_TIE = 1e-6
+_SHOWN = 3  # sentences of either end
 
 
-@dataclass(frozen=True)
-class Bank:
-    """Sentences about a first and a second image, each with its swapped twin and where it is from."""
-
-    texts: list[str]
-    twins: list[str]
-    sources: list[str]
-
-    def directions(self, model: Remembered) -> Float[np.ndarray, "s d"]:
-        """f(s) - f(s swapped), unit."""
-        return unit(model.encode_texts(self.texts) - model.encode_texts(self.twins))
+def held_out_comparisons(config: Config) -> pd.DataFrame:
+    """01's kept comparisons of held-out pairs."""
+    return kept(read_parquet(config.source_folder / GENERATE / TABLE).to_pandas(), "held_out")
 
 
-def bank_of(comparisons: pd.DataFrame, attributes: str | None, limit: int, seed: int) -> Bank:
-    """01's kept sentences of held-out pairs, at most `limit` of them, and the phrases of an attribute bank, both ways.
+def sentence_bank(config: Config) -> pd.DataFrame:
+    """`bank_of` for a run's comparisons and attribute bank."""
+    settings = config.arithmetic
+    return bank_of(held_out_comparisons(config), config.generate.attributes, settings.sentences, config.seed)
 
-    Empty where there is neither.
+
+def bank_of(comparisons: pd.DataFrame, attributes: str | None, limit: int, seed: int) -> pd.DataFrame:
+    """Columns text, twin, source: sentences of comparisons that have a twin, and phrases of an attribute bank.
+
+    Args:
+        comparisons: columns difference, swapped.
+        attributes: name of an attribute bank; both directions of its phrases are added.
+        limit: largest number of sentences from comparisons.
     """
-    rows = kept(comparisons, "held_out")
-    rows = rows[rows.swapped != ""].drop_duplicates("difference")
+    rows = comparisons[comparisons.swapped != ""].drop_duplicates("difference")
     rows = rows.sample(limit, random_state=seed).sort_index() if len(rows) > limit else rows
-    texts, twins, sources = list(rows.difference), list(rows.swapped), ["a pair of 01"] * len(rows)
+    sentences = [(row.difference, row.swapped, "a pair of 01") for row in rows.itertuples()]
     for attribute in load_bank(attributes).attributes if attributes else []:
         for more, less in attribute.held_out or attribute.paraphrases:
-            texts += [more, less]
-            twins += [less, more]
-            sources += [attribute.name] * 2
-    return Bank(texts, twins, sources)
+            sentences += [(more, less, attribute.name), (less, more, attribute.name)]
+    return pd.DataFrame(sentences, columns=["text", "twin", "source"], dtype=str)
 
 
 def scores(
-    model: Remembered,
+    model: TextMemory,
     matrix: Float[np.ndarray, "n d"],
     first: Int[np.ndarray, " m"],
     second: Int[np.ndarray, " m"],
-    bank: Bank,
+    bank: pd.DataFrame,
 ) -> Float[np.ndarray, "m s"]:
-    """Of every sentence for every pair of images; exchanging the images changes the sign."""
-    return image_differences(matrix, first, second) @ bank.directions(model).T
+    """Score of every sentence for every pair of rows; exchanging the images changes the sign."""
+    directions = unit(model.encode_texts(list(bank.text)) - model.encode_texts(list(bank.twin)))
+    return image_differences(matrix, first, second) @ directions.T
 
 
-def explain(model: Remembered, vectors: Vectors, first: str, second: str, bank: Bank, shown: int = 3) -> pd.DataFrame:
-    """The sentences that say best, and worst, how image `first` differs from `second` (ids).
+def explain(
+    model: TextMemory, vectors: Vectors, pair: tuple[str, str], bank: pd.DataFrame, shown: int = _SHOWN
+) -> pd.DataFrame:
+    """The sentences with the highest and the lowest scores for how the first image of `pair` differs from the second.
 
-    Columns position (1 is best), of (how many), text, source, score. Raises PcclipError for an image without a vector
-    or an empty bank.
+    Args:
+        vectors: of the model's image tower.
+        pair: ids of the two images.
+        shown: sentences of either end.
+
+    Returns:
+        Columns position (1 is the best), of (size of the bank), text, source, score.
+
+    Raises:
+        PcclipError: an image without a vector, or an empty bank.
     """
-    if not bank.texts:
+    if bank.empty:
         raise PcclipError("no sentence to explain with: 01 kept none of a held-out pair; give an attribute bank")
-    [score] = scores(model, vectors.matrix, vectors.rows([first]), vectors.rows([second]), bank)
+    first, second = (vectors.rows([image]) for image in pair)
+    [score] = scores(model, vectors.matrix, first, second, bank)
     order = np.argsort(-score, kind="stable")
     ends = np.unique(np.r_[: min(shown, len(order)), max(0, len(order) - shown) : len(order)])
-    at = order[ends]
-    return pd.DataFrame(
-        {
-            "position": ends + 1,
-            "of": len(order),
-            "text": [bank.texts[k] for k in at],
-            "source": [bank.sources[k] for k in at],
-            "score": score[at],
-        }
-    )
+    rows = order[ends]
+    sentences = bank[["text", "source"]].iloc[rows].reset_index(drop=True).assign(score=score[rows])
+    sentences.insert(0, "position", ends + 1)
+    sentences.insert(1, "of", len(order))
+    return sentences
 
 
 def explanations(
-    models: dict[str, Remembered],
-    vectors: Vectors,
-    comparisons: pd.DataFrame,
-    bank: Bank,
-    pairs: int,
-    seed: int,
-    shown: int = 3,
+    held_out: HeldOut, models: Mapping[str, TextMemory], comparisons: pd.DataFrame, bank: pd.DataFrame, count: int
 ) -> pd.DataFrame:
-    """`explain` for some of 01's held-out pairs, by every model: columns COLUMNS; own: the pair's own sentence.
+    """`explain` by every model for `count` random pairs of 01: columns COLUMNS, where own marks the pair's own sentence.
 
-    They are drawn among the pairs whose own sentence is in the bank, where there are any.
+    The pairs are drawn among pairs whose own sentence is in the bank, where there are any.
     """
-    rows = _with_vectors(comparisons, vectors)
-    own = rows.difference.isin(bank.texts)
-    rows = rows[own] if own.any() else rows
-    rows = rows.sample(min(pairs, len(rows)) if bank.texts else 0, random_state=seed)
-    found = [
-        explain(model, vectors.seen_by(which), row.first, row.second, bank, shown).assign(
-            pair=k, first=row.first, second=row.second, model=which, own=lambda t, row=row: t.text == row.difference
-        )
-        for k, row in enumerate(rows.itertuples())
-        for which, model in models.items()
-    ]
-    return pd.concat(found, ignore_index=True)[COLUMNS] if found else pd.DataFrame(columns=COLUMNS)
+    rows = _with_vectors(comparisons, held_out.vectors)
+    in_bank = rows.difference.isin(bank.text)
+    rows = rows[in_bank] if in_bank.any() else rows
+    rows = rows.sample(0 if bank.empty else min(count, len(rows)), random_state=held_out.seed)
+    parts = []
+    for number, row in enumerate(rows.itertuples()):
+        for name, model in models.items():
+            part = explain(model, held_out.vectors.seen_by(name), (row.first, row.second), bank)
+            part = part.assign(pair=number, first=row.first, second=row.second, model=name)
+            parts.append(part.assign(own=part.text == row.difference))
+    return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
 
 
 def own_rank(
-    model: Remembered, vectors: Vectors, comparisons: pd.DataFrame, bank: Bank, draws: int, seed: int
-) -> dict[tuple[str, str], Estimate]:
-    """Where each pair's own sentence comes in the bank: share of the other sentences ahead of it, 0.5 is chance."""
-    rows = _with_vectors(comparisons, vectors)
-    place = {text: k for k, text in enumerate(bank.texts)}
-    rows = rows[rows.difference.isin(list(place))]
-    if len(bank.texts) < 2 or not len(rows):
+    held_out: HeldOut, model: TextMemory, comparisons: pd.DataFrame, bank: pd.DataFrame
+) -> dict[str, Estimate]:
+    """Rank of each pair's own sentence in the bank, by control: fraction of other sentences ahead, 0.5 is chance."""
+    rows, vectors = _with_vectors(comparisons, held_out.vectors), held_out.vectors
+    row_of = {text: row for row, text in enumerate(bank.text)}
+    rows = rows[rows.difference.isin(bank.text)]
+    if len(bank) < 2 or not len(rows):
         return {}
     first, second = vectors.rows(rows["first"]), vectors.rows(rows["second"])
     score = scores(model, vectors.matrix, first, second, bank)
-    own = np.array([place[text] for text in rows.difference])
+    own = np.array([row_of[text] for text in rows.difference])
     values = {}
     for control, sign in (("none", 1), ("images exchanged", -1)):
-        mine = sign * score[np.arange(len(rows)), own][:, None]
-        ahead = (sign * score > mine + 1e-6) + 0.5 * (np.abs(sign * score - mine) <= 1e-6)
-        values[control] = (ahead.sum(axis=1) - 0.5) / (len(bank.texts) - 1)
-    found = bootstrap_means(values, np.stack([first, second], axis=1), draws, seed)
-    return {("explanation, rank of the own sentence", control): one for control, one in found.items()}
+        own_score = sign * score[np.arange(len(rows)), own][:, None]
+        ahead = (sign * score > own_score + _TIE) + 0.5 * (np.abs(sign * score - own_score) <= _TIE)
+        values[control] = (ahead.sum(axis=1) - 0.5) / (len(bank) - 1)
+    return bootstrap_means(values, np.stack([first, second], axis=1), held_out.draws, held_out.seed)
+
+
+def own_ranks(
+    held_out: HeldOut, models: Mapping[str, TextMemory], comparisons: pd.DataFrame, bank: pd.DataFrame
+) -> Measures:
+    """`own_rank` of every model by its own image tower."""
+    return {
+        ("explanation, rank of the own sentence", name, control): estimate
+        for name, model in models.items()
+        for control, estimate in own_rank(held_out.seen_by(name), model, comparisons, bank).items()
+    }
 
 
 def photos_of(table: pd.DataFrame, vectors: Vectors, images: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Paths and captions of both photos of each pair that `explanations` explains; `images` has id and caption."""
-    captions = dict(zip(images["id"], images.caption, strict=True))
-    pairs = table.drop_duplicates("pair")
-    ids = [image for row in pairs.itertuples() for image in (row.first, row.second)]
-    return [vectors.paths[k] for k in vectors.rows(ids)], [captions.get(image, image) for image in ids]
+    """Paths and captions of both photos of each explained pair; `images` has id and caption."""
+    caption_of = dict(zip(images["id"], images.caption, strict=True))
+    ids = list(table.drop_duplicates("pair")[["first", "second"]].to_numpy().ravel())
+    return [vectors.paths[row] for row in vectors.rows(ids)], [caption_of.get(image, image) for image in ids]
+
+
+def explained_pairs(config: Config, table: pd.DataFrame) -> pd.DataFrame:
+    """The explained pairs with 01's sentences, for the arrows of the map."""
+    comparisons = held_out_comparisons(config).drop_duplicates(["first", "second"])
+    return table.drop_duplicates("pair")[["first", "second"]].merge(comparisons, on=["first", "second"])
+
+
+# ---- calibration
 
 
 def two_way(
     v: Float[np.ndarray, "m d"], right: Float[np.ndarray, "m d"], reverse: Float[np.ndarray, "m d"], temperature: float
 ) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """(confidence, right or not) of choosing between a text and its swapped twin.
+    """(confidence, correct) of choosing between a text and its swapped twin; correct is 0.5 for a tie.
 
-    The confidence is that of softmax(cosines / temperature), 0.5 to 1: what the training loss would make of them.
+    The confidence is the larger value of softmax(cosines / temperature), as in the training loss: 0.5 to 1.
     """
     margin = (cosines(v, right) - cosines(v, reverse)).astype(np.float64)
-    sure = 1 / (1 + np.exp(-np.abs(margin) / temperature))
-    return sure, np.where(np.abs(margin) < 1e-9, 0.5, margin > 0)
+    confidence = 1 / (1 + np.exp(-np.abs(margin) / temperature))
+    return confidence, np.where(np.abs(margin) < 1e-9, 0.5, margin > 0)
 
 
 def calibration(
     confidence: Float[np.ndarray, " m"],
     correct: Float[np.ndarray, " m"],
-    members: np.ndarray,
+    members: Shaped[np.ndarray, "m k"],
     draws: int,
     seed: int,
-    bins: int = 8,
 ) -> tuple[pd.DataFrame, Estimate]:
-    """How often a choice is right, against how sure it was.
+    """How often a choice is correct, against its confidence.
+
+    Args:
+        members: the images of each choice.
+        draws, seed: of the bootstrap.
 
     Returns:
-        A row per bin of equal count: confidence (mean), accuracy, ci_low, ci_high, n; and the expected calibration
-        error, the mean distance of the two over the bins (0 for a model that is as often right as it is sure), with the
-        jackknife's interval: in a resample, with noise added to noise, distances would be larger.
+        A row per bin of equal count (confidence as its mean, accuracy, ci_low, ci_high, n), and the expected
+        calibration error: the mean distance of confidence and accuracy over the bins. Its interval is from the
+        jackknife, because noise would enlarge the distances in a resample.
     """
     order = np.argsort(confidence, kind="stable")
     bin_of, rows = np.empty(len(order), dtype=np.int64), []
-    for k, part in enumerate(np.array_split(order, min(bins, len(order)))):
-        bin_of[part] = k
-        found = bootstrap_means({"confidence": confidence[part], "accuracy": correct[part]}, members[part], draws, seed)
-        sure, right = found["confidence"], found["accuracy"]
-        rows.append([sure.value, right.value, *right.interval, len(part)])
-    over = confidence - correct
-    error = jackknife(
-        lambda kept: float(np.abs(np.bincount(bin_of[kept], over[kept], len(rows))).sum() / kept.sum()), members, seed
-    )
-    return pd.DataFrame(rows, columns=["confidence", "accuracy", "ci_low", "ci_high", "n"]), error
+    for number, part in enumerate(np.array_split(order, min(BINS, len(order)))):
+        bin_of[part] = number
+        means = bootstrap_means({"confidence": confidence[part], "accuracy": correct[part]}, members[part], draws, seed)
+        accuracy = means["accuracy"]
+        rows.append([means["confidence"].value, accuracy.value, *accuracy.interval, len(part)])
+    excess = confidence - correct
+
+    def error(kept_rows: Bool[np.ndarray, " m"]) -> float:
+        sums = np.bincount(bin_of[kept_rows], excess[kept_rows], len(rows))
+        return float(np.abs(sums).sum() / kept_rows.sum())
+
+    curve = pd.DataFrame(rows, columns=["confidence", "accuracy", "ci_low", "ci_high", "n"])
+    return curve, jackknife(error, members, seed)
+
+
+def calibrations(
+    held_out: HeldOut, models: Mapping[str, TextMemory], temperature: float
+) -> tuple[pd.DataFrame, Measures]:
+    """`calibration` of every model in choosing between a pair's text and its twin: the curves and the errors."""
+    curves, errors = [], {}
+    pairs, members = held_out.pairs, held_out.sides
+    for name, model in models.items():
+        v = image_differences(held_out.vectors.seen_by(name).matrix, *members.T)
+        right, reverse = model.encode_texts(list(pairs.difference)), model.encode_texts(list(pairs.swapped))
+        choices = two_way(v, right, reverse, temperature)
+        curve, error = calibration(*choices, members, held_out.draws, held_out.seed)
+        curves.append(curve.assign(model=name))
+        errors["calibration error, two texts", name, "none"] = error
+    return pd.concat(curves, ignore_index=True), errors
 
 
 def _with_vectors(comparisons: pd.DataFrame, vectors: Vectors) -> pd.DataFrame:
-    rows = kept(comparisons, "held_out")
-    return rows[vectors.has(rows["first"], rows["second"])].reset_index(drop=True)
+    return comparisons[vectors.has(comparisons["first"], comparisons["second"])].reset_index(drop=True)

@@ -1,37 +1,42 @@
 """The figures of notebook 05, in the style of pcclip.plots: each takes a table of the stage and returns the figure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pcclip.arithmetic.differences import NONE
-from pcclip.arithmetic.geometry import IMAGES
+from pcclip.arithmetic.differences import IMAGES, MEASURE
 from pcclip.arithmetic.retrieval import RANK
+from pcclip.images import BadImage, open_image
 from pcclip.plots import MODELS
 
-_SHOWN = {**MODELS, IMAGES: "#3d5a80", f"{IMAGES}, finetuned": "#e9a03b"}
-_HOLDS = {"yes": "#4f9d69", "no": "#d1495b", "undecided": "#9aa5b1"}
+_COLOURS = {**MODELS, IMAGES: "#3d5a80", f"{IMAGES}, finetuned": "#e9a03b"}
+_VERDICTS = {"yes": ("holds", "#4f9d69"), "no": ("does not hold", "#d1495b"), "undecided": ("undecided", "#9aa5b1")}
 _FORMS = ("#d1495b", "#e9a03b", "#2e86ab", "#4f9d69", "#b8bec6")
+_LABELS = 7  # of the map; other labels share one colour
+_NAMED = 14  # photos of the map with their captions
 
 
 def controls(
     geometry: pd.DataFrame, metrics: Sequence[str], xlabel: str, reference: float | None = None, columns: int = 1
 ) -> Figure:
-    """A panel for each metric: the measure on top, its controls below, 95% intervals, the models beside each other."""
+    """A panel for each metric: the measure on top and its controls below, with 95% intervals for each model."""
     metrics = [name for name in metrics if (geometry.metric == name).any()]
     if not metrics:
-        return _told("too few images: nothing was measured")
+        return _notice("too few images: nothing was measured")
     rows = [list(dict.fromkeys(geometry.control[geometry.metric == name])) for name in metrics]
     columns = min(columns, len(metrics))
     heights = [0.36 * max(map(len, rows[k : k + columns])) + 0.65 for k in range(0, len(rows), columns)]
+    width = 7.4 if columns == 1 else 2.6 * columns + 2.4
     fig, axes = plt.subplots(
         len(heights),
         columns,
-        figsize=(7.4 if columns == 1 else 2.6 * columns + 2.4, sum(heights) + 0.5),
+        figsize=(width, sum(heights) + 0.5),
         squeeze=False,
         sharex=True,
         height_ratios=heights,
@@ -39,67 +44,52 @@ def controls(
     for ax in axes.flat[len(metrics) :]:
         ax.set_axis_off()
     for place, (ax, metric, names) in enumerate(zip(axes.flat, metrics, rows, strict=False)):
-        part = geometry[(geometry.metric == metric) & geometry.model.isin(list(_SHOWN))]
-        models = [model for model in _SHOWN if (part.model == model).any()]
+        part = geometry[(geometry.metric == metric) & geometry.model.isin(list(_COLOURS))]
+        models = [model for model in _COLOURS if (part.model == model).any()]
         for k, model in enumerate(models):
             own = part[part.model == model].set_index("control").reindex(names)
             y = np.arange(len(names)) + (k - (len(models) - 1) / 2) * 0.26
-            spread = np.nan_to_num(np.maximum(0, [own.value - own.ci_low, own.ci_high - own.value]))
-            ax.errorbar(own.value, y, xerr=spread, fmt="o", ms=5, color=_SHOWN[model], label=model, capsize=3)
+            ax.errorbar(
+                own.value, y, xerr=_spread(own, "value"), fmt="o", ms=5, color=_COLOURS[model], label=model, capsize=3
+            )
         if reference is not None:
             ax.axvline(reference, color="black", lw=0.8, ls=":")
-        told = ["measured" if name == NONE else name for name in names]
-        again = place % columns and names == rows[place - 1]
-        ax.set(yticks=range(len(names)), yticklabels=[] if again else told, ylim=(len(names) - 0.5, -0.5))
+        labels = ["measured" if name == MEASURE else name for name in names]
+        repeated = place % columns and names == rows[place - 1]
+        ax.set(yticks=range(len(names)), yticklabels=[] if repeated else labels, ylim=(len(names) - 0.5, -0.5))
         ax.set_title(metric, loc="left", fontsize=10)
     for ax in axes[-1]:
         ax.set_xlabel(xlabel)
-    _one_legend(fig, axes.flat)
-    return _done(fig)
+    _shared_legend(fig, axes.flat)
+    return _finished(fig)
 
 
 def spectra(table: pd.DataFrame) -> Figure:
-    """Share of the variance that the first components hold together: the steeper, the fewer directions are used."""
+    """Cumulative variance of the first components: the steeper, the fewer directions are used."""
     names = [name for name in dict.fromkeys(table.what) if name != "random directions"]
     chance = table[table.what == "random directions"]
     fig, axes = plt.subplots(1, len(names), figsize=(3.1 * len(names), 3), squeeze=False, sharey=True)
     for ax, name in zip(axes[0], names, strict=True):
-        for model, part in table[(table.what == name) & table.model.isin(list(_SHOWN))].groupby("model", sort=False):
-            ax.plot(part.component, part.share.cumsum(), color=_SHOWN[model], marker="o", ms=3, label=model)
+        part = table[(table.what == name) & table.model.isin(list(_COLOURS))]
+        for model, own in part.groupby("model", sort=False):
+            ax.plot(own.component, own.share.cumsum(), color=_COLOURS[model], marker="o", ms=3, label=model)
         ax.plot(chance.component, chance.share.cumsum(), color="black", lw=0.9, ls=":", label="random directions")
         ax.set(xlabel="components", title=name, ylim=(0, 1.02))
     axes[0, 0].set_ylabel("share of the variance")
-    _one_legend(fig, axes[0])
-    return _done(fig)
-
-
-def layers(movement: pd.DataFrame) -> Figure:
-    """How far each block of the text tower moved (finetune.movement): norm of the step over norm of the weights."""
-    inside = movement[(movement.layer >= 0) & (movement.relative > 0)]
-    if inside.empty:
-        return _told("no block of the text tower moved")
-    fig, ax = plt.subplots(figsize=(7, 2.8))
-    sns.stripplot(inside, x="layer", y="relative", hue="part", size=4, alpha=0.8, ax=ax)
-    sns.pointplot(
-        inside, x="layer", y="relative", estimator="median", errorbar=None, color="black", lw=1, markers="_", ax=ax
-    )
-    ax.set_yscale("log")
-    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    ax.set(ylabel="step over weights", xlabel="block of the text tower, first to last")
-    ax.set_title("How far each layer moved (line: median)", loc="left", fontsize=10)
-    return _done(fig)
+    _shared_legend(fig, axes[0])
+    return _finished(fig)
 
 
 def sweep(table: pd.DataFrame, metric: str = RANK) -> Figure:
     """What each form of step finds as alpha grows from the image alone to the text alone, a panel for each model."""
     part = table[(table.metric == metric) & table.model.isin(list(MODELS))]
-    alphas, names = sorted(part.alpha.unique()), list(dict.fromkeys(part.form))
+    alphas, forms = sorted(part.alpha.unique()), list(dict.fromkeys(part.form))
     place = {alpha: k for k, alpha in enumerate(alphas)}
-    told = ["image\nalone" if a == 0 else "text\nalone" if np.isinf(a) else f"{a:g}" for a in alphas]
+    labels = ["image\nalone" if a == 0 else "text\nalone" if np.isinf(a) else f"{a:g}" for a in alphas]
     models = [model for model in MODELS if (part.model == model).any()]
     fig, axes = plt.subplots(1, len(models), figsize=(4.6 * len(models), 3.4), squeeze=False, sharey=True)
     for ax, model in zip(axes[0], models, strict=True):
-        for colour, form in zip(_FORMS, names, strict=False):
+        for colour, form in zip(_FORMS, forms, strict=False):
             line = part[(part.model == model) & (part.form == form)].sort_values("alpha")
             x = line.alpha.map(place)
             ax.plot(x, line.value, color=colour, marker="o", ms=3.5, label=form)
@@ -107,25 +97,26 @@ def sweep(table: pd.DataFrame, metric: str = RANK) -> Figure:
         if metric == RANK:
             ax.axhline(0.5, color="black", lw=0.8, ls=":")
         ax.set(xticks=range(len(alphas)), xlabel="alpha", title=model)
-        ax.set_xticklabels(told, fontsize=8)
+        ax.set_xticklabels(labels, fontsize=8)
     axes[0, 0].set_ylabel("rank of the image that was meant\n(0 first, 0.5 chance)" if metric == RANK else metric)
-    _one_legend(fig, axes[0])
-    return _done(fig)
+    _shared_legend(fig, axes[0])
+    return _finished(fig)
 
 
 def composed(table: pd.DataFrame) -> Figure:
     """Composed retrieval: recall against alpha, a panel for each set and metric, a line for each model and form."""
-    table = table[table.model.isin(list(MODELS))].assign(
-        panel=lambda rows: rows.dataset + ", " + rows.metric, line=lambda rows: rows.model + ", " + rows.form
-    )
+    table = table[table.model.isin(list(MODELS))]
     if table.empty:
-        return _told("no composed set in arithmetic.composed: nothing to score")
+        return _notice("no composed set in arithmetic.composed: nothing to score")
     alphas = sorted(table.alpha.unique())
-    names = [f"{alpha:g}" for alpha in alphas]
-    table = table.assign(at=table.alpha.map(dict(zip(alphas, names, strict=True))))
+    table = table.assign(
+        panel=table.dataset + ", " + table.metric,
+        line=table.model + ", " + table.form,
+        alpha=pd.Categorical([f"{alpha:g}" for alpha in table.alpha], [f"{alpha:g}" for alpha in alphas]),
+    )
     grid = sns.relplot(
         table,
-        x="at",
+        x="alpha",
         y="value",
         hue="line",
         col="panel",
@@ -141,175 +132,133 @@ def composed(table: pd.DataFrame) -> Figure:
     return grid.figure
 
 
-def calibration(table: pd.DataFrame, errors: pd.DataFrame) -> Figure:
-    """How often the text of a pair is told from its swapped twin, against how sure the model was; the line is ideal."""
+def calibration(table: pd.DataFrame, geometry: pd.DataFrame) -> Figure:
+    """How often a pair's text is chosen over its swapped twin, against the model's confidence; the line is ideal."""
+    errors = geometry[geometry.metric == "calibration error, two texts"].set_index("model").value
     fig, ax = plt.subplots(figsize=(4.4, 3.8))
     ax.plot([0.5, 1], [0.5, 1], color="black", lw=0.8, ls=":")
     for model, part in table[table.model.isin(list(MODELS))].groupby("model", sort=False):
-        [error] = errors.value[(errors.metric == "calibration error, two texts") & (errors.model == model)]
-        spread = np.nan_to_num(np.maximum(0, [part.accuracy - part.ci_low, part.ci_high - part.accuracy]))
-        ax.errorbar(
-            part.confidence,
-            part.accuracy,
-            yerr=spread,
-            fmt="o-",
-            ms=4,
-            capsize=2,
-            color=MODELS[model],
-            label=f"{model}, error {error:.3f}",
-        )
+        style = {"fmt": "o-", "ms": 4, "capsize": 2, "color": MODELS[model]}
+        label = f"{model}, error {errors[model]:.3f}"
+        ax.errorbar(part.confidence, part.accuracy, yerr=_spread(part, "accuracy"), label=label, **style)
     ax.set(xlabel="how sure", ylabel="how often right", xlim=(0.48, 1.02), ylim=(min(0.4, table.ci_low.min()), 1.02))
     ax.legend(frameon=False, loc="lower right")
-    return _done(fig)
+    return _finished(fig)
 
 
-def photo_map(points: pd.DataFrame, arrows: pd.DataFrame, share: float, names: int = 14) -> Figure:
-    """Photos as dots by label on their first two principal components, and arrows from second to first photo."""
+def photo_map(points: pd.DataFrame, arrows: pd.DataFrame, share: float) -> Figure:
+    """Photos as dots by label on their first two principal components, with arrows from second to first photos."""
     labels = points.label.fillna("(no label)")
-    top = list(labels.value_counts().index[:7])
-    shown = points.assign(label=labels.where(labels.isin(top), "other").str.replace("$", r"\$"))
+    top = list(labels.value_counts().index[:_LABELS])
+    photos = points.assign(label=labels.where(labels.isin(top), "other").map(_escaped))
     fig, ax = plt.subplots(figsize=(8.6, 5.6))
-    sns.scatterplot(shown, x="x", y="y", hue="label", s=26, alpha=0.75, lw=0, palette="muted", ax=ax)
-    for row in shown.iloc[:: max(1, len(shown) // names)].itertuples():
-        ax.annotate(
-            row.caption[:22].replace("$", r"\$"),
-            (row.x, row.y),
-            fontsize=6,
-            alpha=0.7,
-            xytext=(3, 3),
-            textcoords="offset points",
-        )
+    sns.scatterplot(photos, x="x", y="y", hue="label", s=26, alpha=0.75, lw=0, palette="muted", ax=ax)
+    for row in photos.iloc[:: max(1, len(photos) // _NAMED)].itertuples():
+        position = {"xy": (row.x, row.y), "xytext": (3, 3), "textcoords": "offset points"}
+        ax.annotate(_escaped(row.caption[:22]), fontsize=6, alpha=0.7, **position)
     colours = {"photos": "black", **MODELS}
-    for what, part in arrows.groupby("what", sort=False):
-        if what in colours:
-            ax.quiver(
-                part.x,
-                part.y,
-                part.dx,
-                part.dy,
-                color=colours[what],
-                angles="xy",
-                scale_units="xy",
-                scale=1,
-                width=0.0045,
-                alpha=0.9,
-                zorder=3,
-            )
-            ax.plot(
-                [],
-                [],
-                color=colours[what],
-                lw=2,
-                label={"photos": "where the first photo is"}.get(what, f"where f(d) of {what} points"),
-            )
-    ends = pd.concat([points[["x", "y"]], pd.DataFrame({"x": arrows.x + arrows.dx, "y": arrows.y + arrows.dy})])
-    (left, low), (right, high) = ends.min(), ends.max()
-    edge = 0.05 * max(right - left, high - low)
-    ax.set(
-        xlabel="first component",
-        ylabel="second component",
-        xlim=(left - edge, right + edge),
-        ylim=(low - edge, high + edge),
-    )
+    for name, part in arrows[arrows.what.isin(list(colours))].groupby("what", sort=False):
+        scale = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.0045, "alpha": 0.9, "zorder": 3}
+        ax.quiver(part.x, part.y, part.dx, part.dy, color=colours[name], **scale)
+        label = "where the first photo is" if name == "photos" else f"where f(d) of {name} points"
+        ax.plot([], [], color=colours[name], lw=2, label=label)
+    x = np.concatenate([points.x, arrows.x + arrows.dx])  # the arrows' ends do not move the axes' limits by themselves
+    y = np.concatenate([points.y, arrows.y + arrows.dy])
+    edge = 0.05 * max(np.ptp(x), np.ptp(y))
+    ax.set(xlabel="first component", xlim=(x.min() - edge, x.max() + edge))
+    ax.set(ylabel="second component", ylim=(y.min() - edge, y.max() + edge))
     ax.set_title(f"Held-out photos; the plane shows {share:.0%} of their variance", loc="left", fontsize=10)
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
-    return _done(fig)
+    return _finished(fig)
 
 
 def claims(table: pd.DataFrame) -> Figure:
-    """Every claim as a dot with its interval, right of 0 where it holds; in units of half its interval's width."""
-    half = ((table.ci_high - table.ci_low) / 2).clip(lower=1e-12)
-    shown = table.assign(**{name: (table[name] / half).clip(-25, 25) for name in ("number", "ci_low", "ci_high")})
+    """Every claim as a dot with its interval, in units of half the interval's width; right of 0 it holds."""
     if table.empty:
-        return _told("no claim could be checked")
+        return _notice("no claim could be checked")
+    half = ((table.ci_high - table.ci_low) / 2).clip(lower=1e-12)
+    scaled = table.assign(**{name: (table[name] / half).clip(-25, 25) for name in ("number", "ci_low", "ci_high")})
     fig, ax = plt.subplots(figsize=(8.6, 0.3 * len(table) + 1.1))
-    for answer, colour in _HOLDS.items():
-        part = shown[shown.holds == answer]
-        spread = np.nan_to_num(np.maximum(0, [part.number - part.ci_low, part.ci_high - part.number]))
+    for verdict, (label, colour) in _VERDICTS.items():
+        part = scaled[scaled.holds == verdict]
         ax.errorbar(
-            part.number,
-            part.index,
-            xerr=spread,
-            fmt="o",
-            color=colour,
-            capsize=3,
-            label={"yes": "holds", "no": "does not hold"}.get(answer, answer),
+            part.number, part.index, xerr=_spread(part, "number"), fmt="o", color=colour, capsize=3, label=label
         )
     ax.axvline(0, color="black", lw=0.8, ls=":")
-    ax.set(
-        yticks=table.index,
-        yticklabels=table.claim,
-        ylim=(len(table) - 0.4, -0.6),
-        xlabel="in half widths of its 95% interval",
-    )
+    ax.set(yticks=table.index, yticklabels=table.claim, ylim=(len(table) - 0.4, -0.6))
+    ax.set_xlabel("in half widths of its 95% interval")
     ax.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1.0))
-    return _done(fig)
+    return _finished(fig)
 
 
 def pictures(table: pd.DataFrame, decoder: str | None) -> Figure:
-    """A row for each arithmetic: the photo it starts from, and what each model's vector gives, with its scores."""
-    from pcclip.images import BadImage, open_image
-
-    models, rows = list(dict.fromkeys(table.model)), list(dict.fromkeys(table.row))
-    if not rows:
-        return _told("no change and no composition was asked for")
-    fig = plt.figure(figsize=(2.3 * (len(models) + 1), 2.75 * len(rows) + 0.5), layout="constrained")
-    fig.suptitle(
-        f"Decoded by {decoder}"
-        if decoder
-        else "No decoder at hand: these are the nearest real photos, not pictures that were made",
-        fontsize=10,
-        x=0.01,
-        ha="left",
-    )
-    for inside, row in zip(np.ravel(fig.subfigures(len(rows), 1)), rows, strict=True):
-        part = table[table.row == row].set_index("model")
-        what = part.what.iloc[0].replace("$", r"\$")
-        inside.suptitle(what if len(what) < 110 else what[:108] + "…", fontsize=8.5, x=0.01, ha="left")
-        line = inside.subplots(1, len(models) + 1)
-        for ax in line:
-            ax.set_axis_off()
-        shown = [
-            ("start", part.start.iloc[0], ""),
-            *((model, part.picture[model], _scores(part.loc[model])) for model in models if model in part.index),
-        ]
-        for ax, (title, path, told) in zip(line, shown, strict=False):
-            if not path:
-                continue
-            try:
-                ax.imshow(open_image(path))
-            except BadImage as error:
-                ax.text(0.5, 0.5, str(error), ha="center", transform=ax.transAxes, fontsize=7)
-            ax.set_title(f"{title}{told}", fontsize=8)
+    """A row for each arithmetic: the photo it starts from and each model's picture, with its scores."""
+    models, numbers = list(dict.fromkeys(table.model)), list(dict.fromkeys(table.row))
+    if not numbers:
+        return _notice("no change and no composition was asked for")
+    fig = plt.figure(figsize=(2.3 * (len(models) + 1), 2.75 * len(numbers) + 0.5), layout="constrained")
+    nearest = "No decoder at hand: these are the nearest real photos, not pictures that were made"
+    fig.suptitle(f"Decoded by {decoder}" if decoder else nearest, fontsize=10, x=0.01, ha="left")
+    for subfigure, number in zip(np.ravel(fig.subfigures(len(numbers), 1)), numbers, strict=True):
+        part = table[table.row == number].set_index("model")
+        arithmetic = _escaped(part.what.iloc[0])
+        short = arithmetic if len(arithmetic) < 110 else arithmetic[:108] + "…"
+        subfigure.suptitle(short, fontsize=8.5, x=0.01, ha="left")
+        axes = subfigure.subplots(1, len(models) + 1)
+        _show_photo(axes[0], part.start.iloc[0], "start")
+        for ax, model in zip(axes[1:], models, strict=True):
+            row = part.loc[model] if model in part.index else None
+            _show_photo(ax, "" if row is None else row.picture, "" if row is None else model + _scores(row))
     plt.close(fig)
     return fig
 
 
+def _show_photo(ax: Axes, path: str, title: str) -> None:
+    """Draw a photo, or the reason why it cannot be read; nothing for an empty path."""
+    ax.set_axis_off()
+    if not path:
+        return
+    try:
+        ax.imshow(open_image(path))
+    except BadImage as error:
+        ax.text(0.5, 0.5, str(error), ha="center", transform=ax.transAxes, fontsize=7)
+    ax.set_title(title, fontsize=8)
+
+
 def _scores(row: pd.Series) -> str:
-    told = [
-        f"{name} {row[key]:.2f}"
-        for name, key in (("CLIPScore", "clip_score"), ("direction", "directional"))
-        if pd.notna(row[key])
-    ]
-    return "".join(f"\n{one}" for one in told)
+    """The known scores of a picture, a line each."""
+    scores = {"CLIPScore": row.clip_score, "direction": row.directional}
+    return "".join(f"\n{name} {score:.2f}" for name, score in scores.items() if pd.notna(score))
 
 
-def _told(words: str) -> Figure:
-    """A figure that says why there is none."""
+def _spread(table: pd.DataFrame, column: str) -> Float[np.ndarray, "2 k"]:
+    """Lengths of the error bars below and above the values of a column; 0 where there is no interval."""
+    return np.nan_to_num(np.maximum(0, [table[column] - table.ci_low, table.ci_high - table[column]]))
+
+
+def _notice(text: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
     fig, ax = plt.subplots(figsize=(6, 0.6))
     ax.set_axis_off()
-    ax.text(0, 0.5, words)
-    return _done(fig)
+    ax.text(0, 0.5, text)
+    return _finished(fig)
 
 
-def _one_legend(fig: Figure, axes: Sequence) -> None:
+def _shared_legend(fig: Figure, axes: Iterable[Axes]) -> None:
+    """One legend for several panels, beside them."""
     lines = {}
     for ax in axes:
-        lines |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        handles, labels = ax.get_legend_handles_labels()
+        lines |= dict(zip(labels, handles, strict=True))
     fig.legend(lines.values(), lines.keys(), frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def _done(fig: Figure) -> Figure:
+def _escaped(text: str) -> str:
+    """Text in which a dollar sign does not start mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _finished(fig: Figure) -> Figure:
     fig.tight_layout()
-    plt.close(fig)  # shown once, by the cell that returns it
+    plt.close(fig)  # the cell that returns the figure shows it
     return fig

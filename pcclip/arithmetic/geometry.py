@@ -1,297 +1,327 @@
-"""Every measure of the geometry, of every model, with its controls and intervals: one long table.
+"""Every measure of the geometry for every model, with controls and intervals, and what the measures share.
 
-What only the image tower decides stands once, as the model 'images': the base's, as text finetuning leaves it as it is.
-A model with an image tower of its own sees by that, and has a second such row, 'images, MODEL'.
+Measures that depend on the image tower alone have the model 'images', which stands for the base's tower, as finetuning
+the text tower leaves it unchanged. A model with an image tower of its own adds 'images, MODEL'.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from pcclip.arithmetic import analogies
-from pcclip.arithmetic.differences import NONE, additivity, alignment, antisymmetry, shuffled, sides
-from pcclip.arithmetic.spectrum import anisotropy, effective_rank, modality_gap, random_directions, spectrum
-from pcclip.arithmetic.texts import Remembered
+from pcclip.arithmetic.differences import (
+    MEASURE,
+    HeldOut,
+    Values,
+    additivity,
+    alignment,
+    antisymmetry,
+    shuffled,
+    sides,
+)
+from pcclip.arithmetic.retrieval import rank_share
+from pcclip.arithmetic.texts import TextMemory
 from pcclip.comparisons.sentences import from_captions
-from pcclip.embedding.vectors import Vectors
+from pcclip.stats import metrics
 from pcclip.stats.intervals import Estimate, bootstrap_means, jackknife
+from pcclip.stats.random_streams import stream
 from pcclip.stats.vectors import cosines, image_differences, unit
 
-IMAGES = "images"  # the model of measures that no text takes part in
 COLUMNS = ["metric", "model", "control", "value", "ci_low", "ci_high", "n"]
-Found = dict[tuple[str, str, str], Estimate]  # metric, model, control
+Measures = dict[tuple[str, str, str], Estimate]  # (metric, model, control)
+OneModel = dict[tuple[str, str], Estimate]  # (metric, control)
 _COMPONENTS = 30
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What is measured: held-out images, pairs and triples of them, and how intervals are drawn.
+def measure(held_out: HeldOut, models: Mapping[str, TextMemory]) -> Measures:
+    """All measures of all models; for a finetuned model also how far its texts moved from the base's."""
+    measures: Measures = {}
+    for tower, images in held_out.by_tower(models).items():
+        measures |= _of_model(tower, _image_measures(images))
+    for name, model in models.items():
+        own = held_out.seen_by(name)
+        measures |= _of_model(name, _difference_measures(own, model))
+        measures |= _of_model(name, _sum_measures(own, model))
+        measures |= _of_model(name, _word_measures(own, model))
+        measures |= _of_model(name, _modality_measures(own, model))
+        measures |= _of_model(name, _text_cloud_measures(own, model))
+        if name != "base" and "base" in models:
+            measures |= _of_model(name, _movement_measures(held_out, models["base"], model))
+    return measures
 
-    Attributes:
-        vectors: unit image vectors, of every model's own image tower.
-        table: the held-out images that have one (id, caption, concept).
-        pairs: first, second (ids), captions, difference, swapped, as `template_pairs` makes them.
-        triples: rows of `pairs` (a, b) and rows of `table` for c.
-        quadruples: how many analogies of images.
-        draws, seed: of the bootstrap.
+
+def table(measures: Measures) -> pd.DataFrame:
+    """One row for each metric, model and control, in the order measured: columns COLUMNS."""
+    rows = [[*key, estimate.value, *estimate.interval, estimate.n] for key, estimate in measures.items()]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def item_table(held_out: HeldOut, models: Mapping[str, TextMemory], strength: float) -> pd.DataFrame:
+    """Cosines and retrieval ranks of every pair: columns first, second, measure, value, model.
+
+    Args:
+        strength: length of the text step that is added to an image for retrieval.
     """
-
-    vectors: Vectors
-    table: pd.DataFrame
-    pairs: pd.DataFrame
-    triples: tuple[Int[np.ndarray, " t"], Int[np.ndarray, " t"]]
-    quadruples: int
-    draws: int
-    seed: int
-
-    @property
-    def sides(self) -> Int[np.ndarray, "m 2"]:
-        """Rows of the matrix of both images of every pair."""
-        return np.stack([self.vectors.rows(self.pairs[side]) for side in ("first", "second")], axis=1)
-
-    @property
-    def held_out(self) -> Int[np.ndarray, " n"]:
-        return self.vectors.rows(self.table["id"])
-
-    def seen_by(self, which: str) -> "Asked":
-        """The same of this model's image vectors."""
-        return replace(self, vectors=self.vectors.seen_by(which))
-
-    def towers(self, models: Iterable[str]) -> dict[str, "Asked"]:
-        """What is asked of image vectors alone, by what its rows are called: of the base's, and of other towers'."""
-        own = [which for which in models if which in self.vectors.others]
-        return {IMAGES: self, **{f"{IMAGES}, {which}": self.seen_by(which) for which in own}}
-
-
-def draw_triples(table: pd.DataFrame, pairs: pd.DataFrame, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs (a, b), and for each a third image c of another concept than either: rows of `pairs` and of `table`."""
-    rng, concept = np.random.default_rng(seed), table.concept.to_numpy()
-    of = dict(zip(table["id"], concept, strict=True))
-    chosen, third = [], []
-    for row in rng.permutation(len(pairs))[:count]:
-        others = np.flatnonzero(~np.isin(concept, [of[pairs["first"].iloc[row]], of[pairs["second"].iloc[row]]]))
-        if len(others):
-            chosen.append(row)
-            third.append(rng.choice(others))
-    return np.array(chosen, dtype=np.int64), np.array(third, dtype=np.int64)
-
-
-def measure(asked: Asked, models: dict[str, Remembered]) -> Found:
-    """All measures of all models; of the finetuned ones also how far their texts moved from the base's."""
-    found = {
-        (metric, name, control): one
-        for name, own in asked.towers(models).items()
-        for (metric, control), one in _of_images(own).items()
-    }
-    for which, model in models.items():
-        own = asked.seen_by(which)
-        rows = {
-            **_of_differences(own, model),
-            **_of_sums(own, model),
-            **_of_words(own, model),
-            **_of_modalities(own, model),
-            **_of_clouds(own, model),
+    parts = []
+    for name, model in models.items():
+        own = held_out.seen_by(name)
+        pairs, matrix, (first, second) = own.pairs, own.vectors.matrix, own.sides.T
+        v = image_differences(matrix, first, second)
+        right, reverse = model.encode_texts(list(pairs.difference)), model.encode_texts(list(pairs.swapped))
+        captions = _caption_differences(own, model)
+        values = {
+            "image difference": cosines(right, v),
+            "image difference, reversed text": cosines(reverse, v),
+            "caption difference": cosines(right, captions),
+            "caption difference, reversed text": cosines(reverse, captions),
+            "retrieval rank, image alone": rank_share(matrix, own.rows, first, second, 0 * right),
+            "retrieval rank, image + text": rank_share(matrix, own.rows, first, second, strength * right),
         }
-        if which != "base" and "base" in models:
-            rows |= _moved(asked, models["base"], model)
-        found |= {(metric, which, control): one for (metric, control), one in rows.items()}
-    return found
+        for metric, column in values.items():
+            ids = pairs[["first", "second"]]
+            parts.append(ids.assign(measure=metric, value=column.astype(float), model=name))
+    return pd.concat(parts, ignore_index=True)
 
 
-def table(found: Found) -> pd.DataFrame:
-    """One row for each metric, model and control, in the order measured. Columns COLUMNS."""
-    return pd.DataFrame([[*key, one.value, *one.interval, one.n] for key, one in found.items()], columns=COLUMNS)
+def summary(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
+    """Mean of each measure and model of `item_table`, with a 95% interval from resampled images."""
+    rows = []
+    for (name, model), part in items.groupby(["measure", "model"], sort=False):
+        values, first, second = (part[column].to_numpy() for column in ("value", "first", "second"))
+        estimate = metrics.mean(values, first, second, draws, seed)
+        rows.append([name, model, estimate.value, *estimate.interval, estimate.n])
+    return pd.DataFrame(rows, columns=["measure", "model", "value", "ci_low", "ci_high", "n"])
 
 
-def spectra(asked: Asked, models: dict[str, Remembered]) -> pd.DataFrame:
-    """Shares of the variance of differences along their first principal components: what, model, component, share."""
-    first, second = asked.sides.T
+def spectra(held_out: HeldOut, models: Mapping[str, TextMemory]) -> pd.DataFrame:
+    """Fractions of the variance of differences along their first principal components.
+
+    Columns what, model, share, component.
+    """
+    first, second = held_out.sides.T
     clouds = {
-        ("image differences", name): image_differences(own.vectors.matrix, first, second)
-        for name, own in asked.towers(models).items()
+        ("image differences", tower): image_differences(images.vectors.matrix, first, second)
+        for tower, images in held_out.by_tower(models).items()
     }
-    for which, model in models.items():
-        clouds[("text differences", which)] = model.encode_texts(list(asked.pairs.difference))
-        clouds[("caption differences", which)] = _caption_differences(asked, model)
-    clouds[("random directions", "chance")] = random_directions(len(first), asked.vectors.matrix.shape[1], asked.seed)
-    return pd.concat(
-        [
-            pd.DataFrame({"what": what, "model": which, "share": spectrum(cloud)[:_COMPONENTS]}).assign(
-                component=lambda rows: np.arange(1, len(rows) + 1)
-            )
-            for (what, which), cloud in clouds.items()
-        ],
-        ignore_index=True,
-    )
+    for name, model in models.items():
+        clouds["text differences", name] = model.encode_texts(list(held_out.pairs.difference))
+        clouds["caption differences", name] = _caption_differences(held_out, model)
+    width = held_out.vectors.matrix.shape[1]
+    clouds["random directions", "chance"] = random_directions(len(first), width, held_out.seed)
+    parts = []
+    for (cloud_name, name), cloud in clouds.items():
+        share = spectrum(cloud)[:_COMPONENTS]
+        components = np.arange(1, len(share) + 1)
+        parts.append(pd.DataFrame({"what": cloud_name, "model": name, "share": share, "component": components}))
+    return pd.concat(parts, ignore_index=True)
 
 
-def _means(asked: Asked, metric: str, values: dict[str, np.ndarray], members: np.ndarray) -> dict:
-    found = bootstrap_means(values, members, asked.draws, asked.seed)
-    return {(metric, control): one for control, one in found.items()}
+# ---- a cloud of vectors
 
 
-def _of_differences(asked: Asked, model: Remembered) -> dict:
-    pairs, rows = asked.pairs, asked.sides
+def modality_gap(images: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "m d"]) -> float:
+    """Distance of the two means (Liang et al., 2022): 0 to 2 for unit vectors."""
+    return float(np.linalg.norm(images.mean(axis=0) - texts.mean(axis=0)))
+
+
+def anisotropy(vectors: Float[np.ndarray, "n d"]) -> float:
+    """Mean inner product of two different rows (Ethayarajh, 2019): 1 for equal unit rows, 0 for no common direction."""
+    n = len(vectors)
+    total = vectors.sum(axis=0, dtype=np.float64)
+    return float((total @ total - (vectors.astype(np.float64) ** 2).sum()) / (n * (n - 1)))
+
+
+def spectrum(vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " k"]:
+    """Fractions of the variance about the mean along the principal components, largest first."""
+    centred = (vectors - vectors.mean(axis=0)).astype(np.float64)
+    gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
+    power = np.maximum(np.linalg.eigvalsh(gram)[::-1], 0)
+    return power / max(power.sum(), 1e-300)
+
+
+def effective_rank(vectors: Float[np.ndarray, "n d"]) -> float:
+    """exp of the entropy of the spectrum (Roy and Vetterli, 2007): k for equal variance in k directions."""
+    shares = spectrum(vectors)
+    shares = shares[shares > 1e-12]
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def random_directions(n: int, width: int, seed: int) -> Float[np.ndarray, "n d"]:
+    """Unit vectors without any structure, as a control for the figures of a cloud."""
+    drawn = stream("random axes", seed).normal(size=(n, width))
+    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+
+
+# ---- the measures of one model
+
+
+def _of_model(model: str, measures: OneModel) -> Measures:
+    return {(metric, model, control): estimate for (metric, control), estimate in measures.items()}
+
+
+def _means(held_out: HeldOut, metric: str, values: Mapping[str, np.ndarray], members: np.ndarray) -> OneModel:
+    """Bootstrapped means of a measure and its controls; `members` are the images of each item."""
+    estimates = bootstrap_means(values, members, held_out.draws, held_out.seed)
+    return {(metric, control): estimate for control, estimate in estimates.items()}
+
+
+def _difference_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
+    pairs, rows, matrix = held_out.pairs, held_out.sides, held_out.vectors.matrix
     right, reverse = model.encode_texts(list(pairs.difference)), model.encode_texts(list(pairs.swapped))
-    order = shuffled(len(pairs), asked.seed)
-    targets = {
-        "image difference": image_differences(asked.vectors.matrix, *rows.T),
-        "caption difference": _caption_differences(asked, model),
+    shuffle = shuffled(len(pairs), held_out.seed)
+    captions = model.encode_texts(list(held_out.table.caption))
+    u, t = unit(matrix - matrix[held_out.rows].mean(axis=0)), unit(captions - captions.mean(axis=0))
+    row_of = {image: row for row, image in enumerate(held_out.table["id"])}
+    first, second = ([row_of[image] for image in pairs[side]] for side in ("first", "second"))
+    values: dict[str, Values] = {
+        "alignment, image difference": alignment(image_differences(matrix, *rows.T), right, reverse, shuffle),
+        "alignment, caption difference": alignment(_caption_differences(held_out, model), right, reverse, shuffle),
+        "f(d) with one image": sides(right, u[rows[:, 0]], u[rows[:, 1]], shuffle),
+        "f(d) with one caption": sides(right, t[first], t[second], shuffle),
+        "antisymmetry": antisymmetry(right, reverse, shuffle),
     }
-    found = {}
-    for name, target in targets.items():
-        found |= _means(asked, f"alignment, {name}", alignment(target, right, reverse, order), rows)
-    u = _centred(asked.vectors.matrix, asked.held_out)
-    captions = model.encode_texts(list(asked.table.caption))
-    t = unit(captions - captions.mean(axis=0))
-    row = {image: k for k, image in enumerate(asked.table["id"])}
-    at = [[row[image] for image in pairs[side]] for side in ("first", "second")]
-    found |= _means(asked, "f(d) with one image", sides(right, u[rows[:, 0]], u[rows[:, 1]], order), rows)
-    found |= _means(asked, "f(d) with one caption", sides(right, t[at[0]], t[at[1]], order), rows)
-    return found | _means(asked, "antisymmetry", antisymmetry(right, reverse, order), rows)
+    measures: OneModel = {}
+    for metric, controls in values.items():
+        measures |= _means(held_out, metric, controls, rows)
+    return measures
 
 
-def _of_sums(asked: Asked, model: Remembered) -> dict:
-    rows, third = asked.triples
-    pairs, c = asked.pairs.iloc[rows], asked.table.caption.iloc[third]
+def _sum_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
+    rows, third = held_out.triples
     if not len(rows):
         return {}
+    pairs, c = held_out.pairs.iloc[rows], held_out.table.caption.iloc[third]
     ab, ba = model.encode_texts(list(pairs.difference)), model.encode_texts(list(pairs.swapped))
-    bc = model.encode_texts([from_captions(one, two) for one, two in zip(pairs.second_caption, c, strict=True)])
-    ac = model.encode_texts([from_captions(one, two) for one, two in zip(pairs.first_caption, c, strict=True)])
-    values = additivity(ab, bc, ac, ba, shuffled(len(rows), asked.seed))
-    return _means(asked, "additivity, texts", values, _triple_rows(asked))
+    bc = model.encode_texts([from_captions(b, third) for b, third in zip(pairs.second_caption, c, strict=True)])
+    ac = model.encode_texts([from_captions(a, third) for a, third in zip(pairs.first_caption, c, strict=True)])
+    values = additivity(ab, bc, ac, ba, shuffled(len(rows), held_out.seed))
+    return _means(held_out, "additivity, texts", values, _triple_rows(held_out))
 
 
-def _of_words(asked: Asked, model: Remembered) -> dict:
-    """Analogies of words: an item hangs on its two nouns, and those are what is resampled."""
-    found, every, members = {}, [], []
+def _word_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
+    """Analogies of words. An item depends on its two nouns, so nouns are resampled."""
+    measures: OneModel = {}
+    values, members = [], []
     for name, (_, _, nouns) in analogies.WORDS.items():
         quadruples = analogies.word_quadruples(len(nouns))
-        right = analogies.solved(model.encode_texts(analogies.word_texts(name)), quadruples)
-        who = np.array(
-            [[f"{name} {nouns[q[0] % len(nouns)]}", f"{name} {nouns[q[2] % len(nouns)]}"] for q in quadruples]
-        )
-        guess = np.full(len(quadruples), analogies.chance(2 * len(nouns)))
-        found |= _means(asked, f"analogies, {name}", {**right, "chance": guess}, who)
-        every.append({**right, "chance": guess})
-        members.append(who)
-    together = {key: np.concatenate([values[key] for values in every]) for key in every[0]}
-    return found | _means(asked, "analogies, all words", together, np.concatenate(members))
+        solved: dict[str, np.ndarray] = {**analogies.solved(model.encode_texts(analogies.word_texts(name)), quadruples)}
+        solved["chance"] = np.full(len(quadruples), analogies.chance(2 * len(nouns)))
+        names = np.array([f"{name} {noun}" for noun in nouns])[quadruples[:, [0, 2]] % len(nouns)]
+        measures |= _means(held_out, f"analogies, {name}", solved, names)
+        values.append(solved)
+        members.append(names)
+    together = {method: np.concatenate([solved[method] for solved in values]) for method in values[0]}
+    return measures | _means(held_out, "analogies, all words", together, np.concatenate(members))
 
 
-def _of_modalities(asked: Asked, model: Remembered) -> dict:
-    u, t = asked.vectors.matrix[asked.held_out], model.encode_texts(list(asked.table.caption))
-    order, images = shuffled(len(u), asked.seed), np.arange(len(u))[:, None]
-    one, two = unit(u - u.mean(axis=0)), unit(t - t.mean(axis=0))
-    half = np.random.default_rng(asked.seed).permutation(len(u)) % 2 == 0
-    found = {
-        ("modality gap", NONE): jackknife(lambda rows: modality_gap(u[rows], t[rows]), images, asked.seed),
-        ("modality gap", "two halves of the images"): jackknife(
-            lambda rows: modality_gap(u[rows & half], u[rows & ~half]), images, asked.seed
-        ),
-        ("modality gap", "captions of the other half"): jackknife(
-            lambda rows: modality_gap(u[rows & half], t[rows & ~half]), images, asked.seed
-        ),
+def _modality_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
+    u, t = held_out.vectors.matrix[held_out.rows], model.encode_texts(list(held_out.table.caption))
+    seed, images = held_out.seed, np.arange(len(u))[:, None]
+    shuffle, half = shuffled(len(u), seed), stream("half of the vectors", seed).permutation(len(u)) % 2 == 0
+    centred_u, centred_t = unit(u - u.mean(axis=0)), unit(t - t.mean(axis=0))
+
+    def gap(rows: Bool[np.ndarray, " n"]) -> float:
+        return modality_gap(u[rows], t[rows])
+
+    def gap_of_halves(rows: Bool[np.ndarray, " n"]) -> float:
+        return modality_gap(u[rows & half], u[rows & ~half])
+
+    def gap_to_other_half(rows: Bool[np.ndarray, " n"]) -> float:
+        return modality_gap(u[rows & half], t[rows & ~half])
+
+    matches = {
+        MEASURE: cosines(u, t),
+        "shuffled": cosines(u, t[shuffle]),
+        "centred": cosines(centred_u, centred_t),
+        "centred, shuffled": cosines(centred_u, centred_t[shuffle]),
     }
-    found |= _means(
-        asked,
-        "image with its caption",
-        {
-            NONE: cosines(u, t),
-            "shuffled": cosines(u, t[order]),
-            "centred": cosines(one, two),
-            "centred, shuffled": cosines(one, two[order]),
-        },
-        images,
-    )
-    return found | _means(
-        asked,
-        "caption finds its image",
-        {NONE: _found_first(u, t), "centred": _found_first(one, two), "chance": np.full(len(u), 1 / len(u))},
-        images,
-    )
-
-
-def _of_clouds(asked: Asked, model: Remembered) -> dict:
-    images = np.arange(len(asked.table))[:, None]
-    clouds = {
-        "captions": (model.encode_texts(list(asked.table.caption)), images),
-        "text differences": (model.encode_texts(list(asked.pairs.difference)), asked.sides),
+    finds = {
+        MEASURE: _finds_image(u, t),
+        "centred": _finds_image(centred_u, centred_t),
+        "chance": np.full(len(u), 1 / len(u)),
     }
-    return _figures(asked, clouds)
+    return {
+        ("modality gap", MEASURE): jackknife(gap, images, seed),
+        ("modality gap", "two halves of the images"): jackknife(gap_of_halves, images, seed),
+        ("modality gap", "captions of the other half"): jackknife(gap_to_other_half, images, seed),
+        **_means(held_out, "image with its caption", matches, images),
+        **_means(held_out, "caption finds its image", finds, images),
+    }
 
 
-def _of_images(asked: Asked) -> dict:
-    u, pairs = asked.vectors.matrix[asked.held_out], asked.sides
-    v = image_differences(asked.vectors.matrix, *pairs.T)
-    found = _figures(asked, {"images": (u, np.arange(len(u))[:, None]), "image differences": (v, pairs)})
-    rows, third = asked.triples
+def _text_cloud_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
+    captions, differences = (list(held_out.table.caption), list(held_out.pairs.difference))
+    images = np.arange(len(captions))[:, None]
+    return {
+        **_cloud_measures("captions", model.encode_texts(captions), images, held_out.seed),
+        **_cloud_measures("text differences", model.encode_texts(differences), held_out.sides, held_out.seed),
+    }
+
+
+def _image_measures(held_out: HeldOut) -> OneModel:
+    matrix, seed, pairs = held_out.vectors.matrix, held_out.seed, held_out.sides
+    u, images = matrix[held_out.rows], np.arange(len(held_out.table))[:, None]
+    measures = _cloud_measures("images", u, images, seed)
+    measures |= _cloud_measures("image differences", image_differences(matrix, *pairs.T), pairs, seed)
+    rows, third = held_out.triples
     if len(rows):
-        (a, b), c = pairs[rows].T, asked.held_out[third]
-        ab, bc, ac = (image_differences(asked.vectors.matrix, *legs) for legs in ((a, b), (b, c), (a, c)))
-        values = additivity(ab, bc, ac, -ab, shuffled(len(rows), asked.seed))
-        found |= _means(asked, "additivity, images", values, _triple_rows(asked))
-    quadruples = analogies.image_quadruples(asked.table.concept, asked.quadruples, asked.seed)
+        (a, b), c = pairs[rows].T, held_out.rows[third]
+        ab, bc, ac = (image_differences(matrix, *legs) for legs in ((a, b), (b, c), (a, c)))
+        values = additivity(ab, bc, ac, -ab, shuffled(len(rows), seed))
+        measures |= _means(held_out, "additivity, images", values, _triple_rows(held_out))
+    quadruples = analogies.image_quadruples(held_out.table.concept, held_out.quadruples, seed)
     if len(quadruples):
-        codes, sizes = np.unique(asked.table.concept, return_inverse=True, return_counts=True)[1:]
-        right = analogies.solved(u, quadruples, codes)
-        guess = np.array([analogies.chance(len(u), sizes[codes[d]] - 1) for d in quadruples[:, 3]])
-        found |= _means(asked, "analogies, images", {**right, "chance": guess}, quadruples[:, :3])
-    return found
+        codes, sizes = np.unique(held_out.table.concept, return_inverse=True, return_counts=True)[1:]
+        solved: dict[str, np.ndarray] = {**analogies.solved(u, quadruples, codes)}
+        solved["chance"] = np.array([analogies.chance(len(u), sizes[codes[d]] - 1) for d in quadruples[:, 3]])
+        measures |= _means(held_out, "analogies, images", solved, quadruples[:, :3])
+    return measures
 
 
-def _figures(asked: Asked, clouds: dict) -> dict:
-    """Anisotropy and effective rank of clouds, each name -> (vectors, members), beside that of random directions."""
-    found = {}
-    for name, (cloud, members) in clouds.items():
-        random = random_directions(*cloud.shape, asked.seed)
-        for metric, figure in (("anisotropy", anisotropy), ("effective rank", effective_rank)):
-            for control, vectors in ((NONE, cloud), ("random directions", random)):
-                found[(f"{metric}, {name}", control)] = jackknife(
-                    lambda rows, figure=figure, vectors=vectors: figure(vectors[rows]), members, asked.seed
-                )
-    return found
+def _cloud_measures(name: str, cloud: Float[np.ndarray, "m d"], members: Int[np.ndarray, "m k"], seed: int) -> OneModel:
+    """Anisotropy and effective rank of a cloud, and of random directions as the control."""
+    clouds = {MEASURE: cloud, "random directions": random_directions(*cloud.shape, seed)}
+    measures = {}
+    for metric, figure in (("anisotropy", anisotropy), ("effective rank", effective_rank)):
+        for control, vectors in clouds.items():
+
+            def of_rows(rows: Bool[np.ndarray, " m"], figure=figure, vectors=vectors) -> float:
+                return figure(vectors[rows])
+
+            measures[f"{metric}, {name}", control] = jackknife(of_rows, members, seed)
+    return measures
 
 
-def _moved(asked: Asked, base: Remembered, model: Remembered) -> dict:
-    """Cosine of a text's vector with the one that the base gives it; the control is another text's."""
-    found = {}
+def _movement_measures(held_out: HeldOut, base: TextMemory, model: TextMemory) -> OneModel:
+    """Cosine of a text's vector with the base's vector of the same text; the control is another text's."""
+    measures: OneModel = {}
+    images = np.arange(len(held_out.table))[:, None]
     for name, texts, members in (
-        ("captions", asked.table.caption, np.arange(len(asked.table))[:, None]),
-        ("text differences", asked.pairs.difference, asked.sides),
+        ("captions", list(held_out.table.caption), images),
+        ("text differences", list(held_out.pairs.difference), held_out.sides),
     ):
-        now, before = model.encode_texts(list(texts)), base.encode_texts(list(texts))
-        order = shuffled(len(now), asked.seed)
-        found |= _means(
-            asked,
-            f"stayed where it was, {name}",
-            {NONE: cosines(now, before), "shuffled": cosines(now, before[order])},
-            members,
-        )
-    return found
+        after, before = model.encode_texts(texts), base.encode_texts(texts)
+        shuffle = shuffled(len(texts), held_out.seed)
+        values = {MEASURE: cosines(after, before), "shuffled": cosines(after, before[shuffle])}
+        measures |= _means(held_out, f"stayed where it was, {name}", values, members)
+    return measures
 
 
-def _caption_differences(asked: Asked, model: Remembered) -> Float[np.ndarray, "m d"]:
-    one, two = (model.encode_texts(list(asked.pairs[f"{side}_caption"])) for side in ("first", "second"))
-    return unit(one - two)
+def _caption_differences(held_out: HeldOut, model: TextMemory) -> Float[np.ndarray, "m d"]:
+    """Unit f(caption 1) - f(caption 2) of every pair."""
+    first, second = (model.encode_texts(list(held_out.pairs[f"{side}_caption"])) for side in ("first", "second"))
+    return unit(first - second)
 
 
-def _centred(matrix: Float[np.ndarray, "n d"], rows: Int[np.ndarray, " k"]) -> Float[np.ndarray, "n d"]:
-    """Unit vectors about the mean of some rows."""
-    return unit(matrix - matrix[rows].mean(axis=0))
+def _triple_rows(held_out: HeldOut) -> Int[np.ndarray, "t 3"]:
+    rows, third = held_out.triples
+    return np.concatenate([held_out.sides[rows], held_out.rows[third][:, None]], axis=1)
 
 
-def _triple_rows(asked: Asked) -> Int[np.ndarray, "t 3"]:
-    rows, third = asked.triples
-    return np.concatenate([asked.sides[rows], asked.held_out[third][:, None]], axis=1)
-
-
-def _found_first(images: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "n d"]) -> np.ndarray:
-    """Whether each text's own image is nearer to it than any other; a tie is not."""
+def _finds_image(images: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
+    """Whether each text is nearer to its own image than to any other; a tie does not count."""
     scores = texts @ images.T
     own = np.diag(scores).copy()
     np.fill_diagonal(scores, -np.inf)

@@ -1,19 +1,17 @@
-"""Pictures from arithmetic: vectors decoded by an unCLIP pipeline of diffusers, or the nearest real photos instead.
+"""Pictures from arithmetic: vectors decoded by Stable unCLIP, or the nearest real photos instead.
 
-Two pipelines are read, by hub name or folder, as safetensors alone. StableUnCLIPImg2ImgPipeline (Stable unCLIP) takes
-the vector as an image embedding. UnCLIPPipeline (Karlo) takes a text vector through its prior, as the paper does, and
-an image vector past it, as diffusers' UnCLIPImageVariationPipeline does with the same parts. Vectors here are of length
-one; each is given the length that the pipeline's own embeddings have. The model must be the pipeline's: ViT-H-14 of
-LAION-2B for Stable unCLIP's large one, OpenAI's ViT-L-14 for its small one and for Karlo.
+diffusers' StableUnCLIPImg2ImgPipeline decodes an image embedding of one CLIP model. The published small pipeline
+(stabilityai/stable-diffusion-2-1-unclip-small) fits the model `ViT-L-14:openai` alone; other models need a pipeline
+trained for them. Vectors here have length one and are scaled to the length of the pipeline's own embeddings.
 
-Pictures are judged by another model than the one whose vectors were decoded: CLIPScore (Hessel et al., 2021),
-2.5 * max(0, cos), and the directional score cos(change of the image, change of the text) (Gal et al., 2022).
+Pictures are judged by another model than the decoded one: CLIPScore, 2.5 * max(0, cos) (Hessel et al., 2021), and the
+directional score, cos(change of the image, change of the text) (Gal et al., 2022).
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,272 +20,176 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
-from pcclip.arithmetic.texts import Remembered
+from pcclip.arithmetic.differences import HeldOut
+from pcclip.arithmetic.texts import TextMemory
 from pcclip.comparisons.sentences import sides
 from pcclip.config import Config, resolve
-from pcclip.data.image_set import ImageSet
-from pcclip.embedding.vectors import Vectors
+from pcclip.encoders import identify, load_model
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
+from pcclip.runs.files import atomic, disk_errors
 from pcclip.stats.vectors import cosines, unit
 from pcclip.torchvision_shim import declare_missing
 
+FOLDER = "pictures"  # in the stage's folder
 DECODED, STAND_IN = "decoded", "nearest photo"
 COLUMNS = ["row", "what", "model", "kind", "picture", "start", "wanted", "before", "clip_score", "directional"]
 CLIP_SCORE = 2.5  # Hessel et al.'s w
+PIPELINE = "StableUnCLIPImg2ImgPipeline"
 _VERB = re.compile(r"^(shows?|is of|is|has|contains|depicts)\s+", re.IGNORECASE)
-_PIPELINES = ("StableUnCLIPImg2ImgPipeline", "UnCLIPPipeline")
 
 
-@dataclass(frozen=True)
-class Asked:
-    """One picture to make: a vector of an arithmetic, and what is known about it.
+def inputs(config: Config) -> dict:
+    """The judge's identity, for the stage's key.
 
-    Attributes:
-        what: the arithmetic in words; model: whose vectors; text: whether it is a vector of texts alone.
-        vector: (d,), unit.
-        start: path of the photo that was changed, or ''; wanted, before: texts of what should and did show, or ''.
+    Raises PcclipError when the judge is unknown or is the model whose vectors are decoded.
     """
-
-    what: str
-    model: str
-    text: bool
-    vector: Float[np.ndarray, " d"]
-    start: str
-    wanted: str
-    before: str
-
-
-class Decoder:
-    """An unCLIP pipeline, and how to hand it a unit vector.
-
-    Args:
-        spec: hub name or local folder.
-        steps: denoising steps; of Karlo's super-resolution 7, as its authors take.
-
-    Raises:
-        PcclipError: diffusers is not installed, nothing to load there, or another kind of pipeline.
-    """
-
-    def __init__(self, spec: str, steps: int = 25):
-        check_installed()
-        declare_missing()  # diffusers imports torchvision
-        from diffusers import DiffusionPipeline
-
-        place = resolve(spec)
-        half = torch.cuda.is_available()
-        try:
-            pipeline = DiffusionPipeline.from_pretrained(
-                str(place) if place.is_dir() else spec,
-                use_safetensors=True,
-                dtype=torch.float16 if half else torch.float32,
-            )
-        except (OSError, ValueError, ImportError) as error:
-            told = " ".join(str(error).split())[:300]
-            raise PcclipError(
-                f"arithmetic.decoder = {spec}: cannot be loaded ({told}); give a hub name or the folder "
-                "of a pipeline with safetensors"
-            ) from None
-        self.of_pipeline(pipeline.to("cuda" if half else "cpu"), spec, steps)
-
-    @classmethod
-    def wrap(cls, pipeline: Any, spec: str = "a pipeline", steps: int = 25) -> "Decoder":
-        """One that is loaded already."""
-        made = cls.__new__(cls)
-        made.of_pipeline(pipeline, spec, steps)
-        return made
-
-    def of_pipeline(self, pipeline: Any, spec: str, steps: int) -> None:
-        self.kind = type(pipeline).__name__
-        if self.kind not in _PIPELINES:
-            raise PcclipError(f"arithmetic.decoder = {spec}: a {self.kind}; it must be one of {', '.join(_PIPELINES)}")
-        self.spec, self.steps, self._pipeline, self._of_image = spec, steps, pipeline, None
-        pipeline.set_progress_bar_config(disable=True)
-        mean, std = (
-            (pipeline.image_normalizer.mean, pipeline.image_normalizer.std)
-            if self.kind == _PIPELINES[0]
-            else (pipeline.prior.clip_mean, pipeline.prior.clip_std)
+    judge = config.arithmetic.judge
+    if judge is None:
+        return {}
+    if identify(judge) == identify(config.model):
+        raise PcclipError(
+            f"arithmetic.judge = {judge}: the model whose vectors are decoded; a picture is judged by another one"
         )
-        self.width = mean.shape[-1]
-        self.length = float((mean.float() ** 2 + std.float() ** 2).sum().sqrt().detach())  # of its image embeddings
-
-    def picture(self, vector: Float[np.ndarray, " d"], seed: int, text: bool = False) -> Image.Image:
-        """The picture of a unit vector; the same seed gives the same noise, whatever the vector.
-
-        Raises PcclipError when the vector is not as wide as the pipeline's embeddings.
-        """
-        if len(vector) != self.width:
-            raise PcclipError(
-                f"arithmetic.decoder = {self.spec}: reads vectors of {self.width} numbers, and this "
-                f"model's have {len(vector)}; decode with the pipeline that belongs to the model"
-            )
-        pipeline, noise = self._pipeline, torch.Generator().manual_seed(seed)
-        given = torch.from_numpy(np.asarray(vector, dtype=np.float32))[None].to(pipeline.device, self._dtype)
-        if self.kind == "StableUnCLIPImg2ImgPipeline":
-            return pipeline(
-                image_embeds=self.length * given, prompt="", generator=noise, num_inference_steps=self.steps
-            ).images[0]
-        if text:
-            states, mask, length = self._empty_prompt()
-            return pipeline(
-                text_model_output=(length * given, states),
-                text_attention_mask=mask,
-                generator=noise,
-                prior_num_inference_steps=self.steps,
-                decoder_num_inference_steps=self.steps,
-            ).images[0]
-        return self._variation()(
-            image_embeddings=self.length * given, generator=noise, decoder_num_inference_steps=self.steps
-        ).images[0]
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return next(self._pipeline.text_encoder.parameters()).dtype
-
-    def _empty_prompt(self) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """Token states and mask of '', so that only the vector speaks, and the length of the encoder's own vectors."""
-        pipeline = self._pipeline
-        read = pipeline.tokenizer(
-            [""],
-            padding="max_length",
-            max_length=pipeline.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        with torch.inference_mode():
-            found = pipeline.text_encoder(read.input_ids.to(pipeline.device))
-        return (
-            found.last_hidden_state,
-            read.attention_mask.bool().to(pipeline.device),
-            float(found.text_embeds.float().norm()),
-        )
-
-    def _variation(self) -> Any:
-        if self._of_image is None:
-            from diffusers import UnCLIPImageVariationPipeline
-
-            parts = {
-                name: part
-                for name, part in self._pipeline.components.items()
-                if name not in ("prior", "prior_scheduler")
-            }
-            self._of_image = UnCLIPImageVariationPipeline(
-                **parts, feature_extractor=None, image_encoder=self._pipeline.prior
-            )  # asked for its dtype alone
-            self._of_image.set_progress_bar_config(disable=True)
-        return self._of_image
+    return {"judge": identify(judge)}
 
 
-def check_installed() -> None:
-    """Raise PcclipError without diffusers."""
-    if find_spec("diffusers") is None:
+def check(config: Config) -> None:
+    """Raise PcclipError as `inputs`, or when a decoder is named and diffusers is not installed."""
+    inputs(config)
+    if config.arithmetic.decoder and find_spec("diffusers") is None:
         raise PcclipError("arithmetic.decoder needs diffusers: `pip install 'pcclip[pictures]'`")
 
 
-def asked(config: Config, images: ImageSet, vectors: Vectors, models: dict[str, Remembered]) -> list[Asked]:
-    """u + strength * f(d) for each of arithmetic.changes, f(a) - f(b) + f(c) for each of arithmetic.compositions."""
-    table, found = vectors.of(images.held_out), []
+def picture_table(
+    config: Config, held_out: HeldOut, models: Mapping[str, TextMemory], folder: Path
+) -> tuple[pd.DataFrame, list[str]]:
+    """Make a picture of every arithmetic in the parameters and judge it.
+
+    Returns:
+        A row per picture, columns COLUMNS, and the names of the files that were written below `folder`.
+    """
+    settings = config.arithmetic
+    requests, vectors = wanted_pictures(config, held_out, models)
+    files: list[str] = []
+    if settings.decoder is None:
+        requests = requests.assign(kind=STAND_IN, picture=nearest_photos(requests, vectors, held_out))
+    else:
+        check(config)
+        pipeline = load_pipeline(settings.decoder)
+        files = [f"{FOLDER}/{number:03d}.png" for number in range(len(requests))]
+        with disk_errors(folder):
+            (folder / FOLDER).mkdir(exist_ok=True)
+        noise_seeds = config.seed + pd.factorize(requests.what)[0]  # all models start from the same noise
+        for name, vector, seed in zip(files, vectors, noise_seeds, strict=True):
+            with atomic(folder / name) as temporary:
+                decode(pipeline, vector, int(seed), settings.decoder_steps).save(temporary, "PNG")
+        requests = requests.assign(kind=DECODED, picture=[str(folder / name) for name in files])
+    judge = load_model(settings.judge) if settings.judge else None
+    return judged(requests, judge), files
+
+
+def wanted_pictures(
+    config: Config, held_out: HeldOut, models: Mapping[str, TextMemory]
+) -> tuple[pd.DataFrame, list[Float[np.ndarray, " d"]]]:
+    """u + strength * f(d) for each of arithmetic.changes, f(a) - f(b) + f(c) for each of arithmetic.compositions.
+
+    Returns:
+        Columns what (the arithmetic in words), model, start (path of the changed photo), wanted and before (texts of
+        the picture's content after and before), row (number of the arithmetic); and their unit vectors.
+    """
+    table, rows, vectors = held_out.table, [], []
     for change in config.arithmetic.changes:
-        rows = np.flatnonzero(table.concept == change.start)
-        wanted, before = _shown(change.text)
-        for which, model in models.items() if len(rows) else []:
-            u = vectors.seen_by(which).matrix[vectors.rows([table["id"][rows[0]]])[0]]
-            step = config.arithmetic.strength * model.encode_texts([change.text])[0]
-            found.append(
-                Asked(
-                    f"{change.start} + f({wanted or change.text}, not {before or change.start})",
-                    which,
-                    False,
-                    unit(u + step),
-                    table.path[rows[0]],
-                    _photo(wanted),
-                    _photo(before),
-                )
-            )
-    for a, b, c, *wanted in config.arithmetic.compositions:
-        for which, model in models.items():
+        wanted, before = (_VERB.sub("", side) for side in sides(change.text) or ("", ""))
+        what = f"{change.start} + f({wanted or change.text}, not {before or change.start})"
+        for start in table.index[table.concept == change.start][:1]:
+            for name, model in models.items():
+                own = held_out.vectors.seen_by(name)
+                u = own.matrix[own.rows([table["id"][start]])[0]]
+                vectors.append(_unit(u + config.arithmetic.strength * model.encode_texts([change.text])[0]))
+                rows.append([what, name, table.path[start], _photo_text(wanted), _photo_text(before)])
+    for a, b, c, *wanted_text in config.arithmetic.compositions:
+        for name, model in models.items():
             f = model.encode_texts([a, b, c])
-            found.append(
-                Asked(
-                    f"f({a}) - f({b}) + f({c})",
-                    which,
-                    True,
-                    unit(f[0] - f[1] + f[2]),
-                    "",
-                    wanted[0] if wanted else "",
-                    "",
-                )
-            )
-    return found
+            vectors.append(_unit(f[0] - f[1] + f[2]))
+            rows.append([f"f({a}) - f({b}) + f({c})", name, "", (wanted_text or [""])[0], ""])
+    requests = pd.DataFrame(rows, columns=["what", "model", "start", "wanted", "before"], dtype=str)
+    return requests.assign(row=pd.factorize(requests.what + ": " + requests.wanted)[0]), vectors
 
 
-def made(wanted: Sequence[Asked], decoder: Decoder, seed: int) -> list[Image.Image]:
-    """One picture each; those of one arithmetic start from the same noise, whichever model's vector it is."""
-    numbers = {what: k for k, what in enumerate(dict.fromkeys(one.what for one in wanted))}
-    return [decoder.picture(one.vector, seed + numbers[one.what], one.text) for one in wanted]
+def nearest_photos(requests: pd.DataFrame, vectors: list[Float[np.ndarray, " d"]], held_out: HeldOut) -> list[str]:
+    """Paths of the held-out photos nearest to the vectors, other than the start, in the place of decoded pictures."""
+    paths, nearest = held_out.table.path.to_numpy(), []
+    for request, vector in zip(requests.itertuples(), vectors, strict=True):
+        cosine = held_out.vectors.seen_by(request.model).matrix[held_out.rows] @ vector
+        cosine[paths == request.start] = -np.inf
+        nearest.append(str(paths[cosine.argmax()]))
+    return nearest
 
 
-def stand_ins(wanted: Sequence[Asked], images: ImageSet, vectors: Vectors) -> list[str]:
-    """Paths of the held-out photos nearest to the vectors, the start left out: what there is without a decoder."""
-    table = vectors.of(images.held_out)
-    rows, paths = vectors.rows(table["id"]), table.path.to_numpy()
-    found = []
-    for one in wanted:
-        cosine = vectors.seen_by(one.model).matrix[rows] @ one.vector
-        cosine[paths == one.start] = -np.inf
-        found.append(str(paths[cosine.argmax()]))
-    return found
+def load_pipeline(spec: str) -> Any:
+    """diffusers' pipeline from a hub name or a folder, safetensors alone.
+
+    Raises PcclipError when it cannot be loaded or is another kind of pipeline.
+    """
+    declare_missing()  # diffusers imports torchvision
+    from diffusers import DiffusionPipeline
+
+    place = resolve(spec)
+    dtype = torch.float16 if torch.cuda.is_available() else torch.float32
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(
+            str(place) if place.is_dir() else spec, use_safetensors=True, dtype=dtype
+        )
+    except (OSError, ValueError, ImportError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise PcclipError(
+            f"arithmetic.decoder = {spec}: cannot be loaded ({reason}); give a hub name or the folder "
+            "of a pipeline with safetensors"
+        ) from None
+    if type(pipeline).__name__ != PIPELINE:
+        raise PcclipError(f"arithmetic.decoder = {spec}: a {type(pipeline).__name__}; it must be a {PIPELINE}")
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def table(wanted: Sequence[Asked], pictures: Sequence[str], kind: str, judge: Encoder | None) -> pd.DataFrame:
-    """A row per picture, columns COLUMNS; scores are NaN where there is no judge or no text to judge by."""
-    rows = pd.DataFrame(
-        {
-            "row": pd.factorize(np.array([f"{one.what}: {one.wanted}" for one in wanted], dtype=object))[0],
-            "what": [one.what for one in wanted],
-            "model": [one.model for one in wanted],
-            "kind": kind,
-            "picture": list(pictures),
-            "start": [one.start for one in wanted],
-            "wanted": [one.wanted for one in wanted],
-            "before": [one.before for one in wanted],
-        },
-        columns=COLUMNS[:-2],
-    )
-    rows["clip_score"] = rows["directional"] = np.nan
-    asked_for = rows.wanted != ""
-    if judge is not None and asked_for.any():
-        shown = judge.encode_images(list(rows.picture[asked_for]))
-        text = judge.encode_texts(list(rows.wanted[asked_for]))
-        rows.loc[asked_for, "clip_score"] = clip_score(shown, text)
-        whole = asked_for & (rows.start != "") & (rows.before != "")
-        if whole.any():
-            began = judge.encode_images(list(rows.start[whole]))
-            was = judge.encode_texts(list(rows.before[whole]))
-            at = whole[asked_for].to_numpy()
-            rows.loc[whole, "directional"] = directional(shown[at], began, text[at], was)
+def decode(pipeline: Any, vector: Float[np.ndarray, " d"], seed: int, steps: int) -> Image.Image:
+    """The picture of a unit vector; the same seed gives the same noise for every vector.
+
+    Raises PcclipError when the vector is not as wide as the pipeline's embeddings.
+    """
+    mean, std = pipeline.image_normalizer.mean, pipeline.image_normalizer.std
+    if len(vector) != mean.shape[-1]:
+        raise PcclipError(
+            f"arithmetic.decoder: reads vectors of {mean.shape[-1]} numbers, and this model's have {len(vector)}; "
+            "decode with the pipeline that belongs to the model (the published ones fit ViT-L-14:openai)"
+        )
+    length = float((mean.float() ** 2 + std.float() ** 2).sum().sqrt().detach())  # of the pipeline's own embeddings
+    embedding = torch.from_numpy(np.asarray(vector, dtype=np.float32))[None].to(pipeline.device, pipeline.unet.dtype)
+    noise = torch.Generator().manual_seed(seed)
+    return pipeline(image_embeds=length * embedding, prompt="", generator=noise, num_inference_steps=steps).images[0]
+
+
+def judged(requests: pd.DataFrame, judge: Encoder | None) -> pd.DataFrame:
+    """The requests with their scores, columns COLUMNS; NaN without a judge or without a text to judge by."""
+    rows = requests.assign(clip_score=np.nan, directional=np.nan)[COLUMNS]
+    with_text = rows.wanted != ""
+    if judge is None or not with_text.any():
+        return rows
+    after, wanted = judge.encode_images(list(rows.picture[with_text])), judge.encode_texts(list(rows.wanted[with_text]))
+    rows.loc[with_text, "clip_score"] = CLIP_SCORE * np.maximum(0, cosines(after, wanted))
+    with_start = with_text & (rows.start != "") & (rows.before != "")
+    if with_start.any():
+        start = judge.encode_images(list(rows.start[with_start]))
+        before = judge.encode_texts(list(rows.before[with_start]))
+        changed = with_start[with_text].to_numpy()
+        rows.loc[with_start, "directional"] = cosines(unit(after[changed] - start), unit(wanted[changed] - before))
     return rows
 
 
-def clip_score(images: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-    """2.5 * max(0, cos) of unit vectors, row by row."""
-    return CLIP_SCORE * np.maximum(0, cosines(images, texts))
+def _unit(vector: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
+    return unit(vector[None])[0]
 
 
-def directional(
-    after: Float[np.ndarray, "n d"],
-    before: Float[np.ndarray, "n d"],
-    wanted: Float[np.ndarray, "n d"],
-    was: Float[np.ndarray, "n d"],
-) -> Float[np.ndarray, " n"]:
-    """Cosine of the change of the image with the change of the text; 0 where nothing changed."""
-    return cosines(unit(after - before), unit(wanted - was))
-
-
-def _photo(side: str) -> str:
-    return f"a photo of {side}" if side else ""
-
-
-def _shown(text: str) -> tuple[str, str]:
-    """What a comparison says that the first image shows, and the second: ('a bird', 'a horse'), or empty ones."""
-    return tuple(_VERB.sub("", side) for side in sides(text) or ("", ""))
+def _photo_text(content: str) -> str:
+    return f"a photo of {content}" if content else ""

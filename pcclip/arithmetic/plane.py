@@ -1,81 +1,53 @@
-"""Photos on a plane, and on the same plane where differences point: principal components of the image vectors."""
+"""Photos on a plane with the directions of differences: the first two principal components of image vectors."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from sklearn.decomposition import PCA
 
-from pcclip.arithmetic.texts import Remembered
+from pcclip.arithmetic.texts import TextMemory
 from pcclip.embedding.vectors import Vectors
 
-
-@dataclass(frozen=True)
-class Plane:
-    """The first two principal components of some vectors.
-
-    Attributes:
-        mean: (d,); axes: (2, d), orthonormal; share: of the variance that the plane shows.
-    """
-
-    mean: Float[np.ndarray, " d"]
-    axes: Float[np.ndarray, "2 d"]
-    share: float
-
-    def places(self, vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n 2"]:
-        return (vectors - self.mean) @ self.axes.T
-
-    def steps(self, differences: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m 2"]:
-        """Differences have no place, only a direction and a length."""
-        return differences @ self.axes.T
+MODEL = "finetuned"  # whose image tower the plane shows
 
 
-def plane_of(vectors: Float[np.ndarray, "n d"]) -> Plane:
-    """Fitted to these rows; the sign of an axis is such that its largest loading is positive."""
-    mean = vectors.mean(axis=0)
-    _, power, axes = np.linalg.svd((vectors - mean).astype(np.float64), full_matrices=False)
-    axes = axes[:2] * np.sign(axes[:2][np.arange(len(axes[:2])), np.abs(axes[:2]).argmax(axis=1)])[:, None]
-    return Plane(mean, axes, float((power[:2] ** 2).sum() / max((power**2).sum(), 1e-300)))
+def plane_of(vectors: Float[np.ndarray, "n d"]) -> PCA:
+    """The plane of the first two principal components; the largest loading of each axis is positive."""
+    return PCA(2, svd_solver="full").fit(vectors.astype(np.float64))
 
 
-def points_of(vectors: Vectors, table: pd.DataFrame, plane: Plane) -> pd.DataFrame:
+def share_of(plane: PCA) -> float:
+    """Fraction of the variance that the plane shows."""
+    return float(plane.explained_variance_ratio_.sum())
+
+
+def points_of(vectors: Vectors, table: pd.DataFrame, plane: PCA) -> pd.DataFrame:
     """A row for each photo: id, path, caption, label, x, y."""
-    x, y = plane.places(vectors.matrix[vectors.rows(table["id"])]).T
+    x, y = plane.transform(vectors.matrix[vectors.rows(table["id"])]).T
     return table[["id", "path", "caption", "label"]].assign(x=x, y=y).reset_index(drop=True)
 
 
 def arrows_of(
-    vectors: Vectors,
-    pairs: pd.DataFrame,
-    models: dict[str, Remembered],
-    plane: Plane,
-    strength: float,
-    seen_by: str = "finetuned",
+    vectors: Vectors, pairs: pd.DataFrame, models: Mapping[str, TextMemory], plane: PCA, strength: float
 ) -> pd.DataFrame:
-    """From the second photo of each pair towards the first: what the photos say, and what each model's f(d) says.
+    """From the second photo of each pair: the step to the first photo, and strength * f(d) of each model.
 
-    Columns pair, what ('photos' or a model), x, y (where it starts), dx, dy. A text's arrow is strength * f(d). The
-    plane is of the vectors that the model `seen_by` has; of models with another image tower there are no arrows.
+    The plane is of the finetuned model's image tower; a model with another image tower gets no arrows.
+
+    Returns:
+        Columns pair, what ('photos' or a model), x, y (the start), dx, dy.
     """
-    own = vectors.seen_by(seen_by)
-    models = {which: model for which, model in models.items() if vectors.seen_by(which) is own}
+    own = vectors.seen_by(MODEL)
     first, second = own.rows(pairs["first"]), own.rows(pairs["second"])
-    x, y = plane.places(own.matrix[second]).T
+    x, y = plane.transform(own.matrix[second]).T
     steps = {"photos": own.matrix[first] - own.matrix[second]}
-    steps |= {which: strength * model.encode_texts(list(pairs.difference)) for which, model in models.items()}
-    return pd.concat(
-        [
-            pd.DataFrame(
-                {
-                    "pair": np.arange(len(pairs)),
-                    "what": what,
-                    "x": x,
-                    "y": y,
-                    "dx": plane.steps(step)[:, 0],
-                    "dy": plane.steps(step)[:, 1],
-                }
-            )
-            for what, step in steps.items()
-        ],
-        ignore_index=True,
-    )
+    for name, model in models.items():
+        if vectors.seen_by(name) is own:
+            steps[name] = strength * model.encode_texts(list(pairs.difference))
+    parts = []
+    for name, step in steps.items():
+        dx, dy = plane.components_ @ step.T  # a difference has a direction, but no place
+        parts.append(pd.DataFrame({"pair": np.arange(len(pairs)), "what": name, "x": x, "y": y, "dx": dx, "dy": dy}))
+    return pd.concat(parts, ignore_index=True)

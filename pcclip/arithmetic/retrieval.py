@@ -1,46 +1,49 @@
-"""Searching by arithmetic: image + step of a text, among a pool of images."""
+"""Searching by arithmetic: image + step of a text, among the held-out images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from pcclip.arithmetic.differences import shuffled
-from pcclip.arithmetic.texts import Remembered
+from pcclip.arithmetic.differences import HeldOut, shuffled
+from pcclip.arithmetic.texts import TextMemory
 from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.vectors import Vectors
+from pcclip.errors import PcclipError
 from pcclip.runs.progress import say
 from pcclip.stats.intervals import Estimate, bootstrap_means
 from pcclip.stats.vectors import unit
 
-ALPHAS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0, float("inf"))  # 0: the image alone; inf: the text alone
 RANK, RECALLS = "rank share", (1, 5, 10)
+COLUMNS = ["model", "form", "alpha", "metric", "value", "ci_low", "ci_high", "n"]
+CHANGE_COLUMNS = ["start", "text", "position", "id", "path", "cosine", "model"]
+Sweep = dict[tuple[str, float, str], Estimate]  # (form, alpha, metric)
 _TIE = 1e-6
-_COLUMNS = ["start", "text", "position", "id", "path", "cosine"]
 
 
 def rank_share(
     matrix: Float[np.ndarray, "n d"],
-    pool: np.ndarray,
-    target: np.ndarray,
-    start: np.ndarray,
+    pool: Int[np.ndarray, " p"],
+    target: Int[np.ndarray, " m"],
+    start: Int[np.ndarray, " m"],
     steps: Float[np.ndarray, "m d"],
 ) -> Float[np.ndarray, " m"]:
-    """Rank of the target image when searching with start + step, as a share of the pool: 0 found first, 1 last.
+    """Rank of the target image in the pool when searching with start + step: 0 is first, 1 is last.
 
-    The start image itself is not a candidate, and a tie counts half. f(d_12) should lie along u1 - u2, so u2 + f(d_12)
-    should find image 1.
+    The start image is no candidate, and a tie counts half. f(d_12) should point along u1 - u2, so that a search with
+    u2 + f(d_12) should find image 1.
     """
     scores = unit(matrix[start] + steps) @ matrix[pool].T
     return ranks(scores, *_columns(pool, target, start)) / max(1, len(pool) - 2)
 
 
 def ranks(
-    scores: Float[np.ndarray, "m n"], target: Int[np.ndarray, " m"], start: Int[np.ndarray, " m"]
+    scores: Float[np.ndarray, "m p"], target: Int[np.ndarray, " m"], start: Int[np.ndarray, " m"]
 ) -> Float[np.ndarray, " m"]:
-    """Candidates ahead of the target (a tie counts half), the start being none; `target` and `start` are columns."""
+    """Number of candidates ahead of the target, where a tie counts half; `target` and `start` are columns of scores."""
     rows = np.arange(len(scores))
     own = scores[rows, target][:, None]
     ahead = (scores > own + _TIE) + 0.5 * (np.abs(scores - own) <= _TIE)
@@ -48,110 +51,106 @@ def ranks(
     return ahead.sum(axis=1)
 
 
-def forms(model: Remembered, pairs: pd.DataFrame, seed: int) -> dict[str, Float[np.ndarray, "m d"]]:
-    """The steps from the second image of a pair to the first that texts know of, unit vectors, with a control."""
+def steps_of(model: TextMemory, pairs: pd.DataFrame, seed: int) -> dict[str, Float[np.ndarray, "m d"]]:
+    """Unit steps from the second image of each pair to the first, by form, and the control of another pair's step."""
     right, reverse = model.encode_texts(list(pairs.difference)), model.encode_texts(list(pairs.swapped))
-    one, two = model.encode_texts(list(pairs.first_caption)), model.encode_texts(list(pairs.second_caption))
+    first, second = (model.encode_texts(list(pairs[f"{side}_caption"])) for side in ("first", "second"))
     return {
         "f(d)": right,
         "f(d) - f(swapped)": unit(right - reverse),
-        "f(caption 1) - f(caption 2)": unit(one - two),
-        "f(caption 1)": one,
+        "f(caption 1) - f(caption 2)": unit(first - second),
+        "f(caption 1)": first,
         "f(d) of another pair": right[shuffled(len(pairs), seed)],
     }
 
 
-def sweep(
-    matrix: Float[np.ndarray, "n d"],
-    pool: np.ndarray,
-    target: np.ndarray,
-    start: np.ndarray,
-    steps: dict[str, Float[np.ndarray, "m d"]],
-    draws: int,
-    seed: int,
-    alphas: Sequence[float] = ALPHAS,
-) -> dict[tuple[str, float, str], Estimate]:
+def sweep(held_out: HeldOut, model: TextMemory, alphas: Sequence[float]) -> Sweep:
     """How well u_start + alpha * step finds the target, for each form of step and each alpha.
 
     Args:
-        matrix: unit image vectors; pool, target and start are rows of it, and both of a pair are in the pool.
-        steps: by form, unit vectors.
-        draws, seed: of the bootstrap over images.
+        held_out: with the vectors of the model's image tower.
+        alphas: 0 is the image alone, inf the text alone.
 
     Returns:
-        (form, alpha, metric) -> Estimate; metrics are the rank as a share of the pool (0 first, 0.5 chance) and
-        recall@1, 5 and 10.
+        (form, alpha, metric) -> estimate; metrics are the rank share (0 first, 0.5 chance) and recall@1, 5 and 10.
     """
-    to, of = _columns(pool, target, start)
-    alone, values = matrix[start] @ matrix[pool].T, {}
-    for form, step in steps.items():
-        text = step @ matrix[pool].T
-        for alpha in alphas:
-            rank = ranks(text if np.isinf(alpha) else alone + alpha * text, to, of)
-            values[form, float(alpha), RANK] = rank / max(1, len(pool) - 2)
-            values |= {(form, float(alpha), f"recall@{k}"): rank < k for k in RECALLS}
-    return bootstrap_means(values, np.stack([target, start], axis=1), draws, seed)
+    matrix, pool = held_out.vectors.matrix, held_out.rows
+    target, start = _columns(pool, *held_out.sides.T)
+    image_scores = matrix[held_out.sides[:, 1]] @ matrix[pool].T
+    values = {}
+    for form, step in steps_of(model, held_out.pairs, held_out.seed).items():
+        text_scores = step @ matrix[pool].T
+        for alpha in map(float, alphas):
+            rank = ranks(text_scores if np.isinf(alpha) else image_scores + alpha * text_scores, target, start)
+            values[form, alpha, RANK] = rank / max(1, len(pool) - 2)
+            for k in RECALLS:
+                values[form, alpha, f"recall@{k}"] = rank < k
+    return bootstrap_means(values, held_out.sides, held_out.draws, held_out.seed)
 
 
-def sweep_table(found: dict[str, dict[tuple[str, float, str], Estimate]]) -> pd.DataFrame:
-    """Columns model, form, alpha, metric, value, ci_low, ci_high, n of the sweeps of several models."""
-    return pd.DataFrame(
-        [
-            {
-                "model": model,
-                "form": form,
-                "alpha": alpha,
-                "metric": metric,
-                "value": one.value,
-                "ci_low": one.interval[0],
-                "ci_high": one.interval[1],
-                "n": one.n,
-            }
-            for model, swept in found.items()
-            for (form, alpha, metric), one in swept.items()
-        ]
-    )
+def sweeps(held_out: HeldOut, models: Mapping[str, TextMemory], alphas: Sequence[float]) -> dict[str, Sweep]:
+    """`sweep` of every model by its own image tower."""
+    return {name: sweep(held_out.seen_by(name), model, alphas) for name, model in models.items()}
 
 
-def changes(config: Config, images: ImageSet, vectors: Vectors, model: Remembered) -> pd.DataFrame:
-    """The held-out photos nearest to image + text difference, for each change asked for in the parameters."""
-    table, found = vectors.of(images.held_out), []
+def table(by_model: Mapping[str, Sweep]) -> pd.DataFrame:
+    """The sweeps of several models: columns COLUMNS."""
+    rows = [
+        [model, *key, estimate.value, *estimate.interval, estimate.n]
+        for model, estimates in by_model.items()
+        for key, estimate in estimates.items()
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def check_changes(config: Config, images: ImageSet) -> None:
+    """Raise PcclipError when a change starts from a concept that the image set lacks."""
+    concepts = sorted(set(images.table.concept))
     for change in config.arithmetic.changes:
-        starts = np.flatnonzero(table.concept == change.start)
-        if not len(starts):
-            say(f"arithmetic: no held-out photo of {change.start!r} with this seed, so that change is left out")
-            continue
-        step = config.arithmetic.strength * model.encode_texts([change.text])[0]
-        best = nearest(vectors, table, int(starts[0]), step, config.arithmetic.neighbours)
-        found.append(best.assign(start=table["id"][starts[0]], text=change.text)[_COLUMNS])
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=_COLUMNS, dtype=str)
+        if change.start not in concepts:
+            near = get_close_matches(change.start, concepts, n=3) or concepts[:10]
+            raise PcclipError(f"arithmetic.changes: {images.name} has no {change.start!r}; it has: {', '.join(near)}")
+
+
+def change_table(config: Config, held_out: HeldOut, models: Mapping[str, TextMemory]) -> pd.DataFrame:
+    """The held-out photos nearest to image + text difference, for each of arithmetic.changes: CHANGE_COLUMNS."""
+    settings, table, parts = config.arithmetic, held_out.table, []
+    for name, model in models.items():
+        for change in settings.changes:
+            starts = np.flatnonzero(table.concept == change.start)
+            if not len(starts):
+                say(f"arithmetic: no held-out photo of {change.start!r} with this seed, so that change is left out")
+                continue
+            start = int(starts[0])
+            step = settings.strength * model.encode_texts([change.text])[0]
+            photos = nearest(held_out.vectors.seen_by(name), table, start, step, settings.neighbours)
+            parts.append(photos.assign(start=table["id"][start], text=change.text, model=name)[CHANGE_COLUMNS])
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=CHANGE_COLUMNS, dtype=str)
 
 
 def nearest(
     vectors: Vectors, table: pd.DataFrame, start: int, step: Float[np.ndarray, " d"], count: int
 ) -> pd.DataFrame:
-    """Columns position, id, path, cosine of the photos of `table` nearest to its row `start` + step, without itself."""
+    """The photos of `table` nearest to its row `start` plus `step`, other than that row.
+
+    Columns position, id, path, cosine.
+    """
     matrix = vectors.matrix[vectors.rows(table["id"])]
     cosine = (unit((matrix[start] + step)[None]) @ matrix.T)[0]
     cosine[start] = -np.inf
     best = np.argsort(-cosine, kind="stable")[: min(count, len(table) - 1)]
-    return pd.DataFrame(
-        {
-            "position": np.arange(1, len(best) + 1),
-            "id": table["id"].iloc[best].to_numpy(),
-            "path": table.path.iloc[best].to_numpy(),
-            "cosine": cosine[best],
-        }
-    )
+    photos = table[["id", "path"]].iloc[best].reset_index(drop=True).assign(cosine=cosine[best])
+    photos.insert(0, "position", np.arange(1, len(best) + 1))
+    return photos
 
 
-def neighbours_of(changed: pd.DataFrame, model: str) -> tuple[Sequence[str], Sequence[str]]:
-    """Paths and captions for a contact sheet of one model's changes, row by row."""
-    rows = changed[changed.model == model]
-    return list(rows.path), [f"{r.start.split('/')[-1]} -> {r.id.split('/')[-1]}" for r in rows.itertuples()]
+def change_captions(changes: pd.DataFrame, model: str) -> tuple[list[str], list[str]]:
+    """Paths and captions of one model's changes, row by row, for a contact sheet."""
+    rows = changes[changes.model == model]
+    return list(rows.path), [f"{row.start.split('/')[-1]} -> {row.id.split('/')[-1]}" for row in rows.itertuples()]
 
 
-def _columns(pool: np.ndarray, *rows: np.ndarray) -> list[Int[np.ndarray, " m"]]:
-    """Where in the pool each of these rows is."""
-    column = {row: k for k, row in enumerate(pool)}
-    return [np.array([column[row] for row in some], dtype=np.int64) for some in rows]
+def _columns(pool: Int[np.ndarray, " p"], *rows: Int[np.ndarray, " m"]) -> list[Int[np.ndarray, " m"]]:
+    """Position in the pool of each of these rows."""
+    column_of = {row: column for column, row in enumerate(pool)}
+    return [np.array([column_of[row] for row in part], dtype=np.int64) for part in rows]

@@ -1,4 +1,4 @@
-"""Text vectors that are made once: every part of stage 05 asks for some of the same texts."""
+"""Text vectors that are encoded once: every part of stage 05 needs some of the same texts."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,21 @@ from jaxtyping import Float
 from pcclip.encoders.dual_encoder import Encoder
 
 
-class Remembered:
-    """An encoder whose text vectors are kept by text."""
+class TextMemory:
+    """An Encoder that keeps the vector of every text it has encoded."""
 
     def __init__(self, model: Encoder):
-        self.model, self._vectors = model, {}
+        self.model = model
+        self._vectors: dict[str, Float[np.ndarray, " d"]] = {}
 
     def encode_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
-        """As Encoder.encode_texts; only texts that were not asked for before are encoded."""
+        """Unit text vectors, as Encoder.encode_texts; only new texts are encoded."""
         new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
         if new:
             self._vectors.update(zip(new, self.model.encode_texts(new), strict=True))
         return np.stack([self._vectors[text] for text in texts]) if len(texts) else self.model.encode_texts([])
+
+
+def with_memory(models: dict[str, Encoder]) -> dict[str, TextMemory]:
+    """The base and the finetuned model, each with a memory of its texts; peers are compared in stage 04 alone."""
+    return {name: TextMemory(models[name]) for name in ("base", "finetuned")}

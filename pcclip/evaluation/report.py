@@ -19,6 +19,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from pcclip import plots
+from pcclip.arithmetic import geometry
 from pcclip.arithmetic import stage as arithmetic
 from pcclip.comparisons import stage as comparisons
 from pcclip.comparisons.sentences import from_captions
@@ -87,7 +88,7 @@ class _Run:
         self.metrics = self.table(evaluation.FOLDER, f"../{evaluation.METRICS}")
         self.predictions = self.table(evaluation.FOLDER, evaluation.PREDICTIONS)
         self.paired = self.table(evaluation.FOLDER, evaluation.DIFFERENCES)
-        self.arithmetic = self.table(arithmetic.FOLDER, arithmetic.ITEMS)
+        self.arithmetic = self.table(arithmetic.FOLDER, "items.parquet")
         self.values, changed = _parameters(config, self.manifests)
         paths = self.table(embedding.FOLDER, embedding_vectors.TABLE, ["id", "path"])
         self.paths = {} if paths is None else dict(zip(paths["id"], paths["path"], strict=True))
@@ -370,7 +371,7 @@ def _arithmetic_section(run: _Run) -> Part | None:
     title, key = "Embedding arithmetic", "arithmetic"
     if run.arithmetic is None:
         return _section(title, [_unfinished(arithmetic.FOLDER)], key=key)
-    summary = arithmetic.summary(run.arithmetic, run.values["evaluate.bootstrap"], run.values["seed"])
+    summary = geometry.summary(run.arithmetic, run.values["evaluate.bootstrap"], run.values["seed"])
     text = (
         "Does the text of a difference lie along the difference of the images, and does an image plus that text "
         "find the image that was meant?"

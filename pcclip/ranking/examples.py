@@ -1,25 +1,27 @@
-"""Examples: photos that show much or little of an attribute, named on the spot or in a file."""
+"""Examples: photos that show much or little of an attribute, named in a call or in a file."""
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from pcclip.errors import PcclipError
 
 
-@dataclass(frozen=True)
 class Examples:
-    """Ids or paths of photos with the most and with the least of it; one of the two may be empty."""
+    """Ids or paths of photos with much (most) and with little (least) of an attribute; one side may be empty.
 
-    most: Sequence[str] = ()
-    least: Sequence[str] = ()
+    A class of its own because `pcclip.rank` takes both sides as one argument, checked where they are named.
 
-    def __post_init__(self):
-        for side in ("most", "least"):
-            object.__setattr__(self, side, [os.fspath(name) for name in getattr(self, side)])
+    Raises:
+        PcclipError: no photo on either side, or one photo on both.
+    """
+
+    def __init__(self, most: Sequence[str | Path] = (), least: Sequence[str | Path] = ()):
+        self.most, self.least = [os.fspath(path) for path in most], [os.fspath(path) for path in least]
         if not self.most and not self.least:
             raise PcclipError("no examples; name one photo with much of the attribute, one with little, or both")
         if both := {*self.most} & {*self.least}:
@@ -27,13 +29,16 @@ class Examples:
 
 
 def read_examples(path: str | Path) -> Examples:
-    """Examples of a CSV or JSON-lines file with columns path and side, 'most' or 'least'; paths as they stand there.
+    """Examples from a CSV or JSON-lines file with columns path and side ('most' or 'least').
 
-    Raises PcclipError: a file that cannot be read or has no such columns, or another word for a side.
+    Raises PcclipError for a file that cannot be read, lacks a column, or has another word for a side.
     """
     path = Path(path).expanduser()
     try:
-        table = (_read_csv if path.suffix.lower() == ".csv" else _read_lines)(path)
+        if path.suffix.lower() == ".csv":
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)  # ids like 000123 and null stay text
+        else:
+            table = pd.read_json(path, lines=True, dtype=False)
     except (OSError, ValueError) as error:
         raise PcclipError(
             f"{path}: cannot be read as CSV or JSON lines ({' '.join(str(error).split())}); name a file "
@@ -43,12 +48,19 @@ def read_examples(path: str | Path) -> Examples:
         raise PcclipError(f"{path}: has columns {', '.join(map(str, table.columns))}; it needs path and side")
     if other := {*table.side.astype(str)} - {"most", "least"}:
         raise PcclipError(f"{path}: side {min(other)!r}; it must be most or least")
-    return Examples(*(list(table.path[table.side == side].astype(str)) for side in ("most", "least")))
+    most, least = (list(table.path[table.side == side].astype(str)) for side in ("most", "least"))
+    return Examples(most, least)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, dtype=str, keep_default_na=False)  # 000123 and null are names like any other
+def example_differences(
+    matrix: Float[np.ndarray, "n d"], most: Float[np.ndarray, "a d"], least: Float[np.ndarray, "b d"]
+) -> Float[np.ndarray, "m d"]:
+    """Examples as votes for the first side: each example against the mean vector of the other side.
 
-
-def _read_lines(path: Path) -> pd.DataFrame:
-    return pd.read_json(path, lines=True, dtype=False)
+    With one side only, against the mean of `matrix`, the ranked photos. One example on each side is one vote.
+    """
+    if len(most) == len(least) == 1:
+        return most - least
+    high = (most if len(most) else matrix).mean(axis=0)
+    low = (least if len(least) else matrix).mean(axis=0)
+    return np.concatenate([most - low, high - least])

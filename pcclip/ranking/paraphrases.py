@@ -1,6 +1,6 @@
-"""Other ways to say an attribute, written by the language model: the ensemble of texts for an axis is made of them.
+"""Other ways to say an attribute, written by a language model: the ensemble averages over them.
 
-Every reply is journalled under a key made of all that it depends on, so that the same words are never asked twice.
+Replies are stored in a log under a key of everything that they depend on, so that no words are asked about twice.
 """
 
 from collections.abc import Callable
@@ -10,57 +10,55 @@ from pcclip.comparisons.llm import Backend, Question, Reply, backend_identity, s
 from pcclip.comparisons.prompts import Prompt, load_prompt
 from pcclip.config import Generate
 from pcclip.errors import PcclipError
+from pcclip.ranking.axes import Query
 from pcclip.runs.files import digest
 from pcclip.runs.log import AnswerLog
 
-_FORMAT, _LONGEST = 1, 12  # words of one side
+_FORMAT = 1
+_LONGEST = 12  # words of a phrase
 
 
 def paraphrases(
-    more: str,
-    less: str | None,
+    query: Query,
     settings: Generate,
-    journals: Path,
+    folder: Path,
     n: int = 8,
-    prompt: str = "paraphrase",
     start: Callable[[Generate, Prompt], Backend] = start_backend,
 ) -> list[tuple[str, str]]:
-    """Up to n different pairs of phrases, what has more of an attribute and what has less.
+    """Up to n different pairs of phrases (more of the attribute, less of it), in lower case.
 
     Args:
-        more, less: what a person typed; without less the language model finds the opposite.
+        query: the typed words; without less, the language model finds the opposite.
         settings: the backend and how replies are sampled.
-        journals: the folder of the journal.
-        n: how often the model is asked; replies that are no pair of short phrases, or are there already, are left out.
-        prompt: a prompt file with {first} and {second}.
-        start: makes the backend when something is left to ask.
+        folder: where the log of replies is kept.
+        n: replies asked for; replies that are no pair of short phrases, or repeat one, are dropped.
+        start: makes the backend when a reply is missing.
 
     Raises:
-        PcclipError: the template backend, a package or model that is not there, or no reply that can be used.
+        PcclipError: the template backend, a package or model that is missing, or no usable reply.
     """
     if settings.backend == "template":
         raise PcclipError("generate.backend = template writes no paraphrases; name a language model's backend")
-    asked, identity = load_prompt(prompt), backend_identity(settings)
+    prompt, identity = load_prompt("paraphrase"), backend_identity(settings)
     sampling = settings.model_dump(include={"temperature", "top_p", "max_tokens"})
-    content = [_FORMAT, asked.hash, identity, sampling, more, less]
-    questions = [Question(digest([*content, number])[:32], more, less or "?") for number in range(n)]
-    path = Path(journals) / f"paraphrases-{digest(content[:4])[:12]}.jsonl"
-    replies = AnswerLog(path, Reply, "paraphrases").answer_all(
-        questions, lambda rest: start(settings, asked).answers(rest)
-    )
-    found = [_pair(replies[question.key]) for question in questions]
-    kept = [pair for pair in dict.fromkeys(found) if pair and pair != (more.lower(), (less or "").lower())]
-    if not kept:
-        said = replies[questions[0].key]
+    content = [_FORMAT, prompt.hash, identity, sampling, query.more, query.less]
+    questions = [Question(digest([*content, number])[:32], query.more, query.less or "?") for number in range(n)]
+    log = AnswerLog(folder / f"paraphrases-{digest(content[:4])[:12]}.jsonl", Reply, "paraphrases")
+    replies = log.answer_all(questions, lambda missing: start(settings, prompt).answers(missing))
+    typed = (query.more.lower(), (query.less or "").lower())
+    pairs = dict.fromkeys(_phrases(replies[question.key]) for question in questions)
+    written = [pair for pair in pairs if pair and pair != typed]
+    if not written:
+        reply = replies[questions[0].key]
         raise PcclipError(
-            f"paraphrases of {more!r}: none of {n} replies is a pair of phrases ({said.finish_reason}: "
-            f"{said.text[:60]!r}); use another language model, or leave paraphrases out"
+            f"paraphrases of {query.more!r}: none of {n} replies is a pair of phrases ({reply.finish_reason}: "
+            f"{reply.text[:60]!r}); use another language model, or leave paraphrases out"
         )
-    return kept
+    return written
 
 
-def _pair(reply: Reply) -> tuple[str, str] | None:
-    """'Big beasts | tiny creatures.' as ('big beasts', 'tiny creatures'), or None when it is nothing of the kind."""
+def _phrases(reply: Reply) -> tuple[str, str] | None:
+    """The reply 'Big beasts | tiny creatures.' as ('big beasts', 'tiny creatures'); None for any other form."""
     lines = reply.text.strip().splitlines()
     sides = [side.strip(" .\"'").lower() for side in lines[0].split("|")] if lines else []
     fits = reply.finish_reason == "stop" and len(sides) == 2 and sides[0] != sides[1]

@@ -1,10 +1,10 @@
-"""Votes: which of two photos has more of an attribute, kept in a file; the axis they speak for; what to ask next.
+"""The axis that examples and votes speak for, how uncertain it is, and the pair whose vote would teach most.
 
-The model is Bradley and Terry's (1952): the first of two photos wins with probability sigmoid(w . (u1 - u2)), u the
-photos' unit vectors. The weights w have a Gaussian prior of the same width in every direction, around the text axis
-where there is one, so that no votes mean the text's own ranking and each vote moves it. The posterior is Laplace's
-approximation. It differs from the prior only within the span of the voted differences, and is computed there: the
-width of the embedding costs next to nothing.
+The model is Bradley and Terry's (1952): the first of two photos is preferred with probability sigmoid(w . (u1 - u2)),
+where u are the photos' unit vectors. The weights w have a Gaussian prior of the same width in every direction. Its mean
+is the text direction where there is one, so that without votes the order is the text's own, and each vote moves it. The
+posterior is Laplace's approximation. It differs from the prior only within the span of the voted differences and is
+computed there, so that the width of the embedding costs next to nothing.
 """
 
 from dataclasses import dataclass
@@ -14,22 +14,29 @@ from jaxtyping import Float
 from scipy.special import expit, ndtr
 
 from pcclip.errors import PcclipError
+from pcclip.ranking.votes import Ballot
+from pcclip.stats.random_streams import stream
 from pcclip.stats.vectors import unit
 
-# How far the text alone, and all that it does not say, are believed to move a typical pair, in logits. Among 1/4 to 4
-# these did best over three texts and up to 40 votes on training photos of the stamps: with a weaker prior the first
-# votes can spoil a good text's order, with a stronger one they are not heard. The evidence's own choice did no better.
+# By how much the text direction, and every other direction, are believed to move a typical pair, in logits. Of 1/4 to 4
+# these did best for three texts and up to 40 votes on training photos of the stamps: with a weaker prior the first
+# votes can spoil a good text's order, with a stronger one votes are not heard. Maximising the evidence did no better.
 _STRENGTH = _WIDTH = 1.0
-_ROWS = 2**14  # held at once in float64
-_NOTHING = 1e-6  # of the prior's width: no farther than rounding
+_ZERO_LENGTH = 1e-6  # of an axis, as a fraction of the prior's width: no longer than rounding
+_TYPICAL_PAIRS = 2000
+ROWS_AT_ONCE = 2**14  # vectors converted to float64 at a time
 
 
 @dataclass(frozen=True)
-class VoteAxis:
+class Axis:
     """The posterior of the weights w, in logits per unit of the embedding.
 
-    mean (d,); outside the span of `basis` (d, r) their standard deviation is `width` in every direction; inside it
-    their covariance is `covariance` (r, r). `strength` is the length of the prior's mean.
+    Attributes:
+        mean: posterior mean.
+        basis: orthonormal basis of the span of the voted differences.
+        covariance: posterior covariance of w within that span.
+        width: standard deviation of w in every direction outside the span.
+        strength: length of the prior mean.
     """
 
     mean: Float[np.ndarray, " d"]
@@ -39,80 +46,101 @@ class VoteAxis:
     strength: float
 
     @property
-    def axis(self) -> Float[np.ndarray, " d"]:
-        """The posterior mean, scaled to length one."""
+    def direction(self) -> Float[np.ndarray, " d"]:
+        """The posterior mean scaled to length one."""
         return unit(self.mean[None])[0].astype(np.float32)
 
     @property
     def length(self) -> float:
-        """Logits per unit along the axis: what turns deviations into the unit of projections on it.
-
-        Raises PcclipError where all that was said cancels out, so that there is no axis.
-        """
+        """Logits per unit along the direction. Raises PcclipError when all votes cancel out and there is no text."""
         length = float(np.linalg.norm(self.mean))
-        if length < _NOTHING * self.width:
+        if length < _ZERO_LENGTH * self.width:
             raise PcclipError("votes: they cancel out and there is no text axis; give a text, or vote on another pair")
         return length
 
     def scores(self, matrix: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-        """Posterior mean of each photo's score; the difference of two is the log odds of a vote between them."""
+        """Posterior mean score of each photo, in logits: score differences are the log odds of a vote."""
         return matrix @ self.mean.astype(matrix.dtype)
 
     def deviations(self, matrix: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-        """Posterior standard deviation of each row's score.
+        """Posterior standard deviation of each row's score, in logits.
 
-        Only differences of scores are ever voted on, so give rows a reference: matrix - matrix.mean(axis=0) for how
-        sure a photo's score is among the others', matrix[i] - matrix[j] for pairs.
+        Votes determine only differences of scores, so the rows should be differences: matrix[i] - matrix[j] for
+        pairs, matrix - matrix.mean(axis=0) for photos against the mean photo.
         """
-        if len(matrix) > _ROWS:
-            return np.concatenate([self.deviations(matrix[k : k + _ROWS]) for k in range(0, len(matrix), _ROWS)])
+        if len(matrix) > ROWS_AT_ONCE:
+            starts = range(0, len(matrix), ROWS_AT_ONCE)
+            return np.concatenate([self.deviations(matrix[k : k + ROWS_AT_ONCE]) for k in starts])
         matrix = np.asarray(matrix, dtype=np.float64)
         inside = matrix @ self.basis
         outside = np.maximum((matrix**2).sum(axis=1) - (inside**2).sum(axis=1), 0)
         return np.sqrt(self.width**2 * outside + ((inside @ self.covariance) * inside).sum(axis=1))
 
+    def score_deviations(self, matrix: Float[np.ndarray, "n d"], mean: Float[np.ndarray, " d"]) -> np.ndarray:
+        """Standard deviation of each photo's score against the mean photo, in the unit of projections on `direction`.
+
+        Raises PcclipError when the axis has no length.
+        """
+        return self.deviations(matrix - mean) / self.length
+
     def chances(self, differences: Float[np.ndarray, "m d"]) -> Float[np.ndarray, " m"]:
-        """Probability that the first photo of a pair would be voted to have more, uncertainty of w included."""
-        spread = 1 + np.pi / 8 * self.deviations(differences) ** 2  # MacKay (1992)
+        """Probability that the first photo of each pair is voted to have more, averaged over w (MacKay, 1992)."""
+        spread = 1 + np.pi / 8 * self.deviations(differences) ** 2
         return expit(self.scores(np.asarray(differences, dtype=np.float64)) / np.sqrt(spread))
+
+
+def learnt_axis(
+    matrix: Float[np.ndarray, "n d"],
+    ballot: Ballot,
+    examples: Float[np.ndarray, "e d"],
+    text: Float[np.ndarray, " d"] | None,
+) -> Axis:
+    """The axis from a text direction, votes and examples, each example being a vote for the first side.
+
+    Args:
+        matrix: unit vectors of the ranked photos.
+        examples: differences as `examples.example_differences` makes them.
+    """
+    differences = np.concatenate([ballot.differences, examples])
+    return vote_axis(differences, np.append(ballot.outcomes, np.ones(len(examples))), text, matrix)
 
 
 def vote_axis(
     differences: Float[np.ndarray, "m d"],
-    outcomes: Float[np.ndarray, " m"],
-    prior: Float[np.ndarray, " d"] | None = None,
+    outcomes: Float[np.ndarray, " k"],
+    text: Float[np.ndarray, " c"] | None = None,
     matrix: Float[np.ndarray, "n d"] | None = None,
     strength: float = _STRENGTH,
-    width: float = _WIDTH,
-) -> VoteAxis:
-    """What votes, and the text axis where one is given, say about the attribute's axis.
+) -> Axis:
+    """The axis from votes and, where given, a text direction.
 
     Args:
-        differences: first minus second vector of each vote.
-        outcomes: 1 the first has more, 0 the second, 0.5 a tie.
-        prior: the text axis, of length one.
-        matrix: the photos that are ranked, which tell how much a typical pair differs; without it the voted pairs do.
-        strength: how far the text axis alone moves a typical pair, in logits.
-        width: the same for everything that the text does not say, as a standard deviation.
+        differences: first minus second unit vector of each vote.
+        outcomes: 1 where the first has more, 0 where the second has, 0.5 for a tie.
+        text: the text direction, of length one, which is the prior's mean.
+        matrix: the ranked photos, whose pairs say how far a typical pair lies apart; by default the voted pairs do.
+        strength: by how much the text direction moves a typical pair, in logits.
 
     Raises:
-        PcclipError: neither a text axis nor a vote, or shapes that do not fit.
+        PcclipError: neither a text direction nor a vote that prefers a photo, or shapes that do not fit.
     """
     x, y = np.asarray(differences, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
-    if x.ndim != 2 or len(x) != len(y) or (prior is not None and prior.shape != x.shape[1:]):
+    if x.ndim != 2 or len(x) != len(y) or (text is not None and text.shape != x.shape[1:]):
         raise PcclipError(f"votes: differences {x.shape}, outcomes {y.shape} and the text axis do not fit each other")
-    if prior is None and (y == 0.5).all():
+    if text is None and (y == 0.5).all():
         raise PcclipError("votes: no text axis, and no vote that prefers a photo; give a text, or vote on a pair")
-    prior = np.zeros(x.shape[1]) if prior is None else np.asarray(prior, dtype=np.float64)
-    along, across = _typical(x if matrix is None else _pairs_of(matrix), prior)
-    basis = np.linalg.qr(x.T)[0]  # everything the votes say is in the span of their differences
-    strength, width = strength / along * prior.any(), width / across
+    prior = np.zeros(x.shape[1]) if text is None else np.asarray(text, dtype=np.float64)
+    along, across = _typical_distances(x if matrix is None else _typical_pairs(matrix), prior)
+    basis = np.linalg.qr(x.T)[0]
+    strength, width = (strength / along if prior.any() else 0.0), _WIDTH / across
     mode, covariance = _laplace(x @ basis, y, strength * x @ prior, width)
-    return VoteAxis(strength * prior + basis @ mode, basis, covariance, float(width), float(strength))
+    return Axis(strength * prior + basis @ mode, basis, covariance, float(width), float(strength))
 
 
-def _laplace(z: np.ndarray, y: np.ndarray, offset: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mode (r,) and covariance (r, r) of v in sigmoid(offset + z v), where v has a centred prior of `width`."""
+def _laplace(
+    z: Float[np.ndarray, "m r"], y: Float[np.ndarray, " m"], offset: Float[np.ndarray, " m"], width: float
+) -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, "r r"]]:
+    """Mode and covariance of v in sigmoid(offset + z v), with a centred Gaussian prior of standard deviation `width`."""
     v, precision = np.zeros(z.shape[1]), np.eye(z.shape[1]) / width**2
 
     def cost(v: np.ndarray) -> float:
@@ -122,7 +150,7 @@ def _laplace(z: np.ndarray, y: np.ndarray, offset: np.ndarray, width: float) -> 
     def curvature(chance: np.ndarray) -> np.ndarray:
         return precision + (z.T * (chance * (1 - chance))) @ z
 
-    for _ in range(100):  # Newton; the cost is convex, so halving the step always gets there
+    for _ in range(100):  # Newton's method; the cost is convex, so that halving a step finds a lower cost
         chance = expit(offset + z @ v)
         step = np.linalg.solve(curvature(chance), z.T @ (y - chance) - v / width**2)
         if np.abs(step).max(initial=0) < 1e-9 * width:
@@ -134,66 +162,64 @@ def _laplace(z: np.ndarray, y: np.ndarray, offset: np.ndarray, width: float) -> 
     return v, np.linalg.inv(curvature(expit(offset + z @ v)))
 
 
-def _typical(differences: np.ndarray, prior: np.ndarray) -> tuple[float, float]:
-    """How far a typical pair lies apart along the text axis, and along a direction that is like any other."""
+def _typical_distances(differences: Float[np.ndarray, "p d"], prior: Float[np.ndarray, " d"]) -> tuple[float, float]:
+    """Root mean square of the differences along the prior's direction, and of their lengths; 1 where these are zero."""
     if not len(differences):
         return 1.0, 1.0
     along = np.sqrt(((differences @ prior) ** 2).mean())
     across = np.sqrt((differences**2).sum(axis=1).mean())
-    return along if along > 1e-9 else 1.0, across if across > 1e-9 else 1.0
+    return float(along) if along > 1e-9 else 1.0, float(across) if across > 1e-9 else 1.0
 
 
-def _pairs_of(matrix: np.ndarray, pairs: int = 2000) -> np.ndarray:
-    """Differences of some pairs, the same ones each time."""
-    rng = np.random.default_rng(0)
-    return (
-        np.asarray(matrix[rng.integers(len(matrix), size=pairs)], dtype=np.float64)
-        - matrix[rng.integers(len(matrix), size=pairs)]
-    )
+def _typical_pairs(matrix: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "p d"]:
+    """Differences of pairs drawn at random, the same ones each time."""
+    rng = stream("typical pairs", 0)
+    first = np.asarray(matrix[rng.integers(len(matrix), size=_TYPICAL_PAIRS)], dtype=np.float64)
+    return first - matrix[rng.integers(len(matrix), size=_TYPICAL_PAIRS)]
 
 
 def next_pair(
-    posterior: VoteAxis | None,
+    axis: Axis | None,
     matrix: Float[np.ndarray, "n d"],
-    asked: set[tuple[int, int]],
+    asked_pairs: set[tuple[int, int]],
     rng: np.random.Generator,
     candidates: int = 1000,
 ) -> tuple[int, int]:
-    """The rows of the pair whose answer teaches most, among `candidates` pairs drawn at random.
+    """Rows of the pair whose vote teaches most, among `candidates` pairs drawn at random.
 
-    Most: the largest mutual information between the answer and w (BALD, Houlsby et al. 2011, their closed form).
-    Before the first vote, posterior = vote_axis(no differences, no outcomes, text axis, matrix).
+    It has the largest mutual information between the vote and w (BALD; closed form of Houlsby et al., 2011).
 
     Args:
-        posterior: what is known; None (neither words nor votes) asks any pair.
-        asked: pairs (lower row, higher row) that are not to be asked again.
+        axis: the present posterior; with None (neither text nor votes) any pair may be asked.
+        asked_pairs: pairs (lower row, higher row) that are not to be asked again.
 
     Raises:
         PcclipError: fewer than two photos, or every pair was asked.
     """
     n = len(matrix)
-    if len(asked) >= n * (n - 1) // 2:
+    if len(asked_pairs) >= n * (n - 1) // 2:
         raise PcclipError(f"every pair of the {n} photos was asked; add photos, or stop voting")
     if n * (n - 1) // 2 <= candidates:
         drawn = np.stack(np.triu_indices(n, 1), axis=1)
     else:
         drawn = np.sort(rng.integers(n, size=(2 * candidates, 2)), axis=1)
-    fresh = [pair for pair in map(tuple, drawn.tolist()) if pair[0] != pair[1] and pair not in asked][:candidates]
+    distinct = [(low, high) for low, high in drawn.tolist() if low != high]
+    fresh = [pair for pair in distinct if pair not in asked_pairs][:candidates]
     if not fresh:
         raise PcclipError(f"nearly every pair of the {n} photos was asked; add photos, or stop voting")
-    if posterior is None:
-        one, two = fresh[int(rng.integers(len(fresh)))]
+    if axis is None:
+        left, right = fresh[int(rng.integers(len(fresh)))]
     else:
-        pairs = np.array(fresh)
-        differences = matrix[pairs[:, 0]] - matrix[pairs[:, 1]]
-        gain = _information(posterior.scores(differences), posterior.deviations(differences))
-        one, two = fresh[int(gain.argmax())]
-    return (one, two) if rng.random() < 0.5 else (two, one)  # nobody shall learn that the left one is more likely
+        rows = np.array(fresh)
+        differences = matrix[rows[:, 0]] - matrix[rows[:, 1]]
+        bits = _information(axis.scores(differences), axis.deviations(differences))
+        left, right = fresh[int(bits.argmax())]
+    return (left, right) if rng.random() < 0.5 else (right, left)  # so that neither side is preferred more often
 
 
-def _information(means: np.ndarray, deviations: np.ndarray) -> np.ndarray:
-    """Bits that a vote tells about w: entropy of the answer less its mean entropy when w is known."""
-    scale = np.pi / 8  # a logistic curve is nearly a normal's
+def _information(means: Float[np.ndarray, " m"], deviations: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+    """Mutual information of a vote and w in bits: entropy of the vote minus its mean entropy when w is known."""
+    scale = np.pi / 8  # a logistic curve is close to a normal distribution's with this scale
     mean, variance, c = means * np.sqrt(scale), deviations**2 * scale, np.sqrt(np.pi * np.log(2) / 2)
     chance = np.clip(ndtr(mean / np.sqrt(variance + 1)), 1e-12, 1 - 1e-12)
     entropy = -chance * np.log2(chance) - (1 - chance) * np.log2(1 - chance)

@@ -1,4 +1,4 @@
-"""The first and the last of a ranking without sorting all of it, of a matrix or streamed from Parquet files."""
+"""The top and the bottom of a ranking without sorting all scores, from a matrix or streamed from Parquet files."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,23 +11,23 @@ from jaxtyping import Float, Int
 
 from pcclip.errors import PcclipError
 
-_BATCH = 2**13  # rows of vectors held at once: 24 MiB at a width of 768
+BATCH = 2**13  # rows of vectors held at once: 24 MiB at a width of 768
 
 
 def best_rows(
     scores: Float[np.ndarray, " n"], top: int | None = None, bottom: int | None = None
 ) -> Int[np.ndarray, " k"]:
-    """Rows of the `top` largest and the `bottom` smallest scores, best first, as a stable sort of all would have them.
+    """Rows of the `top` largest and the `bottom` smallest scores, best first, in the order of a stable sort.
 
-    Without either, all rows. Equal scores keep their order; a row is never there twice.
+    Without either number all rows. No row is returned twice.
     """
     n, everything = len(scores), top is None and bottom is None
     top, bottom = top or 0, bottom or 0
     if everything or top + bottom >= n:
         return np.argsort(-scores, kind="stable")
     split = np.partition(scores, [max(bottom - 1, 0), min(n - top, n - 1)])
-    first = _beyond(scores, split[n - top], top) if top else []
-    last = n - 1 - _beyond(-scores[::-1], -split[bottom - 1], bottom)[::-1] if bottom else []
+    first = _largest(scores, split[n - top], top) if top else []
+    last = n - 1 - _largest(-scores[::-1], -split[bottom - 1], bottom)[::-1] if bottom else []
     return np.concatenate([first, last]).astype(np.int64)
 
 
@@ -44,43 +44,44 @@ def ranked_shards(
     top: int | None = None,
     bottom: int | None = None,
 ) -> pd.DataFrame:
-    """The same over vectors in Parquet files (columns path, vector and, if it is checked, fingerprint).
+    """`ranked` for vectors in Parquet files with the columns path, vector and, where it is checked, fingerprint.
 
-    Some thousand vectors are in memory at a time, whatever the size of the files and of their row groups; of the paths
-    and scores only those that may still be among the first or the last.
+    BATCH vectors are in memory at a time, however large the files and their row groups are; paths and scores are kept
+    only of photos that may still be in the top or the bottom.
 
     Args:
-        files: in their order.
-        fingerprint: the image tower's that must have made the vectors.
+        files: read in this order.
+        axis: unit direction.
+        fingerprint: of the image tower that must have made the vectors.
 
     Returns:
-        Columns position, path, score, best first.
+        Columns position, path and score, best first.
 
     Raises:
-        PcclipError: a file that is not there, cut short, of another width or of another image tower; no vectors.
+        PcclipError: a file that is missing, truncated, of another width or by another image tower; no vectors.
     """
-    kept, paths, n = np.empty(0, np.float32), np.empty(0, object), 0
+    scores, paths, n = np.empty(0, np.float32), np.empty(0, object), 0
     for names, matrix in batches(files, len(axis), fingerprint):
-        kept, paths = np.concatenate([kept, matrix @ axis]), np.concatenate([paths, names])
+        scores, paths = np.concatenate([scores, matrix @ axis]), np.concatenate([paths, names])
         n += len(matrix)
         if top is not None or bottom is not None:
-            rows = np.sort(best_rows(kept, top, bottom))  # in their order, for what is equal
-            kept, paths = kept[rows], paths[rows]
+            rows = np.sort(best_rows(scores, top, bottom))  # in file order, so that ties stay in it
+            scores, paths = scores[rows], paths[rows]
     if not n:
         raise PcclipError(f"{', '.join(map(str, files[:3]))}: no vectors there; embed photos first (notebook 02)")
-    rows = best_rows(kept, top, bottom)
-    return pd.DataFrame({"position": _positions(n, len(rows), bottom), "path": paths[rows], "score": kept[rows]})
+    rows = best_rows(scores, top, bottom)
+    return pd.DataFrame({"position": _positions(n, len(rows), bottom), "path": paths[rows], "score": scores[rows]})
 
 
-def _beyond(scores: np.ndarray, cut: float, k: int) -> np.ndarray:
-    """Rows of the k largest, of which the least is `cut`, best first; of equal ones the earlier."""
+def _largest(scores: Float[np.ndarray, " n"], cut: float, k: int) -> Int[np.ndarray, " k"]:
+    """Rows of the k largest scores, best first, where `cut` is the k-th largest; of equal scores the earlier rows."""
     above = np.flatnonzero(scores > cut)
     rows = np.sort(np.concatenate([above, np.flatnonzero(scores == cut)[: k - len(above)]]))
     return rows[np.argsort(-scores[rows], kind="stable")]
 
 
-def _positions(n: int, shown: int, bottom: int | None) -> np.ndarray:
-    """Places in the order of all n, of which the first and the last `bottom` are shown."""
+def _positions(n: int, shown: int, bottom: int | None) -> Int[np.ndarray, " k"]:
+    """Positions among n photos of `shown` rows, the last `bottom` of which are from the bottom."""
     last = min(bottom or 0, shown)
     return np.concatenate([np.arange(1, shown - last + 1), np.arange(n - last + 1, n + 1)])
 
@@ -88,31 +89,34 @@ def _positions(n: int, shown: int, bottom: int | None) -> np.ndarray:
 def batches(
     files: Iterable[str | Path], width: int, fingerprint: str | None
 ) -> Iterator[tuple[np.ndarray, Float[np.ndarray, "n d"]]]:
-    """Paths and vectors, some thousand at a time."""
+    """Paths and vectors of the files, BATCH rows at a time. Raises PcclipError as `ranked_shards`."""
     columns = ["path", "vector"] + (["fingerprint"] if fingerprint else [])
     for path in files:
         try:
-            with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:  # not a whole row group
+            with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:  # holds no complete row group
                 if missing := {*columns} - {*file.schema_arrow.names}:
                     raise PcclipError(f"{path}: no column {min(missing)!r}; give vectors as notebook 02 writes them")
-                for batch in file.iter_batches(_BATCH, columns=columns):
-                    if fingerprint and {*batch["fingerprint"].unique().to_pylist()} != {fingerprint}:
-                        raise PcclipError(
-                            f"{path}: vectors of another model than {fingerprint}; run notebook 02 with "
-                            "this model, or give the run's folder, if finetuning changed the image tower"
-                        )
-                    if batch["vector"].null_count:
-                        raise PcclipError(f"{path}: a vector is missing; run notebook 02 again")
-                    flat = batch["vector"].flatten().to_numpy(zero_copy_only=False)
-                    if len(flat) != len(batch) * width:
-                        raise PcclipError(
-                            f"{path}: vectors of width {len(flat) // max(len(batch), 1)}, not {width}; "
-                            "run notebook 02 with this model"
-                        )
-                    yield batch["path"].to_numpy(zero_copy_only=False), flat.reshape(-1, width)
+                for batch in file.iter_batches(BATCH, columns=columns):
+                    yield batch["path"].to_numpy(zero_copy_only=False), _matrix(batch, path, width, fingerprint)
         except FileNotFoundError:
             raise PcclipError(f"{path}: not there; run the notebook that writes it first") from None
         except (pa.ArrowException, OSError) as error:
             raise PcclipError(
                 f"{path}: not a whole Parquet file ({error}); delete it and run its notebook again"
             ) from None
+
+
+def _matrix(batch: pa.RecordBatch, path: str | Path, width: int, fingerprint: str | None) -> Float[np.ndarray, "n d"]:
+    if fingerprint and {*batch["fingerprint"].unique().to_pylist()} != {fingerprint}:
+        raise PcclipError(
+            f"{path}: vectors of another model than {fingerprint}; run notebook 02 with "
+            "this model, or give the run's folder, if finetuning changed the image tower"
+        )
+    if batch["vector"].null_count:
+        raise PcclipError(f"{path}: a vector is missing; run notebook 02 again")
+    flat = batch["vector"].flatten().to_numpy(zero_copy_only=False)
+    if len(flat) != len(batch) * width:
+        raise PcclipError(
+            f"{path}: vectors of width {len(flat) // max(len(batch), 1)}, not {width}; run notebook 02 with this model"
+        )
+    return flat.reshape(-1, width)

@@ -39,11 +39,13 @@ STREAMS: dict[str, tuple[int, ...]] = {
     "random axes": (),
     "parallelograms": (),
     "shuffled pairs": (),
+    "triples": (),
     "half of the vectors": (),
     # ranking
     "questions to a voter": (),
     "votes of a voter": (1,),
     "typical pairs": (),
+    "groups voted on": (),
     # evaluation
     "matcher noise levels": (),
     "relation items": (),  # numbers: item

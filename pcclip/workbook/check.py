@@ -178,7 +178,7 @@ def _data(config: Config) -> tuple[data.ImageSet | None, list[Finding]]:
         return None, [Finding(FETCHED, f"data source {source}: {line}") for line in to_fetch]
     images = data.load_images(config)
     report.check_attributes(config, images)
-    arithmetic.check_changes(config, images)
+    arithmetic.check(config, images)
     return images, [
         Finding(
             FINE,

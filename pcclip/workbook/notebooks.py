@@ -117,7 +117,7 @@ def _check_names(config: Config) -> None:
     report.check_attributes(config, images)
     if lines := report.lacking(config):
         raise PcclipError("\n".join(lines))
-    arithmetic.check_changes(config, images)
+    arithmetic.check(config, images)
     if not (config.reuse or config.tuned):
         for stage in (generate.stage, embed.stage):
             stage(config, images)

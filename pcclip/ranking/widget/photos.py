@@ -1,8 +1,7 @@
-"""The photos that notebook 06 ranks: a run's own or those of any folder, with vectors, captions and models."""
+"""The photos that notebook 06 ranks, a run's own or those of any folder, with vectors, captions and models."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import load_model
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
+from pcclip.finetuning.stage import FOLDER as FINETUNE
 from pcclip.ranking.rank import find_photos
 from pcclip.runs.stage import read_manifest
 
@@ -27,68 +27,64 @@ FOLDER = "06_rank"
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos that can be read, row by row, and the models that rank them.
+    """Readable photos and the models that rank them.
+
+    A class of its own because a folder's photos have vectors and captions, but none of the splits of an ImageSet.
 
     Attributes:
-        ids: what votes call them: the image set's ids, or paths within the folder.
-        paths, captions: parallel to ids; a photo without a caption has its file's name.
-        matrix: unit image vectors, by the base's image tower.
+        vectors: of the readable photos; votes name photos by these ids (the image set's, or paths in the folder).
+        captions: parallel to the vectors; a photo without a caption has its file's name.
         models: name -> model, 'base' first.
-        unreadable: id, path, reason of the others.
-        images: the run's image set, with true values where it has them; None for a folder.
-        others: the image vectors of models with another image tower, by name.
+        unreadable: columns id, path, reason of the other photos.
+        images: the run's image set, whose attributes are true values; None for a folder.
     """
 
-    ids: list[str]
-    paths: list[str]
+    vectors: Vectors
     captions: list[str]
-    matrix: Float[np.ndarray, "n d"]
     models: dict[str, Encoder]
     unreadable: pd.DataFrame
     images: ImageSet | None = None
-    others: Mapping[str, Float[np.ndarray, "n d"]] = field(default_factory=dict)
 
-    def seen_by(self, model: str) -> Float[np.ndarray, "n d"]:
-        """Unit image vectors, row by row, by the image tower of the model of this name."""
-        return self.others.get(model, self.matrix)
+    def matrix(self, model: str) -> Float[np.ndarray, "n d"]:
+        """Unit image vectors by the image tower of the model with this name."""
+        return self.vectors.seen_by(model).matrix
 
-    def summary(self) -> pd.Series:
-        """How many photos, how many cannot be read, and the models."""
-        return (
-            pd.Series(
-                {
-                    "photos": len(self.ids),
-                    "unreadable": len(self.unreadable),
-                    "width": self.matrix.shape[1],
-                    "models": ", ".join(self.models),
-                },
-                name="photos",
-            )
-            .to_frame()
-            .T
-        )
+    def summary(self) -> pd.DataFrame:
+        """One row: the number of photos, of unreadable ones, the width of the vectors, and the models."""
+        row = {
+            "photos": len(self.captions),
+            "unreadable": len(self.unreadable),
+            "width": self.vectors.matrix.shape[1],
+            "models": ", ".join(self.models),
+        }
+        return pd.DataFrame([row], index=["photos"])
 
-    def known(self, attribute: str | None, model: str = "base") -> tuple[np.ndarray, np.ndarray, list[str]] | None:
-        """A model's vectors, true values and concepts of the held-out photos whose attribute is known; None without
-        any."""
+    def true_values(
+        self, attribute: str | None, model: str = "base"
+    ) -> tuple[Float[np.ndarray, "k d"], Float[np.ndarray, " k"], list[str]] | None:
+        """Vectors, true values and concepts of the held-out photos whose attribute is known; None without any."""
         if self.images is None or attribute not in self.images.attributes:
             return None
-        table = self.images.held_out.dropna(subset=[attribute])
-        row = {name: k for k, name in enumerate(self.ids)}
-        table = table[table["id"].isin(row)]
-        rows = [row[name] for name in table["id"]]
-        values = table[attribute].to_numpy(dtype=float)
-        return (self.seen_by(model)[rows], values, list(table.concept)) if rows else None
+        table = self.vectors.of(self.images.held_out.dropna(subset=[attribute]))
+        if table.empty:
+            return None
+        matrix = self.matrix(model)[self.vectors.rows(table["id"])]
+        return matrix, table[attribute].to_numpy(dtype=float), list(table.concept)
 
 
-def load(config: Config) -> Photos:
-    """The photos of config.rank.photos, else the run's. Vectors are made once and kept in the run's folder.
+def votes_file(config: Config) -> Path:
+    """config.rank.votes, or votes.jsonl in the run's folder."""
+    return resolve(config.rank.votes) if config.rank.votes else config.folder / FOLDER / "votes.jsonl"
 
-    The finetuned model is there when 03 has finished. Raises PcclipError: no photos, none readable, vectors of another
-    model, or a finetuned model of another base.
+
+def load_photos(config: Config) -> Photos:
+    """The photos of config.rank.photos, by default the run's. Vectors are made once and kept in the run's folder.
+
+    The finetuned model is included when stage 03 has finished. Raises PcclipError: no photos, none readable, vectors of
+    another model, or a finetuned model of another base.
     """
     models = {"base": load_model(config.model)}
-    if read_manifest(config.tuned_folder / "03_finetune"):
+    if read_manifest(config.tuned_folder / FINETUNE):
         models["finetuned"] = load_model(str(config.tuned_folder), config.evaluate.alpha)
         if models["finetuned"].tuned_from != models["base"].image_fingerprint():
             raise PcclipError(f"model: {config.tuned_folder} was not finetuned from {config.model}; name its base")
@@ -97,40 +93,33 @@ def load(config: Config) -> Photos:
 
 def _of_the_run(config: Config, models: dict[str, Encoder]) -> Photos:
     images = load_images(config)
-    vectors, bad = embed(config, images, models["base"])
+    vectors, unreadable = embed(config, images, models["base"])
     vectors = with_towers(config.source_folder / EMBED, vectors, models, config.embed)
-    caption = images.table.set_index("id").caption
-    return Photos(
-        vectors.ids,
-        vectors.paths,
-        list(caption.loc[vectors.ids]),
-        vectors.matrix,
-        models,
-        bad,
-        images,
-        _matrices(vectors),
-    )
+    captions = list(images.table.set_index("id").caption.loc[vectors.ids])
+    return Photos(vectors, captions, models, unreadable, images)
 
 
 def _of_a_folder(config: Config, models: dict[str, Encoder]) -> Photos:
-    asked = config.rank.photos
-    place = resolve(asked) if resolve(asked).exists() else asked  # a glob is none
-    found = [os.path.abspath(path) for path in find_photos(place)]  # a link keeps its own name and place
-    plain, how = images_only("photos", pd.DataFrame({"id": found, "path": found}), 1.0), config.embed
+    """The photos of a folder, with the captions of its captions file where it has one, or of a glob."""
+    folder = resolve(config.rank.photos)
+    paths = find_photos(folder if folder.exists() else config.rank.photos)
+    paths = [os.path.abspath(path) for path in paths]  # a link keeps its own name and place
+    photos, settings = images_only("photos", pd.DataFrame({"id": paths, "path": paths}), 1.0), config.embed
     stage = config.folder / FOLDER / EMBED
-    vectors, bad = embed_benchmark(stage, plain, models["base"], how)
-    vectors = with_towers(stage, vectors, models, how)
-    known, home = {}, Path(place)
-    if home.is_dir():
-        ids = [os.path.relpath(path, home) for path in vectors.paths]
-        if not captioned.missing(Data(source="folder", path=str(home))):
-            rows, _, _ = captioned.read(Data(source="folder", path=str(home)))
-            known = dict(zip(rows.path, rows.caption, strict=True))
-    else:
-        ids = vectors.paths
-    captions = [known.get(os.path.realpath(path)) or Path(path).stem for path in vectors.paths]
-    return Photos(ids, vectors.paths, captions, vectors.matrix, models, bad, None, _matrices(vectors))
+    vectors, unreadable = embed_benchmark(stage, photos, models["base"], settings)
+    vectors = with_towers(stage, vectors, models, settings)
+    caption_of = {}
+    if folder.is_dir():
+        vectors = _renamed(vectors, [os.path.relpath(path, folder) for path in vectors.paths])
+        source = Data(source="folder", path=str(folder))
+        if not captioned.missing(source):
+            table, _, _ = captioned.read(source)
+            caption_of = dict(zip(table.path, table.caption, strict=True))
+    captions = [caption_of.get(os.path.realpath(path)) or Path(path).stem for path in vectors.paths]
+    return Photos(vectors, captions, models, unreadable)
 
 
-def _matrices(vectors: Vectors) -> dict[str, Float[np.ndarray, "n d"]]:
-    return {which: own.matrix for which, own in vectors.others.items()}
+def _renamed(vectors: Vectors, ids: list[str]) -> Vectors:
+    """The vectors of every image tower with other ids."""
+    others = {model: _renamed(tower, ids) for model, tower in vectors.others.items()}
+    return Vectors(ids, vectors.paths, vectors.matrix, vectors.fingerprint, others)

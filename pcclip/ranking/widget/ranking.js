@@ -1,8 +1,15 @@
-// The surface of pcclip.widgets.ranking: a gallery that flows into the order of an axis, and learns from votes.
-// The kernel holds photos, models and votes; here are only scores, the few thumbnails in sight, and what is drawn.
+// The surface of notebook 06: a gallery that flows into the order of an axis, and learns from votes.
+// The kernel holds photos, models and votes; the page has only scores, the few thumbnails in sight, and the drawing.
 // Texts reach the page as text nodes alone, so that a caption or a file name can never be markup.
+import {
+  answerOfKey, barPath, brushAfterKey, brushedRows, clamp, counted, factTexts, fixedEnd, gridOf, histogramOf,
+  learntText, likesOfKey, orderByScore, placeAfterKey, placesIn, placeText, plainColour, pointOf, rowsInSight,
+  rowsToAsk, rowsToForget, scoreText, scrollFor, shareOf, signed,
+} from "./ranking_logic.js";
 
-const GAP = 10, SMALLEST = 124, STRIP = 9, FLOW = 620, KEPT = 1200, BATCH = 12, PATIENCE = 6000, PAUSE = 450;
+const LAYOUT = { gap: 10, smallest: 124, strip: 9 }; // pixels: between tiles, of the smallest tile, of its score strip
+const FLOW = 620, PATIENCE = 6000, PAUSE = 450; // milliseconds
+const KEPT = 1200, BATCH = 12; // thumbnails
 const BINS = 64, TALL = 64;
 const QUIET = "data-lm-suppress-shortcuts";
 
@@ -21,10 +28,7 @@ function el(tag, settings = {}, ...children) {
 }
 
 const still = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
-const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(3);
 const floats = (view) => new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
-const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
-const count = (n, one) => `${n.toLocaleString("en")} ${one}${n === 1 ? "" : "s"}`;
 
 /** The colour of a photo's corners, or null where they differ: a photo on a plain ground is shown whole on it. */
 function backdrop(image) {
@@ -32,13 +36,7 @@ function backdrop(image) {
   canvas.drawImage(image, 0, 0, side, side);
   const corners = [[0, 0], [side - 1, 0], [0, side - 1], [side - 1, side - 1]]
     .map(([x, y]) => [...canvas.getImageData(x, y, 1, 1).data.slice(0, 3)]);
-  const plain = [0, 1, 2].every((c) => Math.max(...corners.map((p) => p[c])) - Math.min(...corners.map((p) => p[c])) < 24);
-  return plain ? `rgb(${corners[0].join(" ")})` : null;
-}
-
-/** Rows from the highest score to the lowest; equal scores keep the order of the photos, as in the kernel. */
-function ordered(scores) {
-  return Uint32Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
+  return plainColour(corners);
 }
 
 /** Thumbnails and captions, fetched for what is in sight, a bounded number of them kept. */
@@ -60,9 +58,8 @@ class Thumbnails {
     this.ask();
   }
   ask() {
-    if (this.asked.size > BATCH) return; // what was scrolled past meanwhile is never asked for
-    const missing = [...new Set([...this.wanted.values()].flat())].filter((r) => !this.kept.has(r) && !this.asked.has(r));
-    const rows = missing.slice(0, BATCH);
+    if (this.asked.size > BATCH) return; // rows scrolled past meanwhile are never asked for
+    const rows = rowsToAsk([...this.wanted.values()], this.kept, this.asked, BATCH);
     if (!rows.length) return;
     rows.forEach((row) => this.asked.add(row));
     this.send({ do: "thumbnails", rows });
@@ -76,10 +73,8 @@ class Thumbnails {
       this.asked.delete(item.row);
     });
     const visible = new Set([...this.wanted.values()].flat());
-    for (const [row, item] of this.kept) {
-      if (this.kept.size <= KEPT) break;
-      if (visible.has(row)) continue;
-      URL.revokeObjectURL(item.url);
+    for (const row of rowsToForget(this.kept, visible, KEPT)) {
+      URL.revokeObjectURL(this.kept.get(row).url);
       this.kept.delete(row);
     }
     this.listeners.forEach((listener) => listener());
@@ -115,20 +110,8 @@ class Histogram {
       el("div", { class: "ends", "aria-hidden": "true" }, this.ends[0], this.ends[1]));
   }
   show(scores) {
-    this.least = Infinity;
-    this.most = -Infinity;
-    for (const s of scores) (this.least = Math.min(this.least, s)), (this.most = Math.max(this.most, s));
-    this.width_ = this.most - this.least || 1;
-    this.counts = new Uint32Array(BINS);
-    for (const s of scores) this.counts[Math.min(BINS - 1, Math.floor(((s - this.least) / this.width_) * BINS))]++;
+    this.data = histogramOf(scores, BINS);
     this.draw();
-  }
-  share(score) {
-    return (score - this.least) / this.width_;
-  }
-  keeps(score) {
-    const at = this.share(score);
-    return at >= this.low - 1e-9 && at <= this.high + 1e-9;
   }
   get brushed() {
     return this.low > 0 || this.high < 1;
@@ -138,27 +121,22 @@ class Histogram {
   }
   draw() {
     this.wide = this.svg.clientWidth;
-    if (!this.counts || !this.wide) return;
-    const top = Math.max(...this.counts), step = this.wide / BINS;
-    const bar = (n, k) => {
-      if (!n) return "";
-      const tall = Math.max(1.5, (n / top) * (TALL - 4)), r = Math.min(2, step / 3, tall);
-      const left = this.x((k + 1) / BINS) + 0.6, w = Math.max(0.8, step - 1.2);
-      return `M${left} ${TALL}v${-(tall - r)}q0 ${-r} ${r} ${-r}h${w - 2 * r}q${r} 0 ${r} ${r}v${tall - r}z`;
-    };
+    if (!this.data || !this.wide) return;
+    const { counts, least, width } = this.data, top = Math.max(...counts), step = this.wide / BINS;
+    const bar = (n, k) => barPath(n, top, this.x((k + 1) / BINS), step, TALL);
     const middle = (k) => (k + 0.5) / BINS;
-    const paths = [...this.counts].map((n, k) => [bar(n, k), middle(k) >= this.low && middle(k) <= this.high]);
+    const paths = [...counts].map((n, k) => [bar(n, k), middle(k) >= this.low && middle(k) <= this.high]);
     this.inside.setAttribute("d", paths.filter(([, within]) => within).map(([path]) => path).join(""));
     this.bars.setAttribute("d", paths.map(([path]) => path).join(""));
     [this.low, this.high].forEach((at, k) => {
       const handle = this.handles[k];
       handle.setAttribute("transform", `translate(${clamp(this.x(at), 3, this.wide - 3)} 0)`);
       handle.setAttribute("aria-valuenow", Math.round(at * 100));
-      handle.setAttribute("aria-valuetext", `score ${signed(this.least + at * this.width_)}`);
+      handle.setAttribute("aria-valuetext", `score ${signed(least + at * width)}`);
     });
     this.svg.classList.toggle("brushed", this.brushed);
-    this.ends[0].textContent = `most ${signed(this.least + this.high * this.width_)}`;
-    this.ends[1].textContent = `least ${signed(this.least + this.low * this.width_)}`;
+    this.ends[0].textContent = `most ${signed(least + this.high * width)}`;
+    this.ends[1].textContent = `least ${signed(least + this.low * width)}`;
   }
   set(low, high) {
     [this.low, this.high] = [clamp(Math.min(low, high), 0, 1), clamp(Math.max(low, high), 0, 1)];
@@ -169,8 +147,7 @@ class Histogram {
     if (event.button) return;
     event.preventDefault();
     const place = (e) => clamp(1 - (e.clientX - this.svg.getBoundingClientRect().left) / this.wide, 0, 1);
-    const from = place(event), near = 8 / this.wide;
-    const fixed = Math.abs(from - this.low) < near ? this.high : Math.abs(from - this.high) < near ? this.low : from;
+    const from = place(event), fixed = fixedEnd(from, [this.low, this.high], 8 / this.wide);
     let moved = false;
     const move = (e) => {
       moved = moved || Math.abs(place(e) - from) * this.wide > 3;
@@ -185,13 +162,8 @@ class Histogram {
     this.svg.addEventListener("pointerup", drop, { once: true });
   }
   key(event, k) {
-    const step = { ArrowLeft: 1, ArrowUp: 1, ArrowRight: -1, ArrowDown: -1, PageUp: 6, PageDown: -6 }[event.key];
-    const ends = [this.low, this.high];
-    if (step) ends[k] = clamp(ends[k] + step / BINS, k ? this.low : 0, k ? 1 : this.high);
-    else if (event.key === "Home") ends[k] = k ? 1 : this.high;
-    else if (event.key === "End") ends[k] = k ? this.low : 0;
-    else if (event.key === "Escape") (ends[0] = 0), (ends[1] = 1);
-    else return;
+    const ends = brushAfterKey(event.key, k, [this.low, this.high], BINS);
+    if (!ends) return;
     event.preventDefault();
     this.set(...ends);
   }
@@ -200,7 +172,7 @@ class Histogram {
     this.tick.setAttribute("visibility", on);
     this.spread.setAttribute("visibility", deviation ? on : "hidden");
     if (on === "hidden") return;
-    const x = this.x(this.share(score)), half = ((deviation || 0) / this.width_) * this.wide;
+    const x = this.x(shareOf(score, this.data)), half = ((deviation || 0) / this.data.width) * this.wide;
     this.tick.setAttribute("x1", x), this.tick.setAttribute("x2", x);
     this.spread.setAttribute("x", x - half), this.spread.setAttribute("width", 2 * half);
   }
@@ -237,14 +209,14 @@ class Tile {
   fill(item, gallery) {
     const { scores, deviations, places, histogram, likes } = gallery;
     const score = scores[this.row], sd = deviations ? deviations[this.row] : 0, place = places[this.row] + 1;
-    const told = sd ? `${signed(score)} ± ${sd.toFixed(3)}` : signed(score);
+    const told = scoreText(score, sd);
     this.place.textContent = place;
     this.score.textContent = told;
     this.caption.textContent = item ? item.caption : "";
     this.photo.setAttribute("aria-label", `${place}. ${item ? item.caption : "photo"}, score ${told}`);
     this.node.setAttribute("aria-posinset", place);
     this.node.setAttribute("aria-setsize", scores.length);
-    const at = histogram.share(score), half = sd / histogram.width_;
+    const at = shareOf(score, histogram.data), half = sd / histogram.data.width;
     this.dot.style.left = `${100 * (1 - at)}%`;
     this.band.style.left = `${100 * clamp(1 - at - half, 0, 1)}%`;
     this.band.style.right = `${100 * clamp(at - half, 0, 1)}%`;
@@ -301,9 +273,8 @@ class Gallery {
   /** New scores: the photos flow to their new places. */
   rank(scores, deviations, likes, fresh) {
     Object.assign(this, { scores, deviations, likes });
-    this.all = ordered(scores);
-    this.places = new Uint32Array(scores.length);
-    this.all.forEach((row, place) => (this.places[row] = place));
+    this.all = orderByScore(scores);
+    this.places = placesIn(this.all, scores.length);
     if (fresh) (this.histogram.low = 0), (this.histogram.high = 1);
     this.histogram.show(scores);
     this.arrange(fresh);
@@ -313,10 +284,9 @@ class Gallery {
     this.filtered(this);
   }
   arrange(toTop) {
-    const before = this.order ? { index: this.index, columns: this.columns } : null;
-    this.order = this.histogram.brushed ? this.all.filter((row) => this.histogram.keeps(this.scores[row])) : this.all;
-    this.index = new Int32Array(this.scores.length).fill(-1);
-    this.order.forEach((row, k) => (this.index[row] = k));
+    const { data, low, high } = this.histogram, before = this.order ? this.index : null;
+    this.order = brushedRows(this.all, this.scores, data, low, high);
+    this.index = placesIn(this.order, this.scores.length);
     this.empty.hidden = this.order.length > 0;
     this.at = clamp(this.at, 0, Math.max(0, this.order.length - 1));
     this.flow(before, toTop);
@@ -324,38 +294,31 @@ class Gallery {
   measure() {
     const wide = this.canvas.clientWidth;
     if (!wide || !this.order) return;
-    this.columns = Math.max(2, Math.floor((wide + GAP) / (SMALLEST + GAP)));
-    this.side = (wide - GAP * (this.columns - 1)) / this.columns;
-    this.tall = this.side + STRIP + GAP;
-    this.canvas.style.height = `${Math.ceil(this.order.length / this.columns) * this.tall}px`;
-    this.canvas.style.setProperty("--side", `${this.side}px`);
+    this.grid = gridOf(wide, LAYOUT);
+    this.canvas.style.height = `${Math.ceil(this.order.length / this.grid.columns) * this.grid.tall}px`;
+    this.canvas.style.setProperty("--side", `${this.grid.side}px`);
     this.histogram.draw();
     this.draw();
   }
-  point_of(k) {
-    return [(k % this.columns) * (this.side + GAP), Math.floor(k / this.columns) * this.tall];
-  }
   sight() {
     const { scrollTop, clientHeight } = this.scroller;
-    const first = Math.max(0, Math.floor(scrollTop / this.tall) - 1);
-    const last = Math.ceil((scrollTop + clientHeight) / this.tall) + 1;
-    return this.order.slice(first * this.columns, last * this.columns);
+    return rowsInSight(this.order, this.grid, scrollTop, clientHeight);
   }
   flow(before, toTop) {
     const focused = this.scroller.contains(document.activeElement);
     if (toTop) (this.scroller.scrollTop = 0), (this.at = 0);
-    if (!before || !this.columns || still()) {
+    if (!before || !this.grid || still()) {
       this.measure();
       if (focused) this.focus(this.at);
       return;
     }
     const top = this.scroller.scrollTop, bottom = top + this.scroller.clientHeight;
-    const near = ([x, y]) => [x, clamp(y, top - this.tall, bottom + this.tall * 0.4)];
+    const near = ([x, y]) => [x, clamp(y, top - this.grid.tall, bottom + this.grid.tall * 0.4)];
     const there = new Set(this.sight());
     for (const row of there) {
       if (this.tiles.has(row)) continue;
-      const tile = this.add(row), was = before.index[row];
-      tile.move(...(was >= 0 ? near(this.point_of(was)) : this.point_of(this.index[row])));
+      const tile = this.add(row), was = before[row];
+      tile.move(...(was >= 0 ? near(pointOf(was, this.grid)) : pointOf(this.index[row], this.grid)));
       tile.node.classList.add("coming");
     }
     this.canvas.getBoundingClientRect(); // the start must be laid out before the end is asked for
@@ -365,7 +328,7 @@ class Gallery {
       if (there.has(row)) continue;
       this.tiles.delete(row);
       const to = this.index[row];
-      if (to >= 0) tile.move(...near(this.point_of(to)));
+      if (to >= 0) tile.move(...near(pointOf(to, this.grid)));
       tile.node.classList.add("going");
       setTimeout(() => tile.node.remove(), FLOW);
     }
@@ -381,7 +344,7 @@ class Gallery {
     return tile;
   }
   draw() {
-    if (!this.columns || !this.order) return;
+    if (!this.grid || !this.order) return;
     const rows = [...this.sight()], there = new Set(rows);
     for (const [row, tile] of this.tiles)
       if (!there.has(row)) {
@@ -389,7 +352,7 @@ class Gallery {
         tile.node.remove();
         this.tiles.delete(row);
       }
-    for (const row of rows) (this.tiles.get(row) || this.add(row)).move(...this.point_of(this.index[row]));
+    for (const row of rows) (this.tiles.get(row) || this.add(row)).move(...pointOf(this.index[row], this.grid));
     this.thumbnails.want(this, rows);
     this.fill();
   }
@@ -407,19 +370,15 @@ class Gallery {
   focus(k) {
     if (!this.order.length) return;
     this.at = clamp(k, 0, this.order.length - 1);
-    const y = this.point_of(this.at)[1], { scrollTop, clientHeight } = this.scroller;
-    if (y < scrollTop) this.scroller.scrollTop = y;
-    else if (y + this.tall > scrollTop + clientHeight) this.scroller.scrollTop = y + this.tall - clientHeight;
+    const y = pointOf(this.at, this.grid)[1], { scrollTop, clientHeight } = this.scroller;
+    this.scroller.scrollTop = scrollFor(y, this.grid.tall, scrollTop, clientHeight);
     this.draw();
     this.tiles.get(this.order[this.at])?.photo.focus({ preventScroll: true });
   }
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const page = this.columns * Math.max(1, Math.floor(this.scroller.clientHeight / this.tall));
-    const to = { ArrowLeft: this.at - 1, ArrowRight: this.at + 1, ArrowUp: this.at - this.columns,
-      ArrowDown: this.at + this.columns, PageUp: this.at - page, PageDown: this.at + page, Home: 0,
-      End: this.order.length - 1 }[event.key];
-    const likes = { "+": 1, "=": 1, "-": -1 }[event.key];
+    const to = placeAfterKey(event.key, this.at, this.grid, this.scroller.clientHeight, this.order.length);
+    const likes = likesOfKey(event.key);
     if (to !== undefined) this.focus(to);
     else if (likes) this.like(this.order[this.at], likes);
     else return;
@@ -458,12 +417,13 @@ class Duel {
       el("div", { class: "learnt" }, el("div", { class: "meter", "aria-hidden": "true" }, this.meter), this.told));
     this.node.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
-      const act = { ArrowLeft: () => this.vote("first"), ArrowRight: () => this.vote("second"),
-        ArrowDown: () => this.vote("tie"), s: () => this.vote("skip"), z: () => this.undo(), u: () => this.undo(),
-        Escape: closed }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-      if (!act) return;
+      const answer = answerOfKey(event.key);
+      if (!answer) return;
       event.preventDefault();
-      if (!event.repeat) act();
+      if (event.repeat) return;
+      if (answer === "close") closed();
+      else if (answer === "undo") this.undo();
+      else this.vote(answer);
     });
   }
   vote(choice) {
@@ -624,8 +584,7 @@ class Surface {
   }
   open(row) {
     const places = [...this.galleries.values()].map(({ name, places, scores, deviations }) =>
-      `${name}: ${places[row] + 1} of ${scores.length.toLocaleString("en")}, score ${signed(scores[row])}` +
-      (deviations ? ` ± ${deviations[row].toFixed(3)}` : ""));
+      placeText(name, places[row], scores.length, scores[row], deviations?.[row]));
     this.viewer.show(row, places.join(" · "));
     this.send({ do: "look", row });
   }
@@ -680,23 +639,14 @@ class Surface {
     this.learn.checked = state.learn;
     this.forget.hidden = !state.examples.length;
     this.compare.disabled = state.photos < 2;
-    this.duel.tell(state, this.learnt(state));
+    this.duel.tell(state, learntText(state));
     if (fresh && !this.duel.node.hidden) this.send({ do: "pair" });
   }
-  learnt({ votes, preferred, agree, expected, learn }) {
-    if (!votes) return "No answers yet: the words alone make the order.";
-    const known = `${count(votes, "answer")}; the order agrees with ${agree} of the ${preferred} that prefer a photo`;
-    if (!learn) return `${known}, not used now.`;
-    return `${known} and, by its own estimate, will agree with ${Math.round(100 * expected)}% of further ones.`;
-  }
   tell() {
-    const { photos, more, unreadable, examples } = this.state;
-    const parts = [];
-    for (const { histogram, order, name } of this.galleries.values())
-      if (histogram.brushed) parts.push(`${order.length.toLocaleString("en")} shown${this.galleries.size > 1 ? ` (${name})` : ""}`);
-    if (unreadable) parts.push(`${unreadable} cannot be read`);
-    if (examples.length) parts.push(count(examples.length, "example"));
-    this.facts.replaceChildren(`${count(photos, "photo")} from most to least `, el("q", {}, more),
+    const { photos, more } = this.state, galleries = [...this.galleries.values()];
+    const brushed = galleries.filter((g) => g.histogram.brushed).map((g) => ({ name: g.name, shown: g.order.length }));
+    const parts = factTexts(this.state, brushed, galleries.length);
+    this.facts.replaceChildren(`${counted(photos, "photo")} from most to least `, el("q", {}, more),
       parts.length ? ` · ${parts.join(" · ")}` : "");
   }
   paired({ items, problem, said }, buffers) {

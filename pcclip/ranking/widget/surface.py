@@ -1,27 +1,29 @@
 """The surface of notebook 06: photos that flow into the order of an attribute, and learn from examples and votes.
 
-The page (ranking.js) has scores and the thumbnails in sight; photos, models and votes stay here. Everything travels
-in custom messages, pictures and scores as binary buffers, so that none of it is saved in the notebook's file.
+The page (ranking.js) holds scores and the thumbnails in sight; photos, models and votes stay in the kernel. Everything
+travels in custom messages, with pictures and scores as binary buffers, so that nothing of it is saved in the notebook.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import numpy as np
 from PIL import Image
 
 from pcclip.errors import PcclipError
-from pcclip.images import BadImage
+from pcclip.images import BadImage, thumbnail
 from pcclip.ranking.axes import ESTIMATORS
-from pcclip.ranking.widget.pictures import Pictures, jpeg
+from pcclip.ranking.rank import SHEET_PHOTOS
 from pcclip.ranking.widget.ranker import Ranker, Standing
+from pcclip.ranking.widget.thumbnails import thumbnails
 from pcclip.runs.progress import interactive
 
 _HERE = Path(__file__).parent
-_PAIR_SIDE, _LOOK_SIDE, _SHEET = 640, 1280, 60
+_PAIR_SIDE, _LOOK_SIDE = 640, 1280  # pixels
 
 
 def surface(ranker: Ranker, top: int) -> "RankingSurface | Image.Image":
@@ -29,25 +31,32 @@ def surface(ranker: Ranker, top: int) -> "RankingSurface | Image.Image":
     return RankingSurface(ranker) if interactive() else ranker.sheet(top)
 
 
+def page_code() -> str:
+    """ranking.js with the functions of ranking_logic.js in the place of its import: anywidget loads one module."""
+    logic = (_HERE / "ranking_logic.js").read_text(encoding="utf8")
+    page = (_HERE / "ranking.js").read_text(encoding="utf8")
+    imports = re.compile(r"^import .*? from \"\./ranking_logic\.js\";$", re.MULTILINE | re.DOTALL)
+    return re.sub(r"^export (?=function|const)", "", logic, flags=re.MULTILINE) + imports.sub("", page)
+
+
 class RankingSurface(anywidget.AnyWidget):
     """A ranking to look at, to search, and to disagree with.
 
-    Messages from the page say what to `do`: hello, rank, learn, example, forget, pair, vote, undo, thumbnails, look,
-    export. Answers say what they are (`is`): ranking, pair, thumbnails, photo, file, problem.
+    A message from the page names an action (`do`): hello, rank, learn, example, forget, pair, vote, undo, thumbnails,
+    look, export. An answer names its kind (`is`): ranking, pair, thumbnails, photo, file, problem.
     """
 
-    _esm = _HERE / "ranking.js"
+    _esm = page_code()
     _css = _HERE / "ranking.css"
 
     def __init__(self, ranker: Ranker):
         super().__init__()
         self.ranker = ranker
-        self.pictures = Pictures(ranker.photos.paths)
         self.on_msg(self._receive)
 
-    def _receive(self, _, content: dict, buffers) -> None:
-        """Do what the page asks; what goes wrong is told there in one line."""
-        does: dict[str, Callable[..., None]] = {
+    def _receive(self, _: Any, message: dict, buffers: Sequence) -> None:
+        """Do what a message asks for; the page shows a problem in one line."""
+        actions: dict[str, Callable[..., None]] = {
             "hello": self._rank,
             "rank": self._ask,
             "learn": self._learn,
@@ -60,9 +69,9 @@ class RankingSurface(anywidget.AnyWidget):
             "look": self._look,
             "export": self._export,
         }
-        given = dict(content)
+        arguments = dict(message)
         try:
-            does[given.pop("do")](**given)
+            actions[arguments.pop("do")](**arguments)
         except PcclipError as error:
             self.send({"is": "problem", "text": str(error)})
         except Exception as error:
@@ -88,34 +97,33 @@ class RankingSurface(anywidget.AnyWidget):
         self._rank()
 
     def _rank(self) -> None:
+        """Send the state, and the scores and deviations of each panel."""
         ranker = self.ranker
-        standings = {model: ranker.standing(model) for model in ranker.shown}
-        last = standings[ranker.shown[-1]]
-        self.send(
-            {
-                "is": "ranking",
-                "photos": len(ranker.photos.ids),
-                "unreadable": len(ranker.photos.unreadable),
-                "more": ranker.query.more,
-                "less": ranker.query.less or "",
-                "estimator": ranker.estimator,
-                "estimators": [[name, name.replace("_", " ")] for name in ESTIMATORS],
-                "models": ranker.models,
-                "show": ranker.show,
-                "panels": ranker.shown,
-                "examples": list(ranker.examples.items()),
-                "votes": ranker.counted,
-                "preferred": ranker.preferred,
-                "learn": ranker.learn,
-                "agree": last.agree,
-                "expected": last.expected,
-                "said": self._said(last),
-                "problem": "",
-            },
-            _numbers(standings.values()),
-        )
+        standings = [ranker.standing(model) for model in ranker.shown]
+        state = {
+            "is": "ranking",
+            "photos": len(ranker.photos.captions),
+            "unreadable": len(ranker.photos.unreadable),
+            "more": ranker.query.more,
+            "less": ranker.query.less or "",
+            "estimator": ranker.estimator,
+            "estimators": [[name, name.replace("_", " ")] for name in ESTIMATORS],
+            "models": ranker.models,
+            "show": ranker.show,
+            "panels": ranker.shown,
+            "examples": list(ranker.examples.items()),
+            "votes": ranker.counted,
+            "preferred": ranker.preferred,
+            "learn": ranker.learn,
+            "agree": standings[-1].agree,
+            "expected": standings[-1].expected,
+            "said": self._spoken_order(standings[-1]),
+            "problem": "",
+        }
+        columns = [column for standing in standings for column in (standing.scores, standing.deviations)]
+        self.send(state, [b"" if column is None else np.asarray(column, dtype="<f4").tobytes() for column in columns])
 
-    def _said(self, standing: Standing) -> str:
+    def _spoken_order(self, standing: Standing) -> str:
         """The order in a sentence, for screen readers."""
         captions, order = self.ranker.photos.captions, standing.order
         first = ", ".join(captions[row] for row in order[:3])
@@ -141,31 +149,31 @@ class RankingSurface(anywidget.AnyWidget):
             self.send({"is": "pair", "problem": str(error)})
 
     def _offer(self, rows: tuple[int, int], before: str) -> None:
-        items, buffers = zip(*(self._picture(row, _PAIR_SIDE) for row in rows), strict=True)
-        said = f"{before}{self.ranker.counted} answers. Left: {items[0]['caption']}. Right: {items[1]['caption']}."
-        self.send({"is": "pair", "items": items, "said": said}, list(buffers))
+        (left, left_jpeg), (right, right_jpeg) = (self._picture(row, _PAIR_SIDE) for row in rows)
+        spoken = f"{before}{self.ranker.counted} answers. Left: {left['caption']}. Right: {right['caption']}."
+        self.send({"is": "pair", "items": [left, right], "said": spoken}, [left_jpeg, right_jpeg])
 
     # ---- pictures and files
 
     def _thumbnails(self, rows: list[int]) -> None:
-        found = self.pictures.get(rows)
+        jpegs = thumbnails([self.ranker.photos.vectors.paths[row] for row in rows])
         items = [
-            self._item(row, one if isinstance(one, BadImage) else None) for row, one in zip(rows, found, strict=True)
+            self._item(row, "" if isinstance(jpeg, bytes) else str(jpeg)) for row, jpeg in zip(rows, jpegs, strict=True)
         ]
-        self.send({"is": "thumbnails", "items": items}, [one if isinstance(one, bytes) else b"" for one in found])
+        self.send({"is": "thumbnails", "items": items}, [jpeg if isinstance(jpeg, bytes) else b"" for jpeg in jpegs])
 
     def _look(self, row: int) -> None:
-        item, picture = self._picture(row, _LOOK_SIDE)
-        self.send({"is": "photo", "item": item}, [picture])
+        item, jpeg = self._picture(row, _LOOK_SIDE)
+        self.send({"is": "photo", "item": item}, [jpeg])
 
     def _picture(self, row: int, side: int) -> tuple[dict, bytes]:
         try:
-            return self._item(row), jpeg(self.ranker.photos.paths[row], side)
+            return self._item(row, ""), thumbnail(self.ranker.photos.vectors.paths[row], side)
         except BadImage as problem:
-            return self._item(row, problem), b""
+            return self._item(row, str(problem)), b""
 
-    def _item(self, row: int, problem: BadImage | None = None) -> dict:
-        return {"row": row, "caption": self.ranker.photos.captions[row], "problem": str(problem or "")}
+    def _item(self, row: int, problem: str) -> dict:
+        return {"row": row, "caption": self.ranker.photos.captions[row], "problem": problem}
 
     def _export(self, kind: str) -> None:
         name = re.sub(r"[^\w]+", "_", self.ranker.query.more).strip("_")[:60] or "ranking"
@@ -174,14 +182,5 @@ class RankingSurface(anywidget.AnyWidget):
             self.send({"is": "file", "name": f"{name}.csv", "type": "text/csv"}, [content])
             return
         buffer = BytesIO()
-        self.ranker.sheet(_SHEET).save(buffer, "PNG")
+        self.ranker.sheet(SHEET_PHOTOS).save(buffer, "PNG")
         self.send({"is": "file", "name": f"{name}.png", "type": "image/png"}, [buffer.getvalue()])
-
-
-def _numbers(standings) -> list[bytes]:
-    """Scores and deviations of each, float32, none where there are no votes."""
-    return [
-        b"" if part is None else np.asarray(part, dtype="<f4").tobytes()
-        for standing in standings
-        for part in (standing.scores, standing.deviations)
-    ]

@@ -1,13 +1,16 @@
 """What changed, in words: a planted bank is ranked as planted, and a model is as sure as it is right."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from helpers.planted import Fake, N, differences, orthogonal
 
 from pcclip.arithmetic import explain, figures
-from pcclip.arithmetic.explain import Bank, bank_of, calibration, two_way
-from pcclip.arithmetic.texts import Remembered
+from pcclip.arithmetic.differences import HeldOut
+from pcclip.arithmetic.explain import bank_of, calibration, two_way
+from pcclip.arithmetic.texts import TextMemory
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
 from pcclip.stats.vectors import unit
@@ -26,20 +29,24 @@ def vectors(u):
 
 @pytest.fixture
 def model(u):
-    return Remembered(Fake(differences(u)))
+    return TextMemory(Fake(differences(u)))
 
 
-def bank(pairs) -> Bank:
-    return Bank([f"{i} not {j}" for i, j in pairs], [f"{j} not {i}" for i, j in pairs], ["made"] * len(pairs))
+@pytest.fixture
+def held_out(vectors):
+    return HeldOut(vectors, pd.DataFrame(), pd.DataFrame(), (np.empty(0, int), np.empty(0, int)), 0, 100, 0)
 
 
-def written(pairs, split="held_out") -> pd.DataFrame:
+def bank(pairs) -> pd.DataFrame:
+    texts, twins = ([f"{a} not {b}" for a, b in ends] for ends in (pairs, [(j, i) for i, j in pairs]))
+    return pd.DataFrame({"text": texts, "twin": twins, "source": "made"})
+
+
+def written(pairs) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "first": [f"photo{i}" for i, _ in pairs],
             "second": [f"photo{j}" for _, j in pairs],
-            "split": split,
-            "verdict": "kept",
             "difference": [f"{i} not {j}" for i, j in pairs],
             "swapped": [f"{j} not {i}" for i, j in pairs],
         }
@@ -50,7 +57,7 @@ PAIRS = [(0, 1), (0, 2), (3, 1), (4, 5), (1, 0), (6, 7)]
 
 
 def test_the_right_sentence_is_best_and_its_reverse_worst(model, vectors):
-    found = explain.explain(model, vectors, "photo0", "photo1", bank(PAIRS), shown=1)
+    found = explain.explain(model, vectors, ("photo0", "photo1"), bank(PAIRS), shown=1)
     assert list(found.text) == ["0 not 1", "1 not 0"]
     assert list(found.position) == [1, 6]
     assert (found.of == 6).all()
@@ -58,7 +65,7 @@ def test_the_right_sentence_is_best_and_its_reverse_worst(model, vectors):
 
 
 def test_half_right_sentences_come_between(model, vectors):
-    found = explain.explain(model, vectors, "photo0", "photo1", bank(PAIRS), shown=3)
+    found = explain.explain(model, vectors, ("photo0", "photo1"), bank(PAIRS), shown=3)
     assert set(found.text[1:3]) == {"0 not 2", "3 not 1"}
     np.testing.assert_allclose(found.score, [1, 0.5, 0.5, 0, 0, -1], atol=1e-4)
 
@@ -72,65 +79,65 @@ def test_exchanging_the_images_turns_every_score_round(model, vectors):
 
 def test_an_offset_of_all_texts_changes_nothing(u, model, vectors, rng):
     offset = 9 * orthogonal(rng, 1)[0]
-    shifted = Remembered(Fake({text: v + offset for text, v in differences(u).items()}))
+    shifted = TextMemory(Fake({text: v + offset for text, v in differences(u).items()}))
     one, two = (explain.scores(m, vectors.matrix, np.array([0]), np.array([1]), bank(PAIRS)) for m in (model, shifted))
     np.testing.assert_allclose(one, two, atol=1e-3)
 
 
-def test_a_bank_is_of_kept_held_out_sentences_and_attribute_phrases():
-    table = pd.concat([written(PAIRS), written([(8, 9)], "train"), written(PAIRS[:1])], ignore_index=True)
-    table.loc[5, "verdict"], table.loc[4, "swapped"] = "loop", ""
+def test_a_bank_is_of_sentences_with_a_twin_and_of_attribute_phrases():
+    table = pd.concat([written(PAIRS), written(PAIRS[:1])], ignore_index=True)
+    table.loc[4, "swapped"] = ""
     alone = bank_of(table, None, 100, 0)
-    assert alone.texts == ["0 not 1", "0 not 2", "3 not 1", "4 not 5"]
-    assert alone.twins[0] == "1 not 0"
+    assert list(alone.text) == ["0 not 1", "0 not 2", "3 not 1", "4 not 5", "6 not 7"]
+    assert alone.twin[0] == "1 not 0"
     both = bank_of(table, "size", 2, 0)
-    assert len([s for s in both.sources if s == "a pair of 01"]) == 2
-    phrases = [k for k, source in enumerate(both.sources) if source == "size"]
-    assert phrases
-    assert {both.twins[k] for k in phrases} == {both.texts[k] for k in phrases}
+    assert (both.source == "a pair of 01").sum() == 2
+    phrases = both[both.source == "size"]
+    assert len(phrases)
+    assert set(phrases.twin) == set(phrases.text)
 
 
-def test_explanations_by_each_model_mark_the_own_sentence(model, vectors):
-    table = explain.explanations({"base": model, "finetuned": model}, vectors, written(PAIRS), bank(PAIRS), 2, 0, 1)
+def test_explanations_by_each_model_mark_the_own_sentence(model, held_out, vectors):
+    table = explain.explanations(held_out, {"base": model, "finetuned": model}, written(PAIRS), bank(PAIRS), 2)
     assert list(table.columns) == explain.COLUMNS
-    assert len(table) == 2 * 2 * 2
+    assert len(table) == 2 * 2 * 6
     assert (table.own == (table.position == 1)).all()
     paths, names = explain.photos_of(table, vectors, pd.DataFrame({"id": vectors.ids, "caption": vectors.ids}))
     assert len(paths) == len(names) == 4
     assert paths[0] == f"/{names[0]}.png"
 
 
-def test_explained_pairs_have_their_own_sentence_in_the_bank(model, vectors):
+def test_explained_pairs_have_their_own_sentence_in_the_bank(model, held_out):
     for seed in range(5):
-        table = explain.explanations({"base": model}, vectors, written(PAIRS), bank(PAIRS[:2]), 2, seed, 1)
+        table = explain.explanations(replace(held_out, seed=seed), {"base": model}, written(PAIRS), bank(PAIRS[:2]), 2)
         assert set(zip(table["first"], table.second, strict=True)) == {("photo0", "photo1"), ("photo0", "photo2")}
-    elsewhere = explain.explanations({"base": model}, vectors, written(PAIRS), bank([(8, 9)]), 2, 0, 1)
+    elsewhere = explain.explanations(held_out, {"base": model}, written(PAIRS), bank([(8, 9)]), 2)
     assert elsewhere.pair.nunique() == 2, "any pair, where none has its own"
 
 
-def test_the_rank_of_the_own_sentence(model, vectors, rng):
+def test_the_rank_of_the_own_sentence(model, held_out, vectors, rng):
     pairs = [(int(a), int(b)) for a, b in (rng.permutation(N)[:2] for _ in range(40))]
-    found = explain.own_rank(model, vectors, written(pairs), bank(list(dict.fromkeys(pairs))), 100, 0)
-    metric = "explanation, rank of the own sentence"
-    assert found[metric, "none"].value == pytest.approx(0, abs=1e-6)
-    assert found[metric, "images exchanged"].value > 0.95
+    sentences, own_bank = written(pairs), bank(list(dict.fromkeys(pairs)))
+    estimates = explain.own_rank(held_out, model, sentences, own_bank)
+    assert estimates["none"].value == pytest.approx(0, abs=1e-6)
+    assert estimates["images exchanged"].value > 0.95
     words = {text: unit(rng.normal(size=256)) for text in differences(vectors.matrix)}
-    noise = explain.own_rank(Remembered(Fake(words)), vectors, written(pairs), bank(list(dict.fromkeys(pairs))), 100, 0)
-    assert noise[metric, "none"].value == pytest.approx(0.5, abs=0.12)
-    blind = Remembered(Fake(dict.fromkeys(words, vectors.matrix[0])))
-    told = explain.own_rank(blind, vectors, written(pairs), bank(list(dict.fromkeys(pairs))), 100, 0)
-    assert told[metric, "none"].value == pytest.approx(0.5), "all sentences are tied"
+    noise = explain.own_rank(held_out, TextMemory(Fake(words)), sentences, own_bank)
+    assert noise["none"].value == pytest.approx(0.5, abs=0.12)
+    blind = TextMemory(Fake(dict.fromkeys(words, vectors.matrix[0])))
+    tied = explain.own_rank(held_out, blind, sentences, own_bank)
+    assert tied["none"].value == pytest.approx(0.5), "all sentences are tied"
 
 
-def test_nothing_to_explain_with(model, vectors):
-    empty = bank_of(written([(8, 9)], "train"), None, 10, 0)
-    assert empty.texts == []
-    assert explain.explanations({"base": model}, vectors, written(PAIRS), empty, 2, 0).empty
-    assert explain.own_rank(model, vectors, written(PAIRS), empty, 10, 0) == {}
+def test_nothing_to_explain_with(model, held_out, vectors):
+    empty = bank_of(written([]), None, 10, 0)
+    assert empty.empty
+    assert explain.explanations(held_out, {"base": model}, written(PAIRS), empty, 2).empty
+    assert explain.own_rank(held_out, model, written(PAIRS), empty) == {}
     with pytest.raises(PcclipError, match="no sentence to explain with"):
-        explain.explain(model, vectors, "photo0", "photo1", empty)
+        explain.explain(model, vectors, ("photo0", "photo1"), empty)
     with pytest.raises(PcclipError, match="1 images have no vector, e.g. 'unicorn'"):
-        explain.explain(model, vectors, "photo0", "unicorn", bank(PAIRS))
+        explain.explain(model, vectors, ("photo0", "unicorn"), bank(PAIRS))
 
 
 # how sure, and how right

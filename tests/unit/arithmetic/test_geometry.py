@@ -5,13 +5,19 @@ import pandas as pd
 import pytest
 from helpers.planted import WIDTH, Fake, N, differences, orthogonal
 
-from pcclip.arithmetic import analogies, geometry
-from pcclip.arithmetic.claims import CLAIMS, judged, told
-from pcclip.arithmetic.differences import additivity, alignment, antisymmetry, shuffled, sides
-from pcclip.arithmetic.retrieval import forms, sweep
-from pcclip.arithmetic.spectrum import anisotropy, effective_rank, modality_gap, random_directions, spectrum
-from pcclip.arithmetic.texts import Remembered
-from pcclip.comparisons import sentences
+from pcclip.arithmetic import analogies, claims, geometry
+from pcclip.arithmetic.differences import (
+    HeldOut,
+    additivity,
+    alignment,
+    antisymmetry,
+    draw_triples,
+    shuffled,
+    sides,
+)
+from pcclip.arithmetic.geometry import anisotropy, effective_rank, modality_gap, random_directions, spectrum
+from pcclip.arithmetic.retrieval import sweeps
+from pcclip.arithmetic.texts import TextMemory
 from pcclip.embedding.vectors import Vectors
 from pcclip.stats.vectors import unit
 
@@ -217,7 +223,7 @@ def test_spectrum(u):
 
 
 @pytest.fixture
-def asked(u, rng, monkeypatch):
+def held_out(u, rng, monkeypatch):
     """40 photos, two of each subject in turn; texts are named by the numbers of their photos."""
     monkeypatch.setattr(geometry, "from_captions", lambda a, b: f"{a.split()[-1]} not {b.split()[-1]}")
     ids = [f"photo{k}" for k in range(N)]
@@ -236,15 +242,15 @@ def asked(u, rng, monkeypatch):
             "swapped": [f"{b} not {a}" for a, b in zip(i, j, strict=True)],
         }
     )
-    return geometry.Asked(vectors, table, pairs, geometry.draw_triples(table, pairs, 30, 0), 20, 200, 0)
+    return HeldOut(vectors, table, pairs, draw_triples(table, pairs, 30, 0), 20, 200, 0)
 
 
-def known(u, vectors: dict, rng) -> Remembered:
+def known(u, vectors: dict, rng) -> TextMemory:
     words = parallelogram(rng, 12)
     for name, (_, _, nouns) in analogies.WORDS.items():
         rows = np.concatenate([words[: len(nouns)], words[12 : 12 + len(nouns)]])
         vectors |= dict(zip(analogies.word_texts(name), rows, strict=True))
-    return Remembered(Fake(vectors))
+    return TextMemory(Fake(vectors))
 
 
 @pytest.fixture
@@ -260,8 +266,8 @@ def models(u, rng):
     }
 
 
-def test_the_whole_table(asked, models):
-    table = geometry.table(geometry.measure(asked, models))
+def test_the_whole_table(held_out, models):
+    table = geometry.table(geometry.measure(held_out, models))
     assert list(table.columns) == geometry.COLUMNS
     assert not table.duplicated(["metric", "model", "control"]).any()
     assert set(table.model) == {"images", "base", "finetuned"}
@@ -293,42 +299,39 @@ def test_the_whole_table(asked, models):
     assert value("stayed where it was, captions") < 0.4
 
 
-def test_the_same_images_are_resampled_for_both_models(asked, models):
-    twice = geometry.measure(asked, {"base": models["base"], "finetuned": models["base"]})
+def test_the_same_images_are_resampled_for_both_models(held_out, models):
+    twice = geometry.measure(held_out, {"base": models["base"], "finetuned": models["base"]})
     for (metric, model, control), one in twice.items():
         if model == "finetuned" and (metric, "base", control) in twice:
             assert (one - twice[metric, "base", control]).interval == pytest.approx((0, 0), abs=1e-9), metric
 
 
-def test_spectra(asked, models):
-    table = geometry.spectra(asked, models)
+def test_spectra(held_out, models):
+    table = geometry.spectra(held_out, models)
     assert list(table.columns) == ["what", "model", "share", "component"]
     whole = table.groupby(["what", "model"]).share.sum()
     assert (whole <= 1 + 1e-9).all()
     assert set(table.what) == {"image differences", "text differences", "caption differences", "random directions"}
 
 
-def test_third_images_are_of_another_subject(asked):
-    rows, third = asked.triples
-    concept = dict(zip(asked.table["id"], asked.table.concept, strict=True))
+def test_third_images_are_of_another_subject(held_out):
+    rows, third = held_out.triples
+    concept = dict(zip(held_out.table["id"], held_out.table.concept, strict=True))
     for row, c in zip(rows, third, strict=True):
-        pair = asked.pairs.iloc[row]
-        assert asked.table.concept[c] not in (concept[pair["first"]], concept[pair["second"]])
+        pair = held_out.pairs.iloc[row]
+        assert held_out.table.concept[c] not in (concept[pair["first"]], concept[pair["second"]])
 
 
 # what is claimed
 
 
-def swept(asked, models):
-    return {
-        name: sweep(asked.vectors.matrix, asked.held_out, *asked.sides.T, forms(model, asked.pairs, 0), 200, 0)
-        for name, model in models.items()
-    }
+def swept(held_out, models):
+    return sweeps(held_out, models, (0.0, 1.0, float("inf")))
 
 
-def test_claims_of_perfect_arithmetic(asked, models):
-    table = judged(geometry.measure(asked, models), swept(asked, models), 1.0)
-    assert list(table.claim) == [claim.words for claim in CLAIMS]
+def test_claims_of_perfect_arithmetic(held_out, models):
+    table = claims.table(geometry.measure(held_out, models), swept(held_out, models), 1.0)
+    assert list(table.claim) == [claim.words for claim in claims.CLAIMS]
     holds = dict(zip(table.claim, table.holds, strict=True))
     for claim in (
         "f(d) lies along the image difference after finetuning",
@@ -344,28 +347,28 @@ def test_claims_of_perfect_arithmetic(asked, models):
     assert holds["photographs make parallelograms"] != "yes", "these photos are at right angles"
 
 
-def test_claims_of_a_model_that_did_not_change(asked, models):
+def test_claims_of_a_model_that_did_not_change(held_out, models):
     same = {"base": models["base"], "finetuned": models["base"]}
-    table = judged(geometry.measure(asked, same), swept(asked, same), 1.0)
+    table = claims.table(geometry.measure(held_out, same), swept(held_out, same), 1.0)
     changed = table[table.claim.str.startswith("finetuning") & ~table.claim.str.contains("free")]
     assert len(changed) > 5
     assert (changed.holds == "undecided").all()
 
 
-def test_what_was_not_measured_is_not_claimed(asked, models):
-    without = geometry.Asked(asked.vectors, asked.table, asked.pairs, (np.empty(0, int), np.empty(0, int)), 5, 100, 0)
-    table = judged(geometry.measure(without, models), swept(asked, models), 1.0)
+def test_what_was_not_measured_is_not_claimed(held_out, models):
+    without = HeldOut(held_out.vectors, held_out.table, held_out.pairs, (np.empty(0, int), np.empty(0, int)), 5, 100, 0)
+    table = claims.table(geometry.measure(without, models), swept(held_out, models), 1.0)
     assert not table.claim.str.contains("add up").any()
     assert len(table) > 15
 
 
-def test_the_text_tells_the_numbers_of_the_table(asked, models):
-    table = judged(geometry.measure(asked, models), swept(asked, models), 1.0)
-    text = told(table)
+def test_the_text_tells_the_numbers_of_the_table(held_out, models):
+    table = claims.table(geometry.measure(held_out, models), swept(held_out, models), 1.0)
+    text = claims.as_markdown(table)
     assert text.startswith(f"Of {len(table)} claims, {(table.holds == 'yes').sum()} hold")
     for row in table.itertuples():
         assert f"{row.claim} ({row.number:+.3f} [" in text
-    assert told(table[:0]) == "No claim could be checked."
+    assert claims.as_markdown(table[:0]) == "No claim could be checked."
 
 
 def test_texts_are_read_once(u):
@@ -377,12 +380,8 @@ def test_texts_are_read_once(u):
             return super().encode_texts(texts)
 
     model = Counting(differences(u[:4]))
-    known = Remembered(model)
+    known = TextMemory(model)
     one = known.encode_texts(["caption 1", "caption 2", "caption 1"])
     np.testing.assert_array_equal(known.encode_texts(["caption 2", "caption 1"]), one[[1, 0]])
     assert model.asked_for == 2
     assert known.encode_texts([]).shape == (0, WIDTH)
-
-
-def test_template_sentences_are_what_triples_are_asked_in():
-    assert geometry.from_captions is sentences.from_captions

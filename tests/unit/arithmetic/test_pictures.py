@@ -1,7 +1,4 @@
-"""Pictures from arithmetic: two tiny random unCLIP pipelines prove the wiring; nearest photos where there is none."""
-
-import sys
-from types import ModuleType
+"""Pictures from arithmetic: a tiny random unCLIP pipeline proves the wiring; nearest photos where there is none."""
 
 import numpy as np
 import pandas as pd
@@ -12,33 +9,35 @@ from PIL import Image
 
 from pcclip import config as params
 from pcclip.arithmetic import figures, pictures
-from pcclip.arithmetic.pictures import Asked, Decoder, clip_score, directional
-from pcclip.arithmetic.texts import Remembered
-from pcclip.data.image_set import ImageSet
+from pcclip.arithmetic.differences import HeldOut
+from pcclip.arithmetic.texts import TextMemory
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
 from pcclip.stats.vectors import unit
+from pcclip.torchvision_shim import declare_missing
 
-diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("diffusers")
+declare_missing()  # diffusers imports torchvision
 WIDTH = 16
 
 
-def text_encoder(width: int = 16):
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+def text_encoder():
+    from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
-    config = CLIPTextConfig(
-        bos_token_id=0,
-        eos_token_id=2,
-        hidden_size=width,
-        projection_dim=WIDTH,
-        intermediate_size=17,
-        num_attention_heads=2,
-        num_hidden_layers=1,
-        pad_token_id=1,
-        vocab_size=300,
+    return CLIPTextModel(
+        CLIPTextConfig(
+            bos_token_id=0,
+            eos_token_id=2,
+            hidden_size=WIDTH,
+            projection_dim=WIDTH,
+            intermediate_size=17,
+            num_attention_heads=2,
+            num_hidden_layers=1,
+            pad_token_id=1,
+            vocab_size=300,
+        )
     )
-    return CLIPTextModel(config), CLIPTextModelWithProjection(config)
 
 
 @pytest.fixture(scope="module")
@@ -100,69 +99,10 @@ def stable(tokenizer):
         image_normalizer=StableUnCLIPImageNormalizer(WIDTH),
         image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
         tokenizer=tokenizer,
-        text_encoder=text_encoder()[0].eval(),
+        text_encoder=text_encoder().eval(),
         unet=unet.eval(),
         scheduler=DDIMScheduler(clip_sample=False, set_alpha_to_one=False),
         vae=vae.eval(),
-    )
-
-
-@pytest.fixture(scope="module")
-def karlo(tokenizer):
-    """A random UnCLIPPipeline that makes 16 x 16 pictures."""
-    from diffusers import PriorTransformer, UnCLIPPipeline, UnCLIPScheduler, UNet2DConditionModel, UNet2DModel
-    from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
-
-    torch.manual_seed(2)
-    prior = PriorTransformer(
-        num_attention_heads=2, attention_head_dim=6, embedding_dim=WIDTH, num_layers=1, num_embeddings=8
-    )
-    prior.clip_std.data.fill_(1)
-    decoder = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=3,
-        out_channels=6,
-        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
-        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
-        block_out_channels=(8, 16),
-        norm_num_groups=4,
-        layers_per_block=1,
-        cross_attention_dim=16,
-        attention_head_dim=4,
-        resnet_time_scale_shift="scale_shift",
-        class_embed_type="identity",
-    )
-    large = [
-        UNet2DModel(
-            sample_size=16,
-            layers_per_block=1,
-            in_channels=6,
-            out_channels=3,
-            norm_num_groups=4,
-            down_block_types=("ResnetDownsampleBlock2D",) * 2,
-            up_block_types=("ResnetUpsampleBlock2D",) * 2,
-            block_out_channels=(8, 16),
-        ).eval()
-        for _ in range(2)
-    ]
-    return UnCLIPPipeline(
-        prior=prior.eval(),
-        decoder=decoder.eval(),
-        text_encoder=text_encoder()[1].eval(),
-        tokenizer=tokenizer,
-        text_proj=UnCLIPTextProjModel(clip_embeddings_dim=WIDTH, time_embed_dim=32, cross_attention_dim=16).eval(),
-        super_res_first=large[0],
-        super_res_last=large[1],
-        prior_scheduler=UnCLIPScheduler(
-            variance_type="fixed_small_log", prediction_type="sample", num_train_timesteps=1000, clip_sample_range=5.0
-        ),
-        decoder_scheduler=UnCLIPScheduler(
-            variance_type="learned_range", prediction_type="epsilon", num_train_timesteps=1000
-        ),
-        super_res_scheduler=UnCLIPScheduler(
-            variance_type="fixed_small_log", prediction_type="epsilon", num_train_timesteps=1000
-        ),
     )
 
 
@@ -175,95 +115,61 @@ def same(a: Image.Image, b: Image.Image) -> bool:
     return np.array_equal(np.asarray(a), np.asarray(b))
 
 
-@pytest.mark.parametrize(("name", "text"), [("stable", False), ("karlo", False), ("karlo", True)])
-def test_a_vector_becomes_a_picture(name, text, vector, request):
-    decoder = Decoder.wrap(request.getfixturevalue(name), steps=2)
-    made = decoder.picture(vector[0], 5, text)
-    assert made.size == (16, 16)
-    assert made.mode == "RGB"
-    assert decoder.width == WIDTH
-    assert same(made, decoder.picture(vector[0], 5, text)), "the same seed gives the same picture"
-    assert not same(made, decoder.picture(vector[0], 6, text)), "another seed another"
-    assert not same(made, decoder.picture(vector[1], 5, text)), "and so does another vector"
+def test_a_vector_becomes_a_picture(stable, vector):
+    made = pictures.decode(stable, vector[0], 5, 2)
+    assert (made.size, made.mode) == ((16, 16), "RGB")
+    assert same(made, pictures.decode(stable, vector[0], 5, 2)), "the same seed gives the same picture"
+    assert not same(made, pictures.decode(stable, vector[0], 6, 2)), "another seed another"
+    assert not same(made, pictures.decode(stable, vector[1], 5, 2)), "and so does another vector"
 
 
-def test_a_vector_gets_the_length_that_the_pipeline_knows(stable, karlo, vector, monkeypatch):
-    seen = {}
-    plain = Decoder.wrap(stable, steps=2)
-    assert plain.length == pytest.approx(np.sqrt(WIDTH)), "mean 0 and deviation 1 in each direction"
-    original = type(stable).__call__
-    monkeypatch.setattr(type(stable), "__call__", lambda self, **given: seen.update(given) or original(self, **given))
-    plain.picture(vector[0], 0)
-    assert float(seen["image_embeds"].norm()) == pytest.approx(np.sqrt(WIDTH), rel=1e-5)
-    assert Decoder.wrap(karlo, steps=2).length == pytest.approx(np.sqrt(WIDTH))
+def test_a_vector_gets_the_length_of_the_pipelines_own_embeddings(stable, vector, monkeypatch):
+    seen, original = {}, type(stable).__call__
+    monkeypatch.setattr(
+        type(stable), "__call__", lambda self, **values: seen.update(values) or original(self, **values)
+    )
+    pictures.decode(stable, vector[0], 0, 2)
+    expected = pytest.approx(np.sqrt(WIDTH), rel=1e-5)
+    assert float(seen["image_embeds"].norm()) == expected, "mean 0 and deviation 1 in each direction"
 
 
 def test_a_pipeline_is_read_from_its_folder(stable, vector, tmp_path):
     stable.save_pretrained(tmp_path / "unclip", safe_serialization=True)
     assert not list((tmp_path / "unclip").rglob("*.bin")), "no pickles"
-    decoder = Decoder(str(tmp_path / "unclip"), steps=2)
-    assert same(decoder.picture(vector[0], 1), Decoder.wrap(stable, steps=2).picture(vector[0], 1))
+    pipeline = pictures.load_pipeline(str(tmp_path / "unclip"))
+    assert same(pictures.decode(pipeline, vector[0], 1, 2), pictures.decode(stable, vector[0], 1, 2))
 
 
-def test_what_cannot_be_decoded(stable, tmp_path, rng):
-    with pytest.raises(PcclipError, match="reads vectors of 16 numbers, and this model's have 9"):
-        Decoder.wrap(stable).picture(rng.normal(size=9), 0)
-    with pytest.raises(PcclipError, match="a dict; it must be one of StableUnCLIPImg2ImgPipeline, UnCLIPPipeline"):
-        Decoder.wrap({})
+def test_what_cannot_be_decoded(stable, tmp_path, rng, monkeypatch):
+    with pytest.raises(PcclipError, match="reads vectors of 16 numbers, and this model's have 9.*ViT-L-14:openai"):
+        pictures.decode(stable, rng.normal(size=9), 0, 2)
     (tmp_path / "empty").mkdir()
     with pytest.raises(PcclipError, match=r"arithmetic.decoder = .*empty: cannot be loaded .* safetensors") as error:
-        Decoder(str(tmp_path / "empty"))
+        pictures.load_pipeline(str(tmp_path / "empty"))
     assert "\n" not in str(error.value)
+    monkeypatch.setattr("diffusers.DiffusionPipeline.from_pretrained", lambda *args, **settings: {})
+    with pytest.raises(PcclipError, match="a dict; it must be a StableUnCLIPImg2ImgPipeline"):
+        pictures.load_pipeline("anything")
 
 
 def test_without_diffusers_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(pictures, "find_spec", lambda name: None)
     with pytest.raises(PcclipError, match=r"pip install 'pcclip\[pictures\]'"):
-        Decoder("anything")
+        pictures.check(config(decoder="anything"))
 
 
-def test_torchvision_is_made_ready_before_diffusers_is_read(monkeypatch):
-    ready = []
-
-    class Diffusers(ModuleType):
-        def __getattr__(self, name):
-            if name.startswith("__"):
-                raise AttributeError(name)
-            assert ready, "importing it would fail"
-            raise ImportError(name)
-
-    monkeypatch.setattr(pictures, "find_spec", lambda name: True)
-    monkeypatch.setattr(pictures, "declare_missing", lambda: ready.append(True))
-    monkeypatch.setitem(sys.modules, "diffusers", Diffusers("diffusers"))
-    with pytest.raises(ImportError, match="DiffusionPipeline"):
-        Decoder("anything")
-
-
-def test_models_are_compared_from_the_same_noise(stable, vector):
-    ask = [
-        Asked("one", "base", False, vector[0], "", "", ""),
-        Asked("one", "finetuned", False, vector[0], "", "", ""),
-        Asked("two", "base", False, vector[0], "", "", ""),
-    ]
-    one, again, other = pictures.made(ask, Decoder.wrap(stable, steps=2), 3)
-    assert same(one, again)
-    assert not same(one, other)
-
-
-# what is asked, and what stands in
+# the pictures that are wanted, and the photos that stand in for them
 
 
 @pytest.fixture
-def photo_set(tmp_path, rng):
+def held_out(tmp_path, rng):
     ids = [f"p{k}" for k in range(5)]
     for k, name in enumerate(ids):
         Image.new("RGB", (9, 9), (50 * k, 20, 200 - 40 * k)).save(tmp_path / f"{name}.png")
     u = np.linalg.qr(rng.normal(size=(WIDTH, 5)))[0].T.astype(np.float32)
     vectors = Vectors(ids, [str(tmp_path / f"{name}.png") for name in ids], u)
-    table = pd.DataFrame(
-        {"id": ids, "path": vectors.paths, "caption": ids, "concept": ids, "label": None, "split": "held_out"}
-    )
-    return vectors, ImageSet("made", table, pd.DataFrame())
+    table = pd.DataFrame({"id": ids, "path": vectors.paths, "caption": ids, "concept": ids})
+    return HeldOut(vectors, table, pd.DataFrame(), (np.empty(0, int), np.empty(0, int)), 0, 10, 0)
 
 
 def config(**arithmetic):
@@ -278,35 +184,38 @@ def config(**arithmetic):
     )
 
 
-def fake(u) -> Remembered:
-    return Remembered(
-        Fake(
-            {
-                "The first image shows p3, while the second image shows p0.": unit(u[3] - u[0]),
-                "a": u[2],
-                "b": u[1],
-                "c": u[1],
-            }
-        )
-    )
+@pytest.fixture
+def models(held_out):
+    u, change = held_out.vectors.matrix, config().arithmetic.changes[0].text
+    return {"base": TextMemory(Fake({change: unit(u[3] - u[0]), "a": u[2], "b": u[1], "c": u[1]}))}
 
 
-def test_what_is_asked_for(photo_set):
-    vectors, images = photo_set
-    u = vectors.matrix
-    change, composition, untold = pictures.asked(config(), images, vectors, {"base": fake(u)})
-    np.testing.assert_allclose(change.vector, unit(u[0] + unit(u[3] - u[0])), atol=1e-6)
-    assert (change.start, change.wanted, change.before) == (vectors.paths[0], "a photo of p3", "a photo of p0")
-    np.testing.assert_allclose(composition.vector, u[2], atol=1e-6)
-    assert (composition.text, composition.wanted, untold.wanted) == (True, "a photo of p2", "")
+def test_what_is_wanted(held_out, models):
+    u = held_out.vectors.matrix
+    requests, vectors = pictures.wanted_pictures(config(), held_out, models)
+    np.testing.assert_allclose(vectors[0], unit(u[0] + unit(u[3] - u[0])), atol=1e-6)
+    np.testing.assert_allclose(vectors[1], u[2], atol=1e-6)
+    assert list(requests.start) == [held_out.vectors.paths[0], "", ""]
+    assert list(requests.wanted) == ["a photo of p3", "a photo of p2", ""]
+    assert list(requests.before) == ["a photo of p0", "", ""]
+    assert list(requests.row) == [0, 1, 2]
 
 
-def test_the_nearest_photos_stand_in_and_the_figure_says_so(photo_set):
-    vectors, images = photo_set
-    wanted = pictures.asked(config(), images, vectors, {"base": fake(vectors.matrix)})
-    found = pictures.stand_ins(wanted, images, vectors)
-    assert found == [vectors.paths[3], vectors.paths[2], vectors.paths[2]]
-    table = pictures.table(wanted, found, pictures.STAND_IN, None)
+def test_models_start_from_the_same_noise(stable, held_out, models, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "load_pipeline", lambda spec: stable)
+    both = {"base": models["base"], "finetuned": models["base"]}
+    table, files = pictures.picture_table(config(decoder="x", decoder_steps=2), held_out, both, tmp_path)
+    first, again, other, *_ = (Image.open(path) for path in table.picture)
+    assert files == [f"pictures/{k:03d}.png" for k in range(6)]
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_the_nearest_photos_stand_in_and_the_figure_says_so(held_out, models, tmp_path):
+    paths = held_out.vectors.paths
+    table, files = pictures.picture_table(config(), held_out, models, tmp_path)
+    assert files == []
+    assert list(table.picture) == [paths[3], paths[2], paths[2]]
     assert list(table.columns) == pictures.COLUMNS
     assert set(table.kind) == {"nearest photo"}
     assert table[["clip_score", "directional"]].isna().all(axis=None)
@@ -327,23 +236,13 @@ class Judge:
         return np.stack([self.u[int(text[-1])] for text in texts])
 
 
-def test_pictures_are_judged_where_there_is_a_text(photo_set):
-    vectors, images = photo_set
-    wanted = pictures.asked(config(), images, vectors, {"base": fake(vectors.matrix)})
-    table = pictures.table(
-        wanted, [vectors.paths[3], vectors.paths[4], vectors.paths[4]], pictures.DECODED, Judge(vectors.matrix)
-    )
+def test_pictures_are_judged_where_there_is_a_text(held_out, models):
+    paths = held_out.vectors.paths
+    requests, _ = pictures.wanted_pictures(config(), held_out, models)
+    requests = requests.assign(kind=pictures.DECODED, picture=[paths[3], paths[4], paths[4]])
+    table = pictures.judged(requests, Judge(held_out.vectors.matrix))
     assert table.clip_score[0] == pytest.approx(2.5, abs=1e-5), "the picture that was wanted"
     assert table.directional[0] == pytest.approx(1, abs=1e-5)
     assert table.clip_score[1] == pytest.approx(0, abs=1e-5)
     assert np.isnan(table.clip_score[2])
     assert table.directional[1:].isna().all()
-
-
-def test_scores_by_hand(rng):
-    a, b = unit(rng.normal(size=(2, 4, 8)))
-    np.testing.assert_allclose(clip_score(a, a), 2.5)
-    np.testing.assert_allclose(clip_score(a, -a), 0)
-    np.testing.assert_allclose(directional(a, b, a, b), 1)
-    np.testing.assert_allclose(directional(a, b, b, a), -1)
-    np.testing.assert_allclose(directional(a, a, a, b), 0)

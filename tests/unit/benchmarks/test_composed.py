@@ -13,7 +13,7 @@ from PIL import Image
 
 from pcclip import config as params
 from pcclip.arithmetic import composed
-from pcclip.arithmetic.texts import Remembered
+from pcclip.arithmetic.texts import TextMemory
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
@@ -225,7 +225,9 @@ def given(rows: list[dict], start_is_candidate: bool = False, recalls=(1, 2)) ->
 
 def recalls(made: Benchmark, texts: dict, alphas=(0.0, 1.0, float("inf"))) -> dict:
     vectors = Vectors(list(made.images["id"]), list(made.images.path), AXES)
-    found = composed.scored(vectors, made.images, made.items, Remembered(Fake(texts)), made, list(alphas), 50, 0)
+    model, queries = TextMemory(Fake(texts)), composed.answerable(made.items, made.images)
+    search = composed.search_of(made, queries, made.images, vectors)
+    found = composed.scored(search, composed.steps(model, queries), list(alphas), 50, 0)
     return {key: round(one.value, 6) for key, one in found.items()}
 
 
@@ -308,8 +310,8 @@ def test_a_model_scores_a_set_from_its_files(cirr, tiny_encoder, tmp_path):
             "arithmetic": {"composed": {"cirr": {"path": str(cirr)}}},
         }
     )
-    models = {"base": Remembered(tiny_encoder)}
-    table = composed.score(config, composed.load(config), models, [0.0, 1.0, float("inf")])
+    models = {"base": TextMemory(tiny_encoder)}
+    table = composed.table(config, composed.load(config), models, [0.0, 1.0, float("inf")])
     assert list(table.columns) == composed.COLUMNS
     assert set(table.dataset) == {"cirr"}
     assert len(table) == 3 * (4 + 3)
@@ -317,4 +319,4 @@ def test_a_model_scores_a_set_from_its_files(cirr, tiny_encoder, tmp_path):
     whole = table[table.metric == "recall@10"]
     assert (whole.value == 1).all(), "there are only seven to choose from"
     nothing = params.check({"outputs": str(tmp_path)})
-    assert composed.score(nothing, composed.load(nothing), models, [1.0]).empty
+    assert composed.table(nothing, composed.load(nothing), models, [1.0]).empty

@@ -17,6 +17,7 @@ from pcclip.arithmetic import composed, explain
 from pcclip.arithmetic import stage as arithmetic
 from pcclip.arithmetic.plane import arrows_of, plane_of
 from pcclip.arithmetic.retrieval import rank_share
+from pcclip.arithmetic.texts import with_memory
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.pictures import LazyPictures
 from pcclip.comparisons import stage as generate
@@ -549,11 +550,11 @@ def test_a_compositional_set(asked, pictures):
 
 @pytest.fixture(scope="module")
 def analyzed(made):
-    return *arithmetic.analyze(made.config, made.images, made.vectors, made.models), arithmetic.read(made.config)
+    return arithmetic.analyze(made.config, made.images, made.vectors, made.models)
 
 
 def test_measures_are_of_a_models_own_vectors(made, analyzed):
-    items, changes, tables = analyzed
+    items, changes, tables = analyzed["items"], analyzed["changes"], analyzed
     seen = {which: pixels(made.models[which], made.vectors) for which in ("base", "finetuned")}
     for which, matrix in seen.items():
         own = items[(items.model == which) & (items.measure == "image difference")]
@@ -568,32 +569,31 @@ def test_measures_are_of_a_models_own_vectors(made, analyzed):
         query = matrix[start] + made.models[which].encode_texts([change.text])[0]
         best = max((row for row in rows if row != start), key=lambda row: query @ matrix[row])
         assert found["id"].iloc[0] == made.vectors.ids[best]
-        shown = tables.pictures[(tables.pictures.model == which) & (tables.pictures.start != "")]
+        shown = tables["pictures"].query("model == @which and start != ''")
         assert shown.picture.tolist() == [made.vectors.paths[best]]
         alone = rank_share(matrix, rows, *(made.vectors.rows(pairs[side]) for side in ("first", "second")), 0 * texts)
-        part = tables.sweep[(tables.sweep.metric == "rank share") & (tables.sweep.alpha == 0)]
+        part = tables["sweep"].query("metric == 'rank share' and alpha == 0")
         assert part[part.model == which].value.to_numpy() == pytest.approx(alone.mean(), abs=1e-5)
-        told = tables.explanations[tables.explanations.model == which]
+        told = tables["explanations"].query("model == @which")
         again = explain.explain(
             made.models[which],
             Vectors(made.vectors.ids, made.vectors.paths, matrix),
-            told["first"].iloc[0],
-            told.second.iloc[0],
-            arithmetic.bank(made.config),
+            (told["first"].iloc[0], told.second.iloc[0]),
+            explain.sentence_bank(made.config),
         )
         assert told[told.pair == told.pair.iloc[0]].score.to_numpy() == pytest.approx(again.score.to_numpy(), abs=1e-5)
 
 
 def test_geometry_of_the_images_is_told_of_both_towers(analyzed):
-    _, _, found = analyzed
-    table = found.geometry[found.geometry.metric == "anisotropy, images"].set_index(["model", "control"]).value
+    geometry, spectra = analyzed["geometry"], analyzed["spectra"]
+    table = geometry[geometry.metric == "anisotropy, images"].set_index(["model", "control"]).value
     assert set(table.index.get_level_values(0)) == {"images", "images, finetuned"}, "and of no peer"
     assert table["images", "none"] != table["images, finetuned", "none"]
-    assert set(found.spectra.model[found.spectra.what == "image differences"]) == {"images", "images, finetuned"}
+    assert set(spectra.model[spectra.what == "image differences"]) == {"images", "images, finetuned"}
 
 
 def test_the_boxes_of_05_start_from_own_vectors(made):
-    known = arithmetic.remembered({which: made.models[which] for which in ("base", "finetuned")})
+    known = with_memory(made.models)
     table = made.vectors.of(made.images.held_out)
     box = ChangeBox(made.vectors, table, known, table["id"][0], "a ring")
     for which, model in known.items():
@@ -601,7 +601,7 @@ def test_the_boxes_of_05_start_from_own_vectors(made):
         query = seen[0] + model.encode_texts([box.text])[0]
         scores = seen @ query / np.linalg.norm(query)
         scores[0] = -np.inf
-        assert box.found(which)["id"].iloc[0] == table["id"][scores.argmax()]
+        assert box.nearest(which)["id"].iloc[0] == table["id"][scores.argmax()]
     own = made.vectors.seen_by("finetuned")
     pairs = generate.template_pairs(table, 5, 0)
     arrows = arrows_of(made.vectors, pairs, known, plane_of(own.matrix), 1.0)
@@ -624,8 +624,8 @@ def test_composed_retrieval(made, pictures, tmp_path):
     found = Benchmark("cirr", "composed_retrieval", images, queries, recalls=(5,), start_is_candidate=False)
     settings = made.config.arithmetic.model_copy(update={"composed": {"cirr": params.Composed(path="x")}})
     config = made.config.model_copy(update={"arithmetic": settings, "outputs": str(tmp_path)})
-    known = arithmetic.remembered({which: made.models[which] for which in ("base", "finetuned")})
-    table = composed.score(config, {"cirr": found}, known, [0.0, 1.0]).set_index(["model", "alpha"]).value
+    known = with_memory(made.models)
+    table = composed.table(config, {"cirr": found}, known, [0.0, 1.0]).set_index(["model", "alpha"]).value
     for which, model in known.items():
         seen, text = model.model.encode_images(list(pictures.path)), model.encode_texts(["a red disc"])
         for alpha in (0.0, 1.0):
@@ -639,7 +639,7 @@ def test_composed_retrieval(made, pictures, tmp_path):
 
 
 def test_photos_of_06_are_seen_by_each_model(made, tmp_path):
-    photos = photo_sets.load(made.config)
+    photos = photo_sets.load_photos(made.config)
     assert list(photos.models) == ["base", "finetuned"]
     votes = tmp_path / "votes.jsonl"
     ranker = Ranker(photos, Rank(more="a red disc", less="a blue square"), votes)
@@ -650,11 +650,11 @@ def test_photos_of_06_are_seen_by_each_model(made, tmp_path):
     ranker.vote(0, 1, "first")
     learnt = {which: ranker.standing(which) for which in photos.models}
     for which in photos.models:  # one vote moves the axis along the difference of the two photos as the model sees them
-        axis = ranker._posterior(which, ranker._ballot(which)).axis - ranker._words(which, ranker.query, "two_prompt")
-        seen = photos.seen_by(which)
-        assert learnt[which].scores == pytest.approx(seen @ ranker._posterior(which, ranker._ballot(which)).axis)
+        axis = ranker.axis(which).direction - ranker.text_axis(which)
+        seen = photos.matrix(which)
+        assert learnt[which].scores == pytest.approx(seen @ ranker.axis(which).direction)
         assert axis @ (seen[0] - seen[1]) > 0
-    matrix, size, _ = photos.known("size", "finetuned")
+    matrix, size, _ = photos.true_values("size", "finetuned")
     held_out = made.images.held_out
     assert size.tolist() == held_out["size"].tolist()
     assert np.array_equal(matrix, made.vectors.seen_by("finetuned").matrix[made.vectors.rows(held_out["id"])])
@@ -667,15 +667,15 @@ def test_photos_of_any_folder_are_seen_by_each_model(made, photos, tmp_path):
         shutil.copy(photos / f"{name}.png", few)
     asked = made.config.model_copy(update={"rank": Rank(photos=str(few)), "outputs": str(tmp_path)})
     shutil.copytree(made.config.folder / "03_finetune", asked.folder / "03_finetune")
-    found = photo_sets.load(asked)
-    assert found.seen_by("finetuned") == pytest.approx(made.tuned.encode_images(found.paths), abs=1e-5)
-    assert found.seen_by("base") == pytest.approx(made.base.encode_images(found.paths), abs=1e-5)
+    found = photo_sets.load_photos(asked)
+    assert found.matrix("finetuned") == pytest.approx(made.tuned.encode_images(found.vectors.paths), abs=1e-5)
+    assert found.matrix("base") == pytest.approx(made.base.encode_images(found.vectors.paths), abs=1e-5)
 
 
 def test_a_model_tuned_from_another_base_is_refused_by_06(made):
     other = made.config.model_copy(update={"model": made.config.evaluate.peers["odd"]})
     with pytest.raises(PcclipError, match="was not finetuned from"):
-        photo_sets.load(other)
+        photo_sets.load_photos(other)
 
 
 @pytest.mark.parametrize("how", ["words", "votes"])

@@ -2,22 +2,25 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pcclip import plots
 from pcclip.config import Attribute
 from pcclip.errors import PcclipError
+from pcclip.ranking import learning_curve as curves
 from pcclip.ranking.axes import (
     ESTIMATORS,
     Query,
     agreeing,
     attribute_axis,
-    example_differences,
-    examples_axis,
     paraphrase_axis,
     query_axis,
     text_axis,
 )
-from pcclip.ranking.learning_curve import _accuracy, _judged, learning_curve
+from pcclip.ranking.examples import example_differences
+from pcclip.ranking.learning_curve import learning_curve
+from pcclip.ranking.posterior import vote_axis
 from pcclip.stats.vectors import unit
 
 TEXTS = Attribute(
@@ -167,10 +170,15 @@ def gallery(n: int = 200, width: int = 10) -> tuple[np.ndarray, np.ndarray]:
     return unit(rng.normal(size=(n, width))).astype(np.float32), unit(rng.normal(size=(1, width)))[0]
 
 
+def example_axis(matrix, most, least, text=None) -> np.ndarray:
+    differences = example_differences(matrix, most, least)
+    return vote_axis(differences, np.ones(len(differences)), text, matrix).direction
+
+
 def test_one_example_each_is_their_difference():
     matrix, _ = gallery()
-    found = examples_axis(matrix, matrix[:1], matrix[1:2])
-    np.testing.assert_allclose(found, unit(matrix[:1] - matrix[1:2])[0], atol=1e-5)
+    expected = unit(matrix[:1] - matrix[1:2])[0]
+    np.testing.assert_allclose(example_axis(matrix, matrix[:1], matrix[1:2]), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("sides", [(1, 0), (0, 1)])
@@ -178,7 +186,7 @@ def test_examples_of_one_side_are_set_against_the_mean_photo(sides):
     matrix, _ = gallery()
     most, least = matrix[: sides[0]], matrix[: sides[1]]
     expected = (1 if sides[0] else -1) * (matrix[0] - matrix.mean(axis=0))
-    np.testing.assert_allclose(examples_axis(matrix, most, least), expected / np.linalg.norm(expected), atol=1e-5)
+    np.testing.assert_allclose(example_axis(matrix, most, least), expected / np.linalg.norm(expected), atol=1e-5)
 
 
 def test_more_examples_teach_more_and_the_text_helps():
@@ -186,72 +194,58 @@ def test_more_examples_teach_more_and_the_text_helps():
     order = np.argsort(matrix @ truth)
     text = unit((truth + 0.3 * np.random.default_rng(1).normal(size=10))[None])[0]
     few, many, helped = (
-        examples_axis(matrix, matrix[order[-k:]], matrix[order[:k]], prior) @ truth
+        example_axis(matrix, matrix[order[-k:]], matrix[order[:k]], prior) @ truth
         for k, prior in ((1, None), (10, None), (1, text))
     )
     assert few < many
     assert few < helped
-    assert text @ truth < examples_axis(matrix, matrix[order[-10:]], matrix[order[:10]], text) @ truth
+    assert text @ truth < example_axis(matrix, matrix[order[-10:]], matrix[order[:10]], text) @ truth
 
 
 def test_each_example_counts_once():
     matrix, _ = gallery()
     assert example_differences(matrix, matrix[:3], matrix[3:8]).shape == (8, 10)
-    with pytest.raises(PcclipError, match="no examples; name one photo"):
-        examples_axis(matrix, matrix[:0], matrix[:0])
 
 
 # ---- learning curves -------------------------------------------------------------------------------------------------
 
 
-def test_votes_teach_and_a_text_is_a_head_start():
+def test_votes_teach_and_a_text_is_a_head_start(monkeypatch):
+    monkeypatch.setattr(curves, "VOTES", (0, 3, 12))
     matrix, truth = gallery(60, 6)
     text = unit((truth + 0.2 * np.random.default_rng(3).normal(size=6))[None])[0]
-    table = learning_curve(matrix, matrix @ truth, np.arange(60) // 2, text, votes=(0, 3, 12), seeds=range(3))
+    table = learning_curve(matrix, matrix @ truth, np.arange(60) // 2, text, seeds=range(3))
     assert len(table) == 4 * 3 * 3
     mean = table.groupby(["prior", "asked", "votes"]).accuracy.mean()
-    for asked in ("next_pair", "random"):
-        assert mean["none", asked, 0] == 0.5
-        assert mean["none", asked, 0] < mean["none", asked, 3] < mean["none", asked, 12]
-        assert mean["text", asked, 12] > mean["text", asked, 0]
-        assert mean["text", asked, 3] > mean["none", asked, 3]
-    again = learning_curve(matrix, matrix @ truth, np.arange(60) // 2, text, votes=(0, 3, 12), seeds=[2])
+    for strategy in ("next_pair", "random"):
+        assert mean["none", strategy, 0] == 0.5
+        assert mean["none", strategy, 0] < mean["none", strategy, 3] < mean["none", strategy, 12]
+        assert mean["text", strategy, 12] > mean["text", strategy, 0]
+        assert mean["text", strategy, 3] > mean["none", strategy, 3]
+    again = learning_curve(matrix, matrix @ truth, np.arange(60) // 2, text, seeds=[2])
     assert list(again.accuracy) == list(table[table.seed == 2].accuracy)
 
 
 def test_judged_photos_are_never_voted_on(monkeypatch):
     """The values of the judged half change nothing of what is learned."""
     matrix, truth = gallery(40, 6)
-    axes = []
-    real = np.sign
-
-    def noted(score, values):
-        axes.append(score)
-        return float(real(values).sum() > 0)
-
-    monkeypatch.setattr("pcclip.ranking.learning_curve._accuracy", noted)
+    monkeypatch.setattr(curves, "VOTES", (3,))
+    judged_scores = []
+    monkeypatch.setattr(curves, "pairwise_accuracy", lambda scores, values: judged_scores.append(scores) or 0.5)
     values, groups = matrix @ truth, np.arange(40)
     judged = np.isin(groups, np.random.default_rng(0).permutation(40)[20:])
-    for given in (values, np.where(judged, -values, values)):
-        learning_curve(matrix, given, groups, truth, votes=(3,), seeds=[0])
-    np.testing.assert_array_equal(axes[:4], axes[4:])
+    for known in (values, np.where(judged, -values, values)):
+        learning_curve(matrix, known, groups, truth, seeds=[0])
+    np.testing.assert_array_equal(judged_scores[:4], judged_scores[4:])
 
 
-def test_few_pairs_are_all_judged_and_of_many_a_fair_draw():
-    rng = np.random.default_rng(0)
-    for n in (150, 900):
-        values, score = rng.integers(4, size=n).astype(float), rng.normal(size=n)
-        score += 0.5 * values
-        order = np.sign(values[:, None] - values)
-        whole = ((np.sign(score[:, None] - score) * order + 1) / 2)[order != 0].mean()
-        assert _accuracy(score, values) == (whole if n == 150 else pytest.approx(whole, abs=0.01))
-        assert _accuracy(score, values) == _accuracy(score, values)
-    first, second = _judged(values)
-    assert len(first) == 20_000
-    assert (values[first] != values[second]).all()
-    rare = np.zeros(5000)
-    rare[7] = 1.0
-    assert _accuracy(rare, rare) == 1.0
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=30))
+def test_pairwise_accuracy_is_that_of_all_pairs(items):
+    scores, values = np.array(items, dtype=float).T
+    order = np.sign(values[:, None] - values)
+    if order.any():
+        correct = ((np.sign(scores[:, None] - scores) * order + 1) / 2)[order != 0]
+        assert curves.pairwise_accuracy(scores, values) == pytest.approx(correct.mean())
 
 
 @pytest.mark.parametrize(
@@ -266,9 +260,10 @@ def test_photos_that_have_no_learning_curve(values, groups, message):
         learning_curve(np.eye(6, dtype=np.float32), values, list(groups), np.eye(6)[0], seeds=[0])
 
 
-def test_the_figure_has_a_line_for_each_way_and_each_reference():
+def test_the_figure_has_a_line_for_each_way_and_each_reference(monkeypatch):
+    monkeypatch.setattr(curves, "VOTES", (0, 2))
     matrix, truth = gallery(20, 4)
-    table = learning_curve(matrix, matrix @ truth, np.arange(20), truth, votes=(0, 2), seeds=range(2))
+    table = learning_curve(matrix, matrix @ truth, np.arange(20), truth, seeds=range(2))
     ax = plots.learning_curve(table, {"two prompts": 0.7}).axes[0]
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert {"text as the prior", "votes alone", "two prompts"} <= {*labels}

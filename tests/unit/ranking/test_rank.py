@@ -23,7 +23,7 @@ from pcclip.errors import PcclipError
 from pcclip.ranking.axes import ESTIMATORS, Query, agreeing, attribute_axis
 from pcclip.ranking.examples import Examples, read_examples
 from pcclip.ranking.paraphrases import paraphrases
-from pcclip.ranking.rank import _vectors_of, embed_photos, find_photos, rank
+from pcclip.ranking.rank import embed_photos, example_vectors, find_photos, rank
 from pcclip.ranking.votes import Vote, VoteFile
 from pcclip.runs.stage import Stage, finished
 
@@ -295,7 +295,7 @@ def test_examples_are_found_however_their_path_is_written(few, tiny_encoder, mon
     vectors, _ = embed_photos(find_photos(few / "deep"), tiny_encoder)
     monkeypatch.setattr(Encoder, "encode_pixels", None)
     names = ["deep/dot-red.PNG", str(few / "deep" / ".." / "deep" / "wedge-blue.jpg")]
-    found = _vectors_of(names, vectors, tiny_encoder)
+    found = example_vectors(names, vectors, tiny_encoder)
     np.testing.assert_array_equal(found, vectors.matrix)
 
 
@@ -306,7 +306,8 @@ def test_examples_are_found_however_their_path_is_written(few, tiny_encoder, mon
 def test_an_examples_file(tmp_path, text):
     file = tmp_path / ("e.csv" if text.startswith("path") else "e.jsonl")
     file.write_text(text.format(a="x/1.png", b="2"))
-    assert read_examples(file) == Examples(["x/1.png"], ["2"])
+    examples = read_examples(file)
+    assert (examples.most, examples.least) == (["x/1.png"], ["2"])
 
 
 @pytest.mark.parametrize(
@@ -319,7 +320,8 @@ def test_an_examples_file(tmp_path, text):
 def test_ids_that_look_like_something_else(tmp_path, text):
     file = tmp_path / ("e.csv" if text.startswith("side") else "e.jsonl")
     file.write_text(text)
-    assert read_examples(file) == Examples(["000000397133"], ["null"])
+    examples = read_examples(file)
+    assert (examples.most, examples.least) == (["000000397133"], ["null"])
 
 
 @pytest.mark.parametrize(
@@ -447,7 +449,7 @@ def test_a_sheet_keeps_both_ends_and_numbers_them_by_position(photos, tiny_encod
         return Image.new("RGB", (4, 4))
 
     monkeypatch.setattr("pcclip.ranking.rank.contact_sheet", noted)
-    monkeypatch.setattr("pcclip.ranking.rank._SHEET", 6)
+    monkeypatch.setattr("pcclip.ranking.rank.SHEET_PHOTOS", 6)
     table = rank(photos, MORE, LESS, tiny_encoder, sheet=tmp_path / "s.png", **ends).set_index("position")
     assert drawn == {position: table.path[position] for position in shown}
     assert list(drawn) == shown
@@ -476,19 +478,19 @@ class Writer:
 def test_paraphrases_are_sorted_out_and_asked_once(tmp_path, monkeypatch):
     monkeypatch.setattr("pcclip.ranking.paraphrases.backend_identity", lambda settings: "told")
     writer = Writer("A huge beast | a tiny creature.", "no pair", "one | one", "a|b|c", "a huge beast|a tiny creature")
-    found = paraphrases("large", "small", Generate(), tmp_path, 5, start=writer)
+    found = paraphrases(Query("large", "small"), Generate(), tmp_path, 5, start=writer)
     assert found == [("a huge beast", "a tiny creature")]
-    assert paraphrases("large", "small", Generate(), tmp_path, 5, start=None) == found
-    paraphrases("large", None, Generate(), tmp_path, 1, start=writer)
+    assert paraphrases(Query("large", "small"), Generate(), tmp_path, 5, start=None) == found
+    paraphrases(Query("large"), Generate(), tmp_path, 1, start=writer)
     assert writer.asked == 6
 
 
 def test_no_paraphrase_that_can_be_used(tmp_path, monkeypatch):
     monkeypatch.setattr("pcclip.ranking.paraphrases.backend_identity", lambda settings: "told")
     with pytest.raises(PcclipError, match=r"none of 2 replies is a pair of phrases \(stop: 'I cannot'\)"):
-        paraphrases("large", "small", Generate(), tmp_path, 2, start=Writer("I cannot"))
+        paraphrases(Query("large", "small"), Generate(), tmp_path, 2, start=Writer("I cannot"))
     with pytest.raises(PcclipError, match="template writes no paraphrases"):
-        paraphrases("large", "small", Generate(backend="template"), tmp_path)
+        paraphrases(Query("large", "small"), Generate(backend="template"), tmp_path)
 
 
 def test_the_ensemble_has_the_paraphrases(photos, tiny_encoder, monkeypatch):

@@ -58,7 +58,7 @@ def shards(tmp_path):
 @pytest.mark.parametrize(("top", "bottom"), [(None, None), (4, None), (None, 4), (5, 3), (60, 60)])
 @pytest.mark.parametrize("batch", [1, 7, 1000])
 def test_shards_are_ranked_as_one_matrix(shards, monkeypatch, top, bottom, batch):
-    monkeypatch.setattr(topk, "_BATCH", batch)
+    monkeypatch.setattr(topk, "BATCH", batch)
     files, matrix = shards
     direction = np.array([1, 2, 0, -1, 0, 1], np.float32)
     table = ranked_shards(files, direction, "f", top, bottom)
@@ -69,7 +69,7 @@ def test_shards_are_ranked_as_one_matrix(shards, monkeypatch, top, bottom, batch
 
 
 def test_a_row_group_is_not_held_as_a_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(topk, "_BATCH", 1024)
+    monkeypatch.setattr(topk, "BATCH", 1024)
     matrix = np.random.default_rng(0).normal(size=(80_000, 128)).astype(np.float32)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), 128)
     pq.write_table(pa.table({"path": [""] * len(matrix), "vector": vectors}), tmp_path / "v.parquet")

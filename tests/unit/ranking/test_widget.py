@@ -8,29 +8,24 @@ import sys
 import textwrap
 from io import BytesIO
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.runs import ROOT
 from PIL import Image
 
 from pcclip import config as params
 from pcclip import load_model
 from pcclip.config import Rank
+from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
-from pcclip.images import BadImage
 from pcclip.ranking.votes import Vote, VoteFile
-from pcclip.ranking.widget import photos as photo_sets
-from pcclip.ranking.widget import pictures
 from pcclip.ranking.widget import surface as ranking
-from pcclip.ranking.widget.photos import Photos
-from pcclip.ranking.widget.pictures import Pictures, jpeg
-from pcclip.ranking.widget.ranker import BOTH, Ranker, votes_file
+from pcclip.ranking.widget import thumbnails as small
+from pcclip.ranking.widget.photos import Photos, load_photos, votes_file
+from pcclip.ranking.widget.ranker import BOTH, Ranker
 from pcclip.ranking.widget.surface import RankingSurface, surface
 from pcclip.stats.vectors import unit
-from pcclip.workbook import notebooks as workbook
 
 HOSTILE = "<img src=x onerror=alert(1)> & \"'{0}"
 ASKED = Rank(more="something red", less="something blue")
@@ -46,18 +41,16 @@ def models(tiny_model):
     return {"base": load_model(tiny_model), "finetuned": other}
 
 
+def photos_of(paths, matrix, captions, models) -> Photos:
+    ids = [path.rpartition("/")[2] for path in paths]
+    return Photos(Vectors(ids, paths, matrix), captions, models, pd.DataFrame(columns=["id", "path", "reason"]))
+
+
 @pytest.fixture(scope="module")
 def some(photos, models) -> Photos:
     paths = sorted(map(str, photos.glob("*.png")))
     captions = [HOSTILE, *(f"no. {k}" for k in range(1, len(paths)))]
-    return Photos(
-        [path.rpartition("/")[2] for path in paths],
-        paths,
-        captions,
-        models["base"].encode_images(paths),
-        models,
-        pd.DataFrame(columns=["id", "path", "reason"]),
-    )
+    return photos_of(paths, models["base"].encode_images(paths), captions, models)
 
 
 @pytest.fixture
@@ -98,7 +91,7 @@ def test_hello_is_answered_with_scores_of_the_shown_model(page, some, models):
     state, buffers = answer["ranking"]
     assert (state["photos"], state["panels"], state["models"]) == (24, ["finetuned"], ["base", "finetuned"])
     red, blue = models["finetuned"].encode_texts(["a photo of something red", "a photo of something blue"])
-    expected = some.matrix @ unit((red - blue)[None])[0]
+    expected = some.vectors.matrix @ unit((red - blue)[None])[0]
     np.testing.assert_allclose(np.frombuffer(buffers[0], "<f4"), expected, atol=1e-5)
     assert buffers[1] == b"", "nothing is known to be uncertain before anything was learnt"
 
@@ -167,13 +160,17 @@ def test_a_vote_is_on_disk_before_the_answer(page, ranker, some, tmp_path):
     left, right = (item["row"] for item in page.do("pair")["pair"][0]["items"])
     answer = page.do("vote", first=left, second=right, choice="second")
     line = json.loads((tmp_path / "votes.jsonl").read_text())
-    assert (line["first"], line["second"], line["choice"]) == (some.ids[left], some.ids[right], "second")
+    assert (line["first"], line["second"], line["choice"]) == (
+        some.vectors.ids[left],
+        some.vectors.ids[right],
+        "second",
+    )
     assert line["attribute"] == "something red / something blue"
     state = answer["ranking"][0]
     assert state["votes"] == 1
     assert 0.5 <= state["expected"] <= 1
     scores = np.frombuffer(answer["ranking"][1][0], "<f4")
-    before = ranker.photos.matrix @ ranker._words("finetuned", ranker.query, ranker.estimator)
+    before = ranker.photos.vectors.matrix @ ranker.text_axis("finetuned")
     assert scores[right] - scores[left] > before[right] - before[left]
     asked = {frozenset((left, right))}
     assert frozenset(item["row"] for item in answer["pair"][0]["items"]) not in asked
@@ -181,7 +178,7 @@ def test_a_vote_is_on_disk_before_the_answer(page, ranker, some, tmp_path):
 
 def test_votes_teach_the_axis_what_the_words_do_not_say(some, tmp_path, rng):
     """A person who sorts by something else: after some votes most other pairs are ordered as they would."""
-    truth = some.matrix @ rng.standard_normal(some.matrix.shape[1])
+    truth = some.vectors.matrix @ rng.standard_normal(some.vectors.matrix.shape[1])
     ranker = Ranker(some, ASKED, tmp_path / "votes.jsonl")
 
     def agreement() -> float:
@@ -231,7 +228,7 @@ def test_votes_are_found_again_and_only_those_on_the_words(some, ranker, tmp_pat
 
 
 def test_votes_on_photos_that_are_gone_are_kept_and_not_counted(some, tmp_path):
-    gone = Vote("gone.png", some.ids[0], "first")
+    gone = Vote("gone.png", some.vectors.ids[0], "first")
     VoteFile(tmp_path / "v.jsonl").append(gone, attribute="something red / something blue")
     ranker = Ranker(some, ASKED, tmp_path / "v.jsonl")
     assert len(ranker.votes) == 1
@@ -269,7 +266,7 @@ def test_a_folder_in_the_place_of_the_votes_is_told(some, tmp_path):
 
 
 def test_two_photos_are_soon_all_compared(some, tmp_path, models):
-    few = Photos(some.ids[:2], some.paths[:2], some.captions[:2], some.matrix[:2], models, some.unreadable)
+    few = photos_of(some.vectors.paths[:2], some.vectors.matrix[:2], some.captions[:2], models)
     page = Page(Ranker(few, ASKED, tmp_path / "votes.jsonl"))
     answer = page.do("vote", first=0, second=1, choice="first")
     assert "every pair of the 2 photos was asked" in answer["pair"][0]["problem"]
@@ -286,8 +283,8 @@ def test_thumbnails_come_as_bytes_with_their_captions(page, some):
 
 
 def test_a_photo_that_is_gone_has_a_reason(some, models, tmp_path):
-    paths = [some.paths[0], str(tmp_path / "gone.png")]
-    gone = Photos(["a", "b"], paths, ["a", "b"], some.matrix[:2], models, some.unreadable)
+    paths = [some.vectors.paths[0], str(tmp_path / "gone.png")]
+    gone = photos_of(paths, some.vectors.matrix[:2], ["a", "b"], models)
     page = Page(Ranker(gone, ASKED, tmp_path / "votes.jsonl"))
     answer, buffers = page.do("thumbnails", rows=[0, 1])["thumbnails"]
     assert [item["problem"] for item in answer["items"]] == ["", "missing file"]
@@ -302,7 +299,7 @@ def test_csv_is_the_whole_order(page, some):
     assert content["name"] == "something_red.csv"
     table = pd.read_csv(BytesIO(data))
     assert list(table.columns) == ["position", "id", "caption", "score", "path"]
-    assert [some.ids[row] for row in ordered(page.do("hello"))] == list(table["id"])
+    assert [some.vectors.ids[row] for row in ordered(page.do("hello"))] == list(table["id"])
     assert HOSTILE in set(table.caption)
 
 
@@ -311,42 +308,23 @@ def test_the_sheet_is_a_picture(page):
     assert (content["name"], Image.open(BytesIO(data)).format) == ("something_red.png", "PNG")
 
 
-def test_pictures_are_kept_in_bounded_memory(some, monkeypatch):
-    made = []
-    monkeypatch.setattr(pictures, "jpeg", lambda path, side: made.append(path) or b"x" * 100)
-    kept = Pictures(some.paths, room=350)
-    kept.get([0, 1, 2])
-    kept.get([0])  # asked for again, so the last to be forgotten
-    kept.get([3, 4])
-    assert kept.held == 300
-    made.clear()
-    kept.get([0, 3, 4])
-    assert made == []
-    kept.get([1])
-    assert made == [some.paths[1]]
-
-
-def test_pictures_are_made_small_and_never_larger(tmp_path):
-    Image.new("RGB", (2000, 500), "red").save(tmp_path / "wide.png")
-    Image.new("RGB", (30, 20), "red").save(tmp_path / "small.png")
-    assert Image.open(BytesIO(jpeg(str(tmp_path / "wide.png"), 256))).size == (256, 64)
-    assert Image.open(BytesIO(jpeg(str(tmp_path / "small.png"), 256))).size == (30, 20)
-    with pytest.raises(BadImage, match="missing file"):
-        jpeg(str(tmp_path / "none.png"), 256)
+def test_thumbnails_are_kept_in_bounded_memory(some, monkeypatch):
+    opened = []
+    monkeypatch.setattr("pcclip.images.open_image", lambda path: opened.append(path) or Image.new("RGB", (900, 300)))
+    small.cached_thumbnail.cache_clear()
+    for _ in range(2):
+        jpegs = small.thumbnails(some.vectors.paths[:5])
+    assert sorted(opened) == some.vectors.paths[:5], "each is made once"
+    assert [Image.open(BytesIO(jpeg)).size for jpeg in jpegs] == [(256, 85)] * 5
+    assert small.cached_thumbnail.cache_info().maxsize * max(map(len, jpegs)) < 100e6
+    small.cached_thumbnail.cache_clear()
 
 
 def test_ten_thousand_photos_are_ranked_without_opening_one(models, tmp_path, monkeypatch, rng):
     names = [f"{k}.jpg" for k in range(10_000)]
-    many = Photos(
-        names,
-        names,
-        names,
-        unit(rng.standard_normal((10_000, 32)).astype(np.float32)),
-        models,
-        pd.DataFrame(columns=["id", "path", "reason"]),
-    )
+    many = photos_of(names, unit(rng.standard_normal((10_000, 32)).astype(np.float32)), names, models)
     opened = []
-    monkeypatch.setattr(pictures, "open_image", lambda path: opened.append(path) or Image.new("RGB", (4, 4)))
+    monkeypatch.setattr("pcclip.images.open_image", lambda path: opened.append(path) or Image.new("RGB", (4, 4)))
     page = Page(Ranker(many, ASKED, tmp_path / "votes.jsonl"))
     answer = page.do("hello")
     assert len(answer["ranking"][1][0]) == 40_000
@@ -367,7 +345,7 @@ def test_little_is_saved_in_a_notebook(page):
 
 
 def test_the_page_makes_text_of_captions():
-    code = (ROOT / "pcclip" / "ranking" / "widget" / "ranking.js").read_text()
+    code = ranking.page_code()
     for dangerous in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert dangerous not in code
     assert "http" not in code.replace("http://www.w3.org/2000/svg", ""), "nothing is fetched from elsewhere"
@@ -382,20 +360,20 @@ def folder_config(values, photos):
 
 
 def test_a_folder_is_encoded_once(folder_config, monkeypatch):
-    first = photo_sets.load(folder_config)
-    assert first.captions[first.ids.index("disc-red.png")] == "A red disc."
+    first = load_photos(folder_config)
+    assert first.captions[first.vectors.ids.index("disc-red.png")] == "A red disc."
     assert list(first.models) == ["base"]
     monkeypatch.setattr("pcclip.encoders.dual_encoder.Encoder.encode_pixels", None)
-    again = photo_sets.load(folder_config)
-    np.testing.assert_array_equal(first.matrix, again.matrix)
+    again = load_photos(folder_config)
+    np.testing.assert_array_equal(first.vectors.matrix, again.vectors.matrix)
 
 
 def test_a_folder_without_captions_has_file_names(values, tmp_path, photos):
     (tmp_path / "mine" / "deep").mkdir(parents=True)
     Image.open(photos / "disc-red.png").save(tmp_path / "mine" / "deep" / "a <b>.png")
     (tmp_path / "mine" / "bad.jpg").write_bytes(b"")
-    found = photo_sets.load(params.check({**values, "rank": {"photos": str(tmp_path / "mine")}}))
-    assert (found.ids, found.captions) == (["deep/a <b>.png"], ["a <b>"])
+    found = load_photos(params.check({**values, "rank": {"photos": str(tmp_path / "mine")}}))
+    assert (found.vectors.ids, found.captions) == (["deep/a <b>.png"], ["a <b>"])
     assert list(found.unreadable.reason) == ["empty file"]
 
 
@@ -403,24 +381,24 @@ def test_a_link_to_a_photo_elsewhere(values, tmp_path, photos):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "linked.png").symlink_to(photos / "disc-red.png")
     (tmp_path / "mine" / "captions.csv").write_text("path,caption\nlinked.png,A red disc from elsewhere.\n")
-    found = photo_sets.load(params.check({**values, "rank": {"photos": str(tmp_path / "mine")}}))
-    assert (found.ids, found.captions) == (["linked.png"], ["A red disc from elsewhere."])
+    found = load_photos(params.check({**values, "rank": {"photos": str(tmp_path / "mine")}}))
+    assert (found.vectors.ids, found.captions) == (["linked.png"], ["A red disc from elsewhere."])
 
 
 def test_no_photos(values, tmp_path):
     with pytest.raises(PcclipError, match="no photos there"):
-        photo_sets.load(params.check({**values, "rank": {"photos": str(tmp_path)}}))
+        load_photos(params.check({**values, "rank": {"photos": str(tmp_path)}}))
 
 
 def test_the_runs_own_photos(values):
-    found = photo_sets.load(params.check(values))
-    assert len(found.ids) == 24
+    found = load_photos(params.check(values))
+    assert len(found.captions) == 24
     assert found.images.attributes == ["size"]
     assert votes_file(params.check(values)).as_posix().endswith("outputs/tiny/06_rank/votes.jsonl")
 
 
 def test_a_glob(values, photos):
-    found = photo_sets.load(params.check({**values, "rank": {"photos": str(photos / "disc-*.png")}}))
+    found = load_photos(params.check({**values, "rank": {"photos": str(photos / "disc-*.png")}}))
     assert found.captions == ["disc-blue", "disc-green", "disc-red"]
 
 
@@ -432,14 +410,3 @@ def test_live_in_a_kernel_that_a_person_looks_at_else_a_sheet(ranker, monkeypatc
     assert isinstance(surface(ranker, 6), RankingSurface)
     monkeypatch.setattr(ranking, "interactive", lambda: False)
     assert surface(ranker, 6).size == ranker.sheet(6).size
-
-
-def test_papermill_makes_a_static_sheet(folder_config, tmp_path):
-    executed = tmp_path / "out.ipynb"
-    workbook._execute(ROOT / "notebooks" / "06_rank_images.ipynb", executed, folder_config.model_dump())
-    notebook = nbformat.read(executed, 4)
-    shown = [kind for cell in notebook.cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
-    assert shown.count("image/png") >= 2, "the sheet and the histogram"
-    assert "application/vnd.jupyter.widget-view+json" not in shown
-    assert "widgets" not in notebook.metadata
-    assert executed.stat().st_size < 1_000_000

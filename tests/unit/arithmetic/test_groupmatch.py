@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from pcclip import config as params
-from pcclip.arithmetic import groupmatch as identity
+from pcclip.arithmetic import groupmatch
+from pcclip.arithmetic.differences import held_out_pairs
 from pcclip.comparisons.sentences import from_captions
 from pcclip.data.image_set import load_images
 from pcclip.embedding.vectors import Vectors
@@ -41,11 +42,11 @@ def run(values, rng):
         "wrong": Said({a: -u for a, u in of_image.items()}, 16),
         "by chance": Said(of_image, 16),
     }
-    return config, images, vectors, known
+    return held_out_pairs(config, images, vectors), known
 
 
 def test_both_sides_agree_to_rounding_and_say_what_is_right(run):
-    found = identity.of_run(*run).set_index("model")
+    found = groupmatch.identity_table(*run).set_index("model")
     assert (found.n == 25).all()
     assert (found.largest_gap < 1e-6).all()
     pd.testing.assert_series_equal(found.group_match, found.difference_vectors, check_names=False)
@@ -56,6 +57,6 @@ def test_both_sides_agree_to_rounding_and_say_what_is_right(run):
 
 def test_the_gap_is_told(run, monkeypatch):
     """Were one of the scores left out, it would be seen."""
-    honest = identity.matching.of_groups
-    monkeypatch.setattr(identity.matching, "of_groups", lambda s: honest(s * np.array([[1.0, 1.0], [1.0, 0.0]])))
-    assert identity.of_run(*run).largest_gap.max() > 0.1
+    honest = groupmatch.matching.of_groups
+    monkeypatch.setattr(groupmatch.matching, "of_groups", lambda s: honest(s * np.array([[1.0, 1.0], [1.0, 0.0]])))
+    assert groupmatch.identity_table(*run).largest_gap.max() > 0.1

@@ -1,0 +1,140 @@
+// The logic of the surface in ranking.js, as pure functions: order, filter, grid, keys, histogram and sentences.
+// Tested by tests/browser/ranking_logic.test.mjs with node's own test runner.
+
+export const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
+export const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(3);
+export const counted = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
+
+/** A score as it is shown, with its deviation where there is one. */
+export const scoreText = (score, deviation) => (deviation ? `${signed(score)} ± ${deviation.toFixed(3)}` : signed(score));
+
+/** Rows from the highest score to the lowest; equal scores keep the order of the photos, as in the kernel. */
+export function orderByScore(scores) {
+  return Uint32Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
+}
+
+/** For each of n rows its place in `order`, or -1. */
+export function placesIn(order, n) {
+  const places = new Int32Array(n).fill(-1);
+  order.forEach((row, place) => (places[row] = place));
+  return places;
+}
+
+/** The range of the scores and how many fall into each of some bins of equal width, the least first. */
+export function histogramOf(scores, bins) {
+  let least = Infinity, most = -Infinity;
+  for (const score of scores) (least = Math.min(least, score)), (most = Math.max(most, score));
+  const width = most - least || 1, counts = new Uint32Array(bins);
+  for (const score of scores) counts[Math.min(bins - 1, Math.floor(((score - least) / width) * bins))]++;
+  return { least, most, width, counts };
+}
+
+/** Where in the range of the scores one of them lies: 0 the least, 1 the most. */
+export const shareOf = (score, { least, width }) => (score - least) / width;
+
+/** The rows of `order` whose scores the brush from share `low` to share `high` keeps. */
+export function brushedRows(order, scores, histogram, low, high) {
+  if (low <= 0 && high >= 1) return order;
+  return order.filter((row) => {
+    const share = shareOf(scores[row], histogram);
+    return share >= low - 1e-9 && share <= high + 1e-9;
+  });
+}
+
+/** The ends [low, high] of the brush after a key on its handle `end` (0 low, 1 high); null for any other key. */
+export function brushAfterKey(key, end, [low, high], bins) {
+  const step = { ArrowLeft: 1, ArrowUp: 1, ArrowRight: -1, ArrowDown: -1, PageUp: 6, PageDown: -6 }[key];
+  const moved = (share) => (end ? [low, clamp(share, low, 1)] : [clamp(share, 0, high), high]);
+  if (step) return moved((end ? high : low) + step / bins);
+  if (key === "Home") return moved(1);
+  if (key === "End") return moved(0);
+  return key === "Escape" ? [0, 1] : null;
+}
+
+/** The end that stays when the brush is grabbed at `share`: the other one of an end that is near, else `share` itself. */
+export function fixedEnd(share, [low, high], near) {
+  if (Math.abs(share - low) < near) return high;
+  return Math.abs(share - high) < near ? low : share;
+}
+
+/** SVG path of one bar with round corners, or "" for an empty bin. */
+export function barPath(count, most, left, step, height) {
+  if (!count) return "";
+  const tall = Math.max(1.5, (count / most) * (height - 4)), r = Math.min(2, step / 3, tall), w = Math.max(0.8, step - 1.2);
+  return `M${left + 0.6} ${height}v${-(tall - r)}q0 ${-r} ${r} ${-r}h${w - 2 * r}q${r} 0 ${r} ${r}v${tall - r}z`;
+}
+
+/** Columns, and pixels of a tile's side and of a row's height, of a gallery of this width. */
+export function gridOf(width, { gap, smallest, strip }) {
+  const columns = Math.max(2, Math.floor((width + gap) / (smallest + gap)));
+  const side = (width - gap * (columns - 1)) / columns;
+  return { columns, side, tall: side + strip + gap, gap };
+}
+
+/** Pixels [x, y] of the k-th tile. */
+export const pointOf = (k, { columns, side, tall, gap }) => [(k % columns) * (side + gap), Math.floor(k / columns) * tall];
+
+/** The rows of `order` in sight, and one line of tiles above and below. */
+export function rowsInSight(order, { columns, tall }, scrollTop, height) {
+  const first = Math.max(0, Math.floor(scrollTop / tall) - 1), last = Math.ceil((scrollTop + height) / tall) + 1;
+  return order.slice(first * columns, last * columns);
+}
+
+/** Where the gallery must scroll so that the line of tiles at `y` is in sight. */
+export function scrollFor(y, tall, scrollTop, height) {
+  if (y < scrollTop) return y;
+  return y + tall > scrollTop + height ? y + tall - height : scrollTop;
+}
+
+/** The place that a key moves to from place `at` of n (not yet clamped), or undefined for a key that does not move. */
+export function placeAfterKey(key, at, { columns, tall }, height, n) {
+  const page = columns * Math.max(1, Math.floor(height / tall));
+  return { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - columns, ArrowDown: at + columns, PageUp: at - page,
+    PageDown: at + page, Home: 0, End: n - 1 }[key];
+}
+
+/** More (1) or less (-1) like the photo, by key; undefined for any other key. */
+export const likesOfKey = (key) => ({ "+": 1, "=": 1, "-": -1 })[key];
+
+/** What a key does while two photos are compared: a choice, 'undo', 'close', or undefined. */
+export function answerOfKey(key) {
+  return { ArrowLeft: "first", ArrowRight: "second", ArrowDown: "tie", s: "skip", z: "undo", u: "undo", Escape: "close" }[
+    key.length === 1 ? key.toLowerCase() : key];
+}
+
+/** The next rows to ask the kernel for: wanted, neither kept nor asked for already, at most `batch`. */
+export function rowsToAsk(wanted, kept, asked, batch) {
+  return [...new Set(wanted.flat())].filter((row) => !kept.has(row) && !asked.has(row)).slice(0, batch);
+}
+
+/** The kept rows to forget, oldest first, so that `most` are left; rows in sight are not forgotten. */
+export function rowsToForget(kept, visible, most) {
+  const spare = [...kept.keys()].filter((row) => !visible.has(row));
+  return spare.slice(0, Math.max(0, kept.size - most));
+}
+
+/** One colour for a photo whose corners are alike, as on a plain ground, else null. Corners are [red, green, blue]. */
+export function plainColour(corners) {
+  const range = (c) => Math.max(...corners.map((p) => p[c])) - Math.min(...corners.map((p) => p[c]));
+  return [0, 1, 2].every((c) => range(c) < 24) ? `rgb(${corners[0].join(" ")})` : null;
+}
+
+/** What votes have taught, in a sentence. */
+export function learntText({ votes, preferred, agree, expected, learn }) {
+  if (!votes) return "No answers yet: the words alone make the order.";
+  const known = `${counted(votes, "answer")}; the order agrees with ${agree} of the ${preferred} that prefer a photo`;
+  if (!learn) return `${known}, not used now.`;
+  return `${known} and, by its own estimate, will agree with ${Math.round(100 * expected)}% of further ones.`;
+}
+
+/** What is shown beside the number of photos: of each brushed gallery (name, shown) the photos kept, and so on. */
+export function factTexts({ unreadable, examples }, brushed, galleries) {
+  const shown = brushed.map(({ name, shown }) => `${shown.toLocaleString("en")} shown${galleries > 1 ? ` (${name})` : ""}`);
+  if (unreadable) shown.push(`${unreadable} cannot be read`);
+  if (examples.length) shown.push(counted(examples.length, "example"));
+  return shown;
+}
+
+/** A photo's place and score under one model. */
+export const placeText = (name, place, n, score, deviation) =>
+  `${name}: ${place + 1} of ${n.toLocaleString("en")}, score ${scoreText(score, deviation)}`;
