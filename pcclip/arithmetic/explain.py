@@ -101,7 +101,7 @@ def explain(
 def explanations(
     held_out: HeldOut, models: Mapping[str, TextMemory], comparisons: pd.DataFrame, bank: pd.DataFrame, count: int
 ) -> pd.DataFrame:
-    """`explain` by every model for `count` random pairs of 01: columns COLUMNS, where own marks the pair's own sentence.
+    """`explain` by every model for `count` random pairs of 01: columns COLUMNS; own marks the pair's own sentence.
 
     The pairs are drawn among pairs whose own sentence is in the bank, where there are any.
     """

@@ -51,7 +51,7 @@ _FORMAT = 4
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
-    """Raises PcclipError when an earlier stage has not finished, or a composed set, judge or attribute bank is missing."""
+    """Stage 05 of a run. Raises PcclipError when an earlier stage, a composed set, the judge or a bank is missing."""
     bank = config.generate.attributes
     return Stage(
         config.folder / FOLDER,

@@ -140,7 +140,7 @@ def vote_axis(
 def _laplace(
     z: Float[np.ndarray, "m r"], y: Float[np.ndarray, " m"], offset: Float[np.ndarray, " m"], width: float
 ) -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, "r r"]]:
-    """Mode and covariance of v in sigmoid(offset + z v), with a centred Gaussian prior of standard deviation `width`."""
+    """Mode and covariance of v in sigmoid(offset + z v), with a centred Gaussian prior of this width."""
     v, precision = np.zeros(z.shape[1]), np.eye(z.shape[1]) / width**2
 
     def cost(v: np.ndarray) -> float:
