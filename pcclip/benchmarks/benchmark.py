@@ -98,7 +98,7 @@ class Benchmark:
         )
 
     def with_items(self, items: pd.DataFrame) -> "Benchmark":
-        """The same set with only these items, and without images that none of them shows."""
+        """The same set with only these items, and without images that no item shows."""
         kept = replace(self, items=items.reset_index(drop=True))
         columns = [column for column in IMAGE_COLUMNS if column in items]
         shown = {image for column in columns for image in items[column]}
@@ -182,15 +182,15 @@ def benchmark_of_items(template: Benchmark, below: Path) -> Benchmark:
 
 @dataclass(frozen=True)
 class Reader:
-    """How one public set lies in its folder and is read; a word beside Benchmark because it stands for an unread set.
+    """How one public set lies in its folder and is read: a class beside Benchmark, as the set is not yet read.
 
     Attributes:
         name: as in the parameters.
         read: makes the Benchmark from the set's folder; raises PcclipError when a file is not as published.
-        needs: what to do about missing files -> the files and folders, as glob patterns; a tuple of patterns are
-            alternatives.
-        folders: where the set may lie below its folder, '' being the folder itself; that which lacks least is read.
-        missing_lines: says what is missing in the set's folder, for a layout that patterns cannot describe.
+        needs: what to do about missing files -> the files and folders, as glob patterns. A tuple of patterns are
+            alternatives; reports name the first, which may be words that no file is called.
+        folders: where the set may lie below its folder, '' being the folder itself; the one that lacks least is read.
+        missing_lines: one line for each missing thing in the set's folder, for a layout that patterns cannot describe.
         published: the number of scored rows as published, if known.
     """
 
@@ -202,7 +202,7 @@ class Reader:
     published: int | None = None
 
     def place(self, root: Path) -> Path:
-        """The folder below `root`, or `root` itself, in which the least is missing."""
+        """The folder below `root`, or `root` itself, that lacks least."""
         return min((root / folder for folder in self.folders), key=lambda place: sum(map(len, self._lacking(place))))
 
     def missing(self, root: Path) -> list[str]:

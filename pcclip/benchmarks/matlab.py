@@ -26,7 +26,7 @@ def fields(path: Path, names: list[str], source: str) -> list[np.ndarray]:
     """The fields of a file, in the order of their names.
 
     Raises:
-        PcclipError: the file cannot be read or lacks one of them; says to fetch it from `source` again.
+        PcclipError: the file cannot be read or lacks a field; says to fetch it from `source` again.
     """
     try:
         contents = loadmat(path, variable_names=names, appendmat=False)
@@ -44,7 +44,7 @@ def texts(cells: np.ndarray) -> list[str]:
 
 
 def table(cell: np.ndarray, columns: int) -> np.ndarray:
-    """A cell's matrix of at least so many columns, (m, c) in float64; without rows where it has another shape."""
+    """A cell's matrix of at least `columns` columns, (m, c) in float64; without rows where it has another shape."""
     matrix = np.asarray(cell)
     if matrix.dtype == object or matrix.ndim != 2 or matrix.shape[1] < columns:
         return np.empty((0, columns))

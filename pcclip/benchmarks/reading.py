@@ -94,7 +94,7 @@ def first_existing(places: Sequence[pd.Series]) -> pd.Series:
 
 
 def sentences(values: Any) -> list[str]:
-    """The texts of a JSON value that should be a list of them: white space folded, full stops and empty ones off."""
+    """The texts of a JSON value that should be a list of texts: white space folded, full stops and empty ones off."""
     texts = values if isinstance(values, list) else []
     tidied = [" ".join(text.split()).strip(" .,?") for text in texts if isinstance(text, str)]
     return [text for text in tidied if text]

@@ -1,4 +1,4 @@
-"""All public sets by family and name: how they are loaded as the parameters name them, and what of them is missing."""
+"""All public sets by family and name: loading those that the parameters name, and saying which files are missing."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -163,7 +163,7 @@ def missing_benchmarks(config: Config, families: Iterable[str] = FAMILIES) -> li
 
 
 def set_folder(family: str, name: str, settings: Any) -> Path:
-    """The folder in which a set's files are."""
+    """The folder with a set's files."""
     return _reader(family, name).place(_root(name, settings))
 
 

@@ -20,7 +20,7 @@ FAMILIES = ("classification", "change_captions", "relative_attributes", "composi
 
 
 def load(config: Config) -> Sets:
-    """Every set that the parameters name, and those of the drawn pictures of data.source shapes.
+    """Every set that the parameters name, and the sets of drawn pictures where data.source is shapes.
 
     Raises PcclipError when one is missing or cannot be scored.
     """

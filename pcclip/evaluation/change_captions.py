@@ -74,6 +74,6 @@ def score(
 
 
 def _forms(pairs: pd.DataFrame) -> list[tuple[str, np.ndarray]]:
-    """The forms of retrieval, each with the mask of its pairs: all of them, and those with a swapped text."""
+    """The forms of retrieval, each with the mask of its pairs: all pairs, and the pairs with a swapped text."""
     swapped = (pairs.swapped != "").to_numpy()
     return [("one_sided", np.ones(len(pairs), dtype=bool)), *([("antisymmetric", swapped)] if swapped.any() else [])]

@@ -2,7 +2,7 @@
 
 d(x, c) is the mean squared error of the noise it finds (Diffusion Classifier, 2303.16203; DiffusionITM, 2305.16397),
 and the text with the lowest d is its answer. All texts and all images see the same draws of noise level and noise, so
-that two of them differ by nothing else. d is not calibrated between images: some are harder to denoise whatever the
+that two scores differ by nothing else. d is not calibrated between images: some are harder to denoise whatever the
 text. Where images are compared, d of no text at all can be subtracted, as DiffusionITM does.
 
 Most texts need few draws to be out of the question. As in Diffusion Classifier's successive elimination a text is given

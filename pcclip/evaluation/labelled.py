@@ -1,7 +1,7 @@
 """Labelled sets in stage 04: every task of PC-CLIP's evaluation, as released and corrected, for all models alike.
 
 Image vectors are cached once per set and image tower, and every model sees by its own (Vectors.seen_by). Whatever is
-chosen is chosen on the set's tune images: confused classes on one half of them, alpha on the other. Texts about classes
+chosen is chosen on the set's tune images: confused classes on one half, alpha on the other. Texts about classes
 are templates, or are written by the run's language model and kept in its log.
 """
 

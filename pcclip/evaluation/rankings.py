@@ -36,23 +36,23 @@ def measured(predictions: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
         a ceiling that may be no better than chance nothing has a share.
     """
     groups = dict(iter(predictions.groupby(_KEYS, sort=False)))
-    found = {
+    estimates = {
         key: {
-            (metric, which): MEASURES[metric](part, draws, seed)
+            (metric, model): MEASURES[metric](part, draws, seed)
             for metric in metrics_of(key[0])
-            for which, part in items.groupby("model", sort=False)
+            for model, part in items.groupby("model", sort=False)
         }
         for key, items in groups.items()
     }
     rows = []
-    for key, items in groups.items():
-        for (metric, which), estimate in (found[key] | _shares(key, items, groups, found)).items():
+    for key in groups:
+        for (metric, model), estimate in (estimates[key] | _shares(key, groups, estimates)).items():
             if estimate.n:
                 low, high = estimate.interval
                 rows.append(
                     {
                         **dict(zip(_KEYS, key, strict=True)),
-                        "model": which,
+                        "model": model,
                         "metric": metric,
                         "value": estimate.value,
                         "ci_low": low,
@@ -75,31 +75,30 @@ def share(axis: Estimate, ceiling: Estimate, chance: float = 0.0) -> Estimate:
             f"an axis with {len(axis.draws)} resamples and its ceiling with {len(ceiling.draws)}; "
             "use the same draws and seed for both"
         )
-    found = ratio(np.append(axis.draws, axis.value) - chance, np.append(ceiling.draws, ceiling.value) - chance)
-    return Estimate(float(found[-1]), found[:-1], axis.n)
+    shares = ratio(np.append(axis.draws, axis.value) - chance, np.append(ceiling.draws, ceiling.value) - chance)
+    return Estimate(float(shares[-1]), shares[:-1], axis.n)
 
 
-def _shares(key: tuple, items: pd.DataFrame, groups: dict, found: dict) -> dict[tuple[str, str], Estimate]:
-    """By METRIC_share and model; {} where no ceiling was scored on these very items."""
-    task, models = key[0], [which for which in dict.fromkeys(items.model) if which != SUPERVISED]
+def _shares(
+    key: tuple, groups: dict[tuple, pd.DataFrame], estimates: dict[tuple, dict[tuple[str, str], Estimate]]
+) -> dict[tuple[str, str], Estimate]:
+    """Shares by METRIC_share and model; {} where no supervised axis was scored on the items of `key`."""
+    items, task = groups[key], key[0]
+    models = [model for model in dict.fromkeys(items.model) if model != SUPERVISED]
     if task not in SHARES or not models:
         return {}
     own = items[items.model == models[0]][_SAME].reset_index(drop=True)
-    ceiling = next(
-        (
-            other
-            for other, whole in groups.items()
-            if other[0] == task
-            and SUPERVISED in set(whole.model)
-            and whole[whole.model == SUPERVISED][_SAME].reset_index(drop=True).equals(own)
-        ),
-        None,
-    )
-    shares = {}
-    for metric in SHARES[task] if ceiling else ():
-        whole = found[ceiling][metric, SUPERVISED]
-        if whole.interval[0] > CHANCE[metric]:
-            shares |= {
-                (f"{metric}_share", which): share(found[key][metric, which], whole, CHANCE[metric]) for which in models
-            }
+    shares: dict[tuple[str, str], Estimate] = {}
+    for other, group in groups.items():
+        supervised = group[group.model == SUPERVISED][_SAME].reset_index(drop=True)
+        if other[0] == task and len(supervised) and supervised.equals(own):
+            for metric in SHARES[task]:
+                ceiling = estimates[other][metric, SUPERVISED]
+                if ceiling.interval[0] > CHANCE[metric]:
+                    own_estimates = {model: estimates[key][metric, model] for model in models}
+                    shares |= {
+                        (f"{metric}_share", model): share(estimate, ceiling, CHANCE[metric])
+                        for model, estimate in own_estimates.items()
+                    }
+            break
     return shares

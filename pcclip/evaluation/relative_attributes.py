@@ -53,7 +53,7 @@ def check(config: Config, benchmark: Benchmark) -> None:
 
 
 def attribute_texts(config: Config, name: str) -> dict[str, Attribute]:
-    """The texts of a set's attributes: those of the parameters, else the shipped ones."""
+    """The texts of a set's attributes: from the parameters, else from texts.csv."""
     return config.evaluate.relative[name].attributes or shipped_texts(name)
 
 

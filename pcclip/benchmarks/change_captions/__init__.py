@@ -22,7 +22,7 @@ def described_pairs(name: str, rows: pd.DataFrame, below: Path, orientation: int
 
 
 def draw(benchmark: Benchmark, settings: Changes, seed: int) -> Benchmark:
-    """The test pairs, at most settings.limit of them, in order."""
+    """The test pairs, at most settings.limit, in order."""
     pairs = benchmark.items[benchmark.items["split"] == "test"]
     if settings.limit and settings.limit < len(pairs):
         pairs = pairs.sample(settings.limit, random_state=seed).sort_index()

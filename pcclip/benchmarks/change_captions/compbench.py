@@ -1,7 +1,8 @@
-"""MLLM-CompBench (Kil et al., NeurIPS 2024): two images, a question which of them has more of something, the answer.
+"""MLLM-CompBench (Kil et al., NeurIPS 2024): two images, a question which has more of something, the answer.
 
 Its folder is `dataset` as https://github.com/RaptorMai/CompBench lays it out: the folders of the sets that its images
-are from, and beside them those of its annotations, each with one JSON file (or several that end in _val and _test):
+are from, and beside them its own folders of annotations, each with one JSON file (or several that end in _val and
+_test):
 
     st_label/*.json   [{"image_1": "release_dataset/images/large church/a.jpg", "image_2": ..., "type": "Size",
                         "question": "Which church is larger?", "answer": "Left"}]

@@ -21,7 +21,6 @@ from pcclip.errors import PcclipError
 _ARCHIVE = "https://cvml.ista.ac.at/AwA2/AwA2-data.zip (13 GB)"
 _PARTS = {"tune": "trainclasses.txt", "test": "testclasses.txt"}
 _CONTINUOUS, _BINARY = "predicate-matrix-continuous.txt", "predicate-matrix-binary.txt"
-PROTOCOLS = ("as_released", "corrected")
 
 MOST = 5  # attributes named on each side of a corrected text, which then has at most 48 of CLIP's 77 tokens
 # What the released filter means to leave out, as it cannot be seen. It takes the numbers of predicates.txt, which begin
@@ -87,8 +86,6 @@ def difference_texts(benchmark: Benchmark, binary: pd.DataFrame, protocol: str) 
         binary: as `binary_attributes` gives them.
         protocol: 'as_released', or 'corrected': the attributes are the animals' own (see `predicate_rows`), the filter
             drops what it means to, and the text is short enough to be read to its end (see `attribute_differences`).
-
-    Raises PcclipError for an unknown protocol.
     """
     own, strengths = predicate_rows(benchmark, protocol), benchmark.class_attributes
     return lambda a, b: attribute_differences((own[a], own[b]), binary, strengths, protocol)
@@ -105,7 +102,6 @@ def predicate_rows(benchmark: Benchmark, protocol: str) -> Int[np.ndarray, " c"]
     corrected: its own row. as_released: the released code numbers the classes of a split in alphabetical order and
     looks these numbers up among all 50 animals, so that the first of ten test animals gets the antelope's attributes.
     """
-    _check_protocol(protocol)
     if protocol == "corrected":
         return np.arange(len(benchmark.classes))
     rows = np.full(len(benchmark.classes), -1)
@@ -122,15 +118,13 @@ def attribute_differences(
 
     as_released: every attribute that one animal has and the other has not, but for the filter's slip (see NOT_VISUAL);
         mostly longer than 77 tokens, so that the end, the second image, is cut off.
-    corrected: the filter as it is meant, and on each side the MOST attributes in whose strength the two differ most.
+    corrected: the filter as its authors mean it, and on each side the MOST
+        attributes in whose strength the two differ most.
 
     Args:
         rows: of the attributes, for the first and the second image.
         binary, strengths: the attributes; only 'corrected' uses `strengths`.
-
-    Raises PcclipError for an unknown protocol.
     """
-    _check_protocol(protocol)
     names, first, second = binary.columns.to_numpy(), *(binary.iloc[row].to_numpy(dtype=bool) for row in rows)
     filtered = np.flatnonzero(np.isin(names, NOT_VISUAL)) + (protocol == "as_released")
     visible = ~np.isin(np.arange(len(names)), filtered)
@@ -142,11 +136,6 @@ def attribute_differences(
         side[np.argsort(-sign * gap[side], kind="stable")[:MOST]] for side, sign in zip(sides, (1, -1), strict=True)
     ]
     return f"{_SENTENCE.format(*(', '.join(names[side]) or 'none of these' for side in strongest))}."
-
-
-def _check_protocol(protocol: str) -> None:
-    if protocol not in PROTOCOLS:
-        raise PcclipError(f"no protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
 
 
 def _matrix(place: Path, name: str) -> pd.DataFrame:

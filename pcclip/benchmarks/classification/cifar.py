@@ -63,7 +63,7 @@ def _benchmark(
     pixels: dict[str, list[Pixels]],
     files: list[Path],
 ) -> Benchmark:
-    """The set whose images are named by part and row; every file of a part has as many of them."""
+    """The set whose images are named by part and row; all files of a part have equally many."""
     parts, pictures = [], []
     for part, split in _SPLITS.items():
         rows = range(len(labels[part]))
@@ -141,7 +141,7 @@ def _labels(path: Path, count: int) -> np.ndarray:
 
 
 def _layout(root: Path) -> Reader:
-    """The reader of the layout of CIFAR-10 that is there; of the binary distribution where neither is."""
+    """The reader of the layout that the folder has; of the binary distribution where it has neither."""
     return _PACKAGE if find(root, "test_batch.png", "package/test_batch.png") else _BINARY
 
 

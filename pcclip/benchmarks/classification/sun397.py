@@ -1,8 +1,8 @@
 """SUN397 (Xiao et al. 2010): scenes in folders by first letter, with the first of its ten official partitions.
 
 A partition has 50 training and 50 test images per class, of 108,754; the others are not used (torchvision's reader
-knows no partition). The released code draws its own tenth instead, in the order in which the disk lists the files,
-which nobody can repeat.
+knows no partition). The released code draws its own tenth instead, in the order of the disk's listing, which nobody
+can repeat.
 """
 
 from pathlib import Path, PurePosixPath
@@ -30,7 +30,7 @@ def _places(name: str) -> tuple[str, ...]:
 
 
 def read(place: Path) -> Benchmark:
-    """The images of the partition; classes are those of ClassName.txt, else those that the partition names."""
+    """The images of the partition; classes are the lines of ClassName.txt, else the partition's folders."""
     parts = {split: read_lines(find_needed(place, *_places(name))) for name, split in _PARTS.items()}
     images = pd.DataFrame(
         [(line.lstrip("/"), split) for split, names in parts.items() for line in names], columns=["id", "split"]

@@ -8,7 +8,7 @@ out of Visual Genome:
     simat_db/images/A cat sitting on a grass/98316.jpg
     simat_db/oscar_similarity_matrix.pt     optional: images x triplets, OSCAR's verdict whether an image shows it
 
-target_ids is the number of the wanted triplet, in the order in which triplets.csv first names each. An image is right
+target_ids is the number of the wanted triplet, in the order of their first rows in triplets.csv. An image is right
 where OSCAR gives it more than 0.5 for that triplet, as the authors score; without their matrix it is right where it is
 of that triplet itself, which is stricter. A query counts 1 / sqrt(norm2), and the start is no answer. The test queries
 are read, so that the authors' development queries stay for choosing on.

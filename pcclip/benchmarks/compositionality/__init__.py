@@ -1,9 +1,9 @@
 """Images and texts made of the same things, put together in another way: which text is of which image?
 
 Benchmark.items have image_0 (an id; image_1 too in the form 'groups'), text_0, text_1, ..., part (the authors' own, ''
-where there is one only), group (a macro average gives each the same weight; '' is left out of it) and tags (names of
-further subsets that the item is in). Benchmark.form is one of FORMS and says what belongs together; measures.py scores
-each form.
+where there is one only), group (a macro average gives each group the same weight; '' belongs to none) and tags (names
+of further subsets that the item is in). Benchmark.form is one of FORMS and says which text belongs to which image;
+measures.py scores each form.
 """
 
 from collections.abc import Sequence

@@ -9,7 +9,7 @@ Their folders hold the test captions of https://github.com/mertyg/vision-languag
 
 The shuffled captions are not published but made, here as there: of each caption one with its nouns and its adjectives
 each among themselves, one with all other words, one with the words within each three, one with the threes themselves;
-lower case, without . ! " ( ) * # : ; ~ and with at most 30 words. They differ from those of the original code:
+lower case, without . ! " ( ) * # : ; ~ and with at most 30 words. They differ from the original code's:
 
 - its tagger is spaCy's en_core_web_sm; ours is parts_of_speech.py, a word list with a few rules, the same everywhere;
 - its draw depends on all captions before, ours on the image and the caption alone;
@@ -75,7 +75,7 @@ def shuffled_options(caption: str, image: str) -> list[str]:
 
 
 def _within(groups: list[Sequence[int]], count: int, lot: random.Random) -> list[int]:
-    """The order of `count` words in which each group of places is shuffled within itself."""
+    """An order of `count` words: each group of places is shuffled within itself."""
     order = list(range(count))
     for group in groups:
         for place, source in zip(group, lot.sample(list(group), len(group)), strict=True):

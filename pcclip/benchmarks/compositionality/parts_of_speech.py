@@ -1,8 +1,8 @@
 """Nouns and adjectives in a plain English caption, by a word list and a few rules.
 
-It exists to shuffle captions (order.py) without a statistical tagger and its download. What it does not know is a
-noun. A participle is no adjective ("a parked car"), as Penn Treebank's tags have it; a word that may be verb or noun
-is a noun after a determiner, adjective, number or preposition.
+It exists to shuffle captions (order.py) without a statistical tagger and its download. An unknown word is a noun. A
+participle is no adjective ("a parked car"), as Penn Treebank's tags have it; a word that may be verb or noun is a noun
+after a determiner, adjective, number or preposition.
 """
 
 from collections.abc import Sequence
@@ -97,12 +97,10 @@ _SUBJECTS = frozenset(
 
 def parts_of_speech(tokens: Sequence[str]) -> list[str]:
     """'noun', 'adjective' or 'other' for each word of a caption."""
-    words, found = [token.lower() for token in tokens], []
-    for k, word in enumerate(words):
-        before = words[k - 1] if k else ""
-        after = words[k + 1] if k + 1 < len(words) else ""
-        found.append(_kind(word, before, found[-1] if found else "", after))
-    return found
+    words, kinds = ["", *(token.lower() for token in tokens), ""], [""]
+    for before, word, after in zip(words, words[1:], words[2:], strict=False):
+        kinds.append(_kind(word, before, kinds[-1], after))
+    return kinds[1:]
 
 
 def _kind(word: str, before: str, kind_before: str, after: str) -> str:

@@ -1,4 +1,4 @@
-"""VL-CheckList (Zhao et al., EMNLP 2022): what is in an image, with one word of it replaced.
+"""VL-CheckList (Zhao et al., EMNLP 2022): a text about an image, and the same with one word replaced.
 
 Its folder is https://github.com/om-ai-lab/VL-CheckList with the folders of images that its DATASETS.md describes:
 

@@ -2,7 +2,7 @@
 
 A set has values of images, or pairs that people have ordered. Values: Benchmark.values, and images with the columns id,
 path, split and group (the class whose value an image has, '' where images have values of their own). Pairs:
-Benchmark.items with part ('' or the authors' name of it), attribute, first, second (ids), more (one of ORDER: which
+Benchmark.items with part ('' or the authors' name), attribute, first, second (ids), more (one of ORDER: which
 has more; equal or undecided) and split; a pair may be in several parts. texts.csv has the texts for the attributes.
 """
 

@@ -1,4 +1,4 @@
-"""LFW-10 (Sandeep, Verma and Jawahar 2014): 2,000 faces, 1,000 pairs of them for each of ten attributes, with votes.
+"""LFW-10 (Sandeep, Verma and Jawahar 2014): 2,000 faces, 1,000 pairs for each of ten attributes, with votes.
 
     LFW10/images/            1.jpg to 2000.jpg
     LFW10/annotations/       baldheadtrain.mat, baldheadtest.mat, ...: 500 pairs each

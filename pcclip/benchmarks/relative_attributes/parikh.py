@@ -9,7 +9,7 @@ Either folder of the release has data.mat and the images. The fields that are re
     relative_ordering  a x c: how much of an attribute a class has, compared with the others; equal where undecided
 
 The values are of classes, not of images, so images of one class are tied; test images are of the classes that were
-trained on. The images of PubFig are in images/, those of OSR in spatial_envelope_256x256_static_8outdoorcategories/.
+trained on. The images of PubFig are in images/, OSR's in spatial_envelope_256x256_static_8outdoorcategories/.
 """
 
 from functools import partial

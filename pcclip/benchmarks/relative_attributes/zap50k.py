@@ -115,7 +115,7 @@ def _first_split(splits: Sequence[np.ndarray], k: int, count: int, attribute: st
 
 
 def _spelled(place: Path, names: pd.Series) -> pd.Series:
-    """The path of each image, in the spelling of its folder that is there."""
+    """The path of each image, in the spelling that its folder has on disk."""
     folders, files = names.str.rpartition("/")[0], names.str.rpartition("/")[2]
     bare = folders.str.rstrip(".")
     spellings = [folders, bare, bare + "%2E", folders.str.replace("Levi's", "Levi's&#174;", regex=False)]
