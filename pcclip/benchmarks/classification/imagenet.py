@@ -29,7 +29,7 @@ from pcclip.torchvision_shim import declare_missing
 
 TUNE_EACH = 50  # training images of a class, as many as there are validation images of it
 _KAGGLE, _SOLUTION = "ILSVRC/Data/CLS-LOC", "LOC_val_solution.csv"
-_SOLUTIONS = (_SOLUTION, f"../{_SOLUTION}", f"../../../../{_SOLUTION}")  # in val/, beside it, or beside ILSVRC/
+_SOLUTIONS = (f"../{_SOLUTION}", f"../../../../{_SOLUTION}")  # beside val/ or beside ILSVRC/
 _RENAMED = {744: "projectile missile", 836: "sunglass"}
 _BERKELEY = "https://people.eecs.berkeley.edu/~hendrycks"
 _HUB = "https://huggingface.co/datasets"
