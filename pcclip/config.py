@@ -1,7 +1,7 @@
 """The parameters of an experiment: one block for each notebook and the keys that they share.
 
 A parameter file or a notebook's first cell becomes a frozen `Config`. Unknown keys and values of a wrong type are
-refused with the file, the key, the value and what is allowed; a key that older files had is refused with the name of
+refused with the file, the key, the value and the allowed values; a key that older files had is refused with the name of
 its replacement (`OLD_KEYS`). Defaults are the paper's: PC-CLIP's released finetune.py (ViT-L/14 DataComp, Adam, lr
 1e-8, batch 512, temperature 1). params/demo.yaml has values of its own.
 
@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, cast, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, cast, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -102,7 +102,7 @@ class Data(Block):
     )
 
     @model_validator(mode="after")
-    def _has_path(self) -> Self:
+    def _has_path(self) -> "Data":
         if self.source not in ("stamps", "shapes") and not self.path:
             raise ValueError(f"source {self.source!r} needs data.path; docs/data.md says what it is")
         if self.source == "coco" and self.part not in (None, "2014", "2017"):
@@ -208,7 +208,7 @@ class Generate(Block):
         return self.model_copy(update={"gguf": self.attributes_gguf}) if self.attributes_gguf else self
 
     @model_validator(mode="after")
-    def _names_its_model(self) -> Self:
+    def _names_its_model(self) -> "Generate":
         if self.backend in ("openai", "transformers") and not self.llm:
             raise ValueError(f"backend {self.backend!r} needs generate.llm, the model's name")
         if not self.base_url:
@@ -280,7 +280,7 @@ class Sds(Block):
     )
 
     @model_validator(mode="after")
-    def _has_noise_levels(self) -> Self:
+    def _has_noise_levels(self) -> "Sds":
         _check_noise_levels(self.t_min, self.t_max)
         return self
 
@@ -376,7 +376,7 @@ class Finetune(Block):
     evaluate_every: Count = Field(default=100, description="Steps between points of the held-out curve.")
 
     @model_validator(mode="after")
-    def _terms_fit_the_objective(self) -> Self:
+    def _terms_fit_the_objective(self) -> "Finetune":
         if self.objective != "clip" and (self.sds or self.difference):
             raise ValueError("sds and difference change the image tower too, so they need objective: clip")
         if self.objective == "clip" and (self.attribute_weight or self.replay or self.apart):
@@ -387,7 +387,7 @@ class Finetune(Block):
         return self
 
     @model_validator(mode="after")
-    def _negatives_fit_the_objective(self) -> Self:
+    def _negatives_fit_the_objective(self) -> "Finetune":
         if self.negatives != "none" and (self.captions == "rewrites" or self.objective != "clip"):
             raise ValueError(
                 "negatives: false captions are held against captions, so they need objective: clip and captions: "
@@ -451,7 +451,7 @@ class Labelled(Block):
     descriptions: Count = Field(default=2, description="Descriptions of each class in extended prompts.")
 
     @model_validator(mode="after")
-    def _has_descriptions(self) -> Self:
+    def _has_descriptions(self) -> "Labelled":
         if "extended" in self.tasks and self.texts == "template":
             raise ValueError("tasks: extended prompts need texts: llm, as no template describes a class")
         return self
@@ -502,7 +502,7 @@ class Judge(Block):
     price_out: NotNegative | None = Field(default=None, description="Money for a million tokens that the judge writes.")
 
     @model_validator(mode="after")
-    def _has_both_prices(self) -> Self:
+    def _has_both_prices(self) -> "Judge":
         if (self.price_in is None) != (self.price_out is None):
             raise ValueError("judge: give both price_in and price_out, or neither")
         return self
@@ -533,7 +533,7 @@ class Matcher(Block):
     precision: Precision = Field(default="fp32", description="Precision of the UNet.")
 
     @model_validator(mode="after")
-    def _has_noise_levels(self) -> Self:
+    def _has_noise_levels(self) -> "Matcher":
         _check_noise_levels(self.t_min, self.t_max)
         return self
 
@@ -585,13 +585,13 @@ class Evaluate(Block):
     bootstrap: int = Field(default=2000, ge=100, description="Resamples of a bootstrap interval.")
 
     @model_validator(mode="after")
-    def _peers_have_names_of_their_own(self) -> Self:
+    def _peers_have_names_of_their_own(self) -> "Evaluate":
         if taken := {"base", "finetuned", "supervised", "judge", "teacher"} & set(self.peers):
             raise ValueError(f"peers: {min(taken)!r} is the name of another row of the results; choose another")
         return self
 
     @model_validator(mode="after")
-    def _prompt_has_slot(self) -> Self:
+    def _prompt_has_slot(self) -> "Evaluate":
         try:
             has_slot = "\0" in self.zero_shot_prompt.format("\0")
         except (IndexError, KeyError, ValueError):
@@ -768,13 +768,13 @@ class Config(Block):
         return _replace_seed(values, str(values.get("seed", 0))) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
-    def _every_worker_sees_the_storage(self) -> Self:
+    def _every_worker_sees_the_storage(self) -> "Config":
         if self.engine == "ray" and (self.storage or "").startswith("memory:"):
             raise ValueError("engine ray needs a storage that every worker sees; memory:// is inside one process")
         return self
 
     @model_validator(mode="after")
-    def _blocks_fit_together(self) -> Self:
+    def _blocks_fit_together(self) -> "Config":
         backend, judge = self.generate.backend, self.evaluate.judge
         if backend == "template" and (judge or any(s.texts == "llm" for s in self.evaluate.labelled.values())):
             raise ValueError("evaluate: a judge and texts: llm need a language model as generate.backend")
@@ -887,7 +887,7 @@ OLD_KEYS = {  # a key of older files (* stands for a name, such as a set's) -> w
 
 
 def read(path: str | Path) -> Config:
-    """Read and check one YAML file of one run. Raises PcclipError with file, key, value and what is allowed."""
+    """Read and check one YAML file of one run. Raises PcclipError with file, key, value and the allowed values."""
     return check(load_yaml(path), where=str(path))
 
 
@@ -906,7 +906,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def check(values: dict[str, Any], where: str = "the parameters cell") -> Config:
-    """Check plain values, such as those of a notebook's cell. Raises PcclipError with a line for every mistake."""
+    """Check plain values, such as a notebook's parameters. Raises PcclipError with a line for every mistake."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:

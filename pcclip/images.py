@@ -43,7 +43,7 @@ def open_image(source: str | Path | Image.Image, at_least: int | None = None) ->
     """Open as 8-bit RGB: upright by EXIF, transparency on white, CMYK converted, 16-bit scaled down.
 
     `source` is an image, a file or a path made by in_tar. With `at_least` a JPEG file is decoded at a half, a quarter
-    or an eighth of its size where both sides keep so many pixels, which is faster and not quite the same picture.
+    or an eighth of its size if both sides keep at least that many pixels: faster, and pixels differ slightly.
     Raises BadImage with the reason when the file is missing, empty, cut short or no image at all.
     """
     try:
@@ -136,7 +136,7 @@ def data_url(jpeg: bytes) -> str:
 
 
 def contact_sheet(
-    paths: Sequence[str],
+    photos: Sequence[str | Path | Image.Image],
     captions: Sequence[str],
     columns: int = 6,
     side: int = 160,
@@ -150,16 +150,16 @@ def contact_sheet(
     from PIL import ImageDraw, ImageFont
 
     font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", 10)
-    columns = min(columns, max(1, len(paths)))
-    rows = -(-len(paths) // columns)
+    columns = min(columns, max(1, len(photos)))
+    rows = -(-len(photos) // columns)
     cell, margin = side + 34, 6
     sheet = Image.new("RGB", (columns * (side + margin) + margin, max(1, rows) * cell + margin), "white")
     draw = ImageDraw.Draw(sheet)
-    numbers = range(1, len(paths) + 1) if numbers is None else numbers
-    for i, (path, caption, number) in enumerate(zip(paths, captions, numbers, strict=True)):
+    numbers = range(1, len(photos) + 1) if numbers is None else numbers
+    for i, (source, caption, number) in enumerate(zip(photos, captions, numbers, strict=True)):
         x, y = margin + (i % columns) * (side + margin), margin + (i // columns) * cell
         try:
-            photo = ImageOps.contain(open_image(path), (side, side))
+            photo = ImageOps.contain(open_image(source), (side, side))
         except BadImage:
             photo = Image.new("RGB", (side, side), "lightgrey")
         sheet.paste(photo, (x + (side - photo.width) // 2, y + (side - photo.height) // 2))

@@ -131,12 +131,12 @@ def tables(metrics: pd.DataFrame, paired: pd.DataFrame | None = None) -> dict[st
     Returns:
         A table for each task, or for each metric of a task that has several.
     """
-    found = {}
+    titled = {}
     for title, rows in _titled_tables(metrics):
         task, metric = rows.task.iloc[0], rows.metric.iloc[0]
         differences = None if paired is None else paired[(paired.task == task) & (paired.metric == metric)]
-        found[title] = paper_table(rows, differences)
-    return found
+        titled[title] = paper_table(rows, differences)
+    return titled
 
 
 def paper_table(metrics: pd.DataFrame, paired: pd.DataFrame | None = None) -> pd.DataFrame:

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import torch
 
-_KEEP = []  # a Library's declarations live as long as the object
+_KEEP: list[torch.library.Library] = []  # a Library's declarations live as long as the object
 
 
 def declare_missing() -> None:
     """Declare torchvision::nms and ::qnms unless torchvision's own library loads. Call before importing torchvision."""
-    found = find_spec("torchvision")
-    if found is None or _KEEP:
+    torchvision = find_spec("torchvision")
+    if torchvision is None or torchvision.origin is None or _KEEP:
         return
     try:
-        for library in sorted(Path(found.origin).parent.glob("_C*.so")):
-            torch.ops.load_library(str(library))
+        for path in sorted(Path(torchvision.origin).parent.glob("_C*.so")):
+            torch.ops.load_library(str(path))
         loaded = hasattr(torch.ops.torchvision, "nms")
     except OSError:
         loaded = False

@@ -120,8 +120,8 @@ def _values(field: dict[str, Any]) -> str:
     if field["type"] == "object":
         names = ", ".join(field.get("propertyNames", {}).get("enum", []))
         return f"{_values(field['additionalProperties'])} by name" + (f" ({names})" if names else "")
-    bounds = [f"{sign} {field[bound]}" for bound, sign in _BOUNDS.items() if bound in field]
-    return " ".join([_TYPES[field["type"]], *bounds])
+    bounds = " and ".join(f"{sign} {field[bound]}" for bound, sign in _BOUNDS.items() if bound in field)
+    return f"{_TYPES[field['type']]} {bounds}".rstrip()
 
 
 def _text(default: Any) -> str:
