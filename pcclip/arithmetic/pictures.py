@@ -36,6 +36,7 @@ DECODED, STAND_IN = "decoded", "nearest photo"
 COLUMNS = ["row", "what", "model", "kind", "picture", "start", "wanted", "before", "clip_score", "directional"]
 CLIP_SCORE = 2.5  # Hessel et al.'s w
 PIPELINE = "StableUnCLIPImg2ImgPipeline"
+STEPS = 25  # denoising steps
 _VERB = re.compile(r"^(shows?|is of|is|has|contains|depicts)\s+", re.IGNORECASE)
 
 
@@ -83,7 +84,7 @@ def picture_table(
         noise_seeds = config.seed + pd.factorize(requests.what)[0]  # all models start from the same noise
         for name, vector, seed in zip(files, vectors, noise_seeds, strict=True):
             with atomic(folder / name) as temporary:
-                decode(pipeline, vector, int(seed), settings.decoder_steps).save(temporary, "PNG")
+                decode(pipeline, vector, int(seed)).save(temporary, "PNG")
         requests = requests.assign(kind=DECODED, picture=[str(folder / name) for name in files])
     judge = load_model(settings.judge) if settings.judge else None
     return judged(requests, judge), files
@@ -153,7 +154,7 @@ def load_pipeline(spec: str) -> Any:
     return pipeline.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def decode(pipeline: Any, vector: Float[np.ndarray, " d"], seed: int, steps: int) -> Image.Image:
+def decode(pipeline: Any, vector: Float[np.ndarray, " d"], seed: int) -> Image.Image:
     """The picture of a unit vector; the same seed gives the same noise for every vector.
 
     Raises PcclipError when the vector is not as wide as the pipeline's embeddings.
@@ -167,7 +168,7 @@ def decode(pipeline: Any, vector: Float[np.ndarray, " d"], seed: int, steps: int
     length = float((mean.float() ** 2 + std.float() ** 2).sum().sqrt().detach())  # of the pipeline's own embeddings
     embedding = torch.from_numpy(np.asarray(vector, dtype=np.float32))[None].to(pipeline.device, pipeline.unet.dtype)
     noise = torch.Generator().manual_seed(seed)
-    return pipeline(image_embeds=length * embedding, prompt="", generator=noise, num_inference_steps=steps).images[0]
+    return pipeline(image_embeds=length * embedding, prompt="", generator=noise, num_inference_steps=STEPS).images[0]
 
 
 def judged(requests: pd.DataFrame, judge: Encoder | None) -> pd.DataFrame:

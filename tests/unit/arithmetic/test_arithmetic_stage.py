@@ -122,7 +122,7 @@ def test_pictures_are_made_and_listed(made, monkeypatch):
     monkeypatch.setattr(
         pictures, "decode", lambda spec, vector, seed, steps: Image.new("RGB", (5, 4), (seed, steps, 9))
     )
-    settings = config.arithmetic.model_copy(update={"decoder": "painter", "decoder_steps": 7})
+    settings = config.arithmetic.model_copy(update={"decoder": "painter"})
     other = config.model_copy(update={"arithmetic": settings})
     table = arithmetic.analyze(other, images, vectors, models)["pictures"]
     manifest = read_manifest(other.folder / arithmetic.FOLDER)

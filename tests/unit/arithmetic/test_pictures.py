@@ -21,6 +21,11 @@ declare_missing()  # diffusers imports torchvision
 WIDTH = 16
 
 
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    monkeypatch.setattr(pictures, "STEPS", 2)
+
+
 def text_encoder():
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -116,11 +121,11 @@ def same(a: Image.Image, b: Image.Image) -> bool:
 
 
 def test_a_vector_becomes_a_picture(stable, vector):
-    made = pictures.decode(stable, vector[0], 5, 2)
+    made = pictures.decode(stable, vector[0], 5)
     assert (made.size, made.mode) == ((16, 16), "RGB")
-    assert same(made, pictures.decode(stable, vector[0], 5, 2)), "the same seed gives the same picture"
-    assert not same(made, pictures.decode(stable, vector[0], 6, 2)), "another seed another"
-    assert not same(made, pictures.decode(stable, vector[1], 5, 2)), "and so does another vector"
+    assert same(made, pictures.decode(stable, vector[0], 5)), "the same seed gives the same picture"
+    assert not same(made, pictures.decode(stable, vector[0], 6)), "another seed another"
+    assert not same(made, pictures.decode(stable, vector[1], 5)), "and so does another vector"
 
 
 def test_a_vector_gets_the_length_of_the_pipelines_own_embeddings(stable, vector, monkeypatch):
@@ -128,7 +133,7 @@ def test_a_vector_gets_the_length_of_the_pipelines_own_embeddings(stable, vector
     monkeypatch.setattr(
         type(stable), "__call__", lambda self, **values: seen.update(values) or original(self, **values)
     )
-    pictures.decode(stable, vector[0], 0, 2)
+    pictures.decode(stable, vector[0], 0)
     expected = pytest.approx(np.sqrt(WIDTH), rel=1e-5)
     assert float(seen["image_embeds"].norm()) == expected, "mean 0 and deviation 1 in each direction"
 
@@ -137,12 +142,12 @@ def test_a_pipeline_is_read_from_its_folder(stable, vector, tmp_path):
     stable.save_pretrained(tmp_path / "unclip", safe_serialization=True)
     assert not list((tmp_path / "unclip").rglob("*.bin")), "no pickles"
     pipeline = pictures.load_pipeline(str(tmp_path / "unclip"))
-    assert same(pictures.decode(pipeline, vector[0], 1, 2), pictures.decode(stable, vector[0], 1, 2))
+    assert same(pictures.decode(pipeline, vector[0], 1), pictures.decode(stable, vector[0], 1))
 
 
 def test_what_cannot_be_decoded(stable, tmp_path, rng, monkeypatch):
     with pytest.raises(PcclipError, match="reads vectors of 16 numbers, and this model's have 9.*ViT-L-14:openai"):
-        pictures.decode(stable, rng.normal(size=9), 0, 2)
+        pictures.decode(stable, rng.normal(size=9), 0)
     (tmp_path / "empty").mkdir()
     with pytest.raises(PcclipError, match=r"arithmetic.decoder = .*empty: cannot be loaded .* safetensors") as error:
         pictures.load_pipeline(str(tmp_path / "empty"))
@@ -204,7 +209,7 @@ def test_what_is_wanted(held_out, models):
 def test_models_start_from_the_same_noise(stable, held_out, models, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "load_pipeline", lambda spec: stable)
     both = {"base": models["base"], "finetuned": models["base"]}
-    table, files = pictures.picture_table(config(decoder="x", decoder_steps=2), held_out, both, tmp_path)
+    table, files = pictures.picture_table(config(decoder="x"), held_out, both, tmp_path)
     first, again, other, *_ = (Image.open(path) for path in table.picture)
     assert files == [f"pictures/{k:03d}.png" for k in range(6)]
     assert same(first, again)
