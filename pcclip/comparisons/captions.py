@@ -215,7 +215,7 @@ def by_rule(caption: str, true_captions: set[str], seed: str) -> tuple[str, str]
 
     Args:
         caption: a plain English caption.
-        true_captions: all captions of the image, each as its `plain_words`; none of them is returned.
+        true_captions: all captions of the image, each as its `plain_words`; a negative never equals one.
         seed: decides the draw, together with the caption.
     """
     kinds: dict[str, list[str]] = {}

@@ -25,7 +25,8 @@ class Candidate:
 
     Attributes:
         finish_reason: why the reply ended: 'stop', 'length', or 'error: ...'.
-        tokens: the sentence's length for the text tower; context_length: how many of them the tower reads.
+        tokens: the sentence's length for the text tower.
+        context_length: the most tokens that the tower reads.
         raw: the reply before it was cleaned.
     """
 

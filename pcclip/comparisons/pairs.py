@@ -1,4 +1,4 @@
-"""Which images are compared: ordered pairs of rows, drawn reproducibly and without listing all n^2 of them."""
+"""Which images are compared: ordered pairs of rows, drawn reproducibly and without a list of all n^2."""
 
 import random
 from collections.abc import Iterator
@@ -61,9 +61,9 @@ def _random(codes: Int[np.ndarray, " n"], count: int | None, seed: int) -> Itera
 
 
 def _balanced(n: int, seed: int) -> Iterator[tuple[int, int]]:
-    """Rounds in which every row of a shuffled circle is paired with the row some steps ahead.
+    """Rounds: each pairs every row of a shuffled circle with the row some steps ahead.
 
-    In a round each row is first once and second once. With an even n the round of half a circle gives every pair twice,
+    So each row is first once and second once in a round. With an even n the round of half a circle gives every pair twice,
     so it comes last.
     """
     draw = stream("pairs", seed)

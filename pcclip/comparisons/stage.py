@@ -153,7 +153,7 @@ def compare(
 
 
 def budget(questions: Sequence[Question], prompt: Prompt, model: Encoder, max_tokens: int) -> str:
-    """One line on the tokens that the questions will cost, estimated with the model's own tokenizer on some of them."""
+    """One line on the tokens that the questions will cost, estimated with the model's own tokenizer on a sample."""
     some = questions[:: max(1, len(questions) // _COUNTED)]
     shared = sum(map(len, model.tokens([message["content"] for message in prompt.prefix])))
     own = sum(map(len, model.tokens([prompt.messages(q.first, q.second)[-1]["content"] for q in some]))) / len(some)

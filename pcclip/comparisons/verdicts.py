@@ -183,13 +183,13 @@ def _verdicts(pairs: pd.DataFrame, choices: list[pd.DataFrame], odds: dict[str, 
         for kind in KINDS:
             part = value[pairs.kind[table.index] == kind]
             values.loc[part.index, stem] = part / max(float((part**2).mean() ** 0.5), 1e-6)
-    asked = sorted(set().union(*(table.index for table in choices)))
-    values = values.loc[asked]
+    rows = sorted(set().union(*(table.index for table in choices)))
+    values = values.loc[rows]
     value = values.mean(axis=1)
     probability = pd.Series(ndtr(value), index=value.index)
     confidence = (2 * probability - 1).abs()
     verdict = np.where(confidence < _CERTAIN, "neither", np.where(value > 0, "first", "second"))
-    return pairs.loc[asked].assign(
+    return pairs.loc[rows].assign(
         value=value,
         probability=probability,
         confidence=confidence,

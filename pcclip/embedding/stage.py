@@ -116,7 +116,7 @@ def embed_benchmark(
 
 
 def benchmark_vectors(config: Config, folder: Path, benchmark: Benchmark, models: Mapping[str, Encoder]) -> Vectors:
-    """The vectors of a benchmark's images by the image tower of every model; models['base'] is one of them.
+    """The vectors of a benchmark's images by the image tower of every model; models['base'] must be there.
 
     Prints how many images cannot be read; they have no vector. Raises PcclipError as `embed_benchmark`.
     """
@@ -127,7 +127,7 @@ def benchmark_vectors(config: Config, folder: Path, benchmark: Benchmark, models
 
 
 def own_vectors(config: Config, models: Mapping[str, Encoder]) -> Vectors:
-    """The vectors of the run's own images by the image tower of every model; models['base'] is one of them.
+    """The vectors of the run's own images by the image tower of every model; models['base'] must be there.
 
     Stage 02 has the base's; another tower's are made at the first call. Raises PcclipError when stage 02 has not
     finished or has another base, or an image can no longer be read.
@@ -264,7 +264,7 @@ def _encoded_batches(
 def _side_by_side(encode: Callable[[tuple], Encoded], decoded: Iterable[tuple]) -> Iterator[Encoded]:
     """Encode several batches at once, each on its share of the cores, and yield them in order.
 
-    Cores that share a layer would wait for the slowest of them, which is often one that decodes.
+    Cores that share a layer would wait for the slowest core, which often decodes.
     """
     cores = torch.get_num_threads()
     at_once = min(cores, _AT_ONCE)

@@ -41,8 +41,8 @@ TABLES = (
 
 LOCALLY = """
 import sys
-from pcclip import load_model, params, workbook
-from pcclip.comparisons import generate
+from pcclip import config as params, load_model
+from pcclip.comparisons import stage as generate
 from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
 config = params.read(sys.argv[1])

@@ -19,7 +19,6 @@ A bank has these keys:
 In stems and questions {first} is 'a fox', {First} is 'A fox' and {bare} is 'fox'.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -90,7 +89,7 @@ def _distinct_pairs(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _nouns(things: Any) -> Any:
-    """The class names that 'imagenet' and 'imagenet animals' stand for; a list as it is."""
+    """The class names that 'imagenet' and 'imagenet animals' stand for; a list stays a list."""
     if things == "imagenet":
         return imagenet_names()
     if things == "imagenet animals":
@@ -101,7 +100,7 @@ def _nouns(things: Any) -> Any:
     return things or []
 
 
-def _lower(nouns: Iterable[str]) -> list[str]:
+def _lower_case(nouns: list[str]) -> list[str]:
     return sorted({noun.lower() for noun in nouns})
 
 
@@ -167,7 +166,7 @@ class Bank(BaseModel):
     hash: str = ""
     version: Any = None
     subject: Literal["concept", "caption"] = "concept"
-    things: Annotated[Annotated[list[Text], AfterValidator(_lower)], BeforeValidator(_nouns)] = []
+    things: Annotated[list[Text], BeforeValidator(_nouns), AfterValidator(_lower_case)] = []
     by_name: Annotated[dict[str, BankAttribute], BeforeValidator(_named), Field(alias="attributes")]
 
     @property

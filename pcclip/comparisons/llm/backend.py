@@ -7,10 +7,10 @@ keep to this.)
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from functools import cached_property
-from queue import SimpleQueue
+from itertools import islice
 from typing import Protocol, TypeVar
 
 from pcclip.comparisons.sentences import from_captions
@@ -87,10 +87,10 @@ class Backend(Protocol):
     identity: str
 
     def answers(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Reply]]:
-        """Yield every question with its reply, in the order in which the replies arrive."""
+        """Yield every question with its reply, as the replies arrive."""
 
     def choose(self, choices: Iterable[Choice]) -> Iterator[tuple[Choice, Odds]]:
-        """Yield every choice with its odds, in the order in which the odds arrive."""
+        """Yield every choice with its odds, as the odds arrive."""
 
 
 class Template:
@@ -138,17 +138,14 @@ def as_completed(
     """
     items = iter(items)
     running: dict[Future[Result], Item] = {}
-    done: SimpleQueue[Future[Result]] = SimpleQueue()
     try:
         while True:
-            while len(running) < limit and (item := next(items, None)) is not None:
-                future = submit(item)
-                running[future] = item
-                future.add_done_callback(done.put)
+            for item in islice(items, limit - len(running)):
+                running[submit(item)] = item
             if not running:
                 return
-            future = done.get()
-            yield running.pop(future), future.result()
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
     finally:
         for future in running:
             future.cancel()

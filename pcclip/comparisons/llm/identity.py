@@ -20,9 +20,10 @@ def backend_identity(settings: Generate) -> str:
         return file_digest(gguf_path(settings.gguf))[:16]
     if settings.backend == "openai":
         return digest(["openai", settings.llm, settings.structured])[:16]
-    folder = resolve(settings.llm)
+    name = settings.llm or ""
+    folder = resolve(name)
     if not folder.is_dir():
-        return digest(["transformers", *weights_source(settings.llm)])[:16]
+        return digest(["transformers", *weights_source(name)])[:16]
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     return digest(["transformers", {path.name: file_digest(path) for path in files}])[:16]
 

@@ -43,16 +43,15 @@ class LlamaCpp:
         return self._spread(self._odds, choices)
 
     def _spread(self, ask: Callable[[Any, Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-        with ThreadPoolExecutor(self._settings.in_flight) as pool:
-            submit = partial(pool.submit, self._with_engine, ask)
-            yield from as_completed(submit, items, 2 * self._settings.in_flight)
+        def with_engine(item: Item) -> Result:
+            engine = self._engines.get()
+            try:
+                return ask(engine, item)
+            finally:
+                self._engines.put(engine)
 
-    def _with_engine(self, ask: Callable[[Any, Item], Result], item: Item) -> Result:
-        engine = self._engines.get()
-        try:
-            return ask(engine, item)
-        finally:
-            self._engines.put(engine)
+        with ThreadPoolExecutor(self._settings.in_flight) as pool:
+            yield from as_completed(partial(pool.submit, with_engine), items, 2 * self._settings.in_flight)
 
     def _answer(self, engine: Any, question: Question) -> Reply:
         reset = {

@@ -15,8 +15,8 @@ from helpers.runs import ROOT, SHAPES
 from scipy.stats import norm
 
 from pcclip import config as params
-from pcclip.comparisons import attributes, verdicts
 from pcclip.comparisons import stage as generate
+from pcclip.comparisons import verdicts
 from pcclip.comparisons.attributes import Bank, load_bank
 from pcclip.comparisons.llm import Odds
 from pcclip.data.image_set import load_images
@@ -88,16 +88,6 @@ def test_shipped_banks(name):
     assert bank["size"].stems[0].compares
     assert not bank["size"].stems[1].compares
     assert all(a.held_out for a in bank.attributes)
-
-
-def test_the_hash_follows_what_the_things_stand_for(monkeypatch):
-    before = load_bank("size").hash
-    monkeypatch.setattr(attributes, "_ANIMALS", 300)
-    assert load_bank("size").hash != before
-
-
-def test_the_demo_asks():
-    assert {"demo", "demo_splits", "study"} <= {path.stem for path in ASKING}
 
 
 def test_breeds_of_dog_do_not_outnumber_the_animals():
@@ -233,24 +223,6 @@ def test_a_frame_is_a_pair_for_every_two_words(bank_file):
         ("an enormous thing, not a tiny one: enormous, tiny", "a tiny thing, not an enormous one: tiny, enormous"),
     ]
     assert found.held_out == [tuple(BANK["attributes"]["size"]["held_out"][0])]
-
-
-def test_frames_are_held_out_too_and_equal_pairs_are_one(bank_file):
-    found = worded(
-        bank_file, ["It is {more}.", ["It is larger.", "It is smaller."], "It is  {more}."], held_out=["How {more}!"]
-    )["size"]
-    assert found.held_out == [("How larger!", "How smaller!"), ("How enormous!", "How tiny!")]
-    assert found.paraphrases[:2] == [("It is larger.", "It is smaller."), ("It is enormous.", "It is tiny.")]
-    assert len(found.paraphrases) == 4
-
-
-def test_words_make_another_bank(bank_file):
-    one, other = (
-        worded(bank_file, ["It is {more}."], words)
-        for words in ([["larger", "smaller"]], [["larger", "smaller"], ["bigger", "smaller"]])
-    )
-    assert one.hash != other.hash
-    assert len(other["size"].paraphrases) == 2
 
 
 @pytest.mark.parametrize(
@@ -435,14 +407,6 @@ def test_nothing_is_asked_twice(judge):
     assert set(compared) == orders
 
 
-def test_equal_texts_with_other_words_are_other_questions(judge):
-    backend = Judge()
-    judge(backend)
-    large, heavy = ({c.text for c in backend.asked if c.more == more} for more in (("big", "large"), ("heavy",)))
-    assert heavy
-    assert heavy <= large
-
-
 def test_a_held_out_attribute_is_never_asked_about_training_pairs(judge, images):
     backend = Judge()
     found = judge(backend)
@@ -465,26 +429,6 @@ def test_the_second_run_asks_nothing(judge):
     backend = Judge()
     backend.start = never
     pd.testing.assert_frame_equal(judge(backend), first)
-
-
-@pytest.mark.parametrize("stop", [0, 1, 17])
-def test_a_killed_run_asks_only_for_the_rest(judge, stop):
-    killed, second, whole = Judge(stop=stop), Judge(), Judge()
-    with pytest.raises(KeyboardInterrupt):
-        judge(killed)
-    found = judge(second)
-    whole.identity = "judge-2"
-    pd.testing.assert_frame_equal(judge(whole), found)
-    assert killed.asked + second.asked == whole.asked
-
-
-def test_more_pairs_ask_only_what_is_new(judge):
-    first, second = Judge(), Judge()
-    judge(first, attribute_pairs=3)
-    judge(second)
-    assert first.asked
-    assert second.asked
-    assert not {c.key for c in first.asked} & {c.key for c in second.asked}
 
 
 @pytest.mark.parametrize(
@@ -536,17 +480,6 @@ def test_one_silent_stem_leaves_the_other(judge):
     assert set(size.reason) == {"error: lost"}
 
 
-def test_the_reason_is_of_the_first_stem_that_got_no_answer(judge, images):
-    name = images.train.concept[0]
-    table = judge(
-        Judge(
-            lambda choice: Odds(None, f"error: {choice.more[0]}") if name in subjects(choice.text) else odds_of(choice)
-        )
-    )
-    silent = table[(table.kind == "image") & (table.verdict == "none")]
-    assert set(silent.reason) == {"error: big"}
-
-
 def test_silence_is_an_error(judge):
     with pytest.raises(PcclipError, match=r"verdicts: 56 of 56 pairs got no answer, mostly with 'error: full'"):
         judge(Judge(lambda choice: Odds(None, "error: full")))
@@ -583,29 +516,6 @@ def test_values_by_hand(judge):
     sure = abs(table.value) >= norm.ppf(0.75)
     assert list(table.verdict) == list(np.where(~sure, "neither", np.where(table.value > 0, "first", "second")))
     assert set(table.verdict) == {"first", "second", "neither"}
-
-
-@pytest.mark.parametrize("every", [1, 3])
-def test_exchanging_first_and_second_negates_the_value(judge, monkeypatch, every):
-    before, draw = judge(Judge()), verdicts.draw_pairs
-
-    def exchanged(*arguments):
-        table = draw(*arguments)
-        turned = np.arange(len(table)) % every == 0
-        for one, two in (("first", "second"), ("first_subject", "second_subject")):
-            table[one], table[two] = table[one].where(~turned, table[two]), table[two].where(~turned, table[one])
-        return table.assign(turned=turned)
-
-    monkeypatch.setattr(verdicts, "draw_pairs", exchanged)
-    backend = Judge()
-    backend.start = never
-    after = judge(backend)
-    assert list(after.value) == pytest.approx(np.where(after.turned, -before.value, before.value))
-    assert list(after.confidence) == pytest.approx(before.confidence)
-    other = {"first": "second", "second": "first"}
-    assert list(after.verdict) == [
-        other.get(v, v) if t else v for v, t in zip(before.verdict, after.turned, strict=True)
-    ]
 
 
 def test_a_model_that_only_likes_the_first_of_two_says_nothing(judge):
@@ -646,17 +556,6 @@ def test_verdicts_of_another_bank_are_refused(config, images, tiny_encoder, bank
     bank_file({**BANK, "things": ["fox"]})
     with pytest.raises(PcclipError, match="01_generate: made with other attributes than now asked for"):
         verdicts.load(config)
-
-
-def test_a_changed_bank_is_asked_about_anew(config, images, tiny_encoder, bank_file):
-    generate.generate(config, images, tiny_encoder, Judge())
-    bank = deepcopy(BANK)
-    bank["attributes"]["size"]["stems"][1]["more"] = ["enormous"]
-    bank_file(bank)
-    again = Judge()
-    generate.generate(config, images, tiny_encoder, again)
-    assert {c.more for c in again.asked} == {("enormous",)}
-    verdicts.load(config)
 
 
 def test_like_is_compared_with_like(config, images):

@@ -156,32 +156,6 @@ def test_the_order_of_answers_does_not_matter(ask):
     pd.testing.assert_frame_equal(ask(backwards), ask(Fake(), run="forwards"))
 
 
-@pytest.mark.parametrize("tail", ['{"key": "ab', '{"key": "abc", "text": "\\u00', "\x00\x00\x00"])
-def test_a_journal_that_was_cut_short_is_repaired(ask, config, tail):
-    killed, second = Fake(stop=10), Fake(stop=5)
-    with pytest.raises(KeyboardInterrupt):
-        ask(killed)
-    whole = journal_of(config).read_text()
-    journal_of(config).write_text(whole + tail)
-    with pytest.raises(KeyboardInterrupt):
-        ask(second)
-    lines = journal_of(config).read_text().splitlines()
-    assert [json.loads(line)["key"] for line in lines] == killed.asked + second.asked
-    third = Fake()
-    pd.testing.assert_frame_equal(ask(third), ask(Fake(), run="whole"))
-    assert len(third.asked) == 45
-
-
-def test_a_journal_that_lost_only_its_last_newline(ask, config):
-    with pytest.raises(KeyboardInterrupt):
-        ask(Fake(stop=10))
-    journal_of(config).write_text(journal_of(config).read_text().rstrip("\n"))
-    with pytest.raises(KeyboardInterrupt):
-        ask(Fake(stop=5))
-    for line in journal_of(config).read_text().splitlines():
-        json.loads(line)
-
-
 def test_a_finished_stage_is_not_asked_again(ask):
     table, second = ask(Fake()), Fake(stop=0)
     pd.testing.assert_frame_equal(ask(second), table)
@@ -205,14 +179,6 @@ def test_sentences_over_the_context_fall_to_in_context(ask, tiny_encoder):
     assert list(table.verdict == "in_context") == list(table.tokens > tiny_encoder.context_length)
     assert (table.verdict == "in_context").sum() == 20
     assert (table.swapped[table.verdict == "in_context"] == "").all()
-
-
-def test_kept_are_the_kept_rows_of_one_split(ask):
-    flip = iter(range(1000))
-    table = ask(Fake(lambda a, b: from_captions(a, b) if next(flip) % 2 else "Nothing."))
-    assert len(generate.kept(table, "train")) == 20
-    assert set(generate.kept(table, "held_out").verdict) == {"kept"}
-    assert list(generate.kept(table, "held_out").index) == list(range(10))
 
 
 @pytest.fixture

@@ -233,13 +233,13 @@ def test_questions_are_taken_as_they_are_needed(engines, prompt):
 
 def test_the_real_model_answers_the_same_whatever_is_in_flight(prompt):
     found = []
-    for in_flight, questions in ((2, QUESTIONS[:6]), (1, QUESTIONS[5::-1])):
-        backend = start_backend(Generate(in_flight=in_flight, max_tokens=24), prompt)
+    for in_flight, questions in ((2, QUESTIONS[:3]), (1, QUESTIONS[2::-1])):
+        backend = start_backend(Generate(in_flight=in_flight, max_tokens=12), prompt)
         found.append({q.key: reply for q, reply in backend.answers(questions)})
     assert found[0] == found[1]
-    assert len({reply.text for reply in found[0].values()}) == len(found[0]) == 6
+    assert len({reply.text for reply in found[0].values()}) == len(found[0]) == 3
     assert {reply.finish_reason for reply in found[0].values()} <= {"stop", "length"}
-    assert sum(reply.text.startswith("The first image shows") for reply in found[0].values()) >= 5
+    assert sum(reply.text.startswith("The first image shows") for reply in found[0].values()) >= 2
 
 
 def sizes(*pairs):

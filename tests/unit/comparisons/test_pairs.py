@@ -47,12 +47,12 @@ def test_all_goes_in_order_of_rows():
 
 @pytest.mark.parametrize("n", [5, 6, 9, 24, 25])
 def test_balanced_uses_every_image_once_on_each_side(n):
-    for seed in range(30):
+    for seed in range(10):
         pairs = choose_pairs(distinct(n), n, "balanced", seed)
         assert sorted(pairs[:, 0]) == sorted(pairs[:, 1]) == list(range(n)), seed
 
 
-@pytest.mark.parametrize("n", [7, 8, 15])
+@pytest.mark.parametrize("n", [7, 8])
 def test_balanced_differs_by_one_at_most_for_any_count(n):
     for seed in range(10):
         for count in range(1, n * (n - 1) // 2 + 1):

@@ -1,7 +1,6 @@
 """Captions written anew: every training caption once, and why some are not kept. And the prompts they are asked by."""
 
 import json
-from collections import Counter
 
 import pandas as pd
 import pytest
@@ -113,29 +112,6 @@ def test_few_rewrites_are_an_error_that_names_the_reason(rewrite):
 def test_the_template_cannot_rewrite(config, images, tiny_encoder):
     with pytest.raises(PcclipError, match="template writes no rewrites"):
         generate.generate(config, images, tiny_encoder)
-
-
-@pytest.mark.parametrize("stop", [0, 1, 14])
-def test_a_killed_run_asks_only_for_the_rest(rewrite, stop):
-    killed, second, whole = Writer(stop=stop), Writer(), Writer()
-    with pytest.raises(KeyboardInterrupt):
-        rewrite(killed)
-    table = rewrite(second)
-    whole.identity = "writer-2"
-    pd.testing.assert_frame_equal(rewrite(whole), table)
-    assert killed.asked + second.asked == whole.asked
-    assert len(whole.asked) == 15
-
-
-def test_errors_are_asked_for_again_and_refusals_are_not(rewrite):
-    def write(caption):
-        return Reply("", "error: busy") if "disc" in caption else Reply("No.", "stop")
-
-    rewrite(Writer(write), min_yield=0.0)
-    second = Writer()
-    verdicts = Counter(rewrite(second, min_yield=0.0).verdict)
-    assert verdicts == {"kept": 3, "length": 12}
-    assert {caption for _, caption in second.asked} == {"A red disc.", "A green disc.", "A blue disc."}
 
 
 @pytest.mark.parametrize(("changes", "asked"), [({"filters": "none"}, 0), ({"temperature": 0.1}, 15)])
