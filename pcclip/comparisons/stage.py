@@ -84,13 +84,13 @@ def generate(config: Config, images: ImageSet, model: Encoder, backend: Backend 
         others = _other_tables(config, images, backend_for)
         for name, rows in {TABLE: table, LEFT_OUT: images.left_out.astype(str), **others}.items():
             write_parquet(run.folder / name, rows)
-        kept = table.split[table.verdict == "kept"]
+        kept_splits = table.split[table.verdict == "kept"]
         counts = {
             "images": len(images.table),
             "left_out": len(images.left_out),
             "asked": len(table),
-            "kept": len(kept),
-            **{f"kept_{split}": int(n) for split, n in kept.value_counts().items()},
+            "kept": len(kept_splits),
+            **{f"kept_{split}": int(n) for split, n in kept_splits.value_counts().items()},
             **{name.split(".")[0]: len(rows) for name, rows in others.items()},
         }
         run.finish([TABLE, LEFT_OUT, *others], counts, model=table.model_hash[0])
