@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from pcclip.comparisons.sentences import from_captions
 from pcclip.errors import PcclipError
@@ -77,6 +77,7 @@ class Odds:
         return self.value is None
 
 
+@runtime_checkable
 class Backend(Protocol):
     """A language model.
 
