@@ -27,6 +27,7 @@ COLUMNS = ["pair", "first", "second", "model", "position", "of", "text", "source
 BINS = 8  # of equal count, for calibration
 _TIE = 1e-6
 _SHOWN = 3  # sentences of either end
+_SENTENCES = 200  # of 01, in a bank
 
 
 def held_out_comparisons(config: Config) -> pd.DataFrame:
@@ -36,8 +37,7 @@ def held_out_comparisons(config: Config) -> pd.DataFrame:
 
 def sentence_bank(config: Config) -> pd.DataFrame:
     """`bank_of` for a run's comparisons and attribute bank."""
-    settings = config.arithmetic
-    return bank_of(held_out_comparisons(config), config.generate.attributes, settings.sentences, config.seed)
+    return bank_of(held_out_comparisons(config), config.generate.attributes, _SENTENCES, config.seed)
 
 
 def bank_of(comparisons: pd.DataFrame, attributes: str | None, limit: int, seed: int) -> pd.DataFrame:

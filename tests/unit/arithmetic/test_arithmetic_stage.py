@@ -119,9 +119,7 @@ def test_pictures_are_made_and_listed(made, monkeypatch):
     """With a decoder that paints what it is told."""
     config, images, vectors, models, _ = made
     monkeypatch.setattr(pictures, "load_pipeline", lambda spec: spec)
-    monkeypatch.setattr(
-        pictures, "decode", lambda spec, vector, seed, steps: Image.new("RGB", (5, 4), (seed, steps, 9))
-    )
+    monkeypatch.setattr(pictures, "decode", lambda spec, vector, seed: Image.new("RGB", (5, 4), (seed, 7, 9)))
     settings = config.arithmetic.model_copy(update={"decoder": "painter"})
     other = config.model_copy(update={"arithmetic": settings})
     table = arithmetic.analyze(other, images, vectors, models)["pictures"]
