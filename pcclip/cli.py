@@ -35,27 +35,14 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run the notebooks of a parameter file, in order")
     run.add_argument("params", help="a file such as params/demo.yaml")
     run.add_argument("--check", action="store_true", help="check the parameters and what they name, then stop")
-    run.add_argument(
-        "--submit",
-        choices=["slurm", "local"],
-        help="as jobs, one for each notebook: of Slurm, or of "
-        "this machine to try them out; the file's block `slurm` says what they ask for",
-    )
-    run.add_argument("--wait", action="store_true", help="with --submit slurm: return when the jobs have ended")
+    run.add_argument("--submit", choices=["slurm"], help="one job a notebook, as the file's block `slurm` says")
     run.set_defaults(command=_run)
 
-    plan = commands.add_parser("plan", help="tokens, FLOPs, bytes, hours and memory of a parameter file at any size")
+    plan = commands.add_parser("plan", help="tokens, FLOP, bytes, hours and memory of a parameter file at any size")
     plan.add_argument("params", help="a file such as params/paper_coco.yaml")
-    plan.add_argument("--images", type=float, help="so many images in place of the file's, e.g. 1e9")
-    plan.add_argument(
-        "--pairs",
-        type=float,
-        help="so many training comparisons (default: the file's; where it has all "
-        "pairs and --images is given, one for each training image)",
-    )
-    plan.add_argument("--gpus", type=int, default=1, help="how many work at once (default 1)")
-    plan.add_argument("--gpu", default="A100", help="which: A100 (default), H100, ...")
-    plan.add_argument("--json", action="store_true", help="print JSON")
+    plan.add_argument("--images", type=float, help="images in place of the file's, e.g. 1e9; one pair for each of them")
+    plan.add_argument("--gpus", type=int, default=1, help="GPUs that share the work (default 1)")
+    plan.add_argument("--gpu", default="A100", help="their kind: A100 (default), H100, ...")
     plan.set_defaults(command=_plan)
 
     params = commands.add_parser("params", help="explain the keys of a parameter file")
@@ -106,12 +93,10 @@ def _add_rank(rank: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.wait and not options.submit:
-        raise PcclipError("run: --wait goes with --submit; without it everything is waited for")
     if options.submit and not options.check:
         from pcclip.workbook.slurm import submit
 
-        submit(options.params, options.submit, options.wait)
+        submit(options.params)
         return
     from pcclip.workbook.notebooks import run
 
@@ -119,10 +104,10 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from pcclip.workbook import plan
+    from pcclip.workbook.check import plan
+    from pcclip.workbook.cost import Scale
 
-    found = plan.plan(options.params, options.images, options.pairs, options.gpus, options.gpu)
-    print(json.dumps(found, indent=1) if options.json else plan.table(found))
+    plan(options.params, Scale(options.images, options.gpus, options.gpu))
 
 
 def _params(options: argparse.Namespace) -> None:

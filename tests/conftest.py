@@ -90,7 +90,7 @@ def tiny_sweep(photos, tiny_model, tmp_path_factory) -> SimpleNamespace:
         ran.append((parameters["run"], notebook.stem))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workbook, "_execute", noted)
+        patch.setattr(workbook, "execute", noted)
         workbook.run(path)
     return SimpleNamespace(path=path, values=given, folder=work / "outputs" / "tiny", ran=ran)
 
@@ -205,5 +205,5 @@ def ran(monkeypatch) -> list[tuple[str, str]]:
         execute(notebook, executed, parameters)
         found.append((parameters["run"], notebook.stem))
 
-    monkeypatch.setattr(workbook, "_execute", noted)
+    monkeypatch.setattr(workbook, "execute", noted)
     return found

@@ -2,13 +2,20 @@
 
 Embeddings pickle: {clip_embedding: (n, d), captions: [{image_id, caption, clip_embedding}], inds: [n numbers]}.
 Differences pickle: {indices: [(i, j)], llm_diffs: [str]}; i and j are numbers of `inds`, or rows where it is missing.
+
+A pickle is a program. `read_pickle` runs it with an allow-list: the names that arrays and tensors need stand for the
+functions of this file, which check their arguments; any other name is refused.
 """
 
-import json
 import pickle
-from collections.abc import Iterable
+import pickletools
+import re
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from math import prod
 from operator import index
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +25,151 @@ from pcclip.comparisons.filters import LISTS, Candidate
 from pcclip.data.concepts import concept_of
 from pcclip.errors import PcclipError
 from pcclip.runs.files import atomic, file_digest, read_parquet, write_json, write_parquet
-from pcclip.workbook import plain_pickle
 
 VECTORS, CAPTIONS, COMPARISONS, CARD = "vectors.parquet", "captions.csv", "comparisons.parquet", "conversion.json"
+_LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how a torch file that is no zip archive begins
+
+
+def read_pickle(path: Path | str) -> Any:
+    """Containers, strings, numbers, arrays and tensors of a pickle; tensors as numpy arrays (bfloat16 as float32).
+
+    Nothing in the file is run, and nothing larger than the file is allocated.
+
+    Raises:
+        PcclipError: the pickle holds anything else, or is damaged.
+    """
+    try:
+        content = Path(path).read_bytes()
+        _check_sizes(BytesIO(content), len(content))
+        return _Unpickler(BytesIO(content)).load()
+    except OSError as error:
+        raise PcclipError(f"{path}: cannot be read ({error.strerror}); name a pickle of the release") from None
+    except _Refused as error:
+        raise PcclipError(f"{path}: refused, it holds {error}, which is no plain data; do not unpickle it") from None
+    except Exception as error:  # a damaged pickle can raise anything
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise PcclipError(f"{path}: not a whole pickle of arrays ({reason}); fetch it again") from None
+
+
+class _Refused(Exception):
+    """A name that is not on the allow-list."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> "_Callable":
+        if (module, name) not in _ALLOWED:
+            raise _Refused(repr(f"{module}.{name}"[:80]))
+        return _Callable(_ALLOWED[module, name])
+
+
+class _Callable:
+    """An allowed name: a pickle can call it, and change nothing about it."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable):
+        self._function = function
+
+    def __call__(self, *arguments):
+        return self._function(*arguments)
+
+    def __setstate__(self, state):
+        raise pickle.UnpicklingError("state for a function")
+
+
+class _Dtype:
+    """A dtype of numbers, strings or objects. numpy's own takes any state, even one that reads outside its data."""
+
+    def __init__(self, code: str, *flags: bool):
+        if not re.fullmatch(r"[biufcUSO]\d{1,6}", code):
+            raise ValueError(f"dtype {code!r}")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(np.ndarray):
+    """An array whose data must fill its shape exactly."""
+
+    def __setstate__(self, state: tuple) -> None:
+        version, shape, dtype, is_fortran, data = state
+        if dtype.dtype.hasobject:
+            _check(isinstance(data, list) and prod(shape) == len(data), "objects that do not fill their array")
+        else:
+            _check(prod(shape) * dtype.dtype.itemsize == len(data), "data that do not fill their array")
+        super().__setstate__((version, shape, dtype.dtype, is_fortran, data))
+
+
+def _empty_array(kind, shape, code) -> _Array:
+    return np.ndarray.__new__(_Array, (0,), "b")
+
+
+def _array_of_buffer(data, dtype: _Dtype, shape: tuple, order: str, axes: tuple | None = None) -> np.ndarray:
+    """Arrays in protocol 5."""
+    flat = np.frombuffer(data, dtype.dtype)
+    return (
+        flat.reshape(shape).transpose(axes) if order == "K" else flat.reshape(shape, order="F" if order == "F" else "C")
+    )
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
+    return np.frombuffer(data, dtype.dtype)[0]
+
+
+def _bytes(text: str, coding: str) -> bytes:
+    """Before protocol 3 bytes are written as a string of the same codes."""
+    _check(coding == "latin1", f"bytes as {coding!r}")
+    return text.encode("latin1")
+
+
+def _storage(content: bytes) -> Any:
+    """torch keeps a file of its own inside the pickle; weights_only refuses everything but numbers in it."""
+    import torch
+
+    _check(content.startswith(_LEGACY_TORCH), "a storage that is none")
+    stream = BytesIO(content)
+    for part in ("magic", "protocol", "system", "storage"):
+        _check_sizes(stream, len(content), numbers=part == "storage")
+    try:
+        return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        name = re.search(r"GLOBAL (\S+)", str(error))
+        raise _Refused(repr(name[1]) if name else "a storage that is none") from None
+
+
+def _tensor(storage, offset: int, size: tuple, stride: tuple, *_) -> np.ndarray:
+    import torch
+
+    _check(prod(size) <= len(storage), "a tensor larger than its storage")
+    flat = torch.empty(0, dtype=storage.dtype).set_(storage)
+    tensor = flat.as_strided(size, stride, offset)  # checks that it stays inside the storage
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _check(fits: bool, fault: str) -> None:
+    if not fits:
+        raise pickle.UnpicklingError(fault)
+
+
+def _check_sizes(stream: BytesIO, limit: int, numbers: bool = False) -> None:
+    """Read one pickle's instructions: no place in its memo, and where `numbers` no integer, may be over `limit`."""
+    for opcode, argument, _ in pickletools.genops(stream):
+        if isinstance(argument, int) and (numbers or "PUT" in opcode.name):
+            _check(argument <= limit, f"{opcode.name} {argument} in {limit} bytes")
+
+
+_ALLOWED: dict[tuple[str, str], Callable] = {
+    ("collections", "OrderedDict"): dict,
+    ("_codecs", "encode"): _bytes,
+    ("numpy", "ndarray"): _empty_array,
+    ("numpy", "dtype"): _Dtype,
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _empty_array for core in ("_core", "core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("_core", "core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _array_of_buffer for core in ("_core", "core")},
+    ("torch.storage", "_load_from_bytes"): _storage,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+}
 
 
 def read_embeddings(path: Path | str) -> tuple[pd.DataFrame, Float[np.ndarray, "n d"]]:
@@ -64,8 +213,8 @@ def read_differences(path: Path | str, known: Iterable[int] | None = None) -> pd
     pairs, sentences = data["indices"], data["llm_diffs"]
     if len(pairs) != len(sentences):
         raise PcclipError(f"{path}: {len(pairs)} indices for {len(sentences)} llm_diffs; fetch it again")
-    whole = all(isinstance(pair, (tuple, list, np.ndarray)) and len(pair) == 2 for pair in pairs)
-    if not whole or not all(isinstance(sentence, str) for sentence in sentences):
+    paired = all(isinstance(pair, (tuple, list, np.ndarray)) and len(pair) == 2 for pair in pairs)
+    if not paired or not all(isinstance(sentence, str) for sentence in sentences):
         raise PcclipError(f"{path}: needs pairs of indices and sentences; name the differences pickle")
     flat = _numbers(path, "indices", [number for pair in pairs for number in pair], known)
     return pd.DataFrame({"first_index": flat[::2], "second_index": flat[1::2], "raw": pd.Series(sentences, dtype=str)})
@@ -122,13 +271,11 @@ def convert(embeddings: Path | str, differences: Path | str, folder: Path | str)
 
 
 def write_released(folder: Path | str, embeddings: Path | str, differences: Path | str) -> list[Path]:
-    """The tables of `convert` back to both pickles, and beside them to files that need no pickle.
+    """The tables of `convert` back to both pickles. Returns the files written.
 
-    Those are .safetensors (clip_embedding) with .jsonl (a line per row: image_id, caption, index), and .jsonl (a line
-    per comparison). Returns what was written. Raises PcclipError when the folder is not one that `convert` wrote, or
-    a pickle is there already.
+    Raises:
+        PcclipError: the folder is not one that `convert` wrote, or a pickle is there already.
     """
-    from safetensors.torch import save_file
     from torch import from_numpy
 
     folder, embeddings, differences = Path(folder), Path(embeddings), Path(differences)
@@ -137,33 +284,23 @@ def write_released(folder: Path | str, embeddings: Path | str, differences: Path
             raise PcclipError(f"{path}: is there already and would be lost; name a new file")
     images, matrix, table = _tables(folder)
     numbers = images["index"].tolist()
-    number = dict(zip(zip(images["id"], images.caption, strict=True), numbers, strict=True))
+    number_of = dict(zip(zip(images["id"], images.caption, strict=True), numbers, strict=True))
     sides = [
-        [number[key] for key in zip(table[side], table[f"{side}_caption"], strict=True)] for side in ("first", "second")
+        [number_of[key] for key in zip(table[side], table[f"{side}_caption"], strict=True)]
+        for side in ("first", "second")
     ]
-    captions = [{"image_id": _as_number(row.id), "caption": row.caption} for row in images.itertuples()]
-    tensor = from_numpy(matrix)
-    written = {
-        embeddings: {
-            "clip_embedding": tensor,
-            "inds": numbers,
-            "captions": [{**caption, "clip_embedding": row} for row, caption in enumerate(captions)],
-        },
+    captions = [
+        {"image_id": _as_number(image.id), "caption": image.caption, "clip_embedding": row}
+        for row, image in enumerate(images.itertuples())
+    ]
+    contents = {
+        embeddings: {"clip_embedding": from_numpy(matrix), "inds": numbers, "captions": captions},
         differences: {"indices": list(zip(*sides, strict=True)), "llm_diffs": table.raw.tolist()},
     }
-    for path, content in written.items():
+    for path, content in contents.items():
         with atomic(path) as temporary, open(temporary, "wb") as file:
             pickle.dump(content, file, protocol=4)
-    with atomic(embeddings.with_suffix(".safetensors")) as temporary:
-        save_file({"clip_embedding": tensor}, temporary)
-    lines = {
-        embeddings: [{**c, "index": i} for c, i in zip(captions, numbers, strict=True)],
-        differences: table.to_dict("records"),
-    }
-    for path, rows in lines.items():
-        with atomic(path.with_suffix(".jsonl")) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf8")
-    return [*written, embeddings.with_suffix(".safetensors"), *(path.with_suffix(".jsonl") for path in lines)]
+    return list(contents)
 
 
 def _comparisons(images: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
@@ -197,7 +334,7 @@ def _comparisons(images: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFram
 
 
 def _tables(folder: Path) -> tuple[pd.DataFrame, Float[np.ndarray, "n d"], pd.DataFrame]:
-    """What `convert` wrote: captions, their vectors row by row, comparisons."""
+    """The tables that `convert` wrote: captions, their vectors row by row, comparisons."""
     missing = [name for name in (VECTORS, CAPTIONS, COMPARISONS) if not (folder / name).is_file()]
     if missing:
         raise PcclipError(f"{folder}: no {missing[0]}; name a folder that `pcclip convert --to` wrote")
@@ -209,7 +346,7 @@ def _tables(folder: Path) -> tuple[pd.DataFrame, Float[np.ndarray, "n d"], pd.Da
 
 
 def _fields(path: Path | str, *names: str) -> dict:
-    data = plain_pickle.read(path)
+    data = read_pickle(path)
     missing = [
         name
         for name in names
@@ -223,7 +360,7 @@ def _fields(path: Path | str, *names: str) -> dict:
 def _matrix(path: Path | str, vectors) -> Float[np.ndarray, "n d"]:
     """From an array (n, d) or (n, 1, d), or a sequence of n vectors (d,) or (1, d)."""
     try:
-        matrix = np.stack([np.asarray(vector, dtype=np.float32).reshape(-1) for vector in vectors])
+        matrix = np.stack([_flat(vector) for vector in vectors])
     except (TypeError, ValueError) as error:
         raise PcclipError(f"{path}: clip_embedding is no matrix ({error}); fetch it again") from None
     if matrix.shape[1] < 2 or not np.isfinite(matrix).all():
@@ -234,16 +371,21 @@ def _matrix(path: Path | str, vectors) -> Float[np.ndarray, "n d"]:
     return matrix
 
 
-def _numbers(path: Path | str, what: str, values: Iterable, known: Iterable[int] | None = None) -> np.ndarray:
-    """`values` as integers, all of them in `known`."""
+def _flat(vector: Any) -> Float[np.ndarray, " d"]:
+    """From an array or a flat list; a nested list is refused, as it may unfold to any length."""
+    return np.fromiter(vector.reshape(-1) if isinstance(vector, np.ndarray) else vector, np.float32)
+
+
+def _numbers(path: Path | str, name: str, values: Iterable, known: Iterable[int] | None = None) -> np.ndarray:
+    """`values` as integers. Raises PcclipError unless each is in `known`."""
     try:
         numbers = np.array([index(value) for value in values], dtype=np.int64).reshape(-1)
     except (TypeError, OverflowError):
-        raise PcclipError(f"{path}: {what} must be whole numbers; fetch it again") from None
+        raise PcclipError(f"{path}: {name} must be whole numbers; fetch it again") from None
     unknown = [] if known is None else sorted(set(numbers.tolist()) - set(known))
     if unknown:
         raise PcclipError(
-            f"{path}: {what} name {unknown[0]}, which the embeddings do not have ({len(unknown)} such "
+            f"{path}: {name} name {unknown[0]}, which the embeddings do not have ({len(unknown)} such "
             "numbers); use the two files of one release"
         )
     return numbers

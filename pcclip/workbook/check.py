@@ -1,17 +1,17 @@
-"""Check a parameter file before any work: what is fine, what will be fetched, what the run costs, what is missing.
+"""Check a parameter file before any work: which parts are fine, to be fetched or missing, and the cost of its runs.
 
-No weights are loaded and nothing is fetched. What is wrong in the file itself is an error at once.
+No weights are loaded and nothing is fetched. A mistake in the file itself raises PcclipError at once.
 """
 
 import os
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from http.client import HTTPException
 from importlib.util import find_spec
+from math import isnan
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.request import urlopen
 
 from pcclip.arithmetic import stage as arithmetic
 from pcclip.comparisons import filters, llm
@@ -21,375 +21,300 @@ from pcclip.comparisons.prompts import load_prompt
 from pcclip.config import COMPARISONS, Config, Generate, resolve
 from pcclip.data import image_set as data
 from pcclip.embedding.stage import FOLDER as EMBED
-from pcclip.encoders import minilm_efficientnet, openclip, saved
-from pcclip.encoders import toy_clip as student
-from pcclip.encoders import toy_diffusion as drawn_teacher
+from pcclip.encoders import minilm_efficientnet, openclip, saved, toy_clip, toy_diffusion
 from pcclip.encoders.diffusion import missing_teacher
 from pcclip.errors import PcclipError
-from pcclip.evaluation import stage as report
-from pcclip.finetuning import stage as trainer
+from pcclip.evaluation import stage as evaluation
+from pcclip.finetuning.stage import FOLDER as FINETUNE
 from pcclip.runs.progress import say
 from pcclip.runs.stage import Stage, finished
-from pcclip.workbook import sizes
-from pcclip.workbook.estimate import Row, estimate, in_bytes, memory, summed, table
-from pcclip.workbook.teacher_size import FILES as TEACHER_FILES
-from pcclip.workbook.teacher_size import TeacherSize, of_teacher
+from pcclip.workbook.cost import Cost, Row, Scale, constants, counts, in_bytes, summed, table
+from pcclip.workbook.sizes import Network, Sizes, TeacherSize, model_sizes, stored
+from pcclip.workbook.sweep import planned, read_sweep
 
 FINE, FETCHED, MISSING = "fine", "to fetch", "missing"
-_SECONDS = 2.0  # for a server to take a connection
-_ANY = ("*.safetensors", "*.bin", "*.pt")
-_TEACHER_WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+Finding = tuple[str, str]  # one of the three words above, and a line about one thing
+_CONNECT_SECONDS = 2.0
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
+_TEACHER_PARTS = {
+    "unet": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "text_encoder": "model.safetensors",
+}
 
 
-@dataclass(frozen=True)
-class Finding:
-    state: str  # FINE, FETCHED or MISSING
-    text: str
-
-
-def check(plan: list[tuple[Config, list[str]]], params_file: str | Path) -> None:
-    """Print what was found, each thing once, and the estimate over all runs of the file.
-
-    Args:
-        plan: each run with the notebooks it runs; 01 and 02 of another run are looked for and not counted.
+def check(params_file: str | Path) -> None:
+    """Print each finding once, and the cost of all runs; a stage of another run must be there and costs nothing.
 
     Raises:
-        PcclipError: something in the file is wrong, or, one line each, what is missing.
+        PcclipError: a mistake in the file; or, one line for each missing part.
     """
-    found, rows, assumed, held = {}, [], {}, {}
-    made = {config.run for config, notebooks in plan if "02_embed_images" in notebooks}
-    for config, notebooks in plan:
-        findings, of_run, why, needed = _run(config, notebooks)
-        held.update(dict.fromkeys(needed))
-        found.update(dict.fromkeys([*findings, *(_built_on(config) if config.reuse not in made else [])]))
-        rows += of_run
-        assumed.update(dict.fromkeys(why))
-    missing = [finding.text for finding in found if finding.state == MISSING]
-    for finding in found:
-        if finding.state != MISSING:
-            say(f"{finding.state:<8}  {finding.text}")
-    say(f"\n{table(summed(rows))}\n")
-    for line in held:
-        say(f"memory    {line}")
-    for line in assumed:
-        say(f"assumed   {line}")
-    if missing:
+    runs = planned(read_sweep(params_file))
+    embedded_here = {config.run for config, notebooks in runs if "02_embed_images" in notebooks}
+    findings, rows, notes = [], [], []
+    for config, notebooks in runs:
+        images, data_findings = _data(config)
+        stages = {name[:2] for name in notebooks}
+        sizes = model_sizes(config)
+        findings += [*_texts(config), *data_findings, *_models(config, sizes, stages)]
+        findings += [(MISSING, line) for line in evaluation.lacking(config)]
+        if config.reuse not in embedded_here:
+            findings += _stages_of_other_runs(config)
+        cost = Cost(config, counts(config, Scale(), images), sizes, Scale())
+        rows += [row for row in cost.rows() if row.stage[:2] in stages]
+        notes += _notes(cost)
+    findings = list(dict.fromkeys(findings))
+    for state, line in findings:
+        if state != MISSING:
+            say(f"{state:<8}  {line}")
+    _show(rows, notes)
+    if missing := [line for state, line in findings if state == MISSING]:
         raise PcclipError("\n".join([f"{params_file}: missing:", *missing]))
     say(f"\n{params_file}: fine, nothing is missing")
 
 
-def _run(config: Config, notebooks: list[str]) -> tuple[list[Finding], list[Row], list[str], list[str]]:
-    """Of one run: what was found, rows of the estimate, what is assumed in them, and what a step has in memory."""
-    found = list(_texts(config))
-    images, of_data = _data(config)
-    towers, why_no_towers = _tried(sizes.of_model, config.model)
-    size, why_no_size = _tried(sizes.of_llm, config.generate)
-    judge, why_no_judge = _tried(sizes.of_llm, config.generate.judging)
-    found += [*of_data, *_model(config.model, towers, why_no_towers)]
-    numbers = {name[:2] for name in notebooks}
-    if "01" in numbers or config.evaluate.judge:
-        found += _language_model(config.generate, size, why_no_size)
-    if "01" in numbers and config.generate.attributes:
-        found += _language_model(config.generate.judging, judge, why_no_judge)
-    if config.engine == "ray" and numbers & {"01", "02"} and find_spec("ray") is None:
-        found.append(Finding(MISSING, "engine = ray needs Ray: `pip install 'pcclip[ray]'`"))
-    teacher, matcher, needed = None, None, []
-    if "03" in numbers:
-        found += _finetuning(config)
-        if config.finetune.sds:
-            teacher, finding = _teacher(config.finetune.sds.teacher)
-            found.append(finding)
-        needed = _memory(config, towers, teacher)
-    if "04" in numbers and config.evaluate.teacher:
-        matcher, finding = _teacher(config.evaluate.teacher.spec)
-        found += [] if finding in found else [finding]
-    found += [Finding(MISSING, line) for line in report.lacking(config)]
-    rows, assumed = estimate(config, images, towers, size, judge, teacher, matcher)
-    return found, [row for row in rows if row.stage[:2] in numbers], assumed, needed
+def plan(params_file: str | Path, scale: Scale) -> None:
+    """Print the cost of the file's runs at this scale, with a '?' for unknown amounts; nothing is checked.
+
+    Raises:
+        PcclipError: a mistake in the file, or an impossible scale.
+    """
+    rows, notes = [], []
+    for config, notebooks in planned(read_sweep(params_file)):
+        absent = scale.images is not None or data.missing(config.data) or data.to_fetch(config.data)
+        images = None if absent else data.load_images(config)
+        cost = Cost(config, counts(config, scale, images), model_sizes(config), scale)
+        rows += [row for row in cost.rows() if row.stage[:2] in {name[:2] for name in notebooks}]
+        notes += [*_notes(cost), *(f"unknown   {line}" for line in cost.sizes.problems.values())]
+    _show(rows, notes)
 
 
-def _memory(config: Config, towers: sizes.Towers | None, teacher: TeacherSize | None) -> list[str]:
-    """One line for each thing that a step of objective clip has on the GPU, and their sum."""
-    if config.finetune.objective != "clip":
-        return []
-    kept = sizes.kept_by_towers(config.model, config.finetune.tune) if towers else None
-    parts = memory(config, towers, teacher, kept)
-    unknown = " and what is unknown" if any(size is None for _, size in parts) else ""
-    return [
-        *(f"{in_bytes(size):>8}  {what}" for what, size in parts),
-        f"{in_bytes(sum(size or 0 for _, size in parts)):>8}  in all{unknown}, beside what kernels need while they "
-        f"work: {config.run}",
-    ]
+def _show(rows: list[Row], notes: list[str]) -> None:
+    say(f"\n{table(summed(rows))}\n")
+    for line in dict.fromkeys(notes):
+        say(line)
+    for value, source in constants().values():
+        say(f"constant  {value:g} {source}")
 
 
-def _built_on(config: Config) -> Iterator[Finding]:
-    """The stages of another run that this one starts from."""
-    folders = [config.source_folder / name for name in (COMPARISONS, EMBED)] if config.reuse or config.tuned else []
-    for folder in [*folders, *([config.tuned_folder / trainer.FOLDER] if config.tuned else [])]:
-        try:
-            finished(folder)
-        except PcclipError as error:
-            yield Finding(MISSING, str(error))
-
-
-def reachable(url: str) -> bool:
-    """Whether something takes a TCP connection at the URL's host, or at the proxy that leads there, in two seconds."""
-    answered = []
-
-    def connect() -> None:
-        try:
-            socket.create_connection(_place(url), _SECONDS).close()
-            answered.append(True)
-        except (OSError, ValueError):  # no such port or name
-            pass
-
-    thread = threading.Thread(target=connect, daemon=True)  # looking a name up knows no time limit
-    thread.start()
-    thread.join(_SECONDS)
-    return bool(answered)
-
-
-def _place(url: str) -> tuple[str, int]:
-    """Host and port to connect to."""
-    place = urlsplit(url)
-    proxy = getproxies().get(place.scheme)
-    if proxy and not proxy_bypass(place.hostname):
-        place = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    return place.hostname, place.port or {"https": 443}.get(place.scheme, 80)
+def _notes(cost: Cost) -> Iterator[str]:
+    """Memory by purpose, with advice where slurm.memory is too small, and the assumption about the image set."""
+    memory = cost.memory()
+    for purpose, size in memory.items():
+        yield f"memory    {in_bytes(size):>8}  {purpose}"
+    available = cost.config.slurm.memory * 1e9
+    if (needed := list(memory.values())[-1]) > available:
+        yield (
+            f"memory    over slurm.memory = {cost.config.slurm.memory:g} GB: give more, or plan "
+            f"{-(-needed // available):,.0f} runs, each with its own part of the set"
+        )
+    if cost.counts.assumed:
+        yield f"assumed   {cost.counts.assumed}"
 
 
 def _texts(config: Config) -> Iterator[Finding]:
     """Prompt, filters and bank. Raises PcclipError when one does not load."""
     settings = config.generate
     filters.rule_list(settings.filters)
-    prompts = [load_prompt(settings.prompt).name]
-    for name in filter(None, (settings.rewrites, settings.negatives)):
-        prompts.append(load_prompt(name, slots=("first",)).name)
+    names = [load_prompt(settings.prompt).name]
+    names += [load_prompt(name, slots=("first",)).name for name in (settings.rewrites, settings.negatives) if name]
     bank = f", attribute bank {load_bank(settings.attributes).name}" if settings.attributes else ""
-    yield Finding(FINE, f"parameters, prompt {' and '.join(prompts)}, filters {settings.filters}{bank}")
+    yield FINE, f"parameters, prompt {' and '.join(names)}, filters {settings.filters}{bank}"
 
 
 def _data(config: Config) -> tuple[data.ImageSet | None, list[Finding]]:
-    """The images, if they are here. Raises PcclipError when they are and something asked of them is not in them."""
-    source = config.data.source
+    """The images, if they are here. Raises PcclipError when the parameters name something that they do not have."""
+    source = f"data source {config.data.source}"
     if missing := data.missing(config.data):
-        return None, [Finding(MISSING, f"data source {source}: {line}") for line in missing]
+        return None, [(MISSING, f"{source}: {line}") for line in missing]
     if to_fetch := data.to_fetch(config.data):
-        return None, [Finding(FETCHED, f"data source {source}: {line}") for line in to_fetch]
+        return None, [(FETCHED, f"{source}: {line}") for line in to_fetch]
     images = data.load_images(config)
-    report.check_attributes(config, images)
+    evaluation.check_attributes(config, images)
     arithmetic.check(config, images)
-    return images, [
-        Finding(
-            FINE,
-            f"data source {source}: {len(images.train)} train images, {len(images.held_out)} "
-            f"held out, {len(images.left_out)} left out",
-        )
-    ]
+    sizes = f"{len(images.train)} train images, {len(images.held_out)} held out, {len(images.left_out)} left out"
+    return images, [(FINE, f"{source}: {sizes}")]
 
 
-def _model(spec: str, towers: sizes.Towers | None, why_none: str) -> Iterator[Finding]:
-    """Raises PcclipError when nothing is known by that name."""
-    if saved.folder_of(spec):
-        yield Finding(FINE, f"model {spec}: finetuned weights are there")
-        yield from _model(sizes.base_of(spec), towers, why_none)
+def _stages_of_other_runs(config: Config) -> Iterator[Finding]:
+    """Stages of another run that this one builds on and that have not finished."""
+    folders = [config.source_folder / name for name in (COMPARISONS, EMBED)] if config.reuse or config.tuned else []
+    for folder in [*folders, *([config.tuned_folder / FINETUNE] if config.tuned else [])]:
+        try:
+            finished(folder)
+        except PcclipError as error:
+            yield MISSING, str(error)
+
+
+def _models(config: Config, sizes: Sizes, stages: set[str]) -> Iterator[Finding]:
+    """Every model that the stages of a run use, and the packages that run them."""
+    settings, problems = config.generate, sizes.problems
+    yield from _encoder(config.model, sizes)
+    if "01" in stages or config.evaluate.judge:
+        yield from _language_model(settings, sizes.writer, problems.get("writer"))
+    if "01" in stages and settings.attributes:
+        yield from _language_model(settings.judging, sizes.judge, problems.get("judge"))
+    if config.engine == "ray" and stages & {"01", "02"} and find_spec("ray") is None:
+        yield MISSING, "engine = ray needs Ray: `pip install 'pcclip[ray]'`"
+    if "03" in stages:
+        if config.finetune.tune == "lora" and find_spec("peft") is None:
+            yield MISSING, "finetune.tune = lora needs peft: `pip install 'pcclip[paper]'`"
+        if config.finetune.negatives == "llm" and settings.negatives is None:
+            yield MISSING, "finetune.negatives = llm needs generate.negatives, a prompt file for 01 to write them"
+        if config.finetune.sds:
+            yield from _teacher(config.finetune.sds.teacher, sizes.teacher, problems.get("teacher"))
+    if "04" in stages and config.evaluate.teacher:
+        yield from _teacher(config.evaluate.teacher.spec, sizes.matcher, problems.get("matcher"))
+
+
+def _encoder(spec: str, sizes: Sizes) -> Iterator[Finding]:
+    """Raises PcclipError when no model has that name."""
+    if folder := saved.folder_of(spec):
+        yield FINE, f"model {spec}: finetuned weights are in {folder}"
         return
-    drawn = student.SPEC.fullmatch(spec)
-    if spec != minilm_efficientnet.SPEC and not drawn:
+    toy, open_clip = toy_clip.SPEC.fullmatch(spec), spec != minilm_efficientnet.SPEC
+    if open_clip and not toy:
         openclip.check(spec)
-    if why_none:
-        yield Finding(MISSING, why_none)
+    if "model" in sizes.problems:
+        yield MISSING, sizes.problems["model"]
         return
-    told = (
-        f"{towers.image_parameters / 1e6:.0f} M image and {towers.text_parameters / 1e6:.0f} M text parameters"
-        if towers
-        else "its size is told on the hub alone"
+    image, text = (tower.parameters / 1e6 for tower in (sizes.model.image, sizes.model.text))
+    unknown = "its size is known on the hub alone"
+    yield (
+        FINE,
+        f"model {spec}: " + (unknown if isnan(image) else f"{image:.0f} M image and {text:.0f} M text parameters"),
     )
-    yield Finding(FINE, f"model {spec}: {told}")
-    if drawn:
-        yield _made_here(spec, student.stage(student.seed_of(spec)))
-    elif spec != minilm_efficientnet.SPEC:
-        yield _weights(spec, towers and towers.bytes)
+    if toy:
+        yield _trained_here(spec, toy_clip.stage(toy_clip.seed_of(spec)))
+    elif open_clip:
+        yield _open_clip_weights(spec, 4 * sizes.model.parameters)
 
 
-def _made_here(spec: str, stage: Stage) -> Finding:
-    """A small model that is trained on drawn pictures the first time it is asked for."""
-    there = "there" if stage.done() else f"trained the first time, into {stage.folder}"
-    return Finding(FINE, f"weights of {spec}: {there}")
+def _trained_here(spec: str, stage: Stage) -> Finding:
+    """A toy model is trained on drawn pictures when it is first used."""
+    return FINE, f"weights of {spec}: " + ("there" if stage.done() else f"trained the first time, into {stage.folder}")
 
 
-def _weights(spec: str, size: int | None) -> Finding:
-    """Of an open_clip model."""
+def _open_clip_weights(spec: str, size: float) -> Finding:
     from open_clip.pretrained import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME, get_pretrained_cfg
 
     name, tag = openclip.split(spec)
-    what = f"weights of {spec}"
-    if name.startswith("local-dir:"):
-        folder = Path(name.removeprefix("local-dir:"))
-        there = any(any(folder.glob(pattern)) for pattern in _ANY)
-        return (
-            Finding(FINE, f"{what}: there")
-            if there
-            else Finding(MISSING, f"{what}: none in {folder}; put {HF_SAFE_WEIGHTS_NAME} there")
-        )
+    label, schema, place = f"weights of {spec}", *name.rpartition(":")[::2]
+    if schema == "local-dir":
+        if any(any(Path(place).glob(pattern)) for pattern in _WEIGHTS):
+            return FINE, f"{label}: there"
+        return MISSING, f"{label}: none in {place}; put {HF_SAFE_WEIGHTS_NAME} there"
     if tag == "random" or (tag and Path(tag).is_file()):
-        return Finding(FINE, f"{what}: {'drawn at random' if tag == 'random' else 'there'}")
-    if name.startswith("hf-hub:"):
-        repository, file = name.removeprefix("hf-hub:"), ""
-    else:
+        return FINE, f"{label}: {'drawn at random' if tag == 'random' else 'there'}"
+    files = [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+    if not schema:
         entry = get_pretrained_cfg(name, tag)
-        repository, _, file = entry.get("hf_hub", "").rpartition("/")
-        if not repository:
+        place, _, file = entry.get("hf_hub", "").rpartition("/")
+        files = [str(Path(file).with_suffix(".safetensors")), file] if file else files
+        if not place:
             path = Path("~/.cache/clip").expanduser() / Path(entry["url"]).name
-            return (
-                Finding(FINE, f"{what}: there")
-                if path.is_file()
-                else _to_fetch(what, size, entry["url"], f"download {entry['url']} to {path}")
-            )
-    files = [Path(file).with_suffix(".safetensors").name, file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
-    if any(_cached(repository, file) for file in files):
-        return Finding(FINE, f"{what}: in the hub's cache")
-    return _to_fetch(
-        what,
-        size,
-        _hub(),
-        f"run `hf download {repository}` where there is a network and bring the hub's "
-        "cache here, or give model as NAME:/path/to/checkpoint",
-    )
+            if path.is_file():
+                return FINE, f"{label}: there"
+            return _to_fetch(label, size, entry["url"], f"download {entry['url']} to {path}")
+    return _on_hub(label, place, [files], size, "bring the hub's cache here, or give model as NAME:/path/to/checkpoint")
 
 
-def _language_model(settings: Generate, size: sizes.LanguageModel | None, why_none: str) -> Iterator[Finding]:
+def _language_model(settings: Generate, size: Network, problem: str | None) -> Iterator[Finding]:
     if settings.backend == "template":
         return
-    package, how = llm.NEEDS[settings.backend]
+    package, installation = llm.NEEDS[settings.backend]
     if find_spec(package) is None:
-        yield Finding(MISSING, f"generate.backend = {settings.backend} needs {package}: {how}")
-    if settings.backend == "openai":
-        yield _server(settings, size)
-        return
-    if why_none:
-        yield Finding(MISSING, why_none)
-        return
-    told = (
-        f"{size.parameters / 1e9:.3g} G parameters by {size.source}"
-        if size
-        else ("unknown size: give generate.llm a local folder to know")
-    )
-    if settings.backend == "llama_cpp":
-        yield Finding(FINE, f"language model {gguf_path(settings.gguf)}: {told}")
-        return
-    yield _hub_model(settings.llm, told, size and size.bytes)
+        yield MISSING, f"generate.backend = {settings.backend} needs {package}: {installation}"
+    known = f"{size.parameters / 1e9:.3g} G parameters"
+    if isnan(size.parameters):
+        known = "unknown size: its name has no number of parameters"
+    if problem:
+        yield MISSING, problem
+    elif settings.backend == "openai":
+        yield _server(settings, known)
+    elif settings.backend == "llama_cpp":
+        yield FINE, f"language model {gguf_path(settings.gguf)}: {known}"
+    else:
+        yield _transformers_model(settings.llm or "", known, 2 * size.parameters)
 
 
-def _server(settings: Generate, size: sizes.LanguageModel | None) -> Finding:
-    told = (
-        f"{settings.llm} of {size.parameters / 1e9:.3g} G parameters by its name"
-        if size
-        else f"{settings.llm} of unknown size"
-    )
+def _server(settings: Generate, known: str) -> Finding:
     key = f"$OPENAI_API_KEY is {'set' if os.environ.get('OPENAI_API_KEY') else 'not set'}"
-    silent = [url for url in settings.servers if not reachable(url)]
+    label, silent = f"language model {settings.llm}: {known}", [url for url in settings.servers if not reachable(url)]
     if not silent:
-        return Finding(FINE, f"language model {told}: a server is at {' and '.join(settings.servers)}; {key}")
-    return Finding(
-        MISSING,
-        f"language model {told}: nothing answers at generate.base_url = {' and '.join(silent)}; "
-        f"start the server there or change it; {key}",
+        return FINE, f"{label}; a server is at {' and '.join(settings.servers)}; {key}"
+    return MISSING, (
+        f"{label}; nothing answers at generate.base_url = {' and '.join(silent)}; start the server there or change it; "
+        f"{key}"
     )
 
 
-def _hub_model(name: str, told: str, size: float | None) -> Finding:
-    """A transformers model by hub name, or in a folder."""
-    source, revision = weights_source(name)
-    what = f"language model {name}: {told}"
-    if Path(source).is_dir():
-        lacking = [kind for kind in ("config.json", "*.safetensors") if not any(Path(source).glob(kind))]
-        return (
-            Finding(MISSING, f"{what}, but no {' and no '.join(lacking)} in it; fetch it again")
-            if lacking
-            else (Finding(FINE, f"{what}, there"))
-        )
-    if _cached(source, "config.json", revision) and any(
-        _cached(source, file, revision) for file in ("model.safetensors", "model.safetensors.index.json")
-    ):
-        return Finding(FINE, f"{what}, in the hub's cache")
-    return _to_fetch(
-        what, size, _hub(), f"run `hf download {source}` where there is a network and give its folder as generate.llm"
-    )
+def _transformers_model(name: str, known: str, size: float) -> Finding:
+    """A model by hub name, or in a folder."""
+    source, _ = weights_source(name)
+    label = f"language model {name}: {known}"
+    if not Path(source).is_dir():
+        files = [["config.json"], ["model.safetensors", "model.safetensors.index.json"]]
+        return _on_hub(label, name, files, size, "give its folder as generate.llm")
+    lacking = [kind for kind in ("config.json", "*.safetensors") if not any(Path(source).glob(kind))]
+    if lacking:
+        return MISSING, f"{label}, but no {' and no '.join(lacking)} in it; fetch it again"
+    return FINE, f"{label}, there"
 
 
-def _finetuning(config: Config) -> Iterator[Finding]:
-    if config.finetune.tune == "lora" and find_spec("peft") is None:
-        yield Finding(MISSING, "finetune.tune = lora needs peft: `pip install 'pcclip[paper]'`")
-    if config.finetune.negatives == "llm" and config.generate.negatives is None:
-        yield Finding(MISSING, "finetune.negatives = llm needs generate.negatives, a prompt file for 01 to write them")
-
-
-def _teacher(spec: str) -> tuple[TeacherSize | None, Finding]:
-    """A diffusion model: drawn here, in a folder, or by hub name."""
+def _teacher(spec: str, size: TeacherSize, problem: str | None) -> Iterator[Finding]:
+    """A diffusion model: a toy that is trained here, in a folder, or by hub name."""
+    lines = missing_teacher(spec)
     if find_spec("diffusers") is None:
-        return None, Finding(MISSING, f"teacher {spec} needs diffusers: `pip install 'pcclip[pictures]'`")
-    if lines := missing_teacher(spec):
-        return None, Finding(MISSING, "; ".join(lines))
-    size, why_none = _tried(of_teacher, spec)
-    return size, Finding(MISSING, why_none) if why_none else _teacher_weights(spec, size)
-
-
-def _teacher_weights(spec: str, size: TeacherSize | None) -> Finding:
-    if drawn_teacher.SPEC.fullmatch(spec):
-        return _made_here(spec, drawn_teacher.stage(drawn_teacher.seed_of(spec)))
-    told = (
-        f"UNet {size.unet / 1e6:.0f} M, VAE {size.vae / 1e6:.0f} M, text encoder {size.text_encoder / 1e6:.0f} M "
-        "parameters"
-        if size
-        else "its size is told on the hub alone"
-    )
-    what = f"teacher {spec}: {told}"
+        lines = [f"teacher {spec} needs diffusers: `pip install 'pcclip[pictures]'`"]
+    if problem or lines:
+        yield MISSING, "; ".join(lines) or str(problem)
+        return
+    if toy_diffusion.SPEC.fullmatch(spec):
+        yield _trained_here(spec, toy_diffusion.stage(toy_diffusion.seed_of(spec)))
+        return
+    unet, vae, text = (network.parameters / 1e6 for network in (size.unet, size.vae, size.text))
+    known = f"UNet {unet:.0f} M, VAE {vae:.0f} M, text encoder {text:.0f} M parameters"
+    label = f"teacher {spec}: " + ("its size is known on the hub alone" if isnan(unet) else known)
     if resolve(spec).is_dir():
-        return Finding(FINE, f"{what}, there")
-    if all(
-        _cached(spec, file) and any(_cached(spec, str(Path(file).with_name(name))) for name in _TEACHER_WEIGHTS)
-        for file in TEACHER_FILES
-    ):
-        return Finding(FINE, f"{what}, in the hub's cache")
-    count = size and 4 * (size.unet + size.vae + size.text_encoder)
-    return _to_fetch(
-        what,
-        count,
-        _hub(),
-        f"run `hf download {spec}` where there is a network and give its folder as finetune.sds.teacher",
-    )
+        yield FINE, f"{label}, there"
+        return
+    files = [[f"{part}/config.json"] for part in _TEACHER_PARTS]
+    files += [[f"{part}/{name}"] for part, name in _TEACHER_PARTS.items()]
+    yield _on_hub(label, spec, files, 4 * size.parameters, "give its folder as finetune.sds.teacher")
 
 
-def _to_fetch(what: str, size: float | None, url: str, by_hand: str) -> Finding:
-    """Fetched by itself where there is a network; else how to do it by hand."""
-    much = f"about {in_bytes(size)}" if size else "of unknown size"
-    if reachable(url) and not _offline():
-        return Finding(FETCHED, f"{what}: {much}")
-    return Finding(MISSING, f"{what}: not here, and {urlsplit(url).hostname} cannot be reached; {by_hand} ({much})")
+def _on_hub(label: str, repository: str, files: list[list[str]], size: float, advice: str) -> Finding:
+    """In the hub's cache, with one file of each list in `files`; or to fetch."""
+    from huggingface_hub import constants as hub
+
+    if all(any(stored(repository, file) for file in names) for names in files):
+        return FINE, f"{label}: in the hub's cache"
+    by_hand = f"run `hf download {repository.partition('@')[0]}` where there is a network and {advice}"
+    return _to_fetch(label, size, hub.ENDPOINT, by_hand)
 
 
-def _hub() -> str:
-    from huggingface_hub import constants
-
-    return constants.ENDPOINT
-
-
-def _offline() -> bool:
-    from huggingface_hub import constants
-
-    return constants.HF_HUB_OFFLINE
+def _to_fetch(label: str, size: float, url: str, by_hand: str) -> Finding:
+    """Fetched when it is used, where there is a network; otherwise missing, with how to get it by hand."""
+    amount = "of unknown size" if isnan(size) else f"about {in_bytes(size)}"
+    if online() and reachable(url):
+        return FETCHED, f"{label}: {amount}"
+    return MISSING, f"{label}: not here, and {urlsplit(url).hostname} cannot be reached; {by_hand} ({amount})"
 
 
-def _cached(repository: str, file: str, revision: str | None = None) -> bool:
-    from huggingface_hub import try_to_load_from_cache
+def online() -> bool:
+    """Whether the hub's own switch ($HF_HUB_OFFLINE) allows a network."""
+    from huggingface_hub import constants as hub
 
-    return isinstance(try_to_load_from_cache(repository, file, revision=revision), str)
+    return not hub.HF_HUB_OFFLINE
 
 
-def _tried(size_of: Callable, what) -> tuple:
-    """What a function finds and '', or None and what it says is missing."""
+def reachable(url: str) -> bool:
+    """Whether a server answers at the URL within two seconds, directly or through the environment's proxy."""
     try:
-        return size_of(what), ""
-    except PcclipError as error:
-        return None, str(error)
+        urlopen(url, timeout=_CONNECT_SECONDS).close()
+    except HTTPError:
+        return True
+    except (OSError, ValueError, HTTPException):  # no such name or port, or an answer that is no HTTP
+        return False
+    return True

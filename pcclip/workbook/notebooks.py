@@ -1,138 +1,110 @@
-"""Run the notebooks of a parameter file through papermill, in order, skipping what is finished.
+"""Run the notebooks of a parameter file through papermill, in order, skipping those that are finished.
 
-A notebook counts as finished when its stage has a manifest with today's key and the notebook itself ended well, which
-is written beside it last. The executed notebook is never asked: a killed kernel looks like success in it. One that
-shows nothing for a while is said to be at work, with its memory and its last line.
+A notebook is finished when its stage has a manifest with today's key and a mark beside the executed notebook holds that
+key too; the mark is written last, when the notebook has ended well. The executed notebook itself proves nothing: where
+a kernel was killed, it looks like a success.
 """
 
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from pcclip.arithmetic import stage as arithmetic
-from pcclip.comparisons import stage as generate
+from pcclip.comparisons import stage as comparisons
 from pcclip.config import Config, root
 from pcclip.data.image_set import ImageSet, load_images
-from pcclip.embedding import stage as embed
+from pcclip.embedding import stage as embedding
 from pcclip.errors import PcclipError
-from pcclip.evaluation import stage as report
-from pcclip.finetuning import stage as trainer
+from pcclip.evaluation import stage as evaluation
+from pcclip.finetuning import stage as finetuning
 from pcclip.runs.files import digest, disk_errors, file_digest, write_json
 from pcclip.runs.progress import BATCH, Heartbeat, say
 from pcclip.runs.stage import Stage
 from pcclip.workbook.check import check
-from pcclip.workbook.sweep import TABLE, Member, collect, parents, read_sweep
+from pcclip.workbook.sweep import NEEDS, TABLE, Member, collect, planned, read_sweep
 
-NOTEBOOKS: dict[str, Callable[[Config, ImageSet], Stage]] = {
-    "01_generate_comparisons": generate.stage,
-    "02_embed_images": embed.stage,
-    "03_finetune": trainer.stage,
-    "04_evaluate": report.stage,
-    "05_analyze_embedding_arithmetic": arithmetic.stage,
-}
-NEEDS = {  # the notebooks whose stages each one builds on
-    "01_generate_comparisons": (),
-    "02_embed_images": (),
-    "03_finetune": ("01_generate_comparisons", "02_embed_images"),
-    "04_evaluate": ("03_finetune",),
-    "05_analyze_embedding_arithmetic": ("03_finetune",),
-}
+NOTEBOOKS: dict[str, Callable[[Config, ImageSet | None], Stage]] = dict(
+    zip(
+        NEEDS,
+        (comparisons.stage, embedding.stage, finetuning.stage, evaluation.stage, arithmetic.stage),
+        strict=True,
+    )
+)
 
 
 def run(params_file: str | Path, check_only: bool = False) -> Path:
     """Run the five notebooks with one parameter file. Returns the run's folder.
 
-    Everything named in the file is checked before any work: parameters, image set, model, prompt, GGUF. With `reuse`
-    01 and 02 are another run's; with `tuned` 03 is too, and only 04 is run. A file with a `sweep` runs 01 to 04 of
-    each member and collects all metrics. Of a single run a report is written at the end.
+    Everything that the file names is checked before any work. With `reuse` 01 and 02 are another run's; with `tuned`
+    03 is another run's too, and only 04 is run. A file with a `sweep` runs 01 to 04 of each member and collects all
+    metrics in one table; a single run ends with a report.
 
     Raises:
         PcclipError: a bad parameter or missing file; another run in the same folder; a notebook that failed.
     """
     members = read_sweep(params_file)
-    swept, plan = members[0].swept, planned(members)
+    home, folder = members[0].config.home, members[0].config.folder
     if check_only:
-        check(plan, params_file)
-        return members[0].config.home
-    check_names(plan)
-    home = members[0].config.home
+        check(params_file)
+        return home
+    runs = planned(members)
+    check_names(runs)
     with _alone(home / ".lock"):
-        worked = sum(_run_notebooks(config, names, str(params_file)) for config, names in plan)
-        if swept or worked or not result(members).is_file():
+        executed = 0
+        for config, names in runs:
+            images = load_images(config)
+            left_out = len(images.left_out)
+            say(f"{params_file}: {len(images.table)} images, {left_out} left out, results in {config.folder}")
+            executed += sum(run_notebook(config, name, images) for name in names)
+        if members[0].swept or executed or not result(members).is_file():
             conclude(members)
-    say(f"{home}: " + (f"{worked} notebooks run" if worked else "nothing new to do, all finished"))
-    return members[0].config.folder
+    say(f"{home}: " + (f"{executed} notebooks run" if executed else "nothing new to do, all finished"))
+    return folder
 
 
 def result(members: list[Member]) -> Path:
-    """What a parameter file ends with: a sweep's table of metrics, a single run's report."""
-    return members[0].config.home / TABLE if members[0].swept else members[0].config.folder / report.PAGE
+    """The last file that a parameter file leads to: a sweep's table of metrics, a single run's report."""
+    return members[0].config.home / TABLE if members[0].swept else members[0].config.folder / evaluation.PAGE
 
 
 def conclude(members: list[Member]) -> None:
-    """Write `result` of runs whose notebooks have finished."""
+    """Write `result`, once the notebooks have finished."""
     if members[0].swept:
         collect(members, members[0].config.home)
-        return
-    from pcclip.evaluation import report as html  # draws figures: a run that is finished need not know how
+    else:
+        from pcclip.evaluation import report  # draws figures: a finished run need not load matplotlib
 
-    say(f"report: {html.write(members[0].config, members[0].config.folder)}")
-
-
-def planned(members: list[Member]) -> list[tuple[Config, list[str]]]:
-    """Each run with its notebooks: 01 and 02 that members share first; a sweep has no 05."""
-    first, later = list(NOTEBOOKS)[:2], list(NOTEBOOKS)[2 : 4 if members[0].swept else 5]
-    return [(config, first) for config in parents(members)] + [
-        (member.config, _notebooks(member.config, first, later)) for member in members
-    ]
+        say(f"report: {report.write(members[0].config, members[0].config.folder)}")
 
 
-def _notebooks(config: Config, first: list[str], later: list[str]) -> list[str]:
-    """Which are run: of another run's finetuned model only the evaluation."""
-    if config.tuned:
-        return ["04_evaluate"]
-    return later if config.reuse else first + later
-
-
-def check_names(plan: list[tuple[Config, list[str]]]) -> None:
-    """Everything that the runs name is there. Raises PcclipError before any work is done."""
-    for config, _ in plan:
-        _check_names(config)
-    made = {config.run for config, names in plan if "02_embed_images" in names}
-    for config, _ in plan:
-        if config.reuse and config.reuse not in made:
-            trainer.stage(config)  # what is reused has finished
+def check_names(runs: list[tuple[Config, list[str]]]) -> None:
+    """Raise PcclipError, before any work is done, unless everything that the runs name is there."""
+    for config, _ in runs:
+        images = load_images(config)
+        evaluation.check_attributes(config, images)
+        if lines := evaluation.lacking(config):
+            raise PcclipError("\n".join(lines))
+        arithmetic.check(config, images)
+        if not (config.reuse or config.tuned):
+            comparisons.stage(config, images)
+            embedding.stage(config, images)
+    embedded_here = {config.run for config, names in runs if "02_embed_images" in names}
+    for config, _ in runs:
+        if config.reuse and config.reuse not in embedded_here:
+            finetuning.stage(config)  # the stages that it reuses have finished
         if config.tuned:
-            report.stage(config)
-
-
-def _check_names(config: Config) -> None:
-    images = load_images(config)
-    report.check_attributes(config, images)
-    if lines := report.lacking(config):
-        raise PcclipError("\n".join(lines))
-    arithmetic.check(config, images)
-    if not (config.reuse or config.tuned):
-        for stage in (generate.stage, embed.stage):
-            stage(config, images)
-
-
-def _run_notebooks(config: Config, names: list[str], source: str) -> int:
-    """Run what is not finished of one run. Returns how many notebooks ran."""
-    images = load_images(config)
-    say(f"{source}: {len(images.table)} images, {len(images.left_out)} left out, results in {config.folder}")
-    return sum(run_notebook(config, name, images) for name in names)
+            evaluation.stage(config)
 
 
 @contextmanager
-def _alone(file: Path):
-    """Hold a lock, so that two runs never work in one folder, nor a run and the job of one of its notebooks."""
+def _alone(file: Path) -> Iterator[None]:
+    """Hold a lock: two runs never work in one folder, nor a run and a job of one of its notebooks."""
     with disk_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(file)
@@ -158,13 +130,13 @@ def run_notebook(config: Config, name: str, images: ImageSet | None = None) -> b
         if finished(config, name, images):
             say(f"{name}: finished already, skipped")
             return False
-        for stale in _and_later(name):  # what was shown before no longer holds
+        for stale in _and_later(name):  # outputs that were shown before no longer hold
             (config.folder / f"{stale}.ipynb").unlink(missing_ok=True)
             _mark(config, stale).unlink(missing_ok=True)
         stage, started = NOTEBOOKS[name](config, images), time.monotonic()
         key = _key(stage, source)
         say(f"{name}: started")
-        _execute(source, executed, config.model_dump(exclude={"slurm"}))
+        execute(source, executed, config.model_dump(exclude={"slurm"}))
         if not NOTEBOOKS[name](config, images).done():
             raise PcclipError(f"{name}: the notebook ended without finishing its stage; see {executed}")
         write_json(_mark(config, name), {"key": key})
@@ -183,12 +155,12 @@ def finished(config: Config, name: str, images: ImageSet | None = None) -> bool:
 
 
 def _and_later(name: str) -> list[str]:
-    """A notebook and those that build on it, also by way of others."""
-    found = [name]
+    """A notebook and those that build on it, directly or not."""
+    names = [name]
     for later, needs in NEEDS.items():
-        if set(needs) & set(found):
-            found.append(later)
-    return found
+        if set(needs) & set(names):
+            names.append(later)
+    return names
 
 
 def _key(stage: Stage, source: Path) -> str:
@@ -199,7 +171,7 @@ def _mark(config: Config, name: str) -> Path:
     return config.folder / f".{name}.done.json"
 
 
-def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
+def execute(notebook: Path, executed: Path, parameters: dict) -> None:
     import papermill
     from nbclient.exceptions import DeadKernelError
 
@@ -224,10 +196,10 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
             raise PcclipError(f"{notebook.stem}: {error.evalue}") from None
         raise PcclipError(f"{notebook.stem}: {error.ename}: {error.evalue} (traceback in {executed})") from None
     except DeadKernelError:
-        had = f"; it had {beat.most}" * bool(beat.most)
-        raise PcclipError(f"{notebook.stem}: its kernel died (out of memory?{had}); run again to continue") from None
+        memory = f"; it had {beat.most}" if beat.most else ""
+        raise PcclipError(f"{notebook.stem}: its kernel died (out of memory?{memory}); run again to continue") from None
     except RuntimeError as error:  # of jupyter_client
-        if type(error).__module__.startswith("submitit"):  # its job was told to end
+        if type(error) is not RuntimeError:  # submitit's own, raised while the cluster ends its job
             raise
         raise PcclipError(f"{notebook.stem}: its kernel did not start ({error}); run again") from None
     except FileNotFoundError as error:

@@ -1,296 +1,294 @@
-"""How large a model is, without its weights: towers built on torch's meta device, language models by their headers.
+"""How large a model is, without its weights: parameters, FLOP of a forward pass, and activations.
 
-FLOPs are two for each multiplication with an addition.
+open_clip and diffusers build a network on torch's meta device, where torch counts the FLOP of one forward pass (two for
+each multiplication with its addition). A language model's size is read off the headers of its files or off its name.
 """
 
 import json
-import math
 import re
-import struct
-from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from math import nan, prod
 from pathlib import Path
+from typing import Any
 
 from pcclip.comparisons.llm.identity import gguf_path, weights_source
-from pcclip.config import Generate
-from pcclip.encoders import minilm_efficientnet, openclip, saved
-from pcclip.encoders import packed_text as packed
-from pcclip.encoders import toy_clip as student
+from pcclip.config import Config, Generate, resolve
+from pcclip.encoders import minilm_efficientnet, openclip, packed_text, saved, toy_clip, toy_diffusion
 from pcclip.encoders.dual_encoder import normalisations
 from pcclip.errors import PcclipError
 from pcclip.torchvision_shim import declare_missing
-from pcclip.workbook.activations import traced
 
 _BILLIONS = re.compile(r"(?:^|[-_/ ])A?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", re.IGNORECASE)  # Llama-2-13b, 30B-A3B
-_GGUF_STRING, _GGUF_ARRAY = 8, 9
-_GGUF_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # by kind of value
 
 
 @dataclass(frozen=True)
-class Towers:
-    """A dual encoder. `text_blocks` are the parameters of the text transformer: what each token is multiplied with."""
+class Network:
+    """Size of one network. Its item is an image, a latent or a text; a token where the network reads tokens."""
 
-    width: int
-    context_length: int
-    shortens: bool  # whether texts are computed without padding; else all are as long as the context
-    packs: bool  # and whether beginnings that texts share are computed once (models/packed.py)
-    image_flops: int  # one image, forward
-    image_parameters: int
-    text_parameters: int
-    text_blocks: int
-    image_norms: int  # of the parameters: what finetune.tune = layernorm learns
-    text_norms: int
-
-    @property
-    def bytes(self) -> int:
-        """In fp32."""
-        return 4 * (self.image_parameters + self.text_parameters)
-
-
-@dataclass(frozen=True)
-class LanguageModel:
     parameters: float
-    active: float  # of them, for one token: fewer in a mixture of experts
-    source: str  # where the numbers are from
+    flop: float  # of one item, forward
+    activations: float = 0.0  # bytes in fp32 that the layers put out for one item: about what a gradient keeps
+    norms: float = 0.0  # parameters that finetune.tune = layernorm learns
+    blocks: float = 0.0  # parameters that finetune.tune = transformer learns
+
+
+@dataclass(frozen=True)
+class EncoderSize:
+    """Both towers of an Encoder; the text tower's item is a token."""
+
+    image: Network
+    text: Network
+    width: float
+    context_length: float
+    shortens: bool  # texts are computed without padding; otherwise each is as long as the context
+    packs: bool  # beginnings that texts share are computed once (encoders/packed_text.py)
 
     @property
-    def bytes(self) -> float:
-        """In bf16."""
-        return 2 * self.parameters
+    def parameters(self) -> float:
+        return self.image.parameters + self.text.parameters
 
 
-def of_model(spec: str) -> Towers | None:
-    """Of a model by spec; None when that takes a file from the hub."""
-    if saved.folder_of(spec):
-        return of_model(base_of(spec))
-    if spec == minilm_efficientnet.SPEC:
-        return _minilm_efficientnet()
-    values = _open_clip_config(spec)
-    try:
-        return values and _open_clip(values)
-    except (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise PcclipError(
-            f"model {spec!r}: open_clip cannot build it ({type(error).__name__}: {reason}); mend its "
-            "open_clip_config.json"
-        ) from None
+@dataclass(frozen=True)
+class TeacherSize:
+    """A diffusion model; `latent` and `condition` are the numbers in one latent and in one encoded text."""
+
+    unet: Network
+    vae: Network
+    text: Network
+    latent: float
+    condition: float
+
+    @property
+    def parameters(self) -> float:
+        return self.unet.parameters + self.vae.parameters + self.text.parameters
 
 
-def base_of(spec: str) -> str:
-    """The spec of the model that a run's saved weights were made from."""
-    return json.loads((saved.folder_of(spec) / saved.CARD).read_text(encoding="utf8"))["base"]
+_EMBEDDED = EncoderSize(  # counted in the package's weights
+    Network(6_092_072, 1.719e9, 1.569e8, 58_096),
+    Network(22_713_728, 2.129e7, 1.57e5, 9_984, 10_646_784),
+    width=384,
+    context_length=256,
+    shortens=True,
+    packs=False,
+)
+_STABLE_DIFFUSION_1 = TeacherSize(  # counted in its configuration, by teacher_size
+    Network(859_520_964, 8.033e11, 1.725e9),
+    Network(83_653_863, 1.1167e12),
+    Network(123_060_480, 1.33e10),
+    latent=4 * 64 * 64,
+    condition=77 * 768,
+)
+_STABLE_DIFFUSION_1_NAMES = (
+    "compvis/stable-diffusion-v1-",
+    "runwayml/stable-diffusion-v1-",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5",
+)
 
 
-def of_llm(config: Generate) -> LanguageModel | None:
-    """Counted in the file or folder, else read off the name; None where the name tells nothing. Raises PcclipError."""
-    if config.backend == "template":
-        return LanguageModel(0, 0, "no language model")
-    if config.backend == "llama_cpp":
-        path = gguf_path(config.gguf)
-        count = gguf_elements(path)
-        return LanguageModel(count, count, path.name)
-    if config.backend == "transformers" and Path(folder := weights_source(config.llm)[0]).is_dir():
-        count = sum(
-            math.prod(shape)
-            for file in Path(folder).glob("*.safetensors")
-            for shape in safetensors_shapes(file).values()
-        )
-        return LanguageModel(count, count, folder) if count else None
-    found = [float(n) * {"b": 1e9, "m": 1e6}[unit.lower()] for n, unit in _BILLIONS.findall(config.llm)]
-    return LanguageModel(max(found), min(found), "its name") if found else None
+_UNKNOWN = Network(nan, nan, nan, nan, nan)
+_UNKNOWN_TEACHER = TeacherSize(_UNKNOWN, _UNKNOWN, _UNKNOWN, nan, nan)
 
 
-def safetensors_shapes(path: Path) -> dict[str, list[int]]:
-    """Shapes by name, from the file's header. Raises PcclipError when it has none."""
-    try:
-        with open(path, "rb") as file:
-            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    except (OSError, ValueError, KeyError, struct.error, MemoryError, OverflowError):
-        raise PcclipError(f"{path}: not a whole safetensors file; fetch it again") from None
+@dataclass
+class Sizes:
+    """The models of a run; every number is NaN where the run names no such model or its size is unknown."""
+
+    model: EncoderSize = EncoderSize(_UNKNOWN, _UNKNOWN, nan, nan, True, False)
+    writer: Network = _UNKNOWN  # the language model of stage 01
+    judge: Network = _UNKNOWN  # the language model that judges attributes
+    teacher: TeacherSize = _UNKNOWN_TEACHER  # finetune.sds.teacher
+    matcher: TeacherSize = _UNKNOWN_TEACHER  # evaluate.teacher
+    problems: dict[str, str] = field(default_factory=dict)  # name of a field above -> a line that says what to mend
 
 
-def gguf_elements(path: Path) -> int:
-    """Values in all tensors of a GGUF file, from its header. Raises PcclipError when it has none."""
-    try:
-        with open(path, "rb") as file:
-            magic, _, tensors, pairs = _unpack(file, "4sIQQ")
-            if magic != b"GGUF":
-                raise ValueError("magic")
-            for _ in range(pairs):
-                _skip_string(file)
-                _skip_value(file, _unpack(file, "I")[0])
-            return sum(_tensor_elements(file) for _ in range(tensors))
-    except (OSError, ValueError, KeyError, struct.error, OverflowError):
-        raise PcclipError(f"{path}: not a whole GGUF file; fetch it again") from None
+def model_sizes(config: Config) -> Sizes:
+    """The size of every model that the configuration names."""
+    sizes, sds, matcher = Sizes(), config.finetune.sds, config.evaluate.teacher
+    size_functions: dict[str, Callable[[], Any]] = {
+        "model": lambda: encoder_size(config.model),
+        "writer": lambda: language_model_size(config.generate),
+        "judge": lambda: language_model_size(config.generate.judging),
+        "teacher": lambda: sds and teacher_size(sds.teacher),
+        "matcher": lambda: matcher and teacher_size(matcher.spec),
+    }
+    for name, size_of in size_functions.items():
+        try:
+            if size := size_of():
+                setattr(sizes, name, size)
+        except PcclipError as error:
+            sizes.problems[name] = str(error)
+    return sizes
 
 
-def _tensor_elements(file) -> int:
-    _skip_string(file)
-    shape = _unpack(file, f"{_unpack(file, 'I')[0]}Q")
-    _unpack(file, "IQ")  # its kind and place
-    return math.prod(shape)
+def language_model_size(settings: Generate) -> Network | None:
+    """Size by the folder's safetensors, else by a name such as 30B-A3B; None where the name has no number.
 
-
-def _skip_value(file, kind: int) -> None:
-    if kind == _GGUF_STRING:
-        _skip_string(file)
-    elif kind == _GGUF_ARRAY:
-        inner, length = _unpack(file, "IQ")
-        if inner in _GGUF_BYTES:
-            file.seek(_GGUF_BYTES[inner] * length, 1)
-            return
-        for _ in range(length):
-            _skip_value(file, inner)
-    else:
-        file.seek(_GGUF_BYTES[kind], 1)
-
-
-def _skip_string(file) -> None:
-    file.seek(_unpack(file, "Q")[0], 1)
-
-
-def _unpack(file, kinds: str) -> tuple:
-    return struct.unpack(f"<{kinds}", file.read(struct.calcsize(f"<{kinds}")))
-
-
-def _minilm_efficientnet() -> Towers:
-    """Raises PcclipError when a package is missing."""
-    minilm, _ = minilm_efficientnet.weight_files()
-    declare_missing()
-    import torch
-    from efficientnet_lite_pytorch import EfficientNet
-
-    with torch.device("meta"):
-        image = EfficientNet.from_name("efficientnet-lite2")
-    counts = {name: math.prod(shape) for name, shape in safetensors_shapes(minilm).items()}
-    pixels = minilm_efficientnet.PIXELS
-    return Towers(
-        width=384,
-        context_length=256,
-        shortens=True,
-        packs=False,
-        image_flops=_flops(image, (pixels, pixels)),
-        image_parameters=_count(image),
-        text_parameters=sum(counts.values()),
-        text_blocks=sum(count for name, count in counts.items() if "encoder.layer." in name),
-        image_norms=_norms(image),
-        text_norms=sum(count for name, count in counts.items() if "LayerNorm" in name),
-    )
-
-
-def _open_clip_config(spec: str) -> dict | None:
-    """open_clip's `model_cfg`, from the package, a local folder or the hub's cache."""
-    declare_missing()
-    if student.SPEC.fullmatch(spec):
-        return student.MODEL
-    import open_clip
-    from huggingface_hub import try_to_load_from_cache
-
-    name, _ = openclip.split(spec)
-    if name.startswith("hf-hub:"):
-        path = try_to_load_from_cache(name.removeprefix("hf-hub:"), "open_clip_config.json")
-        if not isinstance(path, str):
-            return None
-    elif name.startswith("local-dir:"):
-        path = Path(name.removeprefix("local-dir:")) / "open_clip_config.json"
-    else:
-        return open_clip.get_model_config(name)
-    try:
-        return json.loads(Path(path).read_text(encoding="utf8"))["model_cfg"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise PcclipError(f"{path}: not a configuration of open_clip; fetch it again") from None
-
-
-def _open_clip(values: dict) -> Towers | None:
-    """None when the text tower is described on the hub alone."""
-    model = _built(values)
-    if model is None:
-        return None
-    text, size = model.text, model.visual.image_size
-    blocks = text.transformer
-    looked_up = sum(_count(m) for m in blocks.modules() if type(m).__name__ == "Embedding")
-    return Towers(
-        width=values["embed_dim"],
-        context_length=text.context_length,
-        shortens=packed.causal(text),
-        packs=packed.packs(text),
-        image_flops=_flops(model.visual, size if isinstance(size, tuple | list) else (size, size)),
-        image_parameters=_count(model.visual),
-        text_parameters=_count(text),
-        text_blocks=_count(blocks) - looked_up,
-        image_norms=_norms(model.visual),
-        text_norms=_norms(text),
-    )
-
-
-def kept_by_towers(spec: str, tune: str) -> tuple[float, float] | None:
-    """Bytes in fp32 that the towers of an open_clip model keep for the gradient: of one image, and of one token.
-
-    None when the model's size is told on the hub alone, or it is no open_clip model.
+    The item is a token; in a mixture of experts a token meets fewer parameters than the model has.
     """
-    if saved.folder_of(spec):
-        return kept_by_towers(base_of(spec), tune)
-    values = None if spec == minilm_efficientnet.SPEC else _open_clip_config(spec)
-    model = values and _built(values)
-    if not model:
-        return None
-    import torch
-
-    for tower in (model.visual, model.text):
-        tower.requires_grad_(tune != "layernorm")
-        for module in normalisations(tower):
-            module.requires_grad_(True)
-        tower.eval()
-    size, length = model.visual.image_size, model.text.context_length
-    height, width = size if isinstance(size, tuple | list) else (size, size)
-    images = traced(model.visual, lambda: model.visual(torch.zeros(1, 3, height, width)))
-    texts = traced(model.text, lambda: model.text(torch.zeros(1, length, dtype=torch.long)))
-    return images.bytes, texts.bytes / length
+    if settings.backend == "template":
+        return Network(0, 0)
+    name = gguf_path(settings.gguf).stem if settings.backend == "llama_cpp" else settings.llm or ""
+    if settings.backend == "transformers" and Path(folder := weights_source(name)[0]).is_dir():
+        parameters = sum(map(_safetensors_parameters, Path(folder).glob("*.safetensors")))
+        return Network(parameters, 2 * parameters) if parameters else None
+    counts = [float(number) * {"b": 1e9, "m": 1e6}[unit.lower()] for number, unit in _BILLIONS.findall(name)]
+    return Network(max(counts), 2 * min(counts)) if counts else None
 
 
-def _built(values: dict):
-    """The model on the meta device; None when the text tower is described on the hub alone."""
+@lru_cache
+def encoder_size(spec: str) -> EncoderSize | None:
+    """Size of a model by spec; None where a file on the hub is needed. Raises PcclipError when it cannot be built."""
+    if folder := saved.folder_of(spec):
+        return encoder_size(_read_json(folder / saved.CARD)["base"])
+    if spec == minilm_efficientnet.SPEC:
+        return _EMBEDDED if minilm_efficientnet.weight_files() else None
+    declare_missing()
     import torch
     from open_clip.coca_model import CoCa
     from open_clip.model import CustomTextCLIP
 
-    values = {key: value for key, value in deepcopy(values).items() if key != "custom_text"}
-    values["text_cfg"]["hf_model_pretrained"] = False
-    kind = CoCa if "multimodal_cfg" in values else CustomTextCLIP
-    try:
-        with torch.device("meta"), _no_hub():
-            return kind(**values)
-    except OSError:
+    settings = _open_clip_settings(spec)
+    if settings is None or "hf_model_name" in settings.get("text_cfg", {}):
         return None
-
-
-@contextmanager
-def _no_hub():
-    from huggingface_hub import constants
-
-    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
     try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
+        with torch.device("meta"):
+            network = (CoCa if "multimodal_cfg" in settings else CustomTextCLIP)(**settings)
+            side, text = network.visual.image_size, network.text
+            pixels = torch.zeros(1, 3, *(side if isinstance(side, tuple | list) else (side, side)))
+            image, whole_text = (
+                _measured(network.visual, network.visual, pixels),
+                _measured(text, text, torch.zeros(1, text.context_length, dtype=torch.long)),
+            )
+    except (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError) as error:
+        raise PcclipError(
+            f"model {spec!r}: open_clip cannot build it ({_reason(error)}); mend its open_clip_config.json"
+        ) from None
+    embeddings = sum(_count(layer) for layer in text.transformer.modules() if isinstance(layer, torch.nn.Embedding))
+    token = replace(
+        whole_text,
+        flop=whole_text.flop / text.context_length,
+        activations=whole_text.activations / text.context_length,
+        blocks=_count(text.transformer) - embeddings,
+    )
+    shortens, packs = packed_text.causal(text), packed_text.packs(text)
+    return EncoderSize(image, token, settings["embed_dim"], text.context_length, shortens, packs)
 
 
-def _flops(tower, size: tuple[int, int]) -> int:
-    """Of one image through a tower on the meta device."""
+def teacher_size(spec: str) -> TeacherSize | None:
+    """Size of a diffusion model by the configuration in its folder or in the hub's cache, or by a known name.
+
+    None where a file on the hub is needed. Raises PcclipError when diffusers is missing or cannot build it.
+    """
+    if toy_diffusion.SPEC.fullmatch(spec):
+        settings = {"unet": toy_diffusion.UNET, "text_encoder": {"vocab_size": 64, **toy_diffusion.TEXT_ENCODER}}
+    else:
+        files = {part: stored(spec, f"{part}/config.json") for part in ("unet", "vae", "text_encoder")}
+        if not (files["unet"] and files["text_encoder"]):
+            return _STABLE_DIFFUSION_1 if spec.lower().startswith(_STABLE_DIFFUSION_1_NAMES) else None
+        settings = {part: _read_json(file) for part, file in files.items() if file}
+    try:
+        declare_missing()
+        import diffusers
+        import torch
+        import transformers
+    except ImportError:
+        raise PcclipError(f"teacher {spec}: needs diffusers: pip install 'pcclip[pictures]'") from None
+    try:
+        with torch.device("meta"):
+            unet = diffusers.UNet2DConditionModel.from_config(settings["unet"])
+            text = transformers.CLIPTextModel(transformers.CLIPTextConfig(**settings["text_encoder"]))
+            side, length, width = unet.config.sample_size, text.config.max_position_embeddings, text.config.hidden_size
+            height_width = tuple(side) if isinstance(side, list | tuple) else (side, side)
+            latent, ids = (
+                torch.zeros(1, unet.config.in_channels, *height_width),
+                torch.zeros(1, length, dtype=torch.long),
+            )
+            vae = Network(0, 0)
+            if "vae" in settings:
+                encoder = diffusers.AutoencoderKL.from_config(settings["vae"])
+                scale = 2 ** (len(encoder.config.block_out_channels) - 1)
+                vae = _measured(encoder, encoder.encode, torch.zeros(1, 3, *(scale * n for n in height_width)))
+            unet_size = _measured(unet, unet, latent, ids[:, 0], torch.zeros(1, length, width))
+            return TeacherSize(unet_size, vae, _measured(text, text, ids), latent.numel(), length * width)
+    except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        raise PcclipError(
+            f"teacher {spec}: diffusers cannot build it ({_reason(error)}); mend its config.json files"
+        ) from None
+
+
+def stored(place: str, file: str) -> Path | None:
+    """A file of a folder, or of a repository (NAME or NAME@REVISION) in the hub's cache; else None."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if (local := resolve(place) / file).is_file():
+        return local
+    repository, _, revision = place.partition("@")
+    try:
+        cached = try_to_load_from_cache(repository, file, revision=revision or None)
+    except HFValidationError:
+        return None
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _measured(network, forward: Callable, *inputs) -> Network:
+    """Call `forward` on the meta device; count parameters, FLOP, and the numbers that the layers put out."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    tower.requires_grad_(False).eval()
+    outputs: list[int] = []
+    for layer in network.eval().modules():
+        if not any(layer.children()):
+            layer.register_forward_hook(
+                lambda layer, arguments, output: outputs.append(output.numel()) if torch.is_tensor(output) else None
+            )
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        tower(torch.zeros(1, 3, *size, device="meta"))
-    return counter.get_total_flops()
+        forward(*inputs)
+    norms = sum(map(_count, normalisations(network)))
+    return Network(_count(network), counter.get_total_flops(), 4.0 * sum(outputs), norms)
+
+
+def _open_clip_settings(spec: str) -> dict | None:
+    """open_clip's `model_cfg`, from the package, a folder or the hub's cache."""
+    import open_clip
+
+    name, _ = openclip.split(spec)
+    schema, _, place = name.rpartition(":")
+    if toy_clip.SPEC.fullmatch(spec) or not schema:
+        settings = toy_clip.MODEL if toy_clip.SPEC.fullmatch(spec) else open_clip.get_model_config(name)
+    else:
+        file = stored(place, "open_clip_config.json")
+        if file is None:
+            return None
+        settings = _read_json(file).get("model_cfg")
+        if not isinstance(settings, dict):
+            raise PcclipError(f"{file}: not a configuration of open_clip; fetch it again")
+    return settings and {key: value for key, value in settings.items() if key != "custom_text"}
+
+
+def _read_json(file: Path) -> dict:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise PcclipError(f"{file}: cannot be read ({_reason(error)}); fetch it again") from None
+
+
+def _safetensors_parameters(file: Path) -> int:
+    """Counted in the file's header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "np") as tensors:
+            return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    except (OSError, SafetensorError):
+        raise PcclipError(f"{file}: not a whole safetensors file; fetch it again") from None
 
 
 def _count(module) -> int:
-    return sum(p.numel() for p in module.parameters())
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _norms(tower) -> int:
-    return sum(map(_count, normalisations(tower)))
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,10 +1,10 @@
-"""A sweep: one parameter file that stands for many runs, and the table of what came out of them.
+"""A sweep: one parameter file that stands for many runs, the notebooks of each run, and the table of all metrics.
 
     sweep:
       grid: {seed: [0, 1, 2]}                       # every combination of these ...
       variants: {no swap: {finetune.swap: false}}   # ... with each of these named sets of changes
 
-Runs that differ only in what 03 to 05 read share one 01 and 02; all of a sweep share the journals of answers.
+Runs that differ only in what 03 to 05 read share one 01 and 02; all of a sweep share the logs of answers.
 """
 
 import itertools
@@ -12,6 +12,7 @@ import re
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,7 +21,15 @@ from pcclip.errors import PcclipError
 from pcclip.runs.files import atomic
 
 TABLE = "sweep.csv"
-_LATE = ("finetune", "evaluate", "arithmetic")  # blocks that 01 and 02 do not read
+NEEDS: dict[str, tuple[str, ...]] = {  # notebook -> the notebooks whose stages it builds on
+    "01_generate_comparisons": (),
+    "02_embed_images": (),
+    "03_finetune": ("01_generate_comparisons", "02_embed_images"),
+    "04_evaluate": ("03_finetune",),
+    "05_analyze_embedding_arithmetic": ("03_finetune",),
+}
+_SHARED, _OWN = list(NEEDS)[:2], list(NEEDS)[2:]
+_LATE_BLOCKS = ("finetune", "evaluate", "arithmetic")  # 01 and 02 do not read them
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class Member:
 
     config: Config
     variant: str
-    grid: dict
+    grid: dict[str, Any]
 
     @property
     def swept(self) -> bool:
@@ -38,36 +47,47 @@ class Member:
 
 
 def read_sweep(path: str | Path) -> list[Member]:
-    """The runs a parameter file stands for, one when it has no `sweep`. Raises PcclipError."""
+    """The runs that a parameter file stands for, one where it has no `sweep`. Raises PcclipError."""
     values = load_yaml(path)
-    plan = values.pop("sweep", None)
-    if plan is None:
-        return [Member(check(values, where=str(path)), "", {})]
-    grid, variants = _plan(plan, path)
+    sweep = values.pop("sweep", None)
     base = check(values, where=str(path))
+    if sweep is None:
+        return [Member(base, "", {})]
+    grid, variants = _grid_and_variants(sweep, path)
     if base.reuse:
         raise PcclipError(f"{path}: reuse = {base.reuse!r}: a sweep has an 01 and 02 of its own; leave reuse out")
     if base.tuned:
         raise PcclipError(f"{path}: tuned = {base.tuned!r}: a sweep has models of its own; leave tuned or sweep out")
     members = []
     for point in itertools.product(*grid.values()):
-        chosen = dict(zip(grid, point, strict=True))
+        grid_values = dict(zip(grid, point, strict=True))
         for name, changes in variants.items():
-            members.append(_member(values, base, chosen, name, changes, f"{path}: sweep"))
-    names = [member.config.run for member in members]
-    if len(set(names)) < len(names):
+            changed = deepcopy(values) | _folders(base.run, grid_values, name, changes)
+            for key, value in {**grid_values, **changes}.items():
+                _set(changed, key, value, f"{path}: sweep")
+            members.append(Member(check(changed, where=f"{path}: sweep"), name, grid_values))
+    if len({member.config.run for member in members}) < len(members):
         raise PcclipError(f"{path}: sweep: two members would share a folder; give every variant a name of its own")
     return members
 
 
 def parents(members: list[Member]) -> list[Config]:
-    """The runs whose 01 and 02 the members share, each once."""
-    shared = {
-        m.config.reuse: m.config.model_copy(update={"run": m.config.reuse, "reuse": None})
-        for m in members
-        if m.swept and m.config.reuse
-    }
-    return list(shared.values())
+    """The runs whose 01 and 02 the members of a sweep share, each once."""
+    shared = {member.config.reuse: member.config for member in members if member.swept and member.config.reuse}
+    return [config.model_copy(update={"run": run, "reuse": None}) for run, config in shared.items()]
+
+
+def planned(members: list[Member]) -> list[tuple[Config, list[str]]]:
+    """Each run with its notebooks, shared 01 and 02 first. A sweep has no 05; of another run's model only 04 is run."""
+    runs = [(config, _SHARED) for config in parents(members)]
+    for member in members:
+        notebooks = _OWN[:2] if member.swept else _OWN
+        if member.config.tuned:
+            notebooks = ["04_evaluate"]
+        elif not member.config.reuse:
+            notebooks = _SHARED + notebooks
+        runs.append((member.config, notebooks))
+    return runs
 
 
 def collect(members: list[Member], folder: Path) -> pd.DataFrame:
@@ -86,16 +106,16 @@ def collect(members: list[Member], folder: Path) -> pd.DataFrame:
     return table
 
 
-def _plan(plan, path) -> tuple[dict[str, list], dict[str, dict]]:
-    known = isinstance(plan, dict) and not set(plan) - {"grid", "variants"}
-    if not known or not (plan.get("grid") or plan.get("variants")):
+def _grid_and_variants(sweep: Any, path: str | Path) -> tuple[dict[str, list], dict[str, dict]]:
+    known = isinstance(sweep, dict) and not set(sweep) - {"grid", "variants"}
+    if not known or not (sweep.get("grid") or sweep.get("variants")):
         raise PcclipError(f"{path}: sweep: needs grid (key: list of values), variants (name: changes), or both")
-    grid, variants = plan.get("grid") or {}, plan.get("variants") or {"": {}}
-    if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
+    grid, variants = sweep.get("grid") or {}, sweep.get("variants") or {"": {}}
+    if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
         raise PcclipError(f"{path}: sweep.grid: every key needs a list of values")
     if not isinstance(variants, dict) or not all(isinstance(changes, dict) for changes in variants.values()):
         raise PcclipError(f"{path}: sweep.variants: every name needs its changes, such as {{finetune.swap: false}}")
-    if plan.get("variants") and {"", "base"} & set(variants):
+    if sweep.get("variants") and {"", "base"} & set(variants):
         raise PcclipError(f"{path}: sweep.variants: give every variant a name, and not 'base', the untuned model's")
     changed = [key for changes in variants.values() for key in changes]
     for key in [*grid, *changed]:
@@ -106,23 +126,22 @@ def _plan(plan, path) -> tuple[dict[str, list], dict[str, dict]]:
     return grid, {str(name): changes for name, changes in variants.items()}
 
 
-def _member(values: dict, base: Config, grid: dict, name: str, changes: dict, where: str) -> Member:
-    """Late changes go below the folder of the early ones, whose 01 and 02 they reuse."""
-    everything = {**grid, **changes}
-    late = {key for key in everything if key.split(".")[0] in _LATE}
-    early_parts = [_slug(key, value) for key, value in grid.items() if key not in late]
-    late_parts = [_slug(key, value) for key, value in grid.items() if key in late] + ([_plain(name)] if name else [])
-    own_early = any(key not in late for key in changes)
-    parent = "/".join([base.run, *early_parts])
-    changed = deepcopy(values)
-    for key, value in everything.items():
-        _put(changed, key, value, where)
-    changed["run"] = "/".join([parent, *late_parts])
-    changed["reuse"] = parent if late_parts and not own_early else None
-    return Member(check(changed, where=where), name, grid)
+def _folders(run: str, grid: dict, variant: str, changes: dict) -> dict[str, str | None]:
+    """`run` and `reuse` of a member: late changes get a folder below the early ones, and reuse 01 and 02 from there."""
+    early = [_slug(key, value) for key, value in grid.items() if not _is_late(key)]
+    late = [_slug(key, value) for key, value in grid.items() if _is_late(key)] + ([_plain(variant)] if variant else [])
+    parent = "/".join([run, *early])
+    return {
+        "run": "/".join([parent, *late]),
+        "reuse": parent if late and all(map(_is_late, changes)) else None,
+    }
 
 
-def _put(values: dict, key: str, value, where: str) -> None:
+def _is_late(key: str) -> bool:
+    return key.split(".")[0] in _LATE_BLOCKS
+
+
+def _set(values: dict, key: str, value: Any, where: str) -> None:
     *blocks, last = key.split(".")
     for block in blocks:
         values = values.setdefault(block, {})
@@ -131,7 +150,7 @@ def _put(values: dict, key: str, value, where: str) -> None:
     values[last] = value
 
 
-def _slug(key: str, value) -> str:
+def _slug(key: str, value: Any) -> str:
     return f"{key.split('.')[-1]}={_plain(str(value))}"
 
 

@@ -7,7 +7,7 @@ import nbformat
 
 
 def execute(notebook: Path, executed: Path, parameters: dict) -> None:
-    """In place of workbook._execute, in a sixth of its time; the executed notebook is a copy without outputs."""
+    """In place of workbook.execute, in a sixth of its time; the executed notebook is a copy without outputs."""
     names = {}
     for cell in nbformat.read(notebook, as_version=4).cells:
         if cell.cell_type == "code":

@@ -72,7 +72,7 @@ def paper(run):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(workbook, "_execute", execute)
+    monkeypatch.setattr(workbook, "execute", execute)
 
 
 def metrics(folder) -> pd.DataFrame:

@@ -125,7 +125,7 @@ def test_metrics_are_one_tidy_table(survivor):
 
 def test_a_second_run_does_nothing_and_says_so(survivor, capsys, monkeypatch):
     path, _ = survivor
-    monkeypatch.setattr(workbook, "_execute", lambda *a: pytest.fail("a finished notebook was run again"))
+    monkeypatch.setattr(workbook, "execute", lambda *a: pytest.fail("a finished notebook was run again"))
     run(path)
     out = capsys.readouterr().out
     assert out.count("finished already, skipped") == 5
@@ -205,7 +205,7 @@ def test_a_model_that_cannot_be_evaluated(survivor, monkeypatch, changes, messag
     path, folder = survivor
     half = shutil.copytree(folder, folder.with_name("half"), dirs_exist_ok=True)
     (half / "03_finetune" / "manifest.json").unlink()
-    monkeypatch.setattr(workbook, "_execute", lambda *a: pytest.fail("work was started"))
+    monkeypatch.setattr(workbook, "execute", lambda *a: pytest.fail("work was started"))
     with pytest.raises(PcclipError, match=message) as error:
         run(evaluating(path, run="refused", **changes))
     assert "\n" not in str(error.value)
@@ -218,7 +218,7 @@ def test_a_damaged_result_is_made_again(survivor, monkeypatch):
     whole = table.read_bytes()
     table.write_bytes(whole[: len(whole) // 2])
     asked = []
-    monkeypatch.setattr(workbook, "_execute", lambda notebook, *a: asked.append(notebook.stem))
+    monkeypatch.setattr(workbook, "execute", lambda notebook, *a: asked.append(notebook.stem))
     with pytest.raises(PcclipError, match="without finishing its stage"):
         run(path)
     table.write_bytes(whole)
@@ -301,7 +301,7 @@ def test_photos_with_a_caption_and_nothing_else(write, photos, tmp_path):
 )
 def test_what_is_named_must_exist_before_any_work(write, monkeypatch, changes, message):
     path, folder = write(**changes)
-    monkeypatch.setattr(workbook, "_execute", lambda *a: pytest.fail("work was started"))
+    monkeypatch.setattr(workbook, "execute", lambda *a: pytest.fail("work was started"))
     with pytest.raises(PcclipError, match=message.replace(".", r"\.")):
         run(path)
     assert not folder.exists()
@@ -321,7 +321,7 @@ def test_an_error_in_a_notebook_is_one_line(tmp_path, source, message):
     )
     nbformat.write(notebook, tmp_path / "broken.ipynb")
     with pytest.raises(PcclipError, match=message):
-        workbook._execute(tmp_path / "broken.ipynb", tmp_path / "out.ipynb", {})
+        workbook.execute(tmp_path / "broken.ipynb", tmp_path / "out.ipynb", {})
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_a_kernel_is_heard_of_until_it_is_killed(tmp_path, monkeypatch, capsys):
     nbformat.write(notebook, tmp_path / "killed.ipynb")
     monkeypatch.setattr(workbook, "Heartbeat", partial(workbook.Heartbeat, seconds=0.1))
     with pytest.raises(PcclipError, match=r"^killed: its kernel died \(out of memory\?; it had up to 0\.\d GB\)"):
-        workbook._execute(tmp_path / "killed.ipynb", tmp_path / "out.ipynb", {})
+        workbook.execute(tmp_path / "killed.ipynb", tmp_path / "out.ipynb", {})
     assert not (tmp_path / "out.ipynb").exists()
     told = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"killed: at work for \d+ s, 0\.\d GB; it last said: half way", told[-1])
@@ -362,7 +362,7 @@ def test_a_kernel_is_heard_of_until_it_is_killed(tmp_path, monkeypatch, capsys):
 
 def test_jobs_of_one_notebook_do_not_work_at_once(write, monkeypatch):
     path, folder = write()
-    monkeypatch.setattr(workbook, "_execute", lambda *a: pytest.fail("work was started"))
+    monkeypatch.setattr(workbook, "execute", lambda *a: pytest.fail("work was started"))
     folder.mkdir(parents=True)
     config = params.read(path)
     with FileLock(folder / ".02_embed_images.lock"), pytest.raises(PcclipError, match="another run is at work here"):
@@ -375,7 +375,7 @@ def test_a_notebook_takes_down_what_was_shown_of_those_that_build_on_it(write, m
     folder.mkdir(parents=True)
     for name in workbook.NOTEBOOKS:
         (folder / f"{name}.ipynb").write_text("shown")
-    monkeypatch.setattr(workbook, "_execute", lambda *a: None)
+    monkeypatch.setattr(workbook, "execute", lambda *a: None)
     with pytest.raises(PcclipError, match="without finishing its stage"):
         workbook.run_notebook(params.read(path), "02_embed_images")
     assert [file.stem for file in folder.glob("*.ipynb")] == ["01_generate_comparisons"]
