@@ -141,8 +141,8 @@ def _storage(content: bytes) -> Any:
 def _tensor(storage, offset: int, size: tuple, stride: tuple, *_) -> np.ndarray:
     import torch
 
-    _check(prod(size) <= len(storage), "a tensor larger than its storage")
     flat = torch.empty(0, dtype=storage.dtype).set_(storage)
+    _check(prod(size) <= flat.numel(), "a tensor larger than its storage")
     tensor = flat.as_strided(size, stride, offset)  # checks that it stays inside the storage
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
@@ -373,7 +373,7 @@ def _matrix(path: Path | str, vectors) -> Float[np.ndarray, "n d"]:
 
 def _flat(vector: Any) -> Float[np.ndarray, " d"]:
     """From an array or a flat list; a nested list is refused, as it may unfold to any length."""
-    return np.fromiter(vector.reshape(-1) if isinstance(vector, np.ndarray) else vector, np.float32)
+    return np.fromiter(vector.reshape(-1) if isinstance(vector, np.ndarray | np.generic) else vector, np.float32)
 
 
 def _numbers(path: Path | str, name: str, values: Iterable, known: Iterable[int] | None = None) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Submit the notebooks of a parameter file to Slurm, through submitit: one job a notebook.
 
-Slurm keeps the order: a job waits for the jobs that it builds on (afterok) and is cancelled when one of those jobs fails;
-submitting again continues with the notebooks that have not finished. A job that Slurm preempts or that runs out of time
+Slurm keeps the order: a job waits for the jobs that it builds on (afterok) and is cancelled when one of those fails.
+Submitting again continues with the notebooks that have not finished. A job that Slurm preempts or that runs out of time
 is queued again and continues where it was.
 """
 

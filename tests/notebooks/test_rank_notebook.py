@@ -10,7 +10,7 @@ from pcclip.workbook import notebooks as workbook
 def test_papermill_makes_a_static_sheet(values, photos, tmp_path):
     config = params.check({**values, "rank": {"photos": str(photos), "more": "something red"}})
     executed = tmp_path / "out.ipynb"
-    workbook._execute(ROOT / "notebooks" / "06_rank_images.ipynb", executed, config.model_dump())
+    workbook.execute(ROOT / "notebooks" / "06_rank_images.ipynb", executed, config.model_dump())
     notebook = nbformat.read(executed, 4)
     shown = [kind for cell in notebook.cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
     assert shown.count("image/png") >= 2, "the sheet and the histogram"

@@ -1,46 +1,23 @@
-"""Jobs: one a notebook, after what it builds on; a kernel that is killed is a failure, and what waits is not run."""
+"""Jobs of Slurm: one a notebook, each after the jobs that it builds on."""
 
 import re
 import shlex
 import stat
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
 from helpers.runs import ROOT
 
 from pcclip import cli
-from pcclip import config as params
-from pcclip.comparisons import stage as generate
 from pcclip.errors import PcclipError
-from pcclip.runs.stage import read_manifest
 from pcclip.workbook import notebooks as workbook
-from pcclip.workbook import slurm as submit
+from pcclip.workbook import slurm as slurm_jobs
 from pcclip.workbook.sweep import read_sweep
 
 pytest.importorskip("submitit")
 
 NAMES = list(workbook.NOTEBOOKS)
-FINISHES = "import os\nos.rename(f'{outputs}/made', f'{outputs}/tiny/01_generate')"
-KILLED = "print('half way', flush=True)\nimport os, signal, time\ntime.sleep(1)\nos.kill(os.getpid(), signal.SIGKILL)"
-
-
-def notebook(path: Path, source: str) -> None:
-    """One whose parameters come as they do to the real ones."""
-    cells = [
-        nbformat.v4.new_code_cell(
-            "\n".join(f"{name} = None" for name in params.Config.model_fields), metadata={"tags": ["parameters"]}
-        ),
-        nbformat.v4.new_code_cell(source),
-    ]
-    path.parent.mkdir(exist_ok=True)
-    nbformat.write(
-        nbformat.v4.new_notebook(
-            cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        ),
-        path,
-    )
 
 
 @pytest.fixture
@@ -78,7 +55,7 @@ def with_sweep(path: Path, sweep: dict, **changes) -> Path:
 
 
 def test_one_job_a_notebook_and_one_at_the_end(params_file):
-    jobs = submit.to_do(read_sweep(params_file))
+    jobs = slurm_jobs.unfinished_jobs(read_sweep(params_file))
     assert [job.name for job in jobs] == [*(f"tiny/{name}" for name in NAMES), "tiny/end"]
     after = {job.notebook[:2]: [one.notebook[:2] for one in job.after] for job in jobs}
     assert after == {
@@ -93,7 +70,7 @@ def test_one_job_a_notebook_and_one_at_the_end(params_file):
 
 def test_members_of_a_sweep_wait_for_what_they_share(params_file):
     sweep = {"grid": {"seed": [0, 1]}, "variants": {"a": {}, "b": {"finetune.lr": 1e-4}}}
-    jobs = submit.to_do(read_sweep(with_sweep(params_file, sweep)))
+    jobs = slurm_jobs.unfinished_jobs(read_sweep(with_sweep(params_file, sweep)))
     assert len(jobs) == 2 * 2 + 4 * 2 + 1, "01 and 02 of each seed, 03 and 04 of each member, the table"
     after = {job.name: {one.name for one in job.after} for job in jobs}
     assert after["tiny/seed=1/b/03_finetune"] == {"tiny/seed=1/01_generate_comparisons", "tiny/seed=1/02_embed_images"}
@@ -103,13 +80,13 @@ def test_members_of_a_sweep_wait_for_what_they_share(params_file):
 
 def test_what_is_finished_is_not_submitted(params_file, monkeypatch, tmp_path):
     members, done = read_sweep(params_file), set(NAMES)
-    monkeypatch.setattr(submit, "finished", lambda config, name, images: name in done)
-    assert [job.notebook for job in submit.to_do(members)] == ["end"], "there is no report"
+    monkeypatch.setattr(slurm_jobs, "finished", lambda config, name, images: name in done)
+    assert [job.notebook for job in slurm_jobs.unfinished_jobs(members)] == ["end"], "there is no report"
     workbook.result(members).parent.mkdir(parents=True)
     workbook.result(members).write_text("a report")
-    assert submit.to_do(members) == []
+    assert slurm_jobs.unfinished_jobs(members) == []
     done.remove("03_finetune")
-    assert [job.notebook for job in submit.to_do(members)] == [*NAMES[2:], "end"], (
+    assert [job.notebook for job in slurm_jobs.unfinished_jobs(members)] == [*NAMES[2:], "end"], (
         "04 builds on 03, whatever its manifest says"
     )
 
@@ -161,23 +138,14 @@ def test_slurm_is_told_what_each_job_needs_and_what_it_waits_for(params_file, sl
     assert not (Path(yaml.safe_load(params_file.read_text())["outputs"]) / "tiny" / "01_generate").exists()
 
 
-def test_jobs_that_slurm_calls_completed_and_that_left_no_manifest_have_failed(params_file, slurm, monkeypatch):
-    monkeypatch.setitem(submit._SECONDS, "slurm", 0.01)
-    with pytest.raises(PcclipError) as error:
-        submit.submit(params_file, "slurm", wait=True)
-    lines = str(error.value).splitlines()
-    assert [line.split(":")[0] for line in lines[:2]] == [f"tiny/{name}" for name in NAMES[:2]]
-    assert lines[2] == "4 jobs that build on it were not run; submit again to continue"
-
-
 def test_without_slurm_one_line_says_so(params_file, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PcclipError, match='^--submit slurm: tiny/01_generate_comparisons: Could not detect "srun"'):
-        submit.submit(params_file, "slurm")
+        slurm_jobs.submit(params_file)
 
 
 def test_without_submitit_one_line_says_what_to_install(params_file, monkeypatch, capsys):
-    monkeypatch.setattr(submit, "find_spec", lambda name: None)
+    monkeypatch.setattr(slurm_jobs, "find_spec", lambda name: None)
     assert cli.main(["run", str(params_file), "--submit", "slurm"]) == 1
     assert "pip install 'pcclip[slurm]'" in capsys.readouterr().err
 
@@ -185,12 +153,12 @@ def test_without_submitit_one_line_says_what_to_install(params_file, monkeypatch
 def test_what_is_wrong_is_told_before_any_job(params_file, slurm):
     params_file.write_text(yaml.safe_dump(yaml.safe_load(params_file.read_text()) | {"model": "ViT-Z-1"}))
     with pytest.raises(PcclipError, match="unknown model 'ViT-Z-1'"):
-        submit.submit(params_file, "slurm")
+        slurm_jobs.submit(params_file)
     assert slurm() == {}
 
 
 def test_jobs_read_the_file_as_it_was(params_file, slurm, tmp_path):
-    submit.submit(params_file, "slurm")
+    slurm_jobs.submit(params_file)
     before = params_file.read_text()
     params_file.write_text("run: other")
     [copy] = (tmp_path / "outputs" / "tiny" / "jobs").glob("tiny-*.yaml")
@@ -201,39 +169,11 @@ def test_jobs_read_the_file_as_it_was(params_file, slurm, tmp_path):
 
 
 def test_a_job_that_is_queued_again_does_the_same():
-    work = submit.Work("/root", "p.yaml", "tiny", "02_embed_images")
+    work = slurm_jobs.Work("/root", "p.yaml", "tiny", "02_embed_images")
     assert work.checkpoint().function == work
 
 
 def test_a_job_fails_with_one_line(params_file, monkeypatch):
     monkeypatch.setenv("PCCLIP_ROOT", str(ROOT))
     with pytest.raises(SystemExit, match="^pcclip: .*03_finetune|^pcclip: .*this stage has not finished"):
-        submit.Work(str(ROOT), str(params_file), "tiny", "03_finetune")()
-
-
-def test_on_this_machine_a_killed_kernel_is_a_failure_and_what_builds_on_it_is_not_run(
-    params_file, tmp_path, monkeypatch, capsys
-):
-    """01 finishes, the kernel of 02 is killed, and 03 to the end are not started."""
-    monkeypatch.setenv("PCCLIP_ROOT", str(tmp_path))
-    for name in NAMES:
-        notebook(tmp_path / "notebooks" / f"{name}.ipynb", FINISHES if name.startswith("01") else KILLED)
-    stage = generate.stage(params.read(params_file))
-    with stage.work():
-        stage.finish([], {})
-    stage.folder.rename(tmp_path / "outputs" / "made")
-    assert cli.main(["run", str(params_file), "--submit", "local"]) == 1
-    out, error = capsys.readouterr()
-    folder = tmp_path / "outputs" / "tiny"
-    assert read_manifest(folder / "01_generate")
-    assert re.search(r"^\d+  tiny/01_generate_comparisons: finished$", out, re.MULTILINE)
-    assert "03_finetune, log" not in out
-    failed, left = error.splitlines()
-    log = Path(re.search(r"see (\S+): ", failed)[1])
-    assert failed.removeprefix("pcclip: ") == (
-        f"tiny/02_embed_images: failed; see {log}: 02_embed_images: its kernel died (out of memory?); run again to "
-        "continue"
-    )
-    assert "half way" in log.read_text()
-    assert left == "4 jobs that build on it were not run; submit again to continue"
-    assert not (folder / "02_embed_images.ipynb").exists(), "it would look like a success"
+        slurm_jobs.Work(str(ROOT), str(params_file), "tiny", "03_finetune")()

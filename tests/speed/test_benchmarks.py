@@ -83,6 +83,19 @@ def test_the_last_line_is_the_result(benchmark, capsys, name):
         assert result["not_measured"] == ["recheck", "notebook"]
 
 
+def test_the_constants_are_a_file_that_the_cost_reads(benchmark, tiny_model, tmp_path, monkeypatch):
+    from pcclip.workbook import cost
+
+    (tmp_path / "speed").mkdir()
+    out = tmp_path / "speed" / "constants.json"
+    sizes = ["--photos", "2", "--images", "60", "--pairs", "10"]
+    benchmark.module("constants").main(["--out", str(out), "--model", tiny_model, *sizes])
+    monkeypatch.setenv("PCCLIP_ROOT", str(tmp_path))
+    measured = {name for name, constant in cost.constants().items() if constant != cost.DEFAULTS[name]}
+    assert measured == {"decoding", "image", "comparison"}
+    assert cost.constant("decoding") > 0
+
+
 def test_other_vectors_than_the_naive_loops_fail(benchmark, monkeypatch):
     embed = benchmark.module("embed").embed
     encode = embed.encode_by_all

@@ -1,4 +1,4 @@
-"""What a sweep found: means, ranges and intervals of known numbers, and notebook 07 on a tiny sweep."""
+"""Members of a sweep compared: means, ranges and intervals of known numbers, and notebook 07 on a tiny sweep."""
 
 import nbformat
 import numpy as np
@@ -8,7 +8,7 @@ from helpers.runs import ROOT
 
 from pcclip import plots
 from pcclip.errors import PcclipError
-from pcclip.workbook import compare as study
+from pcclip.workbook import compare
 
 MEASURES = {
     "difference": ("difference_classification", "stamps/template", "accuracy"),
@@ -44,7 +44,7 @@ def row(model, value, measure="difference", run="study/x", variant="x", **grid) 
 
 def loaded(folder, rows) -> pd.DataFrame:
     pd.DataFrame(rows).to_csv(folder / "sweep.csv", index=False)
-    return study.load(folder)
+    return compare.read(folder)
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def table(tmp_path) -> pd.DataFrame:
     values = {"ours": [0.8, 0.9, 0.7], "plain": [0.5, 0.7, 0.6]}
     rows = [
         row(model, value, "difference", f"study/seed={seed}/{variant}", variant, seed=seed)
-        for variant, found in values.items()
-        for seed, own in enumerate(found)
+        for variant, result in values.items()
+        for seed, own in enumerate(result)
         for model, value in (("base", 0.5), ("finetuned", own), ("alpha=0.5", 0.1))
     ]
     return loaded(tmp_path, rows)
@@ -67,41 +67,41 @@ def test_the_base_is_a_variant_and_averaged_weights_are_none(table):
 
 def test_only_the_shown_measures_are_read(tmp_path):
     rows = [row("finetuned", k / 8, measure) for k, measure in enumerate([*MEASURES, *OTHERS])]
-    found = loaded(tmp_path, rows[::-1])
-    assert dict(zip(found.measure, found.value, strict=True)) == {name: k / 8 for k, name in enumerate(MEASURES)}
-    assert study.shown(found) == list(MEASURES)
+    result = loaded(tmp_path, rows[::-1])
+    assert dict(zip(result.measure, result.value, strict=True)) == {name: k / 8 for k, name in enumerate(MEASURES)}
+    assert list(result.measure.cat.categories) == list(MEASURES)
 
 
 def test_one_row_for_each_variant_and_seed_base_first(table):
-    found = study.wide(table)
-    assert found[["variant", "seed"]].to_numpy().tolist() == [
+    result = compare.by_seed(table)
+    assert result[["variant", "seed"]].to_numpy().tolist() == [
         [name, seed] for name in ("base", "ours", "plain") for seed in range(3)
     ]
-    assert list(found.difference) == [0.5] * 3 + [0.8, 0.9, 0.7] + [0.5, 0.7, 0.6]
+    assert list(result.difference) == [0.5] * 3 + [0.8, 0.9, 0.7] + [0.5, 0.7, 0.6]
 
 
 def test_ten_seeds_are_in_the_order_of_numbers(tmp_path):
     rows = [row("finetuned", seed / 16, seed=seed) for seed in range(11)]
-    assert list(study.wide(loaded(tmp_path, rows)).seed) == list(range(11))
+    assert list(compare.by_seed(loaded(tmp_path, rows)).seed) == list(range(11))
 
 
 def test_means_and_half_ranges(table):
-    found = study.summary(table)
-    assert list(found.columns) == ["difference", "± difference", "seeds"]
-    assert list(found.index) == ["base", "ours", "plain"]
-    assert list(found.difference) == pytest.approx([0.5, 0.8, 0.6])
-    assert list(found["± difference"]) == pytest.approx([0, 0.1, 0.1])
-    assert list(found.seeds) == [3, 3, 3]
+    result = compare.means(table)
+    assert list(result.columns) == ["difference", "± difference", "seeds"]
+    assert list(result.index) == ["base", "ours", "plain"]
+    assert list(result.difference) == pytest.approx([0.5, 0.8, 0.6])
+    assert list(result["± difference"]) == pytest.approx([0, 0.1, 0.1])
+    assert list(result.seeds) == [3, 3, 3]
 
 
 def test_differences_are_paired_by_seed_with_a_t_interval(table):
-    found = study.against(table, "plain").set_index("variant")
-    assert list(found.index) == ["base", "ours"]
-    ours = found.loc["ours"]  # 0.3, 0.2, 0.1: mean 0.2, deviation 0.1, t of 2 degrees 4.3027
+    result = compare.differences(table, "plain").set_index("variant")
+    assert list(result.index) == ["base", "ours"]
+    ours = result.loc["ours"]  # 0.3, 0.2, 0.1: mean 0.2, deviation 0.1, t of 2 degrees 4.3027
     half = 4.302653 * 0.1 / np.sqrt(3)
     assert [ours["minus reference"], ours.ci_low, ours.ci_high] == pytest.approx([0.2, 0.2 - half, 0.2 + half])
     assert ours.seeds == 3
-    assert found.loc["base", "minus reference"] == pytest.approx(-0.1)
+    assert result.loc["base", "minus reference"] == pytest.approx(-0.1)
 
 
 def test_a_seed_that_one_side_lacks_is_left_out(tmp_path):
@@ -112,13 +112,13 @@ def test_a_seed_that_one_side_lacks_is_left_out(tmp_path):
     ]
     rows.append(row("finetuned", 0.25, "zero-shot", "s/ours", "ours", seed=0))
     rows.append(row("finetuned", 0.5, "zero-shot", "s/plain", "plain", seed=0))
-    found = study.against(loaded(tmp_path, rows), "plain").set_index("measure")
+    result = compare.differences(loaded(tmp_path, rows), "plain").set_index("measure")
     half = 12.7062 * np.std([0.4, 0.2], ddof=1) / np.sqrt(2)
-    assert found.loc["order", ["minus reference", "ci_low", "ci_high", "seeds"]].tolist() == pytest.approx(
+    assert result.loc["order", ["minus reference", "ci_low", "ci_high", "seeds"]].tolist() == pytest.approx(
         [0.3, 0.3 - half, 0.3 + half, 2], rel=1e-4
     )
-    assert found.loc["zero-shot", ["minus reference", "seeds"]].tolist() == [-0.25, 1]
-    assert np.isnan(found.loc["zero-shot", ["ci_low", "ci_high"]].astype(float)).all()
+    assert result.loc["zero-shot", ["minus reference", "seeds"]].tolist() == [-0.25, 1]
+    assert np.isnan(result.loc["zero-shot", ["ci_low", "ci_high"]].astype(float)).all()
 
 
 def test_seeds_and_images_are_two_sources_of_variation(tmp_path):
@@ -131,21 +131,21 @@ def test_seeds_and_images_are_two_sources_of_variation(tmp_path):
         row("base", 0.5, measure, "s/0", "ours", seed=0) | {"ci_low": 0.4, "ci_high": 0.6}
         for measure in ("order", "difference")
     ]
-    found = study.seeds(loaded(tmp_path, rows))
-    assert found[["variant", "measure", "seeds", "wider"]].to_numpy().tolist() == [
+    result = compare.variation(loaded(tmp_path, rows))
+    assert result[["variant", "measure", "seeds", "wider"]].to_numpy().tolist() == [
         ["base", "difference", 1, ""],
         ["base", "order", 1, ""],
         ["ours", "order", 3, "seeds"],
     ]
     half = 4.302653 * 0.1 / np.sqrt(3)
-    assert found.loc[2, "mean":"images_high"].tolist() == pytest.approx([0.8, 0.8 - half, 0.8 + half, 0.76, 0.81])
-    assert found.loc[0, ["mean", "images_low", "images_high"]].tolist() == [0.5, 0.4, 0.6]
-    assert found.loc[0, ["seeds_low", "seeds_high"]].isna().all(), "one seed has no spread"
+    assert result.loc[2, "mean":"images_high"].tolist() == pytest.approx([0.8, 0.8 - half, 0.8 + half, 0.76, 0.81])
+    assert result.loc[0, ["mean", "images_low", "images_high"]].tolist() == [0.5, 0.4, 0.6]
+    assert result.loc[0, ["seeds_low", "seeds_high"]].isna().all(), "one seed has no spread"
 
 
 def test_an_unknown_reference_names_the_known(table):
     with pytest.raises(PcclipError, match="^no variant 'theirs' in this sweep; it has: base, ours, plain$"):
-        study.against(table, "theirs")
+        compare.differences(table, "theirs")
 
 
 @pytest.mark.parametrize(
@@ -167,11 +167,11 @@ def test_a_grids_values_name_the_variants(tmp_path, grids, variant, names):
 
 def test_without_a_sweep_it_says_what_to_run(tmp_path):
     with pytest.raises(PcclipError, match=r"sweep.csv: not there; run a parameter file with a `sweep` first"):
-        study.load(tmp_path)
+        compare.read(tmp_path)
 
 
 def test_a_dot_for_every_seed(table):
-    figure = plots.study(study.wide(table), study.shown(table))
+    figure = plots.study(compare.by_seed(table), list(table.measure.cat.categories))
     (axis,) = figure.axes
     assert axis.get_title() == "difference"
     assert [label.get_text() for label in axis.get_yticklabels()] == ["base", "ours", "plain"]

@@ -1,0 +1,377 @@
+"""The cost of a run: counts of model sizes and of every stage against counts by hand, and what `pcclip plan` scales."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import diffusion
+from helpers.runs import ROOT
+
+from pcclip import cli
+from pcclip import config as params
+from pcclip.config import Generate
+from pcclip.data.image_set import load_images
+from pcclip.encoders import toy_clip
+from pcclip.errors import PcclipError
+from pcclip.workbook import cost
+from pcclip.workbook.cost import Cost, Row, Scale, counts
+from pcclip.workbook.sizes import (
+    Network,
+    Sizes,
+    TeacherSize,
+    encoder_size,
+    language_model_size,
+    model_sizes,
+    teacher_size,
+)
+
+BLOCKS = 2 * (12 * 32**2 + 13 * 32)  # two of width 32: attention 4w^2+4w, MLP 8w^2+5w, two norms 4w
+TEXT = BLOCKS + 49408 * 32 + 40 * 32 + 2 * 32 + 32 * 32  # words, places, last norm, projection
+CAPTION = len("a red disc .".split()) + 2
+V1 = "CompVis/stable-diffusion-v1-4"
+KNOWN = TeacherSize(Network(1000, 1e9, 5000), Network(200, 1e8), Network(300, 1e7), 16, 48)  # round, for hand counts
+PAPER = ROOT / "params" / "paper_coco.yaml"
+FIRST = {  # 1.2 and 1.4 of the paper's appendix and code: all pairs of 1000 COCO photos
+    "data": {"source": "coco", "path": "/nowhere", "limit": 1000},
+    "generate": {"backend": "transformers", "llm": "meta-llama/Llama-2-13b-chat-hf", "prompt": "paper"},
+}
+
+
+@pytest.fixture(autouse=True)
+def default_constants(monkeypatch):
+    monkeypatch.setattr(cost, "constants", lambda: cost.DEFAULTS)
+
+
+def cost_of(config, scale=None, here=True, **sizes) -> Cost:
+    images = load_images(config) if here else None
+    scale = scale or Scale()
+    return Cost(config, counts(config, scale, images), Sizes(**{"model": encoder_size(config.model), **sizes}), scale)
+
+
+def row(cost: Cost, stage: str) -> Row:
+    return next(row for row in cost.rows() if row.stage.startswith(stage))
+
+
+@pytest.fixture
+def sds(values):
+    """sds(settings, **finetune): the tiny run with objective clip and a teacher."""
+
+    def changed(settings: dict | None = None, **finetune) -> params.Config:
+        own = {"objective": "clip", "tune": "layernorm", "sds": {"teacher": V1, "warmup_steps": 0, **(settings or {})}}
+        return params.check({**values, "finetune": {**values["finetune"], **own, **finetune}})
+
+    return changed
+
+
+# ---- sizes of models -------------------------------------------------------------------------------------------------
+
+
+def test_towers_are_counted_as_by_hand(config, tiny_encoder):
+    size = encoder_size(config.model)
+    assert (size.text.blocks, size.text.parameters, size.width) == (BLOCKS, TEXT, 32)
+    assert size.text.parameters == sum(p.numel() for p in tiny_encoder.text_tower.parameters())
+    patches = 2 * 16 * (3 * 8 * 8) * 32
+    blocks = 2 * (2 * 17 * 12 * 32**2 + 2 * 2 * 17 * 17 * 32)  # and each head's products of 17 tokens with 17
+    assert size.image.flop == patches + blocks + 2 * 32 * 32
+    attention = 2 * (2 * 2 * 40 * 32)  # of one token with all 40, in two blocks
+    assert size.text.flop == pytest.approx(2 * 2 * 12 * 32**2 + attention + 2 * 32 * 32 / 40)
+    assert (size.text.norms, size.image.norms) == (5 * 2 * 32, 6 * 2 * 32)
+    assert encoder_size("shapes-clip:3").width == toy_clip.MODEL["embed_dim"]
+
+
+def test_activations_are_about_what_autograd_keeps(fresh_encoder, config):
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    tower = fresh_encoder.image_tower.requires_grad_(True)
+    weights = {p.untyped_storage().data_ptr() for p in tower.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = tower(torch.zeros(1, 3, 32, 32))  # noqa: F841  keeps the graph
+    total = sum(size for pointer, size in kept.items() if pointer not in weights)
+    assert encoder_size(config.model).image.activations == pytest.approx(total, rel=0.4)
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "active"),
+    [
+        ("meta-llama/Llama-2-13b-chat-hf", 13e9, 13e9),
+        ("Qwen/Qwen3-30B-A3B", 30e9, 3e9),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", 135e6, 135e6),
+        ("gpt-4o-mini", None, None),
+        ("mistralai/Mixtral-8x7B-Instruct", None, None),
+    ],
+)
+def test_a_language_model_by_name(name, total, active):
+    size = language_model_size(Generate(backend="openai", llm=name))
+    assert size == (Network(total, 2 * active) if total else None)
+
+
+def test_a_language_model_by_its_files(tmp_path, tiny_model, tiny_encoder):
+    weights = Path(tiny_model.removeprefix("local-dir:")) / "open_clip_model.safetensors"
+    settings = Generate(backend="transformers", llm=str(tmp_path))
+    assert language_model_size(settings) is None
+    shutil.copy(weights, tmp_path / "model.safetensors")
+    towers = [tiny_encoder.text_tower, tiny_encoder.image_tower]
+    assert language_model_size(settings).parameters == 1 + sum(p.numel() for t in towers for p in t.parameters())
+    (tmp_path / "model.safetensors").write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(PcclipError, match="not a whole safetensors file"):
+        language_model_size(settings)
+    (tmp_path / "tiny-3b.gguf").touch()
+    assert language_model_size(Generate(gguf=str(tmp_path / "tiny-3b.gguf"))).parameters == 3e9
+
+
+def test_a_teacher_by_its_folder_or_by_a_known_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder, parts = diffusion.saved(tmp_path / "teacher"), diffusion.parts()
+    size = teacher_size(str(folder))
+    for network, name in ((size.unet, "unet"), (size.vae, "vae"), (size.text, "text_encoder")):
+        assert network.parameters == sum(p.numel() for p in parts[name].parameters())
+    assert (size.latent, size.condition) == (4 * 8 * 8, 24 * 16)
+    assert teacher_size(V1).unet.parameters == 859_520_964
+    assert teacher_size("some/other-model") is teacher_size("nowhere") is None
+    toy = teacher_size("shapes-diffusion:3")
+    assert (toy.latent, toy.vae.flop) == (3 * 8 * 8, 0)
+    for text, message in (('{"down_block_types": ["Unknown"]}', "diffusers cannot build it"), ("{", "fetch it again")):
+        (folder / "unet" / "config.json").write_text(text)
+        with pytest.raises(PcclipError, match=message) as error:
+            teacher_size(str(folder))
+        assert "\n" not in str(error.value)
+
+
+def test_a_model_that_cannot_be_built_is_a_problem_and_not_an_error(tmp_path):
+    for settings, message in (
+        ({"nothing": 1}, "not a configuration of open_clip; fetch it again"),
+        ({"model_cfg": {"embed_dim": 32}}, "open_clip cannot build it"),
+    ):
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(settings))
+        sizes = model_sizes(params.check({"model": f"local-dir:{tmp_path}", "generate": {"backend": "template"}}))
+        assert message in sizes.problems["model"]
+        assert math.isnan(sizes.model.parameters)
+
+
+# ---- the stages ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "passes"),
+    [
+        ({}, 3),
+        ({"micro_batch": 15}, 4),
+        ({"micro_batch": 16}, 3),
+        ({"tune": "lora"}, 2),
+        ({"tune": "layernorm", "micro_batch": 4}, 3),
+    ],
+)
+def test_finetuning_as_by_hand(values, changes, passes):
+    """40 pairs with their twins in batches of 8, 4 epochs; 'The first image shows a red disc , while ...'."""
+    config = params.check({**values, "finetune": {**values["finetune"], **changes}})
+    finetune, size = row(cost_of(config), "03"), encoder_size(config.model)
+    length = len("The first image shows a red disc , while the second image shows a blue bar .".split()) + 2
+    assert finetune.tokens == pytest.approx(4 * 40 * 2 * 0.73 * length)
+    assert finetune.flop == pytest.approx(passes * finetune.tokens * size.text.flop)
+    assert finetune.hours == pytest.approx(finetune.flop / (0.3 * 19.5e12) / 3600)
+    if not changes:
+        assert finetune.disk == 4 * (2 * TEXT + 3 * BLOCKS)  # the last one and epoch 2; weights, two moments of Adam
+        assert row(cost_of(config), "02").disk == 24 * 32 * 4
+
+
+def test_replayed_captions_are_counted(values):
+    plain = row(cost_of(params.check(values)), "03").tokens
+    changed = {**values, "finetune": {**values["finetune"], "replay": 1.0, "replay_batch": 30}}
+    assert row(cost_of(params.check(changed)), "03").tokens - plain == pytest.approx(20 * 30 * CAPTION)
+
+
+@pytest.mark.parametrize(
+    ("changes", "image", "text"),
+    [
+        ({}, 2, 2),
+        ({"tune": "all"}, 3, 3),
+        ({"micro_batch": 4}, 3, 3),
+        ({"negatives": "rules"}, 2, 4),
+        ({"difference": 1.0, "difference_batch": 4, "swap": True}, 4, 4),
+        ({"sds": {"teacher": V1, "baseline": True}}, 4, 4),
+    ],
+)
+def test_both_towers_as_by_hand(sds, changes, image, text):
+    """8 steps of 8 images and captions."""
+    config = sds(**changes)
+    size, finetune = encoder_size(config.model), row(cost_of(config, teacher=KNOWN), "03 finetune")
+    assert finetune.flop == pytest.approx(64 * (image * size.image.flop + text * CAPTION * size.text.flop))
+
+
+@pytest.mark.parametrize(
+    ("settings", "passes", "latents", "width"),
+    [
+        ({}, 2, 0, 4),
+        ({"checkpointing": True, "precision": "bf16"}, 3, 0, 2),
+        ({"through_unet": False, "warmup_steps": 1}, 1, 15, 4),
+        ({"samples": 4, "warmup": "least_squares"}, 8, 15, 4),
+        ({"warmup": "sds", "warmup_steps": 2}, 2 * (1 + 16 / 64), 0, 4),
+    ],
+)
+def test_the_teacher_as_by_hand(sds, settings, passes, latents, width):
+    """15 images and captions in batches of 8, 4 epochs; latents in fp32, conditions as the UNet reads them."""
+    config = sds(settings)
+    costs = cost_of(config, teacher=KNOWN)
+    cache, teacher = list(costs.rows())[-3:-1]
+    assert teacher.flop == pytest.approx(64 * passes * 1e9)
+    assert teacher.disk == 4 * 4 * 33 * 16  # the map, and while training it with two moments in the checkpoint
+    assert cache.flop == latents * 1e8 + 15 * 1e7
+    assert cache.disk == latents * 4 * 16 + 15 * width * 48
+
+
+def test_without_weight_there_is_no_teacher(sds):
+    costs = cost_of(sds({"weight": 0.0}), teacher=KNOWN)
+    assert not [row for row in costs.rows() if row.stage.startswith("03 teacher")]
+    assert len(costs.memory()) == 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "activations"),
+    [
+        ({}, 8 * 5000),
+        ({"precision": "bf16", "micro_batch": 2}, 1 * 5000),
+        ({"checkpointing": True}, 0.27 * 8 * 5000),
+        ({"through_unet": False}, 0),
+    ],
+)
+def test_memory_as_by_hand(sds, settings, activations):
+    config = sds(settings)
+    size, memory = encoder_size(config.model), list(cost_of(config, teacher=KNOWN).memory().values())
+    assert memory[:2] == [4 * size.parameters, 12 * (size.text.norms + size.image.norms)]
+    assert memory[2] == 8 * size.image.activations + 8 * CAPTION * size.text.activations
+    assert memory[4] == pytest.approx(activations)
+    assert memory[5] == pytest.approx(sum(memory[:5]))
+
+
+def test_the_teacher_as_a_matcher_as_by_hand(values):
+    sets = {name: {"path": "nowhere"} for name in ("winoground", "eqben", "sugarcrepe")}
+    for unconditional, each in ((True, 6), (False, 4)):
+        matcher = {"spec": V1, "samples": 10, "limit": 50, "unconditional": unconditional, "precision": "bf16"}
+        config = params.check(values | {"evaluate": {"compositional": sets, "teacher": matcher}})
+        matching = row(cost_of(config, matcher=KNOWN), "04 teacher")
+        assert matching.flop == 3 * 50 * 10 * each * 1e9
+
+
+def test_rewrites_negatives_and_verdicts_are_questions_too(values):
+    settings = {"backend": "openai", "llm": "x", "rewrites": "rewrite", "negatives": "negative", "attributes": "size"}
+    config = params.check(values | {"generate": {**values["generate"], **settings}})
+    rows = list(cost_of(config, writer=Network(10, 20), judge=Network(100, 200)).rows())
+    assert [row.stage for row in rows[:4]] == ["01 comparisons", "01 rewrites", "01 negatives", "01 verdicts, at most"]
+    assert all(row.flop == 20 * row.tokens for row in rows[:3])
+    assert rows[3].flop == 200 * rows[3].tokens
+    assert rows[1].work.startswith("15 questions")
+
+
+# ---- the papers' sizes, and any size ---------------------------------------------------------------------------------
+
+
+def test_beside_the_papers_own_hours():
+    """30 A100 hours of generation and 12 of finetuning."""
+    config = params.check(FIRST)
+    costs = cost_of(config, here=False, writer=language_model_size(config.generate))
+    comparisons, finetune = row(costs, "01"), row(costs, "03")
+    assert "499,500 examples" in finetune.work
+    assert comparisons.hours == pytest.approx(11.3, abs=0.5)  # as cost.py's docstring says
+    assert finetune.hours == pytest.approx(5.6, abs=0.1)
+    steps = 20 * math.ceil(499_500 / 512)
+    assert finetune.tokens == pytest.approx(512 * steps * 0.73 * 31)
+
+
+def test_a_billion_images_by_hand():
+    config = params.read(PAPER)
+    costs = cost_of(config, Scale(1e9, 64, "H100"), here=False, writer=Network(13e9, 26e9))
+    embed, comparisons = row(costs, "02"), row(costs, "01")
+    assert (costs.counts.train, costs.counts.held_out, costs.counts.pairs) == (10**9 - 500, 500, 10**9 - 500)
+    assert embed.flop == costs.sizes.model.image.flop * 10**9
+    assert embed.disk == 4 * 768 * 10**9
+    assert (embed.machines, embed.hours) == ("64 H100", pytest.approx(embed.flop / (64 * 0.3 * 67e12) / 3600))
+    assert row(costs, "02 decoding").hours == pytest.approx(4.8e-3 * 1e9 / (64 * config.embed.workers) / 3600)
+    asked, written = 10**9 - 500 + 5000, 29  # one comparison for each training image, and the held-out ones
+    read = comparisons.tokens - asked * written
+    assert comparisons.flop == pytest.approx(26e9 * comparisons.tokens)
+    assert comparisons.hours == pytest.approx(26e9 * (read / 0.3 + asked * written / 0.1) / (64 * 989e12) / 3600)
+    assert row(costs, "03").machines == "1 H100", "finetune.processes, not --gpus"
+    twice = cost_of(config, Scale(2e9, 64, "H100"), here=False, writer=Network(13e9, 26e9))
+    for small, large in zip(list(costs.rows())[:4], twice.rows(), strict=False):
+        assert large.hours == pytest.approx(2 * small.hours, rel=1e-3)
+
+
+def test_sets_that_are_not_here_are_counted_as_published_or_as_the_file_limits_them():
+    config = params.check(
+        {**FIRST, "data": {**FIRST["data"], "held_out_limit": 50}, "generate": {"backend": "template"}}
+    )
+    known = counts(config, Scale(), None)
+    assert (known.train, known.held_out, known.pairs) == (1000, 50, 499_500)
+    assert "591,753 captions" in known.assumed
+    own = counts(params.check({"data": {"source": "folder", "path": "/nowhere"}}), Scale(), None)
+    assert (own.train, own.train_captions) == (1000, 1000)
+
+
+def test_a_language_model_on_cores_uses_no_gpus(values):
+    values["generate"] |= {"backend": "llama_cpp", "in_flight": 3}
+    costs = cost_of(params.check(values), Scale(1000, 8), here=False, writer=Network(10, 20))
+    comparisons = row(costs, "01")
+    assert comparisons.machines == "3 CPU cores"
+    assert comparisons.hours == pytest.approx(comparisons.flop / (3 * 2.5e10) / 3600)
+
+
+def test_an_unknown_size_is_a_question_mark_and_left_out_of_the_sum(values):
+    values["generate"] |= {"backend": "openai", "llm": "x"}
+    lines = cost.table(list(cost_of(params.check(values)).rows())).splitlines()
+    assert lines[1].split()[-3:] == ["?", "1", "A100"]
+    assert "?" not in lines[-1]
+
+
+def test_equal_rows_of_a_sweep_are_one_row():
+    same = Row("02 embed", "9 images", 1.0, 2.0, 3.0, 4.0, "1 A100")
+    assert cost.summed([same, same]) == [Row("02 embed", "2 times 9 images", 2.0, 4.0, 6.0, 8.0, "1 A100")]
+
+
+# ---- the command and the constants -----------------------------------------------------------------------------------
+
+
+def test_the_command_plans_any_size_and_says_when_memory_is_short(capsys):
+    assert cli.main(["plan", str(PAPER), "--images", "1e9", "--gpus", "64", "--gpu", "H100"]) == 0
+    out = capsys.readouterr().out
+    assert "1,000,000,000 images" in out
+    assert "64 H100" in out
+    assert "over slurm.memory = 64 GB: give more, or plan 50 runs, each with its own part of the set" in out
+    assert all(source in out for _, source in cost.DEFAULTS.values())
+    assert cli.main(["plan", str(PAPER)]) == 0
+    assert "slurm.memory" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gpu": "B4"}, "--gpu B4: unknown; one of A100, H100"),
+        ({"gpus": 0}, "at least 1"),
+        ({"images": 1}, "at least 2"),
+        ({"images": math.inf}, "at most"),
+        ({"images": math.nan}, "at most"),
+    ],
+)
+def test_impossible_sizes(options, message):
+    with pytest.raises(PcclipError, match=message):
+        Scale(**options)
+
+
+def test_measured_constants_replace_the_defaults(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setenv("PCCLIP_ROOT", str(tmp_path))
+    assert cost.constants() == cost.DEFAULTS
+    file = tmp_path / "speed" / "constants.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"training": [0.5, "of a GPU's peak: measured"]}))
+    assert cost.constant("training") == 0.5
+    assert cost.constant("writing") == cost.DEFAULTS["writing"][0]
+    file.write_text('{"training": 0.5}')
+    with pytest.raises(PcclipError, match="not a table of constants; delete it or run `make speed` again"):
+        cost.constants()
