@@ -9,7 +9,7 @@ for pixel (the package does not say so; mean and standard deviation of the train
 digits). Pictures are made from the files when they are asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
@@ -60,7 +60,7 @@ def _benchmark(
     name: str,
     class_names: list[str],
     labels: dict[str, np.ndarray],
-    pixels: dict[str, list[Pixels]],
+    pixels: Mapping[str, Sequence[Pixels]],
     files: list[Path],
 ) -> Benchmark:
     """The set whose images are named by part and row; all files of a part have equally many."""

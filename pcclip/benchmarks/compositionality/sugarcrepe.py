@@ -49,7 +49,7 @@ def _files(part: str) -> tuple[str, str]:
 
 
 def _reader(name: str) -> Reader:
-    needs = {
+    needs: dict[str, list[str | tuple[str, ...]]] = {
         f"get data of {_SOURCES[name]}": [_files(part) for part in _PARTS[name]],
         "download http://images.cocodataset.org/zips/val2017.zip and unpack it there": [_FOLDERS],
     }

@@ -246,17 +246,6 @@ def test_questions_become_texts(question, text):
         assert found[1] == found[0].replace("first", "*").replace("second", "first").replace("*", "second")
 
 
-@pytest.mark.parametrize("name", CHANGES.readers)
-def test_what_is_missing_is_said_with_where_to_get_it(name, tmp_path):
-    lines = CHANGES.missing(name, tmp_path / "nowhere")
-    assert lines
-    assert all(str(tmp_path / "nowhere") in line and "\n" not in line for line in lines)
-    assert "https://" in " ".join(lines)
-    with pytest.raises(PcclipError, match=f"evaluate.changes.{name}: .*nowhere") as error:
-        CHANGES.load(name, tmp_path / "nowhere")
-    assert "\n" not in str(error.value)
-
-
 def test_only_what_is_lacking_is_named(spot_the_diff, compbench):
     assert CHANGES.missing("spot_the_diff", spot_the_diff) == CHANGES.missing("compbench", compbench) == []
     (spot_the_diff / "annotations" / "val.json").unlink()
@@ -289,13 +278,6 @@ def test_files_that_are_no_list(spot_the_diff, content):
     with pytest.raises(PcclipError, match=r"train\.json: .*fetch it again from https") as error:
         CHANGES.load("spot_the_diff", spot_the_diff)
     assert "\n" not in str(error.value)
-
-
-def test_unknown_sets_are_named():
-    with pytest.raises(
-        PcclipError, match="evaluate.changes.clevr: no such set; there are: spot_the_diff, birds_to_words"
-    ):
-        CHANGES.load("clevr", "x")
 
 
 # ---- retrieval -------------------------------------------------------------------------------------------------------

@@ -181,37 +181,6 @@ def test_an_oracle_that_would_run_code_is_refused(simat):
         COMPOSED.load("simat", simat)
 
 
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("fashion_iq", "no captions/cap.dress.train.json, captions/cap.dress.val.json"),
-        ("cirr", "no captions/*.val.json"),
-        ("simat", "no simat_db/transfos.csv, simat_db/triplets.csv"),
-    ],
-)
-def test_what_is_missing_is_named_with_where_to_get_it(tmp_path, name, says):
-    lines = COMPOSED.missing(name, tmp_path)
-    assert len(lines) >= 2
-    assert says in lines[0]
-    assert all("http" in line or "NLVR2" in line for line in lines)
-    with pytest.raises(PcclipError, match=f"arithmetic.composed.{name}: "):
-        COMPOSED.load(name, tmp_path)
-
-
-def test_no_such_set(tmp_path):
-    with pytest.raises(PcclipError, match="composed.flickr: no such set; there are: fashion_iq, cirr, simat"):
-        COMPOSED.load("flickr", tmp_path)
-
-
-def test_an_image_that_changes_is_another_set(cirr):
-    before = COMPOSED.load("cirr", cirr).identity()
-    assert COMPOSED.load("cirr", cirr).identity() == before
-    image(cirr / "img_raw" / "dev" / "dev-7-0-img0.png", 200)
-    with open(cirr / "img_raw" / "dev" / "dev-7-0-img0.png", "ab") as file:
-        file.write(b"\0")
-    assert COMPOSED.load("cirr", cirr).identity() != before
-
-
 # recall
 
 AXES = np.eye(6, dtype=np.float32)  # six photos at right angles, p0 to p5

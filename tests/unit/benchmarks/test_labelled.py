@@ -25,7 +25,6 @@ from pcclip.images import open_image
 from pcclip.runs.stage import finished
 
 SETS = PublicSets("classification")
-HERE = ["cifar10", "cifar100", "eurosat", "flowers", "sun397", "food101"]
 MANY = 10  # images per file of a tiny CIFAR
 
 
@@ -415,23 +414,6 @@ def test_food101(kitchen):
 
 
 # ---- loading ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", HERE)
-def test_a_set_that_is_not_there_says_what_to_fetch(name, tmp_path):
-    with pytest.raises(PcclipError) as error:
-        SETS.load(name, tmp_path / "nowhere")
-    line = str(error.value)
-    assert line.startswith(f"evaluate.labelled.{name}: {tmp_path / 'nowhere'}: no ")
-    assert "\n" not in line
-    assert "; download http" in line or "or download http" in line
-    assert " MB" in line or " GB" in line
-    assert ("make cifar" in line) == (name == "cifar10")
-
-
-def test_a_set_that_is_not_known():
-    with pytest.raises(PcclipError, match=r"labelled.mnist: no such set; there are: cifar10, .*imagenet_sketch"):
-        SETS.load("mnist")
 
 
 def serve(monkeypatch, sizes: dict[str, list[int]], **changed) -> pd.DataFrame:

@@ -444,23 +444,6 @@ def test_a_set_without_test_images(faces):
         SETS.load("pubfig", faces)
 
 
-def test_sets_that_are_not_there(tmp_path):
-    with pytest.raises(PcclipError, match="relative.adience: no such set; there are: zap50k, pubfig, osr"):
-        SETS.load("adience")
-    for name in SETS.readers:
-        with pytest.raises(PcclipError, match=rf"^evaluate.relative.{name}: .*; download .*http") as error:
-            SETS.load(name, tmp_path)
-        assert "\n" not in str(error.value)
-
-
-def test_the_identity_notices_what_changes(lfw):
-    first = SETS.load("lfw10", lfw).identity()
-    assert SETS.load("lfw10", lfw).identity() == first
-    assert SETS.load("lfw10", lfw, limit=1).identity() != first
-    picture(lfw / "images" / "1.jpg", 7)
-    assert SETS.load("lfw10", lfw).identity() != first
-
-
 def test_every_set_has_texts_for_attributes_that_it_has(lfw, shoes, zoo):
     assert [*shipped_texts("zap50k")] == SETS.read("zap50k", shoes).attributes
     assert [*shipped_texts("lfw10")] == SETS.read("lfw10", lfw).attributes
