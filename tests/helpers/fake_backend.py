@@ -1,10 +1,10 @@
 """A backend that answers by a function of the captions."""
 
-from pcclip.comparisons.llm import Reply
+from pcclip.comparisons.llm import Reply, Template
 from pcclip.comparisons.sentences import from_captions
 
 
-class Fake:
+class Fake(Template):
     """Answers by a function of the captions; stops like a killed process when `stop` answers were given."""
 
     identity = "template-1"  # it stands in for the backend of the parameters

@@ -118,12 +118,6 @@ def test_only_what_is_left_is_counted(config, images, tiny_encoder, monkeypatch,
     assert [line.split(" questions")[0] for line in told] == ["comparisons: asking 60", "comparisons: asking 50"]
 
 
-def test_questions_that_met_an_error_are_asked_again(ask):
-    with pytest.raises(PcclipError):
-        ask(Fake(finish="error: RuntimeError('out of memory')"))
-    assert (ask(Fake()).verdict == "kept").all()
-
-
 @pytest.mark.parametrize("stop", [0, 1, 23, 59])
 def test_a_killed_run_asks_only_for_the_rest(ask, config, stop):
     killed, second, whole = Fake(stop=stop), Fake(), Fake()
@@ -135,18 +129,6 @@ def test_a_killed_run_asks_only_for_the_rest(ask, config, stop):
     assert killed.asked + second.asked == whole.asked
     pd.testing.assert_frame_equal(table, expected)
     assert not list((config.folder / generate.FOLDER).glob("partial-*"))
-
-
-def test_every_answer_is_on_disk_before_the_next_is_asked_for(ask, config):
-    backend, found = Fake(), []
-
-    def write(first, second):
-        found.append(len(journal_of(config).read_text().splitlines()) - len(backend.asked))
-        return from_captions(first, second)
-
-    backend.write = write
-    ask(backend)
-    assert found == [-1] * 60  # all but the one that is being written
 
 
 def test_the_order_of_answers_does_not_matter(ask):

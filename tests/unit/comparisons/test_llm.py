@@ -85,10 +85,6 @@ def test_odds_of_a_start_that_both_lists_share():
     assert odds_of_tokens([(" heav", -0.1), (" heavier", -2.0), (" heavenly", -3.0)], both).value == pytest.approx(1.0)
 
 
-def test_odds_of_very_unlikely_words():
-    assert odds_of_tokens([(" larger", -9999.0), (" smaller", -9998.0)], LARGER).value == pytest.approx(-1.0)
-
-
 def test_odds_without_any_option():
     assert odds_of_tokens([(" red", -0.1)], LARGER) == Odds(0.0, "probabilities: no option among the likely tokens")
 

@@ -11,7 +11,7 @@ from pcclip import config as params
 from pcclip.comparisons import captions
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons.captions import NOTHING, by_rule, exchanges, plain_words
-from pcclip.comparisons.llm import Reply
+from pcclip.comparisons.llm import Reply, Template
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.comparisons.sentences import from_captions
 from pcclip.data.image_set import load_images
@@ -20,7 +20,7 @@ from pcclip.finetuning.losses import infonce
 from pcclip.finetuning.stage import stage
 
 
-class Writer:
+class Writer(Template):
     """Writes false captions, compares by the template, and counts what it is asked."""
 
     identity = "writer-1"

@@ -8,14 +8,14 @@ import pytest
 from pcclip import config as params
 from pcclip.comparisons import captions
 from pcclip.comparisons import stage as generate
-from pcclip.comparisons.llm import Reply
+from pcclip.comparisons.llm import Reply, Template
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.comparisons.sentences import from_captions
 from pcclip.data.image_set import load_images
 from pcclip.errors import PcclipError
 
 
-class Writer:
+class Writer(Template):
     """Says every caption in other words; stops like a killed process after `stop` answers."""
 
     identity = "writer-1"

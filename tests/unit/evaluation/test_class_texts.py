@@ -26,7 +26,7 @@ def told(question, times):
     return f"The first image shows {first} with legs, while the second image shows {second} with wheels."
 
 
-class Writer:
+class Writer(Template):
     """Replies by a function of the question and of how often it was asked; stops like a killed process."""
 
     identity = "writer-1"

@@ -24,7 +24,7 @@ from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.classification import cifar
 from pcclip.comparisons import llm
 from pcclip.comparisons import stage as generate
-from pcclip.comparisons.llm import Odds, Reply
+from pcclip.comparisons.llm import Odds, Reply, Template
 from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
 from pcclip.embedding.vectors import Vectors
@@ -54,7 +54,7 @@ def _tiny_cifar():
         yield
 
 
-class Writer:
+class Writer(Template):
     """Writes of every two things and of every thing, and judges by the words of the captions; counts what it is asked.
 
     Stands in for every backend that stage 04 starts.

@@ -13,7 +13,7 @@ from PIL import Image
 
 from pcclip import config as params
 from pcclip.cli import main
-from pcclip.comparisons.llm import Reply
+from pcclip.comparisons.llm import Reply, Template
 from pcclip.config import Generate
 from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
@@ -458,7 +458,7 @@ def test_a_sheet_keeps_both_ends_and_numbers_them_by_position(photos, tiny_encod
 # ---- paraphrases -----------------------------------------------------------------------------------------------------
 
 
-class Writer:
+class Writer(Template):
     """Says what it is told to, in turn, and counts."""
 
     identity = "told"
