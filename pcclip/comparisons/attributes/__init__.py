@@ -30,7 +30,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     model_validator,
 )
 
@@ -59,8 +58,11 @@ def _check_slots(text: str) -> str:
     return " ".join(text.split())
 
 
-def _fill_frames(entries: Any, info: ValidationInfo) -> Any:
-    """Replace every text with slots by one pair of texts for each two of the attribute's words."""
+def _fill_frames(entries: Any, info: Any) -> Any:
+    """Replace every text with slots by one pair of texts for each two of the attribute's words.
+
+    `info` is pydantic's ValidationInfo, whose `data` holds the fields before this one.
+    """
     if not isinstance(entries, list):
         return entries
     pairs: list = []
