@@ -1,261 +1,179 @@
-"""A language model as a pairwise judge: which of two images, or of two captions, fits a statement better?
+"""A language model as a pairwise judge: which of two captions fits a statement better?
 
-What a difference vector is asked for one matrix product, a judge is asked in two requests, once in each order, since
-the first of two gets the better of it whatever they are. A score is half the difference of the two log odds. Beside the
-items, which stand in the same tables as any model's, there is what they cost.
+Each pair is asked about in both orders because of position bias: the model prefers whichever option comes first. The
+score of a pair is half the difference of the two log odds. Beside the items there is one row of cost.
 
-Answers are journalled as they come in and no question is asked twice, whichever run asks it. What a statement says must
-be about ONE of the two: of "The first image shows a small fox, while ..." that is "a small fox".
+Answers are logged as they come in, and no question is asked twice, whichever run asks it. A statement must be about ONE
+of the two captions: of "The first image shows a small fox, while ..." the statement is "a small fox".
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Int
 
-from pcclip.comparisons.llm import Backend, Choice, backend_identity, start_backend
+from pcclip.comparisons.llm import Backend, Choice, Odds, backend_identity, start_backend
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.comparisons.sentences import sides
-from pcclip.config import Config, Generate
+from pcclip.config import Generate
 from pcclip.errors import PcclipError
-from pcclip.evaluation.judged import FORMAT, Judged, Look
-from pcclip.evaluation.predictions import FOLDER
-from pcclip.runs.files import digest, file_digest
+from pcclip.runs.files import digest
 from pcclip.runs.log import AnswerLog
 
+FORMAT = 1  # raise it when the words of a question change: old answers are then not read
 _MILLION = 1_000_000
-_AMOUNTS = ["requests", "metered", "tokens_in", "tokens_out", "seconds"]
-_FIRST, _SECOND = ("first",), ("second",)
+_AMOUNTS = ("requests", "metered", "tokens_in", "tokens_out", "seconds")
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Who judges, and where the answers are kept; one argument in place of four.
+
+    Attributes:
+        settings: backend, model, server, retries and requests in flight.
+        folder: of the log.
+        prices: of a million tokens in and out, where money is counted.
+        backend: of captions; started from the settings when None and a question has no answer yet.
+    """
+
+    settings: Generate
+    folder: Path
+    prices: tuple[float, float] | None = None
+    backend: Backend | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Odds with their cost; a class of its own because the log stores its fields.
+
+    Attributes:
+        value, reason: as of Odds; log odds of the first, in nats.
+        seconds: from the question to the answer, retries and waits included.
+        requests: retries included; a request that failed for good counts once.
+        metered: replies that said how many tokens they took; tokens_in, tokens_out: those tokens.
+    """
+
+    value: float | None
+    reason: str
+    seconds: float
+    requests: int = 1
+    metered: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    @property
+    def failed(self) -> bool:
+        return self.value is None
 
 
 def inputs(settings: Generate) -> list:
-    """What the judge's answers depend on, for the stage's key."""
+    """Everything that the judge's answers depend on, for the stage's key."""
     return [backend_identity(settings), FORMAT]
 
 
-def judge_pairs(config: Config, pairs: pd.DataFrame, shown: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Ask the run's language model which image of each pair its sentence's first half describes.
+def judge_pairs(judging: Judging, pairs: pd.DataFrame, captions: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Ask a language model which caption of each pair the first half of the pair's sentence describes.
 
     Args:
-        config: evaluate.judge and generate.
-        pairs: first, second (rows of `shown`), difference.
-        shown: a caption for each row, or the path of an image where evaluate.judge.sees is images.
-
-    Returns and raises as `judge_captions` and `judge_images`.
-    """
-    settings = config.evaluate.judge
-    statements = [sides(text)[0].removeprefix("shows ") for text in pairs.difference]
-    prices = None if settings.price_in is None else (settings.price_in, settings.price_out)
-    judge = judge_images if settings.sees == "images" else judge_captions
-    first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
-    fits = np.ones(len(pairs), dtype=bool)
-    return judge(config.generate, first, second, shown, statements, fits, config.home / FOLDER, prices)
-
-
-def judge_captions(
-    config: Generate,
-    first: Int[np.ndarray, " m"],
-    second: Int[np.ndarray, " m"],
-    captions: Sequence[str],
-    statements: Sequence[str],
-    first_fits: Bool[np.ndarray, " m"],
-    folder: Path,
-    prices: tuple[float, float] | None = None,
-    backend: Backend | None = None,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Ask a language model that sees captions only, by any backend but the template.
-
-    Args:
-        config: backend, model, server, retries and requests in flight.
-        first, second: rows of `captions`.
-        captions: one per image, row by row of the vectors.
-        statements: one per pair, about one of its two images; or a question, with its question mark.
-        first_fits: whether it is the first that the statement is true of.
-        folder: of the journal.
-        prices: of a million tokens in and out, where money is to be counted.
-        backend: who answers; started from the config when None and something is left to ask.
+        judging: who judges; any backend but the template can.
+        pairs: first, second (rows of `captions`), difference ("The first image shows ..., while ...").
+        captions: one an image.
 
     Returns:
-        The items: first, second, score (> 0 for the first, 0 where nothing was answered), reference (+1 or -1),
-        correct (a score of zero is wrong) and reason (of the first order without an answer, else ''); and one row of
+        The items: first, second, score (> 0 for the first, 0 where nothing was answered), reference (1), correct (a
+        score of zero is wrong) and reason (of the first order without an answer, else ''); and one row of
         `cost`.
 
     Raises:
-        PcclipError: more than half of the pairs got no answer, or as the backend does.
+        PcclipError: no pair, more than half of the pairs without an answer, or an error of the backend.
     """
 
-    def asked(one: int, two: int, statement: str) -> Choice:
-        a, b = (" ".join(captions[k].split()) for k in (one, two))
-        words, stem = _worded(statement)
-        text = f"First: {a}\nSecond: {b}\n{stem}"
-        question = f'First: "{a}"\nSecond: "{b}"\n{words}'
-        return Choice(_key("captions", text, question), text, _FIRST, _SECOND, question)
+    def choice(first: int, second: int, statement: str) -> Choice:
+        first_caption, second_caption = (" ".join(captions[row].split()) for row in (first, second))
+        text = f"First: {first_caption}\nSecond: {second_caption}\nStatement: {statement}\n"
+        text += "Of the two, the statement fits the"
+        question = f'First: "{first_caption}"\nSecond: "{second_caption}"\nWhich of the two does this statement fit '
+        question += f'better: "{statement}"? The first or the second?'
+        return Choice(digest(("captions", text, question))[:16], text, ("first",), ("second",), question)
 
-    def ask(rest: list[Choice]) -> Iterator[tuple[Choice, Judged]]:
-        return _timed((backend or _caption_judge(config)).choose(rest))
+    def ask(choices: list[Choice]) -> Iterator[tuple[Choice, Answer]]:
+        return _timed((judging.backend or _caption_backend(judging.settings)).choose(choices))
 
-    identity = backend.identity if backend else backend_identity(config)
-    name = f"{backend.identity if backend else config.llm or config.gguf} on captions"
-    return _judged(first, second, statements, first_fits, asked, ask, folder, f"captions-{identity}", name, prices)
-
-
-def judge_images(
-    config: Generate,
-    first: Int[np.ndarray, " m"],
-    second: Int[np.ndarray, " m"],
-    paths: Sequence[str],
-    statements: Sequence[str],
-    first_fits: Bool[np.ndarray, " m"],
-    folder: Path,
-    prices: tuple[float, float] | None = None,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Ask a multimodal model behind a server (config.backend openai), shown both images, 512 pixels at most.
-
-    Arguments and returns as of `judge_captions`, with the images' `paths` in place of captions. An image is known by
-    its content: moving it asks nothing again.
-    """
-    if config.backend != "openai":
+    if pairs.empty:
+        raise PcclipError("judge: no pair to ask about; check the data set and its split")
+    settings, backend = judging.settings, judging.backend
+    identity = f"captions-{backend.identity if backend else backend_identity(settings)}"
+    log = AnswerLog(judging.folder / f"judge-{digest([FORMAT, identity])[:12]}.jsonl", Answer, "judge")
+    statements = [" ".join(sides(text)[0].removeprefix("shows ").split()) for text in pairs.difference]
+    orders = [
+        (choice(first, second, statement), choice(second, first, statement))
+        for first, second, statement in zip(pairs["first"], pairs["second"], statements, strict=True)
+    ]
+    answers = log.answer_all([one_order for both in orders for one_order in both], ask)
+    scores, reasons = [], []
+    for right, reverse in orders:
+        right_answer, reverse_answer = answers[right.key], answers[reverse.key]
+        failed = [answer for answer in (right_answer, reverse_answer) if answer.failed]
+        scores.append(0.0 if failed else (right_answer.value - reverse_answer.value) / 2)
+        reasons.append(failed[0].reason if failed else "")
+    failures = pd.Series([reason for reason in reasons if reason], dtype=object)
+    if len(failures) > len(pairs) / 2:
         raise PcclipError(
-            f"generate.backend = {config.backend} cannot be shown images; set backend: openai and the "
-            "llm and base_url of a multimodal model, or judge captions"
+            f"judge: {len(failures)} of {len(pairs)} pairs got no answer, mostly with "
+            f"{failures.value_counts().index[0]!r}; check the model and run again"
         )
-    contents = {}
-
-    def content(k: int) -> str:
-        if k not in contents:
-            contents[k] = file_digest(Path(paths[k])) if Path(paths[k]).is_file() else str(paths[k])
-        return contents[k]
-
-    def asked(one: int, two: int, statement: str) -> Look:
-        words, _ = _worded(statement)
-        return Look(_key("images", content(one), content(two), words), str(paths[one]), str(paths[two]), words)
-
-    def ask(rest: list[Look]) -> Iterator[tuple[Look, Judged]]:
-        start_backend(config, load_prompt(config.prompt))  # says what is missing, if anything is
-        from pcclip.evaluation.judge_server import ImageServer
-
-        return ImageServer(config).look(rest)
-
-    return _judged(
-        first,
-        second,
-        statements,
-        first_fits,
-        asked,
-        ask,
-        folder,
-        f"images-{backend_identity(config)}",
-        f"{config.llm} on images",
-        prices,
-    )
+    score = np.array(scores)
+    columns = {"score": score, "reference": 1.0, "correct": score > 0, "reason": reasons}
+    items = pairs[["first", "second"]].reset_index(drop=True).assign(**columns)
+    every_answer = [answer for key, answer in log.read() if key in answers]  # failures that were asked again cost too
+    name = f"{backend.identity if backend else settings.llm or settings.gguf} on captions"
+    return items, cost(name, len(pairs), every_answer, judging.prices)
 
 
-def cost(name: str, pairs: int, answers: Sequence[Judged], prices: tuple[float, float] | None = None) -> pd.DataFrame:
+def cost(judge: str, pairs: int, answers: Sequence[Answer], prices: tuple[float, float] | None = None) -> pd.DataFrame:
     """One row: judge, pairs, answers, unanswered, requests, tokens_in, tokens_out, metered, seconds, money.
 
-    `answers` are all that were ever had, failed ones too. `metered` replies said how many tokens they took: the tokens
-    and the money are theirs, and missing where there are none. `seconds` are waited for answers, summed over requests
-    in flight at the same time. `prices` are of a million tokens in and out; the money is in their currency.
+    Args:
+        answers: every answer that was ever given, failed ones included.
+        prices: of a million tokens in and out; the money is in their currency.
+
+    Tokens and money are those of `metered` replies, which said how many tokens they took; NaN without any. `seconds`
+    are summed over requests in flight at the same time.
     """
-    total = {amount: sum(getattr(answer, amount) for answer in answers) for amount in _AMOUNTS}
-    tokens = [float(total[amount]) if total["metered"] else np.nan for amount in ("tokens_in", "tokens_out")]
-    money = np.dot(tokens, prices) / _MILLION if prices else np.nan
-    return pd.DataFrame(
-        [
-            {
-                "judge": name,
-                "pairs": pairs,
-                "answers": len(answers),
-                "unanswered": sum(a.failed for a in answers),
-                "requests": total["requests"],
-                "tokens_in": tokens[0],
-                "tokens_out": tokens[1],
-                "metered": total["metered"],
-                "seconds": float(total["seconds"]),
-                "money": float(money),
-            }
-        ]
-    )
+    totals = {amount: sum(getattr(answer, amount) for answer in answers) for amount in _AMOUNTS}
+    tokens = [float(totals[amount]) if totals["metered"] else np.nan for amount in ("tokens_in", "tokens_out")]
+    row = {
+        "judge": judge,
+        "pairs": pairs,
+        "answers": len(answers),
+        "unanswered": sum(answer.failed for answer in answers),
+        "requests": totals["requests"],
+        "tokens_in": tokens[0],
+        "tokens_out": tokens[1],
+        "metered": totals["metered"],
+        "seconds": float(totals["seconds"]),
+        "money": float(np.dot(tokens, prices) / _MILLION) if prices else np.nan,
+    }
+    return pd.DataFrame([row])
 
 
-def _judged(
-    first,
-    second,
-    statements,
-    first_fits,
-    asked: Callable,
-    ask: Callable,
-    folder: Path,
-    identity: str,
-    name: str,
-    prices,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Ask about every pair in both orders; the items and the cost."""
-    pairs = list(zip(np.asarray(first).tolist(), np.asarray(second).tolist(), statements, strict=True))
-    if not pairs:
-        raise PcclipError("judge: no pair to ask about; check the data set and its split")
-    orders = [(asked(a, b, statement), asked(b, a, statement)) for a, b, statement in pairs]
-    answer_log = AnswerLog(folder / f"judge-{digest([FORMAT, identity])[:12]}.jsonl", Judged, "judge")
-    found = answer_log.answer_all([question for both in orders for question in both], ask)
-    told = [(found[one.key], found[two.key]) for one, two in orders]
-    reasons = [next((answer.reason for answer in both if answer.failed), "") for both in told]
-    score = np.array(
-        [0.0 if reason else (one.value - two.value) / 2 for (one, two), reason in zip(told, reasons, strict=True)]
-    )
-    silent = sum(reason != "" for reason in reasons)
-    if silent > len(pairs) / 2:
-        commonest = pd.Series(reasons)[pd.Series(reasons) != ""].value_counts().index[0]
-        raise PcclipError(
-            f"judge: {silent} of {len(pairs)} pairs got no answer, mostly with {commonest!r}; "
-            "check the model and run again"
-        )
-    truth = np.where(first_fits, 1.0, -1.0)
-    items = pd.DataFrame(
-        {
-            "first": first,
-            "second": second,
-            "score": score,
-            "reference": truth,
-            "correct": score * truth > 0,
-            "reason": reasons,
-        }
-    )
-    answers = [answer for key, answer in answer_log.read() if key in found]  # failures asked again have cost too
-    return items, cost(name, len(pairs), answers, prices)
-
-
-def _timed(answers: Iterable[tuple]) -> Iterator[tuple[Choice, Judged]]:
-    """Answers of a backend that does not count, each with the time that has passed since the one before."""
+def _timed(answers: Iterable[tuple[Choice, Odds | Answer]]) -> Iterator[tuple[Choice, Answer]]:
+    """Give each answer of a backend that does not measure cost the time since the answer before."""
     last = time.monotonic()
     for choice, odds in answers:
         now = time.monotonic()
-        yield choice, odds if isinstance(odds, Judged) else Judged.of(odds, now - last)
+        yield choice, odds if isinstance(odds, Answer) else Answer(odds.value, odds.reason, now - last)
         last = now
 
 
-def _caption_judge(config: Generate) -> Backend:
-    """The backend of the parameters; one that counts, where it is a server."""
-    backend = start_backend(config, load_prompt(config.prompt))
-    if config.backend != "openai":
+def _caption_backend(settings: Generate) -> Backend:
+    """The backend of the parameters; a server's requests and tokens are counted."""
+    backend = start_backend(settings, load_prompt(settings.prompt))
+    if settings.backend != "openai":
         return backend
     from pcclip.evaluation.judge_server import CaptionServer
 
-    return CaptionServer(config)
-
-
-def _worded(statement: str) -> tuple[str, str]:
-    """The question in plain words, and a stem whose next word is 'first' or 'second'."""
-    statement = " ".join(statement.split())
-    if statement.endswith("?"):
-        return f"{statement} The first or the second?", f"Question: {statement} The first or the second?\nAnswer: The"
-    return (
-        f'Which of the two does this statement fit better: "{statement}"? The first or the second?',
-        f"Statement: {statement}\nOf the two, the statement fits the",
-    )
-
-
-def _key(*words: str) -> str:
-    return digest(words)[:16]
+    return CaptionServer(settings)

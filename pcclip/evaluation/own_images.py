@@ -25,7 +25,7 @@ from pcclip.errors import PcclipError
 from pcclip.evaluation import llm_judge, toy_relation
 from pcclip.evaluation.class_differences import released_pairs
 from pcclip.evaluation.differences import difference_items, ranking_items, verdict_items
-from pcclip.evaluation.predictions import Predictions
+from pcclip.evaluation.predictions import FOLDER, Predictions
 from pcclip.evaluation.protocols import SCORED_AS_RELEASED
 from pcclip.evaluation.zero_shot import classify
 from pcclip.finetuning import stage as finetuning_stage
@@ -203,8 +203,10 @@ def _judge(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predic
     dataset = f"{source}, first {len(pairs)}"
     rows = pairs.assign(**{side: vectors.rows(pairs[side]) for side in ("first", "second")})
     captions = held_out.images.table.set_index("id").caption
-    shown = vectors.paths if settings.sees == "images" else [captions.get(image, "") for image in vectors.ids]
-    items, cost = llm_judge.judge_pairs(held_out.config, rows, shown)
+    shown = [captions.get(image, "") for image in vectors.ids]
+    prices = None if settings.price_in is None else (settings.price_in, settings.price_out)
+    judging = llm_judge.Judging(held_out.config.generate, held_out.config.home / FOLDER, prices)
+    items, cost = llm_judge.judge_pairs(judging, rows, shown)
     predictions.add("difference_order", dataset, "judge", items, vectors.ids)
     for name, model in models.items():
         scores = difference_items(model.encode_texts, vectors.seen_by(name).matrix, rows)
