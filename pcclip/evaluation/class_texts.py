@@ -147,12 +147,12 @@ def class_differences(
         if first == second:
             raise PcclipError(f"pair {first!r}, {second!r}: a class does not differ from itself; leave it out")
     prompt = load_prompt(prompt_name)
-    asked = [] if writing.backend(prompt).identity == Template.identity else pairs
+    questions = [] if writing.backend(prompt).identity == Template.identity else pairs
 
     def judge(subject: Subject, reply: Reply) -> Judged:
         return _judge_difference(subject, reply, writing.model)
 
-    written = _write("class-differences", prompt, asked, writing, judge)
+    written = _write("class-differences", prompt, questions, writing, judge)
     rows = []
     for first, second in pairs:
         texts = written.texts.get((first, second))

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pcclip.comparisons.llm import Backend, Choice, Odds, backend_identity, start_backend
-from pcclip.comparisons.prompts import load_prompt
+from pcclip.comparisons.llm import Backend, Choice, Odds, backend_identity
 from pcclip.comparisons.sentences import sides
 from pcclip.config import Generate
 from pcclip.errors import PcclipError
@@ -33,16 +32,16 @@ class Judging:
     """Who judges, and where the answers are kept; one argument in place of four.
 
     Attributes:
-        settings: backend, model, server, retries and requests in flight.
+        backend: any but the template. One that measures its cost yields Answers in place of Odds.
+        name: the judge's, in the table of costs.
         folder: of the log.
         prices: of a million tokens in and out, where money is counted.
-        backend: of captions; started from the settings when None and a question has no answer yet.
     """
 
-    settings: Generate
+    backend: Backend
+    name: str
     folder: Path
     prices: tuple[float, float] | None = None
-    backend: Backend | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def judge_pairs(judging: Judging, pairs: pd.DataFrame, captions: Sequence[str]) 
     """Ask a language model which caption of each pair the first half of the pair's sentence describes.
 
     Args:
-        judging: who judges; any backend but the template can.
+        judging: who judges.
         pairs: first, second (rows of `captions`), difference ("The first image shows ..., while ...").
         captions: one an image.
 
@@ -100,12 +99,11 @@ def judge_pairs(judging: Judging, pairs: pd.DataFrame, captions: Sequence[str]) 
         return Choice(digest(("captions", text, question))[:16], text, ("first",), ("second",), question)
 
     def ask(choices: list[Choice]) -> Iterator[tuple[Choice, Answer]]:
-        return _timed((judging.backend or _caption_backend(judging.settings)).choose(choices))
+        return _timed(judging.backend.choose(choices))
 
     if pairs.empty:
         raise PcclipError("judge: no pair to ask about; check the data set and its split")
-    settings, backend = judging.settings, judging.backend
-    identity = f"captions-{backend.identity if backend else backend_identity(settings)}"
+    identity = f"captions-{judging.backend.identity}"
     log = AnswerLog(judging.folder / f"judge-{digest([FORMAT, identity])[:12]}.jsonl", Answer, "judge")
     statements = [" ".join(sides(text)[0].removeprefix("shows ").split()) for text in pairs.difference]
     orders = [
@@ -129,8 +127,7 @@ def judge_pairs(judging: Judging, pairs: pd.DataFrame, captions: Sequence[str]) 
     columns = {"score": score, "reference": 1.0, "correct": score > 0, "reason": reasons}
     items = pairs[["first", "second"]].reset_index(drop=True).assign(**columns)
     every_answer = [answer for key, answer in log.read() if key in answers]  # failures that were asked again cost too
-    name = f"{backend.identity if backend else settings.llm or settings.gguf} on captions"
-    return items, cost(name, len(pairs), every_answer, judging.prices)
+    return items, cost(judging.name, len(pairs), every_answer, judging.prices)
 
 
 def cost(judge: str, pairs: int, answers: Sequence[Answer], prices: tuple[float, float] | None = None) -> pd.DataFrame:
@@ -167,13 +164,3 @@ def _timed(answers: Iterable[tuple[Choice, Odds | Answer]]) -> Iterator[tuple[Ch
         now = time.monotonic()
         yield choice, odds if isinstance(odds, Answer) else Answer(odds.value, odds.reason, now - last)
         last = now
-
-
-def _caption_backend(settings: Generate) -> Backend:
-    """The backend of the parameters; a server's requests and tokens are counted."""
-    backend = start_backend(settings, load_prompt(settings.prompt))
-    if settings.backend != "openai":
-        return backend
-    from pcclip.evaluation.judge_server import CaptionServer
-
-    return CaptionServer(settings)

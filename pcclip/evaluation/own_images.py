@@ -15,8 +15,9 @@ import pandas as pd
 from pcclip.comparisons import stage as comparisons_stage
 from pcclip.comparisons import verdicts
 from pcclip.comparisons.attributes import load_bank
-from pcclip.comparisons.llm import Template
-from pcclip.config import Attribute, Config
+from pcclip.comparisons.llm import Backend, LazyBackend, Template, backend_identity, start_backend
+from pcclip.comparisons.prompts import load_prompt
+from pcclip.config import Attribute, Config, Generate
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding import stage as embedding_stage
 from pcclip.embedding.vectors import Vectors
@@ -119,6 +120,20 @@ def score(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predict
     return {"judge.csv": _judge(held_out, models, predictions)}
 
 
+def judge_backend(settings: Generate) -> LazyBackend:
+    """The judge's backend; a server's requests and tokens are counted."""
+
+    def start() -> Backend:
+        backend = start_backend(settings, load_prompt(settings.prompt))
+        if settings.backend != "openai":
+            return backend
+        from pcclip.evaluation.judge_server import CaptionServer
+
+        return CaptionServer(settings)
+
+    return LazyBackend(backend_identity(settings), start)
+
+
 def _differences(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
     for (dataset, protocol), pairs in held_out.pairs.items():
         rows = {side: vectors.rows(pairs[side]) for side in ("first", "second")}
@@ -205,7 +220,9 @@ def _judge(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predic
     captions = held_out.images.table.set_index("id").caption
     shown = [captions.get(image, "") for image in vectors.ids]
     prices = None if settings.price_in is None else (settings.price_in, settings.price_out)
-    judging = llm_judge.Judging(held_out.config.generate, held_out.config.home / FOLDER, prices)
+    language_model = held_out.config.generate
+    name = f"{language_model.llm or language_model.gguf} on captions"
+    judging = llm_judge.Judging(judge_backend(language_model), name, held_out.config.home / FOLDER, prices)
     items, cost = llm_judge.judge_pairs(judging, rows, shown)
     predictions.add("difference_order", dataset, "judge", items, vectors.ids)
     for name, model in models.items():

@@ -252,7 +252,7 @@ def _results_section(run: _Run) -> Part:
 
 
 def _comparative_section(run: _Run) -> Part | None:
-    """Comparative prompting: its gains with tests, the choice of alpha, and the classes and pairs that change most."""
+    """Comparative prompting: its gains with tests, and the choice of alpha."""
     gains = run.table(evaluation.FOLDER, evaluation.GAINS)
     if gains is None or not len(gains):
         return None
@@ -274,22 +274,15 @@ def _comparative_section(run: _Run) -> Part | None:
         for row in gains.itertuples()
     ]
     sweep = run.table(evaluation.FOLDER, evaluation.COMPARATIVE)
-    classes = run.table(evaluation.FOLDER, evaluation.CLASSES)
-    pairs = run.table(evaluation.FOLDER, evaluation.PAIRS)
-    pairs = pairs.assign(name=pairs["first"] + ", " + pairs.second)
     caption = "Accuracy on tune images at each alpha, with a ring around the chosen one. Alpha 1 is plain zero-shot."
     parts = [
         table([*head, "adjusted by Holm"], rows),
         _figure(plots.alpha_sweep(sweep.assign(dataset=sweep.dataset + ", " + sweep.form)), caption),
-        *_extremes(classes, "class", []),
-        *_extremes(pairs, "pair", ["names_fit", "text_fit"]),
     ]
     text = (
         "The same model with comparative prompting and without, on the same images: those newly right (helped), "
         "newly wrong (hurt), and the paired difference. Pairs of classes are chosen on one half of the tune "
-        "images, alpha on the other. A pair's images are those of its two classes that both ways take for one of "
-        "the two; names fit and text fit are the cosines of the names' difference, and of the text's, with that of the "
-        "classes' mean images."
+        "images, alpha on the other. Notebook 04 has the gains by class and by pair."
     )
     return _section("Comparative prompting", parts, text, key="comparative")
 
@@ -467,23 +460,6 @@ def _tiles(run: _Run) -> list[Part]:
         }
         for row in both.itertuples()
     ]
-
-
-def _extremes(changes: pd.DataFrame, noun: str, fits: list[str]) -> list[Part]:
-    """A table of the classes or pairs that comparing hurts most and helps most, the worst first; [] without any."""
-    if not len(changes):
-        return []
-    gain = changes.helped - changes.hurt
-    changes = changes[gain != 0].assign(gain=gain).sort_values("gain", kind="stable")
-    if len(changes) > 2 * _STRIP:
-        changes = pd.concat([changes.head(_STRIP), changes.tail(_STRIP)])
-    head = ["data set", "form", "model", noun, "images", "plain", "comparative", "helped", "hurt"]
-    rows = []
-    for row in changes.to_dict("records"):
-        accuracies = ["" if pd.isna(row[name]) else f"{row[name]:.3f}" for name in ("plain", "comparative")]
-        cells = [row[name] for name in ("dataset", "form", "model", "name", "n")]
-        rows.append([*cells, *accuracies, row["helped"], row["hurt"], *(f"{row[fit]:.2f}" for fit in fits)])
-    return [table([*head, *map(plots.words, fits)], rows, f"Each {noun} that it hurts and helps most")]
 
 
 def _reasons(run: _Run, stage: str, name: str) -> list[Part]:

@@ -1,6 +1,6 @@
-"""Finding the text about a pair of images among the texts about others; and verdicts asked in words of their own.
+"""Retrieve the text about a pair of images among texts about other pairs; and score verdicts with texts of their own.
 
-The link to change captioning: sets of image pairs with human texts about their differences (pcclip.benchmarks.change_captions).
+For sets of image pairs with human texts about their differences (pcclip.benchmarks.change_captions).
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def retrieval_items(
 
     A text's score is cos(orientation * (u1 - u2), f(text)), or cos(orientation * (u1 - u2), f(text) - f(twin)) where
     twins are given. The distractors of a pair are texts of other image pairs of its split, drawn once by `seed` and so
-    the same for every model; no two of them are equal, and none equals a text of this pair in its words.
+    the same for every model; no two are equal, and none has the words of a text of this pair.
 
     A tie counts against the right text, and cosines less than 1e-6 apart are tied: a model that gives every text the
     same score is never right, and one that scores at random is right once in distractors + 1 times.
@@ -126,24 +126,24 @@ def _text_vectors(encode: Encode, texts: list[str], twins: Sequence[str] | None 
     if not all(twins):
         raise PcclipError("the antisymmetric form needs a swapped text for every pair; leave out the pairs without one")
     twin_of = dict(zip(texts[::-1], list(twins)[::-1], strict=True))  # of the first where equal texts have several
-    found = encode([*twin_of, *twin_of.values()])
+    vectors = encode([*twin_of, *twin_of.values()])
     order = {text: k for k, text in enumerate(twin_of)}
-    difference = found[: len(twin_of)] - found[len(twin_of) :]
+    difference = vectors[: len(twin_of)] - vectors[len(twin_of) :]
     return unit(difference[[order[text] for text in dict.fromkeys(texts)]])
 
 
 def _same(texts: Sequence[str]) -> Int[np.ndarray, " m"]:
-    """Equal for texts of the same words."""
+    """A number for each text, equal for texts with the same words."""
     return pd.factorize(pd.Series(map(_bare, texts), dtype=object))[0]
 
 
 def _pair_codes(first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
-    """Equal for pairs of the same two images, in either order."""
+    """A number for each pair, equal for pairs of the same two images in either order."""
     return np.unique(np.sort(np.stack([first, second], axis=1), axis=1), axis=0, return_inverse=True)[1].ravel()
 
 
 def _distractors(same: np.ndarray, pair: np.ndarray, count: int, seed: int, width: int):
-    """Yield (items, for each of them `count` items whose texts are its distractors), some items at a time.
+    """Yield (items, numbers of `count` items whose texts are each item's distractors), some items at a time.
 
     same: items of equal code have equal texts; pair: items of equal code are about the same images.
     """
@@ -176,5 +176,5 @@ def _barred(same: np.ndarray, pair: np.ndarray, count: int) -> tuple[np.ndarray,
 
 
 def _bare(text: str) -> str:
-    """A text without what does not make it another: case, white space, a full stop."""
+    """A text without case, extra white space and a final full stop."""
     return " ".join(text.lower().split()).rstrip(" .")

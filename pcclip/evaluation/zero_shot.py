@@ -1,6 +1,6 @@
 """Zero-shot classification: images go to the class whose texts are nearest.
 
-Images are scored in blocks, so that memory is that of the vectors and of one block of scores.
+Images are scored in blocks, so that only the vectors and one block of scores are in memory.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,34 +35,34 @@ def zero_shot_tasks(
     descriptions: Sequence[Sequence[str]] | None = None,
     variants: Sequence[str] = tuple(VARIANTS),
 ) -> dict[str, pd.DataFrame]:
-    """Items of every way to prompt, 'VARIANT/PROTOCOL'; every distinct text is encoded once.
+    """Classify images with every variant of prompts; returns the items of each 'VARIANT/PROTOCOL'.
 
     'single' and 'extended' have both protocols: as_released puts the data set's raw class names into the prompt and
-    uses one description a class; corrected uses readable names and averages all descriptions. The others are not in
-    the release and are 'corrected' only.
+    uses one description a class; corrected uses readable names and averages all descriptions. The other variants are
+    not in the release and are 'corrected' only. Every distinct text is encoded once.
 
     Args:
         encode: texts to unit vectors.
         labelled: the set, for its class names.
         matrix: unit image vectors.
-        rows, labels: which of them to classify, and the index of each one's class.
+        rows, labels: the images to classify (rows of the matrix), and the index of each one's class.
         descriptions: of each class, in the order of `labelled.classes`; without them there is no 'extended'.
         variants: of VARIANTS.
 
     Raises:
         PcclipError: an unknown variant, descriptions that do not fit the classes, or what `classify` raises.
     """
-    found = {}
-    asked = list(_asked(labelled, descriptions, variants))
+    items = {}
+    prompt_sets = list(_prompt_sets(labelled, descriptions, variants))
     codes, vectors = encoded(
-        encode, [text for *_, prompts in asked for texts in prompts for text in texts], matrix.shape[1]
+        encode, [text for *_, prompts in prompt_sets for texts in prompts for text in texts], matrix.shape[1]
     )
     start = 0
-    for name, ensemble, prompts in asked:
+    for name, ensemble, prompts in prompt_sets:
         end = start + sum(map(len, prompts))
-        found[name] = classify(matrix, _ensembled(vectors, codes[start:end], prompts, ensemble), rows, labels)
+        items[name] = classify(matrix, _ensembled(vectors, codes[start:end], prompts, ensemble), rows, labels)
         start = end
-    return found
+    return items
 
 
 def class_texts(
@@ -74,7 +74,7 @@ def class_texts(
         encode: texts to unit vectors.
         prompts: the texts of each class, any number of them.
         ensemble: 'vectors' (per-class ensembling as in CLIP: the mean of a class's unit vectors, of length one), or
-            'scores' (that mean as it is long: an image's score is its mean cosine with the class's texts).
+            'scores' (the mean unscaled: an image's score is its mean cosine with the class's texts).
 
     Raises:
         PcclipError: an unknown ensemble, a class without texts, or vectors that are not numbers.
@@ -90,14 +90,14 @@ def classify(
     labels: Int[np.ndarray, " m"],
     block: int = _BLOCK,
 ) -> pd.DataFrame:
-    """Items with the columns of `tasks`: score is the index of the class found, reference of the right one.
+    """Items with the columns of `differences`: score is the index of the predicted class, reference that of the right class.
 
-    Of classes that tie, and those with equal texts always do, the one with the lower index is found.
+    Of tied classes, such as classes with equal texts, the lowest index wins.
 
     Args:
         matrix: unit image vectors.
         texts: one vector a class.
-        rows, labels: which images to classify, and the index of each one's class.
+        rows, labels: the images to classify, and the index of each one's class.
         block: images scored at once.
 
     Raises:
@@ -113,21 +113,21 @@ def classify(
         )
     check_vectors(texts, matrix.shape[1])
     distinct, columns = np.unique(texts, axis=0, return_inverse=True)  # a product may round equal columns differently
-    found = np.empty(len(rows), dtype=np.int64)
+    predicted = np.empty(len(rows), dtype=np.int64)
     for start in range(0, len(rows), block):
         part = slice(start, start + block)
         images = matrix[rows[part]]
         scores = images @ texts.T if len(distinct) == len(texts) else (images @ distinct.T)[:, columns.ravel()]
         if not np.isfinite(scores).all():
             raise PcclipError("image vectors hold values that are not numbers; embed the images again")
-        found[part] = scores.argmax(axis=1)
+        predicted[part] = scores.argmax(axis=1)
     return pd.DataFrame(
         {
             "first": rows,
             "second": rows,
-            "score": found.astype(float),
+            "score": predicted.astype(float),
             "reference": labels.astype(float),
-            "correct": found == labels,
+            "correct": predicted == labels,
         }
     )
 
@@ -135,7 +135,7 @@ def classify(
 def encoded(
     encode: Encode, texts: Sequence[str], width: int | None = None
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "m d"]]:
-    """The vectors of the distinct texts, each encoded once, and which of them each text has.
+    """Encode each distinct text once; returns the number of each text's vector, and the vectors.
 
     Raises:
         PcclipError: vectors that are not `width` wide or not numbers.
@@ -154,10 +154,10 @@ def check_vectors(texts: Float[np.ndarray, "n d"], width: int | None = None) -> 
         raise PcclipError("text vectors hold values that are not numbers; finetune with a smaller finetune.lr")
 
 
-def _asked(
+def _prompt_sets(
     labelled: Benchmark, descriptions: Sequence[Sequence[str]] | None, variants: Sequence[str]
 ) -> Iterator[tuple[str, str, list[list[str]]]]:
-    """Name, ensemble and prompts of every way to prompt."""
+    """Yield name, ensemble and prompts (a list of texts for each class) of every variant."""
     released = labelled.released or labelled.classes
     for variant in variants:
         if variant not in VARIANTS:

@@ -29,7 +29,7 @@ from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
-from pcclip.evaluation import benchmarks, change_captions, class_texts, labelled
+from pcclip.evaluation import benchmarks, change_captions, class_texts, labelled, own_images
 from pcclip.evaluation import llm_judge as judge
 from pcclip.evaluation import report as html
 from pcclip.evaluation import stage as report
@@ -91,7 +91,7 @@ def writer():
 @pytest.fixture(scope="module", autouse=True)
 def _no_other_backend(writer):
     with pytest.MonkeyPatch.context() as patch:
-        for module in (llm, judge):
+        for module in (llm, own_images):
             patch.setattr(module, "start_backend", lambda *arguments: writer)
         yield
 
@@ -391,7 +391,6 @@ def test_the_report_tells_of_comparing_and_of_the_judge(everything, monkeypatch)
         monkeypatch.setattr(html.plots, name, lambda *given: None)
     found = html.write(everything.config, everything.config.folder).read_text(encoding="utf8")
     assert 'id="comparative"' in found
-    assert "Each class that it hurts and helps most" in found
     after = found[found.index('id="judge"') :]
     assert re.search(r"requests</th><td[^>]*>14</td>", after)
     assert re.search(r"judge</th><td>.* on captions</td>", after)

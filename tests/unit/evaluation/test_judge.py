@@ -16,6 +16,7 @@ from pcclip.comparisons.llm import Odds
 from pcclip.config import Generate
 from pcclip.errors import PcclipError
 from pcclip.evaluation.llm_judge import Answer, Judging, cost, judge_pairs
+from pcclip.evaluation.own_images import judge_backend
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -58,7 +59,7 @@ class Known:
 
 
 def judged_by(backend, folder, statements=STATEMENTS):
-    items, spent = judge_pairs(Judging(Generate(), folder, backend=backend), pairs(statements), CAPTIONS)
+    items, spent = judge_pairs(Judging(backend, "known", folder), pairs(statements), CAPTIONS)
     return items, spent.loc[0]
 
 
@@ -82,19 +83,19 @@ def test_both_orders_are_asked_and_position_bias_cancels(tmp_path):
         'First: "A picture of shade 250."\nSecond: "A picture of shade 20."\nWhich of the two does this statement fit '
         'better: "a bright picture 0"? The first or the second?'
     )
-    assert (spent.judge, spent.requests, spent.answers, spent.metered) == ("known-1 on captions", 12, 12, 0)
+    assert (spent.judge, spent.requests, spent.answers, spent.metered) == ("known", 12, 12, 0)
     assert np.isnan([spent.tokens_in, spent.tokens_out, spent.money]).all()
 
 
 def test_equal_captions_are_no_evidence(tmp_path):
-    judging = Judging(Generate(), tmp_path, backend=Known())
+    judging = Judging(Known(), "known", tmp_path)
     items, spent = judge_pairs(judging, pairs(["bright"], [0], [1]), ["A picture of shade 3."] * 2)
     assert items[["score", "correct"]].to_numpy().tolist() == [[0, False]]
     assert spent.requests[0] == 1  # both orders are one question
 
 
 def test_a_judge_that_guesses_is_right_half_of_the_time(tmp_path, rng):
-    judging = Judging(Generate(), tmp_path, backend=Known(lambda choice: rng.normal() + 2))
+    judging = Judging(Known(lambda choice: rng.normal() + 2), "guesses", tmp_path)
     every = pairs(["bright"] * 2000, range(2000), range(2000, 4000))
     items, _ = judge_pairs(judging, every, [f"Caption {k}." for k in range(4000)])
     low, high = binomtest(int(items.correct.sum()), 2000).proportion_ci(0.999)
@@ -126,9 +127,9 @@ def test_an_interrupted_run_asks_only_for_the_rest(tmp_path):
 
 def test_what_cannot_be_judged(tmp_path):
     with pytest.raises(PcclipError, match="judge: no pair to ask about"):
-        judge_pairs(Judging(Generate(), tmp_path, backend=Known()), pairs()[:0], CAPTIONS)
+        judge_pairs(Judging(Known(), "known", tmp_path), pairs()[:0], CAPTIONS)
     with pytest.raises(PcclipError, match="template cannot judge"):
-        judge_pairs(Judging(Generate(backend="template"), tmp_path), pairs(), CAPTIONS)
+        judge_pairs(Judging(judge_backend(Generate(backend="template")), "template", tmp_path), pairs(), CAPTIONS)
 
 
 # behind a server
@@ -158,7 +159,7 @@ def judging_server(behave=lambda text, n: "ok", answer=brighter):
 
 def judged_at(server, folder, prices=None, **settings):
     values = {"backend": "openai", "llm": "tiny", "base_url": server.url, "retries": 3, "timeout": 5.0, "in_flight": 1}
-    judging = Judging(Generate(**{**values, **settings}), folder, prices)
+    judging = Judging(judge_backend(Generate(**{**values, **settings})), "tiny", folder, prices)
     items, spent = judge_pairs(judging, pairs(), CAPTIONS)
     return items, spent.loc[0]
 
@@ -182,7 +183,6 @@ def test_a_misbehaving_server_loses_nothing_and_every_request_is_counted(tmp_pat
     assert (spent.tokens_in, spent.tokens_out) == (1200, 84)
     assert spent.money == pytest.approx((1200 * 2.0 + 84 * 10.0) / 1e6)
     assert spent.seconds > 1.5  # a slow one at least
-    assert spent.judge == "tiny on captions"
 
 
 def test_what_failed_is_asked_again_and_its_cost_stays(tmp_path):
