@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pcclip import config as params
 from pcclip import load_model
 from pcclip.comparisons import stage as generate
-from pcclip.encoders.packed_text import beginnings
+from pcclip.encoders.packed_text import prefixes
 from pcclip.finetuning import text_tower
 from pcclip.finetuning.batches import Examples
 from pcclip.finetuning.precision import autocast, has_bf16
@@ -111,7 +111,7 @@ def compared(model, ours: "Ours", texts: list[str], batch: int, steps: int) -> d
     reached = counter.get_total_flops() / (taken - optimizing)
     optimizer_bytes = 4 * 7 * sum(p.numel() for p in ours.state.parameters.values())  # reads p, g, m, v; writes p, m, v
     return {
-        "rows": len(beginnings(first)[1]),
+        "rows": len(prefixes(first)[1]),
         "tokens_of_batch": int(first.lengths.sum()),
         "largest_gap": gap,
         "largest_turn": turn,

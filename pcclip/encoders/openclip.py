@@ -86,9 +86,9 @@ class OpenClip(Encoder):
         except PcclipError as error:
             raise PcclipError(f"model {spec!r}: {error}") from None
         except pickle.UnpicklingError as error:
-            found = re.search(r"GLOBAL (\S+)", str(error))
+            class_name = re.search(r"GLOBAL (\S+)", str(error))
             raise PcclipError(
-                f"model {spec!r}: refused, its file holds {found[1] if found else 'something'} and not "
+                f"model {spec!r}: refused, its file holds {class_name[1] if class_name else 'something'} and not "
                 "only tensors; use a plain state dict or safetensors"
             ) from None
         except Exception as error:  # open_clip, safetensors, pickle and the hub each raise their own
@@ -131,7 +131,7 @@ class OpenClip(Encoder):
         return [[start, *self._tokenizer.encode(text), end] for text in texts]
 
     def batch(self, tokens):
-        """Towers that see the padding get all of it."""
+        """Pad to the full context where the tower attends to padding."""
         ids = super().batch(tokens)
         if self._shortens or ids.shape[1] == self.context_length:
             return ids
@@ -156,9 +156,9 @@ class OpenClip(Encoder):
     def image_transformer(self) -> nn.Module:
         tower = getattr(self.image_tower, "trunk", self.image_tower)  # timm's towers are wrapped
         parts = dict(tower.named_children())
-        found = [parts[name] for name in ("transformer", "blocks", "stages") if name in parts]
+        blocks = [parts[name] for name in ("transformer", "blocks", "stages") if name in parts]
         stages = [part for name, part in parts.items() if name.startswith("layer")]  # of a ResNet
-        return nn.ModuleList(found[:1] or stages or [tower])
+        return nn.ModuleList(blocks[:1] or stages or [tower])
 
 
 @contextmanager
@@ -180,8 +180,8 @@ def _unwrap(model: nn.Module, state: dict, *_) -> None:
     from open_clip.model import convert_to_custom_text_state_dict
 
     names = list(state)
-    while found := next((w for w in _WRAPPERS if names and all(name.startswith(w) for name in names)), None):
-        names = [name.removeprefix(found) for name in names]
+    while wrapper := next((w for w in _WRAPPERS if names and all(name.startswith(w) for name in names)), None):
+        names = [name.removeprefix(wrapper) for name in names]
     unwrapped = convert_to_custom_text_state_dict(dict(zip(names, state.values(), strict=True)))
     wanted = model.state_dict().keys()
     missing = sorted(wanted - unwrapped.keys())

@@ -1,9 +1,9 @@
-"""open_clip's causal text tower with no padding outside attention, and every shared beginning computed once.
+"""open_clip's causal text tower without padding outside attention, and with every shared prefix computed once.
 
-The same weights and sums as `TextTransformer.forward`, less what cannot reach the result or is there already: what
-follows the pooled token; in the last block all queries but the pooled ones; and, as a causal tower's state at a token
-depends on nothing but the text so far, all copies of a beginning that several texts share ("The first image shows a").
-The distinct beginnings are the rows that linear layers see. Gradients are those of the padded form too.
+It has the weights and sums of `TextTransformer.forward`, and leaves out computations that cannot change the result:
+tokens after the pooled one; in the last block, every query except the pooled tokens'; and repeated prefixes. In a causal
+tower the state at a token depends on the text up to it alone, so texts that begin alike ("The first image shows a")
+share those states. Linear layers therefore see one row for each distinct prefix. Gradients equal the padded tower's.
 """
 
 import numpy as np
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from pcclip.encoders.tokens import Tokens, groups, places
 
-_OVERHEAD = {"cpu": 48}  # of one more group in attention, in padded tokens; elsewhere launching kernels costs more
+_OVERHEAD = {"cpu": 48}  # cost of one more group in attention, in tokens; on a GPU launching kernels costs more
 _OVERHEAD_ELSEWHERE = 4096
 
 
 def packs(tower: nn.Module) -> bool:
-    """Whether the tower is of the kind that is computed here: plain blocks, causal, pooled at one token."""
+    """Whether this module can compute the tower: plain blocks, causal, pooled at one token."""
     from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 
     return (
@@ -33,7 +33,7 @@ def packs(tower: nn.Module) -> bool:
 
 
 def causal(tower: nn.Module) -> bool:
-    """Whether the pooled token never looks at what follows it, and nothing else of the text is pooled."""
+    """Whether the text vector is the state of one token that never attends to later tokens."""
     return (
         getattr(tower, "attn_mask", None) is not None
         and tower.cls_emb is None
@@ -43,33 +43,37 @@ def causal(tower: nn.Module) -> bool:
 
 def features(tower: nn.Module, tokens: Tokens) -> Float[Tensor, "n d"]:
     """Pooled and projected vectors before normalisation, in the order of the texts."""
-    at = _Layout(_to_pooled(tower, tokens), tower.positional_embedding.device)
-    x = tower.token_embedding(at.ids) + tower.positional_embedding[at.positions]
+    layout = _Layout(_to_pooled(tower, tokens), tower.positional_embedding.device)
+    x = tower.token_embedding(layout.ids) + tower.positional_embedding[layout.positions]
     *blocks, last = tower.transformer.resblocks
     for block in blocks:
-        x = x + block.ls_1(_attention(block.attn, block.ln_1(x), at))
+        x = x + block.ls_1(_attention(block.attn, block.ln_1(x), layout))
         x = x + block.ls_2(block.mlp(block.ln_2(x)))
-    x = x[at.pooled] + last.ls_1(_last_attention(last.attn, last.ln_1(x), at))
+    x = x[layout.pooled] + last.ls_1(_last_attention(last.attn, last.ln_1(x), layout))
     x = tower.ln_final(x + last.ls_2(last.mlp(last.ln_2(x))))
     if isinstance(tower.text_projection, nn.Linear):
         x = tower.text_projection(x)
     elif tower.text_projection is not None:
         x = x @ tower.text_projection
-    return x[at.back]
+    return x[layout.back]
 
 
-def beginnings(tokens: Tokens) -> tuple[Int[np.ndarray, "texts longest"], Int[np.ndarray, " distinct"]]:
-    """The number of each text's beginning up to each token, the same wherever texts begin alike; -1 after its end.
+def prefixes(tokens: Tokens) -> tuple[Int[np.ndarray, "texts longest"], Int[np.ndarray, " distinct"]]:
+    """Number every distinct prefix of the texts.
 
-    Also where each distinct one is met first, in the flattened table.
+    Returns:
+        For each text and token position the number of the prefix that ends there, -1 after the text's end; and for
+        each prefix the place in the flattened table where it occurs first.
     """
     ids = tokens.padded(-1).numpy()
     longest = ids.shape[1]
-    order = (ids + 1).astype(">u4").view(f"S{4 * longest}").ravel().argsort(kind="stable")  # alike begin side by side
+    order = (
+        (ids + 1).astype(">u4").view(f"S{4 * longest}").ravel().argsort(kind="stable")
+    )  # sorted: equal prefixes are neighbours
     ids = ids[order]
-    alike = np.zeros(ids.shape, dtype=bool)
-    alike[1:] = np.logical_and.accumulate(ids[1:] == ids[:-1], axis=1)
-    new = ~alike & (ids >= 0)
+    repeated = np.zeros(ids.shape, dtype=bool)
+    repeated[1:] = np.logical_and.accumulate(ids[1:] == ids[:-1], axis=1)
+    new = ~repeated & (ids >= 0)
     number = np.full(ids.shape, -1)
     number[new] = np.arange(new.sum())
     number = np.where(ids >= 0, np.maximum.accumulate(number, axis=0), -1)
@@ -80,41 +84,46 @@ def beginnings(tokens: Tokens) -> tuple[Int[np.ndarray, "texts longest"], Int[np
 
 
 class _Layout:
-    """Which row of the linear layers each token of each text is, and how texts stand side by side in attention.
+    """How the rows of linear layers, one for each distinct prefix, map to the padded groups of attention, and back.
 
     Attributes:
-        ids, positions: of the rows.
-        rows: for every place of every group in attention, its row; places beyond a text's end have any.
-        shapes: of the groups, texts by the longest of them.
-        places: for every row, one of its places.
-        real: by group, (texts, 1, 1, longest), False beyond a text's end; None where there is no such place.
+        ids, positions: last token and length - 1 of the prefix of each row.
+        rows: the row of every place in the groups; a place after a text's end has an arbitrary row.
+        shapes: of each group, (texts, longest).
+        places: one place in the groups for every row.
+        real: for each group a mask (texts, 1, 1, longest), False after a text's end; None if no place is padding.
         pooled: for every text, in the order of the groups, the row of its last token.
-        back: for every text as given, where it is in the groups.
+        back: for every text, in the caller's order, its place in the order of the groups.
     """
 
     def __init__(self, tokens: Tokens, device: torch.device):
-        def there(values) -> Tensor:
+        def on_device(values: np.ndarray) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
-        number, first = beginnings(tokens)
+        number, first = prefixes(tokens)
         text, column = np.divmod(first, number.shape[1])
-        found = groups(tokens.lengths, _OVERHEAD.get(device.type, _OVERHEAD_ELSEWHERE))
-        longest = [int(tokens.lengths[group[-1]]) for group in found]
-        parts = [number[group, :cut] for group, cut in zip(found, longest, strict=True)]
-        order, rows = np.concatenate(found), np.concatenate([part.ravel() for part in parts])
+        text_groups = groups(tokens.lengths, _OVERHEAD.get(device.type, _OVERHEAD_ELSEWHERE))
+        longest = [int(tokens.lengths[group[-1]]) for group in text_groups]
+        parts = [number[group, :cut] for group, cut in zip(text_groups, longest, strict=True)]
+        order, rows = np.concatenate(text_groups), np.concatenate([part.ravel() for part in parts])
         place = np.empty(len(first), dtype=np.int64)
         place[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        self.ids, self.positions = there(tokens.ids[tokens.starts[text] + column].astype(np.int64)), there(column)
-        self.rows, self.places = there(np.maximum(rows, 0)), there(place)
+        self.ids, self.positions = (
+            on_device(tokens.ids[tokens.starts[text] + column].astype(np.int64)),
+            on_device(column),
+        )
+        self.rows, self.places = on_device(np.maximum(rows, 0)), on_device(place)
         self.shapes = [part.shape for part in parts]
-        self.real = [None if (part >= 0).all() else there((part >= 0)[:, None, None]) for part in parts]
-        self.pooled = there(number[order, tokens.lengths[order] - 1])
-        self.back = there(back)
+        self.real = [None if (part >= 0).all() else on_device((part >= 0)[:, None, None]) for part in parts]
+        self.pooled = on_device(number[order, tokens.lengths[order] - 1])
+        self.back = on_device(back)
 
-    def apart(self, x: Float[Tensor, "rows kw"], heads: int, k: int) -> list[Float[Tensor, "k texts heads longest h"]]:
-        """What attention is over, group by group: the k of queries, keys and values that stand side by side in x."""
+    def to_groups(
+        self, x: Float[Tensor, "rows kw"], heads: int, k: int
+    ) -> list[Float[Tensor, "k texts heads longest h"]]:
+        """The inputs of attention, group by group: x holds k = 3 for queries, keys and values, or 2 for keys and values."""
         if x.device.type == "cpu":
             x = x.float()  # torch 2.13: the gradient of attention takes twice as long in bf16
         parts = _Taken.apply(x, self.rows).split([texts * longest for texts, longest in self.shapes])
@@ -123,13 +132,13 @@ class _Layout:
             for part, shape in zip(parts, self.shapes, strict=True)
         ]
 
-    def together(self, parts: list[Float[Tensor, "texts heads longest h"]]) -> Float[Tensor, "rows w"]:
-        """What attention gave, row by row again."""
+    def to_rows(self, parts: list[Float[Tensor, "texts heads longest h"]]) -> Float[Tensor, "rows w"]:
+        """The outputs of attention, as rows of the linear layers again."""
         return _Picked.apply(torch.cat([part.transpose(1, 2).flatten(2).flatten(0, 1) for part in parts]), self.places)
 
 
 class _Taken(torch.autograd.Function):
-    """x[rows]; gradients of a row that is taken often are summed in fp32."""
+    """x[rows]; the gradients of a repeated row are summed in fp32."""
 
     @staticmethod
     def forward(ctx, x, rows):
@@ -144,7 +153,7 @@ class _Taken(torch.autograd.Function):
 
 
 class _Picked(torch.autograd.Function):
-    """x[rows] of rows that differ: the gradient is put in its places, and nothing has to be summed."""
+    """x[rows] of distinct rows: the gradient is copied into its places, without a sum."""
 
     @staticmethod
     def forward(ctx, x, rows):
@@ -157,28 +166,32 @@ class _Picked(torch.autograd.Function):
         return gradient.new_zeros(ctx.size, gradient.shape[1]).index_copy_(0, *ctx.saved_tensors, gradient), None
 
 
-def _attention(attention: nn.MultiheadAttention, x: Float[Tensor, "rows w"], at: _Layout) -> Float[Tensor, "rows w"]:
-    qkv = at.apart(F.linear(x, attention.in_proj_weight, attention.in_proj_bias), attention.num_heads, 3)
-    return attention.out_proj(at.together([_attend(*part, is_causal=True) for part in qkv]))
+def _attention(
+    attention: nn.MultiheadAttention, x: Float[Tensor, "rows w"], layout: _Layout
+) -> Float[Tensor, "rows w"]:
+    qkv = layout.to_groups(F.linear(x, attention.in_proj_weight, attention.in_proj_bias), attention.num_heads, 3)
+    return attention.out_proj(layout.to_rows([_attend(*part, is_causal=True) for part in qkv]))
 
 
-def _last_attention(attention: nn.MultiheadAttention, x: Float[Tensor, "rows w"], at: _Layout) -> Float[Tensor, "n w"]:
-    """Only what the last token of each text sees, which is all of its text."""
+def _last_attention(
+    attention: nn.MultiheadAttention, x: Float[Tensor, "rows w"], layout: _Layout
+) -> Float[Tensor, "n w"]:
+    """Attention of each text's last token, which attends to its whole text."""
     heads, width = attention.num_heads, x.shape[1]
     (query, other), (q_bias, bias) = (
         p.split([width, 2 * width]) for p in (attention.in_proj_weight, attention.in_proj_bias)
     )
-    kv = at.apart(F.linear(x, other, bias), heads, 2)
-    q = F.linear(x[at.pooled], query, q_bias).view(-1, heads, 1, width // heads).to(kv[0].dtype)
-    seen = [
+    kv = layout.to_groups(F.linear(x, other, bias), heads, 2)
+    q = F.linear(x[layout.pooled], query, q_bias).view(-1, heads, 1, width // heads).to(kv[0].dtype)
+    outputs = [
         _attend(q, *part, attn_mask=real)
-        for q, part, real in zip(q.split([texts for texts, _ in at.shapes]), kv, at.real, strict=True)
+        for q, part, real in zip(q.split([texts for texts, _ in layout.shapes]), kv, layout.real, strict=True)
     ]
-    return attention.out_proj(torch.cat(seen).flatten(1))
+    return attention.out_proj(torch.cat(outputs).flatten(1))
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, **mask) -> Tensor:
-    with torch.autocast(q.device.type, enabled=False):  # they have the precision they are to have
+    with torch.autocast(q.device.type, enabled=False):  # the inputs have the right precision already
         return F.scaled_dot_product_attention(q, k, v, **mask)
 
 
@@ -191,8 +204,8 @@ def _is_plain(attention: nn.MultiheadAttention) -> bool:
 
 
 def _to_pooled(tower: nn.Module, tokens: Tokens) -> Tokens:
-    """Every text up to the token that open_clip pools (`text_global_pool`); nothing after it has a say."""
+    """Every text up to the token that open_clip pools (`text_global_pool`); later tokens cannot change the result."""
     ids = tokens.padded(0).numpy()
-    found = ids if tower.pool_type == "argmax" else ids == tower.eos_id
-    kept = np.minimum(found.argmax(axis=1) + 1, tokens.lengths)
+    scores = ids if tower.pool_type == "argmax" else ids == tower.eos_id
+    kept = np.minimum(scores.argmax(axis=1) + 1, tokens.lengths)
     return Tokens.with_lengths(tokens.ids[places(tokens.lengths) < np.repeat(kept, tokens.lengths)], kept)

@@ -79,12 +79,12 @@ def load(folder: Path, alpha: float, load_base: Callable[[str], Encoder]) -> Enc
     """
     card = _card(folder)
     model = load_base(card["base"]).cpu()
-    found = describe(model)
+    description = describe(model)
     for key in ("architecture", "image_fingerprint", "base_text_tower"):
-        if found[key] != card.get(key):
+        if description[key] != card.get(key):
             raise PcclipError(f"{folder}: made from another {card['base']} ({key} differs); use the same base weights")
     model.spec = str(folder.resolve())  # so that a run built on this one names it as its base
-    model.tuned_from = found["image_fingerprint"]
+    model.tuned_from = description["image_fingerprint"]
     for name in _stored(card):
         _put(model, name, folder / _FILES[name], card, alpha)
     return model

@@ -1,7 +1,7 @@
 """Texts as tokens, end to end and without padding, and how they are grouped so that little padding is computed.
 
-Neither changes a result beyond rounding: a causal tower never looks at what follows the pooled token, a bidirectional
-one masks the padding, and every text's vector is put back where the text was.
+Neither changes a result beyond rounding: a causal tower never looks at tokens after the pooled one, a bidirectional
+tower masks the padding, and the vectors are returned in the order of the texts.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from torch import Tensor
 class Tokens:
     """Token ids of many texts, special tokens included: text i is ids[starts[i]:starts[i + 1]].
 
-    Four bytes a token, and any texts of it are taken without a Python loop over them.
+    A token takes four bytes, and indexing by rows needs no Python loop over texts.
     """
 
     ids: Int[np.ndarray, " total"]
-    starts: Int[np.ndarray, " texts+1"]
+    starts: Int[np.ndarray, " starts"]  # one more than there are texts
 
     @classmethod
     def of(cls, lists: Sequence[Sequence[int]], limit: int) -> "Tokens":
-        """Longer than `limit` is cut, keeping the end-of-text token."""
+        """Pack lists of token ids; a list longer than `limit` is cut, keeping its last token, the end of text."""
         cut = [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in lists]
         flat = np.fromiter((token for ids in cut for token in ids), dtype=np.int32, count=sum(map(len, cut)))
         return cls.with_lengths(flat, np.fromiter(map(len, cut), dtype=np.int64, count=len(cut)))
@@ -63,27 +63,27 @@ class Tokens:
 
 
 def places(lengths: Int[np.ndarray, " texts"]) -> Int[np.ndarray, " total"]:
-    """0, 1, ... within every text, end to end."""
+    """The position of each token within its text: 0, 1, ... for every text, end to end."""
     ends = np.cumsum(lengths)
     return np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - lengths, lengths)
 
 
 def groups(lengths: Int[np.ndarray, " texts"], overhead: float) -> list[Int[np.ndarray, " group"]]:
-    """Rows in groups of similar length, shortest first, with the least padding and groups for what they cost.
+    """Group texts of similar length, shortest first, at the least total cost. Returns the rows of each group.
 
-    The cost of a group is its texts times the longest of them, plus `overhead`, all in tokens. Sorting by length makes
-    every group a run, so the best cut is found exactly, over the distinct lengths.
+    The cost of a group, in tokens, is its number of texts times its longest length, plus `overhead`. With texts sorted
+    by length every group is a contiguous run, so dynamic programming over the distinct lengths finds the best cuts.
     """
     if not len(lengths):
         return []
-    kinds, counts = np.unique(lengths, return_counts=True)
-    until = np.concatenate([[0], np.cumsum(counts)])  # texts shorter than kind k
-    cost, cut = np.zeros(len(kinds) + 1), np.zeros(len(kinds) + 1, dtype=np.int64)
-    for end in range(1, len(kinds) + 1):
-        tried = cost[:end] + (until[end] - until[:end]) * kinds[end - 1] + overhead
-        cut[end] = tried.argmin()
-        cost[end] = tried[cut[end]]
-    edges = [len(kinds)]
+    distinct, counts = np.unique(lengths, return_counts=True)
+    before = np.concatenate([[0], np.cumsum(counts)])  # number of texts shorter than distinct[k]
+    cost, cut = np.zeros(len(distinct) + 1), np.zeros(len(distinct) + 1, dtype=np.int64)
+    for end in range(1, len(distinct) + 1):
+        candidates = cost[:end] + (before[end] - before[:end]) * distinct[end - 1] + overhead
+        cut[end] = candidates.argmin()
+        cost[end] = candidates[cut[end]]
+    edges = [len(distinct)]
     while edges[-1]:
         edges.append(int(cut[edges[-1]]))
-    return np.split(np.argsort(lengths, kind="stable"), until[edges[-2:0:-1]])
+    return np.split(np.argsort(lengths, kind="stable"), before[edges[-2:0:-1]])

@@ -1,13 +1,12 @@
-"""`shapes-diffusion`: a small text-to-image diffusion model, trained from scratch on pictures of data/sources/toy_scenes.py.
+"""`shapes-diffusion`: a small text-to-image diffusion model, trained from scratch on pictures of sources/toy_scenes.py.
 
-Its latents are the pixels, in a smaller picture that still shows colours and places. Its text encoder is taught first,
-by texts alone, to say which object is left, right, above and below; then both networks learn to denoise, which alone
-teaches the order of words later. It is trained the first time it is asked for, and kept in ~/.cache/pcclip/shapes in
-diffusers' pipeline layout, which encoders/diffusion.py reads as it reads Stable Diffusion.
+Its latents are the pixels of a smaller picture that still shows colours and places. Its text encoder first learns, from
+texts alone, which object is left, right, above and below; then both networks learn to denoise, which alone would teach
+the order of words later. It is stored in diffusers' pipeline layout, so encoders/diffusion.py reads it like Stable
+Diffusion.
 """
 
 import math
-import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -19,13 +18,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pcclip.data.sources import toy_scenes as draw
-from pcclip.runs.files import atomic, cache_folder, digest
-from pcclip.runs.progress import Meter, say
-from pcclip.runs.stage import Stage
+from pcclip.encoders.toy_model import ToyModel, load_checkpoint, save_checkpoint
+from pcclip.runs.progress import Meter
+from pcclip.stats.random_streams import stream
 from pcclip.torchvision_shim import declare_missing
 
-SPEC = re.compile(r"shapes-diffusion(?::(\d+))?")
-STATE = "state.pt"
 UNET = {
     "sample_size": 8,
     "in_channels": 3,
@@ -60,56 +57,21 @@ RECIPE = {
     "text_steps": 150,
     "checkpoint_every": 250,
 }
-SIDES = ("left of", "right of", "above", "below")  # what the last four tokens of the padding are taught to say
+SIDES = ("left of", "right of", "above", "below")  # read from the last four tokens of the padding
 _END = "</w>"
 
 
-def seed_of(spec: str) -> int:
-    """3 for 'shapes-diffusion:3', 0 for 'shapes-diffusion'."""
-    return int(SPEC.fullmatch(spec)[1] or 0)
-
-
-def stage(seed: int, recipe: dict = RECIPE) -> Stage:
-    """Where the model of a seed is kept: a folder in diffusers' pipeline layout, named by all that goes in."""
-    inputs = {
-        "format": draw.FORMAT,
-        "seed": seed,
-        "unet": UNET,
-        "text_encoder": TEXT_ENCODER,
-        "scheduler": SCHEDULER,
-        "recipe": recipe,
-    }
-    return Stage(cache_folder() / "shapes" / f"diffusion-{digest(inputs)[:16]}", inputs)
-
-
-def trained(seed: int, recipe: dict = RECIPE) -> Path:
-    """The folder of the model of a seed, trained unless it is there; a killed training continues.
-
-    Raises PcclipError when it cannot be written, or another process is at it.
-    """
-    this = stage(seed, recipe)
-    if this.done():
-        return this.folder
-    say(f"shapes-diffusion:{seed} is trained once, {recipe['steps']} steps, into {this.folder}")
-    with this.work():
-        for name, part in _train(seed, recipe, this.partial / STATE).items():
-            part.save_pretrained(this.folder / name)
-        written = [
-            file
-            for folder in this.folder.iterdir()
-            if folder.is_dir() and folder != this.partial
-            for file in folder.iterdir()
-        ]
-        this.finish(
-            [file.relative_to(this.folder).as_posix() for file in sorted(written)],
-            {"pictures": recipe["pictures"], "steps": recipe["steps"]},
-            "shapes-diffusion",
-        )
-    return this.folder
+def _write(seed: int, recipe: dict, folder: Path, checkpoint: Path) -> list[str]:
+    """Train the model and write its parts in diffusers' pipeline layout."""
+    trained_parts = _train(seed, recipe, checkpoint)
+    for name, part in trained_parts.items():
+        part.save_pretrained(folder / name)
+    files = [file for name in trained_parts for file in (folder / name).iterdir()]
+    return [file.relative_to(folder).as_posix() for file in sorted(files)]
 
 
 def parts(seed: int) -> dict[str, Any]:
-    """unet, scheduler, text_encoder and tokenizer, the weights as drawn from the seed."""
+    """unet, scheduler, text_encoder and tokenizer, with random weights drawn from the seed."""
     declare_missing()
     from diffusers import DDPMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -134,11 +96,11 @@ def _tokenizer() -> Any:
     """CLIP's kind of tokenizer, whose vocabulary is the words of the captions, each a token of its own."""
     from transformers import CLIPTokenizer
 
-    captions = " ".join(draw.caption(one, relation, one) for one in draw.OBJECTS for relation in draw.RELATIONS)
+    captions = " ".join(draw.caption(noun, relation, noun) for noun in draw.OBJECTS for relation in draw.RELATIONS)
     merges, known = [], [(*word[:-1], word[-1] + _END) for word in sorted(set(captions.split()))]
     letters = sorted({letter for word in known for letter in word})
-    while found := Counter(pair for word in known for pair in pairwise(word)):  # byte pair encoding, to its end
-        merges.append(min(found, key=lambda pair: (-found[pair], pair)))
+    while counts := Counter(pair for word in known for pair in pairwise(word)):  # byte pair encoding, to its end
+        merges.append(min(counts, key=lambda pair: (-counts[pair], pair)))
         known = [_merged(word, merges[-1]) for word in known]
     tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *map("".join, merges)]
     return CLIPTokenizer(
@@ -159,7 +121,7 @@ def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     return tuple(made)
 
 
-def _train(seed: int, recipe: dict, state: Path) -> dict[str, Any]:
+def _train(seed: int, recipe: dict, checkpoint: Path) -> dict[str, Any]:
     """The trained parts, with the mean of the last steps' weights, in fp32 on the CPU."""
     from diffusers.models.attention_processor import AttnAddedKVProcessor
 
@@ -173,7 +135,8 @@ def _train(seed: int, recipe: dict, state: Path) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(
         learning.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=recipe["weight_decay"], fused=True
     )
-    first = _resumed(state, learning, averaged, optimizer)
+    saved_parts = {"model": learning, "average": averaged, "optimizer": optimizer}
+    first = load_checkpoint(checkpoint, saved_parts)
     if not first:
         _teach_sides(made["text_encoder"], texts, _sides(scenes), seed, recipe)
         average["text_encoder"].load_state_dict(made["text_encoder"].state_dict())
@@ -186,12 +149,12 @@ def _train(seed: int, recipe: dict, state: Path) -> dict[str, Any]:
                 * min(1.0, (step + 1) / recipe["warmup"])
                 * (0.525 + 0.475 * math.cos(math.pi * step / recipe["steps"]))
             )
-        rng = np.random.default_rng([seed, step])
+        rng = stream("toy diffusion batch", seed, step)
         rows = rng.integers(len(pixels) // 2, size=recipe["batch"] // 2)
         rows, ways = np.r_[rows, rows + len(pixels) // 2], rng.integers(2, size=recipe["batch"])
         dropped = torch.from_numpy(rng.random(recipe["batch"]) < recipe["without_text"])
-        told = torch.where(dropped[:, None], without, texts[rows, ways])
-        loss = _loss(made, pixels[rows].float() / 127.5 - 1, told, recipe["levels"], rng)
+        captions = torch.where(dropped[:, None], without, texts[rows, ways])
+        loss = _loss(made, pixels[rows].float() / 127.5 - 1, captions, recipe["levels"], rng)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(learning.parameters(), 1.0)
@@ -201,16 +164,7 @@ def _train(seed: int, recipe: dict, state: Path) -> dict[str, Any]:
             torch._foreach_lerp_(list(averaged.parameters()), list(learning.parameters()), 1 - kept)
         losses = [*losses[-99:], loss.item()]
         if (step + 1) % recipe["checkpoint_every"] == 0:
-            with atomic(state) as temporary:
-                torch.save(
-                    {
-                        "step": step + 1,
-                        "model": learning.state_dict(),
-                        "average": averaged.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                    },
-                    temporary,
-                )
+            save_checkpoint(checkpoint, step + 1, saved_parts)
         meter.add(note=f"loss {np.mean(losses):.3f}")
     return average
 
@@ -221,13 +175,13 @@ def _both(made: dict[str, Any]) -> nn.ModuleDict:
 
 
 def _examples(scenes: list[draw.Scene], tokenizer: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures (n, 3, h, w) in bytes, the tokens of both captions that are true of each (n, 2, t), those of no text."""
+    """Pictures (n, 3, h, w) in bytes, tokens of the two captions true of each picture (n, 2, t), tokens of '' (t,)."""
     size = (UNET["sample_size"],) * 2
-    pixels = np.stack([np.asarray(draw.draw(one).resize(size, Image.Resampling.BICUBIC)) for one in scenes])
+    pixels = np.stack([np.asarray(draw.draw(scene).resize(size, Image.Resampling.BICUBIC)) for scene in scenes])
     captions = [
         text
-        for one in scenes
-        for text in (one.caption, draw.caption(one.second, draw.INVERSE[one.relation], one.first))
+        for scene in scenes
+        for text in (scene.caption, draw.caption(scene.second, draw.INVERSE[scene.relation], scene.first))
     ]
     ids = tokenizer([*captions, ""], padding="max_length", return_tensors="pt").input_ids
     return torch.from_numpy(pixels).permute(0, 3, 1, 2), ids[:-1].view(len(scenes), 2, -1), ids[-1]
@@ -235,11 +189,11 @@ def _examples(scenes: list[draw.Scene], tokenizer: Any) -> tuple[Tensor, Tensor,
 
 def _sides(scenes: list[draw.Scene]) -> Tensor:
     """Which object is at each of SIDES (n, 4): its number in draw.OBJECTS, or one more than the last for none."""
-    found = torch.full((len(scenes), len(SIDES)), len(draw.OBJECTS))
-    for row, one in zip(found, scenes, strict=True):
-        row[SIDES.index(one.relation)] = draw.OBJECTS.index(one.first)
-        row[SIDES.index(draw.INVERSE[one.relation])] = draw.OBJECTS.index(one.second)
-    return found
+    sides = torch.full((len(scenes), len(SIDES)), len(draw.OBJECTS))
+    for row, scene in zip(sides, scenes, strict=True):
+        row[SIDES.index(scene.relation)] = draw.OBJECTS.index(scene.first)
+        row[SIDES.index(draw.INVERSE[scene.relation])] = draw.OBJECTS.index(scene.second)
+    return sides
 
 
 def _teach_sides(encoder: Any, texts: Tensor, sides: Tensor, seed: int, recipe: dict) -> None:
@@ -253,10 +207,10 @@ def _teach_sides(encoder: Any, texts: Tensor, sides: Tensor, seed: int, recipe: 
     for step in range(recipe["text_steps"]):
         for group in optimizer.param_groups:
             group["lr"] = recipe["lr"] * min(1.0, (step + 1) / 50) * (1 - step / recipe["text_steps"])
-        rng = np.random.default_rng([seed, step, 1])
+        rng = stream("toy texts batch", seed, step)
         rows, ways = rng.integers(len(texts), size=256), rng.integers(2, size=256)
-        found = reader(encoder(texts[rows, ways]).last_hidden_state[:, -len(SIDES) :])
-        loss = nn.functional.cross_entropy(found.flatten(0, 1), sides[rows].flatten())
+        logits = reader(encoder(texts[rows, ways]).last_hidden_state[:, -len(SIDES) :])
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), sides[rows].flatten())
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
@@ -264,14 +218,14 @@ def _teach_sides(encoder: Any, texts: Tensor, sides: Tensor, seed: int, recipe: 
         meter.add(note=f"loss {loss.item():.3f}")
 
 
-def _loss(made: dict[str, Any], z0: Tensor, told: Tensor, levels: list[float], rng: np.random.Generator) -> Tensor:
-    """Mean squared error of the velocity, at a noise level of its own for each picture of the first half.
+def _loss(made: dict[str, Any], z0: Tensor, captions: Tensor, levels: list[float], rng: np.random.Generator) -> Tensor:
+    """Mean squared error of the velocity, with a noise level for each picture of the first half.
 
-    The second half are the same places with the objects exchanged: they have the same levels and the same noise, so
-    that the two differ by what the texts tell apart.
+    The second half shows the same places with the objects exchanged, with the same levels and noise, so only the texts
+    tell the two halves apart.
 
-    Half of them are between `levels`, shares of all: below, the picture shows which object is where without any text,
-    and above it hardly shows where an object is.
+    Half of the noise levels lie between `levels`, fractions of the highest: below, the picture shows without any text
+    which object is where; above, it hardly shows where an object is.
     """
     scheduler, (low, high) = made["scheduler"], levels
     share = rng.random(len(z0) // 2)
@@ -279,16 +233,13 @@ def _loss(made: dict[str, Any], z0: Tensor, told: Tensor, levels: list[float], r
     t = torch.from_numpy((share * scheduler.config.num_train_timesteps).astype(np.int64)).repeat(2)
     noise = torch.from_numpy(rng.standard_normal((len(share), *z0.shape[1:]), dtype=np.float32)).repeat(2, 1, 1, 1)
     z_t = scheduler.add_noise(z0, noise, t).to(memory_format=torch.channels_last)
-    found = made["unet"](z_t, t, made["text_encoder"](told).last_hidden_state).sample
-    return nn.functional.mse_loss(found, scheduler.get_velocity(z0, noise, t))
+    velocity = made["unet"](z_t, t, made["text_encoder"](captions).last_hidden_state).sample
+    return nn.functional.mse_loss(velocity, scheduler.get_velocity(z0, noise, t))
 
 
-def _resumed(state: Path, learning: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """The number of steps that an interrupted training has done; it is put into the networks and the optimiser."""
-    if not state.is_file():
-        return 0
-    held = torch.load(state, map_location="cpu", weights_only=True)
-    learning.load_state_dict(held["model"])
-    averaged.load_state_dict(held["average"])
-    optimizer.load_state_dict(held["optimizer"])
-    return held["step"]
+SHAPES_DIFFUSION = ToyModel(
+    "shapes-diffusion",
+    {"unet": UNET, "text_encoder": TEXT_ENCODER, "scheduler": SCHEDULER},
+    RECIPE,
+    _write,
+)

@@ -1,12 +1,13 @@
-"""Several processes, one batch: each encodes its share of the texts, and the loss of the whole is taken in all of them.
+"""Several processes, one batch: each encodes its share of the texts, and every process computes the whole loss.
 
 Vectors are gathered with gradients, as open_clip's `gather_with_grad` does (Cherti et al. 2023), and gradients of the
-weights are averaged, as DDP's are: loss and step are those of one process with the whole batch, up to rounding. What
-is drawn at random depends on seed and step alone, so a run may continue on another number of processes. The processes
-are those of torch.distributed's default group; without one there is one process, and nothing here changes anything.
+weights are averaged, as in DDP: loss and step equal those of one process with the whole batch, up to rounding. Random
+draws depend on seed and step alone, so a run may continue on another number of processes. The processes form
+torch.distributed's default group; without such a group there is one process, and these functions do nothing.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +19,13 @@ from pcclip.errors import PcclipError
 
 
 class Share:
-    """Which texts of a batch this process encodes: as many as every other, and long and short ones alike.
+    """The texts of a batch that this process encodes: every process has equally many, long and short ones.
 
-    Texts are dealt out by length, in turn. Where that does not come out even, some get one more of those that another
-    has as well, whose vectors are dropped: no process is without a text or a gradient.
+    Texts are dealt out by length, in turn. If their number does not divide evenly, some processes encode a text that
+    another process has too, and its vector is dropped: no process is without a text or a gradient.
 
     Attributes:
-        rows: of the texts in the batch.
+        rows: this process's texts, as rows of the batch.
     """
 
     def __init__(self, lengths: Int[np.ndarray, " n"]):
@@ -36,8 +37,10 @@ class Share:
             self.rows = np.resize(self._order, even)[dist.get_rank() :: size()]
 
     def gather(self, own: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
-        """Vectors of the whole batch, in its order, from those of `rows`; with gradients, if what is made of them is
-        the same in every process."""
+        """The vectors of the whole batch, in its order, from the vectors of each process's `rows`.
+
+        Gradients pass through, if every process computes the same loss from the result.
+        """
         if size() == 1:
             return own
         dealt = _Gathered.apply(own)[: len(self._order)]
@@ -49,23 +52,23 @@ class Share:
 class _Gathered(torch.autograd.Function):
     """Rows of all processes in turn: the first of each, the second of each, ...
 
-    Backwards every process has the whole gradient of the same loss already, and takes its own rows of it. They are
-    multiplied by the number of processes, for a mean over processes follows.
+    Backwards, every process already has the whole gradient of the same loss and takes its own rows. They are
+    multiplied by the number of processes, since `mean_gradients` follows.
     """
 
     @staticmethod
-    def forward(ctx, own):
+    def forward(ctx: Any, own: Tensor) -> Tensor:
         parts = [torch.empty_like(own) for _ in range(size())]
         dist.all_gather(parts, own.contiguous())
         return torch.stack(parts, dim=1).flatten(0, 1)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient[dist.get_rank() :: size()] * size()
 
 
 def size() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -74,24 +77,24 @@ def is_first() -> bool:
     return size() == 1 or dist.get_rank() == 0
 
 
-def of_first(value):
-    """What `value` is in the first process; all wait for it."""
+def of_first(value: Any) -> Any:
+    """The first process's `value`, in every process; all wait for it."""
     if size() == 1:
         return value
-    held = [value]
-    dist.broadcast_object_list(held)
-    return held[0]
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
 
 
-def check_alike(value, what: str) -> None:
-    """Raise PcclipError in all processes unless all have the same `value`; `what` tells what it is of."""
-    found = [value]
+def check_alike(value: Any, name: str) -> None:
+    """Raise PcclipError in every process unless all have the same `value`, which the message calls `name`."""
+    values = [value]
     if size() > 1:
-        found = [None] * size()
-        dist.all_gather_object(found, value)
-    if any(one != found[0] for one in found):
+        values = [None] * size()
+        dist.all_gather_object(values, value)
+    if any(other != values[0] for other in values):
         raise PcclipError(
-            f"{what} differ between the processes; they must see the same files, so `outputs` and data "
+            f"{name} differ between the processes; they must see the same files, so `outputs` and data "
             "have to be in a folder that all of them share"
         )
 

@@ -30,21 +30,21 @@ from pcclip.runs.progress import say
 from pcclip.runs.ray_cluster import cluster
 
 _MODULE = "pcclip.finetuning"
-_OF_RAY = "ray"  # the folder, within the stage's, of Ray Train's own notes
+_RAY_FOLDER = "ray"  # Ray Train's own files, within the stage's folder
 _QUIET = {
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # what a worker prints goes where it says
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # a worker's output is redirected by `train`
     "RAY_DEDUP_LOGS_SKIP_REGEX": "State API may be temporarily unavailable",
 }  # as it is without a dashboard
 _LINES = 60  # of the log, in the message about processes that failed; the launcher says 30 of its own
-_SAYS = "pcclip: "  # what begins the line of a process that knows what is wrong
+_REASON = "pcclip: "  # starts the line in which a process says what is wrong
 
 
 def finetune(
     config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: Encoder
 ) -> pd.DataFrame:
-    """Stage 03 as finetuning.stage.finetune does it, in as many processes as finetune.processes says. Returns its curves.
+    """Run stage 03 (stage.finetune) in as many processes as finetune.processes says. Returns its curves.
 
-    Raises PcclipError as there, or when a process died; finished checkpoints are kept.
+    Raises PcclipError as stage.finetune does, or when a process died; finished checkpoints are kept.
     """
     own_stage = finetuning.stage(config, images)
     if not config.finetune.apart or own_stage.done_or_fetched():
@@ -59,7 +59,7 @@ def finetune(
 
 
 def train(config: Config) -> None:
-    """What each process does: read what the notebook reads, and take part. Only the first one talks."""
+    """The work of each process: read the inputs as the notebook does, and train. Only the first process prints."""
     with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout if distributed.is_first() else nowhere):
         images, model = load_images(config), load_model(config.model)
         if config.storage is not None and os.environ.get("LOCAL_RANK", "0") == "0":  # one of each machine
@@ -108,24 +108,24 @@ def _by_accelerate(config: Config, folder: Path) -> None:
 
 
 def _run(command: list[str], environment: dict[str, str]) -> None:
-    """Run a command and say its lines. Raises PcclipError with what it said when it failed."""
+    """Run a command and print its lines. Raises PcclipError with its reason or last lines when it failed."""
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
-    last, known = deque(maxlen=_LINES), {}
+    last, reasons = deque(maxlen=_LINES), {}
     try:
         for line in map(str.rstrip, process.stdout):
             say(line)
             last.append(line)
-            if line.startswith(_SAYS):
-                known[line.removeprefix(_SAYS)] = True
+            if line.startswith(_REASON):
+                reasons[line.removeprefix(_REASON)] = True
         process.wait()
     finally:
         process.terminate()  # an interrupted cell: the launcher takes its processes with it
         process.wait()
     if process.returncode:
         raise PcclipError(
-            "\n".join(known)
+            "\n".join(reasons)
             or "\n".join(
                 [
                     f"{finetuning.FOLDER}: a process died (out of memory?); run again to continue. The last lines were:",
@@ -149,18 +149,18 @@ def _by_ray(config: Config, folder: Path) -> None:
         from ray.train.torch import TorchTrainer
         from ray.train.v2.api.exceptions import TrainingFailedError
 
-        there = ray.cluster_resources().get("GPU", 0)
-        if settings.address is None and settings.gpus and there < processes:
-            raise PcclipError(f"finetune.processes = {processes}: this machine has {there:g} GPUs, and each needs one")
+        gpus = ray.cluster_resources().get("GPU", 0)
+        if settings.address is None and settings.gpus and gpus < processes:
+            raise PcclipError(f"finetune.processes = {processes}: this machine has {gpus:g} GPUs, and each needs one")
         needs = {"CPU": settings.cpus, **({"GPU": max(1, settings.gpus)} if settings.gpus else {})}  # nccl: one each
         job = TorchTrainer(
-            _of_ray,
+            _ray_worker,
             train_loop_config={"config": config.model_dump(), "root": str(root())},
             scaling_config=ScalingConfig(
                 num_workers=processes, use_gpu=bool(settings.gpus), resources_per_worker=needs
             ),
             run_config=RunConfig(
-                name=_OF_RAY,
+                name=_RAY_FOLDER,
                 storage_path=str(folder),
                 logging_config=LoggingConfig("ERROR"),
                 failure_config=FailureConfig(max_failures=settings.retries),
@@ -170,21 +170,21 @@ def _by_ray(config: Config, folder: Path) -> None:
             job.fit()
         except TrainingFailedError as error:
             raise PcclipError(_known(error) or f"{finetuning.FOLDER}: {error}") from None
-    shutil.rmtree(folder / _OF_RAY, ignore_errors=True)
+    shutil.rmtree(folder / _RAY_FOLDER, ignore_errors=True)
 
 
-def _of_ray(given: dict) -> None:
-    """What Ray Train calls in every worker, once it has set up torch.distributed."""
+def _ray_worker(values: dict) -> None:
+    """Ray Train calls this in every worker, once it has set up torch.distributed."""
     from ray.train.torch import get_device
 
-    if Path(given["root"]).is_dir():
-        os.environ.setdefault("PCCLIP_ROOT", given["root"])  # paths of parameters mean the same everywhere
+    if Path(values["root"]).is_dir():
+        os.environ.setdefault("PCCLIP_ROOT", values["root"])  # paths of parameters mean the same everywhere
     if (device := get_device()).type == "cuda":
         torch.cuda.set_device(device)
-    train(check(given["config"]))
+    train(check(values["config"]))
 
 
 def _known(error: Exception) -> str | None:
-    """What a worker said was wrong, if it did."""
+    """The reason that a worker gave, if one did."""
     failures = getattr(error, "worker_failures", {}).values()
-    return next((str(one) for one in failures if isinstance(one, PcclipError)), None)
+    return next((str(failure) for failure in failures if isinstance(failure, PcclipError)), None)

@@ -130,7 +130,7 @@ class Training(ABC):
         return []
 
     def finish(self, folder: Path) -> list[str]:
-        """Save what is learned beside the towers. Returns the names of the files it wrote to `folder`."""
+        """Save everything learned beside the towers. Returns the names of the files it wrote to `folder`."""
         return []
 
     @property

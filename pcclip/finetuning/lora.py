@@ -1,7 +1,7 @@
 """LoRA on a tower through peft: low-rank updates of the transformer's linear layers, merged in at the end.
 
 The attention of open_clip's towers is one nn.MultiheadAttention, for which peft 0.21 adds the update of the output
-projection twice and lets the frozen weights drift with every call: it is left alone, and its MLPs learn.
+projection twice and lets the frozen weights drift with every call. So attention stays frozen there, and the MLPs learn.
 """
 
 from collections.abc import Iterator
@@ -16,26 +16,28 @@ from pcclip.errors import PcclipError
 
 
 def add(model: Encoder, rank: int, seed: int, tower: Tower = "text") -> dict[str, nn.Parameter]:
-    """Put an update of `rank` beside every linear layer of a tower's transformer. Returns the updates' parameters.
+    """Add a low-rank update to every linear layer of a tower's transformer. Returns the updates' parameters.
 
-    An update is zero at first, so the model does not change yet. Raises PcclipError without peft, and when the tower
-    has no such layer, as one of convolutions.
+    An update is zero at first, so the model does not change yet.
+
+    Raises:
+        PcclipError: peft is not installed, or the tower has no linear layer, as a tower of convolutions.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise PcclipError("finetune.tune = lora needs peft: pip install 'pcclip[paper]'") from None
-    whole, blocks = (
+    module, blocks = (
         (model.text_tower, model.transformer()) if tower == "text" else (model.image_tower, model.image_transformer())
     )
-    layers = _layers(whole, blocks)
+    layers = _layers(module, blocks)
     if not layers:
         raise PcclipError(f"finetune.tune = lora: the {tower} tower's blocks have no linear layer; choose another")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers), whole)
-    whole.eval()
-    return {name: p for name, p in whole.named_parameters() if "lora_" in name}
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=layers), module)
+    module.eval()
+    return {name: p for name, p in module.named_parameters() if "lora_" in name}
 
 
 def merge(model: Encoder) -> None:
@@ -50,7 +52,7 @@ def merge(model: Encoder) -> None:
 
 @contextmanager
 def merged(model: Encoder) -> Iterator[None]:
-    """The model with its updates merged, for the length of the block."""
+    """Merge the updates for the length of a `with` block."""
     learning = {name: tower for name, tower in _towers(model).items() if any(map(_is_updated, tower.modules()))}
     for name, tower in learning.items():
         setattr(model, name, deepcopy(tower))

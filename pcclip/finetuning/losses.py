@@ -114,7 +114,7 @@ def attribute(
         less: <v, f(P-)>, P- the twin, "The first is smaller than the second."
         target: p, the probability that the first image has more of the attribute.
         temperature: tau.
-        antisymmetric: weight of the difference of the two texts; each text by itself has weight 1.
+        antisymmetric: weight of the difference of the two texts; each single text has weight 1.
     """
     cross_entropy = F.binary_cross_entropy_with_logits
     up, down = more / temperature, less / temperature

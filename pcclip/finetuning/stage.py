@@ -64,7 +64,7 @@ def finetune(
     """Run the stage, or read its curves when done. The finetuned model is then `load_model(run folder)`.
 
     Args:
-        model: the base model, which is left as it is.
+        model: the base model; it does not change.
 
     Returns:
         Curves with columns step, epoch, split ('train' or 'held_out'), metric, value.

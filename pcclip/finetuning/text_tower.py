@@ -1,6 +1,6 @@
 """PC-CLIP's training: the text tower learns that f(text of difference) lies along g(image 1) - g(image 2).
 
-Image vectors are those of stage 02, so the image tower never runs. The batches are a function of seed and epoch and
+Image vectors come from stage 02, so the image tower never runs. The batches are a function of seed and epoch and
 dropout stays off, so a killed run continues on the same curve. The terms of a step are the functions of losses.py.
 """
 
@@ -154,7 +154,7 @@ class TextTower(Training):
         """Loss and in-batch accuracy of the examples `rows`.
 
         Args:
-            w: unit text vectors of `rows`, followed by those of their twins where the run swaps.
+            w: unit text vectors of `rows`, followed by their twins' vectors where the run swaps.
         """
         matrix = self.data.matrix
         target = examples.targets(matrix, rows)
@@ -212,7 +212,7 @@ class TextTower(Training):
         texts: Int[np.ndarray, " m"],
         vectors: Float[Tensor, "t d"],
     ) -> Float[Tensor, ""]:
-        """The attribute term of the verdicts `rows`; `texts` is each one's place among the texts for more (and less)."""
+        """The attribute term of the verdicts `rows`; `texts` is each verdict's place among the texts for more."""
         settings = self.settings
         more, less = vectors.chunk(2)
         v = nn.functional.normalize(verdicts.differences(self.data.matrix, rows), dim=-1)

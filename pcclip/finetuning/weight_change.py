@@ -1,4 +1,4 @@
-"""How far finetuning moved the weights: at lr 1e-8 in fp32 most of them cannot move at all (half an ulp is more)."""
+"""How far finetuning moved the weights: at lr 1e-8 most fp32 weights cannot move, since a step is below half an ulp."""
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ _PARTS = {
 
 
 def movement(base: nn.Module, tuned: nn.Module) -> pd.DataFrame:
-    """One row for each tensor of the tower: where it is, how many values, and how far they moved.
+    """One row for each tensor of the tower.
 
     Columns: name, layer (number of the block, -1 outside), part, values, share_moved (values that differ at all),
     largest (absolute step of any value), relative (norm of the step over norm of the weights).
@@ -45,7 +45,7 @@ def movement(base: nn.Module, tuned: nn.Module) -> pd.DataFrame:
 
 
 def of_towers(base: Encoder, tuned: Encoder) -> pd.DataFrame:
-    """The same of the text tower, and of the image tower below it where that was tuned too, with a column `tower`."""
+    """`movement` of the text tower, then of the image tower if it was tuned too, with a column `tower`."""
     parts = [movement(base.text_tower, tuned.text_tower).assign(tower="text")]
     if base.image_fingerprint() != tuned.image_fingerprint():
         parts.append(movement(base.image_tower, tuned.image_tower).assign(tower="image"))
@@ -53,7 +53,7 @@ def of_towers(base: Encoder, tuned: Encoder) -> pd.DataFrame:
 
 
 def by_part(table: pd.DataFrame) -> pd.DataFrame:
-    """The same, put together by part of each tower: values, share_moved, largest, relative (median)."""
+    """Movement by part of each tower: values, share_moved, largest, relative (median over tensors)."""
     groups = table.groupby([*(["tower"] if "tower" in table else []), "part"], sort=False)
     return pd.DataFrame(
         {
@@ -70,7 +70,7 @@ def _layer(name: str) -> int:
 
 
 def _part(name: str) -> str:
-    """Which kind of layer a tensor belongs to, by the last word of its name that says so."""
+    """The kind of layer a tensor belongs to, by its name."""
     words = name.lower().replace("_", ".").replace("ln1", "ln").replace("ln2", "ln").split(".")
     if "layernorm" in words or "ln" in words or "norm" in words:
         return "LayerNorm"

@@ -21,8 +21,10 @@ from pcclip.comparisons.prompts import load_prompt
 from pcclip.config import COMPARISONS, Config, Generate, resolve
 from pcclip.data import image_set as data
 from pcclip.embedding.stage import FOLDER as EMBED
-from pcclip.encoders import minilm_efficientnet, openclip, saved, toy_clip, toy_diffusion
+from pcclip.encoders import minilm_efficientnet, openclip, saved
 from pcclip.encoders.diffusion import missing_teacher
+from pcclip.encoders.toy_clip import SHAPES_CLIP
+from pcclip.encoders.toy_diffusion import SHAPES_DIFFUSION
 from pcclip.errors import PcclipError
 from pcclip.evaluation import stage as evaluation
 from pcclip.finetuning.stage import FOLDER as FINETUNE
@@ -172,7 +174,7 @@ def _encoder(spec: str, sizes: Sizes) -> Iterator[Finding]:
     if folder := saved.folder_of(spec):
         yield FINE, f"model {spec}: finetuned weights are in {folder}"
         return
-    toy, open_clip = toy_clip.SPEC.fullmatch(spec), spec != minilm_efficientnet.SPEC
+    toy, open_clip = SHAPES_CLIP.seed(spec) is not None, spec != minilm_efficientnet.SPEC
     if open_clip and not toy:
         openclip.check(spec)
     if "model" in sizes.problems:
@@ -185,7 +187,7 @@ def _encoder(spec: str, sizes: Sizes) -> Iterator[Finding]:
         f"model {spec}: " + (unknown if isnan(image) else f"{image:.0f} M image and {text:.0f} M text parameters"),
     )
     if toy:
-        yield _trained_here(spec, toy_clip.stage(toy_clip.seed_of(spec)))
+        yield _trained_here(spec, SHAPES_CLIP.stage(SHAPES_CLIP.seed(spec)))
     elif open_clip:
         yield _open_clip_weights(spec, 4 * sizes.model.parameters)
 
@@ -270,8 +272,8 @@ def _teacher(spec: str, size: TeacherSize, problem: str | None) -> Iterator[Find
     if problem or lines:
         yield MISSING, "; ".join(lines) or str(problem)
         return
-    if toy_diffusion.SPEC.fullmatch(spec):
-        yield _trained_here(spec, toy_diffusion.stage(toy_diffusion.seed_of(spec)))
+    if SHAPES_DIFFUSION.seed(spec) is not None:
+        yield _trained_here(spec, SHAPES_DIFFUSION.stage(SHAPES_DIFFUSION.seed(spec)))
         return
     unet, vae, text = (network.parameters / 1e6 for network in (size.unet, size.vae, size.text))
     known = f"UNet {unet:.0f} M, VAE {vae:.0f} M, text encoder {text:.0f} M parameters"

@@ -181,7 +181,7 @@ def teacher_size(spec: str) -> TeacherSize | None:
 
     None where a file on the hub is needed. Raises PcclipError when diffusers is missing or cannot build it.
     """
-    if toy_diffusion.SPEC.fullmatch(spec):
+    if toy_diffusion.SHAPES_DIFFUSION.seed(spec) is not None:
         settings = {"unet": toy_diffusion.UNET, "text_encoder": {"vocab_size": 64, **toy_diffusion.TEXT_ENCODER}}
     else:
         files = {part: stored(spec, f"{part}/config.json") for part in ("unet", "vae", "text_encoder")}
@@ -256,8 +256,9 @@ def _open_clip_settings(spec: str) -> dict | None:
 
     name, _ = openclip.split(spec)
     schema, _, place = name.rpartition(":")
-    if toy_clip.SPEC.fullmatch(spec) or not schema:
-        settings = toy_clip.MODEL if toy_clip.SPEC.fullmatch(spec) else open_clip.get_model_config(name)
+    toy = toy_clip.SHAPES_CLIP.seed(spec) is not None
+    if toy or not schema:
+        settings = toy_clip.MODEL if toy else open_clip.get_model_config(name)
     else:
         file = stored(place, "open_clip_config.json")
         if file is None:

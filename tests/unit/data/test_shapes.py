@@ -175,8 +175,8 @@ def test_what_it_stands_for_is_known_before_it_is_trained(cache):
 def test_a_killed_training_continues_to_the_same_weights(monkeypatch):
     from safetensors.torch import load_file
 
-    whole = load_file(student.trained(5) / student.WEIGHTS)
-    (student.stage(5).folder / "manifest.json").unlink()
+    whole = load_file(student.SHAPES_CLIP.trained(5) / student.WEIGHTS)
+    (student.SHAPES_CLIP.stage(5).folder / "manifest.json").unlink()
     loss, calls = student._loss, []
 
     def killed(*given):
@@ -187,9 +187,9 @@ def test_a_killed_training_continues_to_the_same_weights(monkeypatch):
 
     monkeypatch.setattr(student, "_loss", killed)
     with pytest.raises(KeyboardInterrupt):
-        student.trained(5)
+        student.SHAPES_CLIP.trained(5)
     monkeypatch.setattr(student, "_loss", lambda *given: calls.append(1) or loss(*given))
-    folder = student.trained(5)
+    folder = student.SHAPES_CLIP.trained(5)
     assert len(calls) == 3 + 2, "two of the four steps had been kept"
     found = load_file(folder / student.WEIGHTS)
     assert found.keys() == whole.keys()

@@ -249,10 +249,10 @@ def small(tmp_path, monkeypatch):
 
 
 def test_the_shapes_teacher_is_trained_once_and_read_as_any_other(small, monkeypatch):
-    folder = shapes.trained(3, TINY)
+    folder = shapes.SHAPES_DIFFUSION.trained(3, TINY)
     monkeypatch.setattr(shapes, "_train", None)
-    assert shapes.trained(3, TINY) == folder
-    monkeypatch.setattr(shapes, "trained", lambda seed: {3: folder}[seed])
+    assert shapes.SHAPES_DIFFUSION.trained(3, TINY) == folder
+    monkeypatch.setattr(shapes.ToyModel, "trained", lambda self, seed: {3: folder}[seed])
     teacher = load_teacher("shapes-diffusion:3")
     assert (teacher.latent_shape, teacher.pixels, teacher.prediction) == ((3, 8, 8), (8, 8), "v_prediction")
     assert teacher.fingerprint() == load_teacher(str(folder)).fingerprint()
@@ -261,7 +261,7 @@ def test_the_shapes_teacher_is_trained_once_and_read_as_any_other(small, monkeyp
 
 
 def test_a_killed_training_continues_to_the_same_weights(small, monkeypatch, tmp_path):
-    whole = load_teacher(str(shapes.trained(0, TINY))).fingerprint()
+    whole = load_teacher(str(shapes.SHAPES_DIFFUSION.trained(0, TINY))).fingerprint()
     loss, calls = shapes._loss, []
 
     def killed(*given):
@@ -273,8 +273,8 @@ def test_a_killed_training_continues_to_the_same_weights(small, monkeypatch, tmp
     monkeypatch.setenv("PCCLIP_CACHE", str(tmp_path / "another"))
     monkeypatch.setattr(shapes, "_loss", killed)
     with pytest.raises(KeyboardInterrupt):
-        shapes.trained(0, TINY)
-    again = load_teacher(str(shapes.trained(0, TINY)))
+        shapes.SHAPES_DIFFUSION.trained(0, TINY)
+    again = load_teacher(str(shapes.SHAPES_DIFFUSION.trained(0, TINY)))
     assert len(calls) == 4 + 4, "steps 3 to 6 after the checkpoint at 2"
     assert again.fingerprint() == whole
 

@@ -71,7 +71,7 @@ def test_features_and_gradients_are_those_of_the_full_context(fresh_encoder, mon
     monkeypatch.setitem(packed._OVERHEAD, "cpu", overhead)
     tokens = fresh_encoder.tokenised(TEXTS)
     assert fresh_encoder._packs
-    assert len(packed.beginnings(tokens)[1]) < 0.8 * tokens.lengths.sum(), "much is shared"
+    assert len(packed.prefixes(tokens)[1]) < 0.8 * tokens.lengths.sum(), "much is shared"
     assert_same(fresh_encoder, lambda: fresh_encoder.features(tokens), lambda: full(fresh_encoder, tokens))
 
 
@@ -193,7 +193,7 @@ def test_bf16_is_as_near_as_the_padded_form_is(fresh_encoder):
 
 def test_beginnings():
     tokens = Tokens.of([[1, 2, 3], [1, 2, 4], [7], [1, 2, 3], [1, 2], [0, 0]], 10)
-    number, first = packed.beginnings(tokens)
+    number, first = packed.prefixes(tokens)
     assert (number >= 0).sum() == 14
     assert len(first) == 7  # 1, 12, 123, 124, 7, 0, 00
     assert number.ravel()[first].tolist() == list(range(7))
@@ -206,7 +206,7 @@ def test_beginnings():
 def test_beginnings_by_brute_force(rng):
     lists = [rng.integers(0, 3, n).tolist() for n in rng.integers(1, 8, 60)]
     lists += [[255, 256, 65536], [255, 256], [256], [65535, 0], [65535]]
-    number, first = packed.beginnings(Tokens.of(lists, 10))
+    number, first = packed.prefixes(Tokens.of(lists, 10))
     found = {}
     for row, ids in zip(number, lists, strict=True):
         for k in range(len(ids)):

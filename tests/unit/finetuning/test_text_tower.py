@@ -445,13 +445,13 @@ def test_the_verdicts_that_are_trained_on(judged, tiny_encoder):
     found = training_verdicts(given.config, given.vectors, given.model)
     table = verdicts.load(given.config)
     table = table[(table.split == "train") & (table.attribute == "size")].reset_index(drop=True)
-    assert len(table) == len(found) == 66
+    assert len(table) == len(found) == 42
     photos = {name: tiny_encoder.encode_texts([f"a photo of {verdicts.named(name)}"])[0] for name in NOUNS}
     vector = {**photos, **dict(zip(given.vectors.ids, given.vectors.matrix, strict=True))}
     expected = np.stack([vector[a] - vector[b] for a, b in zip(table["first"], table["second"], strict=True)])
     assert set(table.kind) == {"image", "thing"}
     gathered = text_tower.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
-    assert found.differences(gathered.matrix, np.arange(66)).numpy() == pytest.approx(expected, abs=1e-6)
+    assert found.differences(gathered.matrix, np.arange(42)).numpy() == pytest.approx(expected, abs=1e-6)
     assert len(gathered.matrix) == len(given.vectors.matrix) + len(NOUNS), "and the images once"
     assert found.target == pytest.approx(table.probability, abs=1e-6)
     assert set(found.attribute) == {0}
@@ -459,7 +459,7 @@ def test_the_verdicts_that_are_trained_on(judged, tiny_encoder):
     assert (lists(found.more), lists(found.less)) == (tiny_encoder.tokens([up]), tiny_encoder.tokens([down]))
     run(given)
     manifest = json.loads((given.config.folder / finetuning.FOLDER / "manifest.json").read_text())
-    assert manifest["counts"]["verdicts"] == 66
+    assert manifest["counts"]["verdicts"] == 42
 
 
 def test_verdicts_without_an_answer_or_a_vector_are_left_out(judged, monkeypatch):
@@ -474,7 +474,7 @@ def test_verdicts_without_an_answer_or_a_vector_are_left_out(judged, monkeypatch
     table.loc[silent, ["value", "probability"]] = np.nan
     monkeypatch.setattr(verdicts, "load", lambda config: table)
     left = (table.split == "train") & table.value.notna() & (table["first"] != lost) & (table["second"] != lost)
-    assert len(training_verdicts(given.config, fewer, given.model)) == left.sum() < 63
+    assert len(training_verdicts(given.config, fewer, given.model)) == left.sum() < 42
 
 
 def test_a_step_has_every_verdict_with_a_wording_of_its_own_attribute(prepare, bank, tiny_encoder):

@@ -1,0 +1,77 @@
+"""What the two toy models share: a spec with a seed, a folder in the cache, and a training that a kill interrupts.
+
+A toy model is trained from scratch on drawn pictures the first time its spec is used, and kept in
+~/.cache/pcclip/shapes.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pcclip.data.sources import toy_scenes
+from pcclip.runs.files import atomic, cache_folder, digest
+from pcclip.runs.progress import say
+from pcclip.runs.stage import Stage
+
+
+@dataclass(frozen=True)
+class ToyModel:
+    """A family of toy models that differ by seed.
+
+    Attributes:
+        name: the spec without a seed, such as 'shapes-clip'.
+        architecture: everything but seed and recipe that decides what is trained, JSON-able.
+        recipe: sizes and rates of the training, with `pictures` and `steps`.
+        write: trains into a folder, given seed, recipe, folder and checkpoint file; returns the names of its files.
+    """
+
+    name: str
+    architecture: dict[str, Any]
+    recipe: dict[str, Any]
+    write: Callable[[int, dict[str, Any], Path, Path], list[str]]
+
+    def seed(self, spec: str) -> int | None:
+        """3 for 'shapes-clip:3', 0 for 'shapes-clip', None for a spec of another family."""
+        match = re.fullmatch(rf"{self.name}(?::(\d+))?", spec)
+        return int(match[1] or 0) if match else None
+
+    def stage(self, seed: int, recipe: dict[str, Any] | None = None) -> Stage:
+        """The stage in the cache, whose folder is named by everything that decides what is trained."""
+        recipe = recipe or self.recipe
+        inputs = {"format": toy_scenes.FORMAT, "seed": seed, **self.architecture, "recipe": recipe}
+        folder = f"{self.name.removeprefix('shapes-')}-{digest(inputs)[:16]}"
+        return Stage(cache_folder() / "shapes" / folder, inputs)
+
+    def trained(self, seed: int, recipe: dict[str, Any] | None = None) -> Path:
+        """The folder of the model of a seed, trained unless that is done; a killed training continues.
+
+        Raises PcclipError when the folder cannot be written, or another process is training there.
+        """
+        stage, recipe = self.stage(seed, recipe), recipe or self.recipe
+        if stage.done():
+            return stage.folder
+        say(f"{self.name}:{seed} is trained once, {recipe['steps']} steps, into {stage.folder}")
+        with stage.work():
+            files = self.write(seed, recipe, stage.folder, stage.partial / "state.pt")
+            stage.finish(files, {"pictures": recipe["pictures"], "steps": recipe["steps"]}, self.name)
+        return stage.folder
+
+
+def save_checkpoint(path: Path, step: int, parts: dict[str, Any]) -> None:
+    """Save the number of steps done and the state of the parts (modules and optimiser)."""
+    with atomic(path) as temporary:
+        torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, temporary)
+
+
+def load_checkpoint(path: Path, parts: dict[str, Any]) -> int:
+    """Load what `save_checkpoint` saved into the parts. Returns the number of steps done, 0 without a checkpoint."""
+    if not path.is_file():
+        return 0
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(checkpoint[name])
+    return checkpoint["step"]
