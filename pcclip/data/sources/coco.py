@@ -1,7 +1,6 @@
 """The `coco` source: COCO captions (Chen et al. 2015), 2017 or 2014, as its archives unpack."""
 
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -16,36 +15,26 @@ _SITE = "http://images.cocodataset.org"
 _SPLITS = {"train": "train", "val": "held_out"}
 
 
-@dataclass(frozen=True)
-class _Whole:
-    """A set as published."""
-
-    images: int
-    captions: int
-    archive: str  # its size
-
-
-_WHOLE = {
-    "train2017": _Whole(118_287, 591_753, "18 GB"),
-    "val2017": _Whole(5_000, 25_014, "1 GB"),
-    "train2014": _Whole(82_783, 414_113, "13 GB"),
-    "val2014": _Whole(40_504, 202_654, "6 GB"),
+_PUBLISHED = {  # images, captions, size of the archive
+    "train2017": (118_287, 591_753, "18 GB"),
+    "val2017": (5_000, 25_014, "1 GB"),
+    "train2014": (82_783, 414_113, "13 GB"),
+    "val2014": (40_504, 202_654, "6 GB"),
 }
 
 
 def missing(data: Data) -> list[str]:
-    """What of the training set is not there; of the validation set too where the official split needs it."""
+    """Absent files of the training set, and of the validation set where the official split needs it."""
     return [line for side in _needed(data) for line in _missing(data, f"{side}{_year(data)}")]
 
 
 def published(data: Data) -> dict[str, tuple[int, int]]:
-    """Images and captions of each side of the whole set, as far as it is needed."""
-    whole = {_SPLITS[side]: _WHOLE[f"{side}{_year(data)}"] for side in _needed(data)}
-    return {side: (found.images, found.captions) for side, found in whole.items()}
+    """(images, captions) of each side that the run needs, as published."""
+    return {_SPLITS[side]: _PUBLISHED[f"{side}{_year(data)}"][:2] for side in _needed(data)}
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    """Read train and, where it is there, val. Returns the table, what was left out (path, reason), bad rows."""
+    """Read train, and val where it exists. Returns the table, the rows left out (path, reason), and the bad ones."""
     table = pd.concat(
         [_read(data, side) for side in _SPLITS if not _missing(data, f"{side}{_year(data)}")], ignore_index=True
     )
@@ -58,14 +47,14 @@ def _needed(data: Data) -> list[str]:
 
 def _missing(data: Data, name: str) -> list[str]:
     captions, images = _places(data, name)
-    notes, photos = f"{_SITE}/annotations/annotations_trainval{_year(data)}.zip", f"{_SITE}/zips/{name}.zip"
+    annotations, photos = f"{_SITE}/annotations/annotations_trainval{_year(data)}.zip", f"{_SITE}/zips/{name}.zip"
     lines = []
     if not captions.is_file():
-        lines.append(f"{captions}: not there; download {notes} (241 MB) and unpack it in {captions.parent.parent}")
-    if not images.is_dir():
         lines.append(
-            f"{images}: not there; download {photos} ({_WHOLE[name].archive}) and unpack it in {images.parent}"
+            f"{captions}: not there; download {annotations} (241 MB) and unpack it in {captions.parent.parent}"
         )
+    if not images.is_dir():
+        lines.append(f"{images}: not there; download {photos} ({_PUBLISHED[name][2]}) and unpack it in {images.parent}")
     return lines
 
 
@@ -75,17 +64,17 @@ def _read(data: Data, side: str) -> pd.DataFrame:
     values = read_json(path, ["images", "annotations"])
     captions = defaultdict(list)
     try:
-        for note in values["annotations"]:
-            captions[note["image_id"]].append(note["caption"])
+        for annotation in values["annotations"]:
+            captions[annotation["image_id"]].append(annotation["caption"])
         files = pd.Series([image["file_name"] for image in values["images"]], dtype=str)
         lists = [captions[image["id"]] for image in values["images"]]
     except (KeyError, TypeError) as error:
         raise PcclipError(f"{path}: not a COCO captions file (no {error}); unpack the annotations again") from None
-    whole = _WHOLE[name]
-    if (len(files), len(values["annotations"])) != (whole.images, whole.captions):
+    images_published, captions_published, _ = _PUBLISHED[name]
+    if (len(files), len(values["annotations"])) != (images_published, captions_published):
         say(
             f"coco: {name} has {len(files)} images and {len(values['annotations'])} captions here; "
-            f"the whole set has {whole.images} and {whole.captions}"
+            f"the whole set has {images_published} and {captions_published}"
         )
     return pd.DataFrame(
         {

@@ -18,7 +18,7 @@ _CAPTIONS_EACH = 10
 
 
 def missing(data: Data) -> list[str]:
-    """What of the birds and of their captions is not there."""
+    """A line for the images and one for the captions, where they are absent."""
     root = resolve(data.path)
     lines = [f"{line} and set data.path to its CUB_200_2011" for line in missing_birds(root)]
     if _texts(root) is None:
@@ -27,19 +27,19 @@ def missing(data: Data) -> list[str]:
 
 
 def missing_birds(root: Path) -> list[str]:
-    """What of the birds themselves is not in `root`, a CUB_200_2011: at most one line, which names the download."""
-    lacking = [name for name in (*_TABLES, _CLASSES) if not (root / name).is_file()]
-    lacking += ["images/"] if not (root / "images").is_dir() else []
-    return [f"{root}: no {', '.join(lacking)}; download {_BIRDS}"] if lacking else []
+    """At most one line: the files that `root`, a CUB_200_2011, lacks, and the download."""
+    absent = [name for name in (*_TABLES, _CLASSES) if not (root / name).is_file()]
+    absent += ["images/"] if not (root / "images").is_dir() else []
+    return [f"{root}: no {', '.join(absent)}; download {_BIRDS}"] if absent else []
 
 
 def published(data: Data) -> dict[str, tuple[int, int]]:
-    """Images and captions of each side of the whole set."""
+    """(images, captions) of each side as published."""
     return {side: (count, _CAPTIONS_EACH * count) for side, count in _IMAGES.items()}
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    """Returns the table, what was left out (path, reason), and how many of those are bad rows."""
+    """Returns the table, the rows left out (path, reason), and how many of them are bad."""
     root = resolve(data.path).resolve()
     table, names, reason = birds(root)
     label, texts = table["class"].map(dict(names.map(readable))), _texts(root)
@@ -48,10 +48,14 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
 
 
 def birds(root: Path) -> tuple[pd.DataFrame, pd.Series, pd.Series]:
-    """The images of `root`, a CUB_200_2011: id, path, class (its number, as text), split ('train' or 'held_out').
+    """The images of `root`, a CUB_200_2011.
 
-    Returns them, the names of classes.txt by number, and why a row cannot be used, '' where it can. Raises PcclipError
-    when a file is not as published.
+    Returns:
+        The table: id, path, class (its number, as text), split ('train' or 'held_out'); the names of classes.txt by
+        number; and for each row the reason why it cannot be used, '' where it can.
+
+    Raises:
+        PcclipError: a file is not as published.
     """
     table = pd.concat([_column(root / name, column) for name, column in _TABLES.items()], axis=1)
     names = _column(root / _CLASSES, "class")["class"].rename(index=str)
@@ -73,7 +77,7 @@ def birds(root: Path) -> tuple[pd.DataFrame, pd.Series, pd.Series]:
 
 
 def _column(path: Path, name: str) -> pd.DataFrame:
-    """The column of a file of lines 'number value', by number."""
+    """One column, `name`, indexed by number, of a file with lines 'number value'."""
     try:
         return pd.read_csv(path, sep=" ", names=["number", name], index_col="number", dtype={name: str})
     except (ValueError, UnicodeDecodeError) as error:
@@ -81,9 +85,9 @@ def _column(path: Path, name: str) -> pd.DataFrame:
 
 
 def _texts(root: Path) -> Path | None:
-    """The folder of the captions."""
-    places = [base / name for base in (root, root.parent) for name in ("text_c10", "cvpr2016_cub/text_c10")]
-    return next((place for place in places if place.is_dir()), None)
+    """The folder of the captions, in `root` or beside it; None where there is none."""
+    folders = [base / name for base in (root, root.parent) for name in ("text_c10", "cvpr2016_cub/text_c10")]
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def _captions(path: Path) -> list[str]:

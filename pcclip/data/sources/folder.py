@@ -19,7 +19,7 @@ _READERS = {"captions.csv": pd.read_csv, "captions.jsonl": pd.read_json}
 
 
 def missing(data: Data) -> list[str]:
-    """Whether there is a captions file."""
+    """A line where the folder has no captions file."""
     folder = resolve(data.path)
     if any((folder / name).is_file() for name in _READERS):
         return []
@@ -27,26 +27,26 @@ def missing(data: Data) -> list[str]:
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    """Read data.path. Returns the table, what was left out (path, reason), and how many of those are bad rows."""
+    """Read data.path. Returns the table, the rows left out (path, reason), and how many of them are bad."""
     folder = resolve(data.path)
     table = _captions(folder)
     if "path" not in table:
         table = table.rename(columns={"file": "path"})
     for column in ("path", "caption"):
         if column not in table:
-            found = ", ".join(map(str, table.columns))
-            raise PcclipError(f"{folder}: the captions file has no {column!r} column; found {found}")
+            columns = ", ".join(map(str, table.columns))
+            raise PcclipError(f"{folder}: the captions file has no {column!r} column; found {columns}")
     table["path"] = table.path.fillna("").astype(str)
     table["caption"] = table.caption.fillna("").astype(str).str.strip()
     table["id"] = table["id"].astype(str) if "id" in table else table.path
     reason = pd.Series("", index=table.index)
     reason[table.caption == ""] = "empty caption"
-    reason[~files_exist(table.path.map(lambda p: os.path.join(folder, p)))] = "missing file"
+    reason[~files_exist(table.path.map(lambda path: os.path.join(folder, path)))] = "missing file"
     table, left_out, bad = sort_out(table, reason)
-    table["path"] = table.path.map(lambda p: os.path.realpath(os.path.join(folder, p)))
-    extras = [c for c in table.columns if c not in _KNOWN and pd.api.types.is_numeric_dtype(table[c])]
-    keep = [c for c in table.columns if c in _KNOWN] + extras
-    return table[keep].astype(dict.fromkeys(extras, float)), left_out, bad
+    table["path"] = table.path.map(lambda path: os.path.realpath(os.path.join(folder, path)))
+    attributes = [c for c in table.columns if c not in _KNOWN and pd.api.types.is_numeric_dtype(table[c])]
+    columns = [c for c in table.columns if c in _KNOWN] + attributes
+    return table[columns].astype(dict.fromkeys(attributes, float)), left_out, bad
 
 
 def _captions(folder: Path) -> pd.DataFrame:

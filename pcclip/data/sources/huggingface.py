@@ -28,13 +28,13 @@ _MAGIC = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".
 
 
 def missing(data: Data) -> list[str]:
-    """Why the set cannot be opened here; a set that may be downloaded is not missing."""
+    """A line that says why the set cannot be opened here; a set that may be downloaded is not missing."""
     if not _library():
         return [_NO_LIBRARY]
-    place = resolve(data.path)
-    if not place.is_dir() and not _NAME.fullmatch(data.path):
-        return [f"{place}: no such folder, and not a data set's name on the hub; set data.path to one of the two"]
-    if place.is_dir() or data.download:
+    folder = resolve(data.path)
+    if not folder.is_dir() and not _NAME.fullmatch(data.path):
+        return [f"{folder}: no such folder, and not a data set's name on the hub; set data.path to one of the two"]
+    if folder.is_dir() or data.download:
         return []
     try:
         _open(data)
@@ -44,25 +44,23 @@ def missing(data: Data) -> list[str]:
 
 
 def to_fetch(data: Data) -> list[str]:
-    """The set, where data.download allows it and it is not in the cache."""
-    return (
-        [f"data set {data.path}, from the hub"]
-        if data.download and missing(data.model_copy(update={"download": False}))
-        else []
-    )
+    """A line for the set, where data.download allows to fetch it and it is not in the cache."""
+    if data.download and missing(data.model_copy(update={"download": False})):
+        return [f"data set {data.path}, from the hub"]
+    return []
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    """Open the set and unpack its images. Returns the table, what was left out (path, reason), and the bad rows."""
-    found = _open(data)
-    columns = _columns(found.features, data)
-    folder = cache_folder() / "huggingface" / found._fingerprint
-    names = getattr(found.features.get(columns.get("label")), "names", None)
-    found = _undecoded(found.select_columns(list(dict.fromkeys(columns.values()))), columns["image"])
+    """Open the set and unpack its images. Returns the table, the rows left out (path, reason), and how many are bad."""
+    dataset = _open(data)
+    columns = _columns(dataset.features, data)
+    folder = cache_folder() / "huggingface" / dataset._fingerprint
+    names = getattr(dataset.features.get(columns.get("label")), "names", None)
+    dataset = _undecoded(dataset.select_columns(list(dict.fromkeys(columns.values()))), columns["image"])
     rows, left_out = [], []
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for number, values in enumerate(track(found, len(found), "images of the set")):
+        for number, values in enumerate(track(dataset, len(dataset), "images of the set")):
             row = {kind: values[column] for kind, column in columns.items()}
             path, reason = _file(row["image"], folder, f"{number:07d}")
             if reason:
@@ -72,7 +70,7 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
                 {
                     "id": str(row.get("id", f"{number:07d}")),
                     "path": path,
-                    "captions": _list(row["text"]),
+                    "captions": row["text"] if isinstance(row["text"], list) else [row["text"]],
                     "label": _label(row.get("label"), names),
                 }
             )
@@ -94,42 +92,46 @@ def _open(data: Data):
     library = _library()
     if library is None:
         raise PcclipError(_NO_LIBRARY)
-    place = resolve(data.path)
-    saved = any((place / file).is_file() for file in ("state.json", "dataset_dict.json"))
-    name, _, config = (str(place), "", "") if place.is_dir() else data.path.partition(":")
+    folder = resolve(data.path)
+    saved = any((folder / file).is_file() for file in ("state.json", "dataset_dict.json"))
+    name, _, config = (str(folder), "", "") if folder.is_dir() else data.path.partition(":")
     try:
         with _offline(not data.download):
             if saved:
-                return _part(library, library.load_from_disk(str(place)), data)
+                return _part(library, library.load_from_disk(str(folder)), data)
             return library.load_dataset(name, config or None, split=data.part or "train")
     except (OSError, ValueError, KeyError, library.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())[:300]
-        hint = (
-            ""
-            if place.is_dir() or data.download
-            else "; nothing is downloaded unless data.download is true, or load it once by hand with "
-            f"datasets.load_dataset({name!r})"
-        )
+        hint = ""
+        if not folder.is_dir() and not data.download:
+            hint = (
+                "; nothing is downloaded unless data.download is true, or load it once by hand with "
+                f"datasets.load_dataset({name!r})"
+            )
         raise PcclipError(f"{data.path}: cannot be opened as a data set ({reason}){hint}") from None
 
 
-def _part(library, found, data: Data):
-    """data.part of a set saved by save_to_disk; all of one without splits, unless a part is asked for."""
-    if isinstance(found, library.Dataset):
+def _part(library, saved, data: Data):
+    """data.part of a set saved by save_to_disk; all of a set without splits, unless a part is named."""
+    if isinstance(saved, library.Dataset):
         if data.part is None:
-            return found
-        found = {str(found.split or "train"): found}
-    lengths = {name: len(part) for name, part in found.items()}
-    chosen = library.ReadInstruction.from_spec(data.part or "train").to_absolute(lengths)
-    parts = [
-        found[c.splitname].select(range(c.from_ or 0, lengths[c.splitname] if c.to is None else c.to)) for c in chosen
-    ]
-    return library.concatenate_datasets(parts)
+            return saved
+        saved = {str(saved.split or "train"): saved}
+    lengths = {name: len(split) for name, split in saved.items()}
+    ranges = library.ReadInstruction.from_spec(data.part or "train").to_absolute(lengths)
+    return library.concatenate_datasets(
+        [
+            saved[rows.splitname].select(
+                range(rows.from_ or 0, lengths[rows.splitname] if rows.to is None else rows.to)
+            )
+            for rows in ranges
+        ]
+    )
 
 
 @contextmanager
-def _offline(wanted: bool):
-    """No network while inside, where wanted: the switches of both libraries are read at every request."""
+def _offline(active: bool):
+    """A context without network, if `active`: both libraries read these switches at every request."""
     import datasets.config
     import huggingface_hub.constants
 
@@ -140,7 +142,7 @@ def _offline(wanted: bool):
     ]
     before = [getattr(module, name) for module, name in switches]
     try:
-        for module, name in switches if wanted else []:
+        for module, name in switches if active else []:
             setattr(module, name, True)
         yield
     finally:
@@ -149,29 +151,29 @@ def _offline(wanted: bool):
 
 
 def _columns(features: dict, data: Data) -> dict[str, str]:
-    """The columns of image and text, and of id and label where there are any."""
+    """The columns of image and text, and of label and id where known."""
     library = _library()
     classes = [name for name, feature in features.items() if isinstance(feature, library.ClassLabel)]
-    found = {
+    columns = {
         "image": _column("image", features, data, lambda feature: isinstance(feature, library.Image)),
         "text": _column("text", features, data, _is_text),
         **({"label": classes[0]} if classes else {}),
     }
-    return {**found, **{kind: _column(kind, features, data, bool) for kind in data.columns}}
+    return {**columns, **{kind: _column(kind, features, data, bool) for kind in data.columns}}
 
 
 def _column(kind: str, features: dict, data: Data, fits: Callable) -> str:
-    """The column given for `kind`, else the one that fits by type; by its usual name where several do."""
-    there = ", ".join(features)
-    given = data.columns.get(kind)
-    if given:
-        if given not in features:
-            raise PcclipError(f"data.columns.{kind} = {given!r}: {data.path} has no such column; it has {there}")
-        return given
+    """The column that the parameters name for `kind`; else the one that fits by type, or by its usual name."""
+    known = ", ".join(features)
+    name = data.columns.get(kind)
+    if name:
+        if name not in features:
+            raise PcclipError(f"data.columns.{kind} = {name!r}: {data.path} has no such column; it has {known}")
+        return name
     fitting = [name for name, feature in features.items() if fits(feature)]
     best = [name for name in _USUAL[kind] if name in fitting] or (fitting if len(fitting) == 1 else [])
     if not best:
-        raise PcclipError(f"{data.path}: cannot tell which column is the {kind} ({there}); set data.columns.{kind}")
+        raise PcclipError(f"{data.path}: cannot tell which column is the {kind} ({known}); set data.columns.{kind}")
     return best[0]
 
 
@@ -181,17 +183,17 @@ def _is_text(feature) -> bool:
     return getattr(inner, "dtype", None) in ("string", "large_string") and type(inner).__name__ == "Value"
 
 
-def _undecoded(found, image: str):
+def _undecoded(dataset, image: str):
     """The set with its images as bytes and paths. Raises PcclipError when the column holds no images."""
     library = _library()
     try:
-        return found.cast_column(image, library.Image(decode=False))
+        return dataset.cast_column(image, library.Image(decode=False))
     except (NotImplementedError, TypeError, ValueError) as error:
         raise PcclipError(f"column {image!r} holds no images ({' '.join(str(error).split())[:200]})") from None
 
 
 def _file(image: dict | None, folder: Path, name: str) -> tuple[str, str]:
-    """The path of one image, its own file or its bytes written to `folder`, and '' or the reason why there is none."""
+    """The path of an image, which is its own file or its bytes written to `folder`; and '' or why there is no image."""
     if not image or not (image["bytes"] or image["path"]):
         return "", "no image"
     if not image["bytes"]:
@@ -205,13 +207,9 @@ def _file(image: dict | None, folder: Path, name: str) -> tuple[str, str]:
 
 
 def _suffix(image: dict) -> str:
-    given = Path(image["path"] or "").suffix.lower()
+    own = Path(image["path"] or "").suffix.lower()
     by_content = (suffix for magic, suffix in _MAGIC.items() if image["bytes"].startswith(magic))
-    return given if given in SUFFIXES else next(by_content, ".image")
-
-
-def _list(texts) -> list:
-    return texts if isinstance(texts, list) else [texts]
+    return own if own in SUFFIXES else next(by_content, ".image")
 
 
 def _label(value, names: list[str] | None) -> str | None:

@@ -17,7 +17,7 @@ _CAPTIONS_EACH = 5
 
 
 def missing(data: Data) -> list[str]:
-    """Whether the JSON file and the image folder are there."""
+    """A line for the JSON file and one for the image folder, where it is absent."""
     path, lines = resolve(data.path), []
     if not path.is_file():
         lines.append(f"{path}: not there; download {_JSON} and set data.path to one of its dataset_*.json")
@@ -33,13 +33,13 @@ def missing(data: Data) -> list[str]:
 
 
 def published(data: Data) -> dict[str, tuple[int, int]]:
-    """Images and captions of each side of the whole set; {} for a file by another name."""
+    """(images, captions) of each side as published; {} for a file with another name."""
     counts = _IMAGES.get(resolve(data.path).stem, ())
     return {side: (count, _CAPTIONS_EACH * count) for side, count in zip(("train", "held_out"), counts, strict=False)}
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    """Returns the table, what was left out (path, reason), and how many are bad rows; the val split is not bad."""
+    """Returns the table, the rows left out (path, reason), and how many are bad; the val split is not bad."""
     path, images = resolve(data.path), _images(data).resolve()
     entries = read_json(path, ["images"])["images"]
     try:
@@ -69,5 +69,7 @@ def _images(data: Data) -> Path | None:
     if data.images:
         return resolve(data.images)
     beside = resolve(data.path).parent
-    found = next((name for name in _FOLDERS if (beside / name).is_dir()), None)
-    return beside if found == "train2014" else found and beside / found
+    folder = next((name for name in _FOLDERS if (beside / name).is_dir()), None)
+    if folder is None or folder == "train2014":
+        return beside if folder else None
+    return beside / folder

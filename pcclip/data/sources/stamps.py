@@ -56,38 +56,38 @@ _HERE = Path(__file__).parent.parent / "facts"
 
 
 def missing(data: Data) -> list[str]:
-    """Whether data.path is a folder; without it, whether the stamps are there or can be fetched."""
+    """A line where data.path is no folder or, without it, where the stamps are absent and cannot be fetched."""
     if data.path:
         return [] if resolve(data.path).is_dir() else [f"{resolve(data.path)}: no such folder; {HELP}"]
     return [] if SYSTEM.is_dir() or _cached().is_dir() or _can_fetch() else [_NO_APT]
 
 
 def to_fetch(data: Data) -> list[str]:
-    """The Debian package, unless the stamps are here."""
+    """A line for the Debian package, unless the stamps are here."""
     return [] if data.path or SYSTEM.is_dir() or _cached().is_dir() else [f"{PACKAGE}, 161 MB, with apt"]
 
 
 def published(data: Data) -> dict[str, tuple[int, int]]:
-    """The photographs that are kept, all on one side until concepts are held out."""
+    """(images, captions) of the photographs that are kept, all on one side until concepts are held out."""
     return {"train": (_KEPT, _KEPT)}
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    """Find or fetch the stamps. Returns the table, what was left out (path, reason), and 0 bad rows."""
+    """Find or fetch the stamps. Returns the table, the rows left out (path, reason), and 0 bad rows."""
     stamps = resolve(data.path) if data.path else find()
     exceptions = pd.read_csv(_HERE / "stamps_exceptions.csv").set_index("stamp").fillna("")
     facts = pd.read_csv(_HERE / "stamps_facts.csv").set_index("stamp")
     rows, left_out = [], []
     for png in sorted(stamps.rglob("*.png")):
         stamp = png.relative_to(stamps).with_suffix("").as_posix()
-        named = exceptions.loc[stamp] if stamp in exceptions.index else {"leave_out": "", "concept": ""}
+        exception = exceptions.loc[stamp] if stamp in exceptions.index else {"leave_out": "", "concept": ""}
         caption = _caption(png)
-        reason = _by_folder(stamp) or ("" if caption else "no caption") or named["leave_out"]
+        reason = _by_folder(stamp) or ("" if caption else "no caption") or exception["leave_out"]
         if reason:
             left_out.append({"path": stamp, "reason": reason})
             continue
         rows.append(
-            {"id": stamp, "path": str(png), "caption": caption, "concept": named["concept"], "label": _label(stamp)}
+            {"id": stamp, "path": str(png), "caption": caption, "concept": exception["concept"], "label": _label(stamp)}
         )
     if not rows:
         raise PcclipError(f"{stamps}: no stamps in it; {HELP}")
@@ -98,9 +98,9 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
 
 
 def _label(stamp: str) -> str | None:
-    """The class of a stamp: its top folder in plain words; of the hobbies only music is one kind of thing."""
-    folder, below = stamp.split("/")[:2]
-    return _CLASSES.get(below) if folder == "hobbies" else _CLASSES.get(folder, folder)
+    """A stamp's class: its top folder in plain words. Hobbies are no class of things, but for music."""
+    folder, subfolder = stamp.split("/")[:2]
+    return _CLASSES.get(subfolder) if folder == "hobbies" else _CLASSES.get(folder, folder)
 
 
 def find() -> Path:
@@ -127,8 +127,8 @@ def fetch(target: Path) -> None:
             debs = sorted(Path(scratch).glob("*.deb"))
             if not debs:
                 raise PcclipError(f"apt-get could not download {PACKAGE}; {HELP}")
-            done = subprocess.run(["dpkg-deb", "-x", str(debs[0]), f"{scratch}/tree"], capture_output=True)
-            if done.returncode or not Path(f"{scratch}/tree{SYSTEM}").is_dir():
+            unpacked = subprocess.run(["dpkg-deb", "-x", str(debs[0]), f"{scratch}/tree"], capture_output=True)
+            if unpacked.returncode or not Path(f"{scratch}/tree{SYSTEM}").is_dir():
                 raise PcclipError(f"{debs[0].name}: dpkg-deb could not unpack {PACKAGE}; {HELP}")
             os.replace(f"{scratch}/tree{SYSTEM}", target)
 

@@ -85,8 +85,8 @@ def test_coco_reads_both_sides(coco_root, capsys):
 
 
 def test_the_whole_set_is_not_remarked_on(coco_root, capsys, monkeypatch):
-    monkeypatch.setitem(coco._WHOLE, "train2017", coco._Whole(4, 8, "18 GB"))
-    monkeypatch.setitem(coco._WHOLE, "val2017", coco._Whole(2, 2, "1 GB"))
+    monkeypatch.setitem(coco._PUBLISHED, "train2017", (4, 8, "18 GB"))
+    monkeypatch.setitem(coco._PUBLISHED, "val2017", (2, 2, "1 GB"))
     load("coco", coco_root)
     assert "the whole set" not in capsys.readouterr().out
 
