@@ -85,7 +85,7 @@ def concept_of(caption: str) -> str:
         return ""
     if words[0] == "of" and len(words) > 1:
         return concept_of(" ".join(words[1:]))
-    phrase = []
+    phrase: list[str] = []
     for i, word in enumerate(words):
         following = words[i + 1] if i + 1 < len(words) else ""
         if word == "of" and phrase and singular(phrase[-1]) in _PARTITIVES:

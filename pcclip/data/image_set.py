@@ -9,7 +9,9 @@ import hashlib
 import json
 import os
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pcclip.config import Config, Data
@@ -80,7 +82,7 @@ class ImageSet:
         return list(dict.fromkeys(map(file_of, self.table.path)))  # a shard of 10,000 images is one file
 
     @cached_property
-    def _tables_sha256(self):
+    def _tables_sha256(self) -> Any:
         """SHA-256 fed with the table and the captions: every stage asks for the identity, and this part takes long."""
         tables = ",".join(json.dumps(table.to_csv(index=False)) for table in (self.table, self.captions))
         return hashlib.sha256(f"[{tables}".encode())
@@ -166,7 +168,7 @@ def _concepts(table: pd.DataFrame) -> pd.Series:
     return named.where(named != "", table.caption.map(concept_of))
 
 
-def _split(table: pd.DataFrame, config: Config):
+def _split(table: pd.DataFrame, config: Config) -> np.ndarray | pd.Series:
     if config.data.split == "official":
         return official(table, config.data.source)
     heads = table.concept.str.split().str[-1].fillna("")  # 'soccer ball' and 'tennis ball' stay together

@@ -4,50 +4,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.errors import PcclipError
+from pcclip.config import Data, resolve
 
-NO_FAULT = {"val split"}  # reasons that do not count as bad
-
-
-def sort_out(
-    table: pd.DataFrame, reason: pd.Series, names: pd.Series | None = None
-) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    """The rows without a reason, the others (path, reason), and how many of those are bad.
-
-    `names` are the paths to report, where they are not the table's.
-    """
-    named = table.path if names is None else names
-    left_out = pd.DataFrame({"path": named, "reason": reason})[reason != ""].reset_index(drop=True)
-    return table[reason == ""].reset_index(drop=True), left_out, int((~left_out.reason.isin(NO_FAULT)).sum())
+NOT_BAD = {"val split"}  # reasons to leave a row out that are no fault of the row
 
 
-def told_apart(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows whose `reason` is empty, and path (their `row`) and reason of the others."""
-    rest = table[table.reason != ""]
-    return (
-        table[table.reason == ""].reset_index(drop=True),
-        pd.DataFrame({"path": rest["row"], "reason": rest.reason}).reset_index(drop=True),
-    )
+def root_of(data: Data) -> Path:
+    """data.path, from the workbook's root; the parameters are refused where a source needs it and it is not given."""
+    return resolve(data.path or "")
+
+
+def sort_out(table: pd.DataFrame, reason: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """The rows whose reason is '', the other rows (path, reason), and how many of the others are bad."""
+    left_out = pd.DataFrame({"path": table.path, "reason": reason})[reason != ""].reset_index(drop=True)
+    return table[reason == ""].reset_index(drop=True), left_out, int((~left_out.reason.isin(NOT_BAD)).sum())
 
 
 def reasons(left_out: pd.DataFrame) -> str:
     """'3 missing file, 1 no text', the most frequent first; '' where nothing was left out."""
     return ", ".join(f"{n} {reason}" for reason, n in left_out.reason.value_counts().items())
-
-
-def check_usable(
-    what: str, root: Path, one: str, many: str, usable: int, bad: int, left_out: pd.DataFrame, max_bad: float
-) -> None:
-    """Raise PcclipError where nothing of a set in `root` can be used, or a larger share than `max_bad` is bad.
-
-    Args:
-        what: what the set is called; one, many: what its rows are.
-    """
-    why = reasons(left_out)
-    if not usable:
-        raise PcclipError(f"{what}: no usable {one} in {root}; left out: {why or 'nothing'}")
-    if bad > max_bad * (usable + bad):
-        raise PcclipError(
-            f"{what}: {bad} of {usable + bad} {many} are bad ({why}), more than {max_bad:.0%}; fetch "
-            "what is missing, or raise max_bad to evaluate on the rest"
-        )

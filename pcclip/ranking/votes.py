@@ -26,7 +26,7 @@ class Vote:
     second: str
     choice: Choice
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.choice not in get_args(Choice):
             raise PcclipError(f"a vote says {self.choice!r}; it must be one of {', '.join(get_args(Choice))}")
         if self.first == self.second:
@@ -43,7 +43,7 @@ class VoteFile:
         self.path = Path(path).expanduser()
         self._log = Log(self.path, _vote_or_undo, "votes")
 
-    def read(self, **context) -> list[Vote]:
+    def read(self, **context: Any) -> list[Vote]:
         """The votes in their order, without the undone ones; no file is no votes.
 
         Lines that are no votes are left out, which one printed line says, and kept in a file beside it (see Log).
@@ -60,11 +60,11 @@ class VoteFile:
         """How many votes there are about each attribute ('' where none was named)."""
         return dict(Counter(str(context.get("attribute") or "") for context, _ in self._standing()))
 
-    def append(self, vote: Vote, **context) -> None:
-        """Write one vote with the time and `context`, e.g. attribute and model. Raises PcclipError: no room, no right."""
+    def append(self, vote: Vote, **context: Any) -> None:
+        """Write a vote with the time and `context`, e.g. attribute and model. Raises PcclipError: no room, no right."""
         self._log.append({"first": vote.first, "second": vote.second, "choice": vote.choice, **context, **_now()})
 
-    def undo(self, **context) -> None:
+    def undo(self, **context: Any) -> None:
         """Take back the last vote that was appended with these values. Without any there, nothing happens."""
         self._log.append({"undo": True, **context, **_now()})
 

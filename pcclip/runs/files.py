@@ -11,10 +11,12 @@ import secrets
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -26,7 +28,7 @@ _SETTLED = 2_000_000_000  # ns: a file that was written longer ago cannot change
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "memory"}  # show only whole files
 
 
-def digest(value) -> str:
+def digest(value: Any) -> str:
     """SHA-256 of any JSON-able value, the same on every machine."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -54,7 +56,7 @@ def _read_digest(path: str) -> str:
 
 
 @contextmanager
-def disk_errors(path: Path):
+def disk_errors(path: Path) -> Iterator[None]:
     """Turn the system's "no room" and "not allowed" into a PcclipError: one line about `path` with the remedy."""
     try:
         yield
@@ -68,7 +70,7 @@ def disk_errors(path: Path):
 
 
 @contextmanager
-def atomic(path: Path):
+def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it is flushed and renamed into place only if the block succeeds.
 
     For a URL the temporary path is on the local disk, and the finished file is sent.
@@ -111,12 +113,12 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def is_url(path) -> bool:
+def is_url(path: Any) -> bool:
     """Whether `path` is on a file system other than the local one."""
     return hasattr(path, "fs")
 
 
-def names_in(folder: Path) -> set[str]:
+def names_in(folder: Any) -> set[str]:
     """Names of a folder's entries, by one listing; none when the folder does not exist."""
     if is_url(folder):
         folder.fs.invalidate_cache()  # other machines write there too
@@ -126,7 +128,7 @@ def names_in(folder: Path) -> set[str]:
         return set()
 
 
-def _send(file: Path, url) -> None:
+def _send(file: Path, url: Any) -> None:
     """Upload a file so that no reader sees half of it: where uploads are visible, under another name first."""
     fs, path = url.fs, url.path
     if url.protocol in _OBJECT_STORES:
@@ -140,7 +142,7 @@ def _send(file: Path, url) -> None:
     fs.mv(unfinished, path)
 
 
-def fetch_file(source: Path, target: Path) -> None:
+def fetch_file(source: Any, target: Path) -> None:
     """Copy a file or the file at a URL to a local path."""
     if is_url(source):
         source.fs.get_file(source.path, str(target))
@@ -148,7 +150,7 @@ def fetch_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def remove_folder(folder: Path) -> None:
+def remove_folder(folder: Any) -> None:
     """Delete a folder, or the folder at a URL, with its contents, if it exists."""
     if not is_url(folder):
         shutil.rmtree(folder, ignore_errors=True)
@@ -156,13 +158,13 @@ def remove_folder(folder: Path) -> None:
         folder.fs.rm(folder.path, recursive=True)
 
 
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Write a JSON-able value atomically."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, default=str), encoding="utf8")
 
 
-def write_parquet(path: Path, table) -> None:
+def write_parquet(path: Path, table: Any) -> None:
     """Write a pandas or pyarrow table atomically."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -173,7 +175,7 @@ def write_parquet(path: Path, table) -> None:
         pq.write_table(table, temporary)
 
 
-def read_parquet(path: Path, columns: list[str] | None = None):
+def read_parquet(path: Path, columns: list[str] | None = None) -> Any:
     """A pyarrow table, all columns or those named. Raises PcclipError when the file is missing or was cut short."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -42,7 +42,7 @@ class Log(Generic[Record]):
 
     def __init__(self, path: Path, parse: Callable[[dict], Record], noun: str):
         self.path, self._parse, self._noun = path, parse, noun
-        self._reported: tuple[int, int] = (0, 0)
+        self._reported: set[int] = set()
 
     @property
     def bad_path(self) -> Path:
@@ -56,25 +56,23 @@ class Log(Generic[Record]):
         Raises PcclipError when the file is there and cannot be read.
         """
         records: list[Record] = []
-        bad: list[bytes] = []
-        first_bad = number = 0
-        line = b"\n"
+        bad: dict[int, bytes] = {}
+        number = 0
         try:
             with self.path.open("rb") as file:
                 for number, line in enumerate(file, start=1):
                     record = self._record(line)
-                    if record is not None:
+                    if record is None:
+                        bad[number] = line
+                    else:
                         records.append(record)
-                    elif line.endswith(b"\n"):
-                        bad.append(line)
-                        first_bad = first_bad or number
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise PcclipError(f"{self.path}: cannot be read ({error.strerror}); name a file of {self._noun}") from error
-        cut_short = number if not line.endswith(b"\n") and self._record(line) is None else 0
-        if (len(bad), cut_short) != self._reported:
-            self._report(bad, number, first_bad, cut_short)
+        if bad.keys() != self._reported:
+            self._reported = set(bad)
+            self._report(bad, number)
         return records
 
     def append(self, row: Mapping[str, Any]) -> None:
@@ -120,19 +118,20 @@ class Log(Generic[Record]):
         except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, PcclipError):
             return None
 
-    def _report(self, bad: list[bytes], lines: int, first_bad: int, cut_short: int) -> None:
-        self._reported = len(bad), cut_short
+    def _report(self, bad: dict[int, bytes], lines: int) -> None:
+        """Say in one line which lines were left out, and copy those that are not the end of a kill."""
         parts = []
-        if bad:
+        whole = {number: line for number, line in bad.items() if line.endswith(b"\n")}
+        if whole:
             kept = ""
             with suppress(OSError, PcclipError):  # a folder that may only be read
-                self._keep(bad)
+                self._keep(whole.values())
                 kept = f"; a copy is kept in {self.bad_path.name}"
             parts.append(
-                f"{len(bad)} of {lines} lines cannot be read and are left out, the first is line {first_bad}{kept}"
+                f"{len(whole)} of {lines} lines cannot be read and are left out, the first is line {min(whole)}{kept}"
             )
-        if cut_short:
-            parts.append(f"line {cut_short} was cut short and is left out")
+        if len(whole) < len(bad):
+            parts.append(f"line {lines} was cut short and is left out")
         if parts:
             say(f"{self.path}: {', and '.join(parts)}")
 
@@ -266,7 +265,7 @@ class AnswerLog(Log[tuple[str, Any]]):
 
     def _ask_in_groups(self, groups: Mapping[str, list], ask: Callable, parts: Path, config: Config) -> None:
         """Have each group's answers stored in its part, by the workers of a Ray cluster or here."""
-        make_worker = partial(PartWriter, ask, self.kind, parts)
+        make_worker: Callable[[], PartWriter] = partial(PartWriter, ask, self.kind, parts)
         if config.engine == "ray":
             gpus = config.ray.gpus if config.generate.backend == "transformers" else 0.0
             settings = config.ray.model_copy(update={"gpus": gpus})

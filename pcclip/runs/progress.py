@@ -70,13 +70,13 @@ class Heartbeat:
         self._writes, self._last_line, self._peak_bytes = 0, "", 0
         self._ended = threading.Event()
 
-    def __enter__(self):
+    def __enter__(self) -> "Heartbeat":
         self._started = time.monotonic()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._thread.join()
 

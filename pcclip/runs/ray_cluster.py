@@ -87,7 +87,7 @@ def _start(settings: Ray, log_to_driver: bool) -> None:
 def over_shards(
     names: Sequence[str],
     shard_of: Callable[[str], object],
-    make_worker: Callable[[], Callable[[str, object], None]],
+    make_worker: Callable[[], Callable[[str, Any], None]],
     settings: Ray,
     noun: str,
 ) -> None:
@@ -137,9 +137,9 @@ def over_shards(
     if reports:
         say(_overhead(reports, wall, noun))
     if failed:
-        name, error = next(iter(failed.items()))
+        name, reason = next(iter(failed.items()))
         raise PcclipError(
-            f"{noun}: {len(failed)} of {len(names)} shards failed for good, the first {name}: {error}; "
+            f"{noun}: {len(failed)} of {len(names)} shards failed for good, the first {name}: {reason}; "
             "the others are kept, mend that and run again"
         )
 
@@ -147,7 +147,7 @@ def over_shards(
 def _reports(rows: list[dict], arguments: tuple, settings: Ray) -> Iterator[dict]:
     """The workers' report on each shard, as they come in; none on a shard whose worker was lost too often.
 
-    One shard a block and one block a worker, so that a lost worker takes nothing else with it. `arguments` are for _Caller.
+    One shard a block and one block a worker, so that a lost worker takes nothing else with it.
     """
     import logging
     import warnings
@@ -164,7 +164,7 @@ def _reports(rows: list[dict], arguments: tuple, settings: Ray) -> Iterator[dict
     with DataContext.current(context):
         with warnings.catch_warnings(action="ignore"):  # Ray 2.60 warns of the only way to set how often to try
             done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-                _Caller,
+                _Caller,  # type: ignore[arg-type]  # Ray accepts a class, its annotation does not
                 fn_constructor_args=arguments,
                 compute=pool,
                 num_cpus=settings.cpus,
@@ -183,7 +183,8 @@ class _Caller:
             os.environ.setdefault(
                 "PCCLIP_ROOT", folder
             )  # so that relative paths in parameters mean the same on every node
-        self._make_worker, self._worker = make_worker, None
+        self._make_worker = make_worker
+        self._worker: Callable[[str, Any], None] | None = None
         self._ended: float | None = None
 
     def __call__(self, row: dict) -> dict:
@@ -227,7 +228,8 @@ def _overhead(reports: list[dict], wall: float, noun: str) -> str:
     busy = sum(report["seconds"] + report["loading"] + report["gap"] for report in reports) / len(processes)
     return (
         f"{noun}: {len(reports)} shards by {len(processes)} workers in {wall:.1f} s, "
-        f"{work / len(reports):.1f} s of work a shard; Ray's share: {wall - busy:.1f} s of starting and ending beside {loading:.1f} s of loading, and "
+        f"{work / len(reports):.1f} s of work a shard; Ray's share: {wall - busy:.1f} s of starting and ending "
+        f"beside {loading:.1f} s of loading, and "
         f"{sum(gaps) / max(1, len(gaps)):.3f} s between two shards"
     )
 

@@ -150,10 +150,10 @@ def holm(p_values: Sequence[float]) -> Float[np.ndarray, " n"]:
 
     Rejecting where the adjusted value is below 0.05 keeps the chance of any false rejection in the family below 0.05.
     """
-    p_values = np.asarray(p_values, dtype=float)
-    adjusted, order = np.full(len(p_values), np.nan), np.argsort(p_values, kind="stable")
-    order = order[~np.isnan(p_values[order])]
-    steps = p_values[order] * np.arange(len(order), 0, -1)
+    raw = np.asarray(p_values, dtype=float)
+    adjusted, order = np.full(len(raw), np.nan), np.argsort(raw, kind="stable")
+    order = order[~np.isnan(raw[order])]
+    steps = raw[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
     return adjusted
 
@@ -163,11 +163,11 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
 
     It measures the spread of training, an interval from `accuracy` that of the test images; neither includes the other.
     """
-    values = np.asarray(values, dtype=float)
     if len(values) < 2:
         return float("nan"), float("nan")
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
+    array = np.asarray(values, dtype=float)
+    half = stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array))
+    return float(array.mean() - half), float(array.mean() + half)
 
 
 def compare(predictions: pd.DataFrame, after: str, before: str, draws: int, seed: int) -> pd.DataFrame:

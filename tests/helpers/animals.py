@@ -1,22 +1,8 @@
 """Animals with Attributes 2 in its published layout, made up."""
 
-import io
-from pathlib import Path
-
 import numpy as np
-from PIL import Image
 
-
-def put(path: Path, content: bytes | str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def picture(path: Path, shade: int = 0) -> None:
-    buffer = io.BytesIO()
-    Image.new("L", (8, 8), shade).save(buffer, "JPEG")
-    put(path, buffer.getvalue())
+from helpers.files import picture, put
 
 
 def one_line(lines: list[str]) -> str:

@@ -1,7 +1,5 @@
 """CIFAR in its binary layout, made up."""
 
-from pathlib import Path
-
 import numpy as np
 
 TEN = "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -13,12 +11,6 @@ porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk 
 streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale
 willow_tree wolf woman worm""".split()
 FILES = {"train": [f"data_batch_{k}" for k in range(1, 6)], "test": ["test_batch"]}
-
-
-def put(path: Path, content: bytes | str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
 
 
 def records(images: np.ndarray, *labels: np.ndarray) -> bytes:

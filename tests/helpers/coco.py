@@ -1,23 +1,9 @@
 """One side of COCO captions in its published layout, made up."""
 
-import io
 import json
 from pathlib import Path
 
-from PIL import Image
-
-
-def jpeg(shade: int = 0, kind: str = "JPEG") -> bytes:
-    buffer = io.BytesIO()
-    Image.new("L", (8, 8), shade).convert("RGB").save(buffer, kind)
-    return buffer.getvalue()
-
-
-def put(path: Path, content: bytes | str = "") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
+from helpers.files import jpeg, put
 
 # ---- coco ------------------------------------------------------------------------------------------------------------
 

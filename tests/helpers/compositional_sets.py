@@ -2,28 +2,15 @@
 
 import csv
 import json
-from functools import cache
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+
+from helpers.files import picture, put
 
 SUGARCREPE = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 NOUNS = "cat dog horse boat kite pizza bench clock truck sheep".split()
 ADJECTIVES = "red small wooden tall happy blue old white round empty".split()
-
-
-def put(path: Path, content) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf8")
-
-
-def image(path: Path, size=(6, 6), colour="black") -> str:
-    """Write a picture; returns its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_encoded("PNG" if path.suffix == ".png" else "JPEG", size, colour))
-    return path.name
 
 
 def caption(k: int, words: str = "chases") -> str:
@@ -37,7 +24,7 @@ def caption(k: int, words: str = "chases") -> str:
 def winoground(folder: Path, n: int) -> None:
     lines = []
     for k in range(n):
-        names = [image(folder / "data" / "images" / f"ex_{k}_img_{side}.png") for side in (0, 1)]
+        names = [picture(folder / "data" / "images" / f"ex_{k}_img_{side}.png") for side in (0, 1)]
         lines.append(
             {
                 "id": k,
@@ -62,8 +49,8 @@ def naturalbench(folder: Path, n: int) -> None:
         [
             {
                 "index": k,
-                "image_0": image(folder / "images" / f"{k}a.jpg"),
-                "image_1": image(folder / "images" / f"{k}b.jpg"),
+                "image_0": picture(folder / "images" / f"{k}a.jpg"),
+                "image_1": picture(folder / "images" / f"{k}b.jpg"),
                 "caption_0": f"a dog in a park {k}",
                 "caption_1": f"a park with a dog {k}",
             }
@@ -79,7 +66,7 @@ def mmvp_vlm(folder: Path, n: int) -> None:
         table.writerow(["Question ID", "Type", "Statement"])
         for k in range(1, 2 * n + 1):
             kind = ("Orientation and Direction", "Texts")[(k - 1) // 2 % 2]
-            image(folder / "MLLM_VLM Images" / kind / f"{k}.jpg")
+            picture(folder / "MLLM_VLM Images" / kind / f"{k}.jpg")
             table.writerow([k, kind, f"a rabbit, facing {k}"])
 
 
@@ -94,7 +81,7 @@ def eqben(folder: Path, n: int) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.save(path, np.full((4, 5, 3), (200, 100, k % 50), np.uint8))
             else:
-                image(path)
+                picture(path)
         pairs.append(
             {
                 "image0": f"{part}/{k}_0{end}",
@@ -177,7 +164,7 @@ def vl_checklist(folder: Path, n: int) -> None:
             folder / "data" / f"{part}.json",
             [
                 [
-                    image(folder / images / f"{part.replace('/', '_')}_{k}.jpg"),
+                    picture(folder / images / f"{part.replace('/', '_')}_{k}.jpg"),
                     {"POS": [f"{part} child {k} brushing teeth"], "NEG": [f"{part} child {k} painting teeth"]},
                 ]
                 for k in range(each)
@@ -191,18 +178,11 @@ def write(name: str, folder: Path, n: int) -> Path:
     return folder
 
 
-@cache
-def _encoded(kind: str, size: tuple[int, int], colour: str) -> bytes:
-    file = BytesIO()
-    Image.new("RGB", size, colour).save(file, kind)
-    return file.getvalue()
-
-
 def _boxed(folder: Path, k: int) -> dict:
     """A box of its own in one of some photographs: two cases in each."""
     return {
         "image_id": k,
-        "image_path": image(folder / "images" / f"{k // 2}.jpg", (40, 300)),
+        "image_path": picture(folder / "images" / f"{k // 2}.jpg", size=(40, 300)),
         "bbox_x": 1,
         "bbox_y": k,
         "bbox_w": 20,
@@ -212,7 +192,7 @@ def _boxed(folder: Path, k: int) -> dict:
 
 def _captioned(folder: Path, part: str, k: int) -> dict:
     return {
-        "filename": image(folder / "val2017" / f"{SUGARCREPE.index(part)}{k:011d}.jpg"),
+        "filename": picture(folder / "val2017" / f"{SUGARCREPE.index(part)}{k:011d}.jpg"),
         "caption": f"the dog chases the {part} {k}",
         "negative_caption": f"the {part} {k} chases the dog",
     }
@@ -222,6 +202,6 @@ def _captions(folder: Path, place: str, n: int) -> list[dict]:
     """Two captions an image."""
     found = []
     for k in range(-(-n // 2)):
-        image(folder / place.format(k))
+        picture(folder / place.format(k))
         found.append({"image": place.format(k), "caption": [caption(2 * k), caption(2 * k + 1)]})
     return found

@@ -1,20 +1,6 @@
 """Sets of image pairs in their public layouts, made up."""
 
-import json
-from pathlib import Path
-
-from PIL import Image
-
-
-def image(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (6, 6)).save(path, "PNG" if path.suffix == ".png" else "JPEG")
-
-
-def put(path: Path, content) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf8")
-
+from helpers.files import picture, put
 
 BIRDS = [
     "img1ObservationURL",
@@ -114,5 +100,5 @@ def make_compbench(tmp_path):
         put(tmp_path / name, rows)
     put(tmp_path / "mb_label" / "mb.json", [{"image_1": "x", "image_2": "y", "options": "a, b", "answer": "a"}])
     for name in COMPBENCH_IMAGES:
-        image(tmp_path / name)
+        picture(tmp_path / name)
     return tmp_path

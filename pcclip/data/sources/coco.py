@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from pcclip.config import Data, resolve
-from pcclip.data.rows import sort_out
+from pcclip.data.rows import root_of, sort_out
 from pcclip.errors import PcclipError
 from pcclip.runs.files import files_exist, read_json
 from pcclip.runs.progress import say
@@ -88,7 +88,7 @@ def _read(data: Data, side: str) -> pd.DataFrame:
 
 def _places(data: Data, name: str) -> tuple[Path, Path]:
     """The captions file and the image folder of e.g. train2017."""
-    root = resolve(data.path)
+    root = root_of(data)
     return root / "annotations" / f"captions_{name}.json", resolve(data.images or data.path).resolve() / name
 
 

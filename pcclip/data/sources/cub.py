@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.config import Data, resolve
-from pcclip.data.rows import sort_out
+from pcclip.config import Data
+from pcclip.data.rows import root_of, sort_out
 from pcclip.errors import PcclipError
 from pcclip.runs.files import files_exist
 
@@ -19,7 +19,7 @@ _CAPTIONS_EACH = 10
 
 def missing(data: Data) -> list[str]:
     """A line for the images and one for the captions, where they are absent."""
-    root = resolve(data.path)
+    root = root_of(data)
     lines = [f"{line} and set data.path to its CUB_200_2011" for line in missing_birds(root)]
     if _texts(root) is None:
         lines.append(f"{root}: no text_c10 in it or beside it; download {_CAPTIONS} and unpack it beside {root}")
@@ -40,10 +40,10 @@ def published(data: Data) -> dict[str, tuple[int, int]]:
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Returns the table, the rows left out (path, reason), and how many of them are bad."""
-    root = resolve(data.path).resolve()
+    root = root_of(data).resolve()
     table, names, reason = birds(root)
     label, texts = table["class"].map(dict(names.map(readable))), _texts(root)
-    captions = [_captions(texts / f"{stem}.txt") for stem in table["id"]]
+    captions = [_captions((texts or root) / f"{stem}.txt") for stem in table["id"]]
     return sort_out(table.drop(columns="class").assign(captions=captions, concept=label, label=label), reason)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.config import Data, resolve
-from pcclip.data.rows import sort_out
+from pcclip.config import Data
+from pcclip.data.rows import root_of, sort_out
 from pcclip.errors import PcclipError
 from pcclip.runs.files import files_exist
 
@@ -20,7 +20,7 @@ _READERS = {"captions.csv": pd.read_csv, "captions.jsonl": pd.read_json}
 
 def missing(data: Data) -> list[str]:
     """A line where the folder has no captions file."""
-    folder = resolve(data.path)
+    folder = root_of(data)
     if any((folder / name).is_file() for name in _READERS):
         return []
     return [f"{folder}: no {' or '.join(_READERS)}; write one with columns path, caption"]
@@ -28,14 +28,14 @@ def missing(data: Data) -> list[str]:
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Read data.path. Returns the table, the rows left out (path, reason), and how many of them are bad."""
-    folder = resolve(data.path)
+    folder = root_of(data)
     table = _captions(folder)
     if "path" not in table:
         table = table.rename(columns={"file": "path"})
     for column in ("path", "caption"):
         if column not in table:
-            columns = ", ".join(map(str, table.columns))
-            raise PcclipError(f"{folder}: the captions file has no {column!r} column; found {columns}")
+            names = ", ".join(map(str, table.columns))
+            raise PcclipError(f"{folder}: the captions file has no {column!r} column; found {names}")
     table["path"] = table.path.fillna("").astype(str)
     table["caption"] = table.caption.fillna("").astype(str).str.strip()
     table["id"] = table["id"].astype(str) if "id" in table else table.path

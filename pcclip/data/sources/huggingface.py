@@ -6,13 +6,15 @@ Nothing is downloaded unless data.download is true.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 
-from pcclip.config import Data, resolve
+from pcclip.config import Data
+from pcclip.data.rows import root_of
 from pcclip.errors import PcclipError
 from pcclip.images import SUFFIXES
 from pcclip.runs.files import cache_folder, disk_errors
@@ -31,8 +33,8 @@ def missing(data: Data) -> list[str]:
     """A line that says why the set cannot be opened here; a set that may be downloaded is not missing."""
     if not _library():
         return [_NO_LIBRARY]
-    folder = resolve(data.path)
-    if not folder.is_dir() and not _NAME.fullmatch(data.path):
+    folder = root_of(data)
+    if not folder.is_dir() and not _NAME.fullmatch(data.path or ""):
         return [f"{folder}: no such folder, and not a data set's name on the hub; set data.path to one of the two"]
     if folder.is_dir() or data.download:
         return []
@@ -78,7 +80,7 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     return table, pd.DataFrame(left_out, columns=["path", "reason"]), len(left_out)
 
 
-def _library():
+def _library() -> Any:
     """The module `datasets`, or None where it is not installed."""
     try:
         import datasets
@@ -87,14 +89,14 @@ def _library():
     return datasets
 
 
-def _open(data: Data):
+def _open(data: Data) -> Any:
     """The chosen part of the set as a datasets.Dataset. Raises PcclipError."""
     library = _library()
     if library is None:
         raise PcclipError(_NO_LIBRARY)
-    folder = resolve(data.path)
+    folder = root_of(data)
     saved = any((folder / file).is_file() for file in ("state.json", "dataset_dict.json"))
-    name, _, config = (str(folder), "", "") if folder.is_dir() else data.path.partition(":")
+    name, _, config = (str(folder), "", "") if folder.is_dir() else (data.path or "").partition(":")
     try:
         with _offline(not data.download):
             if saved:
@@ -111,7 +113,7 @@ def _open(data: Data):
         raise PcclipError(f"{data.path}: cannot be opened as a data set ({reason}){hint}") from None
 
 
-def _part(library, saved, data: Data):
+def _part(library: Any, saved: Any, data: Data) -> Any:
     """data.part of a set saved by save_to_disk; all of a set without splits, unless a part is named."""
     if isinstance(saved, library.Dataset):
         if data.part is None:
@@ -130,7 +132,7 @@ def _part(library, saved, data: Data):
 
 
 @contextmanager
-def _offline(active: bool):
+def _offline(active: bool) -> Iterator[None]:
     """A context without network, if `active`: both libraries read these switches at every request."""
     import datasets.config
     import huggingface_hub.constants
@@ -162,7 +164,7 @@ def _columns(features: dict, data: Data) -> dict[str, str]:
     return {**columns, **{kind: _column(kind, features, data, bool) for kind in data.columns}}
 
 
-def _column(kind: str, features: dict, data: Data, fits: Callable) -> str:
+def _column(kind: Literal["image", "text", "id", "label"], features: dict, data: Data, fits: Callable) -> str:
     """The column that the parameters name for `kind`; else the one that fits by type, or by its usual name."""
     known = ", ".join(features)
     name = data.columns.get(kind)
@@ -177,13 +179,13 @@ def _column(kind: str, features: dict, data: Data, fits: Callable) -> str:
     return best[0]
 
 
-def _is_text(feature) -> bool:
+def _is_text(feature: Any) -> bool:
     """True for a string, or a list of strings."""
     inner = getattr(feature, "feature", feature)
     return getattr(inner, "dtype", None) in ("string", "large_string") and type(inner).__name__ == "Value"
 
 
-def _undecoded(dataset, image: str):
+def _undecoded(dataset: Any, image: str) -> Any:
     """The set with its images as bytes and paths. Raises PcclipError when the column holds no images."""
     library = _library()
     try:
@@ -212,7 +214,7 @@ def _suffix(image: dict) -> str:
     return own if own in SUFFIXES else next(by_content, ".image")
 
 
-def _label(value, names: list[str] | None) -> str | None:
+def _label(value: Any, names: list[str] | None) -> str | None:
     """The name of a class; -1 and None are no label."""
     if value is None or (names and value < 0):
         return None

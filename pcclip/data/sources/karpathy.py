@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from pcclip.config import Data, resolve
-from pcclip.data.rows import sort_out
+from pcclip.data.rows import root_of, sort_out
 from pcclip.errors import PcclipError
 from pcclip.runs.files import files_exist, read_json
 
@@ -18,7 +18,7 @@ _CAPTIONS_EACH = 5
 
 def missing(data: Data) -> list[str]:
     """A line for the JSON file and one for the image folder, where it is absent."""
-    path, lines = resolve(data.path), []
+    path, lines = root_of(data), []
     if not path.is_file():
         lines.append(f"{path}: not there; download {_JSON} and set data.path to one of its dataset_*.json")
     images = _images(data)
@@ -34,13 +34,13 @@ def missing(data: Data) -> list[str]:
 
 def published(data: Data) -> dict[str, tuple[int, int]]:
     """(images, captions) of each side as published; {} for a file with another name."""
-    counts = _IMAGES.get(resolve(data.path).stem, ())
-    return {side: (count, _CAPTIONS_EACH * count) for side, count in zip(("train", "held_out"), counts, strict=False)}
+    counts = _IMAGES.get(root_of(data).stem, (0, 0))
+    return {side: (n, _CAPTIONS_EACH * n) for side, n in zip(("train", "held_out"), counts, strict=True) if n}
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Returns the table, the rows left out (path, reason), and how many are bad; the val split is not bad."""
-    path, images = resolve(data.path), _images(data).resolve()
+    path, images = root_of(data), (_images(data) or root_of(data).parent).resolve()
     entries = read_json(path, ["images"])["images"]
     try:
         table = pd.DataFrame(
@@ -68,7 +68,7 @@ def _images(data: Data) -> Path | None:
     """The folder that the entries' names are relative to; None when no usual one is there."""
     if data.images:
         return resolve(data.images)
-    beside = resolve(data.path).parent
+    beside = root_of(data).parent
     folder = next((name for name in _FOLDERS if (beside / name).is_dir()), None)
     if folder is None or folder == "train2014":
         return beside if folder else None

@@ -121,18 +121,19 @@ def _places(relation: str, rng: np.random.Generator) -> tuple[tuple[float, float
     apart = gap * step + across * (1 - np.abs(step))  # from the second centre to the first
     offsets = np.stack([apart / 2, -apart / 2])
     middle = SIDE / 2 - 0.5 + rng.uniform(-2.0, 2.0, size=2)
-    return tuple((float(x), float(y), float(r)) for (x, y), r in zip(middle + offsets, radii, strict=True))
+    first, second = ((float(x), float(y), float(r)) for (x, y), r in zip(middle + offsets, radii, strict=True))
+    return first, second
 
 
-def _circle(pen, x, y, r, fill):
+def _circle(pen: ImageDraw.ImageDraw, x: float, y: float, r: float, fill: tuple[int, int, int]) -> None:
     pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
 
 
-def _square(pen, x, y, r, fill):
+def _square(pen: ImageDraw.ImageDraw, x: float, y: float, r: float, fill: tuple[int, int, int]) -> None:
     pen.rectangle((x - 0.85 * r, y - 0.85 * r, x + 0.85 * r, y + 0.85 * r), fill=fill)
 
 
-def _triangle(pen, x, y, r, fill):
+def _triangle(pen: ImageDraw.ImageDraw, x: float, y: float, r: float, fill: tuple[int, int, int]) -> None:
     pen.polygon([(x, y - r), (x - r, y + 0.8 * r), (x + r, y + 0.8 * r)], fill=fill)
 
 

@@ -27,11 +27,11 @@ _COLUMNS = ["id", "path", "captions", "label"]
 
 def missing(data: Data) -> list[str]:
     """A line where there are no shards, or some that a range names are absent."""
-    files = shards(data.path)
+    files = shards(data.path or "")
     absent = [file for file in files if not os.path.isfile(file)]
     if not files:
         return [
-            f"{resolve(data.path)}: no .tar shards; data.path is a folder of them or a pattern such as "
+            f"{resolve(data.path or '')}: no .tar shards; data.path is a folder of them or a pattern such as "
             "shards/{00000..00009}.tar"
         ]
     return [f"{absent[0]}: not there, nor are {len(absent) - 1} others of the {len(files)} shards"] if absent else []
@@ -39,7 +39,7 @@ def missing(data: Data) -> list[str]:
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Index every shard. Returns the table, the rows left out (path, reason), and how many of them are bad."""
-    files, rows, left_out = shards(data.path), [], []
+    files, rows, left_out = shards(data.path or ""), [], []
     for file in track(files, len(files), "shards"):
         good, bad = _index(os.path.realpath(file))
         rows += good
@@ -88,7 +88,8 @@ def _index(tar: str) -> tuple[list[dict], list[dict]]:
 
 def _read_shard(tar: str) -> tuple[list[dict], list[dict]]:
     """The rows of one shard, and the rows left out (path, reason)."""
-    rows, left_out = [], []
+    rows: list[dict] = []
+    left_out: list[dict] = []
     samples, fault = _samples(tar)
     if fault:
         last = next(reversed(samples), None)
@@ -97,7 +98,7 @@ def _read_shard(tar: str) -> tuple[list[dict], list[dict]]:
         left_out.append({"path": tar, "reason": fault})
     for key, sample in samples.items():
         row, reason = _row(tar, key, sample)
-        if reason:
+        if row is None:
             left_out.append({"path": f"{tar}#{key}", "reason": reason})
         else:
             rows.append(row)
@@ -122,11 +123,11 @@ def _samples(tar: str) -> tuple[dict[str, dict], str]:
                 stem, _, kind = name.partition(".")
                 sample = samples.setdefault(posixpath.join(folder, stem), {})
                 kind = "double" if kind.lower() in sample else kind.lower()
-                sample[kind] = (
-                    archive.extractfile(member).read()
-                    if kind in _TEXTS
-                    else in_tar(tar, member.offset_data, member.size, member.name)
-                )
+                content = archive.extractfile(member) if kind in _TEXTS else None
+                if content is None:
+                    sample[kind] = in_tar(tar, member.offset_data, member.size, member.name)
+                else:
+                    sample[kind] = content.read()
             archive.fileobj.seek(archive.offset)  # tarfile takes a damaged header for the end; the end is zeros
             at_end = archive.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
             return samples, "" if at_end else "shard cut short"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.image_pairs import BIRDS, COMPBENCH, COMPBENCH_IMAGES, bird_line, image, make_compbench, put
+from helpers.files import picture, put
+from helpers.image_pairs import BIRDS, COMPBENCH, COMPBENCH_IMAGES, bird_line, make_compbench
 from helpers.public_sets import PublicSets, reasons
 from scipy.stats import binomtest
 
@@ -36,9 +37,9 @@ def spot_the_diff(tmp_path):
     put(tmp_path / "annotations" / "val.json", [{"img_id": "5406", "sentences": ["there is more people"]}])
     put(tmp_path / "annotations" / "test.json", [{"img_id": "8069", "sentences": ["there is less people"]}])
     for name in ("42", "5406", "8069"):
-        image(tmp_path / "resized_images" / f"{name}.png")
-        image(tmp_path / "resized_images" / f"{name}_2.png")
-        image(tmp_path / "resized_images" / f"{name}_diff.jpg")
+        picture(tmp_path / "resized_images" / f"{name}.png")
+        picture(tmp_path / "resized_images" / f"{name}_2.png")
+        picture(tmp_path / "resized_images" / f"{name}_diff.jpg")
     return tmp_path
 
 
@@ -72,7 +73,7 @@ def birds_to_words(tmp_path):
     ]
     put(tmp_path / "birds-to-words-v1.0.tsv", "\n".join(lines) + "\n")
     for name in ("647514.jpg", "5595152.jpeg", "7.jpg", "8.png", "9.JPG"):
-        image(tmp_path / "images" / name)
+        picture(tmp_path / "images" / name)
     return tmp_path
 
 
@@ -134,9 +135,9 @@ def fashion_iq(tmp_path):
         )
         put(tmp_path / "captions" / f"cap.{category}.test.json", [{"candidate": names[1], "captions": ["is a t"]}])
         put(tmp_path / "image_splits" / f"split.{category}.val.json", names[1:])
-        image(tmp_path / "images" / f"{names[0]}.jpg")
-        image(tmp_path / "images" / f"{names[1]}.png")
-        image(tmp_path / "images" / category / f"{names[2]}.jpg")
+        picture(tmp_path / "images" / f"{names[0]}.jpg")
+        picture(tmp_path / "images" / f"{names[1]}.png")
+        picture(tmp_path / "images" / category / f"{names[2]}.jpg")
     return tmp_path
 
 

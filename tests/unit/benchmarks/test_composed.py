@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.files import picture, put
 from helpers.planted import Fake
 from helpers.public_sets import PublicSets
-from PIL import Image
 
 from pcclip import config as params
 from pcclip.arithmetic import composed
@@ -17,17 +17,6 @@ from pcclip.arithmetic.texts import TextMemory
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
-
-
-def image(path: Path, shade: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (8, 8), (shade % 256, 3 * shade % 256, 90)).save(path)
-
-
-def put(path: Path, content) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf8")
-
 
 COMPOSED = PublicSets("composed_retrieval")
 
@@ -45,7 +34,7 @@ def fashion_iq(tmp_path):
             )
         put(tmp_path / "image_splits" / f"split.{category}.val.json", names)
         for k, name in enumerate(names):
-            image(tmp_path / "images" / f"{name}.png", k)
+            picture(tmp_path / "images" / f"{name}.png", k)
     return tmp_path
 
 
@@ -90,7 +79,7 @@ def cirr(tmp_path):
         ],
     )
     for k, name in enumerate(names):
-        image(tmp_path / "img_raw" / "dev" / f"{name}.png", k)
+        picture(tmp_path / "img_raw" / "dev" / f"{name}.png", k)
     return tmp_path
 
 
@@ -142,7 +131,7 @@ def simat(tmp_path):
         "2,2,9,subj,cat,dog,1,1,0,2,1,False\n",
     )
     for k, subj in ((7, "dog"), (3, "dog"), (9, "cat"), (4, "cat"), (5, "man"), (6, "man")):
-        image(db / "images" / f"A {subj} sitting on a bed" / f"{k}.jpg", 20 * k)
+        picture(db / "images" / f"A {subj} sitting on a bed" / f"{k}.jpg", 20 * k)
     return tmp_path
 
 

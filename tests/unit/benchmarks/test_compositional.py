@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.compositional_sets import image, put, write
+from helpers.compositional_sets import write
+from helpers.files import picture, put
 from helpers.public_sets import PublicSets
 from helpers.tiny_llm import save_llm
 from PIL import Image
@@ -262,7 +263,7 @@ def test_frames_of_videos_are_arrays(tmp_path):
 
 def test_annotations_of_eqben_as_its_five_sets_have_them(tmp_path):
     for name in ("a0.png", "a1.png"):
-        image(tmp_path / "eqbenag" / name)
+        picture(tmp_path / "eqbenag" / name)
     pair = {"image0": "eqbenag/a0.png", "image1": "eqbenag/a1.png"}
     put(tmp_path / "ag.json", {"video": {"person": [{**pair, "caption0": ["opens", "x"], "caption1": ["closes"]}]}})
     put(tmp_path / "gebc.json", {"video": [{**pair, "caption0": "sits", "caption1": "stands"}]})
@@ -276,7 +277,7 @@ def test_annotations_of_eqben_as_its_five_sets_have_them(tmp_path):
 def test_questions_that_are_no_pair(tmp_path):
     write("mmvp_vlm", tmp_path, 2)
     lines = (tmp_path / "Questions.csv").read_text().splitlines()
-    image(tmp_path / "MLLM_VLM Images" / "Texts" / "5.jpg")
+    picture(tmp_path / "MLLM_VLM Images" / "Texts" / "5.jpg")
     put(tmp_path / "Questions.csv", "\n".join([*lines, "7,Texts,x", "9,Texts,y", "5,Texts,a sign"]))
     found = SETS.load("mmvp_vlm", tmp_path, max_bad=0.5)
     assert reasons(found) == {"Questions.csv, line 6": "not a pair", "Questions.csv, line 8": "not a pair"}
@@ -670,7 +671,7 @@ def test_the_stage_has_rows_of_every_set(values, tmp_path, tiny_encoder, fresh_e
         .all()
     )
     assert report.stage(config, images).done()
-    image(tmp_path / "w" / "data" / "images" / "ex_0_img_0.png", (9, 9))
+    picture(tmp_path / "w" / "data" / "images" / "ex_0_img_0.png", size=(9, 9))
     assert not report.stage(config, images).done()
 
 

@@ -1,6 +1,5 @@
 """Labelled sets as they are published: layouts, official splits, names; drawing from them; their vectors."""
 
-import io
 import json
 import shutil
 from dataclasses import replace
@@ -10,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.cifar import FILES, HUNDRED, TEN, put, records
+from helpers.cifar import FILES, HUNDRED, TEN, records
+from helpers.files import jpeg, put
 from helpers.public_sets import PublicSets
 from PIL import Image
 from scipy.io import savemat
@@ -26,12 +26,6 @@ from pcclip.runs.stage import finished
 
 SETS = PublicSets("classification")
 MANY = 10  # images per file of a tiny CIFAR
-
-
-def jpeg(shade: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (shade, 255 - shade, 0)).save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 def labels_of(found: Benchmark, split: str) -> dict[str, str]:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.animals import ANIMALS, HAS, PREDICATES, make_zoo, one_line, picture, put, row
+from helpers.animals import ANIMALS, HAS, PREDICATES, make_zoo, one_line, row
+from helpers.files import picture, put
 from helpers.public_sets import PublicSets, reasons
 from helpers.runs import BIRDS
 

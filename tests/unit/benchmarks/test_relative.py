@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.animals import ANIMALS, make_zoo, one_line, picture, put
+from helpers.animals import ANIMALS, make_zoo, one_line
+from helpers.files import picture, put
 from helpers.knowing import Knowing, prepared
 from helpers.public_sets import PublicSets, reasons
 from scipy.io import savemat

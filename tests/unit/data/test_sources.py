@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.coco import coco_side, jpeg, put
+from helpers.coco import coco_side
+from helpers.files import jpeg, put
 from helpers.runs import BIRDS
 
 from pcclip import config as params

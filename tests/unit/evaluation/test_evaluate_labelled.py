@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.animals import make_zoo
-from helpers.cifar import FILES, TEN, put, records
+from helpers.cifar import FILES, TEN, records
+from helpers.files import put
 from helpers.image_pairs import BIRDS as BIRD_COLUMNS
 from helpers.image_pairs import COMPBENCH_IMAGES, bird_line, make_compbench
 from helpers.runs import run_values

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from helpers import diffusion
-from helpers.compositional_sets import image, write
+from helpers.compositional_sets import write
+from helpers.files import picture
 from helpers.public_sets import PublicSets
 from scipy.stats import binomtest
 
@@ -214,7 +215,7 @@ def winoground(tmp_path):
     folder = write("winoground", tmp_path, 12)
     for k in range(12):
         for side in (0, 1):
-            image(tmp_path / "data" / "images" / f"ex_{k}_img_{side}.png", colour=(0, 2 * k + side, 0))
+            picture(tmp_path / "data" / "images" / f"ex_{k}_img_{side}.png", colour=(0, 2 * k + side, 0))
     return SETS.load("winoground", folder)
 
 
