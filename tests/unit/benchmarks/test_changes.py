@@ -58,7 +58,7 @@ def test_spot_the_diff(spot_the_diff):
     assert set(found.items.swapped) == {""}
     assert len(found.images) == found.images.id.nunique() == 6  # and no picture of the difference
     assert set(found.items["first"]) | set(found.items["second"]) == set(found.images.id)
-    assert all(open_image(path).size == (6, 6) for path in found.images.path)
+    assert all(open_image(path).size == (8, 8) for path in found.images.path)
     assert found.left_out.empty
 
 

@@ -251,7 +251,7 @@ def test_groups_of_visual_genome_are_those_of_the_original_notebook(tmp_path):
 def test_frames_of_videos_are_arrays(tmp_path):
     found = SETS.load("eqben", write("eqben", tmp_path, 3))
     pictures = found.only_images(0.05).pictures
-    assert [open_image(picture).size for picture in pictures] == [(6, 6)] * 4 + [(5, 4)] * 2
+    assert [open_image(picture).size for picture in pictures] == [(8, 8)] * 4 + [(5, 4)] * 2
     assert open_image(pictures[4]).getpixel((0, 0)) == (2, 100, 200)  # blue comes first in the file
     np.save(tmp_path / "image_subset" / "eqbenyoucook2" / "2_0.npy", np.zeros((4, 5)))
     with pytest.raises(BadImage, match=r"an array \(4, 5\) of float64"):
