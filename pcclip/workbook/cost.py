@@ -23,6 +23,7 @@ from pcclip.comparisons.sentences import from_captions
 from pcclip.config import Config, Data, Matcher, Sds, root
 from pcclip.data.image_set import ImageSet, published
 from pcclip.errors import PcclipError
+from pcclip.finetuning.batches import PAIRS_IN_BATCH
 from pcclip.workbook.sizes import EncoderSize, Network, Sizes
 
 PEAKS = {  # FLOP/s of dense products, from NVIDIA's data sheets; fp32 without TF32
@@ -328,7 +329,7 @@ class Cost:
         directions = 2 if settings.swap else 1
         if settings.objective != "clip":
             return 0, batch * (directions if self._compares else 1)
-        pairs = settings.difference_batch if settings.difference else 0
+        pairs = PAIRS_IN_BATCH if settings.difference else 0
         return batch + 2 * pairs, batch * (1 if settings.negatives == "none" else 2) + pairs * directions
 
     @property
