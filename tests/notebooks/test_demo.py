@@ -1,11 +1,18 @@
 """What `make demo` promised, checked where its results are there: on subjects that were never trained on."""
 
+import re
+
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from helpers.runs import ROOT
 
 from pcclip import config as params
 
+GOLDEN = ROOT / "tests" / "golden" / "demo_metrics.csv"  # written by `make golden`
+GOLDEN_CPU = "AVX2"  # what torch.backends.cpu.get_cpu_capability() said where the golden numbers were made
+KEYS = ["task", "dataset", "protocol", "model", "metric"]
 METRICS = ROOT / "outputs" / "demo" / "metrics.csv"
 pytestmark = pytest.mark.skipif(not METRICS.is_file(), reason="make demo has not been run in this checkout")
 
@@ -71,3 +78,40 @@ def test_no_sentence_that_ranks_was_trained_on():
     }
     assert len(asked) == 6
     assert not asked & {*table.difference, *table.swapped}
+
+
+def test_golden_numbers():
+    """To the last digit on the kind of CPU that made them, within 0.03 elsewhere: a language model answers differently."""
+    golden, metrics = (pd.read_csv(path).fillna({"protocol": ""}).set_index(KEYS) for path in (GOLDEN, METRICS))
+    assert sorted(metrics.index) == sorted(golden.index)
+    same_cpu = torch.backends.cpu.get_cpu_capability() == GOLDEN_CPU
+    tolerance = 5e-7 if same_cpu else 0.03
+    moved = golden.join(metrics, rsuffix="_now")
+    moved = moved[~np.isclose(moved.value, moved.value_now, rtol=0, atol=tolerance, equal_nan=True)]
+    assert moved.empty, f"moved numbers; if on purpose, run `make golden` and say why:\n{moved[['value', 'value_now']]}"
+
+
+def documented_columns() -> dict[str, set[str]]:
+    """Table -> its columns, as docs/architecture.md describes the layout of outputs/RUN."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf8").split("## outputs/RUN")[1].split("\n## ")[0]
+    columns, folder, tables = {}, "", []
+    for line in text.splitlines():
+        if line.startswith("### "):
+            folder = f"{line[4:]}/"
+        elif line.startswith("`"):
+            tables = [f"{folder}{name}" for name in re.findall(r"`(\w+\.(?:csv|parquet))`", line)]
+            columns |= {name: set() for name in tables}
+        elif line.startswith("| ") and not line.startswith("| column"):
+            for name in tables:
+                columns[name] |= set(line.split(" | ")[0].removeprefix("| ").split(", "))
+    return columns
+
+
+def test_every_column_of_every_table_is_documented():
+    documented = documented_columns()
+    for path in sorted(METRICS.parent.rglob("*")):
+        if path.suffix in (".csv", ".parquet"):
+            name = str(path.relative_to(METRICS.parent))
+            table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+            assert documented[name] == set(table.columns), name
+    assert len(documented) > 15

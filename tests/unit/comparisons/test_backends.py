@@ -381,9 +381,7 @@ def test_choices_by_probabilities(kind, prompt):
     with serving() as server:
         server.probabilities = kind
         found = odds_of(ask_of(server), prompt)
-    assert {key: (odds.value, odds.reason) for key, odds in found.items()} == {
-        c.key: (pytest.approx(math.log(2)), "probabilities") for c in CHOICES
-    }
+    assert found == {c.key: Odds(pytest.approx(math.log(2)), "probabilities") for c in CHOICES}
     request = next(r for r in server.requests if r["prompt"] == CHOICES[2].text)
     assert request == {
         "model": "tiny",
@@ -400,9 +398,7 @@ def test_choices_in_words(refusal, schema, prompt, capsys):
         server.probabilities, server.top = ("vllm", {}) if refusal == "no logprobs" else (None, {})
         server.grants_schema = schema
         found = odds_of(ask_of(server), prompt)
-    assert {key: (odds.value, odds.reason) for key, odds in found.items()} == {
-        c.key: (pytest.approx(-math.log(3)), "structured") for c in CHOICES
-    }
+    assert found == {c.key: Odds(pytest.approx(-math.log(3)), "structured") for c in CHOICES}
     said = capsys.readouterr().out
     assert said.count("no token probabilities, asking in words") == 1
     assert said.count("no reply by JSON schema") == (not schema)
@@ -530,8 +526,7 @@ def test_choices_are_exact(tiny_llm, prompt):
         with torch.no_grad():
             p = model(**tokenizer(choice.text, return_tensors="pt")).logits[0, -1].softmax(-1)
         expected = math.log(p[larger] + p[bigger]) - math.log(p[smaller])
-        odds = found[choice.key]
-        assert (odds.value, odds.reason) == (pytest.approx(expected, abs=1e-4), "probabilities")
+        assert found[choice.key] == Odds(pytest.approx(expected, abs=1e-4), "probabilities")
 
 
 def test_choices_that_begin_alike(tiny_llm, prompt):

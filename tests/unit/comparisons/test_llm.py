@@ -76,7 +76,7 @@ LARGER = Choice("size", "A fox is much", ("larger", "bigger"), ("smaller", "less
 )
 def test_odds_of_tokens(top, value):
     odds = odds_of_tokens([(token, math.log(p)) for token, p in top.items()], LARGER)
-    assert (odds.value, odds.reason) == (pytest.approx(value), "probabilities")
+    assert odds == Odds(pytest.approx(value), "probabilities")
     assert not odds.failed
 
 
@@ -101,8 +101,7 @@ def test_odds_without_any_option():
     ],
 )
 def test_odds_of_a_verdict(text, value):
-    odds = odds_of_verdict(text)
-    assert (odds.value, odds.reason) == (pytest.approx(value), "structured")
+    assert odds_of_verdict(text) == Odds(pytest.approx(value), "structured")
 
 
 @pytest.mark.parametrize(
@@ -256,8 +255,7 @@ def test_an_error_costs_one_choice_only(engines, prompt):
     choices = sizes(("fox", "cat"), ("horse", "cat"), ("lemon", "cat"), ("bus", "cat"))
     found = {choice.key: odds for choice, odds in LlamaCpp(Generate(in_flight=2), prompt).choose(choices)}
     assert {key for key, odds in found.items() if odds.failed} == {"horse cat", "lemon cat"}
-    assert found["fox cat"] == found["bus cat"]
-    assert (found["fox cat"].value, found["fox cat"].reason) == (pytest.approx(1.0), "probabilities")
+    assert found["fox cat"] == found["bus cat"] == Odds(pytest.approx(1.0), "probabilities")
     assert all(odds.reason.startswith("error") for odds in found.values() if odds.failed)
 
 
