@@ -123,6 +123,11 @@ def _bytes(text: str, coding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _empty_bytes() -> bytes:
+    """Before protocol 3 b"" is a call of `bytes` without arguments; an argument could be a size to allocate."""
+    return b""
+
+
 def _storage(content: bytes) -> Any:
     """torch keeps a file of its own inside the pickle; weights_only refuses everything but numbers in it."""
     import torch
@@ -162,6 +167,7 @@ def _check_sizes(stream: BytesIO, limit: int, numbers: bool = False) -> None:
 _ALLOWED: dict[tuple[str, str], Callable] = {
     ("collections", "OrderedDict"): dict,
     ("_codecs", "encode"): _bytes,
+    ("__builtin__", "bytes"): _empty_bytes,
     ("numpy", "ndarray"): _empty_array,
     ("numpy", "dtype"): _Dtype,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _empty_array for core in ("_core", "core")},

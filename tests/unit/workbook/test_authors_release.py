@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -78,6 +78,7 @@ def test_numpy_comes_back(tmp_path, value, protocol, order):
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(value=b"", protocol=2)
 @given(value=PLAIN, protocol=st.integers(2, 5))
 def test_containers_come_back(tmp_path, value, protocol):
     assert read_pickle(write(tmp_path / "a.pkl", value, protocol)) == value

@@ -1,10 +1,8 @@
-"""Members of a sweep compared: means, ranges and intervals of known numbers, and notebook 07 on a tiny sweep."""
+"""Members of a sweep compared: means, ranges and intervals of known numbers."""
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.runs import ROOT
 
 from pcclip import plots
 from pcclip.errors import PcclipError
@@ -176,22 +174,3 @@ def test_a_dot_for_every_seed(table):
     assert axis.get_title() == "difference"
     assert [label.get_text() for label in axis.get_yticklabels()] == ["base", "ours", "plain"]
     assert sum(len(dots.get_offsets()) for dots in axis.collections) == 9
-
-
-def test_the_notebook_compares_a_sweep(tiny_sweep, tmp_path):
-    import papermill
-
-    papermill.execute_notebook(
-        ROOT / "notebooks" / "07_compare_runs.ipynb",
-        tmp_path / "07.ipynb",
-        progress_bar=False,
-        cwd=ROOT,
-        parameters={"run": "tiny", "outputs": str(tiny_sweep.folder.parent), "variant_of_reference": "slow"},
-    )
-    cells = [cell for cell in nbformat.read(tmp_path / "07.ipynb", 4).cells if cell.cell_type == "code"]
-    shown = [" ".join(out.data) for cell in cells for out in cell.outputs if "data" in out]
-    assert sum("text/html" in kinds for kinds in shown) == 4
-    assert sum("image/png" in kinds for kinds in shown) == 1
-    html = "".join(out.data["text/html"] for out in cells[-1].outputs)
-    assert "no twins" in html
-    assert "size, antisymmetric" in html
