@@ -96,7 +96,7 @@ class Encoder(nn.Module):
     def tunable(self, part: str, tower: Tower = "text") -> dict[str, nn.Parameter]:
         """A tower's parameters by name: of its 'transformer' (as released), of its 'layernorm', or 'all'."""
         module = self.text_tower if tower == "text" else self.image_tower
-        chosen = [module]
+        chosen: Sequence[nn.Module] = [module]
         if part == "transformer":
             chosen = [self.transformer() if tower == "text" else self.image_transformer()]
         if part == "layernorm":
@@ -152,12 +152,13 @@ class Encoder(nn.Module):
         return digest([self.architecture, weights_digest(self.image_tower)])[:16]
 
 
-def normalisations(tower: nn.Module) -> list[nn.Module]:
+def normalisations(tower: nn.Module) -> Sequence[nn.Module]:
     """The LayerNorms of a tower (group and RMS norms too); in a tower without any, such as RN50's, its BatchNorms.
 
     A BatchNorm keeps its means and variances: only its scale and shift are parameters.
     """
-    for kinds in ((nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), nn.modules.batchnorm._BatchNorm):
+    kinds: tuple[type[nn.Module], ...]
+    for kinds in ((nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), (nn.modules.batchnorm._BatchNorm,)):
         if norms := [module for module in tower.modules() if isinstance(module, kinds)]:
             return norms
     return []
@@ -174,7 +175,7 @@ def weights_digest(module: nn.Module) -> str:
     return total.hexdigest()
 
 
-def _checked(text) -> str:
+def _checked(text: object) -> str:
     if not isinstance(text, str):
         raise PcclipError(f"encode_texts needs strings, found {type(text).__name__}: {text!r}")
     return text

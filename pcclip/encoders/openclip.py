@@ -6,11 +6,15 @@
 import logging
 import pickle
 import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor, nn
 
 from pcclip.config import resolve
 from pcclip.encoders import packed_text as packed
@@ -118,34 +122,33 @@ class OpenClip(Encoder):
         with torch.inference_mode():
             return self.text_tower(torch.zeros(1, self.context_length, dtype=torch.long)).shape[-1]
 
-    def preprocess(self, image):
+    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
         return self._preprocess(image)
 
-    def tokens(self, texts) -> list[list[int]]:
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         if not len(texts):
             return []
         if not hasattr(self._tokenizer, "encoder"):  # a tokenizer that only gives padded rows
-            padded = self._tokenizer(list(texts)).tolist()
-            return padded
+            return self._tokenizer(list(texts)).tolist()
         start, end = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id
         return [[start, *self._tokenizer.encode(text), end] for text in texts]
 
-    def batch(self, tokens):
+    def batch(self, tokens: Tokens | Sequence[list[int]]) -> Int[Tensor, "n t"]:
         """Pad to the full context where the tower attends to padding."""
         ids = super().batch(tokens)
         if self._shortens or ids.shape[1] == self.context_length:
             return ids
         return nn.functional.pad(ids, (0, self.context_length - ids.shape[1]), value=self.pad_id)
 
-    def features(self, tokens: Tokens):
+    def features(self, tokens: Tokens) -> Float[Tensor, "n d"]:
         if self._packs:
             return packed.features(self.text_tower, tokens)
         return super().features(tokens) if self._shortens else self.text_features(self.batch(tokens))
 
-    def image_features(self, pixels):
+    def image_features(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         return self.image_tower(pixels)
 
-    def text_features(self, ids):
+    def text_features(self, ids: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
         if self._shortens:  # open_clip adds the full mask whatever the length: hand it the part it needs
             self.text_tower.attn_mask = self._causal_mask[: ids.shape[1], : ids.shape[1]].to(ids.device)
         return self.text_tower(ids)
@@ -162,7 +165,7 @@ class OpenClip(Encoder):
 
 
 @contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """open_clip logs that weights are random, also when they are about to be loaded."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -172,7 +175,7 @@ def _quiet():
         logging.disable(before)
 
 
-def _unwrap(model: nn.Module, state: dict, *_) -> None:
+def _unwrap(model: nn.Module, state: dict, *_: Any) -> None:
     """Before open_clip's state dict goes into the model: take off wrappers' prefixes and name the text tower apart.
 
     Raises PcclipError when tensors are missing, as in a checkpoint of the text tower alone.

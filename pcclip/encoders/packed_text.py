@@ -6,6 +6,8 @@ tower the state at a token depends on the text up to it alone, so texts that beg
 share those states. Linear layers therefore see one row for each distinct prefix. Gradients equal the padded tower's.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,7 @@ _OVERHEAD = {"cpu": 48}  # cost of one more group in attention, in tokens; on a 
 _OVERHEAD_ELSEWHERE = 4096
 
 
-def packs(tower: nn.Module) -> bool:
+def packs(tower: Any) -> bool:
     """Whether this module can compute the tower: plain blocks, causal, pooled at one token."""
     from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 
@@ -32,7 +34,7 @@ def packs(tower: nn.Module) -> bool:
     )
 
 
-def causal(tower: nn.Module) -> bool:
+def causal(tower: Any) -> bool:
     """Whether the text vector is the state of one token that never attends to later tokens."""
     return (
         getattr(tower, "attn_mask", None) is not None
@@ -41,7 +43,7 @@ def causal(tower: nn.Module) -> bool:
     )
 
 
-def features(tower: nn.Module, tokens: Tokens) -> Float[Tensor, "n d"]:
+def features(tower: Any, tokens: Tokens) -> Float[Tensor, "n d"]:
     """Pooled and projected vectors before normalisation, in the order of the texts."""
     layout = _Layout(_to_pooled(tower, tokens), tower.positional_embedding.device)
     x = tower.token_embedding(layout.ids) + tower.positional_embedding[layout.positions]
@@ -141,13 +143,13 @@ class _Taken(torch.autograd.Function):
     """x[rows]; the gradients of a repeated row are summed in fp32."""
 
     @staticmethod
-    def forward(ctx, x, rows):
+    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
         ctx.save_for_backward(rows)
         ctx.size, ctx.dtype = len(x), x.dtype
         return x.index_select(0, rows)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         total = gradient.new_zeros(ctx.size, gradient.shape[1], dtype=torch.float32)
         return total.index_add_(0, *ctx.saved_tensors, gradient.float()).to(ctx.dtype), None
 
@@ -156,13 +158,13 @@ class _Picked(torch.autograd.Function):
     """x[rows] of distinct rows: the gradient is copied into its places, without a sum."""
 
     @staticmethod
-    def forward(ctx, x, rows):
+    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
         ctx.save_for_backward(rows)
         ctx.size = len(x)
         return x.index_select(0, rows)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient.new_zeros(ctx.size, gradient.shape[1]).index_copy_(0, *ctx.saved_tensors, gradient), None
 
 
@@ -190,7 +192,7 @@ def _last_attention(
     return attention.out_proj(torch.cat(outputs).flatten(1))
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, **mask) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, **mask: Any) -> Tensor:
     with torch.autocast(q.device.type, enabled=False):  # the inputs have the right precision already
         return F.scaled_dot_product_attention(q, k, v, **mask)
 
@@ -203,7 +205,7 @@ def _is_plain(attention: nn.MultiheadAttention) -> bool:
     )
 
 
-def _to_pooled(tower: nn.Module, tokens: Tokens) -> Tokens:
+def _to_pooled(tower: Any, tokens: Tokens) -> Tokens:
     """Every text up to the token that open_clip pools (`text_global_pool`); later tokens cannot change the result."""
     ids = tokens.padded(0).numpy()
     scores = ids if tower.pool_type == "argmax" else ids == tower.eos_id

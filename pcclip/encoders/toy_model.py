@@ -24,7 +24,7 @@ class ToyModel:
 
     Attributes:
         name: the spec without a seed, such as 'shapes-clip'.
-        architecture: everything but seed and recipe that decides what is trained, JSON-able.
+        architecture: everything but seed and recipe that determines the trained weights, JSON-able.
         recipe: sizes and rates of the training, with `pictures` and `steps`.
         write: trains into a folder, given seed, recipe, folder and checkpoint file; returns the names of its files.
     """
@@ -40,7 +40,7 @@ class ToyModel:
         return int(match[1] or 0) if match else None
 
     def stage(self, seed: int, recipe: dict[str, Any] | None = None) -> Stage:
-        """The stage in the cache, whose folder is named by everything that decides what is trained."""
+        """The stage in the cache, whose folder is named by everything that determines the trained weights."""
         recipe = recipe or self.recipe
         inputs = {"format": toy_scenes.FORMAT, "seed": seed, **self.architecture, "recipe": recipe}
         folder = f"{self.name.removeprefix('shapes-')}-{digest(inputs)[:16]}"

@@ -49,6 +49,8 @@ def backward(encodings: Sequence[Encoding], losses: Callable[..., dict[str, Tens
         if len(parts) == 1:
             value.backward(leaf.grad)
             continue
+        gradient = leaf.grad
+        assert gradient is not None, "losses must run its backward pass into every leaf"
         for part in parts:
-            encode(part).backward(leaf.grad[torch.from_numpy(part).to(leaf.device)])
+            encode(part).backward(gradient[torch.from_numpy(part).to(leaf.device)])
     return values

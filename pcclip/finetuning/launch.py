@@ -49,7 +49,10 @@ def finetune(
     own_stage = finetuning.stage(config, images)
     if not config.finetune.apart or own_stage.done_or_fetched():
         return finetuning.finetune(config, images, vectors, comparisons, model)
-    (_by_ray if config.finetune.launcher == "ray" else _by_accelerate)(config, own_stage.folder)
+    if config.finetune.launcher == "ray":
+        _by_ray(config, own_stage.folder)
+    else:
+        _by_accelerate(config)
     if not own_stage.done_or_fetched():
         raise PcclipError(
             f"{finetuning.FOLDER}: its processes ended without finishing it here; where they do not see "
@@ -71,7 +74,7 @@ def train(config: Config) -> None:
         finetuning.finetune(config, images, vectors, comparisons, model)
 
 
-def _by_accelerate(config: Config, folder: Path) -> None:
+def _by_accelerate(config: Config) -> None:
     """Raises PcclipError when accelerate or a GPU is missing, or when a process failed."""
     processes, gpus = config.finetune.processes, torch.cuda.device_count()
     if find_spec("accelerate") is None:
@@ -112,13 +115,15 @@ def _run(command: list[str], environment: dict[str, str]) -> None:
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
-    last, reasons = deque(maxlen=_LINES), {}
+    assert process.stdout is not None
+    last: deque[str] = deque(maxlen=_LINES)
+    reasons: dict[str, None] = {}  # in their order, each once
     try:
         for line in map(str.rstrip, process.stdout):
             say(line)
             last.append(line)
             if line.startswith(_REASON):
-                reasons[line.removeprefix(_REASON)] = True
+                reasons[line.removeprefix(_REASON)] = None
         process.wait()
     finally:
         process.terminate()  # an interrupted cell: the launcher takes its processes with it

@@ -205,7 +205,7 @@ def learned(config: Config, model: Encoder, towers: Iterable[Tower]) -> dict[str
 
     Raises PcclipError when a tower has none.
     """
-    settings, parameters = config.finetune, {}
+    settings, parameters = config.finetune, dict[str, nn.Parameter]()
     for tower in towers:
         getattr(model, f"{tower}_tower").requires_grad_(False)
         if settings.tune == "lora":

@@ -34,7 +34,7 @@ class Pixels:
         self._fits = len(paths) * blank.nbytes <= _IN_MEMORY
         self._all: Tensor | None = None
 
-    def each(self, wanted: Iterable[Int[np.ndarray, " n"] | range]) -> Iterator[Float[Tensor, "n 3 h w"]]:
+    def each(self, wanted: Iterable[Sequence[int] | Int[np.ndarray, " n"]]) -> Iterator[Float[Tensor, "n 3 h w"]]:
         """The pixels of each batch of rows, decoded while the caller computes.
 
         Raises PcclipError naming an image that cannot be read any more.

@@ -90,7 +90,8 @@ def finetune(
     if settings.sds and settings.sds.baseline:
         alone = settings.model_copy(update={"sds": None, "keep_epochs": []})
         variants[BASELINE] = config.model_copy(update={"finetune": alone})
-    files, counts = [], {}
+    files: list[str] = []
+    counts: dict[str, int] = {}
     with own_stage.work() if distributed.is_first() else nullcontext():
         for name, variant in variants.items():
             if name:
