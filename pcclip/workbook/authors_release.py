@@ -70,10 +70,10 @@ class _Callable:
     def __init__(self, function: Callable):
         self._function = function
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments: Any) -> Any:
         return self._function(*arguments)
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         raise pickle.UnpicklingError("state for a function")
 
 
@@ -101,11 +101,11 @@ class _Array(np.ndarray):
         super().__setstate__((version, shape, dtype.dtype, is_fortran, data))
 
 
-def _empty_array(kind, shape, code) -> _Array:
+def _empty_array(kind: Any, shape: Any, code: Any) -> _Array:
     return np.ndarray.__new__(_Array, (0,), "b")
 
 
-def _array_of_buffer(data, dtype: _Dtype, shape: tuple, order: str, axes: tuple | None = None) -> np.ndarray:
+def _array_of_buffer(data: Any, dtype: _Dtype, shape: tuple, order: str, axes: tuple | None = None) -> np.ndarray:
     """Arrays in protocol 5."""
     flat = np.frombuffer(data, dtype.dtype)
     return (
@@ -143,7 +143,7 @@ def _storage(content: bytes) -> Any:
         raise _Refused(repr(name[1]) if name else "a storage that is none") from None
 
 
-def _tensor(storage, offset: int, size: tuple, stride: tuple, *_) -> np.ndarray:
+def _tensor(storage: Any, offset: int, size: tuple, stride: tuple, *_: Any) -> np.ndarray:
     import torch
 
     flat = torch.empty(0, dtype=storage.dtype).set_(storage)
@@ -269,7 +269,7 @@ def convert(embeddings: Path | str, differences: Path | str, folder: Path | str)
             "format": 1,
             "counts": counts,
             "rules": "as_released",
-            "sources": {Path(path).name: file_digest(path) for path in (embeddings, differences)},
+            "sources": {path.name: file_digest(path) for path in map(Path, (embeddings, differences))},
             "outputs": {name: file_digest(folder / name) for name in (VECTORS, CAPTIONS, COMPARISONS)},
         },
     )
@@ -363,7 +363,7 @@ def _fields(path: Path | str, *names: str) -> dict:
     return data
 
 
-def _matrix(path: Path | str, vectors) -> Float[np.ndarray, "n d"]:
+def _matrix(path: Path | str, vectors: Iterable) -> Float[np.ndarray, "n d"]:
     """From an array (n, d) or (n, 1, d), or a sequence of n vectors (d,) or (1, d)."""
     try:
         matrix = np.stack([_flat(vector) for vector in vectors])

@@ -53,7 +53,9 @@ def check(params_file: str | Path) -> None:
     """
     runs = planned(read_sweep(params_file))
     embedded_here = {config.run for config, notebooks in runs if "02_embed_images" in notebooks}
-    findings, rows, notes = [], [], []
+    findings: list[Finding] = []
+    rows: list[Row] = []
+    notes: list[str] = []
     for config, notebooks in runs:
         images, data_findings = _data(config)
         stages = {name[:2] for name in notebooks}
@@ -81,7 +83,8 @@ def plan(params_file: str | Path, scale: Scale) -> None:
     Raises:
         PcclipError: a mistake in the file, or an impossible scale.
     """
-    rows, notes = [], []
+    rows: list[Row] = []
+    notes: list[str] = []
     for config, notebooks in planned(read_sweep(params_file)):
         absent = scale.images is not None or data.missing(config.data) or data.to_fetch(config.data)
         images = None if absent else data.load_images(config)

@@ -1,6 +1,7 @@
 """Compare the members of a sweep: their metrics side by side, over seeds, and against a reference."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -130,7 +131,7 @@ def _variant(row: dict[str, str], keys: list[str]) -> str:
     return ", ".join([*parts, *filter(None, [row["variant"]])]) or "finetuned"
 
 
-def _measure(row) -> str | None:
+def _measure(row: Any) -> str | None:
     for name, (task, end, metric) in MEASURES.items():
         if (row.task, row.metric) == (task, metric) and row.dataset.endswith(end):
             return name

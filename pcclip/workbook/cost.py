@@ -211,10 +211,10 @@ class Cost:
                 yield self._questions(f"01 {kind}", counts.train_captions, lengths, self.sizes.writer)
         if settings.attributes:
             attributes = load_bank(settings.attributes).attributes
-            lengths = [text_tokens(stem.text) for attribute in attributes for stem in attribute.stems]
+            stems = [text_tokens(stem.text) for attribute in attributes for stem in attribute.stems]
             pairs = settings.attribute_pairs + settings.thing_pairs + settings.held_out_attribute_pairs
-            mean = sum(lengths) / max(len(lengths), 1)
-            yield self._questions("01 verdicts, at most", 2 * pairs * len(lengths), (mean, 1), self.sizes.judge)
+            mean = sum(stems) / max(len(stems), 1)
+            yield self._questions("01 verdicts, at most", 2 * pairs * len(stems), (mean, 1), self.sizes.judge)
 
     def _questions(self, stage: str, count: int, lengths: tuple[float, float], llm: Network) -> Row:
         """Questions to a language model; `lengths` are the tokens that it reads and writes for each."""
@@ -387,9 +387,9 @@ def summed(rows: list[Row]) -> list[Row]:
 
 def table(rows: list[Row]) -> str:
     """Rows in aligned columns, and a last one that sums the known amounts, as if the stages ran one after the other."""
-    totals = [float(np.nansum([getattr(row, name) for row in rows])) for name in _AMOUNTS]
+    tokens, flop, disk, hours = (float(np.nansum([getattr(row, name) for row in rows])) for name in _AMOUNTS)
     cells = [("stage", "work", "tokens", "FLOP", "on disk", "hours", "machines")]
-    for row in [*rows, Row("sum", "of what is known", *totals)]:
+    for row in [*rows, Row("sum", "of what is known", tokens, flop, disk, hours)]:
         amounts = (_amount(row.tokens), _amount(row.flop), in_bytes(row.disk), _amount(row.hours))
         cells.append((row.stage, row.work, *amounts, row.machines))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -182,7 +182,10 @@ def teacher_size(spec: str) -> TeacherSize | None:
     None where a file on the hub is needed. Raises PcclipError when diffusers is missing or cannot build it.
     """
     if toy_diffusion.SHAPES_DIFFUSION.seed(spec) is not None:
-        settings = {"unet": toy_diffusion.UNET, "text_encoder": {"vocab_size": 64, **toy_diffusion.TEXT_ENCODER}}
+        settings: dict[str, dict] = {
+            "unet": dict(toy_diffusion.UNET),
+            "text_encoder": {"vocab_size": 64, **toy_diffusion.TEXT_ENCODER},
+        }
     else:
         files = {part: stored(spec, f"{part}/config.json") for part in ("unet", "vae", "text_encoder")}
         if not (files["unet"] and files["text_encoder"]):
@@ -233,7 +236,7 @@ def stored(place: str, file: str) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
-def _measured(network, forward: Callable, *inputs) -> Network:
+def _measured(network: Any, forward: Callable, *inputs: Any) -> Network:
     """Call `forward` on the meta device; count parameters, FLOP, and the numbers that the layers put out."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -287,7 +290,7 @@ def _safetensors_parameters(file: Path) -> int:
         raise PcclipError(f"{file}: not a whole safetensors file; fetch it again") from None
 
 
-def _count(module) -> int:
+def _count(module: Any) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 

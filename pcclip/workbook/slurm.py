@@ -61,7 +61,7 @@ class Work:
         except PcclipError as error:
             raise SystemExit(f"pcclip: {error}") from None
 
-    def checkpoint(self):
+    def checkpoint(self) -> Any:
         """For submitit: the same call again."""
         from submitit.helpers import DelayedSubmission
 
@@ -171,7 +171,7 @@ def _resources(job: Job, after: list[str]) -> dict[str, Any]:
     }
     return {
         "name": f"pcclip-{job.name.replace('/', '-')}",
-        "timeout_min": max(1, round(60 * machine.hours)),
+        "timeout_min": max(1, round(60 * (machine.hours or settings.hours))),
         "cpus_per_task": machine.cpus,
         "mem_gb": machine.memory,
         "stderr_to_stdout": True,
