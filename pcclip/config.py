@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -155,7 +155,6 @@ class Generate(Block):
         default="all",
         description="Which pairs: all, random, or balanced (each image is first and second equally often).",
     )
-    both_directions: ClassVar[bool] = False  # no key any more; its readers take the constant
     temperature: Number = Field(default=0.7, ge=0, le=2, description="Sampling temperature of the language model.")
     top_p: Number = Field(
         default=0.95, gt=0, le=1, description="Nucleus sampling: probability mass that tokens come from."
@@ -302,7 +301,6 @@ class Finetune(Block):
         default=0.0,
         description="objective clip: weight of PC-CLIP's objective, with images as the current tower sees them.",
     )
-    difference_batch: ClassVar[int] = 64  # no key any more; its readers take the constant
     sds: Sds | None = Field(
         default=None, description="objective clip: a text-to-image model as the teacher (SDS-CLIP)."
     )
@@ -323,7 +321,6 @@ class Finetune(Block):
         default=0.0,
         description="In the attribute term, weight of the direction f(more) - f(less); each text alone has weight 1.",
     )
-    attribute_paraphrases: ClassVar[int] = 8  # no key any more; its readers take the constant
     attribute_temperature: Positive = Field(
         default=0.05,
         description="Temperature of the attribute term. 2 / temperature bounds the log-odds, and with them how closely "
@@ -631,7 +628,6 @@ class Arithmetic(Block):
     )
     triples: Count = Field(default=100, description="Image triples that test d(a, b) + d(b, c) = d(a, c).")
     quadruples: Count = Field(default=200, description="Image analogies a : b = c : d.")
-    sentences: ClassVar[int] = 200  # no key any more; its readers take the constant
     explained: Count = Field(default=3, description="Pairs whose difference is explained.")
     composed: dict[Literal["fashion_iq", "cirr", "simat"], Composed] = Field(
         default={}, description="Sets for composed image retrieval."
@@ -645,7 +641,6 @@ class Arithmetic(Block):
         description="An unCLIP pipeline that decodes vectors: a hub name or a folder; without it the nearest photos "
         "are shown.",
     )
-    decoder_steps: ClassVar[int] = 25  # no key any more; its readers take the constant
     judge: str | None = Field(default=None, description="Another model's spec, which scores the decoded pictures.")
 
 
@@ -660,7 +655,6 @@ class Rank(Block):
     estimator: str = Field(
         default="two_prompt", description="How texts become an axis: a name in pcclip/ranking/axes.py."
     )
-    show: ClassVar[str] = "finetuned"  # no key any more; its readers take the constant
     votes: str | None = Field(
         default=None, description="The file of the votes; by default outputs/RUN/06_rank/votes.jsonl."
     )

@@ -128,7 +128,7 @@ def counts(config: Config, scale: Scale, images: ImageSet | None) -> Counts:
     else:
         train, held_out, captions, assumed = _assumed_images(config.data, round(scale.images) if scale.images else None)
         caption_tokens = constant("caption")
-    possible = train * (train - 1) // 2 * (2 if settings.both_directions else 1)
+    possible = train * (train - 1) // 2
     wanted = settings.pairs or (possible if scale.images is None else train)
     held_out_pairs = min(settings.held_out_pairs, held_out * (held_out - 1) // 2)
     return Counts(train, held_out, captions, min(wanted, possible), held_out_pairs, caption_tokens, assumed)

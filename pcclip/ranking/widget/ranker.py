@@ -61,7 +61,7 @@ class Ranker:
         self._rng = stream("questions to a voter", seed)
         self._future_pairs = self._rng.integers(len(photos.captions), size=(2, _FUTURE_PAIRS))
         self._direction = lru_cache(maxsize=_KEPT_DIRECTIONS)(self._encode)
-        self.ask(settings.more, settings.less, settings.estimator, settings.show)
+        self.ask(settings.more, settings.less, settings.estimator, "finetuned")
 
     def ask(self, more: str, less: str | None, estimator: str, show: str) -> None:
         """Change the words, the estimator or the model. When PcclipError is raised nothing has changed."""
