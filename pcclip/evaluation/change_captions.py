@@ -14,7 +14,7 @@ from pcclip.embedding.stage import benchmark_vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation import retrieval
-from pcclip.evaluation.predictions import Predictions
+from pcclip.evaluation.predictions import Predictions, Task
 from pcclip.runs.progress import say
 
 FOLDER = "changes"  # below the run's folder: vectors of each set
@@ -45,32 +45,25 @@ def score(
         for model, encoder in encoders.items():
             matrix = vectors.seen_by(model).matrix
             if "answer" in pairs:
-                tables = retrieval.worded_verdicts(
-                    encoder.encode_texts,
-                    matrix,
-                    first,
-                    second,
-                    list(pairs.text),
-                    list(pairs.swapped),
-                    (pairs.answer == "first").to_numpy(),
-                )
+                described = retrieval.DescribedPairs(first, second, list(pairs.text), list(pairs.swapped))
+                first_has_more = (pairs.answer == "first").to_numpy()
+                tables = retrieval.worded_verdicts(encoder.encode_texts, matrix, described, first_has_more)
                 for form, items in zip(("one_sided", "antisymmetric"), tables, strict=True):
-                    predictions.add("which_has_more", f"{name}/{form}", model, items, vectors.ids)
+                    predictions.add(Task("which_has_more", f"{name}/{form}"), model, items, vectors.ids)
                 continue
             for form, kept in _forms(pairs):
-                items = retrieval.retrieval_items(
-                    encoder.encode_texts,
-                    matrix,
+                described = retrieval.DescribedPairs(
                     first[kept],
                     second[kept],
                     list(pairs.text[kept]),
-                    benchmark.orientation,
-                    distractors=settings.distractors,
-                    seed=config.seed,
                     twins=list(pairs.swapped[kept]) if form == "antisymmetric" else None,
+                    orientation=benchmark.orientation,
+                )
+                items = retrieval.retrieval_items(
+                    encoder.encode_texts, matrix, described, settings.distractors, config.seed
                 )
                 dataset = f"{name}/{form}/1 of {settings.distractors + 1}"
-                predictions.add("change_retrieval", dataset, model, items, vectors.ids)
+                predictions.add(Task("change_retrieval", dataset), model, items, vectors.ids)
 
 
 def _forms(pairs: pd.DataFrame) -> list[tuple[str, np.ndarray]]:

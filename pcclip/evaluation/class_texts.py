@@ -57,6 +57,15 @@ class Writing:
     retries: int = _RETRIES
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of text: its name in files and errors, its prompt, and the rules that keep or drop a reply."""
+
+    name: str
+    prompt: Prompt
+    judge: Callable[[Subject, Reply], Judged]
+
+
 @dataclass
 class _Texts:
     """The usable texts of each subject, its last verdict, and the columns that say where the texts are from."""
@@ -112,7 +121,7 @@ def descriptions(classes: Sequence[str], writing: Writing, n: int = 1) -> pd.Dat
     def judge(subject: Subject, reply: Reply) -> Judged:
         return _judge_description(subject[0], classes, reply, writing.model)
 
-    written = _write("class-descriptions", prompt, subjects, writing, judge, n)
+    written = _write(_Kind("class-descriptions", prompt, judge), subjects, writing, n)
     rows = []
     for name, _ in subjects:
         texts, verdict = written.texts[name, ""], written.verdicts[name, ""]
@@ -152,7 +161,7 @@ def class_differences(
     def judge(subject: Subject, reply: Reply) -> Judged:
         return _judge_difference(subject, reply, writing.model)
 
-    written = _write("class-differences", prompt, questions, writing, judge)
+    written = _write(_Kind("class-differences", prompt, judge), questions, writing)
     rows = []
     for first, second in pairs:
         texts = written.texts.get((first, second))
@@ -172,19 +181,13 @@ def per_class(table: pd.DataFrame, classes: Sequence[str]) -> list[list[str]]:
     return [by_class[name] for name in classes]
 
 
-def _write(
-    noun: str,
-    prompt: Prompt,
-    subjects: list[Subject],
-    writing: Writing,
-    judge: Callable[[Subject, Reply], Judged],
-    n: int = 1,
-) -> _Texts:
+def _write(kind: _Kind, subjects: list[Subject], writing: Writing, n: int = 1) -> _Texts:
     """Ask in rounds, one reply for each subject with fewer than n texts. Raises PcclipError for too few texts."""
-    backend, settings = writing.backend(prompt), writing.settings
+    prompt, settings = kind.prompt, writing.settings
+    backend = writing.backend(prompt)
     sampling = _sampling(settings)
     content = [FORMAT, prompt.hash, backend.identity, sampling]
-    log = AnswerLog(Path(writing.folder) / f"{noun}-{digest(content)[:12]}.jsonl", Reply, noun)
+    log = AnswerLog(Path(writing.folder) / f"{kind.name}-{digest(content)[:12]}.jsonl", Reply, kind.name)
     origin = {"prompt_hash": prompt.hash, "model_hash": backend.identity, "sampling": json.dumps(sampling)}
     written = _Texts({subject: [] for subject in subjects}, origin)
     for number in range(n + writing.retries):
@@ -194,13 +197,13 @@ def _write(
         for subject, question in zip(incomplete, questions, strict=True):
             reply = replies[question.key]
             echo = f" ({writing.kind})"  # small models repeat it
-            text, verdict = judge(subject, replace(reply, text=reply.text.replace(echo, "")))
+            text, verdict = kind.judge(subject, replace(reply, text=reply.text.replace(echo, "")))
             if verdict == "kept" and text in written.texts[subject]:
                 verdict = "repeated"
             elif verdict == "kept":
                 written.texts[subject].append(text)
             written.verdicts[subject], written.finish_reasons[subject] = verdict, reply.finish_reason
-    written.check_yield(settings.min_yield, noun)
+    written.check_yield(settings.min_yield, kind.name)
     return written
 
 

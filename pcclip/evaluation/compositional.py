@@ -1,7 +1,7 @@
 """Compositional benchmarks in stage 04: does a model know which text is of which image when the words are the same?
 
 Beside every model stands 'MODEL, blind': the same texts scored with the mean of all images of the benchmark in place of
-each item's own, so by what the text tower alone makes of them (the prior of P(text) that 2306.01879 warns of). Where it
+each item's own image, so by the text tower alone (the prior of P(text) that 2306.01879 warns of). Where the blind model
 does as well, the benchmark tells nothing of images. On sets of two images and two texts it is never right: a text that
 wins for one image wins for the other. SugarCrepe++'s text-only task has no image to leave out, and no blind row.
 Where the run's language model can say how likely a text is (generate.backend: transformers), it is one more blind
@@ -25,7 +25,7 @@ from pcclip.encoders.diffusion import load_teacher
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation.diffusion_matcher import COLUMNS, MODEL, DiffusionMatcher
-from pcclip.evaluation.predictions import Predictions
+from pcclip.evaluation.predictions import Predictions, Task
 from pcclip.runs.progress import say
 
 FOLDER = "compositional"  # below the run's folder: vectors of each set
@@ -170,7 +170,7 @@ def _add(items: MatchItems, margins: measures.Margins, model: str, predictions: 
             if part.reference.nunique() < 2:  # the macro average of one group is the accuracy
                 part = part.assign(reference=np.nan)
             dataset = name + (f"/{subset}" if subset else "")
-            predictions.add(f"{name}{end}", dataset, model, part, items.unit_names)
+            predictions.add(Task(f"{name}{end}", dataset), model, part, items.unit_names)
 
 
 def _units(benchmark: Benchmark, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:

@@ -25,7 +25,7 @@ from pcclip.errors import PcclipError
 from pcclip.evaluation import class_differences, class_texts, comparative, linear_probe, templates, zero_shot
 from pcclip.evaluation.class_differences import Contrast
 from pcclip.evaluation.differences import difference_items
-from pcclip.evaluation.predictions import Predictions
+from pcclip.evaluation.predictions import Predictions, Task
 from pcclip.evaluation.protocols import PROTOCOLS, SCORED_AS_RELEASED
 from pcclip.runs.progress import say
 from pcclip.stats.random_streams import stream
@@ -132,11 +132,11 @@ def _score_set(
         for subject, protocol, pairs in image_pairs:
             for task, items in difference_items(encoder.encode_texts, images.seen_by(model), pairs).items():
                 if protocol == "corrected" or task in SCORED_AS_RELEASED:
-                    predictions.add(task, f"{name}/{subject}", model, items, ids, protocol)
+                    predictions.add(Task(task, f"{name}/{subject}", protocol), model, items, ids)
         for protocol in PROTOCOLS if "distances" in tasks else ():
             classes = images.benchmark.classes
             items = class_differences.distance_items(encoder.encode_texts, classes, written, protocol)
-            predictions.add("embedding_distance", name, model, items, classes, protocol)
+            predictions.add(Task("embedding_distance", name, protocol), model, items, classes)
     if "comparative" in tasks:
         _comparative(images, encoders, {"corrected": written, "as_released": released}, predictions, parts)
     if "probe" in tasks and len(images.tune[0]) and not images.unseen:
@@ -147,7 +147,7 @@ def _score_set(
                 ("as_released", linear_probe.released_probe_items(*arguments)),
                 ("corrected", linear_probe.probe_items(*arguments, config.seed)),
             ):
-                predictions.add("linear_probe", f"{name}/{shots}-shot", model, items, ids, protocol)
+                predictions.add(Task("linear_probe", f"{name}/{shots}-shot", protocol), model, items, ids)
 
 
 def _zero_shot(
@@ -170,15 +170,14 @@ def _zero_shot(
         labels = np.searchsorted(classes, labels)
         descriptions = [descriptions[k] for k in classes] if descriptions else None
     variants = tuple(zero_shot.VARIANTS) if "zero_shot" in images.settings.tasks else ()
-    tasks = zero_shot.zero_shot_tasks(
-        encoder.encode_texts, benchmark, images.seen_by(model), rows, labels, descriptions, variants
-    )
+    prompt_sets = zero_shot.prompt_sets(benchmark, descriptions, variants)
+    tasks = zero_shot.zero_shot_tasks(encoder.encode_texts, prompt_sets, images.seen_by(model), rows, labels)
     for key, items in tasks.items():
         variant, protocol, *_ = key.split("/")
         dataset = f"{benchmark.name}/{variant}"
         task = "extended_prompts" if variant == "extended" else "zero_shot"
         for name in (task, "worst_group") if key == "single/corrected" else (task,):
-            predictions.add(name, dataset, model, items, images.vectors.ids, protocol)
+            predictions.add(Task(name, dataset, protocol), model, items, images.vectors.ids)
 
 
 def _image_pairs(
@@ -246,7 +245,7 @@ def _comparative(
         for (model, prompting), part in items.groupby(["model", "prompting"], sort=False):
             dataset = f"{name}/{form if prompting == 'comparative' else 'plain'}"
             if prompting == "comparative" or form == "released":  # plain items are the same for every form
-                predictions.add("comparative_prompting", dataset, model, part, images.vectors.ids, protocol)
+                predictions.add(Task("comparative_prompting", dataset, protocol), model, part, images.vectors.ids)
         parts["comparative_gains.csv"].append(items.drop(columns=["score", "reference"]).assign(**keys))
         if protocol == "as_released":
             continue

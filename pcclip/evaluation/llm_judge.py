@@ -137,7 +137,7 @@ def cost(judge: str, pairs: int, answers: Sequence[Answer], prices: tuple[float,
         answers: every answer that was ever given, failed ones included.
         prices: of a million tokens in and out; the money is in their currency.
 
-    Tokens and money are those of `metered` replies, which said how many tokens they took; NaN without any. `seconds`
+    Tokens and money are of the `metered` replies only, which said how many tokens they took; NaN without any. `seconds`
     are summed over requests in flight at the same time.
     """
     totals = {amount: sum(getattr(answer, amount) for answer in answers) for amount in _AMOUNTS}

@@ -1,6 +1,6 @@
 """Stage 04 on the run's own held-out images: difference tasks, zero-shot, rankings, verdicts and the judge.
 
-Each task is a function that yields (task, data set, protocol, items) for one model, which sees the images by its own
+Each task is a function that yields (Task, items) for one model, which sees the images by its own
 image tower.
 """
 
@@ -26,7 +26,7 @@ from pcclip.errors import PcclipError
 from pcclip.evaluation import llm_judge, toy_relation
 from pcclip.evaluation.class_differences import released_pairs
 from pcclip.evaluation.differences import difference_items, ranking_items, verdict_items
-from pcclip.evaluation.predictions import FOLDER, Predictions
+from pcclip.evaluation.predictions import FOLDER, Predictions, Task
 from pcclip.evaluation.protocols import SCORED_AS_RELEASED
 from pcclip.evaluation.zero_shot import classify
 from pcclip.finetuning import stage as finetuning_stage
@@ -34,7 +34,7 @@ from pcclip.ranking.axes import ESTIMATORS, attribute_axis, paraphrase_axis, rid
 from pcclip.runs.progress import track
 from pcclip.runs.stage import built_on
 
-Scored = Iterator[tuple[str, str, str, pd.DataFrame]]  # task, data set, protocol, items
+Scored = Iterator[tuple[Task, pd.DataFrame]]
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,13 @@ def score(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predict
     for name, model in track(models.items(), len(models), "models"):
         vectors = held_out.vectors.seen_by(name)
         for scored in (_differences, _zero_shot, _rankings):
-            for task, dataset, protocol, items in scored(held_out, vectors, model):
-                predictions.add(task, dataset, name, items, vectors.ids, protocol)
+            for task, items in scored(held_out, vectors, model):
+                predictions.add(task, name, items, vectors.ids)
         toy_relation.probe(config, images, vectors, (name, model), predictions)
-        for task, dataset, protocol, items in _verdicts(held_out, vectors, model):
-            predictions.add(task, dataset, name, items, vectors.ids, protocol)
-    for task, dataset, protocol, items in _supervised_rankings(held_out):
-        predictions.add(task, dataset, "supervised", items, held_out.vectors.ids, protocol)
+        for task, items in _verdicts(held_out, vectors, model):
+            predictions.add(task, name, items, vectors.ids)
+    for task, items in _supervised_rankings(held_out):
+        predictions.add(task, "supervised", items, held_out.vectors.ids)
     return {"judge.csv": _judge(held_out, models, predictions)}
 
 
@@ -139,7 +139,7 @@ def _differences(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
         rows = {side: vectors.rows(pairs[side]) for side in ("first", "second")}
         for task, items in difference_items(model.encode_texts, vectors.matrix, pairs.assign(**rows)).items():
             if protocol != "as_released" or task in SCORED_AS_RELEASED:
-                yield task, dataset, protocol, items
+                yield Task(task, dataset, protocol), items
 
 
 def _zero_shot(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
@@ -148,12 +148,8 @@ def _zero_shot(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
         prompt = held_out.config.evaluate.zero_shot_prompt
         texts = model.encode_texts([prompt.format(name) for name in classes])
         labels = np.array([classes.index(label) for label in labelled.label])
-        yield (
-            "zero_shot",
-            held_out.images.name,
-            "",
-            classify(vectors.matrix, texts, vectors.rows(labelled["id"]), labels),
-        )
+        items = classify(vectors.matrix, texts, vectors.rows(labelled["id"]), labels)
+        yield Task("zero_shot", held_out.images.name), items
 
 
 def _rankings(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
@@ -161,7 +157,7 @@ def _rankings(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
         rows, values = vectors.rows(known["id"]), known[column].to_numpy(dtype=float)
         for estimator in ESTIMATORS:
             items = ranking_items(attribute_axis(model, texts, estimator), vectors.matrix, rows, values)
-            yield "ranking", f"{held_out.images.name}/{attribute}/{estimator}", "", items
+            yield Task("ranking", f"{held_out.images.name}/{attribute}/{estimator}"), items
 
 
 def _supervised_rankings(held_out: HeldOut) -> Scored:
@@ -182,7 +178,7 @@ def _supervised_rankings(held_out: HeldOut) -> Scored:
         axis, _ = ridge_axis(vectors.matrix, vectors.rows(training["id"]), values, list(training.concept))
         rows, true_values = vectors.rows(known["id"]), known[column].to_numpy(dtype=float)
         items = ranking_items(axis, vectors.matrix, rows, true_values)
-        yield "ranking", f"{images.name}/{attribute}/supervised", "", items
+        yield Task("ranking", f"{images.name}/{attribute}/supervised"), items
 
 
 def _verdicts(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
@@ -201,7 +197,7 @@ def _verdicts(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
                 first, second = vectors.rows(own["first"]), vectors.rows(own["second"])
                 items = verdict_items(axis, vectors.matrix, first, second, (own.verdict == "first").to_numpy())
                 dataset = f"{held_out.images.name}/{attribute.name}/{attribute.split}/{wording}"
-                yield "verdict_agreement", dataset, "", items
+                yield Task("verdict_agreement", dataset), items
 
 
 def _judge(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predictions) -> pd.DataFrame:
@@ -224,8 +220,8 @@ def _judge(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predic
     name = f"{language_model.llm or language_model.gguf} on captions"
     judging = llm_judge.Judging(judge_backend(language_model), name, held_out.config.home / FOLDER, prices)
     items, cost = llm_judge.judge_pairs(judging, rows, shown)
-    predictions.add("difference_order", dataset, "judge", items, vectors.ids)
+    predictions.add(Task("difference_order", dataset), "judge", items, vectors.ids)
     for name, model in models.items():
         scores = difference_items(model.encode_texts, vectors.seen_by(name).matrix, rows)
-        predictions.add("difference_order", dataset, name, scores["difference_order"], vectors.ids)
+        predictions.add(Task("difference_order", dataset), name, scores["difference_order"], vectors.ids)
     return cost

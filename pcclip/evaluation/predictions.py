@@ -1,6 +1,7 @@
 """Per-item predictions of every task in one tidy table, and the metrics that summarise them."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,22 +13,28 @@ FOLDER = "04_evaluate"  # the stage's folder
 COLUMNS = ["task", "dataset", "protocol", "model", "item", "first", "second", "score", "reference", "correct"]
 
 
+class Task(NamedTuple):
+    """A task on a data set by a protocol ('as_released', 'corrected' or ''): the key of a set of items."""
+
+    name: str
+    dataset: str
+    protocol: str = ""
+
+
 class Predictions:
-    """Collects the items of tasks; `table` returns all of them in the order of their arrival."""
+    """Collects the items of tasks; `table` returns all items in the order of their arrival."""
 
     def __init__(self) -> None:
         self._tables: list[pd.DataFrame] = []
 
-    def add(
-        self, task: str, dataset: str, model: str, items: pd.DataFrame, ids: Sequence[str], protocol: str = ""
-    ) -> None:
+    def add(self, task: Task, model: str, items: pd.DataFrame, ids: Sequence[str]) -> None:
         """Add one model's items of one task, whose `first` and `second` are positions in `ids`."""
         names = np.asarray(ids, dtype=object)
         self._tables.append(
             items.assign(
-                task=task,
-                dataset=dataset,
-                protocol=protocol,
+                task=task.name,
+                dataset=task.dataset,
+                protocol=task.protocol,
                 model=model,
                 item=np.arange(len(items)),
                 first=names[items["first"].to_numpy()],

@@ -22,7 +22,7 @@ from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation.differences import ranking_items, verdict_items
-from pcclip.evaluation.predictions import Predictions
+from pcclip.evaluation.predictions import Predictions, Task
 from pcclip.ranking.axes import ESTIMATORS, attribute_axis, ridge_axis
 from pcclip.runs.progress import say
 
@@ -89,10 +89,10 @@ def score_set(
             dataset = f"{benchmark.name}/{question.part}{attribute}"
             for (model, estimator), axis in axes.items():
                 items = question.items(axis, model)
-                predictions.add(question.task, f"{dataset}/{estimator}", model, items, question.units)
+                predictions.add(Task(question.task, f"{dataset}/{estimator}"), model, items, question.units)
             if question.supervised is not None:
                 items = question.items(question.supervised, "base")
-                predictions.add(question.task, f"{dataset}/supervised", "supervised", items, question.units)
+                predictions.add(Task(question.task, f"{dataset}/supervised"), "supervised", items, question.units)
 
 
 def _rankings(benchmark: Benchmark, vectors: Vectors, column: str) -> Iterator[Question]:

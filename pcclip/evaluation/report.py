@@ -463,7 +463,7 @@ def _tiles(run: _Run) -> list[Part]:
 
 
 def _reasons(run: _Run, stage: str, name: str) -> list[Part]:
-    """The number of images that a stage left out for each reason, and a list of them."""
+    """The number of images that a stage left out for each reason, and a list of these images."""
     if stage not in run.manifests:
         return [_unfinished(stage)]
     images = run.table(stage, name)

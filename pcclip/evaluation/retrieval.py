@@ -3,7 +3,8 @@
 For sets of image pairs with human texts about their differences (pcclip.benchmarks.change_captions).
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -17,17 +18,28 @@ _TIE = 1e-6  # cosines in float32 are not known more exactly
 _KEYS, _NUMBERS = 4_000_000, 16_000_000  # random keys and vector entries held at once
 
 
+@dataclass(frozen=True)
+class DescribedPairs:
+    """Image pairs with a text about each; one argument in place of six.
+
+    Attributes:
+        first, second: rows of the image vectors, (m,).
+        texts: one a pair; a pair may come several times with a text each.
+        twins: each text with the images' roles exchanged, for the antisymmetric form; None for the one-sided form.
+        orientation: of the texts, as Benchmark has it.
+        split: of each pair; None where all are of one.
+    """
+
+    first: Int[np.ndarray, " m"]
+    second: Int[np.ndarray, " m"]
+    texts: Sequence[str]
+    twins: Sequence[str] | None = None
+    orientation: int = 1
+    split: Sequence[str] | None = None
+
+
 def retrieval_items(
-    encode: Encode,
-    matrix: Float[np.ndarray, "n d"],
-    first: Int[np.ndarray, " m"],
-    second: Int[np.ndarray, " m"],
-    texts: Sequence[str],
-    orientation: int = 1,
-    split: Sequence[str] | None = None,
-    distractors: int = 9,
-    seed: int = 0,
-    twins: Sequence[str] | None = None,
+    encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: DescribedPairs, distractors: int = 9, seed: int = 0
 ) -> pd.DataFrame:
     """Does each pair's own text score above the texts of other pairs?
 
@@ -41,13 +53,9 @@ def retrieval_items(
     Args:
         encode: texts to unit vectors.
         matrix: unit image vectors.
-        first, second: rows of the matrix.
-        texts: one text per pair; a pair may come several times with a text each.
-        orientation: of the texts, see ChangeSet.
-        split: of each pair; None where all are of one.
-        distractors: how many.
-        seed: draws them.
-        twins: each text with the images' roles exchanged, for the antisymmetric form.
+        pairs: rows of the matrix, and the texts.
+        distractors: the number of other texts.
+        seed: draws the distractors.
 
     Returns:
         first, second, score (of the right text), reference (of the best distractor), correct (ranked first), rank
@@ -56,23 +64,24 @@ def retrieval_items(
     Raises:
         PcclipError: some pair has fewer other texts in its split than distractors, or some twin is empty.
     """
-    texts, own = list(texts), pd.factorize(pd.Series(texts, dtype=object))[0]
-    same, pair = _same(texts), _pair_codes(first, second)
-    vectors = _text_vectors(encode, texts, twins)
-    score, best, rank = np.empty(len(texts)), np.empty(len(texts)), np.empty(len(texts), int)
-    parts = pd.factorize(pd.Series(list(split), dtype=object))[0] if split is not None else np.zeros(len(texts), int)
+    texts = list(pairs.texts)
+    own, n = _codes(texts), len(texts)
+    wording_codes, pair_codes = _codes(map(_bare, texts)), _pair_codes(pairs.first, pairs.second)
+    vectors = _text_vectors(encode, texts, pairs.twins)
+    score, best, rank = np.empty(n), np.empty(n), np.empty(n, int)
+    parts = np.zeros(n, int) if pairs.split is None else _codes(pairs.split)
     for part in range(parts.max(initial=-1) + 1):
         rows = np.flatnonzero(parts == part)
-        v = orientation * image_differences(matrix, first[rows], second[rows])
-        for k, drawn in _distractors(same[rows], pair[rows], distractors, seed, matrix.shape[1]):
+        v = pairs.orientation * image_differences(matrix, pairs.first[rows], pairs.second[rows])
+        for k, drawn in _distractors(wording_codes[rows], pair_codes[rows], distractors, seed, matrix.shape[1]):
             right = cosines(v[k], vectors[own[rows[k]]])
             others = np.einsum("md,mkd->mk", v[k], vectors[own[rows[drawn]]])
             score[rows[k]], best[rows[k]] = right, others.max(axis=1)
             rank[rows[k]] = 1 + (others >= right[:, None] - _TIE).sum(axis=1)
     return pd.DataFrame(
         {
-            "first": first,
-            "second": second,
+            "first": pairs.first,
+            "second": pairs.second,
             "score": score,
             "reference": best,
             "correct": rank == 1,
@@ -87,36 +96,30 @@ def check_distractors(first: Sequence, second: Sequence, texts: Sequence[str], d
 
     `first` and `second` are images by whatever name.
     """
-    names = pd.factorize(pd.Series([*first, *second], dtype=object))[0]
-    _barred(_same(texts), _pair_codes(names[: len(texts)], names[len(texts) :]), distractors)
+    names = _codes([*first, *second])
+    _barred(_codes(map(_bare, texts)), _pair_codes(names[: len(texts)], names[len(texts) :]), distractors)
 
 
 def worded_verdicts(
-    encode: Encode,
-    matrix: Float[np.ndarray, "n d"],
-    first: Int[np.ndarray, " m"],
-    second: Int[np.ndarray, " m"],
-    texts: Sequence[str],
-    twins: Sequence[str],
-    first_has_more: Bool[np.ndarray, " m"],
+    encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: DescribedPairs, first_has_more: Bool[np.ndarray, " m"]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Which image has more of something, each pair asked in its own words: is the sign of the score the verdict's?
 
-    `texts` say that the first image has more, `twins` that the second has. Returns the items of the one-sided form,
+    The texts of the pairs say that the first image has more, the twins that the second has. Returns the items of the one-sided form,
     cos(u1 - u2, f(text)), which a constant offset of the text vectors fools where verdicts are not balanced, and of the
     antisymmetric form, cos(u1 - u2, f(text) - f(twin)), which it does not. Columns first, second, score, reference
     (+1 where the first has more, else -1) and correct; a score of zero is wrong.
     """
-    v, own = image_differences(matrix, first, second), pd.factorize(pd.Series(list(texts), dtype=object))[0]
+    texts = list(pairs.texts)
+    v, own = image_differences(matrix, pairs.first, pairs.second), _codes(texts)
     truth = np.where(first_has_more, 1.0, -1.0)
 
-    def items(vectors) -> pd.DataFrame:
+    def items(vectors: Float[np.ndarray, "t d"]) -> pd.DataFrame:
         score = cosines(v, vectors[own]).astype(float)
-        return pd.DataFrame(
-            {"first": first, "second": second, "score": score, "reference": truth, "correct": score * truth > _TIE}
-        )
+        columns = {"first": pairs.first, "second": pairs.second, "score": score, "reference": truth}
+        return pd.DataFrame(columns | {"correct": score * truth > _TIE})
 
-    return items(_text_vectors(encode, list(texts))), items(_text_vectors(encode, list(texts), twins))
+    return items(_text_vectors(encode, texts)), items(_text_vectors(encode, texts, pairs.twins))
 
 
 def _text_vectors(encode: Encode, texts: list[str], twins: Sequence[str] | None = None) -> Float[np.ndarray, "t d"]:
@@ -132,9 +135,9 @@ def _text_vectors(encode: Encode, texts: list[str], twins: Sequence[str] | None 
     return unit(difference[[order[text] for text in dict.fromkeys(texts)]])
 
 
-def _same(texts: Sequence[str]) -> Int[np.ndarray, " m"]:
-    """A number for each text, equal for texts with the same words."""
-    return pd.factorize(pd.Series(map(_bare, texts), dtype=object))[0]
+def _codes(names: Iterable[Hashable]) -> Int[np.ndarray, " m"]:
+    """A number for each name, equal for equal names, in the order of first appearance."""
+    return pd.factorize(pd.Series(list(names), dtype=object))[0]
 
 
 def _pair_codes(first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
@@ -142,31 +145,36 @@ def _pair_codes(first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"]) -> 
     return np.unique(np.sort(np.stack([first, second], axis=1), axis=1), axis=0, return_inverse=True)[1].ravel()
 
 
-def _distractors(same: np.ndarray, pair: np.ndarray, count: int, seed: int, width: int):
+def _distractors(
+    wording_codes: Int[np.ndarray, " m"], pair_codes: Int[np.ndarray, " m"], count: int, seed: int, width: int
+) -> Iterator[tuple[Int[np.ndarray, " k"], Int[np.ndarray, "k c"]]]:
     """Yield (items, numbers of `count` items whose texts are each item's distractors), some items at a time.
 
-    same: items of equal code have equal texts; pair: items of equal code are about the same images.
+    Items of equal wording code have texts of the same words; items of equal pair code are about the same two images.
     """
-    classes, example = np.unique(same, return_index=True)
-    item, taken = _barred(same, pair, count)
+    classes, example = np.unique(wording_codes, return_index=True)
+    item, taken = _barred(wording_codes, pair_codes, count)
     rng, step = np.random.default_rng(seed), max(1, min(_KEYS // len(classes), _NUMBERS // (count * width)))
-    for start in range(0, len(same), step):
-        k = np.arange(start, min(start + step, len(same)))
+    for start in range(0, len(wording_codes), step):
+        k = np.arange(start, min(start + step, len(wording_codes)))
         keys = rng.random((len(k), len(classes)))
         here = slice(*np.searchsorted(item, [k[0], k[-1] + 1]))
         keys[item[here] - start, taken[here]] = np.inf
         yield k, example[np.argpartition(keys, count - 1, axis=1)[:, :count]]
 
 
-def _barred(same: np.ndarray, pair: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _barred(
+    wording_codes: Int[np.ndarray, " m"], pair_codes: Int[np.ndarray, " m"], count: int
+) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
     """Items, in order, and each text (its place among the distinct ones) that is of the item's own images.
 
     Raises PcclipError when fewer than `count` others are left to some item.
     """
-    classes, code = np.unique(same, return_inverse=True)
-    items = pd.DataFrame({"item": np.arange(len(same)), "pair": pair})
-    barred = items.merge(pd.DataFrame({"pair": pair, "code": code}).drop_duplicates(), on="pair").sort_values("item")
-    left = len(classes) - np.bincount(barred["item"], minlength=len(same))
+    classes, code = np.unique(wording_codes, return_inverse=True)
+    items = pd.DataFrame({"item": np.arange(len(wording_codes)), "pair": pair_codes})
+    texts_of_pairs = pd.DataFrame({"pair": pair_codes, "code": code}).drop_duplicates()
+    barred = items.merge(texts_of_pairs, on="pair").sort_values("item")
+    left = len(classes) - np.bincount(barred["item"], minlength=len(wording_codes))
     if left.min(initial=count) < count:
         raise PcclipError(
             f"{count} distractors are asked for, but a pair has only {left.min()} other texts in its "

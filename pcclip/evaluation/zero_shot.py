@@ -4,6 +4,7 @@ Images are scored in blocks, so that only the vectors and one block of scores ar
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,41 +27,63 @@ VARIANTS = {  # name -> templates, ensemble
 _BLOCK = 4096
 
 
-def zero_shot_tasks(
-    encode: Encode,
+class PromptSet(NamedTuple):
+    """One way to prompt: 'VARIANT/PROTOCOL', one of ENSEMBLES, and the texts of each class."""
+
+    name: str
+    ensemble: str
+    prompts: list[list[str]]
+
+
+def prompt_sets(
     labelled: Benchmark,
-    matrix: Float[np.ndarray, "n d"],
-    rows: Int[np.ndarray, " m"],
-    labels: Int[np.ndarray, " m"],
     descriptions: Sequence[Sequence[str]] | None = None,
     variants: Sequence[str] = tuple(VARIANTS),
-) -> dict[str, pd.DataFrame]:
-    """Classify images with every variant of prompts; returns the items of each 'VARIANT/PROTOCOL'.
+) -> list[PromptSet]:
+    """Every way to prompt for the classes of a set.
 
     'single' and 'extended' have both protocols: as_released puts the data set's raw class names into the prompt and
     uses one description a class; corrected uses readable names and averages all descriptions. The other variants are
-    not in the release and are 'corrected' only. Every distinct text is encoded once.
+    not in the release and are 'corrected' only.
 
     Args:
-        encode: texts to unit vectors.
         labelled: the set, for its class names.
-        matrix: unit image vectors.
-        rows, labels: the images to classify (rows of the matrix), and the index of each one's class.
         descriptions: of each class, in the order of `labelled.classes`; without them there is no 'extended'.
         variants: of VARIANTS.
 
     Raises:
-        PcclipError: an unknown variant, descriptions that do not fit the classes, or what `classify` raises.
+        PcclipError: an unknown variant, or descriptions that do not fit the classes.
     """
-    items = {}
-    prompt_sets = list(_prompt_sets(labelled, descriptions, variants))
-    codes, vectors = encoded(
-        encode, [text for *_, prompts in prompt_sets for texts in prompts for text in texts], matrix.shape[1]
-    )
+    return list(_prompt_sets(labelled, descriptions, variants))
+
+
+def zero_shot_tasks(
+    encode: Encode,
+    prompts: Sequence[PromptSet],
+    matrix: Float[np.ndarray, "n d"],
+    rows: Int[np.ndarray, " m"],
+    labels: Int[np.ndarray, " m"],
+) -> dict[str, pd.DataFrame]:
+    """Classify images with each set of prompts; returns the items by the name of the prompt set.
+
+    Every distinct text is encoded once.
+
+    Args:
+        encode: texts to unit vectors.
+        prompts: of `prompt_sets`.
+        matrix: unit image vectors.
+        rows, labels: the images to classify (rows of the matrix), and the index of each one's class.
+
+    Raises:
+        PcclipError: as `classify`.
+    """
+    items: dict[str, pd.DataFrame] = {}
+    every_text = [text for prompt_set in prompts for texts in prompt_set.prompts for text in texts]
+    codes, vectors = encoded(encode, every_text, matrix.shape[1])
     start = 0
-    for name, ensemble, prompts in prompt_sets:
-        end = start + sum(map(len, prompts))
-        items[name] = classify(matrix, _ensembled(vectors, codes[start:end], prompts, ensemble), rows, labels)
+    for name, ensemble, class_prompts in prompts:
+        end = start + sum(map(len, class_prompts))
+        items[name] = classify(matrix, _ensembled(vectors, codes[start:end], class_prompts, ensemble), rows, labels)
         start = end
     return items
 
@@ -72,7 +95,7 @@ def class_texts(
 
     Args:
         encode: texts to unit vectors.
-        prompts: the texts of each class, any number of them.
+        prompts: the texts of each class, one or more.
         ensemble: 'vectors' (per-class ensembling as in CLIP: the mean of a class's unit vectors, of length one), or
             'scores' (the mean unscaled: an image's score is its mean cosine with the class's texts).
 
@@ -85,12 +108,12 @@ def class_texts(
 
 def classify(
     matrix: Float[np.ndarray, "n d"],
-    texts: Float[np.ndarray, "c d"],
+    texts: Float[np.ndarray, "c _"],
     rows: Int[np.ndarray, " m"],
-    labels: Int[np.ndarray, " m"],
+    labels: Int[np.ndarray, " _"],
     block: int = _BLOCK,
 ) -> pd.DataFrame:
-    """Items with the columns of `differences`: score is the index of the predicted class, reference that of the right class.
+    """Items with the columns of `differences`: score is the index of the predicted class, reference the right class's.
 
     Of tied classes, such as classes with equal texts, the lowest index wins.
 
@@ -156,20 +179,20 @@ def check_vectors(texts: Float[np.ndarray, "n d"], width: int | None = None) -> 
 
 def _prompt_sets(
     labelled: Benchmark, descriptions: Sequence[Sequence[str]] | None, variants: Sequence[str]
-) -> Iterator[tuple[str, str, list[list[str]]]]:
-    """Yield name, ensemble and prompts (a list of texts for each class) of every variant."""
+) -> Iterator[PromptSet]:
     released = labelled.released or labelled.classes
     for variant in variants:
         if variant not in VARIANTS:
             raise PcclipError(f"no zero-shot variant {variant!r}; known: {', '.join(VARIANTS)}")
         wording, ensemble = VARIANTS[variant]
         if variant == "single":
-            yield "single/as_released", ensemble, templates.prompts(released, wording)
-        yield f"{variant}/corrected", ensemble, templates.prompts(labelled.classes, wording)
+            yield PromptSet("single/as_released", ensemble, templates.prompts(released, wording))
+        yield PromptSet(f"{variant}/corrected", ensemble, templates.prompts(labelled.classes, wording))
     if descriptions is not None:
         every = templates.described(labelled.classes, descriptions)
-        yield "extended/as_released", "vectors", templates.described(released, [texts[:1] for texts in descriptions])
-        yield "extended/corrected", "vectors", every
+        first_texts = templates.described(released, [texts[:1] for texts in descriptions])
+        yield PromptSet("extended/as_released", "vectors", first_texts)
+        yield PromptSet("extended/corrected", "vectors", every)
 
 
 def _ensembled(

@@ -73,8 +73,8 @@ def _read(name: str, size: int, place: Path) -> Benchmark:
     candidates = present if name in ("imagenet_r", "imagenet_a") else list(range(len(wnids())))
     training = find(place, "../train/", f"../{_KAGGLE}/train/")
     for number in candidates:
-        folder = training / wnids()[number] if training else None
-        rows += _pictures(folder, number, "tune")[:TUNE_EACH] if folder and folder.is_dir() else []
+        tune_folder = training / wnids()[number] if training else None
+        rows += _pictures(tune_folder, number, "tune")[:TUNE_EACH] if tune_folder and tune_folder.is_dir() else []
     images = pd.DataFrame(rows, columns=["path", "label", "split", "reason"])
     images["id"] = [os.path.relpath(path, place.parent) for path in images.path]
     labels = images.label.map({number: label for label, number in enumerate(candidates)})

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from pcclip.benchmarks.change_captions.compbench import worded
 from pcclip.errors import PcclipError
-from pcclip.evaluation.retrieval import retrieval_items, worded_verdicts
+from pcclip.evaluation.retrieval import DescribedPairs, retrieval_items, worded_verdicts
 from pcclip.images import open_image
 from pcclip.stats.vectors import image_differences, unit
 
@@ -307,23 +307,27 @@ def test_ranks_are_as_worked_out_by_hand():
     first, second = np.array([0, 0, 1, 2]), np.array([3, 3, 3, 3])  # v = unit(e_k - e_3)
     encode = knows({"a": [1, 0, 0, 0], "b": [0, 1, 0, 0], "c": [3, 0, 4, 0]})
     # pair 0,3 has the texts a and c; scores of a, b, c on e0 - e3: .707, 0, .424; on e1 - e3: 0, .707, 0
-    found = retrieval_items(encode, AXES, first, second, ["a", "c", "b", "b"], distractors=1)
+    found = retrieval_items(encode, AXES, DescribedPairs(first, second, ["a", "c", "b", "b"]), distractors=1)
     assert list(found["rank"]) == [1, 1, 1, 2]
     assert list(found.correct) == [True, True, True, False]
     assert list(found.reciprocal_rank) == [1, 1, 1, 0.5]
     np.testing.assert_allclose(found.score, [0.5**0.5, 0.6 * 0.5**0.5, 0.5**0.5, 0], atol=1e-6)
     assert list(found.reference[:2]) == [0, 0]  # b is the only text about other images
-    two = retrieval_items(encode, AXES, first[2:], second[2:], ["a", "c"], distractors=1)
+    two = retrieval_items(encode, AXES, DescribedPairs(first[2:], second[2:], ["a", "c"]), distractors=1)
     assert list(two["rank"]) == [2, 1]  # on e1 - e3 both are 0; on e2 - e3 a is 0 and c is .566
 
 
 def test_a_tie_counts_against_the_right_text(rng):
     matrix, first, second, texts = many(rng, 50)
     offset = np.ones(16, np.float32)
-    constant = retrieval_items(knows(dict.fromkeys(texts, offset)), matrix, first, second, texts, distractors=4)
+    constant = retrieval_items(
+        knows(dict.fromkeys(texts, offset)), matrix, DescribedPairs(first, second, texts), distractors=4
+    )
     assert not constant.correct.any()
     assert set(constant["rank"]) == {5}
-    still = retrieval_items(oracle(matrix, first, second, texts), matrix, first, first, texts, distractors=4)
+    still = retrieval_items(
+        oracle(matrix, first, second, texts), matrix, DescribedPairs(first, first, texts), distractors=4
+    )
     assert not still.correct.any()  # no difference between the images
 
 
@@ -331,16 +335,20 @@ def test_a_tie_counts_against_the_right_text(rng):
 def test_the_orientation_is_the_texts_own(sign, rng):
     matrix, first, second, texts = many(rng, 60)
     encode = oracle(matrix, first, second, texts, sign)
-    found = retrieval_items(encode, matrix, first, second, texts, sign)
+    found = retrieval_items(encode, matrix, DescribedPairs(first, second, texts, orientation=sign))
     assert found.correct.all()
     np.testing.assert_allclose(found.score, 1, atol=1e-5)
-    assert retrieval_items(encode, matrix, first, second, texts, -sign).correct.mean() < 0.05
-    assert retrieval_items(encode, matrix, second, first, texts, -sign).correct.all()
+    assert (
+        retrieval_items(encode, matrix, DescribedPairs(first, second, texts, orientation=-sign)).correct.mean() < 0.05
+    )
+    assert retrieval_items(encode, matrix, DescribedPairs(second, first, texts, orientation=-sign)).correct.all()
 
 
 def test_scores_at_random_are_right_by_chance(rng):
     matrix, first, second, texts = many(rng, 2000)
-    found = retrieval_items(lambda texts: unit(rng.normal(size=(len(texts), 16))), matrix, first, second, texts)
+    found = retrieval_items(
+        lambda texts: unit(rng.normal(size=(len(texts), 16))), matrix, DescribedPairs(first, second, texts)
+    )
     low, high = binomtest(int(found.correct.sum()), len(found)).proportion_ci(0.999)
     assert low < 0.1 < high
     reciprocal = (1 / np.arange(1, 11)).mean()
@@ -357,10 +365,10 @@ def test_a_constant_offset_goes_with_the_swapped_text(rng):
     def encode(asked):  # unit only up to the offset, which the text and its twin share
         return right(asked) + np.array([kept[text.removeprefix("not ")] for text in asked])
 
-    assert retrieval_items(encode, matrix, first, second, texts).correct.mean() < 0.4
-    assert retrieval_items(encode, matrix, first, second, texts, twins=twins).correct.all()
+    assert retrieval_items(encode, matrix, DescribedPairs(first, second, texts)).correct.mean() < 0.4
+    assert retrieval_items(encode, matrix, DescribedPairs(first, second, texts, twins)).correct.all()
     with pytest.raises(PcclipError, match="needs a swapped text for every pair"):
-        retrieval_items(encode, matrix, first, second, texts, twins=[*twins[1:], ""])
+        retrieval_items(encode, matrix, DescribedPairs(first, second, texts, [*twins[1:], ""]))
 
 
 def test_distractors_are_of_other_pairs_of_the_split_and_never_equal():
@@ -375,10 +383,7 @@ def test_distractors_are_of_other_pairs_of_the_split_and_never_equal():
         found = retrieval_items(
             lambda asked: np.eye(6)[[texts.index(text) for text in asked]],
             matrix,
-            first,
-            second,
-            texts,
-            split=split,
+            DescribedPairs(first, second, texts, split=split),
             distractors=1,
             seed=seed,
         )
@@ -392,7 +397,9 @@ def test_the_draw_is_by_seed_and_the_same_for_every_model(rng, monkeypatch):
     encode = knows(dict(zip(texts, rng.normal(size=(80, 16)), strict=True)))
 
     def ranks(seed=0, rows=slice(None), split=None):
-        found = retrieval_items(encode, matrix, first[rows], second[rows], texts[rows], seed=seed, split=split)
+        found = retrieval_items(
+            encode, matrix, DescribedPairs(first[rows], second[rows], texts[rows], split=split), seed=seed
+        )
         return list(found["rank"])
 
     assert ranks() == ranks() != ranks(1)
@@ -405,9 +412,11 @@ def test_the_draw_is_by_seed_and_the_same_for_every_model(rng, monkeypatch):
 
 def test_too_few_texts(rng):
     matrix, first, second, texts = many(rng, 8)
-    retrieval_items(knows(dict.fromkeys(texts, AXES[0].repeat(4))), matrix, first, second, texts, distractors=7)
+    retrieval_items(
+        knows(dict.fromkeys(texts, AXES[0].repeat(4))), matrix, DescribedPairs(first, second, texts), distractors=7
+    )
     with pytest.raises(PcclipError, match="9 distractors are asked for, but a pair has only 7 other texts") as error:
-        retrieval_items(knows(dict.fromkeys(texts, AXES[0].repeat(4))), matrix, first, second, texts)
+        retrieval_items(knows(dict.fromkeys(texts, AXES[0].repeat(4))), matrix, DescribedPairs(first, second, texts))
     assert "\n" not in str(error.value)
 
 
@@ -417,7 +426,12 @@ def test_retrieval_on_a_set_as_read(spot_the_diff, rng):
     first, second = (found.items[side].map(rows).to_numpy() for side in ("first", "second"))
     matrix = unit(rng.normal(size=(len(rows), 8)).astype(np.float32))
     encode = oracle(matrix, first, second, list(found.items.text), found.orientation)
-    items = retrieval_items(encode, matrix, first, second, found.items.text, found.orientation, distractors=2)
+    items = retrieval_items(
+        encode,
+        matrix,
+        DescribedPairs(first, second, list(found.items.text), orientation=found.orientation),
+        distractors=2,
+    )
     assert items.correct.all()
     assert list(items["first"]) == list(first)
 
@@ -432,14 +446,14 @@ def test_worded_verdicts_of_an_oracle_and_of_a_constant(rng):
     encode = knows({f"text {k}": axes[k] for k in range(5)} | {f"not text {k}": -axes[k] for k in range(5)})
     v = image_differences(matrix, first, second)
     more = np.einsum("md,md->m", v, encode(texts)) > 0
-    for items in worded_verdicts(encode, matrix, first, second, texts, twins, more):
+    for items in worded_verdicts(encode, matrix, DescribedPairs(first, second, texts, twins), more):
         assert items.correct.all()
         assert list(items.reference) == [1.0 if one else -1.0 for one in more]
-    one_sided, both = worded_verdicts(encode, matrix, first, second, texts, twins, ~more)
+    one_sided, both = worded_verdicts(encode, matrix, DescribedPairs(first, second, texts, twins), ~more)
     assert not one_sided.correct.any()
     assert not both.correct.any()
     same = knows(dict.fromkeys([*texts, *twins], np.ones(16)))
-    one_sided, both = worded_verdicts(same, matrix, first, second, texts, twins, v.sum(axis=1) > 0)
+    one_sided, both = worded_verdicts(same, matrix, DescribedPairs(first, second, texts, twins), v.sum(axis=1) > 0)
     assert one_sided.correct.all()  # fooled by what all texts share
     assert not both.correct.any()
     assert (both.score == 0).all()
@@ -451,10 +465,7 @@ def test_worded_verdicts_at_random(rng):
     for items in worded_verdicts(
         lambda asked: unit(rng.normal(size=(len(asked), 16))),
         matrix,
-        first,
-        second,
-        texts,
-        [f"not {text}" for text in texts],
+        DescribedPairs(first, second, texts, [f"not {text}" for text in texts]),
         more,
     ):
         low, high = binomtest(int(items.correct.sum()), 2000).proportion_ci(0.999)

@@ -1,5 +1,6 @@
 """Stage 04 on labelled sets, sets of changes and with a judge: which rows there are, on what items, chosen on what."""
 
+import copy
 import os
 import re
 import shutil
@@ -539,7 +540,7 @@ def test_changes_follow_the_truth(everything, tiny_encoder):
     """A model whose texts lie along the difference of their own images is always right, its reverse never."""
     found = everything.predictions
     for sign, value in ((1, 1.0), (-1, 0.0)):
-        predictions, knowing = Predictions(), Planted(tiny_encoder, along_the_truth(everything, tiny_encoder, sign))
+        predictions, knowing = Predictions(), with_texts(tiny_encoder, along_the_truth(everything, tiny_encoder, sign))
         change_captions.score(
             everything.config, benchmarks.load(everything.config)["change_captions"], {"base": knowing}, predictions
         )
@@ -641,17 +642,11 @@ def test_the_judge_is_a_peer_with_its_cost(everything, writer):
 # ---- classes that are unseen, few or silent --------------------------------------------------------------------------
 
 
-class Planted:
-    """The tiny model with other text vectors: those of a function."""
-
-    def __init__(self, encoder, vector):
-        self._encoder, self._vector = encoder, vector
-
-    def __getattr__(self, name):
-        return getattr(self._encoder, name)
-
-    def encode_texts(self, texts):
-        return np.stack([self._vector(text) for text in texts]).astype(np.float32)
+def with_texts(encoder, vector):
+    """The model with other text vectors: those of a function."""
+    model = copy.copy(encoder)
+    model.encode_texts = lambda texts: np.stack([vector(text) for text in texts]).astype(np.float32)
+    return model
 
 
 def settled(everything, name: str, **settings) -> params.Config:
@@ -678,7 +673,7 @@ def test_unseen_animals_compete_among_themselves(everything, tiny_encoder, tmp_p
     monkeypatch.setattr(labelled, "benchmark_vectors", of_planted(unit(matrix)))
     config, predictions = settled(everything, "awa2", path=str(zoo), pairs=4), Predictions()
     told = labelled.score(
-        config, benchmarks.load(config)["classification"], {"base": Planted(tiny_encoder, vector)}, predictions
+        config, benchmarks.load(config)["classification"], {"base": with_texts(tiny_encoder, vector)}, predictions
     )
     items, said = predictions.table(), capsys.readouterr().out
     classified = items[items.task == "zero_shot"]
@@ -716,7 +711,7 @@ def of_planted(matrix):
 def test_a_small_draw_leaves_no_class_out(everything, cifar10, tiny_encoder, limits):
     """Other classes may have been drawn for test and for tune, or none for tune; all ten are candidates."""
     seen = []
-    model = Planted(tiny_encoder, lambda text: seen.append(text) or unit(np.ones((1, 32)))[0])
+    model = with_texts(tiny_encoder, lambda text: seen.append(text) or unit(np.ones((1, 32)))[0])
     config = settled(everything, "cifar10", path=str(cifar10), tasks=["zero_shot"], **limits)
     predictions = Predictions()
     labelled.score(config, benchmarks.load(config)["classification"], {"base": model}, predictions)
@@ -756,7 +751,7 @@ def of_clusters(everything, encoder, monkeypatch, text_vectors, settings, spread
     made = Benchmark("made", "classification", images, classes=TEN, released=[f"{name}_" for name in TEN])
     monkeypatch.setattr(labelled, "benchmark_vectors", of_planted(matrix))
     predictions, config = Predictions(), settled(everything, "made", **settings)
-    told = labelled.score(config, {"made": made}, {"base": Planted(encoder, text_vectors(means))}, predictions)
+    told = labelled.score(config, {"made": made}, {"base": with_texts(encoder, text_vectors(means))}, predictions)
     return SimpleNamespace(
         texts=told["class_texts.parquet"], items=predictions.table(), matrix=matrix, labels=labels, means=means
     )

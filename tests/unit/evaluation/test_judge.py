@@ -12,7 +12,7 @@ import pytest
 from helpers.llm_server import Handler, serving
 from scipy.stats import binomtest
 
-from pcclip.comparisons.llm import Odds
+from pcclip.comparisons.llm import Odds, Template
 from pcclip.config import Generate
 from pcclip.errors import PcclipError
 from pcclip.evaluation.llm_judge import Answer, Judging, cost, judge_pairs
@@ -44,7 +44,7 @@ def verdict(answer: str, confidence: float = 0.8) -> str:
 # captions by any backend
 
 
-class Known:
+class Known(Template):
     """A backend that knows the shades, with a liking for the first of two."""
 
     identity = "known-1"

@@ -9,12 +9,19 @@ import pytest
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.errors import PcclipError
 from pcclip.evaluation import templates
-from pcclip.evaluation.zero_shot import VARIANTS, class_texts, classify, zero_shot_tasks
+from pcclip.evaluation.zero_shot import VARIANTS, class_texts, classify, prompt_sets, zero_shot_tasks
 from pcclip.stats import metrics as statistics
 from pcclip.stats.vectors import unit
 
 AXES = np.eye(4, dtype=np.float32)
 NAMES = ["Cat", "river boat", "{}"]
+
+
+def ints(*values):
+    return np.array(values, dtype=int)
+
+
+IMAGE = (ints(0), ints(0))  # row and label of one image
 
 
 class Listening:
@@ -112,16 +119,19 @@ def test_per_class_ensembling_is_the_mean_of_unit_vectors(rng):
         (lambda: class_texts(Listening(), [["a"], []]), "class 1 has no text"),
         (lambda: class_texts(Listening(), [["a"]], "votes"), "no ensemble 'votes'; known: vectors, scores"),
         (lambda: class_texts(Listening(4, {"a": AXES[0] * np.nan}), [["a"]]), "text vectors hold values"),
-        (lambda: classify(AXES, AXES[:, :3], [0], [0]), "text vectors are 3 wide, image vectors 4"),
-        (lambda: classify(AXES, AXES, [0, 1], [0, 4]), "labels run from 0 to 4, classes from 0 to 3"),
-        (lambda: classify(AXES, AXES, [0, 1], [0, -1]), "labels run from -1 to 0, classes from 0 to 3"),
-        (lambda: classify(AXES, AXES, [0, 1], [0]), "2 images and 1 labels"),
-        (lambda: classify(AXES * np.inf, AXES, [0], [0]), "image vectors hold values"),
+        (lambda: classify(AXES, AXES[:, :3], *IMAGE), "text vectors are 3 wide, image vectors 4"),
+        (lambda: classify(AXES, AXES, ints(0, 1), ints(0, 4)), "labels run from 0 to 4, classes from 0 to 3"),
+        (lambda: classify(AXES, AXES, ints(0, 1), ints(0, -1)), "labels run from -1 to 0, classes from 0 to 3"),
+        (lambda: classify(AXES, AXES, ints(0, 1), ints(0)), "2 images and 1 labels"),
+        (lambda: classify(AXES * np.inf, AXES, *IMAGE), "image vectors hold values"),
         (
-            lambda: zero_shot_tasks(Listening(), labelled(), np.ones((1, 8)), [0], [0], variants=["best"]),
+            lambda: prompt_sets(labelled(), variants=["best"]),
             "no zero-shot variant 'best'; known: single, simple7",
         ),
-        (lambda: zero_shot_tasks(Listening(), labelled(), np.ones((1, 9)), [0], [0]), "8 wide, image vectors 9"),
+        (
+            lambda: zero_shot_tasks(Listening(), prompt_sets(labelled()), np.ones((1, 9)), *IMAGE),
+            "8 wide, image vectors 9",
+        ),
     ],
 )
 def test_bad_vectors_say_what_to_do(make, says):
@@ -135,7 +145,7 @@ def test_bad_vectors_say_what_to_do(make, says):
 
 def test_classify_by_hand():
     matrix = unit(np.array([[3, 2, 1, 0], [0, 3, 2, 1], [1, 0, 3, 2.0]]))
-    items = classify(matrix, AXES, [2, 0, 1, 0], [2, 2, 0, 1])
+    items = classify(matrix, AXES, ints(2, 0, 1, 0), ints(2, 2, 0, 1))
     assert list(items["first"]) == list(items["second"]) == [2, 0, 1, 0]
     assert list(items.score) == [2, 0, 1, 0]
     assert list(items.reference) == [2, 2, 0, 1]
@@ -146,7 +156,7 @@ def test_classify_by_hand():
 def test_a_tie_goes_to_the_lower_index():
     texts = AXES[[3, 0, 0, 3]]
     for label in range(4):
-        items = classify(AXES, texts, [0], [label])
+        items = classify(AXES, texts, ints(0), ints(label))
         assert items.score[0] == 1
         assert items.correct[0] == (label == 1)
 
@@ -176,7 +186,7 @@ def test_blocks_change_nothing(rng):
     np.testing.assert_array_equal(whole.correct, scores.argmax(axis=1) == labels)
     for block in (1, 7, 90):
         pd.testing.assert_frame_equal(classify(matrix, texts, rows, labels, block), whole)
-    assert len(classify(matrix, texts, [], [])) == 0
+    assert len(classify(matrix, texts, ints(), ints())) == 0
 
 
 def test_memory_is_that_of_a_block(rng):
@@ -199,7 +209,7 @@ def test_every_variant_and_each_text_encoded_once():
     encode = Listening()
     matrix = unit(np.random.default_rng(0).normal(size=(20, 8))).astype(np.float32)
     rows, labels = np.arange(5, 20), np.arange(15) % 3
-    found = zero_shot_tasks(encode, labelled(NAMES, raw), matrix, rows, labels, descriptions)
+    found = zero_shot_tasks(encode, prompt_sets(labelled(NAMES, raw), descriptions), matrix, rows, labels)
     names = [
         "single/as_released",
         "single/corrected",
@@ -226,7 +236,7 @@ def test_every_variant_and_each_text_encoded_once():
 
 def test_what_is_not_asked_for_is_not_encoded():
     encode = Listening()
-    found = zero_shot_tasks(encode, labelled(), np.ones((1, 8)), [0], [0], variants=["single"])
+    found = zero_shot_tasks(encode, prompt_sets(labelled(), variants=["single"]), np.ones((1, 8)), *IMAGE)
     assert list(found) == ["single/as_released", "single/corrected"]
     assert encode.asked == [text for texts in templates.prompts(NAMES, "single") for text in texts]
     assert found["single/as_released"].equals(found["single/corrected"]), "no raw names, no difference"
@@ -240,7 +250,7 @@ def planted(rng, sets=25):
 
 def test_a_random_model_is_at_chance(rng):
     images, matrix, rows, labels = planted(rng)
-    found = zero_shot_tasks(Listening(16), images, matrix, rows, labels, [[f"no {k}"] for k in range(10)])
+    found = zero_shot_tasks(Listening(16), prompt_sets(images, [[f"no {k}"] for k in range(10)]), matrix, rows, labels)
     for name, items in found.items():
         low, high = statistics.accuracy(items, 300, 0).interval
         assert low <= 0.1 <= high, name
@@ -257,14 +267,15 @@ def test_an_oracle_is_right(rng):
         for k, prompts in enumerate(templates.prompts(images.classes, name))
         for text in prompts
     }
-    for name, items in zero_shot_tasks(Listening(16, known), images, matrix, rows, labels).items():
+    for name, items in zero_shot_tasks(Listening(16, known), prompt_sets(images), matrix, rows, labels).items():
         assert items.correct.all(), name
         assert statistics.accuracy(items, 100, 0).interval == (1, 1)
 
 
 def test_a_mute_model_names_the_first_class(rng):
     images, matrix, rows, labels = planted(rng)
-    for items in zero_shot_tasks(lambda texts: np.zeros((len(texts), 16)), images, matrix, rows, labels).values():
+    tasks = zero_shot_tasks(lambda texts: np.zeros((len(texts), 16)), prompt_sets(images), matrix, rows, labels)
+    for items in tasks.values():
         assert (items.score == 0).all()
         assert items.correct.mean() == 0.1
 
