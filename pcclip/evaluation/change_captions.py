@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from pcclip.benchmarks.benchmark import Benchmark
+from pcclip.benchmarks.change_captions import FAMILY
+from pcclip.benchmarks.registry import settings_of
 from pcclip.config import Config
 from pcclip.embedding.stage import benchmark_vectors
 from pcclip.encoders.dual_encoder import Encoder
@@ -22,7 +24,7 @@ FOLDER = "changes"  # below the run's folder: vectors of each set
 
 def check(config: Config, benchmark: Benchmark) -> None:
     """Raises PcclipError when a pair has fewer other texts than the parameters want as distractors."""
-    pairs, count = benchmark.items, config.evaluate.changes[benchmark.name].distractors
+    pairs, count = benchmark.items, settings_of(config, FAMILY)[benchmark.name].distractors
     for form, kept in [] if "answer" in pairs else _forms(pairs):
         try:
             retrieval.check_distractors(*(pairs[side][kept] for side in ("first", "second", "text")), count)
@@ -35,7 +37,7 @@ def score(
 ) -> None:
     """Score every model on every set."""
     for name, benchmark in benchmarks.items():
-        settings = config.evaluate.changes[name]
+        settings = settings_of(config, FAMILY)[name]
         images = benchmark.only_images(settings.max_bad)
         vectors = benchmark_vectors(config, config.home / FOLDER / name, images, encoders)
         pairs = benchmark.items

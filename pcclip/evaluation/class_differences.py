@@ -163,7 +163,7 @@ def awa2_size(classes: Sequence[str], labels: Int[np.ndarray, " m"], binary: pd.
         "The first image contains an animal that is large, while the second image contains an animal that is small.",
         f"The first image contains {animal}, while the second image contains an animal that is large.",
     )
-    return _opposites(len(classes), [np.flatnonzero(big), np.flatnonzero(~big)], texts, seeds=(0,))
+    return _opposites(len(classes), [np.flatnonzero(big).tolist(), np.flatnonzero(~big).tolist()], texts, seeds=(0,))
 
 
 def image_pairs(contrast: Contrast, images: Images, protocol: str, seed: int = 0, count: int = 5000) -> pd.DataFrame:
@@ -291,7 +291,8 @@ def _released_draw(
     comparable: Bool[np.ndarray, "c c"], labels: Int[np.ndarray, " m"], seed: int
 ) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
     """All comparable pairs, in order, of 100 random images whose class is compared with some class."""
-    pool = np.flatnonzero(comparable.any(axis=1)[labels])
+    is_compared = np.asarray(comparable.any(axis=1))
+    pool = np.flatnonzero(is_compared[labels])
     chosen = pool[_released_order(len(pool), seed)[:_IMAGES]]
     i, j = np.triu_indices(len(chosen), 1)
     kept = comparable[labels[chosen[i]], labels[chosen[j]]]

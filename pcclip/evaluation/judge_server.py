@@ -14,7 +14,7 @@ from pcclip.comparisons.prompts import load_prompt
 from pcclip.config import Generate
 from pcclip.evaluation.llm_judge import Answer
 
-_meter: ContextVar[Counter] = ContextVar("meter")  # of the running task's question
+_meter: ContextVar[Counter[str]] = ContextVar("meter")  # of the running task's question
 
 
 class CaptionServer(OpenAIServer):
@@ -24,7 +24,8 @@ class CaptionServer(OpenAIServer):
         super().__init__(settings, load_prompt(settings.prompt))  # the prompt is not used
 
     async def _result(self, ask: Callable[[Any], Awaitable], failure: Callable[[str], Any], item: Any) -> Answer:
-        meter, started = Counter(), time.monotonic()
+        meter: Counter[str] = Counter()
+        started = time.monotonic()
         _meter.set(meter)  # every task has a context of its own
         odds = await super()._result(ask, failure, item)
         return Answer(odds.value, odds.reason, time.monotonic() - started, **{"requests": 0, **meter})

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.relative_attributes import shipped_texts
@@ -143,10 +143,21 @@ def _decisions(benchmark: Benchmark, vectors: Vectors, column: str) -> Iterator[
         yield Question(
             "relative_pairs",
             f"{part}/" if part else "",
-            lambda axis, model, rows=rows, more=more: verdict_items(axis, vectors.seen_by(model).matrix, *rows, more),
+            _items_of_pairs(vectors, *rows, more),
             _axis_of_pairs(tune, vectors),
             list(vectors.ids),
         )
+
+
+def _items_of_pairs(
+    vectors: Vectors, first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"], more: Bool[np.ndarray, " m"]
+) -> Callable[[Axis, str], pd.DataFrame]:
+    """The items of decisions on these pairs, as a function of an axis and of a model's name."""
+
+    def items(axis: Axis, model: str) -> pd.DataFrame:
+        return verdict_items(axis, vectors.seen_by(model).matrix, first, second, more)
+
+    return items
 
 
 def _axis_of_pairs(tune: pd.DataFrame, vectors: Vectors) -> Axis | None:

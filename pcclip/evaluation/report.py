@@ -254,7 +254,8 @@ def _results_section(run: _Run) -> Part:
 def _comparative_section(run: _Run) -> Part | None:
     """Comparative prompting: its gains with tests, and the choice of alpha."""
     gains = run.table(evaluation.FOLDER, evaluation.GAINS)
-    if gains is None or not len(gains):
+    sweep = run.table(evaluation.FOLDER, evaluation.COMPARATIVE)
+    if gains is None or sweep is None or not len(gains):
         return None
     head = ["data set", "form", "protocol", "model", "plain", "comparative", "helped", "hurt", "difference", "p"]
     rows = [
@@ -273,7 +274,6 @@ def _comparative_section(run: _Run) -> Part | None:
         ]
         for row in gains.itertuples()
     ]
-    sweep = run.table(evaluation.FOLDER, evaluation.COMPARATIVE)
     caption = "Accuracy on tune images at each alpha, with a ring around the chosen one. Alpha 1 is plain zero-shot."
     parts = [
         table([*head, "adjusted by Holm"], rows),
@@ -395,7 +395,9 @@ def _protocols_section(run: _Run) -> Part | None:
 
 
 def _provenance_section(run: _Run) -> Part:
-    inputs, outputs, stages_by_version = [], [], {}
+    inputs: list[list[str]] = []
+    outputs: list[list[str]] = []
+    stages_by_version: dict[str, dict[str, list[str]]] = {}
     for name, manifest in run.manifests.items():
         for key, value in _flat(manifest["inputs"]).items():
             if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{12,64}", value):
@@ -498,7 +500,7 @@ def _confusions(run: _Run, items: pd.DataFrame) -> list[Part]:
 
 
 def _template_sentence(run: _Run, first: str, second: str) -> str:
-    captions = [run.captions.get(image) for image in (first, second)]
+    captions = [run.captions.get(image, "") for image in (first, second)]
     return from_captions(*captions) if all(captions) else ""
 
 
@@ -538,7 +540,7 @@ def _parameters(config: Config, manifests: dict) -> tuple[dict, list[str]]:
 
 def _flat(values: dict, start: str = "") -> dict:
     """Nested mappings as one mapping with dotted names."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= _flat(value, f"{start}{name}.") if isinstance(value, dict) and value else {f"{start}{name}": value}
     return flat
@@ -599,9 +601,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence], caption: str = "") -> P
     return {"kind": "table", "caption": caption, "head": list(head), "rows": signed, "numeric": numeric}
 
 
+def _parts_of_result(cell: str) -> dict[str, Any]:
+    """The value, the interval and the star of a cell; None for a part that the cell lacks."""
+    match = _RESULT.fullmatch(cell)
+    assert match is not None, f"{cell!r} is no cell of plots.paper_table"
+    return match.groupdict()
+
+
 def results(caption: str, frame: pd.DataFrame) -> Part:
     """A table whose cells are `value [low, high]`, some with the star of plots.paper_table."""
-    matches = [[_RESULT.fullmatch(str(cell)) for cell in row] for row in frame.to_numpy()]
+    matches = [[_parts_of_result(str(cell)) for cell in row] for row in frame.to_numpy()]
     rows = [
         {
             "name": str(name),
