@@ -49,7 +49,7 @@ def word_quadruples(nouns: int) -> Int[np.ndarray, "m 4"]:
     return np.concatenate([forth, forth[:, [1, 0, 3, 2]]])
 
 
-def image_quadruples(groups: Sequence, count: int, seed: int) -> Int[np.ndarray, "m 4"]:
+def image_quadruples(groups: Sequence | np.ndarray, count: int, seed: int) -> Int[np.ndarray, "m 4"]:
     """Rows a, b, c, d: a and c are two images of one group, b and d two images of another.
 
     Empty where fewer than two groups have two images.

@@ -234,7 +234,7 @@ def table(measures: Measures, sweeps: Mapping[str, Sweep], strength: float) -> p
         sweeps: by model, with `strength` among their alphas.
         strength: the run's arithmetic.strength.
     """
-    known: dict[Key, Estimate] = {**measures}
+    known: dict[Key, Estimate] = dict(measures.items())
     for model, sweep in sweeps.items():
         known |= {(model, form, alpha): estimate for (form, alpha, metric), estimate in sweep.items() if metric == RANK}
         known |= {(model, form, _STRENGTH): sweep[form, strength, RANK] for form, _, _ in sweep}

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from jaxtyping import Float
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -138,9 +139,11 @@ def calibration(table: pd.DataFrame, geometry: pd.DataFrame) -> Figure:
     fig, ax = plt.subplots(figsize=(4.4, 3.8))
     ax.plot([0.5, 1], [0.5, 1], color="black", lw=0.8, ls=":")
     for model, part in table[table.model.isin(list(MODELS))].groupby("model", sort=False):
-        style = {"fmt": "o-", "ms": 4, "capsize": 2, "color": MODELS[model]}
         label = f"{model}, error {errors[model]:.3f}"
-        ax.errorbar(part.confidence, part.accuracy, yerr=_spread(part, "accuracy"), label=label, **style)
+        spread = _spread(part, "accuracy")
+        ax.errorbar(
+            part.confidence, part.accuracy, spread, fmt="o-", ms=4, capsize=2, color=MODELS[str(model)], label=label
+        )
     ax.set(xlabel="how sure", ylabel="how often right", xlim=(0.48, 1.02), ylim=(min(0.4, table.ci_low.min()), 1.02))
     ax.legend(frameon=False, loc="lower right")
     return _finished(fig)
@@ -154,14 +157,21 @@ def photo_map(points: pd.DataFrame, arrows: pd.DataFrame, share: float) -> Figur
     fig, ax = plt.subplots(figsize=(8.6, 5.6))
     sns.scatterplot(photos, x="x", y="y", hue="label", s=26, alpha=0.75, lw=0, palette="muted", ax=ax)
     for row in photos.iloc[:: max(1, len(photos) // _NAMED)].itertuples():
-        position = {"xy": (row.x, row.y), "xytext": (3, 3), "textcoords": "offset points"}
-        ax.annotate(_escaped(row.caption[:22]), fontsize=6, alpha=0.7, **position)
+        name = _escaped(row.caption[:22])
+        ax.annotate(name, (row.x, row.y), (3, 3), textcoords="offset points", fontsize=6, alpha=0.7)
     colours = {"photos": "black", **MODELS}
     for name, part in arrows[arrows.what.isin(list(colours))].groupby("what", sort=False):
-        scale = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.0045, "alpha": 0.9, "zorder": 3}
-        ax.quiver(part.x, part.y, part.dx, part.dy, color=colours[name], **scale)
+        arrows_of_model = ax.quiver(
+            *(part.x, part.y, part.dx, part.dy),
+            color=colours[str(name)],
+            angles="xy",
+            scale_units="xy",
+            scale=1,
+            width=0.0045,
+        )
+        arrows_of_model.set(alpha=0.9, zorder=3)
         label = "where the first photo is" if name == "photos" else f"where f(d) of {name} points"
-        ax.plot([], [], color=colours[name], lw=2, label=label)
+        ax.plot([], [], color=colours[str(name)], lw=2, label=label)
     x = np.concatenate([points.x, arrows.x + arrows.dx])  # the arrows' ends do not move the axes' limits by themselves
     y = np.concatenate([points.y, arrows.y + arrows.dy])
     edge = 0.05 * max(np.ptp(x), np.ptp(y))
@@ -199,7 +209,7 @@ def pictures(table: pd.DataFrame, decoder: str | None) -> Figure:
     fig = plt.figure(figsize=(2.3 * (len(models) + 1), 2.75 * len(numbers) + 0.5), layout="constrained")
     nearest = "No decoder at hand: these are the nearest real photos, not pictures that were made"
     fig.suptitle(f"Decoded by {decoder}" if decoder else nearest, fontsize=10, x=0.01, ha="left")
-    for subfigure, number in zip(np.ravel(fig.subfigures(len(numbers), 1)), numbers, strict=True):
+    for subfigure, number in zip(fig.subfigures(len(numbers), 1, squeeze=False)[:, 0], numbers, strict=True):
         part = table[table.row == number].set_index("model")
         arithmetic = _escaped(part.what.iloc[0])
         short = arithmetic if len(arithmetic) < 110 else arithmetic[:108] + "…"
@@ -246,11 +256,11 @@ def _notice(text: str) -> Figure:
 
 def _shared_legend(fig: Figure, axes: Iterable[Axes]) -> None:
     """One legend for several panels, beside them."""
-    lines = {}
+    lines: dict[str, Artist] = {}
     for ax in axes:
         handles, labels = ax.get_legend_handles_labels()
         lines |= dict(zip(labels, handles, strict=True))
-    fig.legend(lines.values(), lines.keys(), frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    fig.legend(list(lines.values()), list(lines), frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _escaped(text: str) -> str:

@@ -4,7 +4,8 @@ Measures that depend on the image tower alone have the model 'images', which sta
 the text tower leaves it unchanged. A model with an image tower of its own adds 'images, MODEL'.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -282,16 +283,18 @@ def _image_measures(held_out: HeldOut) -> OneModel:
 
 def _cloud_measures(name: str, cloud: Float[np.ndarray, "m d"], members: Int[np.ndarray, "m k"], seed: int) -> OneModel:
     """Anisotropy and effective rank of a cloud, and of random directions as the control."""
-    clouds = {MEASURE: cloud, "random directions": random_directions(*cloud.shape, seed)}
+    clouds = {MEASURE: cloud, "random directions": random_directions(len(cloud), cloud.shape[1], seed)}
     measures = {}
     for metric, figure in (("anisotropy", anisotropy), ("effective rank", effective_rank)):
         for control, vectors in clouds.items():
-
-            def of_rows(rows: Bool[np.ndarray, " m"], figure=figure, vectors=vectors) -> float:
-                return figure(vectors[rows])
-
-            measures[f"{metric}, {name}", control] = jackknife(of_rows, members, seed)
+            measures[f"{metric}, {name}", control] = jackknife(partial(_of_rows, figure, vectors), members, seed)
     return measures
+
+
+def _of_rows(
+    figure: Callable[[np.ndarray], float], vectors: Float[np.ndarray, "m d"], rows: Bool[np.ndarray, " m"]
+) -> float:
+    return figure(vectors[rows])
 
 
 def _movement_measures(held_out: HeldOut, base: TextMemory, model: TextMemory) -> OneModel:

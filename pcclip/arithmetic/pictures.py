@@ -102,13 +102,13 @@ def wanted_pictures(
     table, rows, vectors = held_out.table, [], []
     for change in config.arithmetic.changes:
         wanted, before = (_VERB.sub("", side) for side in sides(change.text) or ("", ""))
-        what = f"{change.start} + f({wanted or change.text}, not {before or change.start})"
+        arithmetic = f"{change.start} + f({wanted or change.text}, not {before or change.start})"
         for start in table.index[table.concept == change.start][:1]:
             for name, model in models.items():
                 own = held_out.vectors.seen_by(name)
                 u = own.matrix[own.rows([table["id"][start]])[0]]
                 vectors.append(_unit(u + config.arithmetic.strength * model.encode_texts([change.text])[0]))
-                rows.append([what, name, table.path[start], _photo_text(wanted), _photo_text(before)])
+                rows.append([arithmetic, name, table.path[start], _photo_text(wanted), _photo_text(before)])
     for a, b, c, *wanted_text in config.arithmetic.compositions:
         for name, model in models.items():
             f = model.encode_texts([a, b, c])

@@ -14,8 +14,6 @@ Each measure module makes its own tables; this module decides when, and stores t
     pictures        row, what, model, kind, picture, start, wanted, before, clip_score, directional
 """
 
-from collections.abc import Mapping
-
 import pandas as pd
 
 from pcclip.arithmetic import claims, composed, explain, geometry, pictures, retrieval
@@ -117,7 +115,7 @@ def read(config: Config) -> dict[str, pd.DataFrame]:
 
 
 def _tables(
-    config: Config, images: ImageSet, vectors: Vectors, models: Mapping[str, Encoder], arithmetic_stage: Stage
+    config: Config, images: ImageSet, vectors: Vectors, models: dict[str, Encoder], arithmetic_stage: Stage
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """Every table, and the names of the picture files."""
     settings, held_out, readers = config.arithmetic, held_out_pairs(config, images, vectors), with_memory(models)

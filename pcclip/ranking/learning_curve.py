@@ -22,7 +22,7 @@ VOTES = (0, 1, 2, 5, 10, 20, 40)  # numbers of votes after which the axis is jud
 def learning_curve(
     matrix: Float[np.ndarray, "n d"],
     values: Float[np.ndarray, " n"],
-    groups: Sequence,
+    groups: Sequence | np.ndarray,
     text: Float[np.ndarray, " d"],
     seeds: Sequence[int] = range(10),
 ) -> pd.DataFrame:
@@ -43,10 +43,10 @@ def learning_curve(
     Raises:
         PcclipError: fewer than four groups, a half whose values are all equal, or a half that runs out of pairs.
     """
-    values, groups = np.asarray(values, dtype=float), np.asarray(groups)
+    values = np.asarray(values, dtype=float)
     rows, meter = [], Meter(4 * len(seeds), "learning curves")
     for seed in seeds:
-        voted = _voted_half(groups, values, seed)
+        voted = _voted_half(np.asarray(groups), values, seed)
         for prior_name, prior in (("text", text), ("none", None)):
             for strategy in ("next_pair", "random"):
                 rng = stream("votes of a voter", seed)

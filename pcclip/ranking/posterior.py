@@ -7,6 +7,7 @@ posterior is Laplace's approximation. It differs from the prior only within the 
 computed there, so that the width of the embedding costs next to nothing.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from scipy.special import expit, ndtr
 
 from pcclip.errors import PcclipError
-from pcclip.ranking.votes import Ballot
+from pcclip.ranking.votes import Vote
 from pcclip.stats.random_streams import stream
 from pcclip.stats.vectors import unit
 
@@ -24,6 +25,7 @@ from pcclip.stats.vectors import unit
 _STRENGTH = _WIDTH = 1.0
 _ZERO_LENGTH = 1e-6  # of an axis, as a fraction of the prior's width: no longer than rounding
 _TYPICAL_PAIRS = 2000
+_OUTCOME = {"first": 1.0, "second": 0.0, "tie": 0.5}
 ROWS_AT_ONCE = 2**14  # vectors converted to float64 at a time
 
 
@@ -87,6 +89,41 @@ class Axis:
         """Probability that the first photo of each pair is voted to have more, averaged over w (MacKay, 1992)."""
         spread = 1 + np.pi / 8 * self.deviations(differences) ** 2
         return expit(self.scores(np.asarray(differences, dtype=np.float64)) / np.sqrt(spread))
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """Votes on the rows of a matrix, as numbers.
+
+    A class of its own because the posterior, the choice of the next pair and the counts each need another part.
+
+    Attributes:
+        differences: first minus second vector of each vote.
+        outcomes: 1 where the first has more, 0 where the second has, 0.5 for a tie.
+        asked_pairs: row pairs (lower, higher) that were voted on or skipped.
+        unknown: number of votes that name a photo without a row.
+    """
+
+    differences: Float[np.ndarray, "m d"]
+    outcomes: Float[np.ndarray, " m"]
+    asked_pairs: set[tuple[int, int]]
+    unknown: int
+
+
+def ballot(votes: Iterable[Vote], matrix: Float[np.ndarray, "n d"], *names: Sequence[str]) -> Ballot:
+    """The votes on the rows of `matrix`; `names` are parallel to its rows, e.g. the ids and the paths.
+
+    A vote that names one photo in two ways compares nothing and is left out.
+    """
+    row = {name: i for column in names for i, name in enumerate(column)}
+    votes = list(votes)
+    known = [(row[v.first], row[v.second], v.choice) for v in votes if v.first in row and v.second in row]
+    cast = [(first, second, choice) for first, second, choice in known if first != second]
+    chosen = [vote for vote in cast if vote[2] in _OUTCOME]
+    firsts, seconds = np.array([vote[:2] for vote in chosen], dtype=np.int64).reshape(-1, 2).T
+    outcomes = np.array([_OUTCOME[choice] for *_, choice in chosen], dtype=np.float64)
+    pairs = {(min(first, second), max(first, second)) for first, second, _ in cast}
+    return Ballot(matrix[firsts] - matrix[seconds], outcomes, pairs, len(votes) - len(known))
 
 
 def learnt_axis(

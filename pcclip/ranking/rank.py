@@ -22,8 +22,8 @@ from pcclip.ranking import topk
 from pcclip.ranking.axes import ESTIMATORS, Query, agreeing, query_axis
 from pcclip.ranking.examples import Examples, example_differences, read_examples
 from pcclip.ranking.paraphrases import paraphrases
-from pcclip.ranking.posterior import Axis, learnt_axis
-from pcclip.ranking.votes import Vote, VoteFile, ballot
+from pcclip.ranking.posterior import Axis, ballot, learnt_axis
+from pcclip.ranking.votes import Vote, VoteFile
 from pcclip.runs.files import atomic, cache_folder
 from pcclip.runs.progress import Meter, say
 from pcclip.runs.stage import finished, read_manifest
@@ -100,7 +100,7 @@ def rank(
             vectors = _load_all(files, model, run_model is not None)
         else:
             vectors, unreadable = embed_photos(paths, model)
-        if examples is None and votes is None:
+        if text is not None and examples is None and votes is None:
             table = _ranked(vectors, text, top, bottom)
         else:
             table = _ranked(vectors, _learnt(vectors, text, examples, votes or [], model), top, bottom)
@@ -217,7 +217,7 @@ def example_vectors(examples: Sequence[str], vectors: Vectors, model: Encoder) -
 
 
 def _ranked(
-    vectors: Vectors, axis: Float[np.ndarray, " d"] | Axis | None, top: int | None, bottom: int | None
+    vectors: Vectors, axis: Float[np.ndarray, " d"] | Axis, top: int | None, bottom: int | None
 ) -> pd.DataFrame:
     """Columns position, path, score and, for an axis with a posterior, deviation."""
     direction = axis.direction if isinstance(axis, Axis) else axis

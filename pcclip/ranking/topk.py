@@ -26,9 +26,12 @@ def best_rows(
     if everything or top + bottom >= n:
         return np.argsort(-scores, kind="stable")
     split = np.partition(scores, [max(bottom - 1, 0), min(n - top, n - 1)])
-    first = _largest(scores, split[n - top], top) if top else []
-    last = n - 1 - _largest(-scores[::-1], -split[bottom - 1], bottom)[::-1] if bottom else []
-    return np.concatenate([first, last]).astype(np.int64)
+    ends = []
+    if top:
+        ends.append(_largest(scores, split[n - top], top))
+    if bottom:
+        ends.append(n - 1 - _largest(-scores[::-1], -split[bottom - 1], bottom)[::-1])
+    return np.concatenate(ends)
 
 
 def ranked(scores: Float[np.ndarray, " n"], top: int | None = None, bottom: int | None = None) -> pd.DataFrame:
@@ -73,7 +76,7 @@ def ranked_shards(
     return pd.DataFrame({"position": _positions(n, len(rows), bottom), "path": paths[rows], "score": scores[rows]})
 
 
-def _largest(scores: Float[np.ndarray, " n"], cut: float, k: int) -> Int[np.ndarray, " k"]:
+def _largest(scores: Float[np.ndarray, " n"], cut: np.floating, k: int) -> Int[np.ndarray, " k"]:
     """Rows of the k largest scores, best first, where `cut` is the k-th largest; of equal scores the earlier rows."""
     above = np.flatnonzero(scores > cut)
     rows = np.sort(np.concatenate([above, np.flatnonzero(scores == cut)[: k - len(above)]]))

@@ -1,21 +1,17 @@
-"""Votes: which of two photos has more of an attribute, kept in a file, and the votes on some photos as numbers."""
+"""Votes: which of two photos has more of an attribute, kept in a file."""
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-import numpy as np
-from jaxtyping import Float
+from typing import Any
 
 from pcclip.errors import PcclipError
 from pcclip.runs.log import Log
 
-Choice = Literal["first", "second", "tie", "skip"]
-_OUTCOME = {"first": 1.0, "second": 0.0, "tie": 0.5}
+CHOICES = ("first", "second", "tie", "skip")
 
 
 @dataclass(frozen=True)
@@ -24,11 +20,11 @@ class Vote:
 
     first: str
     second: str
-    choice: Choice
+    choice: str
 
     def __post_init__(self) -> None:
-        if self.choice not in get_args(Choice):
-            raise PcclipError(f"a vote says {self.choice!r}; it must be one of {', '.join(get_args(Choice))}")
+        if self.choice not in CHOICES:
+            raise PcclipError(f"a vote says {self.choice!r}; it must be one of {', '.join(CHOICES)}")
         if self.first == self.second:
             raise PcclipError(f"a vote compares {self.first!r} with itself; it needs two photos")
 
@@ -112,32 +108,3 @@ def _vote_or_undo(row: dict[str, Any]) -> tuple[dict[str, Any], Vote | None]:
     if not isinstance(vote.first, str) or not isinstance(vote.second, str):
         raise TypeError("a vote names two photos")
     return row, vote
-
-
-@dataclass(frozen=True)
-class Ballot:
-    """Votes on photos that are here, as numbers.
-
-    differences (m, d): first minus second vector; outcomes (m,): 1 the first has more, 0 the second, 0.5 a tie;
-    asked: row pairs (lower, higher) that were voted on or skipped; unknown: how many votes name a photo not here.
-    """
-
-    differences: Float[np.ndarray, "m d"]
-    outcomes: Float[np.ndarray, " m"]
-    asked: set[tuple[int, int]]
-    unknown: int
-
-
-def ballot(votes: Iterable[Vote], matrix: Float[np.ndarray, "n d"], *names: Sequence[str]) -> Ballot:
-    """The votes on the rows of `matrix`; `names` are parallel to its rows, e.g. the ids and the paths.
-
-    A vote that names one photo in two ways compares nothing and is left out.
-    """
-    row = {name: i for column in names for i, name in enumerate(column)}
-    votes = list(votes)
-    here = [(row[v.first], row[v.second], v.choice) for v in votes if v.first in row and v.second in row]
-    cast = [vote for vote in here if vote[0] != vote[1]]
-    pairs = np.array([(one, two) for one, two, choice in cast if choice in _OUTCOME], dtype=np.int64).reshape(-1, 2)
-    outcomes = np.array([_OUTCOME[choice] for *_, choice in cast if choice in _OUTCOME])
-    asked = {(min(one, two), max(one, two)) for one, two, _ in cast}
-    return Ballot(matrix[pairs[:, 0]] - matrix[pairs[:, 1]], outcomes, asked, len(votes) - len(here))

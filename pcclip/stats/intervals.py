@@ -8,8 +8,9 @@ A figure of the whole set (its effective rank, its mean vector) would be biased 
 Its interval is from the delete-a-group jackknife (Shao and Tu, 1995), which leaves out GROUPS groups of images in turn.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -20,6 +21,7 @@ from pcclip.stats.random_streams import stream
 
 FEW = 2000  # up to this many images a multinomial draws the counts; beyond, where it is slow, drawn indices are counted
 CELLS = 2**22  # values held at once, whatever the number of images and draws
+Key = TypeVar("Key", bound=Hashable)
 GROUPS = 20  # of images, for the jackknife
 
 
@@ -100,8 +102,8 @@ def ratio(numerator: Float[np.ndarray, "*b"], denominator: Float[np.ndarray, "*b
 
 
 def bootstrap_means(
-    values: Mapping[str, np.ndarray], members: Shaped[np.ndarray, "m k"], draws: int, seed: int
-) -> dict[str, Estimate]:
+    values: Mapping[Key, np.ndarray], members: Shaped[np.ndarray, "m k"], draws: int, seed: int
+) -> dict[Key, Estimate]:
     """Mean of each of several values per item, all with the same resamples.
 
     Args:

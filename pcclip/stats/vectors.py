@@ -10,8 +10,8 @@ _BLOCK = 2**14  # rows a thread takes at a time
 _THREADS = min(os.cpu_count() or 1, 8)  # more do not make memory faster
 
 
-def unit(vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-    """Rows scaled to length one; a zero row stays zero."""
+def unit(vectors: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
+    """Rows, or one vector, scaled to length one; a zero vector stays zero."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.maximum(length, 1e-12)
 

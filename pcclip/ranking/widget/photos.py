@@ -88,7 +88,9 @@ def load_photos(config: Config) -> Photos:
         models["finetuned"] = load_model(str(config.tuned_folder), config.evaluate.alpha)
         if models["finetuned"].tuned_from != models["base"].image_fingerprint():
             raise PcclipError(f"model: {config.tuned_folder} was not finetuned from {config.model}; name its base")
-    return _of_a_folder(config, models) if config.rank.photos else _of_the_run(config, models)
+    if config.rank.photos:
+        return _of_a_folder(config, str(config.rank.photos), models)
+    return _of_the_run(config, models)
 
 
 def _of_the_run(config: Config, models: dict[str, Encoder]) -> Photos:
@@ -99,10 +101,10 @@ def _of_the_run(config: Config, models: dict[str, Encoder]) -> Photos:
     return Photos(vectors, captions, models, unreadable, images)
 
 
-def _of_a_folder(config: Config, models: dict[str, Encoder]) -> Photos:
+def _of_a_folder(config: Config, place: str, models: dict[str, Encoder]) -> Photos:
     """The photos of a folder, with the captions of its captions file where it has one, or of a glob."""
-    folder = resolve(config.rank.photos)
-    paths = find_photos(folder if folder.exists() else config.rank.photos)
+    folder = resolve(place)
+    paths = find_photos(folder if folder.exists() else place)
     paths = [os.path.abspath(path) for path in paths]  # a link keeps its own name and place
     photos, settings = images_only("photos", pd.DataFrame({"id": paths, "path": paths}), 1.0), config.embed
     stage = config.folder / FOLDER / EMBED

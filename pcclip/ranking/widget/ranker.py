@@ -13,8 +13,8 @@ from pcclip.config import Rank
 from pcclip.images import contact_sheet
 from pcclip.ranking.axes import Query, query_axis
 from pcclip.ranking.examples import example_differences
-from pcclip.ranking.posterior import Axis, learnt_axis, next_pair
-from pcclip.ranking.votes import Ballot, Vote, VoteFile, ballot
+from pcclip.ranking.posterior import Axis, Ballot, ballot, learnt_axis, next_pair
+from pcclip.ranking.votes import Vote, VoteFile
 from pcclip.ranking.widget.photos import Photos
 from pcclip.stats.random_streams import stream
 
@@ -104,7 +104,7 @@ class Ranker:
     def pair(self) -> tuple[int, int]:
         """Rows of the two photos to ask about next. Raises PcclipError when all pairs were asked."""
         model = self.shown[-1]
-        return next_pair(self.axis(model), self.photos.matrix(model), self._ballot(model).asked, self._rng)
+        return next_pair(self.axis(model), self.photos.matrix(model), self._ballot(model).asked_pairs, self._rng)
 
     @property
     def counted(self) -> int:
@@ -146,7 +146,7 @@ class Ranker:
         )
 
     def table(self, model: str | None = None) -> pd.DataFrame:
-        """Columns position, id, caption, score, deviation (after votes or examples) and path of one model, best first."""
+        """Columns position, id, caption, score, deviation (after votes or examples) and path of one model, in its order."""
         standing, vectors = self.standing(model or self.shown[-1]), self.photos.vectors
         table = pd.DataFrame({"id": vectors.ids, "caption": self.photos.captions, "score": standing.scores})
         if standing.deviations is not None:

@@ -7,7 +7,8 @@ import pytest
 
 from pcclip.errors import PcclipError
 from pcclip.ranking import votes as votes_module
-from pcclip.ranking.votes import Vote, VoteFile, ballot
+from pcclip.ranking.posterior import ballot
+from pcclip.ranking.votes import Vote, VoteFile
 from pcclip.stats.vectors import unit
 
 
@@ -125,15 +126,15 @@ def test_a_folder_in_the_files_place(tmp_path):
 
 def test_a_photo_named_in_two_ways_is_not_compared_with_itself():
     votes = [Vote("a", "path/a", "first"), Vote("b", "path/b", "skip")]
-    found = ballot(votes, photos(2, 8, 0), "ab", ["path/a", "path/b"])
-    assert (found.differences.shape, len(found.outcomes), found.asked, found.unknown) == ((0, 8), 0, set(), 0)
+    counted = ballot(votes, photos(2, 8, 0), "ab", ["path/a", "path/b"])
+    assert (counted.differences.shape, len(counted.outcomes), counted.asked_pairs, counted.unknown) == ((0, 8), 0, set(), 0)
 
 
 def test_ballot_is_the_votes_in_numbers():
     matrix = photos(4, 8, 0)
     votes = [Vote("a", "path/c", "second"), Vote("b", "a", "skip"), Vote("a", "gone", "first"), Vote("d", "b", "tie")]
-    found = ballot(votes, matrix, "abcd", [f"path/{name}" for name in "abcd"])
-    np.testing.assert_array_equal(found.differences, [matrix[0] - matrix[2], matrix[3] - matrix[1]])
-    assert list(found.outcomes) == [0, 0.5]
-    assert found.asked == {(0, 2), (0, 1), (1, 3)}
-    assert found.unknown == 1
+    counted = ballot(votes, matrix, "abcd", [f"path/{name}" for name in "abcd"])
+    np.testing.assert_array_equal(counted.differences, [matrix[0] - matrix[2], matrix[3] - matrix[1]])
+    assert list(counted.outcomes) == [0, 0.5]
+    assert counted.asked_pairs == {(0, 2), (0, 1), (1, 3)}
+    assert counted.unknown == 1
