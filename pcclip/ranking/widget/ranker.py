@@ -146,7 +146,7 @@ class Ranker:
         )
 
     def table(self, model: str | None = None) -> pd.DataFrame:
-        """Columns position, id, caption, score, deviation (after votes or examples) and path of one model, in its order."""
+        """Columns position, id, caption, score, deviation (after votes or examples) and path of one model, in order."""
         standing, vectors = self.standing(model or self.shown[-1]), self.photos.vectors
         table = pd.DataFrame({"id": vectors.ids, "caption": self.photos.captions, "score": standing.scores})
         if standing.deviations is not None:

@@ -127,7 +127,12 @@ def test_a_folder_in_the_files_place(tmp_path):
 def test_a_photo_named_in_two_ways_is_not_compared_with_itself():
     votes = [Vote("a", "path/a", "first"), Vote("b", "path/b", "skip")]
     counted = ballot(votes, photos(2, 8, 0), "ab", ["path/a", "path/b"])
-    assert (counted.differences.shape, len(counted.outcomes), counted.asked_pairs, counted.unknown) == ((0, 8), 0, set(), 0)
+    assert (counted.differences.shape, len(counted.outcomes), counted.asked_pairs, counted.unknown) == (
+        (0, 8),
+        0,
+        set(),
+        0,
+    )
 
 
 def test_ballot_is_the_votes_in_numbers():
