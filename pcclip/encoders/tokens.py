@@ -68,7 +68,7 @@ def places(lengths: Int[np.ndarray, " texts"]) -> Int[np.ndarray, " total"]:
     return np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - lengths, lengths)
 
 
-def groups(lengths: Int[np.ndarray, " texts"], overhead: float) -> list[Int[np.ndarray, " group"]]:
+def groups(lengths: Int[np.ndarray, " texts"], overhead: int | float) -> list[Int[np.ndarray, " group"]]:
     """Group texts of similar length, shortest first, at the least total cost. Returns the rows of each group.
 
     The cost of a group, in tokens, is its number of texts times its longest length, plus `overhead`. With texts sorted

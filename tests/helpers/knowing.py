@@ -1,8 +1,10 @@
 """A model that knows what the tiny shapes are, and a run prepared for evaluation."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import yaml
 from torch import nn
 
@@ -13,11 +15,18 @@ from pcclip.encoders.dual_encoder import Encoder
 
 
 def prepared(values, model, tmp_path, **evaluate) -> SimpleNamespace:
-    """Stages 01 to 03 of a run with an attribute bank."""
+    """Stages 01 to 03 of a run with an attribute bank, on photos without labels: any two of them are compared."""
+    photos = Path(values["data"]["path"])
+    table = pd.read_csv(photos / "captions.csv").drop(columns="label")
+    (tmp_path / "unlabelled").mkdir(exist_ok=True)
+    table.assign(path=[str(photos / name) for name in table.path]).to_csv(
+        tmp_path / "unlabelled" / "captions.csv", index=False
+    )
     (tmp_path / "bank.yaml").write_text(yaml.safe_dump(BANK))
     config = params.check(
         {
             **values,
+            "data": {**values["data"], "path": str(tmp_path / "unlabelled")},
             "evaluate": {**values["evaluate"], **evaluate},
             "finetune": {**values["finetune"], "epochs": 1, "keep_epochs": []},
             "generate": {

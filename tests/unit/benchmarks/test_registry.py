@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers.compositional_sets import image, put, write
+from helpers.compositional_sets import write
+from helpers.files import picture, put
 from helpers.public_sets import PublicSets
 
 from pcclip.benchmarks.benchmark import Benchmark, Reader, benchmark_of_images
@@ -39,7 +40,7 @@ def test_the_identity_notices_items_and_files(tmp_path):
     write("naturalbench", tmp_path, 3)
     identities = [sets.load("naturalbench", tmp_path).identity() for _ in range(2)]
     identities.append(sets.load("naturalbench", tmp_path, limit=2).identity())
-    image(tmp_path / "images" / "0a.jpg", (7, 7))
+    picture(tmp_path / "images" / "0a.jpg", size=(7, 7))
     identities.append(sets.load("naturalbench", tmp_path).identity())
     put(tmp_path / "metadata.json", (tmp_path / "metadata.json").read_text().replace("a dog in a park 0", "a cow"))
     identities.append(sets.load("naturalbench", tmp_path).identity())
@@ -60,7 +61,7 @@ def test_a_new_set_is_one_reader(tmp_path, monkeypatch):
     shades = Reader("shades", read, {"get it from https://example.org": ["labels.json"]})
     sets = PublicSets("classification")
     monkeypatch.setitem(sets.readers, "shades", shades)
-    put(tmp_path / "labels.json", [{"file": image(tmp_path / f"{k}.png"), "label": k % 2} for k in range(4)])
+    put(tmp_path / "labels.json", [{"file": picture(tmp_path / f"{k}.png"), "label": k % 2} for k in range(4)])
     benchmark = sets.load("shades", tmp_path, limit=2)
     assert sorted(benchmark.images.label) == [0, 1]
     assert len(benchmark.only_images(0.0).pictures) == 2
