@@ -107,7 +107,8 @@ def worded_verdicts(
 
     The texts of the pairs say that the first image has more, the twins that the second has. Returns the items of the
     one-sided form, cos(u1 - u2, f(text)), which a constant offset of the text vectors fools where verdicts are not
-    balanced, and of the antisymmetric form, cos(u1 - u2, f(text) - f(twin)), which it does not. Columns first, second, score, reference
+    balanced, and of the antisymmetric form, cos(u1 - u2, f(text) - f(twin)), which it does not. Columns first,
+    second, score, reference
     (+1 where the first has more, else -1) and correct; a score of zero is wrong.
     """
     texts = list(pairs.texts)
