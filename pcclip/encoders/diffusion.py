@@ -6,7 +6,7 @@ encoder, one UNet that sees latents and the text, a scheduler with alphas_cumpro
 velocity.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,7 +72,7 @@ def load_teacher(spec: str, precision: Precision = "fp32", checkpointing: bool =
         except Exception as error:  # diffusers, transformers, safetensors and the hub each raise their own
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise PcclipError(f"teacher {spec!r}: its {name} cannot be loaded ({reason})") from None
-    teacher = Teacher(**parts, spec=spec)
+    teacher = Teacher(parts, spec)
     if checkpointing:
         teacher.unet.enable_gradient_checkpointing()
     return teacher.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -112,7 +112,8 @@ class Teacher:
     """A frozen diffusion model: evaluation mode, no gradients to its own weights.
 
     Args:
-        unet, scheduler, text_encoder, tokenizer, vae: the parts, loaded; the pixels are the latents when vae is None.
+        parts: the loaded unet, scheduler, text_encoder, tokenizer and vae, by these names; without a vae the pixels are
+            the latents.
         spec: its name in messages.
 
     Attributes:
@@ -124,9 +125,10 @@ class Teacher:
         PcclipError: the parts are of another kind of model.
     """
 
-    def __init__(self, unet: Any, scheduler: Any, text_encoder: Any, tokenizer: Any, vae: Any = None, spec: str = ""):
-        self.unet, self.text_encoder, self.vae = unet, text_encoder, vae
-        self.scheduler, self.tokenizer, self.spec = scheduler, tokenizer, spec
+    def __init__(self, parts: Mapping[str, Any], spec: str = ""):
+        unet, scheduler, vae = parts["unet"], parts["scheduler"], parts.get("vae")
+        self.unet, self.text_encoder, self.vae = unet, parts["text_encoder"], vae
+        self.scheduler, self.tokenizer, self.spec = scheduler, parts["tokenizer"], spec
         self.steps: int = scheduler.config.num_train_timesteps
         self.prediction: str = scheduler.config.prediction_type
         size, channels = unet.config.sample_size, unet.config.in_channels

@@ -121,16 +121,16 @@ class Log(Generic[Record]):
     def _report(self, bad: dict[int, bytes], lines: int) -> None:
         """Say in one line which lines were left out, and copy those that are not the end of a kill."""
         parts = []
-        whole = {number: line for number, line in bad.items() if line.endswith(b"\n")}
-        if whole:
+        ended_lines = {number: line for number, line in bad.items() if line.endswith(b"\n")}
+        if ended_lines:
             kept = ""
             with suppress(OSError, PcclipError):  # a folder that may only be read
-                self._keep(whole.values())
+                self._keep(ended_lines.values())
                 kept = f"; a copy is kept in {self.bad_path.name}"
             parts.append(
-                f"{len(whole)} of {lines} lines cannot be read and are left out, the first is line {min(whole)}{kept}"
+                f"{len(ended_lines)} of {lines} lines cannot be read and are left out, the first is line {min(ended_lines)}{kept}"
             )
-        if len(whole) < len(bad):
+        if len(ended_lines) < len(bad):
             parts.append(f"line {lines} was cut short and is left out")
         if parts:
             say(f"{self.path}: {', and '.join(parts)}")

@@ -1,6 +1,8 @@
-"""The house: imports go one way, down the floors, and never in a circle."""
+"""The house: imports go one way, down the floors; names say something; functions and the package stay small."""
 
 import ast
+import io
+import tokenize
 from graphlib import TopologicalSorter
 
 from helpers.runs import ROOT
@@ -69,3 +71,86 @@ def test_every_folder_has_one_floor():
     }
     assert len(names) == len(set(names))
     assert there - {"__init__"} == set(names)
+
+
+VAGUE = {"found", "told", "asked", "said", "given", "which", "one", "this", "what", "whole", "there"}
+FIVE = 5
+PUBLIC = {"rank"}  # README's public functions may have more arguments
+MOST_STATEMENTS = 14_000  # the aim is 11,300
+
+
+def trees(folder: str) -> list[tuple[str, ast.Module]]:
+    files = sorted((ROOT / folder).rglob("*.py"))
+    return [(str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf8"))) for path in files]
+
+
+def arguments(function: ast.FunctionDef) -> list[str]:
+    signature = function.args
+    names = [argument.arg for argument in (*signature.posonlyargs, *signature.args, *signature.kwonlyargs)]
+    return [name for name in names if name not in ("self", "cls")]
+
+
+def functions(tree: ast.Module) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+
+def test_names_say_something():
+    """A variable is a noun of the field: `metrics`, `predictions`, `class_texts`."""
+    assigned = [
+        f"{path}:{node.lineno}: {node.id}"
+        for path, tree in trees("pcclip")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in VAGUE
+    ]
+    parameters = [
+        f"{path}:{function.lineno}: {name}"
+        for path, tree in trees("pcclip")
+        for function in functions(tree)
+        for name in arguments(function)
+        if name in VAGUE
+    ]
+    assert not assigned + parameters
+
+
+def test_functions_have_at_most_five_arguments():
+    many = [
+        f"{path}:{function.lineno}: {function.name}"
+        for path, tree in trees("pcclip")
+        for function in functions(tree)
+        if len(arguments(function)) > FIVE and function.name not in PUBLIC
+    ]
+    assert not many
+
+
+def test_frozen_classes_stay_frozen():
+    offences = [
+        f"{path}:{node.lineno}"
+        for path, tree in trees("pcclip")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "object.__setattr__"
+    ]
+    assert not offences
+
+
+def test_no_test_imports_another():
+    imported = [
+        f"{path}:{node.lineno}"
+        for path, tree in trees("tests")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[-1].startswith("test_")
+    ]
+    assert not imported
+
+
+def statements(text: str) -> int:
+    """Logical lines of code, without docstrings: neither formatting nor a docstring counts."""
+    ends = sum(token.type == tokenize.NEWLINE for token in tokenize.generate_tokens(io.StringIO(text).readline))
+    nodes = [
+        node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+    ]
+    return ends - sum(ast.get_docstring(node, clean=False) is not None for node in nodes)
+
+
+def test_the_package_stays_small():
+    total = sum(statements(path.read_text(encoding="utf8")) for path in (ROOT / "pcclip").rglob("*.py"))
+    assert total <= MOST_STATEMENTS

@@ -43,7 +43,7 @@ def given(teacher, n=3, dtype=torch.float32):
 )
 def test_what_is_saved_is_what_is_read(tmp_path, scheduler, prediction, vae):
     asked = {"scheduler": scheduler, "prediction": prediction, "vae": vae}
-    made = Teacher(**diffusion.parts(**asked))
+    made = Teacher(diffusion.parts(**asked))
     read = load_teacher(str(diffusion.saved(tmp_path, **asked)))
     assert read.latent_shape == ((4, 8, 8) if vae else (3, 8, 8))
     assert read.pixels == ((16, 16) if vae else (8, 8))
@@ -163,7 +163,7 @@ def abar(t: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_against_the_formulas_in_double_precision(prediction):
-    teacher = Teacher(**diffusion.parts(prediction)).to("cpu", torch.float64)
+    teacher = Teacher(diffusion.parts(prediction)).to("cpu", torch.float64)
     z0, t, noise = given(teacher, dtype=torch.float64)
     told = teacher.conditions(TEXTS).double()
 
@@ -181,7 +181,7 @@ def test_against_the_formulas_in_double_precision(prediction):
 
 def test_a_velocity_that_is_right_gives_the_noise_back(monkeypatch):
     """diffusers' own velocity, put where the UNet's answer was."""
-    teacher = Teacher(**diffusion.parts("v_prediction"))
+    teacher = Teacher(diffusion.parts("v_prediction"))
     z0, t, noise = given(teacher)
     velocity = teacher.scheduler.get_velocity(z0, noise, t)
     monkeypatch.setattr(teacher.unet, "forward", lambda *_: type("Output", (), {"sample": velocity}))
@@ -189,23 +189,23 @@ def test_a_velocity_that_is_right_gives_the_noise_back(monkeypatch):
 
 
 def test_noised_is_diffusers_own():
-    teacher = Teacher(**diffusion.parts())
+    teacher = Teacher(diffusion.parts())
     z0, t, noise = given(teacher)
     torch.testing.assert_close(teacher.noised(z0, t, noise), teacher.scheduler.add_noise(z0, noise, t))
 
 
 def test_latents_are_the_scaled_mean_and_have_no_draw():
-    teacher = Teacher(**diffusion.parts())
+    teacher = Teacher(diffusion.parts())
     pixels = torch.rand(2, 3, *teacher.pixels) * 2 - 1
     mean = teacher.vae.encode(pixels).latent_dist.mean * teacher.vae.config.scaling_factor
     assert torch.equal(teacher.latents(pixels), mean)
     assert torch.equal(teacher.latents(pixels), teacher.latents(pixels))
-    pixel_model = Teacher(**diffusion.parts(vae=False))
+    pixel_model = Teacher(diffusion.parts(vae=False))
     assert torch.equal(pixel_model.latents(pixels), pixels)
 
 
 def test_preprocess_scales_to_minus_one_and_one_and_cuts_at_the_centre():
-    teacher = Teacher(**diffusion.parts())
+    teacher = Teacher(diffusion.parts())
     image = Image.new("RGB", (64, 32), "black")
     image.paste("white", (16, 0, 48, 32))
     pixels = teacher.preprocess(image)
@@ -216,7 +216,7 @@ def test_preprocess_scales_to_minus_one_and_one_and_cuts_at_the_centre():
 
 
 def test_conditions_are_padded_to_the_tokenizers_length_and_keep_the_order_of_words():
-    teacher = Teacher(**diffusion.parts())
+    teacher = Teacher(diffusion.parts())
     told = teacher.conditions(["ab cd", "cd ab", "", "x" * 100])
     assert told.shape == (4, 24, 16)
     assert not torch.allclose(told[0], told[1], atol=1e-3)
@@ -280,7 +280,7 @@ def test_a_killed_training_continues_to_the_same_weights(small, monkeypatch, tmp
 
 
 def test_its_words_are_whole_tokens_and_their_order_counts(small):
-    made = Teacher(**shapes.parts(0))
+    made = Teacher(shapes.parts(0))
     texts = [draw.scene(0, "train", k).caption for k in range(50)]
     for text in texts:
         assert len(made.tokenizer(text).input_ids) == len(text.split()) + 2 <= made.tokenizer.model_max_length

@@ -26,7 +26,7 @@ RED, BLUE = "a red square left of a blue circle", "a blue circle left of a red s
 
 @pytest.fixture(scope="module")
 def teacher():
-    return Teacher(**diffusion.parts(vae=False))
+    return Teacher(diffusion.parts(vae=False))
 
 
 def matcher(**changes) -> Matcher:

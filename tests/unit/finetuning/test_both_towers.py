@@ -248,7 +248,7 @@ def denoised(teacher: Teacher, z0, t, noise, condition) -> torch.Tensor:
 @pytest.fixture(params=["epsilon", "v_prediction"])
 def term(request, tmp_path) -> Distillation:
     """A term over five texts, with a teacher and an h_w of its own."""
-    teacher = Teacher(**diffusion.parts(prediction=request.param, vae=request.param == "epsilon"))
+    teacher = Teacher(diffusion.parts(prediction=request.param, vae=request.param == "epsilon"))
     torch.manual_seed(1)
     latent_map = LatentMap(6, teacher.latent_shape)
     torch.nn.init.normal_(latent_map.linear.weight)
