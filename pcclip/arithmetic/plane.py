@@ -41,7 +41,7 @@ def arrows_of(
     """
     own = vectors.seen_by(MODEL)
     first, second = own.rows(pairs["first"]), own.rows(pairs["second"])
-    x, y = plane.transform(own.matrix[second]).T
+    x, y = plane.components_ @ (own.matrix[second] - plane.mean_).T  # PCA.transform refuses no rows
     steps = {"photos": own.matrix[first] - own.matrix[second]}
     for name, model in models.items():
         if vectors.seen_by(name) is own:
