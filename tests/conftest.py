@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from filelock import FileLock
+from helpers.crash import Crash
 from helpers.runs import BIRDS, COLOURS, SHAPES, draw, run_values
 from PIL import Image
 
@@ -126,7 +127,7 @@ def encoded(monkeypatch) -> SimpleNamespace:
 
     def counted(self, pixels):
         if counter.total >= counter.limit:
-            raise KeyboardInterrupt
+            raise Crash
         counter.total += len(pixels)
         return encode_pixels(self, pixels)
 

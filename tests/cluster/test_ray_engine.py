@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from helpers.crash import Crash
 from helpers.fake_backend import Fake
 from helpers.runs import ROOT
 
@@ -198,9 +199,9 @@ def test_the_same_tables_as_the_local_engines(nodes, rays, values, tiny_encoder,
 def test_what_the_local_engine_has_done_is_done(nodes, rays, values, tiny_encoder, encoded, capsys):
     config, killed, encoded.limit = params.check({**rays, "engine": "local"}), Fake(stop=20), 12
     images = load_images(config)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Crash):
         generate.generate(config, images, tiny_encoder, killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Crash):
         embed(config, images, tiny_encoder)
     assert len(list(stage(config).shards.glob("vectors-*"))) == 2
     capsys.readouterr()

@@ -2,6 +2,7 @@
 
 import math
 
+from helpers.crash import Crash
 from helpers.runs import SHAPES
 from pcclip.comparisons.llm import Odds, Reply
 from pcclip.comparisons.sentences import from_captions
@@ -48,7 +49,7 @@ class Judge:
     def choose(self, choices):
         for choice in choices:
             if len(self.asked) == self.stop:
-                raise KeyboardInterrupt
+                raise Crash
             self.asked.append(choice)
             yield choice, self.odds(choice)
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from helpers import ranks
+from helpers.crash import Crash, crash_after
 from helpers.in_process import execute
 from helpers.judge import BANK, Judge
 from helpers.runs import ROOT, run_values
@@ -87,23 +88,10 @@ def check_same(given, work) -> None:
     assert load_model(str(given.config.folder)).encode_texts(TEXTS) == pytest.approx(work.vectors, abs=2e-3)
 
 
-def stop_after(patch, count: int) -> None:
-    """Interrupt training in this process after `count` steps."""
-    step, calls = TextTower.step, []
-
-    def interrupted(*arguments):
-        calls.append(1)
-        if len(calls) > count:
-            raise KeyboardInterrupt
-        return step(*arguments)
-
-    patch.setattr(TextTower, "step", interrupted)
-
-
 def begin(given, monkeypatch) -> None:
     """A run that is interrupted after seven steps of one process."""
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(patch, 7)
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        crash_after(patch, TextTower, "step", 7)
         launch.finetune(*given.all)
 
 
@@ -191,8 +179,8 @@ def test_machines_that_share_nothing_but_the_storage(values, tiny_encoder, tmp_p
     images = load_images(notebook)
     comparisons = generate.generate(notebook, images, tiny_encoder)
     vectors, _ = embed(notebook, images, tiny_encoder)
-    stop_after(monkeypatch, 7)
-    with pytest.raises(KeyboardInterrupt):
+    crash_after(monkeypatch, TextTower, "step", 7)
+    with pytest.raises(Crash):
         launch.train(on("lost"))
     monkeypatch.undo()
     shutil.rmtree(tmp_path / "lost")

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers.cifar import FILES, HUNDRED, TEN, records
+from helpers.crash import Crash
 from helpers.files import jpeg, put
 from helpers.public_sets import PublicSets
 from PIL import Image
@@ -546,7 +547,7 @@ def test_vectors_of_images_in_one_file(layout, tiny_encoder, tmp_path, encoded, 
 def test_killed_in_the_middle_it_resumes_at_the_shard(binary, tiny_encoder, tmp_path, encoded, capsys):
     found, settings = SETS.load("cifar10", binary), {"batch_size": 4, "workers": 2, "shard": 16}
     encoded.limit = 16 + 8  # in the middle of the second shard
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Crash):
         embed_benchmark(tmp_path / "cifar10", found, tiny_encoder, Embed(**settings))
     encoded.total, encoded.limit = 0, float("inf")
     resumed, _ = embed_benchmark(tmp_path / "cifar10", found, tiny_encoder, Embed(**settings))

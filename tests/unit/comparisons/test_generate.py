@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 import pytest
+from helpers.crash import Crash
 from helpers.fake_backend import Fake
 
 from pcclip import config as params
@@ -111,7 +112,7 @@ def test_only_what_is_left_is_counted(config, images, tiny_encoder, monkeypatch,
     asked = config.model_copy(
         update={"generate": config.generate.model_copy(update={"backend": "openai", "llm": "tiny"})}
     )
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Crash):
         generate.generate(asked, images, tiny_encoder, Fake(stop=10))
     generate.generate(asked, images, tiny_encoder, Fake())
     told = [line for line in capsys.readouterr().out.splitlines() if "asking" in line and "tokens in" in line]
@@ -121,7 +122,7 @@ def test_only_what_is_left_is_counted(config, images, tiny_encoder, monkeypatch,
 @pytest.mark.parametrize("stop", [0, 1, 23, 59])
 def test_a_killed_run_asks_only_for_the_rest(ask, config, stop):
     killed, second, whole = Fake(stop=stop), Fake(), Fake()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Crash):
         ask(killed)
     table = ask(second)
     assert not set(second.asked) & set(killed.asked)
@@ -144,7 +145,7 @@ def test_a_finished_stage_is_not_asked_again(ask):
 
 
 def test_a_changed_parameter_asks_everything_anew(ask, config):
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Crash):
         ask(Fake(stop=10))
     changed = config.generate.model_copy(update={"temperature": 0.1})
     again = Fake()

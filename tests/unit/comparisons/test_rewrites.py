@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 import pytest
+from helpers.crash import Crash
 
 from pcclip import config as params
 from pcclip.comparisons import captions
@@ -32,7 +33,7 @@ class Writer(Template):
                 yield question, Reply(from_captions(question.first, question.second), "stop")
                 continue
             if len(self.asked) == self.stop:
-                raise KeyboardInterrupt
+                raise Crash
             self.asked.append((question.key, question.first))
             yield question, self.write(question.first)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import diffusion
+from helpers.crash import Crash, crash_after
 from PIL import Image
 
 from pcclip.data.sources import toy_scenes as draw
@@ -263,19 +264,13 @@ def test_the_shapes_teacher_is_trained_once_and_read_as_any_other(small, monkeyp
 def test_a_killed_training_continues_to_the_same_weights(small, monkeypatch, tmp_path):
     whole = load_teacher(str(shapes.SHAPES_DIFFUSION.trained(0, TINY))).fingerprint()
     loss, calls = shapes._loss, []
-
-    def killed(*given):
-        calls.append(0)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return loss(*given)
-
     monkeypatch.setenv("PCCLIP_CACHE", str(tmp_path / "another"))
-    monkeypatch.setattr(shapes, "_loss", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        crash_after(patch, shapes, "_loss", 3)
         shapes.SHAPES_DIFFUSION.trained(0, TINY)
+    monkeypatch.setattr(shapes, "_loss", lambda *given: calls.append(1) or loss(*given))
     again = load_teacher(str(shapes.SHAPES_DIFFUSION.trained(0, TINY)))
-    assert len(calls) == 4 + 4, "steps 3 to 6 after the checkpoint at 2"
+    assert len(calls) == 4, "steps 3 to 6 after the checkpoint at 2"
     assert again.fingerprint() == whole
 
 

@@ -5,6 +5,7 @@ from itertools import combinations
 
 import pandas as pd
 import pytest
+from helpers.crash import Crash
 
 from pcclip.comparisons.llm import LazyBackend, Reply, Template
 from pcclip.comparisons.prompts import load_prompt
@@ -40,7 +41,7 @@ class Writer(Template):
     def answers(self, questions):
         for question in questions:
             if len(self.asked) == self.stop:
-                raise KeyboardInterrupt
+                raise Crash
             times = Counter((q.first, q.second) for q in self.asked)[question.first, question.second]
             self.asked.append(question)
             reply = self.write(question, times)
@@ -239,7 +240,7 @@ def test_pairs_that_cannot_be(differ, pairs, says):
 def test_a_killed_run_asks_only_for_the_rest(differ, stop):
     write = badly("No.", times=2)  # eight replies in all
     killed = Writer(write, stop)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Crash):
         differ(killed)
     rest = Writer(lambda q, n: write(q, n + sum((k.first, k.second) == (q.first, q.second) for k in killed.asked)))
     texts = differ(rest)
@@ -360,7 +361,7 @@ def test_a_class_without_any_kind(describe):
 
 def test_descriptions_resume(describe):
     killed, rest, whole = Writer(stop=3), Writer(), Writer()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Crash):
         describe(killed)
     texts = describe(rest)
     whole.identity = "writer-2"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.crash import Crash
 from helpers.llm_server import Handler, serving
 from scipy.stats import binomtest
 
@@ -107,10 +108,10 @@ def test_an_interrupted_run_asks_only_for_the_rest(tmp_path):
         def choose(self, choices):
             for k, answer in enumerate(super().choose(choices)):
                 if k == 5:
-                    raise KeyboardInterrupt
+                    raise Crash
                 yield answer
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Crash):
         judged_by(Stopped(), tmp_path)
     kept = {row["key"] for row in logged(tmp_path)}
     assert len(kept) == 5

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers import diffusion
+from helpers.crash import Crash, crash_after
 from helpers.in_process import execute
 from helpers.runs import ROOT, run_values
 
@@ -461,11 +462,11 @@ def test_kept_rows_go_on_where_they_were_and_are_made_once(tmp_path, monkeypatch
     def make(wanted, limit=99):
         for part in wanted:
             if len(made) == limit:
-                raise KeyboardInterrupt
+                raise Crash
             made.append(part)
             yield rows[part.start : part.stop]
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Crash):
         cached_tensors(tmp_path / "x", {}, 11, lambda wanted: make(wanted, 3), 3)  # one of the second file's two parts
     found = cached_tensors(tmp_path / "x", {}, 11, make, 3)
     assert [(part.start, part.stop) for part in made] == [(0, 3), (3, 4), (4, 7), (4, 7), (7, 8), (8, 11)]
@@ -542,32 +543,19 @@ def test_the_warm_up_reads_the_condition_of_each_text_where_images_share_a_capti
 # a whole run
 
 
-def killed_after(monkeypatch, owner, name, calls):
-    """owner.name raises KeyboardInterrupt when it was called so often."""
-    original, seen = getattr(owner, name), []
-
-    def counted(*arguments, **options):
-        if len(seen) == calls:
-            raise KeyboardInterrupt
-        seen.append(1)
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(owner, name, counted)
-
-
 def test_a_killed_run_gives_the_same_curve_and_the_same_weights_to_the_bit(configured, early, monkeypatch):
     block = {"baseline": True, "warmup": "sds", "warmup_steps": 3}
     settings = {"difference": 0.5, "learn_temperature": True, "evaluate_every": 3}
     whole, killed = configured("whole", block, **settings), configured("killed", block, **settings)
     finetuned(early, whole)
     for owner, name, calls in (
-        (torch.optim.Adam, "step", 2),
+        (Distillation, "backward", 2),  # in the warm-up
         (BothTowers, "step", 2),
         (BothTowers, "step", 2),
         (BothTowers, "step", 3),
     ):
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            killed_after(patch, owner, name, calls)
+        with monkeypatch.context() as patch, pytest.raises(Crash):
+            crash_after(patch, owner, name, calls)
             finetuned(early, killed)
         assert not (killed.folder / "03_finetune" / "manifest.json").exists()
     curve = finetuned(early, killed)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from helpers.crash import Crash, crash_after
 from helpers.judge import BANK, NOUNS, Judge
 
 from pcclip import config as params
@@ -88,18 +89,6 @@ def on_step(monkeypatch, watch) -> None:
     """Call watch(training, rows) before every step."""
     step = TextTower.step
     monkeypatch.setattr(TextTower, "step", lambda training, rows: watch(training, rows) or step(training, rows))
-
-
-def stop_after(monkeypatch, count):
-    """A run is interrupted after `count` steps."""
-    calls = []
-
-    def interrupt(training, rows):
-        if len(calls) == count:
-            raise KeyboardInterrupt
-        calls.append(1)
-
-    on_step(monkeypatch, interrupt)
 
 
 def without_held_out_points(monkeypatch):
@@ -262,12 +251,12 @@ def results(given):
 )
 def test_a_killed_run_continues_on_the_same_curve(prepare, monkeypatch, steps, changes):
     given = prepare("killed", **changes)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(patch, steps)
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        crash_after(patch, TextTower, "step", steps)
         run(given)
     redone = 20 - steps // given.config.finetune.checkpoint_every * given.config.finetune.checkpoint_every
     with monkeypatch.context() as patch:
-        stop_after(patch, redone)  # no step more than from the last checkpoint
+        crash_after(patch, TextTower, "step", redone)  # no step more than from the last checkpoint
         curve = run(prepare("killed", **changes))
     whole = prepare("whole", **changes)
     pd.testing.assert_frame_equal(run(whole), curve)
@@ -277,8 +266,8 @@ def test_a_killed_run_continues_on_the_same_curve(prepare, monkeypatch, steps, c
 @pytest.mark.parametrize("steps", [1, 7])
 def test_a_cell_that_was_interrupted_and_run_again_with_the_same_model(prepare, monkeypatch, steps):
     given = prepare("killed")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(patch, steps)
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        crash_after(patch, TextTower, "step", steps)
         run(given)
     curve = run(given)
     whole = prepare("whole")
@@ -289,14 +278,14 @@ def test_a_cell_that_was_interrupted_and_run_again_with_the_same_model(prepare, 
 
 def test_the_second_call_does_nothing(prepare, monkeypatch):
     curve = run(prepare())
-    stop_after(monkeypatch, 0)
+    crash_after(monkeypatch, TextTower, "step", 0)
     pd.testing.assert_frame_equal(run(prepare()), curve)
 
 
 def test_a_changed_parameter_starts_anew(prepare, monkeypatch):
     run(prepare())
-    stop_after(monkeypatch, 0)
-    with pytest.raises(KeyboardInterrupt):
+    crash_after(monkeypatch, TextTower, "step", 0)
+    with pytest.raises(Crash):
         run(prepare(lr=2e-3))
 
 
@@ -780,11 +769,11 @@ def test_held_out_texts_are_encoded_in_the_precision_of_the_run(prepare):
 )
 def test_a_killed_run_with_every_term_continues_on_the_same_curve(judged, monkeypatch, steps, changes):
     given = judged("killed", **ALL, **changes)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(patch, steps)
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        crash_after(patch, TextTower, "step", steps)
         run(given)
     with monkeypatch.context() as patch:
-        stop_after(patch, 20 - steps // 2 * 2)  # no step more than from the last checkpoint
+        crash_after(patch, TextTower, "step", 20 - steps // 2 * 2)  # no step more than from the last checkpoint
         curve = run(judged("killed", **ALL, **changes))
     whole = judged("whole", **ALL, **changes)
     pd.testing.assert_frame_equal(run(whole), curve)

@@ -227,7 +227,10 @@ def test_cli_interrupted(few, tiny_model, monkeypatch, capfd):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Encoder, "encode_pixels", interrupt)
-    status, _, err = cli(capfd, "rank", few, "--more", MORE, "--model", tiny_model)
+    try:
+        status, _, err = cli(capfd, "rank", few, "--more", MORE, "--model", tiny_model)
+    except KeyboardInterrupt:  # it would end the session of pytest
+        pytest.fail("Ctrl-C is not caught")
     assert (status, err) == (130, "pcclip: interrupted; run the same command again to continue\n")
 
 

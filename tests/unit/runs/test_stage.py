@@ -10,6 +10,7 @@ import time
 
 import pyarrow as pa
 import pytest
+from helpers.crash import Crash
 
 from pcclip.errors import PcclipError
 from pcclip.runs import files as stage
@@ -126,9 +127,9 @@ def test_digest_is_stable_and_blind_to_key_order():
 
 def test_partial_work_is_kept_for_the_same_key_only(tmp_path):
     mine, other = Stage(tmp_path / "01_x", {"lr": 1}), Stage(tmp_path / "01_x", {"lr": 2})
-    with pytest.raises(KeyboardInterrupt), mine.work():
+    with pytest.raises(Crash), mine.work():
         (mine.partial / "shard").write_text("half")
-        raise KeyboardInterrupt
+        raise Crash
     with Stage(tmp_path / "01_x", {"lr": 1}).work() as again:
         assert (again.partial / "shard").read_text() == "half"
     with other.work():
@@ -181,7 +182,7 @@ def test_a_killed_process_lets_go(tmp_path, holder):
 # ---- atomic files ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [ValueError, Crash])
 def test_a_failed_write_leaves_the_old_file(tmp_path, error):
     path = tmp_path / "deep" / "a.json"
     write_json(path, {"old": True})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from helpers.crash import Crash
 from helpers.fake_backend import Fake
 
 from pcclip import config as params
@@ -95,7 +96,7 @@ def test_a_table_that_does_not_fit_its_manifest_is_not_fetched(stored, tiny_enco
 def test_another_machine_encodes_only_what_is_missing(stored, tiny_encoder, encoded, config):
     images = load_images(config)
     encoded.limit = 14  # in the middle of the third shard of five
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Crash):
         embed(stored("one"), images, tiny_encoder)
     encoded.total, encoded.limit = 0, float("inf")
     resumed, _ = embed(stored("two"), images, tiny_encoder)
@@ -106,7 +107,7 @@ def test_another_machine_encodes_only_what_is_missing(stored, tiny_encoder, enco
 
 def test_another_machine_asks_only_for_the_rest(stored, tiny_encoder, config):
     images, killed, second = load_images(config), Fake(stop=23), Fake()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Crash):
         generate.generate(stored("one"), images, tiny_encoder, killed)
     table = generate.generate(stored("two"), images, tiny_encoder, second)
     assert len(killed.asked) == 23
@@ -116,7 +117,7 @@ def test_another_machine_asks_only_for_the_rest(stored, tiny_encoder, config):
 
 def test_a_journal_of_a_run_without_a_storage_is_read(stored, values, tiny_encoder, tmp_path):
     images, killed, second = load_images(stored("one")), Fake(stop=23), Fake()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Crash):
         generate.generate(stored("one").model_copy(update={"storage": None}), images, tiny_encoder, killed)
     generate.generate(stored("one"), images, tiny_encoder, second)
     assert sorted(killed.asked + second.asked) == sorted(set(killed.asked + second.asked))
@@ -191,8 +192,8 @@ def test_half_published_is_not_found(tmp_path, storage):
     with done.work():
         (done.folder / "out.txt").write_text("0123456789")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stage, "write_json", lambda path, value: (_ for _ in ()).throw(KeyboardInterrupt))
-            with pytest.raises(KeyboardInterrupt):
+            patch.setattr(stage, "write_json", lambda path, value: (_ for _ in ()).throw(Crash))
+            with pytest.raises(Crash):
                 done.finish(["out.txt"], {})
         other = Stage(tmp_path / "b" / "01_x", {}, done.storage)
         assert not other.done_or_fetched()
