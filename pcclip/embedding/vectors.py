@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int
 
 from pcclip.encoders.dual_encoder import Encoder
@@ -82,7 +83,8 @@ def fingerprints(models: Mapping[str, Encoder]) -> dict[str, str]:
 
 def load_vectors(folder: Path, model: Encoder) -> Vectors:
     """Read the vectors that this model's image tower made. Raises PcclipError when another tower made them."""
-    table, fingerprint = read_parquet(Path(folder) / TABLE), model.image_fingerprint()
+    path, fingerprint = Path(folder) / TABLE, model.image_fingerprint()
+    table = read_parquet(path, ["id", "path", "vector", "fingerprint"])
     made_by = set(table["fingerprint"].to_pylist())
     if made_by != {fingerprint}:
         advice = (
@@ -94,9 +96,28 @@ def load_vectors(folder: Path, model: Encoder) -> Vectors:
             f"{folder}: vectors of another model ({', '.join(sorted(made_by))}, not {fingerprint} of "
             f"{model.spec}); {advice}"
         )
-    flat = table["vector"].combine_chunks().flatten().to_numpy()
-    matrix = flat.reshape(table.num_rows, -1).copy()
+    matrix = vector_matrix(table["vector"].combine_chunks(), path, model.width).copy()
     return Vectors(table["id"].to_pylist(), table["path"].to_pylist(), matrix, fingerprint)
+
+
+def vector_matrix(column: pa.Array, path: str | Path, width: int) -> Float[np.ndarray, "n d"]:
+    """The vectors in a column of a table. Raises PcclipError for one that is missing, of another width, or no numbers."""
+    lists = pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list
+    if not (any(is_kind(column.type) for is_kind in lists) and pa.types.is_floating(column.type.value_type)):
+        raise PcclipError(f"{path}: its column vector holds {column.type}, not lists of numbers; run notebook 02 again")
+    widths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    other = np.flatnonzero(widths != width)
+    if len(other):
+        raise PcclipError(
+            f"{path}: vectors of width {widths[other[0]]}, not {width} (row {other[0]}); run notebook 02 with this model"
+        )
+    matrix = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+    unknown = np.flatnonzero(~np.isfinite(matrix.sum(axis=1)))
+    if len(unknown):
+        raise PcclipError(
+            f"{path}: the vector in row {unknown[0]} holds values that are no numbers; run notebook 02 again"
+        )
+    return matrix
 
 
 def vector_table(images: pd.DataFrame, matrix: Float[np.ndarray, "n d"]) -> pa.Table:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pcclip.config import resolve
 from pcclip.encoders.dual_encoder import Encoder, weights_digest
 from pcclip.errors import PcclipError
-from pcclip.runs.files import atomic, write_json
+from pcclip.runs.files import write_json, write_tensors
 from pcclip.runs.stage import read_manifest
 
 WEIGHTS, IMAGE_WEIGHTS, CARD = "text_tower.safetensors", "image_tower.safetensors", "model.json"
@@ -48,17 +48,13 @@ def describe(model: Encoder) -> dict:
 
 def save(model: Encoder, card: dict, folder: Path) -> list[str]:
     """Write what was tuned, and `card` (from `describe`, before tuning), to `folder`. Returns the file names."""
-    from safetensors.torch import save_file
-
     towers = ["text_tower"]
     if model.image_fingerprint() != card["image_fingerprint"]:
         towers.append("image_tower")
     else:
         (folder / IMAGE_WEIGHTS).unlink(missing_ok=True)  # of an earlier finetuning
     for name in towers:
-        state = {key: value.detach().cpu().contiguous() for key, value in getattr(model, name).state_dict().items()}
-        with atomic(folder / _FILES[name]) as temporary:
-            save_file(state, temporary)
+        write_tensors(folder / _FILES[name], getattr(model, name).state_dict())
     write_json(folder / CARD, {**card, **{name: weights_digest(getattr(model, name)) for name in towers}})
     return [*(_FILES[name] for name in towers), CARD]
 

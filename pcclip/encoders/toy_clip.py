@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pcclip.data.sources import toy_scenes as draw
 from pcclip.encoders.toy_model import ToyModel, load_checkpoint, save_checkpoint
-from pcclip.runs.files import atomic, write_json
+from pcclip.runs.files import write_json, write_tensors
 from pcclip.runs.progress import Meter
 from pcclip.stats.random_streams import stream
 from pcclip.torchvision_shim import declare_missing
@@ -45,12 +45,9 @@ def share_of_twins(batch: int) -> float:
 
 def _write(seed: int, recipe: dict, folder: Path, checkpoint: Path) -> list[str]:
     """Train the model and write it in open_clip's local-dir layout."""
-    from safetensors.torch import save_file
-
     model = _train(seed, recipe, checkpoint)
     write_json(folder / CARD, {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS})
-    with atomic(folder / WEIGHTS) as temporary:
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, temporary)
+    write_tensors(folder / WEIGHTS, model.state_dict())
     return [CARD, WEIGHTS]
 
 

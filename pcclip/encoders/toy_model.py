@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pcclip.data.sources import toy_scenes
-from pcclip.runs.files import atomic, cache_folder, digest
+from pcclip.runs.files import cache_folder, digest, read_checkpoint, write_checkpoint
 from pcclip.runs.progress import say
 from pcclip.runs.stage import Stage
 
@@ -63,15 +61,14 @@ class ToyModel:
 
 def save_checkpoint(path: Path, step: int, parts: dict[str, Any]) -> None:
     """Save the number of steps done and the state of the parts (modules and optimiser)."""
-    with atomic(path) as temporary:
-        torch.save({"step": step, **{name: part.state_dict() for name, part in parts.items()}}, temporary)
+    write_checkpoint(path, {"step": step, **{name: part.state_dict() for name, part in parts.items()}})
 
 
 def load_checkpoint(path: Path, parts: dict[str, Any]) -> int:
     """Load what `save_checkpoint` saved into the parts. Returns the number of steps done, 0 without a checkpoint."""
     if not path.is_file():
         return 0
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    checkpoint = read_checkpoint(path)
     for name, part in parts.items():
         part.load_state_dict(checkpoint[name])
     return checkpoint["step"]

@@ -40,7 +40,7 @@ from pcclip.finetuning.pixels import Pixels
 from pcclip.finetuning.precision import autocast
 from pcclip.finetuning.score_distillation import fit_latent_map, load_distillation
 from pcclip.images import batches
-from pcclip.runs.files import atomic
+from pcclip.runs.files import write_tensors
 
 BASELINE, LATENT_MAP, WARMUP = "captions", "latent_map.safetensors", "warmup.csv"
 _LOWEST_TEMPERATURE = 0.01  # CLIP's own bound on a learned temperature
@@ -128,13 +128,9 @@ class BothTowers(Training):
         return [WARMUP]
 
     def finish(self, folder: Path) -> list[str]:
-        from safetensors.torch import save_file
-
         if self.distillation is None:
             return []
-        state = self.distillation.latent_map.state_dict()
-        with atomic(folder / LATENT_MAP) as temporary:
-            save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary)
+        write_tensors(folder / LATENT_MAP, self.distillation.latent_map.state_dict())
         return [LATENT_MAP]
 
     def batches(self, first: int, last: int) -> Iterator[tuple[Batch, Float[Tensor, "k 3 h w"]]]:

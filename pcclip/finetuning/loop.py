@@ -22,7 +22,7 @@ from pcclip.encoders.tokens import Tokens
 from pcclip.errors import PcclipError
 from pcclip.finetuning import distributed, lora
 from pcclip.finetuning.precision import autocast
-from pcclip.runs.files import atomic
+from pcclip.runs.files import atomic, read_checkpoint, write_checkpoint
 from pcclip.runs.progress import Meter, say
 from pcclip.stats.random_streams import stream
 
@@ -49,20 +49,18 @@ class State:
         self.rates.append(lr)
 
     def save(self, path: Path) -> None:
-        with atomic(path) as temporary:
-            torch.save(
-                {
-                    "step": self.step,
-                    "curve": self.curve,
-                    "optimizer": self.optimizer.state_dict(),
-                    "parameters": {name: p.detach() for name, p in self.parameters.items()},
-                },
-                temporary,
-            )
+        write_checkpoint(
+            path,
+            {
+                "step": self.step,
+                "curve": self.curve,
+                "optimizer": self.optimizer.state_dict(),
+                "parameters": {name: p.detach() for name, p in self.parameters.items()},
+            },
+        )
 
     def load(self, path: Path) -> None:
-        with path.open("rb") as file:  # torch.load takes no URLs
-            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        checkpoint = read_checkpoint(path)
         self.step, self.curve = checkpoint["step"], checkpoint["curve"]
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         with torch.no_grad():

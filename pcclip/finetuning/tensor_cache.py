@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from pcclip.images import batches
-from pcclip.runs.files import atomic
+from pcclip.runs.files import write_tensors
 from pcclip.runs.progress import Meter, say
 from pcclip.runs.stage import Stage
 
@@ -66,20 +66,13 @@ def cached_tensors(
             for part in islice(tensors, len(file_ranges)):
                 parts.append(part.cpu())
                 meter.add(len(part))
-            _write(file, torch.cat(parts))
+            write_tensors(file, {"rows": torch.cat(parts)})
         for stale in folder.glob("*.safetensors"):
             stale.unlink()
         for file in files:
             os.replace(file, folder / file.name)
         stage.finish([file.name for file in files], {kind: count})
     return CachedTensors(folder, count)
-
-
-def _write(file: Path, rows: Tensor) -> None:
-    from safetensors.torch import save_file
-
-    with atomic(file) as temporary:
-        save_file({"rows": rows.contiguous()}, temporary)
 
 
 def _opened(file: Path) -> Any:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
+from pcclip.embedding.vectors import vector_matrix
 from pcclip.errors import PcclipError
 
 BATCH = 2**13  # rows of vectors held at once: 24 MiB at a width of 768
@@ -96,7 +97,7 @@ def batches(
     columns = ["path", "vector"] + (["fingerprint"] if fingerprint else [])
     for path in files:
         try:
-            with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:  # holds no complete row group
+            with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20, page_checksum_verification=True) as file:
                 if missing := {*columns} - {*file.schema_arrow.names}:
                     raise PcclipError(f"{path}: no column {min(missing)!r}; give vectors as notebook 02 writes them")
                 for batch in file.iter_batches(BATCH, columns=columns):
@@ -105,7 +106,7 @@ def batches(
             raise PcclipError(f"{path}: not there; run the notebook that writes it first") from None
         except (pa.ArrowException, OSError) as error:
             raise PcclipError(
-                f"{path}: not a whole Parquet file ({error}); delete it and run its notebook again"
+                f"{path}: not a whole Parquet file ({str(error).splitlines()[0]}); delete it and run its notebook again"
             ) from None
 
 
@@ -115,11 +116,4 @@ def _matrix(batch: pa.RecordBatch, path: str | Path, width: int, fingerprint: st
             f"{path}: vectors of another model than {fingerprint}; run notebook 02 with "
             "this model, or give the run's folder, if finetuning changed the image tower"
         )
-    if batch["vector"].null_count:
-        raise PcclipError(f"{path}: a vector is missing; run notebook 02 again")
-    flat = batch["vector"].flatten().to_numpy(zero_copy_only=False)
-    if len(flat) != len(batch) * width:
-        raise PcclipError(
-            f"{path}: vectors of width {len(flat) // max(len(batch), 1)}, not {width}; run notebook 02 with this model"
-        )
-    return flat.reshape(-1, width)
+    return vector_matrix(batch["vector"], path, width)

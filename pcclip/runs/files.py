@@ -11,20 +11,25 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
 import pandas as pd
 
 from pcclip.errors import PcclipError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 _SETTLED = 2_000_000_000  # ns: a file that was written longer ago cannot change without its time stamp changing
+_PROBE = 2**16  # bytes that are added to a file to see whether there is room
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "memory"}  # show only whole files
 
 
@@ -35,7 +40,7 @@ def digest(value: Any) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file. Many keys contain model files, so a process reads a file again only when it has changed.
+    """SHA-256 of a file. Model files and tables are large, so a process reads a file again only when it has changed.
 
     A file written within the last two seconds is always read: it could change within one tick of the file clock.
     """
@@ -73,26 +78,39 @@ def disk_errors(path: Path) -> Iterator[None]:
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it is flushed and renamed into place only if the block succeeds.
 
-    For a URL the temporary path is on the local disk, and the finished file is sent.
+    For a URL the temporary path is on the local disk, and the finished file is sent. Raises PcclipError: no room, or
+    no right to write.
     """
-    if is_url(path):
-        with disk_errors(path), tempfile.TemporaryDirectory() as folder:
-            temporary = Path(folder) / path.name
-            yield temporary
-            _send(temporary, path)
-        return
-    path = Path(path)
     with disk_errors(path):
+        if is_url(path):
+            with tempfile.TemporaryDirectory() as folder, _written(Path(folder) / path.name) as temporary:
+                yield temporary
+                _send(temporary, path)
+            return
+        path = Path(path)
         make_folder(path.parent)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        try:
+        with _written(path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")) as temporary:
             yield temporary
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
             sync_folder(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _written(temporary: Path) -> Iterator[Path]:
+    """Delete the temporary file at the end, and raise the system's error where a library raised one of its own.
+
+    torch and numpy hide a full disk behind errors without its number; adding to their file shows it.
+    """
+    try:
+        yield temporary
+    except (OSError, RuntimeError):
+        with open(temporary, "ab") as file:
+            file.write(bytes(_PROBE))
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:
@@ -142,12 +160,10 @@ def _send(file: Path, url: Any) -> None:
     fs.mv(unfinished, path)
 
 
-def fetch_file(source: Any, target: Path) -> None:
-    """Copy a file or the file at a URL to a local path."""
-    if is_url(source):
-        source.fs.get_file(source.path, str(target))
-    else:
-        shutil.copyfile(source, target)
+def copy_file(source: Any, target: Path) -> None:
+    """Copy a file, or the file at a URL, atomically. Raises FileNotFoundError when it is not there."""
+    with source.open("rb") as reader, atomic(target) as temporary, open(temporary, "wb") as writer:
+        shutil.copyfileobj(reader, writer)
 
 
 def remove_folder(folder: Any) -> None:
@@ -164,29 +180,64 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1, default=str), encoding="utf8")
 
 
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"]) -> None:
+    """Write tensors atomically, as safetensors, whose own writer would hide a full disk."""
+    from safetensors.torch import save
+
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a state of tensors, numbers, texts, lists and dicts atomically, in torch's format."""
+    import torch
+
+    with atomic(path) as temporary:
+        torch.save(state, temporary)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `write_checkpoint` wrote, on the CPU. Raises PcclipError when the file is damaged."""
+    import torch
+
+    try:
+        with path.open("rb") as file:  # torch.load takes no URLs
+            damaged = ZipFile(file).testzip()  # torch.load ignores checksums
+            if damaged is None:
+                file.seek(0)
+                return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever damage raises in two readers
+        damaged = str(error).partition("\n")[0]
+    raise PcclipError(f"{path}: a damaged checkpoint ({damaged}); delete it and run again")
+
+
 def write_parquet(path: Path, table: Any) -> None:
-    """Write a pandas or pyarrow table atomically."""
+    """Write a pandas or pyarrow table atomically, with a checksum in each page."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not isinstance(table, pa.Table):
         table = pa.Table.from_pandas(table, preserve_index=False)
     with atomic(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, write_page_checksum=True)
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> Any:
-    """A pyarrow table, all columns or those named. Raises PcclipError when the file is missing or was cut short."""
+    """A pyarrow table, all columns or those named. Raises PcclipError when the file is missing or damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         source = BytesIO(path.read_bytes()) if is_url(path) else path
-        return pq.read_table(source, columns=columns, partitioning=None)
+        return pq.read_table(source, columns=columns, partitioning=None, page_checksum_verification=True)
     except FileNotFoundError:
         raise PcclipError(f"{path}: not there; run the notebook that writes it first") from None
     except (pa.ArrowException, OSError) as error:
-        raise PcclipError(f"{path}: not a whole Parquet file ({error}); delete it and run its notebook again") from None
+        reason = str(error).partition("\n")[0]
+        raise PcclipError(
+            f"{path}: not a whole Parquet file ({reason}); delete it and run its notebook again"
+        ) from None
 
 
 def cache_folder() -> Path:

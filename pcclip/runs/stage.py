@@ -1,6 +1,6 @@
 """A stage of a run: a folder, a key made of everything that its result depends on, and a manifest written last.
 
-A stage is done when its manifest has the same key and its files have the recorded sizes; otherwise it is done again.
+A stage is done when its manifest has the same key and its files the recorded SHA-256; otherwise it is done again.
 Files are written under a temporary name and renamed. Unfinished work is in `partial-KEY/`, so that a killed stage
 resumes and a changed parameter never mixes with old work. A lock lets one process at a time work on a stage.
 
@@ -13,20 +13,23 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pcclip import __version__
 from pcclip.errors import PcclipError
-from pcclip.runs.files import atomic, digest, disk_errors, fetch_file, file_digest, is_url, remove_folder, write_json
+from pcclip.runs.files import copy_file, digest, disk_errors, file_digest, remove_folder, write_json
+from pcclip.runs.progress import say
 
 _LOCK_SECONDS = 10  # a killed run's kernel needs a moment to notice and let go
 _MANIFEST = "manifest.json"
+_DIGEST = "digest"  # field of a manifest: the digest of all others
 
 
 class Stage:
@@ -41,7 +44,7 @@ class Stage:
         shards: the folder or URL of unfinished work that any node may add to.
     """
 
-    def __init__(self, folder: Path, inputs: dict, storage: Path | None = None):
+    def __init__(self, folder: Path, inputs: dict[str, Any], storage: Path | None = None):
         self.folder, self.inputs, self.storage = Path(folder), inputs, storage
         self.key = digest({"stage": self.folder.name, **inputs})
         self.partial = self.folder / f"partial-{self.key[:12]}"
@@ -49,40 +52,42 @@ class Stage:
         self._started = time.monotonic()
 
     def done(self) -> bool:
-        """True when the folder has a manifest with this key and files with the recorded sizes."""
+        """True when the folder has a manifest with this key and the files that it records.
+
+        Prints which file is not. A kill after the manifest leaves partial work, which goes now.
+        """
         manifest = read_manifest(self.folder)
-        return (
-            bool(manifest)
-            and manifest["key"] == self.key
-            and all(
-                (self.folder / name).is_file() and (self.folder / name).stat().st_size == file["bytes"]
-                for name, file in manifest["outputs"].items()
-            )
-        )
+        if not manifest or manifest["key"] != self.key:
+            return False
+        changed = _changed_output(self.folder, manifest)
+        if changed:
+            say(f"{changed}: not the file that {self.folder.name} wrote; {self.folder.name} is not done any more")
+            return False
+        remove_folder(self.partial)
+        return True
 
     def done_or_fetched(self) -> bool:
         """True when the stage is done here, or by another run with the same storage, whose files are then fetched."""
-        return self.done() or (self.storage is not None and self._fetched())
+        return self.done() or (self.storage is not None and self._fetched(self.storage))
 
-    def _fetched(self) -> bool:
-        manifest = read_manifest(self.storage)
+    def _fetched(self, storage: Path) -> bool:
+        manifest = read_manifest(storage)
         if not manifest or manifest["key"] != self.key:
             return False
         with self.work():
-            for name, file in manifest["outputs"].items():
+            for name in manifest["outputs"]:
                 try:
-                    with atomic(self.folder / name) as temporary:
-                        fetch_file(self.storage / name, temporary)
+                    copy_file(storage / name, self.folder / name)
                 except FileNotFoundError:
                     return False
-                if file_digest(self.folder / name) != file["sha256"]:
-                    return False  # another run is writing there
-            write_json(self.folder / _MANIFEST, manifest)
+            if _changed_output(self.folder, manifest):
+                return False  # another run is writing there
+            _write_manifest(self.folder, manifest)
             remove_folder(self.partial)
         return True
 
     @contextmanager
-    def work(self):
+    def work(self) -> Iterator["Stage"]:
         """Hold the stage's lock; first delete the manifest and what killed runs and other keys left behind."""
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +111,7 @@ class Stage:
             finally:
                 lock.release()
 
-    def finish(self, outputs: list[str], counts: dict, model: str = "") -> None:
+    def finish(self, outputs: list[str], counts: dict[str, int], model: str = "") -> None:
         """Write the manifest, last, and delete the partial work. `outputs` are names relative to the folder."""
         files = {name: self.folder / name for name in outputs}
         manifest = {
@@ -123,27 +128,41 @@ class Stage:
         }
         if self.storage is not None:
             for name, file in files.items():
-                with atomic(self.storage / name) as temporary:
-                    shutil.copyfile(file, temporary)
-            write_json(self.storage / _MANIFEST, manifest)
-        write_json(self.folder / _MANIFEST, manifest)
+                copy_file(file, self.storage / name)
+            _write_manifest(self.storage, manifest)
+        _write_manifest(self.folder, manifest)
         for partial in {self.partial, self.shards}:
             remove_folder(partial)
 
 
-def read_manifest(folder: Path) -> dict | None:
-    """The stage's manifest, or None when it is absent or cannot be read."""
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The stage's manifest, or None when it is absent or not as `finish` wrote it."""
     try:
-        manifest = json.loads(((folder if is_url(folder) else Path(folder)) / _MANIFEST).read_text(encoding="utf8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        own_digest = manifest.pop(_DIGEST)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    return manifest if isinstance(manifest, dict) and {"key", "inputs", "outputs"} <= manifest.keys() else None
+    return manifest if digest(manifest) == own_digest else None
 
 
-def finished(folder: Path, **expected) -> dict:
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    stored = json.loads(json.dumps(manifest, default=str))
+    write_json(folder / _MANIFEST, {**stored, _DIGEST: digest(stored)})
+
+
+def _changed_output(folder: Path, manifest: dict[str, Any]) -> Path | None:
+    """The first file of a finished stage that is missing or has another SHA-256 than its manifest records."""
+    for name, output in manifest["outputs"].items():
+        file = folder / name
+        if not file.is_file() or file.stat().st_size != output["bytes"] or file_digest(file) != output["sha256"]:
+            return file
+    return None
+
+
+def finished(folder: Path, **expected: Any) -> dict[str, Any]:
     """The manifest of an earlier stage, made with the `expected` inputs (images, seed, model, ...).
 
-    Raises PcclipError when that stage has not finished or was made with other inputs.
+    Raises PcclipError when that stage has not finished or was made with other inputs, or one of its files has changed.
     """
     manifest = read_manifest(folder)
     if manifest is None:
@@ -151,15 +170,18 @@ def finished(folder: Path, **expected) -> dict:
     other = [name for name, value in expected.items() if manifest["inputs"].get(name) != value]
     if other:
         raise PcclipError(f"{folder}: made with other {' and '.join(other)} than now asked for; run its notebook again")
+    changed = _changed_output(folder, manifest)
+    if changed:
+        raise PcclipError(f"{changed}: missing or changed since {folder.name} wrote it; run its notebook again")
     return manifest
 
 
-def output_hashes(folder: Path, **expected) -> dict:
+def output_hashes(folder: Path, **expected: Any) -> dict[str, str]:
     """Hashes of an earlier stage's files, for the key of the stage that reads them; `expected` as in `finished`."""
     return {name: file["sha256"] for name, file in finished(folder, **expected)["outputs"].items()}
 
 
-def built_on(earlier: Iterable[Path], shared: dict) -> dict:
+def built_on(earlier: Iterable[Path], shared: dict[str, Any]) -> dict[str, Any]:
     """Inputs of a stage that reads earlier stages: the `shared` inputs, and the hashes of those stages' files.
 
     Raises PcclipError when an earlier stage has not finished or was made with other shared inputs.
@@ -167,7 +189,7 @@ def built_on(earlier: Iterable[Path], shared: dict) -> dict:
     return {**shared, **{folder.name: output_hashes(folder, **shared) for folder in earlier}}
 
 
-def versions() -> dict:
+def versions() -> dict[str, str | None]:
     """Versions of Python and of the packages that can change a number; None for a package that is absent."""
     installed: dict[str, str | None] = {"pcclip": __version__, "python": platform.python_version()}
     for name in ("torch", "open_clip_torch", "transformers", "xllamacpp", "numpy", "pillow"):

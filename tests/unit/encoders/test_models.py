@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from pcclip import load_model
 from pcclip.encoders import identify, minilm_efficientnet, saved
 from pcclip.errors import PcclipError
+from pcclip.runs.stage import Stage
 
 TEXTS = [
     "a dog",
@@ -355,7 +356,7 @@ def tuned(fresh_encoder, tmp_path):
             parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
     folder = tmp_path / "run" / "03_finetune"
     saved.save(fresh_encoder, card, folder)
-    (folder / "manifest.json").write_text('{"key": "k", "inputs": {}, "outputs": {}}')
+    Stage(folder, {}).finish([], {})
     return folder, fresh_encoder
 
 

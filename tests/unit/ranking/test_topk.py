@@ -102,10 +102,21 @@ def test_vectors_of_another_model(shards):
         ranked_shards(shards[0], np.ones(5, np.float32), "f", 2)
 
 
-def test_a_vector_that_is_missing(tmp_path):
-    vectors = pa.array([[1.0, 2.0], None], pa.list_(pa.float32(), 2))
-    pq.write_table(pa.table({"path": ["a", "b"], "vector": vectors}), tmp_path / "v.parquet")
-    with pytest.raises(PcclipError, match=r"v\.parquet: a vector is missing; run notebook 02 again"):
+@pytest.mark.parametrize(
+    ("vectors", "kind", "message"),
+    [
+        ([[1.0, 2.0], None], pa.list_(pa.float32(), 2), r"width 0, not 2 \(row 1\)"),
+        ([[1.0, 2.0], [1.0], [2.0, 3.0, 4.0]], pa.list_(pa.float64()), r"width 1, not 2 \(row 1\)"),
+        ([[1.0, 2.0], [1.0, float("nan")]], pa.list_(pa.float32(), 2), "row 1 holds values that are no numbers"),
+        ([[1.0, float("inf")], [1.0, None]], pa.list_(pa.float32()), "row 0 holds values that are no numbers"),
+        (["1 2", "2 3"], pa.string(), "holds string, not lists of numbers"),
+        ([["a", "b"]], pa.list_(pa.string()), "not lists of numbers"),
+    ],
+)
+def test_vectors_of_odd_shape(tmp_path, vectors, kind, message):
+    table = pa.table({"path": list("abc")[: len(vectors)], "vector": pa.array(vectors, kind)})
+    pq.write_table(table, tmp_path / "v.parquet")
+    with pytest.raises(PcclipError, match=rf"v\.parquet: .*{message}.*run notebook 02"):
         ranked_shards([tmp_path / "v.parquet"], np.ones(2, np.float32))
 
 

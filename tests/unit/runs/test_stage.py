@@ -4,18 +4,33 @@ import errno
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 from helpers.crash import Crash
+from helpers.faults import flipped, no_file_above, told
+from PIL import Image
 
 from pcclip.errors import PcclipError
 from pcclip.runs import files as stage
-from pcclip.runs.files import atomic, digest, read_parquet, write_json, write_parquet
-from pcclip.runs.stage import Stage, finished, output_hashes
+from pcclip.runs.files import (
+    atomic,
+    digest,
+    read_checkpoint,
+    read_parquet,
+    write_checkpoint,
+    write_json,
+    write_parquet,
+    write_tensors,
+)
+from pcclip.runs.stage import Stage, finished, output_hashes, read_manifest
 
 
 def finish(folder, inputs: dict) -> Stage:
@@ -51,19 +66,45 @@ def test_key_depends_on_the_stages_name(tmp_path):
     assert Stage(tmp_path / "01_x", {"a": 1}).key != Stage(tmp_path / "02_y", {"a": 1}).key
 
 
+def same_size_and_times(file):
+    stat = file.stat()
+    file.write_text("0123456780")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
         lambda file: file.unlink(),
         lambda file: file.write_text("012345678"),
-        lambda file: file.write_text("01234567890"),
+        lambda file: file.write_text("0123456780"),
+        same_size_and_times,
     ],
-    ids=["missing", "cut short", "too long"],
+    ids=["missing", "cut short", "same size", "same size and times"],
 )
-def test_not_done_with_a_spoilt_output(tmp_path, spoil):
+def test_a_spoilt_output_is_neither_done_nor_read(tmp_path, capsys, spoil):
     done = finish(tmp_path / "01_x", {})
-    spoil(tmp_path / "01_x" / "out.txt")
+    file = tmp_path / "01_x" / "out.txt"
+    spoil(file)
     assert not done.done()
+    assert capsys.readouterr().out == f"{file}: not the file that 01_x wrote; 01_x is not done any more\n"
+    with pytest.raises(PcclipError, match=r"out\.txt: missing or changed since 01_x wrote it; run its notebook again"):
+        finished(tmp_path / "01_x")
+    assert finish(tmp_path / "01_x", {}).done()
+
+
+@pytest.mark.parametrize("field", ["key", "inputs", "counts", "model", "outputs", "seconds"])
+def test_an_edited_manifest_is_none(tmp_path, field):
+    done = finish(tmp_path / "01_x", {})
+    path = tmp_path / "01_x" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: [1]}))
+    assert not done.done()
+    assert read_manifest(tmp_path / "01_x") is None
+
+
+def test_a_manifest_may_hold_any_json(tmp_path):
+    inputs = {"numbers": {10: 1.5, 2: float("inf")}, "pair": (1, None), "path": tmp_path, "text": "\ud800 é"}
+    assert finish(tmp_path / "01_x", inputs).done()
 
 
 CORRUPT = [
@@ -74,6 +115,7 @@ CORRUPT = [
     pytest.param(b"\xff\xfe\x00", id="binary"),
     pytest.param(b"[1]", id="a list"),
     pytest.param(b'{"stage": "01_x"}', id="no key"),
+    pytest.param(b"[" * 100_000, id="nested without end"),
 ]
 
 
@@ -135,6 +177,14 @@ def test_partial_work_is_kept_for_the_same_key_only(tmp_path):
     with other.work():
         assert not mine.partial.exists()
         assert not any(other.partial.iterdir())
+
+
+def test_partial_work_left_by_a_kill_after_the_manifest_goes(tmp_path):
+    done = finish(tmp_path / "01_x", {})
+    done.partial.mkdir()
+    assert Stage(tmp_path / "01_x", {"lr": 2}).done() or done.partial.exists(), "another key's work is not its own"
+    assert done.done()
+    assert not done.partial.exists()
 
 
 def test_temporary_files_of_a_killed_run_are_removed(tmp_path):
@@ -226,26 +276,48 @@ def test_disk_trouble_is_one_line_and_leaves_the_old_file(tmp_path, monkeypatch,
     assert left_in(tmp_path) == {"a.json"}
 
 
-def test_running_out_of_room_for_real(tmp_path):
-    path = tmp_path / "big.parquet"
-    write_parquet(path, pa.table({"x": [1]}))
-    code = """
-import resource, signal, sys
-import numpy as np, pyarrow as pa
-from pathlib import Path
-from pcclip.errors import PcclipError
-from pcclip.runs.files import write_parquet
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-try:
-    write_parquet(Path(sys.argv[1]), pa.table({"x": np.random.default_rng(0).random(500_000)}))
-except PcclipError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
-    assert done.stdout == f"{path}: no room on disk; free some and run again, finished work is kept\n", done.stderr
-    assert read_parquet(path)["x"].to_pylist() == [1]
-    assert left_in(tmp_path) == {"big.parquet"}
+def write_numpy(path, values):
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, values)
+
+
+def write_csv(path, values):
+    with atomic(path) as temporary:
+        pd.DataFrame(values).to_csv(temporary)
+
+
+def write_png(path, values):
+    with atomic(path) as temporary:
+        Image.frombytes("L", (200, 100), values.tobytes()).save(temporary, "PNG")
+
+
+WRITERS = {
+    "parquet": lambda path, values: write_parquet(path, pa.table({"x": values})),
+    "tensors": lambda path, values: write_tensors(path, {"x": torch.from_numpy(values)}),
+    "checkpoint": lambda path, values: write_checkpoint(path, {"x": torch.from_numpy(values)}),
+    "json": lambda path, values: write_json(path, values.tolist()),
+    "numpy": write_numpy,
+    "csv": write_csv,
+    "png": write_png,
+}
+
+
+@pytest.mark.parametrize("size", [0, 100, 9_000])
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_full_disk_is_one_line_whatever_writes(tmp_path, rng, write, size):
+    path, values = tmp_path / "big.bin", rng.random(5_000, dtype=np.float32)
+    path.write_bytes(b"old")
+    with pytest.raises(PcclipError) as error, no_file_above(size):
+        write(path, values)
+    assert str(error.value) == f"{path}: no room on disk; free some and run again, finished work is kept"
+    assert path.read_bytes() == b"old"
+    assert left_in(tmp_path) == {"big.bin"}
+
+
+def test_another_error_of_a_writer_stays_itself(tmp_path):
+    with pytest.raises(RuntimeError, match="^mine$"), atomic(tmp_path / "a") as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("mine")
 
 
 def test_no_room_while_working(tmp_path):
@@ -290,6 +362,29 @@ def test_damaged_table_names_the_file(tmp_path, part):
     path.write_bytes(content)
     with pytest.raises(PcclipError, match=r"t\.parquet: not a whole Parquet file"):
         read_parquet(path)
+
+
+@pytest.mark.parametrize("start", [0.3, 0.5])
+def test_a_flipped_bit_of_a_table_is_seen(tmp_path, start):
+    path = tmp_path / "t.parquet"
+    write_parquet(path, pa.table({"x": np.random.default_rng(0).random(5000)}))
+    content = bytearray(path.read_bytes())
+    content[int(start * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(PcclipError, match=r"t\.parquet: not a whole Parquet file .*CRC") as error:
+        read_parquet(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_flipped_bit_of_a_checkpoint_is_seen(tmp_path):
+    path, state = tmp_path / "c.pt", {"step": 3, "curve": [{"loss": 1.5}], "x": torch.arange(50.0)}
+    write_checkpoint(path, state)
+    whole = path.read_bytes()
+    for bit in range(0, 8 * len(whole), 611):
+        path.write_bytes(flipped(whole, bit))
+        message, read = told(read_checkpoint, path)
+        assert message or str(read) == str(state), "no bit of what was stored"
+        assert re.fullmatch(r"|.*c\.pt: a damaged checkpoint \(.*\); delete it and run again", message)
 
 
 # ---- file digests ----------------------------------------------------------------------------------------------------
