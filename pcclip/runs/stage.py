@@ -133,6 +133,9 @@ class Stage:
         _write_manifest(self.folder, manifest)
         for partial in {self.partial, self.shards}:
             remove_folder(partial)
+        for file in files.values():  # a kill may have left some beside a file outside the folder
+            for stale in file.parent.glob(f".{file.name}.*.tmp"):
+                stale.unlink()
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """Faults on purpose: damaged bytes, a full disk, and what a user may be told of them."""
 
+import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from pcclip.errors import PcclipError
+
+FAULTS = int(os.environ.get("PCCLIP_FAULTS", "20"))  # of each kind; make test-faults tries 1,000
 
 
 def told(action: Callable, *arguments: Any) -> tuple[str, Any]:
