@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -79,8 +80,7 @@ class Log(Generic[Record]):
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Store one line: it is on disk when this returns. Raises PcclipError: no room, no right, or locked."""
-        for _ in self.store([(None, row)]):
-            pass
+        list(self.store([(None, row)]))
 
     def store(self, rows: Iterable[tuple[Item, Mapping[str, Any]]]) -> Iterator[Item]:
         """Append the row of each (item, row), and yield the item once its row is on disk.
@@ -295,8 +295,7 @@ class PartWriter:
         answered = {key for key, answer in part.read() if not answer.failed}
         rest = [question for question in questions if question.key not in answered]
         if rest:
-            for _ in part.store(_rows(self._ask(rest))):
-                pass
+            deque(part.store(_rows(self._ask(rest))), maxlen=0)
 
 
 def question_groups(questions: list, answers: Mapping[str, Any], size: int) -> dict[str, list]:

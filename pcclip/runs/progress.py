@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TextIO
 
 _SECONDS = 5.0
@@ -80,14 +81,16 @@ class Heartbeat:
         self._ended.set()
         self._thread.join()
 
-    def stream(self, out: TextIO) -> "_Heard":
+    def stream(self, out: TextIO) -> SimpleNamespace:
         """A text stream that writes to `out` and counts as a sign of life."""
-        return _Heard(out, self)
 
-    def hear(self, text: str) -> None:
-        """Take note of text that a stream got."""
-        self._writes += 1
-        self._last_line = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), self._last_line)
+        def write(text: str) -> None:
+            self._writes += 1
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            self._last_line = lines[-1] if lines else self._last_line
+            out.write(text)
+
+        return SimpleNamespace(write=write, flush=out.flush)
 
     @property
     def most(self) -> str:
@@ -104,20 +107,6 @@ class Heartbeat:
                 last = f"; it last said: {self._last_line}" if self._last_line else ""
                 say(f"{self._noun}: at work for {_time(seconds)}, {memory / 1e9:.1f} GB{last}")
             writes = self._writes
-
-
-class _Heard:
-    """A text stream that passes everything it gets to a Heartbeat too."""
-
-    def __init__(self, out: TextIO, beat: Heartbeat):
-        self._out, self._beat = out, beat
-
-    def write(self, text: str) -> None:
-        self._beat.hear(text)
-        self._out.write(text)
-
-    def flush(self) -> None:
-        self._out.flush()
 
 
 def _memory_of_children() -> int:

@@ -107,7 +107,7 @@ def over_shards(
     from ray.exceptions import RayError
 
     waiting, tries, failed = deque(names), Counter[str](), dict[str, str]()
-    reports: list[dict] = []
+    done, processes = 0, set[str]()
     meter = Meter(len(names), f"{noun}, shards")
     with cluster(settings):
         _check_room(settings)
@@ -123,19 +123,19 @@ def over_shards(
                     tries[name] += 1
                     if not error:
                         meter.add()
-                        reports.append(report)
+                        done += 1
+                        processes.add(report["process"])
                     elif report["final"] or tries[name] > settings.retries:
                         failed[name] = error
                     else:
                         waiting.append(name)
             except RayError as error:
                 raise PcclipError(
-                    f"{noun}: Ray gave up ({_line(error)}); run again: {len(reports)} of {len(names)} shards are kept"
+                    f"{noun}: Ray gave up ({_line(error)}); run again: {done} of {len(names)} shards are kept"
                 ) from error
             failed |= lost
-        wall = time.monotonic() - started
-    if reports:
-        say(_overhead(reports, wall, noun))
+        seconds = time.monotonic() - started
+    say(f"{noun}: {done} shards by {len(processes)} workers in {seconds:.1f} s")
     if failed:
         name, reason = next(iter(failed.items()))
         raise PcclipError(
@@ -176,7 +176,7 @@ def _reports(rows: list[dict], arguments: tuple, settings: Ray) -> Iterator[dict
 
 
 class _Caller:
-    """Calls the worker in a process of the pool and reports, for each call, whether it failed and how long it took."""
+    """Calls the worker in a process of the pool and reports whether each call failed."""
 
     def __init__(self, make_worker: Callable, folder: str):
         if Path(folder).is_dir():
@@ -185,29 +185,19 @@ class _Caller:
             )  # so that relative paths in parameters mean the same on every node
         self._make_worker = make_worker
         self._worker: Callable[[str, Any], None] | None = None
-        self._ended: float | None = None
 
     def __call__(self, row: dict) -> dict:
-        began = time.monotonic()
-        report = {
-            "name": row["name"],
-            "error": "",
-            "final": False,
-            "process": f"{socket.gethostname()} {os.getpid()}",
-            "gap": began - self._ended if self._ended else 0.0,
-            "loading": 0.0,
-        }
+        process = f"{socket.gethostname()} {os.getpid()}"
+        report = {"name": row["name"], "error": "", "final": False, "process": process}
         try:
             if self._worker is None:
                 self._worker = self._make_worker()
-                report["loading"] = time.monotonic() - began
             self._worker(row["name"], pickle.loads(row["shard"]))
         except PcclipError as error:
             report |= {"error": str(error), "final": self._worker is not None}  # it may start on another node
         except Exception as error:  # whatever a shard can raise: it is tried again, and reported
             report["error"] = f"{type(error).__name__}: {_line(error)}"
-        self._ended = time.monotonic()
-        return report | {"seconds": self._ended - began - report["loading"]}
+        return report
 
 
 def _check_room(settings: Ray) -> None:
@@ -218,20 +208,6 @@ def _check_room(settings: Ray) -> None:
         raise PcclipError(
             f"ray.gpus = {settings.gpus:g}: this machine has too few; lower it, or give ray.address of a cluster"
         )
-
-
-def _overhead(reports: list[dict], wall: float, noun: str) -> str:
-    """One line on the time that Ray took beside the work itself, from the reports of all calls."""
-    gaps = [report["gap"] for report in reports if report["gap"]]
-    processes = {report["process"] for report in reports}
-    work, loading = sum(report["seconds"] for report in reports), max(report["loading"] for report in reports)
-    busy = sum(report["seconds"] + report["loading"] + report["gap"] for report in reports) / len(processes)
-    return (
-        f"{noun}: {len(reports)} shards by {len(processes)} workers in {wall:.1f} s, "
-        f"{work / len(reports):.1f} s of work a shard; Ray's share: {wall - busy:.1f} s of starting and ending "
-        f"beside {loading:.1f} s of loading, and "
-        f"{sum(gaps) / max(1, len(gaps)):.3f} s between two shards"
-    )
 
 
 def _line(error: Exception) -> str:

@@ -165,9 +165,8 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
     """
     if len(values) < 2:
         return float("nan"), float("nan")
-    array = np.asarray(values, dtype=float)
-    half = stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array))
-    return float(array.mean() - half), float(array.mean() + half)
+    low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    return float(low), float(high)
 
 
 def compare(predictions: pd.DataFrame, after: str, before: str, draws: int, seed: int) -> pd.DataFrame:
