@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 MODELS = {"base": "#9aa5b1", "finetuned": "#d1495b"}
+_SPLITS = {"train": MODELS["base"], "held_out": MODELS["finetuned"]}
 _PEERS = ("#2e86ab", "#e9a03b", "#4f9d69", "#7b5ea7", "#8d6346", "#3d5a80")  # colours of other models, in their order
 TABLES = {  # task -> title of its table. The paper's tasks come first, in its order; tasks missing here follow.
     "difference_classification": "Difference-based classification",
@@ -41,13 +42,12 @@ def style() -> None:
 
 def image_set(table: pd.DataFrame) -> Figure:
     """Number of training and held-out images of each label (columns label, split)."""
-    table = table.assign(label=table.label.fillna("(no label)").map(_without_mathematics))
+    table = table.assign(label=table.label.fillna("(no label)").map(escaped))
     counts = table.groupby(["label", "split"]).size().unstack(fill_value=0)
     counts = counts.loc[counts.sum(axis=1).sort_values().index]
     fig, ax = plt.subplots(figsize=(7, 0.28 * len(counts) + 1.2))
-    colours = {"train": MODELS["base"], "held_out": MODELS["finetuned"]}
-    splits = [split for split in colours if split in counts]
-    counts[splits].plot.barh(stacked=True, color=colours, width=0.8, ax=ax)
+    splits = [split for split in _SPLITS if split in counts]
+    counts[splits].plot.barh(stacked=True, color=_SPLITS, width=0.8, ax=ax)
     ax.set(xlabel="images", ylabel="", title="Images by label")
     ax.legend(frameon=False)
     return finished(fig)
@@ -71,17 +71,14 @@ def label_cosines(matrix: Float[np.ndarray, "n d"], labels: pd.Series) -> Figure
     counts = labels.value_counts()
     names = sorted(counts.index[counts >= 2])
     if not names:
-        fig, ax = plt.subplots(figsize=(5, 0.6))
-        ax.set_axis_off()
-        ax.text(0, 0.5, "no label with two images: nothing to compare")
-        return finished(fig)
+        return notice("no label with two images: nothing to compare")
     sums = np.stack([matrix[(labels == name).to_numpy()].sum(axis=0) for name in names])
     sizes = counts.reindex(names).to_numpy(dtype=float)
     totals, pairs = sums @ sums.T, np.outer(sizes, sizes)
     np.fill_diagonal(totals, np.diag(totals) - sizes)  # leave out each image's cosine of 1 with itself
     np.fill_diagonal(pairs, np.diag(pairs) - sizes)
     fig, ax = plt.subplots(figsize=(0.5 * len(names) + 3, 0.42 * len(names) + 2))
-    shown = [_without_mathematics(name) for name in names]
+    shown = [escaped(name) for name in names]
     cosines = pd.DataFrame(totals / pairs, index=shown, columns=shown)
     sns.heatmap(cosines, cmap="vlag", center=0, annot=True, fmt=".2f", annot_kws={"size": 7}, cbar=False, ax=ax)
     ax.set(title="Mean cosine between photos")
@@ -90,14 +87,8 @@ def label_cosines(matrix: Float[np.ndarray, "n d"], labels: pd.Series) -> Figure
 
 def curves(curve: pd.DataFrame) -> Figure:
     """Training and held-out curves, a panel for each metric (columns step, split, metric, value)."""
-    metrics = _distinct(curve.metric)
-    fig, axes = plt.subplots(1, len(metrics), figsize=(3.4 * len(metrics), 3), squeeze=False)
-    colours = {"train": MODELS["base"], "held_out": MODELS["finetuned"]}
-    for ax, metric in zip(axes[0], metrics, strict=True):
-        rows, legend = curve[curve.metric == metric], metric == metrics[0]
-        sns.lineplot(rows, x="step", y="value", hue="split", palette=colours, legend=legend, ax=ax)
-        ax.set(title=words(metric), ylabel="")
-    return finished(fig)
+    curve = curve.assign(metric=curve.metric.map(words))
+    return _grid(sns.relplot(curve, x="step", y="value", hue="split", palette=_SPLITS, kind="line", **_PANELS), "")
 
 
 def movement(table: pd.DataFrame) -> Figure:
@@ -176,17 +167,15 @@ def metrics(table: pd.DataFrame, metric: str, title: str) -> Figure:
     The dotted line is chance; for a share it is 1, the supervised axis.
     """
     table = table[table.metric == metric]
-    table = table.assign(what=_tasks(table))
-    names = _distinct(table.what)
+    table = table.set_index(_tasks(table))
+    names = _distinct(table.index)
+    if not names:
+        return notice(f"no {words(metric)} here")
     fig, ax = plt.subplots(figsize=(7, 0.45 * len(names) + 1.4))
-    for k, (model, colour) in enumerate(MODELS.items()):
-        rows = table[table.model == model].set_index("what").reindex(names)
-        y = np.arange(len(names)) + (k - 0.5) * 0.28
-        ax.errorbar(rows.value, y, xerr=_bars(rows, "value"), fmt="o", color=colour, label=model, capsize=3)
-    ax.axvline(0.0 if metric == "spearman" else 1.0 if metric.endswith("_share") else 0.5, **_DOTTED)
-    ax.set(yticks=range(len(names)), yticklabels=names, xlabel=metric)
+    dots(ax, table, names, MODELS)
+    ax.axvline(0.0 if metric == "spearman" else 1.0 if metric.endswith("_share") else 0.5, **DOTTED)
+    ax.set_xlabel(metric)
     ax.set_title(title, loc="left")
-    ax.invert_yaxis()
     ax.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1.0))
     return finished(fig)
 
@@ -196,25 +185,15 @@ def overview(metrics: pd.DataFrame) -> Figure:
 
     `metrics` has the columns that `tables` needs; bars are the 95% intervals.
     """
-    panels, models = list(_titled_tables(metrics)), _distinct(metrics.model)
-    colours = _colours(models)
-    sizes = [0.34 * len(_distinct(_datasets(rows))) + 0.9 for _, rows in panels]
+    panels, colours = list(_titled_tables(metrics)), _colours(_distinct(metrics.model))
+    sizes = [0.34 * rows.dataset.nunique() + 0.9 for _, rows in panels]
     heights = [max(sizes[k : k + 2]) for k in range(0, len(sizes), 2)]
     fig, axes = plt.subplots(len(heights), 2, figsize=(14, sum(heights)), squeeze=False, height_ratios=heights)
-    for ax, (title, rows) in zip(_used(axes, len(panels)), panels, strict=True):
-        datasets = _datasets(rows)
-        names, shown = _distinct(datasets), _distinct(rows.model)
-        y = [
-            names.index(name) + 0.7 * ((shown.index(model) + 0.5) / len(shown) - 0.5)
-            for name, model in zip(datasets, rows.model, strict=True)
-        ]
-        ax.hlines(y, rows.ci_low, rows.ci_high, colors=[colours[model] for model in rows.model])
-        sns.scatterplot(x=rows.value, y=y, hue=rows.model, palette=colours, legend=False, ax=ax, zorder=3)
-        labels = list(map(_without_mathematics, names))
-        ax.set(yticks=range(len(names)), yticklabels=labels, ylim=(len(names) - 0.5, -0.5), xlabel="", ylabel="")
+    for ax, (title, rows) in zip(used(axes, len(panels)), panels, strict=True):
+        rows = rows.set_index(pd.Index(_datasets(rows)))
+        dots(ax, rows, _distinct(rows.index), colours)
         ax.set_title(title, loc="left")
-    dots = [plt.Line2D([], [], marker="o", color=colours[model], label=_without_mathematics(model)) for model in models]
-    fig.legend(handles=dots, **_BESIDE)
+    shared_legend(fig, axes.flat)
     return finished(fig)
 
 
@@ -234,11 +213,10 @@ def forest(paired: pd.DataFrame) -> Figure:
             (rows[~hollow], MODELS["finetuned"], MODELS["finetuned"]),
             (rows[hollow], MODELS["base"], "white"),
         ):
-            bars = _bars(part, "difference")
-            ax.errorbar(part.difference, part.index, xerr=bars, fmt="o", color=colour, capsize=3, mfc=face)
-        ax.axvline(0, **_DOTTED)
-        labels = rows.what.map(_without_mathematics)
-        ax.set(yticks=rows.index, yticklabels=labels, ylim=(len(rows) - 0.4, -0.6))
+            spread = bars(part, "difference")
+            ax.errorbar(part.difference, part.index, xerr=spread, fmt="o", color=colour, capsize=3, mfc=face)
+        ax.axvline(0, **DOTTED)
+        ax.set(yticks=rows.index, yticklabels=rows.what.map(escaped), ylim=(len(rows) - 0.4, -0.6))
         ax.set_title(f"{words(metric)}: {', '.join(_distinct(rows['name']))}", loc="left")
     if paired.p_holm.notna().any():
         axes[-1, 0].set_xlabel("hollow: p, adjusted by Holm, is 0.05 or more")
@@ -258,7 +236,7 @@ def ranking(predictions: pd.DataFrame, dataset: str, captions: dict[str, str]) -
     for ax, (model, images) in zip(axes[0], table.groupby("model", sort=False), strict=True):
         sns.regplot(images, x="truth", y="score", ax=ax, color=MODELS[model], scatter_kws={"s": 14})
         for row in images.iloc[:: max(1, len(images) // 14)].itertuples():
-            caption = _without_mathematics(captions.get(row.first, "")[:18])
+            caption = escaped(captions.get(row.first, "")[:18])
             ax.annotate(caption, (row.truth, row.score), fontsize=6, alpha=0.7)
         xlabel = "log10 of the true value" if positive else "true value"
         ax.set(title=f"{model}: {dataset}", ylabel="score on the axis", xlabel=xlabel)
@@ -266,31 +244,17 @@ def ranking(predictions: pd.DataFrame, dataset: str, captions: dict[str, str]) -
 
 
 def alpha_sweep(table: pd.DataFrame) -> Figure:
-    """Accuracy against alpha: a panel for each data set, a line for each model (columns dataset, model, alpha, value).
+    """Accuracy against alpha: a panel for each data set, a line for each model, a ring where `chosen` is true.
 
-    Optional columns: ci_low and ci_high become a band, lines of split `tune` are dashed, and a ring marks rows whose
-    `chosen` is true.
+    Columns dataset, model, alpha, value, chosen.
     """
-    names, models = _distinct(table.dataset), _distinct(table.model)
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(3.4 * columns + 1, 3 * rows), squeeze=False)
-    for ax, name in zip(_used(axes, len(names)), names, strict=True):
-        part = table[table.dataset == name].assign(split=lambda rows: rows.get("split", ""))
-        part = part.sort_values("alpha", kind="stable")
-        for (model, split), line in part.groupby(["model", "split"], sort=False):
-            colour, dashes = _colours(models)[model], "--" if split == "tune" else "-"
-            label = _without_mathematics(", ".join(filter(None, [model, split])))
-            ax.plot(line.alpha, line.value, color=colour, ls=dashes, marker="o", ms=3, label=label)
-            if {"ci_low", "ci_high"} <= set(line):
-                ax.fill_between(line.alpha, line.ci_low, line.ci_high, color=colour, alpha=0.12, lw=0)
-            if "chosen" in line:
-                ring = line[line.chosen.astype(bool)]
-                ax.scatter(ring.alpha, ring.value, s=70, facecolors="none", edgecolors=colour, zorder=4)
-        ax.set(title=_without_mathematics(name), xlabel="alpha", ylabel="accuracy" if ax in axes[:, 0] else "")
-    lines = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
-    fig.legend(lines.values(), lines.keys(), **_BESIDE)
-    return finished(fig)
+    table = table.assign(dataset=table.dataset.map(escaped), model=table.model.map(escaped))
+    lines = {"x": "alpha", "y": "value", "hue": "model", "palette": _colours(_distinct(table.model))}
+    grid = sns.relplot(table, kind="line", marker="o", errorbar=None, col="dataset", col_wrap=3, height=3, **lines)
+    for name, ax in grid.axes_dict.items():
+        ring = table[table.chosen.astype(bool) & (table.dataset == name)]
+        ax.scatter(ring.alpha, ring.value, s=70, facecolors="none", edgecolors="black", zorder=4)
+    return _grid(grid, "accuracy")
 
 
 # ---- notebooks 05 to 07 ----------------------------------------------------------------------------------------------
@@ -302,22 +266,15 @@ def distributions(items: pd.DataFrame, measures: list[str]) -> Figure:
     shape = {"kind": "kde", "fill": True, "common_norm": False, "warn_singular": False}
     panels = {"col": "measure", "col_wrap": 2, "height": 2.6, "aspect": 1.5, "facet_kws": {"sharey": False}}
     grid = sns.displot(rows, x="value", hue="model", palette=MODELS, **shape, **panels)
-    grid.set_titles("{col_name}").set_axis_labels("cosine", "density")
-    for ax in grid.axes.flat:
-        ax.axvline(0, **_DOTTED)
-    plt.close(grid.figure)
-    return grid.figure
+    grid.refline(x=0, **DOTTED).set_axis_labels("cosine")
+    return _grid(grid, "density")
 
 
 def scores(table: pd.DataFrame) -> Figure:
     """Histogram of the scores of all photos for each model (columns model, score)."""
-    names = _distinct(table.model)
-    fig, axes = plt.subplots(1, len(names), figsize=(4.2 * len(names), 2.6), squeeze=False, sharey=True)
-    for ax, name in zip(axes[0], names, strict=True):
-        sns.histplot(table[table.model == name], x="score", color=_colours(names)[name], bins=40, ax=ax)
-        ylabel = "photos" if ax is axes[0, 0] else ""
-        ax.set(title=_without_mathematics(name), xlabel="score on the axis", ylabel=ylabel)
-    return finished(fig)
+    colours = {"hue": "model", "palette": _colours(_distinct(table.model)), "legend": False}
+    grid = sns.displot(table, x="score", col="model", bins=40, height=2.6, aspect=1.6, **colours)
+    return _grid(grid.set_axis_labels("score on the axis"), "photos")
 
 
 def learning_curve(table: pd.DataFrame, references: dict[str, float] | None = None) -> Figure:
@@ -334,7 +291,7 @@ def learning_curve(table: pd.DataFrame, references: dict[str, float] | None = No
     fig, ax = plt.subplots(figsize=(6.4, 3.8))
     sns.lineplot(table, x="votes", y="accuracy", hue="prior", style="asked", palette=colours, ax=ax, **resampling)
     for colour, (name, value) in zip(_PEERS, (references or {}).items(), strict=False):
-        ax.axhline(value, color=colour, linestyle=":", label=_without_mathematics(name))
+        ax.axhline(value, color=colour, linestyle=":", label=escaped(name))
     ax.set_xscale("symlog", linthresh=1)
     ticks = sorted(set(table.votes))
     ax.set_xticks(ticks, [str(count) for count in ticks])
@@ -358,8 +315,8 @@ def study(table: pd.DataFrame, metrics: list[str]) -> Figure:
 
 # ---- parts of figures and tables -------------------------------------------------------------------------------------
 
-_DOTTED: dict[str, Any] = {"color": "black", "lw": 0.8, "ls": ":"}
-_BESIDE: dict[str, Any] = {"frameon": False, "loc": "center left", "bbox_to_anchor": (1, 0.5)}  # legend at the right
+DOTTED: dict[str, Any] = {"color": "black", "lw": 0.8, "ls": ":"}
+_PANELS: dict[str, Any] = {"col": "metric", "height": 3, "aspect": 1.1, "facet_kws": {"sharey": False}}
 
 
 def finished(fig: Figure) -> Figure:
@@ -369,21 +326,63 @@ def finished(fig: Figure) -> Figure:
     return fig
 
 
-def _distinct(values: Iterable[str]) -> list[str]:
-    """Distinct values in order of first appearance."""
-    return list(dict.fromkeys(values))
+def notice(text: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    fig, ax = plt.subplots(figsize=(6, 0.6))
+    ax.set_axis_off()
+    ax.text(0, 0.5, text)
+    return finished(fig)
 
 
-def _used(axes: np.ndarray, count: int) -> list[Axes]:
+def dots(ax: Axes, table: pd.DataFrame, names: list[str], colours: dict[str, str]) -> None:
+    """Draw a row for each of `names`, the first on top, with a dot and its 95% interval for each model in `colours`.
+
+    `table` has the names as its index, and columns model, value, ci_low, ci_high.
+    """
+    models = [model for model in colours if (table.model == model).any()]
+    for k, model in enumerate(models):
+        rows = table[table.model == model].reindex(names)
+        y = np.arange(len(names)) + 0.6 * ((k + 0.5) / len(models) - 0.5)
+        look: dict[str, Any] = {"fmt": "o", "ms": 5, "capsize": 3, "color": colours[model], "label": escaped(model)}
+        ax.errorbar(rows.value, y, xerr=bars(rows, "value"), **look)
+    ax.set(yticks=range(len(names)), yticklabels=[escaped(name) for name in names], ylim=(len(names) - 0.5, -0.5))
+
+
+def used(axes: np.ndarray, count: int) -> list[Axes]:
     """The first `count` axes of a grid; the others become invisible."""
     for ax in axes.flat[count:]:
         ax.set_axis_off()
     return list(axes.flat[:count])
 
 
-def _bars(table: pd.DataFrame, value: str) -> np.ndarray:
-    """Lengths of the error bars from `value` down to ci_low and up to ci_high; shape (2, rows)."""
-    return np.maximum(0, np.array([table[value] - table.ci_low, table.ci_high - table[value]], dtype=float))
+def bars(table: pd.DataFrame, value: str) -> np.ndarray:
+    """Lengths of the error bars from `value` down to ci_low and up to ci_high, 0 without an interval; (2, rows)."""
+    return np.nan_to_num(np.maximum(0, np.array([table[value] - table.ci_low, table.ci_high - table[value]], float)))
+
+
+def shared_legend(fig: Figure, axes: Iterable[Axes]) -> None:
+    """One legend for several panels, beside them."""
+    lines: dict[str, Any] = {}
+    for ax in axes:
+        handles, labels = ax.get_legend_handles_labels()
+        lines |= dict(zip(labels, handles, strict=True))
+    fig.legend(list(lines.values()), list(lines), frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def escaped(text: str) -> str:
+    """Text that matplotlib shows as written: an unescaped dollar sign would start a formula."""
+    return text.replace("$", r"\$")
+
+
+def _grid(grid: sns.FacetGrid, ylabel: str) -> Figure:
+    """The closed figure of a grid whose panels are titled by their value alone."""
+    plt.close(grid.set_titles("{col_name}").set_ylabels(ylabel).figure)
+    return grid.figure
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    """Distinct values in order of first appearance."""
+    return list(dict.fromkeys(values))
 
 
 def _titled_tables(metrics: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -426,8 +425,3 @@ def _colours(models: list[str]) -> dict[str, str]:
     """The colours of MODELS and one for each other model."""
     peers = [model for model in models if model not in MODELS]
     return MODELS | {model: _PEERS[k % len(_PEERS)] for k, model in enumerate(peers)}
-
-
-def _without_mathematics(text: str) -> str:
-    """Text that matplotlib shows as written: an unescaped dollar sign would start a formula."""
-    return text.replace("$", r"\$")

@@ -1,20 +1,18 @@
 """The figures of notebook 05, in the style of pcclip.plots: each takes a table of the stage and returns the figure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from jaxtyping import Float
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pcclip.arithmetic.differences import IMAGES, MEASURE
 from pcclip.arithmetic.retrieval import RANK
 from pcclip.images import BadImage, open_image
-from pcclip.plots import MODELS
+from pcclip.plots import DOTTED, MODELS, bars, dots, escaped, finished, notice, shared_legend, used
 
 _COLOURS = {**MODELS, IMAGES: "#3d5a80", f"{IMAGES}, finetuned": "#e9a03b"}
 _VERDICTS = {"yes": ("holds", "#4f9d69"), "no": ("does not hold", "#d1495b"), "undecided": ("undecided", "#9aa5b1")}
@@ -27,42 +25,25 @@ def controls(
     geometry: pd.DataFrame, metrics: Sequence[str], xlabel: str, reference: float | None = None, columns: int = 1
 ) -> Figure:
     """A panel for each metric: the measure on top and its controls below, with 95% intervals for each model."""
-    metrics = [name for name in metrics if (geometry.metric == name).any()]
-    if not metrics:
-        return _notice("too few images: nothing was measured")
-    rows = [list(dict.fromkeys(geometry.control[geometry.metric == name])) for name in metrics]
-    columns = min(columns, len(metrics))
-    heights = [0.36 * max(map(len, rows[k : k + columns])) + 0.65 for k in range(0, len(rows), columns)]
-    width = 7.4 if columns == 1 else 2.6 * columns + 2.4
-    fig, axes = plt.subplots(
-        len(heights),
-        columns,
-        figsize=(width, sum(heights) + 0.5),
-        squeeze=False,
-        sharex=True,
-        height_ratios=heights,
-    )
-    for ax in axes.flat[len(metrics) :]:
-        ax.set_axis_off()
-    for place, (ax, metric, names) in enumerate(zip(axes.flat, metrics, rows, strict=False)):
-        part = geometry[(geometry.metric == metric) & geometry.model.isin(list(_COLOURS))]
-        models = [model for model in _COLOURS if (part.model == model).any()]
-        for k, model in enumerate(models):
-            own = part[part.model == model].set_index("control").reindex(names)
-            y = np.arange(len(names)) + (k - (len(models) - 1) / 2) * 0.26
-            ax.errorbar(
-                own.value, y, xerr=_spread(own, "value"), fmt="o", ms=5, color=_COLOURS[model], label=model, capsize=3
-            )
+    geometry = geometry.assign(control=geometry.control.replace(MEASURE, "measured")).set_index("control")
+    panels = {metric: geometry[geometry.metric == metric] for metric in metrics if (geometry.metric == metric).any()}
+    if not panels:
+        return notice("too few images: nothing was measured")
+    columns = min(columns, len(panels))
+    sizes = [0.36 * panel.index.nunique() + 0.65 for panel in panels.values()]
+    heights = [max(sizes[k : k + columns]) for k in range(0, len(sizes), columns)]
+    size = (7.4 if columns == 1 else 2.6 * columns + 2.4, sum(heights) + 0.5)
+    layout = {"squeeze": False, "sharex": True, "height_ratios": heights}
+    fig, axes = plt.subplots(len(heights), columns, figsize=size, **layout)
+    for ax, (metric, panel) in zip(used(axes, len(panels)), panels.items(), strict=True):
+        dots(ax, panel, list(dict.fromkeys(panel.index)), _COLOURS)
         if reference is not None:
-            ax.axvline(reference, color="black", lw=0.8, ls=":")
-        labels = ["measured" if name == MEASURE else name for name in names]
-        repeated = place % columns and names == rows[place - 1]
-        ax.set(yticks=range(len(names)), yticklabels=[] if repeated else labels, ylim=(len(names) - 0.5, -0.5))
+            ax.axvline(reference, **DOTTED)
         ax.set_title(metric, loc="left", fontsize=10)
     for ax in axes[-1]:
         ax.set_xlabel(xlabel)
-    _shared_legend(fig, axes.flat)
-    return _finished(fig)
+    shared_legend(fig, axes.flat)
+    return finished(fig)
 
 
 def spectra(table: pd.DataFrame) -> Figure:
@@ -77,8 +58,8 @@ def spectra(table: pd.DataFrame) -> Figure:
         ax.plot(chance.component, chance.share.cumsum(), color="black", lw=0.9, ls=":", label="random directions")
         ax.set(xlabel="components", title=name, ylim=(0, 1.02))
     axes[0, 0].set_ylabel("share of the variance")
-    _shared_legend(fig, axes[0])
-    return _finished(fig)
+    shared_legend(fig, axes[0])
+    return finished(fig)
 
 
 def sweep(table: pd.DataFrame, metric: str = RANK) -> Figure:
@@ -96,38 +77,27 @@ def sweep(table: pd.DataFrame, metric: str = RANK) -> Figure:
             ax.plot(x, line.value, color=colour, marker="o", ms=3.5, label=form)
             ax.fill_between(x, line.ci_low, line.ci_high, color=colour, alpha=0.13, lw=0)
         if metric == RANK:
-            ax.axhline(0.5, color="black", lw=0.8, ls=":")
+            ax.axhline(0.5, **DOTTED)
         ax.set(xticks=range(len(alphas)), xlabel="alpha", title=model)
         ax.set_xticklabels(labels, fontsize=8)
     axes[0, 0].set_ylabel("rank of the image that was meant\n(0 first, 0.5 chance)" if metric == RANK else metric)
-    _shared_legend(fig, axes[0])
-    return _finished(fig)
+    shared_legend(fig, axes[0])
+    return finished(fig)
 
 
 def composed(table: pd.DataFrame) -> Figure:
     """Composed retrieval: recall against alpha, a panel for each set and metric, a line for each model and form."""
     table = table[table.model.isin(list(MODELS))]
     if table.empty:
-        return _notice("no composed set in arithmetic.composed: nothing to score")
-    alphas = sorted(table.alpha.unique())
+        return notice("no composed set in arithmetic.composed: nothing to score")
+    alphas = [f"{alpha:g}" for alpha in sorted(table.alpha.unique())]
     table = table.assign(
         panel=table.dataset + ", " + table.metric,
         line=table.model + ", " + table.form,
-        alpha=pd.Categorical([f"{alpha:g}" for alpha in table.alpha], [f"{alpha:g}" for alpha in alphas]),
+        alpha=pd.Categorical(table.alpha.map("{:g}".format), alphas),
     )
-    grid = sns.relplot(
-        table,
-        x="alpha",
-        y="value",
-        hue="line",
-        col="panel",
-        col_wrap=4,
-        kind="line",
-        marker="o",
-        height=2.6,
-        aspect=1.15,
-        facet_kws={"sharey": False},
-    )
+    panels = {"col": "panel", "col_wrap": 4, "height": 2.6, "aspect": 1.15, "facet_kws": {"sharey": False}}
+    grid = sns.relplot(table, x="alpha", y="value", hue="line", kind="line", marker="o", **panels)
     grid.set_titles("{col_name}").set_axis_labels("alpha (0 image, inf text alone)", "recall")
     plt.close(grid.figure)
     return grid.figure
@@ -137,39 +107,30 @@ def calibration(table: pd.DataFrame, geometry: pd.DataFrame) -> Figure:
     """How often a pair's text is chosen over its swapped twin, against the model's confidence; the line is ideal."""
     errors = geometry[geometry.metric == "calibration error, two texts"].set_index("model").value
     fig, ax = plt.subplots(figsize=(4.4, 3.8))
-    ax.plot([0.5, 1], [0.5, 1], color="black", lw=0.8, ls=":")
+    ax.plot([0.5, 1], [0.5, 1], **DOTTED)
     for model, part in table[table.model.isin(list(MODELS))].groupby("model", sort=False):
         label = f"{model}, error {errors[model]:.3f}"
-        spread = _spread(part, "accuracy")
-        ax.errorbar(
-            part.confidence, part.accuracy, spread, fmt="o-", ms=4, capsize=2, color=MODELS[str(model)], label=label
-        )
+        look = {"fmt": "o-", "ms": 4, "capsize": 2, "color": MODELS[str(model)], "label": label}
+        ax.errorbar(part.confidence, part.accuracy, bars(part, "accuracy"), **look)
     ax.set(xlabel="how sure", ylabel="how often right", xlim=(0.48, 1.02), ylim=(min(0.4, table.ci_low.min()), 1.02))
     ax.legend(frameon=False, loc="lower right")
-    return _finished(fig)
+    return finished(fig)
 
 
 def photo_map(points: pd.DataFrame, arrows: pd.DataFrame, share: float) -> Figure:
     """Photos as dots by label on their first two principal components, with arrows from second to first photos."""
     labels = points.label.fillna("(no label)")
     top = list(labels.value_counts().index[:_LABELS])
-    photos = points.assign(label=labels.where(labels.isin(top), "other").map(_escaped))
+    photos = points.assign(label=labels.where(labels.isin(top), "other").map(escaped))
     fig, ax = plt.subplots(figsize=(8.6, 5.6))
     sns.scatterplot(photos, x="x", y="y", hue="label", s=26, alpha=0.75, lw=0, palette="muted", ax=ax)
     for row in photos.iloc[:: max(1, len(photos) // _NAMED)].itertuples():
-        name = _escaped(row.caption[:22])
+        name = escaped(row.caption[:22])
         ax.annotate(name, (row.x, row.y), (3, 3), textcoords="offset points", fontsize=6, alpha=0.7)
     colours = {"photos": "black", **MODELS}
     for name, part in arrows[arrows.what.isin(list(colours))].groupby("what", sort=False):
-        arrows_of_model = ax.quiver(
-            *(part.x, part.y, part.dx, part.dy),
-            color=colours[str(name)],
-            angles="xy",
-            scale_units="xy",
-            scale=1,
-            width=0.0045,
-        )
-        arrows_of_model.set(alpha=0.9, zorder=3)
+        look = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.0045, "alpha": 0.9, "zorder": 3}
+        ax.quiver(part.x, part.y, part.dx, part.dy, color=colours[str(name)], **look)
         label = "where the first photo is" if name == "photos" else f"where f(d) of {name} points"
         ax.plot([], [], color=colours[str(name)], lw=2, label=label)
     x = np.concatenate([points.x, arrows.x + arrows.dx])  # the arrows' ends do not move the axes' limits by themselves
@@ -179,39 +140,37 @@ def photo_map(points: pd.DataFrame, arrows: pd.DataFrame, share: float) -> Figur
     ax.set(ylabel="second component", ylim=(y.min() - edge, y.max() + edge))
     ax.set_title(f"Held-out photos; the plane shows {share:.0%} of their variance", loc="left", fontsize=10)
     ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
-    return _finished(fig)
+    return finished(fig)
 
 
 def claims(table: pd.DataFrame) -> Figure:
     """Every claim as a dot with its interval, in units of half the interval's width; right of 0 it holds."""
     if table.empty:
-        return _notice("no claim could be checked")
+        return notice("no claim could be checked")
     half = ((table.ci_high - table.ci_low) / 2).clip(lower=1e-12)
     scaled = table.assign(**{name: (table[name] / half).clip(-25, 25) for name in ("number", "ci_low", "ci_high")})
     fig, ax = plt.subplots(figsize=(8.6, 0.3 * len(table) + 1.1))
     for verdict, (label, colour) in _VERDICTS.items():
         part = scaled[scaled.holds == verdict]
-        ax.errorbar(
-            part.number, part.index, xerr=_spread(part, "number"), fmt="o", color=colour, capsize=3, label=label
-        )
-    ax.axvline(0, color="black", lw=0.8, ls=":")
+        ax.errorbar(part.number, part.index, xerr=bars(part, "number"), fmt="o", color=colour, capsize=3, label=label)
+    ax.axvline(0, **DOTTED)
     ax.set(yticks=table.index, yticklabels=table.claim, ylim=(len(table) - 0.4, -0.6))
     ax.set_xlabel("in half widths of its 95% interval")
     ax.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1.0))
-    return _finished(fig)
+    return finished(fig)
 
 
 def pictures(table: pd.DataFrame, decoder: str | None) -> Figure:
     """A row for each arithmetic: the photo it starts from and each model's picture, with its scores."""
     models, numbers = list(dict.fromkeys(table.model)), list(dict.fromkeys(table.row))
     if not numbers:
-        return _notice("no change and no composition was asked for")
+        return notice("no change and no composition was asked for")
     fig = plt.figure(figsize=(2.3 * (len(models) + 1), 2.75 * len(numbers) + 0.5), layout="constrained")
     nearest = "No decoder at hand: these are the nearest real photos, not pictures that were made"
     fig.suptitle(f"Decoded by {decoder}" if decoder else nearest, fontsize=10, x=0.01, ha="left")
     for subfigure, number in zip(fig.subfigures(len(numbers), 1, squeeze=False)[:, 0], numbers, strict=True):
         part = table[table.row == number].set_index("model")
-        arithmetic = _escaped(part.what.iloc[0])
+        arithmetic = escaped(part.what.iloc[0])
         short = arithmetic if len(arithmetic) < 110 else arithmetic[:108] + "…"
         subfigure.suptitle(short, fontsize=8.5, x=0.01, ha="left")
         axes = subfigure.subplots(1, len(models) + 1)
@@ -239,36 +198,3 @@ def _scores(row: pd.Series) -> str:
     """The known scores of a picture, a line each."""
     scores = {"CLIPScore": row.clip_score, "direction": row.directional}
     return "".join(f"\n{name} {score:.2f}" for name, score in scores.items() if pd.notna(score))
-
-
-def _spread(table: pd.DataFrame, column: str) -> Float[np.ndarray, "2 k"]:
-    """Lengths of the error bars below and above the values of a column; 0 where there is no interval."""
-    return np.nan_to_num(np.maximum(0, [table[column] - table.ci_low, table.ci_high - table[column]]))
-
-
-def _notice(text: str) -> Figure:
-    """A figure that says why there is nothing to draw."""
-    fig, ax = plt.subplots(figsize=(6, 0.6))
-    ax.set_axis_off()
-    ax.text(0, 0.5, text)
-    return _finished(fig)
-
-
-def _shared_legend(fig: Figure, axes: Iterable[Axes]) -> None:
-    """One legend for several panels, beside them."""
-    lines: dict[str, Artist] = {}
-    for ax in axes:
-        handles, labels = ax.get_legend_handles_labels()
-        lines |= dict(zip(labels, handles, strict=True))
-    fig.legend(list(lines.values()), list(lines), frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-
-
-def _escaped(text: str) -> str:
-    """Text in which a dollar sign does not start mathematics."""
-    return text.replace("$", r"\$")
-
-
-def _finished(fig: Figure) -> Figure:
-    fig.tight_layout()
-    plt.close(fig)  # the cell that returns the figure shows it
-    return fig

@@ -73,13 +73,12 @@ def test_one_call_draws_every_table():
     table = table.assign(ci_low=table.value - 0.1, ci_high=table.value + 0.1, n=9)
     panels = [ax for ax in plots.overview(table).axes if ax.get_title(loc="left")]
     assert [ax.get_title(loc="left") for ax in panels] == list(plots.tables(table))
-    bars, dots = panels[0].collections
     assert [label.get_text() for label in panels[0].get_yticklabels()] == ["cub", "sun"]
-    assert dots.get_offsets()[:, 0].tolist() == [0.5, 0.7, 0.6]
-    assert dots.get_offsets()[:, 1].round().tolist() == [0, 0, 1]
-    assert [[point[0] for point in bar] for bar in bars.get_segments()] == [
-        pytest.approx([value - 0.1, value + 0.1]) for value in (0.5, 0.7, 0.6)
-    ]
+    base, peer = dots(panels[0]).values()
+    assert [(x, round(y)) for x, y in base] == [(0.5, 0), (0.6, 1)]
+    assert [(x, round(y)) for x, y in peer if not np.isnan(x)] == [(0.7, 0)]
+    ends = {round(float(x), 6) for bar in panels[0].collections for end in bar.get_segments() for x in end[:, 0]}
+    assert {0.4, 0.5, 0.6, 0.7, 0.8} == {x for x in ends if x == x}
 
 
 def test_protocols_stand_side_by_side():
@@ -173,52 +172,26 @@ def test_a_forest_of_nothing():
 
 
 def test_the_alpha_sweep_draws_every_line_and_rings_what_was_chosen():
-    alphas = np.array([0.0, 0.5, 1.0])
+    alphas = np.array([1.0, 0.5, 0.0])
     table = pd.concat(
         [
-            pd.DataFrame(
-                {
-                    "dataset": dataset,
-                    "model": model,
-                    "split": split,
-                    "alpha": alphas[::-1],
-                    "value": shift + alphas[::-1] / 10,
-                    "chosen": alphas[::-1] == 0.5,
-                }
-            )
+            pd.DataFrame({"dataset": dataset, "model": model, "alpha": alphas, "value": shift + alphas / 10})
             for dataset in ("birds", "fields")
             for model, shift in (("base", 0.2), ("peer", 0.4))
-            for split in ("tune", "test")
         ]
     )
-    figure = plots.alpha_sweep(table)
+    figure = plots.alpha_sweep(table.assign(chosen=table.alpha == 0.5))
     birds, fields = figure.axes
     assert (birds.get_title(), fields.get_title()) == ("birds", "fields")
-    lines = {line.get_label(): line for line in birds.get_lines()}
-    assert list(lines) == ["base, tune", "base, test", "peer, tune", "peer, test"]
-    assert [list(values) for values in lines["peer, test"].get_data()] == [[0, 0.5, 1], pytest.approx([0.4, 0.45, 0.5])]
-    assert lines["base, tune"].get_linestyle() == "--"
-    assert lines["base, test"].get_linestyle() == "-"
-    assert lines["base, test"].get_color() == plots.MODELS["base"]
-    assert lines["peer, test"].get_color() not in plots.MODELS.values()
+    base, peer = (line for line in birds.get_lines() if len(line.get_xdata()))
+    assert [list(values) for values in peer.get_data()] == [[0, 0.5, 1], pytest.approx([0.4, 0.45, 0.5])]
+    assert base.get_color() == plots.MODELS["base"]
+    assert peer.get_color() not in plots.MODELS.values()
     rings = np.concatenate([ring.get_offsets() for ring in birds.collections])
-    np.testing.assert_allclose(rings, [(0.5, 0.25), (0.5, 0.25), (0.5, 0.45), (0.5, 0.45)])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(lines)
+    np.testing.assert_allclose(rings, [(0.5, 0.25), (0.5, 0.45)])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["base", "peer"]
 
 
-def test_an_alpha_sweep_with_intervals_alone():
-    table = pd.DataFrame(
-        {
-            "dataset": "birds",
-            "model": "base",
-            "alpha": [0.0, 1.0],
-            "value": [0.2, 0.3],
-            "ci_low": [0.1, 0.2],
-            "ci_high": [0.3, 0.4],
-        }
-    )
-    [ax] = plots.alpha_sweep(table).axes
-    [band] = ax.collections
-    corners = {(round(float(x), 6), round(float(y), 6)) for x, y in band.get_paths()[0].vertices}
-    assert {(0.0, 0.1), (0.0, 0.3), (1.0, 0.2), (1.0, 0.4)} == corners
-    assert [line.get_label() for line in ax.get_lines()] == ["base"]
+def test_without_results_the_figure_says_so():
+    [ax] = plots.metrics(METRICS, "clear_pairwise_accuracy", "title").axes
+    assert ax.texts[0].get_text() == "no clear pairwise accuracy here"
