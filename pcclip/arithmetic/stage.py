@@ -11,6 +11,7 @@ Each measure module makes its own tables; this module decides when, and stores t
     explanations    pair, first, second, model, position, of, text, source, score, own
     calibration     confidence, accuracy, ci_low, ci_high, n, model
     composed        dataset, model, form, alpha, metric, value, ci_low, ci_high, n
+    composed_left_out  dataset, reason, rows, example: what the composed sets lack
     pictures        row, what, model, kind, picture, start, wanted, before, clip_score, directional
 """
 
@@ -24,7 +25,7 @@ from pcclip.comparisons.attributes import load_bank
 from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.stage import FOLDER as EMBED
-from pcclip.embedding.stage import shared_inputs
+from pcclip.embedding.stage import left_out, shared_inputs
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.finetuning.stage import FOLDER as FINETUNE
@@ -33,19 +34,10 @@ from pcclip.runs.progress import say
 from pcclip.runs.stage import Stage, built_on
 
 FOLDER = "05_arithmetic"
-TABLES = (
-    "items",
-    "changes",
-    "geometry",
-    "spectra",
-    "sweep",
-    "claims",
-    "explanations",
-    "calibration",
-    "composed",
-    "pictures",
-)
-_FORMAT = 4
+TABLES = ("items", "changes", "geometry", "spectra", "sweep", "claims", "explanations", "calibration", "composed")
+TABLES += ("composed_left_out", "pictures")
+ALPHAS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)  # lengths of the text difference in the sweep
+_FORMAT = 5
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
@@ -98,11 +90,13 @@ def analyze(config: Config, images: ImageSet, vectors: Vectors, models: dict[str
         tables, picture_files = _tables(config, images, vectors, models, arithmetic_stage)
         for name, table in tables.items():
             write_parquet(arithmetic_stage.folder / _file(name), table)
+        unused = tables["composed_left_out"]
         counts = {
             "pairs": len(tables["items"].drop_duplicates(["first", "second"])),
             "changes": len(config.arithmetic.changes),
             "claims": len(tables["claims"]),
             "pictures": len(picture_files),
+            "left_out": dict(zip(unused.dataset + ", " + unused.reason, map(int, unused.rows), strict=True)),
         }
         arithmetic_stage.finish([*map(_file, TABLES), *picture_files], counts)
     return tables
@@ -122,11 +116,12 @@ def _tables(
     items = geometry.item_table(held_out, readers, settings.strength)
     changes = retrieval.change_table(config, held_out, readers)
     measures = geometry.measure(held_out, readers)
-    alphas = sorted({0.0, settings.strength, *settings.alphas, float("inf")})
+    alphas = sorted({0.0, settings.strength, *ALPHAS, float("inf")})
     sweeps = retrieval.sweeps(held_out, readers, alphas)
     comparisons, bank = explain.held_out_comparisons(config), explain.sentence_bank(config)
     curves, errors = explain.calibrations(held_out, readers, config.finetune.temperature)
     measures |= explain.own_ranks(held_out, readers, comparisons, bank) | errors
+    sets = composed.load(config)
     picture_table, picture_files = pictures.picture_table(config, held_out, readers, arithmetic_stage.folder)
     tables = {
         "items": items,
@@ -135,9 +130,10 @@ def _tables(
         "spectra": geometry.spectra(held_out, readers),
         "sweep": retrieval.table(sweeps),
         "claims": claims.table(measures, sweeps, settings.strength),
-        "explanations": explain.explanations(held_out, readers, comparisons, bank, settings.explained),
+        "explanations": explain.explanations(held_out, readers, comparisons, bank),
         "calibration": curves,
-        "composed": composed.table(config, composed.load(config), readers, alphas),
+        "composed": composed.table(config, sets, readers, alphas),
+        "composed_left_out": left_out(config.home / composed.FOLDER, sets),
         "pictures": picture_table,
     }
     return tables, picture_files

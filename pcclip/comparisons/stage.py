@@ -93,6 +93,7 @@ def generate(config: Config, images: ImageSet, model: Encoder, backend: Backend 
             **{f"kept_{split}": int(n) for split, n in kept_splits.value_counts().items()},
             **{name.split(".")[0]: len(rows) for name, rows in others.items()},
         }
+        counts["left_out"] = images.left_out.reason.value_counts().to_dict()
         run.finish([TABLE, LEFT_OUT, *others], counts, model=table.model_hash[0])
     return table
 

@@ -23,3 +23,12 @@ def sort_out(table: pd.DataFrame, reason: pd.Series) -> tuple[pd.DataFrame, pd.D
 def reasons(left_out: pd.DataFrame) -> str:
     """'3 missing file, 1 no text', the most frequent first; '' where nothing was left out."""
     return ", ".join(f"{n} {reason}" for reason, n in left_out.reason.value_counts().items())
+
+
+def counted(left_out: pd.DataFrame) -> pd.DataFrame:
+    """How many rows were left out of each data set for each reason: dataset, reason, rows, example (one path).
+
+    `left_out` has the columns dataset, path and reason.
+    """
+    groups = left_out.groupby(["dataset", "reason"], sort=False).path
+    return groups.agg(rows="size", example="first").reset_index().astype({"example": str})

@@ -23,6 +23,7 @@ from PIL import Image
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.config import Config, Embed
 from pcclip.data.image_set import ImageSet, load_images
+from pcclip.data.rows import counted
 from pcclip.embedding.vectors import TABLE, Vectors, fingerprints, load_vectors, vector_table
 from pcclip.encoders import identify, load_model
 from pcclip.encoders.dual_encoder import Encoder
@@ -124,6 +125,18 @@ def benchmark_vectors(config: Config, folder: Path, benchmark: Benchmark, models
     if len(bad):
         say(f"{benchmark.name}: {len(bad)} images cannot be read, e.g. {bad.path[0]}: {bad.reason[0]}")
     return with_towers(folder, vectors, models, config.embed, benchmark)
+
+
+def left_out(folder: Path, benchmarks: Mapping[str, Benchmark]) -> pd.DataFrame:
+    """The rows that the readers of some sets left out and the images that cannot be read, as data.rows.counted.
+
+    `folder` holds a folder of vectors for each set (`benchmark_vectors`).
+    """
+    parts = [pd.DataFrame({"dataset": [], "path": [], "reason": []}, dtype=str)]
+    for name, benchmark in benchmarks.items():
+        bad = read_parquet(folder / name / BAD).to_pandas()[["path", "reason"]]
+        parts += [rows.assign(dataset=name) for rows in (benchmark.left_out, bad)]
+    return counted(pd.concat(parts))
 
 
 def own_vectors(config: Config, models: Mapping[str, Encoder]) -> Vectors:
@@ -229,7 +242,9 @@ def _run(
         vectors = vectors.append_column("fingerprint", pa.array([fingerprint] * vectors.num_rows).dictionary_encode())
         write_parquet(run.folder / TABLE, vectors)
         write_parquet(run.folder / BAD, bad)
-        run.finish([TABLE, BAD], {"images": vectors.num_rows, "bad": bad.num_rows, "width": model.width}, fingerprint)
+        reasons = bad["reason"].to_pandas().value_counts().to_dict()
+        counts = {"images": vectors.num_rows, "bad": bad.num_rows, "width": model.width, "left_out": reasons}
+        run.finish([TABLE, BAD], counts, fingerprint)
     return load_vectors(run.folder, model), bad.to_pandas()
 
 

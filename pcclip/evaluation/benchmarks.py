@@ -7,6 +7,7 @@ import pandas as pd
 
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.registry import load_benchmarks, missing_benchmarks
+from pcclip.benchmarks.relative_attributes import shipped_texts
 from pcclip.comparisons.llm import backend_identity
 from pcclip.config import Config
 from pcclip.encoders.diffusion import identify_teacher, missing_teacher
@@ -26,9 +27,7 @@ def load(config: Config) -> Sets:
     """
     sets = {family: load_benchmarks(config, family) for family in FAMILIES}
     for benchmark in sets["change_captions"].values():
-        change_captions.check(config, benchmark)
-    for benchmark in sets["relative_attributes"].values():
-        relative_attributes.check(config, benchmark)
+        change_captions.check(benchmark)
     sets["compositionality"] |= toy_relation.load(config)
     return sets
 
@@ -55,7 +54,7 @@ def inputs(config: Config, sets: Sets) -> dict[str, Any]:
     values["relative_texts"] = {
         f"{name}/{attribute}": texts.model_dump()
         for name in settings.relative
-        for attribute, texts in relative_attributes.attribute_texts(config, name).items()
+        for attribute, texts in shipped_texts(name).items()
     }
     if settings.teacher:
         values["teacher"] = identify_teacher(settings.teacher.spec)

@@ -1,7 +1,7 @@
 """Stage 04: compare the base with the finetuned model on held-out concepts and public sets, by the same texts.
 
 Writes to 04_evaluate: predictions.parquet (per item), differences.csv (paired, finetuned - base, with p values),
-judge.csv, teacher.csv, class_texts.parquet and, of comparative prompting, comparative.csv, comparative_gains.csv,
+judge.csv, teacher.csv, left_out.csv, class_texts.parquet and, of comparative prompting, comparative.csv, comparative_gains.csv,
 comparative_classes.csv and comparative_pairs.csv; and to the run's folder metrics.csv with columns task, dataset,
 protocol, model, metric, value, ci_low, ci_high, n.
 """
@@ -14,7 +14,7 @@ from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
-from pcclip.evaluation import benchmarks, models, own_images
+from pcclip.evaluation import benchmarks, left_out, models, own_images
 from pcclip.evaluation.predictions import FOLDER, Predictions, summarise
 from pcclip.runs.files import atomic, read_parquet, write_parquet
 from pcclip.runs.progress import say
@@ -25,7 +25,7 @@ PAGE = "report.html"  # report.py writes it
 COMPARATIVE, GAINS, CLASSES, PAIRS = (f"comparative{end}.csv" for end in ("", "_gains", "_classes", "_pairs"))
 TEXTS, JUDGE, TEACHER = "class_texts.parquet", "judge.csv", "teacher.csv"
 __all__ = ["FOLDER", "check_attributes", "evaluate", "lacking", "load_models", "predict", "read", "stage", "summarise"]
-_FORMAT = 6  # a higher number computes every run's results again
+_FORMAT = 7  # a higher number computes every run's results again
 
 load_models, check_attributes = models.load_models, own_images.check_attributes
 
@@ -83,12 +83,14 @@ def evaluate(
         held_out = own_images.HeldOut(config, images, vectors, comparisons)
         tables = own_images.score(held_out, encoders, predictions)
         tables |= benchmarks.score(config, sets, encoders, predictions)
+        unused = left_out.of_sets(config, sets)
         items = predictions.table()
         metrics, paired = summarise(items, config.evaluate.bootstrap, config.seed)
-        tables |= {PREDICTIONS: items, DIFFERENCES: paired, f"../{METRICS}": metrics}
+        tables |= {PREDICTIONS: items, DIFFERENCES: paired, left_out.TABLE: unused, f"../{METRICS}": metrics}
         for name, table in tables.items():
             _write(own_stage.folder / name, table)
-        own_stage.finish(list(tables), {"predictions": len(items)})
+        reasons = {f"{row.dataset}, {row.reason}": int(row.rows) for row in unused.itertuples()}
+        own_stage.finish(list(tables), {"predictions": len(items), "left_out": reasons})
     return read(config, f"../{METRICS}"), read(config, DIFFERENCES)
 
 

@@ -1,0 +1,46 @@
+"""Rows and images that stages could not use, counted by reason, each with one path that was looked for."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from pcclip.comparisons.stage import LEFT_OUT
+from pcclip.config import Config
+from pcclip.data.rows import counted
+from pcclip.embedding.stage import BAD, left_out
+from pcclip.evaluation import change_captions, compositional, labelled, relative_attributes
+from pcclip.evaluation.benchmarks import Sets
+from pcclip.runs.files import read_parquet
+
+TABLE, _COMPOSED = "left_out.csv", "composed_left_out.parquet"  # of stage 04 and of stage 05
+_COLUMNS = ["stage", "dataset", "reason", "rows", "example"]
+_VECTORS = {  # family -> the folder of its vectors
+    "classification": labelled.FOLDER,
+    "change_captions": change_captions.FOLDER,
+    "relative_attributes": relative_attributes.FOLDER,
+    "compositionality": compositional.FOLDER,
+}
+
+
+def of_sets(config: Config, sets: Sets) -> pd.DataFrame:
+    """What the public sets lack and the images that cannot be read, once they are embedded.
+
+    Columns dataset, reason, rows, example.
+    """
+    return pd.concat([left_out(config.home / folder, sets[family]) for family, folder in _VECTORS.items()])
+
+
+def of_stages(folders: Iterable[Path]) -> pd.DataFrame:
+    """What the finished stages in `folders` could not use: stage, dataset, reason, rows, example."""
+    parts = [pd.DataFrame(columns=_COLUMNS, dtype=object)]
+    for folder in folders:
+        for file in (folder / LEFT_OUT, folder / BAD):
+            if file.is_file():
+                own = read_parquet(file).to_pandas().assign(dataset="own images")
+                parts.append(counted(own).assign(stage=folder.name))
+        if (folder / TABLE).is_file():
+            parts.append(pd.read_csv(folder / TABLE).assign(stage=folder.name))
+        if (folder / _COMPOSED).is_file():
+            parts.append(read_parquet(folder / _COMPOSED).to_pandas().assign(stage=folder.name))
+    return pd.concat(parts, ignore_index=True)[_COLUMNS]
