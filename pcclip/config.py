@@ -436,14 +436,6 @@ class Labelled(Block):
         default="",
         description="What the classes are, as the language model is told: bird, flower, land seen from above.",
     )
-    class_pairs: int = Field(
-        default=100,
-        ge=3,
-        description="Pairs of classes that get a text, those confused most often on the tune images first.",
-    )
-    pairs: Count = Field(default=2000, description="Image pairs of the corrected difference classification.")
-    shots: Count = Field(default=5, description="Training images of each class in the linear probe.")
-    descriptions: Count = Field(default=2, description="Descriptions of each class in extended prompts.")
 
     @model_validator(mode="after")
     def _has_descriptions(self) -> "Labelled":
@@ -457,7 +449,6 @@ class Changes(Block):
 
     path: str = Field(description="The set's folder.")
     limit: Count | None = Field(default=None, description="Number of test pairs; null takes all.")
-    distractors: Count = Field(default=9, description="Wrong texts beside the right one.")
     max_bad: Share = Field(default=0.05, description="Largest tolerated fraction of unusable pairs.")
 
 
@@ -480,10 +471,6 @@ class Relative(Block):
         default=2000, description="Number of images or pairs that the supervised axis is fitted to; null takes all."
     )
     max_bad: Share = Field(default=0.05, description="Largest tolerated fraction of unusable rows or images.")
-    attributes: dict[str, Attribute] = Field(
-        default={},
-        description="The texts of each attribute; by default those of pcclip/benchmarks/relative_attributes/texts.csv.",
-    )
 
 
 class Judge(Block):
@@ -623,12 +610,8 @@ class Arithmetic(Block):
     strength: Positive = Field(default=1.0, description="Length of the text difference added to the unit image vector.")
     changes: list[Change] = Field(default=[], description="Retrieval queries that are shown with their nearest photos.")
     neighbours: Count = Field(default=5, description="Nearest photos shown for each query.")
-    alphas: list[NotNegative] = Field(
-        default=[0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0], description="Lengths of the text difference in the sweep."
-    )
     triples: Count = Field(default=100, description="Image triples that test d(a, b) + d(b, c) = d(a, c).")
     quadruples: Count = Field(default=200, description="Image analogies a : b = c : d.")
-    explained: Count = Field(default=3, description="Pairs whose difference is explained.")
     composed: dict[Literal["fashion_iq", "cirr", "simat"], Composed] = Field(
         default={}, description="Sets for composed image retrieval."
     )
@@ -872,7 +855,15 @@ OLD_KEYS = {  # a key of older files (* stands for a name, such as a set's) -> w
     "finetune.difference_temperature": "finetune.difference alone; its temperature is 1",
     "finetune.difference_batch": "finetune.difference alone; a step has 64 of its pairs",
     "finetune.attribute_paraphrases": "finetune.attribute_batch alone; a step has 8 paraphrases",
-    "arithmetic.sentences": "arithmetic.explained alone; 200 sentences may explain a pair",
+    "evaluate.labelled.*.class_pairs": "its default, now fixed: 100 pairs of classes get a text",
+    "evaluate.labelled.*.pairs": "its default, now fixed: 2000 pairs of images are compared",
+    "evaluate.labelled.*.shots": "its default, now fixed: the linear probe has 5 images of each class",
+    "evaluate.labelled.*.descriptions": "its default, now fixed: a class has 2 descriptions",
+    "evaluate.changes.*.distractors": "its default, now fixed: each text competes with 9 others",
+    "evaluate.relative.*.attributes": "pcclip/benchmarks/relative_attributes/texts.csv, which has the texts of each attribute",
+    "arithmetic.alphas": "its default, now fixed: 0.1 to 4, and arithmetic.strength",
+    "arithmetic.explained": "its default, now fixed: 3 pairs are explained",
+    "arithmetic.sentences": "its default, now fixed: 200 sentences may explain a pair",
     "arithmetic.decoder_steps": "arithmetic.decoder alone; it takes 25 steps",
     "rank.show": "the widget's buttons; the finetuned order is shown first",
 }

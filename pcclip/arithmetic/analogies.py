@@ -6,7 +6,7 @@ are no answers. The controls nearest to c and nearest to b show how much excludi
 3CosAdd with none left out shows steps that are too short to leave c.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -49,7 +49,7 @@ def word_quadruples(nouns: int) -> Int[np.ndarray, "m 4"]:
     return np.concatenate([forth, forth[:, [1, 0, 3, 2]]])
 
 
-def image_quadruples(groups: Sequence | np.ndarray, count: int, seed: int) -> Int[np.ndarray, "m 4"]:
+def image_quadruples(groups: Iterable, count: int, seed: int) -> Int[np.ndarray, "m 4"]:
     """Rows a, b, c, d: a and c are two images of one group, b and d two images of another.
 
     Empty where fewer than two groups have two images.

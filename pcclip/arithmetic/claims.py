@@ -240,22 +240,15 @@ def table(measures: Measures, sweeps: Mapping[str, Sweep], strength: float) -> p
         known |= {(model, form, _STRENGTH): sweep[form, strength, RANK] for form, _, _ in sweep}
     rows = []
     for claim in CLAIMS:
-        if all(key in known for key in (claim.plus or claim.minus[0], *claim.minus)):
-            number = _number(claim, known)
-            holds = verdict(number)
-            rows.append([claim.words, claim.source, number.value, *number.interval, holds, claim.how, number.n])
+        if all(key in known for key in (*filter(None, [claim.plus]), *claim.minus)):
+            first = known[claim.plus or claim.minus[0]]
+            number = first if claim.plus else first - first
+            for key in claim.minus:
+                number = number - known[key]
+            rows.append(
+                [claim.words, claim.source, number.value, *number.interval, verdict(number), claim.how, number.n]
+            )
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _number(claim: Claim, known: Mapping[Key, Estimate]) -> Estimate:
-    if claim.plus:
-        number, subtracted = known[claim.plus], claim.minus
-    else:
-        first = known[claim.minus[0]]
-        number, subtracted = Estimate(-first.value, -first.draws, first.n, first.jackknife), claim.minus[1:]
-    for key in subtracted:
-        number = number - known[key]
-    return number
 
 
 def verdict(number: Estimate) -> str:

@@ -23,12 +23,11 @@ from pcclip.embedding.stage import benchmark_vectors
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
 from pcclip.runs.progress import say
-from pcclip.stats.intervals import Estimate, bootstrap_means
+from pcclip.stats.intervals import Estimate, bootstrap_means, estimate_table
 from pcclip.stats.vectors import unit
 
 FAMILY = "composed_retrieval"  # in pcclip.benchmarks
 FOLDER = "composed"  # in the run's folder: the vectors of each set
-COLUMNS = ["dataset", "model", "form", "alpha", "metric", "value", "ci_low", "ci_high", "n"]
 _ROWS = 512  # queries scored at once
 _SUBSET_RECALLS = (1, 2, 3)
 
@@ -78,8 +77,11 @@ def check(config: Config) -> None:
 def table(
     config: Config, sets: Mapping[str, Benchmark], models: Mapping[str, TextMemory], alphas: Sequence[float]
 ) -> pd.DataFrame:
-    """Every model, by its own image tower, on every set and gallery: columns COLUMNS. 'base' is one of the models."""
-    rows = []
+    """Every model, by its own image tower, on every set and gallery. 'base' is one of the models.
+
+    Columns dataset, model, form, alpha, metric, value, ci_low, ci_high, n.
+    """
+    estimates: dict[tuple, Estimate] = {}
     for name, benchmark in sets.items():
         queries, pictures = benchmark.items, benchmark.only_images(benchmark.max_bad)
         encoders = {model_name: model.model for model_name, model in models.items()}
@@ -92,9 +94,8 @@ def table(
             for model_name, model in models.items() if len(part) else ():
                 search = search_of(benchmark, part, images, vectors.seen_by(model_name))
                 recalls = scored(search, steps(model, part), alphas, config.evaluate.bootstrap, config.seed)
-                for key, estimate in recalls.items():
-                    rows.append([dataset, model_name, *key, estimate.value, *estimate.interval, estimate.n])
-    return pd.DataFrame(rows, columns=COLUMNS)
+                estimates |= {(dataset, model_name, *key): estimate for key, estimate in recalls.items()}
+    return estimate_table(estimates, ["dataset", "model", "form", "alpha", "metric"])
 
 
 def answerable(queries: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
@@ -138,8 +139,8 @@ def scored(
             if search.members is not None:
                 rank = _ranks(search, query, search.candidates & search.members)
                 values |= {f"subset recall@{k}": rank < k for k in _SUBSET_RECALLS}
-            for metric, estimate in _weighted_means(values, search, draws, seed).items():
-                recalls[form, alpha, metric] = estimate
+            means = _weighted_means(values, search, draws, seed)
+            recalls |= {(form, alpha, metric): estimate for metric, estimate in means.items()}
     return recalls
 
 

@@ -26,6 +26,7 @@ from pcclip.stats.vectors import cosines, image_differences, unit
 COLUMNS = ["pair", "first", "second", "model", "position", "of", "text", "source", "score", "own"]
 BINS = 8  # of equal count, for calibration
 _TIE = 1e-6
+EXPLAINED = 3  # explained
 _SHOWN = 3  # sentences of either end
 _SENTENCES = 200  # of 01, in a bank
 
@@ -99,16 +100,16 @@ def explain(
 
 
 def explanations(
-    held_out: HeldOut, models: Mapping[str, TextMemory], comparisons: pd.DataFrame, bank: pd.DataFrame, count: int
+    held_out: HeldOut, models: Mapping[str, TextMemory], comparisons: pd.DataFrame, bank: pd.DataFrame
 ) -> pd.DataFrame:
-    """`explain` by every model for `count` random pairs of 01: columns COLUMNS; own marks the pair's own sentence.
+    """`explain` by every model for EXPLAINED random pairs of 01: columns COLUMNS; own marks the pair's own sentence.
 
     The pairs are drawn among pairs whose own sentence is in the bank, where there are any.
     """
     rows = _with_vectors(comparisons, held_out.vectors)
     in_bank = rows.difference.isin(bank.text)
     rows = rows[in_bank] if in_bank.any() else rows
-    rows = rows.sample(0 if bank.empty else min(count, len(rows)), random_state=held_out.seed)
+    rows = rows.sample(0 if bank.empty else min(EXPLAINED, len(rows)), random_state=held_out.seed)
     parts = []
     for number, row in enumerate(rows.itertuples()):
         for name, model in models.items():

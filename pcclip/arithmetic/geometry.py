@@ -4,7 +4,7 @@ Measures that depend on the image tower alone have the model 'images', which sta
 the text tower leaves it unchanged. A model with an image tower of its own adds 'images, MODEL'.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -26,13 +26,14 @@ from pcclip.arithmetic.retrieval import rank_share
 from pcclip.arithmetic.texts import TextMemory
 from pcclip.comparisons.sentences import from_captions
 from pcclip.stats import metrics
-from pcclip.stats.intervals import Estimate, bootstrap_means, jackknife
+from pcclip.stats.intervals import Estimate, bootstrap_means, estimate_table, jackknife
 from pcclip.stats.random_streams import stream
 from pcclip.stats.vectors import cosines, image_differences, unit
 
-COLUMNS = ["metric", "model", "control", "value", "ci_low", "ci_high", "n"]
 Measures = dict[tuple[str, str, str], Estimate]  # (metric, model, control)
 OneModel = dict[tuple[str, str], Estimate]  # (metric, control)
+Rows = Bool[np.ndarray, " n"] | slice  # of the vectors that are measured
+_ALL = slice(None)
 _COMPONENTS = 30
 
 
@@ -42,21 +43,22 @@ def measure(held_out: HeldOut, models: Mapping[str, TextMemory]) -> Measures:
     for tower, images in held_out.by_tower(models).items():
         measures |= _of_model(tower, _image_measures(images))
     for name, model in models.items():
-        own = held_out.seen_by(name)
-        measures |= _of_model(name, _difference_measures(own, model))
-        measures |= _of_model(name, _sum_measures(own, model))
-        measures |= _of_model(name, _word_measures(own, model))
-        measures |= _of_model(name, _modality_measures(own, model))
-        measures |= _of_model(name, _text_cloud_measures(own, model))
+        for measures_of in (
+            _difference_measures,
+            _sum_measures,
+            _word_measures,
+            _modality_measures,
+            _text_cloud_measures,
+        ):
+            measures |= _of_model(name, measures_of(held_out.seen_by(name), model))
         if name != "base" and "base" in models:
             measures |= _of_model(name, _movement_measures(held_out, models["base"], model))
     return measures
 
 
 def table(measures: Measures) -> pd.DataFrame:
-    """One row for each metric, model and control, in the order measured: columns COLUMNS."""
-    rows = [[*key, estimate.value, *estimate.interval, estimate.n] for key, estimate in measures.items()]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    """One row for each metric, model and control, in the order measured: columns metric, model, control and an estimate's."""
+    return estimate_table(measures, ["metric", "model", "control"])
 
 
 def item_table(held_out: HeldOut, models: Mapping[str, TextMemory], strength: float) -> pd.DataFrame:
@@ -88,12 +90,11 @@ def item_table(held_out: HeldOut, models: Mapping[str, TextMemory], strength: fl
 
 def summary(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     """Mean of each measure and model of `item_table`, with a 95% interval from resampled images."""
-    rows = []
-    for (name, model), part in items.groupby(["measure", "model"], sort=False):
-        values, first, second = (part[column].to_numpy() for column in ("value", "first", "second"))
-        estimate = metrics.mean(values, first, second, draws, seed)
-        rows.append([name, model, estimate.value, *estimate.interval, estimate.n])
-    return pd.DataFrame(rows, columns=["measure", "model", "value", "ci_low", "ci_high", "n"])
+    estimates = {
+        key: metrics.mean(*(part[column].to_numpy() for column in ("value", "first", "second")), draws, seed)
+        for key, part in items.groupby(["measure", "model"], sort=False)
+    }
+    return estimate_table(estimates, ["measure", "model"])
 
 
 def spectra(held_out: HeldOut, models: Mapping[str, TextMemory]) -> pd.DataFrame:
@@ -127,8 +128,9 @@ def modality_gap(images: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "m d
     return float(np.linalg.norm(images.mean(axis=0) - texts.mean(axis=0)))
 
 
-def anisotropy(vectors: Float[np.ndarray, "n d"]) -> float:
+def anisotropy(vectors: Float[np.ndarray, "n d"], rows: Rows = _ALL) -> float:
     """Mean inner product of two different rows (Ethayarajh, 2019): 1 for equal unit rows, 0 for no common direction."""
+    vectors = vectors[rows]
     n = len(vectors)
     total = vectors.sum(axis=0, dtype=np.float64)
     return float((total @ total - (vectors.astype(np.float64) ** 2).sum()) / (n * (n - 1)))
@@ -142,9 +144,9 @@ def spectrum(vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " k"]:
     return power / max(power.sum(), 1e-300)
 
 
-def effective_rank(vectors: Float[np.ndarray, "n d"]) -> float:
+def effective_rank(vectors: Float[np.ndarray, "n d"], rows: Rows = _ALL) -> float:
     """exp of the entropy of the spectrum (Roy and Vetterli, 2007): k for equal variance in k directions."""
-    shares = spectrum(vectors)
+    shares = spectrum(vectors[rows])
     shares = shares[shares > 1e-12]
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
@@ -183,10 +185,8 @@ def _difference_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
         "f(d) with one caption": sides(right, t[first], t[second], shuffle),
         "antisymmetry": antisymmetry(right, reverse, shuffle),
     }
-    measures: OneModel = {}
-    for metric, controls in values.items():
-        measures |= _means(held_out, metric, controls, rows)
-    return measures
+    means = [_means(held_out, metric, controls, rows) for metric, controls in values.items()]
+    return {key: estimate for part in means for key, estimate in part.items()}
 
 
 def _sum_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
@@ -223,15 +223,6 @@ def _modality_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
     shuffle, half = shuffled(len(u), seed), stream("half of the vectors", seed).permutation(len(u)) % 2 == 0
     centred_u, centred_t = unit(u - u.mean(axis=0)), unit(t - t.mean(axis=0))
 
-    def gap(rows: Bool[np.ndarray, " n"]) -> float:
-        return modality_gap(u[rows], t[rows])
-
-    def gap_of_halves(rows: Bool[np.ndarray, " n"]) -> float:
-        return modality_gap(u[rows & half], u[rows & ~half])
-
-    def gap_to_other_half(rows: Bool[np.ndarray, " n"]) -> float:
-        return modality_gap(u[rows & half], t[rows & ~half])
-
     matches = {
         MEASURE: cosines(u, t),
         "shuffled": cosines(u, t[shuffle]),
@@ -244,9 +235,13 @@ def _modality_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
         "chance": np.full(len(u), 1 / len(u)),
     }
     return {
-        ("modality gap", MEASURE): jackknife(gap, images, seed),
-        ("modality gap", "two halves of the images"): jackknife(gap_of_halves, images, seed),
-        ("modality gap", "captions of the other half"): jackknife(gap_to_other_half, images, seed),
+        ("modality gap", MEASURE): jackknife(lambda rows: modality_gap(u[rows], t[rows]), images, seed),
+        ("modality gap", "two halves of the images"): jackknife(
+            lambda rows: modality_gap(u[rows & half], u[rows & ~half]), images, seed
+        ),
+        ("modality gap", "captions of the other half"): jackknife(
+            lambda rows: modality_gap(u[rows & half], t[rows & ~half]), images, seed
+        ),
         **_means(held_out, "image with its caption", matches, images),
         **_means(held_out, "caption finds its image", finds, images),
     }
@@ -276,7 +271,7 @@ def _image_measures(held_out: HeldOut) -> OneModel:
     if len(quadruples):
         codes, sizes = np.unique(held_out.table.concept, return_inverse=True, return_counts=True)[1:]
         solved: dict[str, np.ndarray] = {**analogies.solved(u, quadruples, codes)}
-        solved["chance"] = np.array([analogies.chance(len(u), sizes[codes[d]] - 1) for d in quadruples[:, 3]])
+        solved["chance"] = np.array([analogies.chance(len(u), float(sizes[codes[d]] - 1)) for d in quadruples[:, 3]])
         measures |= _means(held_out, "analogies, images", solved, quadruples[:, :3])
     return measures
 
@@ -284,17 +279,11 @@ def _image_measures(held_out: HeldOut) -> OneModel:
 def _cloud_measures(name: str, cloud: Float[np.ndarray, "m d"], members: Int[np.ndarray, "m k"], seed: int) -> OneModel:
     """Anisotropy and effective rank of a cloud, and of random directions as the control."""
     clouds = {MEASURE: cloud, "random directions": random_directions(len(cloud), cloud.shape[1], seed)}
-    measures = {}
-    for metric, figure in (("anisotropy", anisotropy), ("effective rank", effective_rank)):
-        for control, vectors in clouds.items():
-            measures[f"{metric}, {name}", control] = jackknife(partial(_of_rows, figure, vectors), members, seed)
-    return measures
-
-
-def _of_rows(
-    figure: Callable[[np.ndarray], float], vectors: Float[np.ndarray, "m d"], rows: Bool[np.ndarray, " m"]
-) -> float:
-    return figure(vectors[rows])
+    return {
+        (f"{metric}, {name}", control): jackknife(partial(figure, vectors), members, seed)
+        for metric, figure in (("anisotropy", anisotropy), ("effective rank", effective_rank))
+        for control, vectors in clouds.items()
+    }
 
 
 def _movement_measures(held_out: HeldOut, base: TextMemory, model: TextMemory) -> OneModel:

@@ -41,10 +41,10 @@ def identity_table(held_out: HeldOut, models: Mapping[str, TextMemory]) -> pd.Da
         rows.append(
             {
                 "model": name,
-                "group_match": beats(margins, 0).mean(),
-                "difference_vectors": beats(agreement, 0).mean(),
+                "group_match": beats(margins, 0.0).mean(),
+                "difference_vectors": beats(agreement, 0.0).mean(),
                 "largest_gap": np.abs(margins - agreement).max(),
-                "f_d": beats(text_agreement, 0).mean(),
+                "f_d": beats(text_agreement, 0.0).mean(),
                 "n": len(images),
             }
         )

@@ -106,13 +106,13 @@ def wanted_pictures(
         for start in table.index[table.concept == change.start][:1]:
             for name, model in models.items():
                 own = held_out.vectors.seen_by(name)
-                u = own.matrix[own.rows([table["id"][start]])[0]]
-                vectors.append(_unit(u + config.arithmetic.strength * model.encode_texts([change.text])[0]))
+                [u] = own.matrix[own.rows([table["id"][start]])]
+                vectors.append(unit(u + config.arithmetic.strength * model.encode_texts([change.text])[0]))
                 rows.append([arithmetic, name, table.path[start], _photo_text(wanted), _photo_text(before)])
     for a, b, c, *wanted_text in config.arithmetic.compositions:
         for name, model in models.items():
             f = model.encode_texts([a, b, c])
-            vectors.append(_unit(f[0] - f[1] + f[2]))
+            vectors.append(unit(f[0] - f[1] + f[2]))
             rows.append([f"f({a}) - f({b}) + f({c})", name, "", (wanted_text or [""])[0], ""])
     requests = pd.DataFrame(rows, columns=["what", "model", "start", "wanted", "before"], dtype=str)
     return requests.assign(row=pd.factorize(requests.what + ": " + requests.wanted)[0]), vectors
@@ -186,10 +186,6 @@ def judged(requests: pd.DataFrame, judge: Encoder | None) -> pd.DataFrame:
         changed = with_start[with_text].to_numpy()
         rows.loc[with_start, "directional"] = cosines(unit(after[changed] - start), unit(wanted[changed] - before))
     return rows
-
-
-def _unit(vector: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
-    return unit(vector[None])[0]
 
 
 def _photo_text(content: str) -> str:

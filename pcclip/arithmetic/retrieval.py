@@ -14,11 +14,10 @@ from pcclip.data.image_set import ImageSet
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
 from pcclip.runs.progress import say
-from pcclip.stats.intervals import Estimate, bootstrap_means
+from pcclip.stats.intervals import Estimate, bootstrap_means, estimate_table
 from pcclip.stats.vectors import unit
 
 RANK, RECALLS = "rank share", (1, 5, 10)
-COLUMNS = ["model", "form", "alpha", "metric", "value", "ci_low", "ci_high", "n"]
 CHANGE_COLUMNS = ["start", "text", "position", "id", "path", "cosine", "model"]
 Sweep = dict[tuple[str, float, str], Estimate]  # (form, alpha, metric)
 _TIE = 1e-6
@@ -94,13 +93,9 @@ def sweeps(held_out: HeldOut, models: Mapping[str, TextMemory], alphas: Sequence
 
 
 def table(by_model: Mapping[str, Sweep]) -> pd.DataFrame:
-    """The sweeps of several models: columns COLUMNS."""
-    rows = [
-        [model, *key, estimate.value, *estimate.interval, estimate.n]
-        for model, estimates in by_model.items()
-        for key, estimate in estimates.items()
-    ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    """The sweeps of several models: columns model, form, alpha, metric, value, ci_low, ci_high, n."""
+    estimates = {(model, *key): value for model, sweep in by_model.items() for key, value in sweep.items()}
+    return estimate_table(estimates, ["model", "form", "alpha", "metric"])
 
 
 def check_changes(config: Config, images: ImageSet) -> None:

@@ -9,27 +9,26 @@ import numpy as np
 import pandas as pd
 
 from pcclip.benchmarks.benchmark import Benchmark
-from pcclip.benchmarks.change_captions import FAMILY
-from pcclip.benchmarks.registry import settings_of
 from pcclip.config import Config
 from pcclip.embedding.stage import benchmark_vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation import retrieval
-from pcclip.evaluation.predictions import Predictions, Task
+from pcclip.evaluation.predictions import Predictions
 from pcclip.runs.progress import say
 
 FOLDER = "changes"  # below the run's folder: vectors of each set
+DISTRACTORS = 9  # wrong texts beside the right one
 
 
-def check(config: Config, benchmark: Benchmark) -> None:
-    """Raises PcclipError when a pair has fewer other texts than the parameters want as distractors."""
-    pairs, count = benchmark.items, settings_of(config, FAMILY)[benchmark.name].distractors
+def check(benchmark: Benchmark) -> None:
+    """Raises PcclipError when a pair has fewer than DISTRACTORS other texts."""
+    pairs = benchmark.items
     for form, kept in [] if "answer" in pairs else _forms(pairs):
         try:
-            retrieval.check_distractors(*(pairs[side][kept] for side in ("first", "second", "text")), count)
+            retrieval.check_distractors(*(pairs[side][kept] for side in ("first", "second", "text")), DISTRACTORS)
         except PcclipError as error:
-            raise PcclipError(f"evaluate.changes.{benchmark.name}.distractors, {form}: {error}") from None
+            raise PcclipError(f"evaluate.changes.{benchmark.name}, {form}: {error}") from None
 
 
 def score(
@@ -37,8 +36,7 @@ def score(
 ) -> None:
     """Score every model on every set."""
     for name, benchmark in benchmarks.items():
-        settings = settings_of(config, FAMILY)[name]
-        images = benchmark.only_images(settings.max_bad)
+        images = benchmark.only_images(benchmark.max_bad)
         vectors = benchmark_vectors(config, config.home / FOLDER / name, images, encoders)
         pairs = benchmark.items
         pairs = pairs[vectors.has(pairs["first"], pairs["second"])].reset_index(drop=True)
@@ -51,7 +49,7 @@ def score(
                 first_has_more = (pairs.answer == "first").to_numpy()
                 tables = retrieval.worded_verdicts(encoder.encode_texts, matrix, described, first_has_more)
                 for form, items in zip(("one_sided", "antisymmetric"), tables, strict=True):
-                    predictions.add(Task("which_has_more", f"{name}/{form}"), model, items, vectors.ids)
+                    predictions.add(("which_has_more", f"{name}/{form}", ""), model, items, vectors.ids)
                 continue
             for form, kept in _forms(pairs):
                 described = retrieval.DescribedPairs(
@@ -61,11 +59,9 @@ def score(
                     twins=list(pairs.swapped[kept]) if form == "antisymmetric" else None,
                     orientation=benchmark.orientation,
                 )
-                items = retrieval.retrieval_items(
-                    encoder.encode_texts, matrix, described, settings.distractors, config.seed
-                )
-                dataset = f"{name}/{form}/1 of {settings.distractors + 1}"
-                predictions.add(Task("change_retrieval", dataset), model, items, vectors.ids)
+                items = retrieval.retrieval_items(encoder.encode_texts, matrix, described, DISTRACTORS, config.seed)
+                dataset = f"{name}/{form}/1 of {DISTRACTORS + 1}"
+                predictions.add(("change_retrieval", dataset, ""), model, items, vectors.ids)
 
 
 def _forms(pairs: pd.DataFrame) -> list[tuple[str, np.ndarray]]:

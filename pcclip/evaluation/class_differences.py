@@ -13,29 +13,22 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from pcclip.errors import PcclipError
 from pcclip.evaluation.comparative import Images
-from pcclip.evaluation.protocols import PROTOCOLS
+from pcclip.evaluation.predictions import item_table
 from pcclip.evaluation.zero_shot import Encode, encoded
 from pcclip.stats.random_streams import stream, torch_stream
 from pcclip.stats.vectors import beats, cosines, unit
 
 DISTANCE_PROMPT = "A photo of a {}"  # the released code's
 _SEEDS, _IMAGES, _GIVEN = range(5), 100, 5000  # as released: draws, images a draw, pairs a draw of pairs with texts
-_COLUMNS = ["first", "second", "difference", "swapped"]
 
 _LARGE, _SMALL = ("camel", "leopard", "lion", "wolf"), ("hamster", "rabbit", "shrew", "squirrel")
-_LARGE_ROWS, _SMALL_ROWS = (15, 42, 43, 97), (36, 65, 74, 80)
 # Flowers that have one colour in every usual form. Left out because they are often violet, pink or white too:
 # canterbury bells, monkshood, balloon flower, love in the mist, morning glory, bolero deep blue. The yellow flowers
 # are those that the released code names in its comments and that the set has.
 _BLUE = ("stemless gentian", "grape hyacinth", "alpine sea holly", "globe thistle")
 _YELLOW = ("yellow iris", "daffodil", "sunflower")
-_BLUE_ROWS, _YELLOW_ROWS = (2, 7), (4, 6, 10, 19)
-
-
-class NoPairs(PcclipError):
-    """The images hold no two of classes that are compared."""
+_BLUE_ROWS, _YELLOW_ROWS = [2, 7], [4, 6, 10, 19]
 
 
 @dataclass(frozen=True)
@@ -65,72 +58,42 @@ def class_names(classes: Sequence[str]) -> Contrast:
     )
 
 
-def class_pairs(classes: Sequence[str] | Sequence[int], table: pd.DataFrame, seeds: Sequence[int] = _SEEDS) -> Contrast:
+def class_pairs(classes: Sequence[str], table: pd.DataFrame) -> Contrast:
     """Compare the classes for which texts were written.
 
     Args:
-        classes: their names, or their numbers where the table has numbers.
-        table: first, second (classes), difference, swapped. Two classes may have a row for each order.
-        seeds: of the draws of the protocol as_released.
-
-    Raises:
-        PcclipError: a missing column, an empty text, no text, an unknown class, two rows for the same two classes in
-            the same order, or a class that is compared with itself.
+        classes: their names.
+        table: first, second (names of classes), difference, swapped; each two classes once.
     """
-    _check_texts(table)
     index = {name: row for row, name in enumerate(classes)}
-    if unknown := sorted({*table["first"], *table["second"]} - index.keys()):
-        raise PcclipError(f"texts for {unknown[0]!r}, which is no class; write them for the names of this set")
-    if table.duplicated(["first", "second"]).any():
-        raise PcclipError("two texts for the same two classes in the same order; keep one of them")
-    if len(same := table["first"][table["first"] == table["second"]]):
-        raise PcclipError(f"texts that compare {same.iloc[0]!r} with itself; leave them out")
-    pairs = [(index[a], index[b]) for a, b in zip(table["first"], table["second"], strict=True)]
-    texts = {(b, a): (row.swapped, row.difference) for (a, b), row in zip(pairs, table.itertuples(), strict=True)}
-    texts |= {pair: (row.difference, row.swapped) for pair, row in zip(pairs, table.itertuples(), strict=True)}
+    texts = {(index[row.first], index[row.second]): (row.difference, row.swapped) for row in table.itertuples()}
+    texts |= {(b, a): pair[::-1] for (a, b), pair in texts.items()}
     comparable = np.zeros((len(classes), len(classes)), dtype=bool)
     comparable[tuple(np.array(list(texts)).T)] = True
-    return Contrast(comparable, lambda a, b: texts[a, b], seeds)
+    return Contrast(comparable, lambda a, b: texts[a, b])
 
 
 def cifar100_size(classes: Sequence[str], protocol: str) -> Contrast:
-    """Four large animals against four small ones of CIFAR-100. Corrected: 'whiel' in the released text.
-
-    Raises:
-        PcclipError: a missing class; or as_released, classes that are not in the order of the fine labels.
-    """
-    groups = [_indexes(classes, names, "CIFAR-100 size") for names in (_LARGE, _SMALL)]
-    conjunction = "while"
-    if _is_released(protocol):
-        conjunction = "whiel"
-        if groups != [list(_LARGE_ROWS), list(_SMALL_ROWS)]:
-            raise PcclipError("CIFAR-100 size: classes are not in the order of the fine labels; give all 100 in it")
+    """Four large animals against four small ones of CIFAR-100. Corrected: 'whiel' in the released text."""
+    conjunction = "whiel" if protocol == "as_released" else "while"
     texts = (
         f"The first image contains a larger animal, {conjunction} the second contains a smaller animal.",
         "The first image contains a smaller animal, while the second contains a larger animal.",
     )
-    return _opposites(len(classes), groups, texts)
+    return _opposites(len(classes), [_indexes(classes, names) for names in (_LARGE, _SMALL)], texts)
 
 
 def flowers_colour(classes: Sequence[str], protocol: str) -> Contrast:
     """Blue flowers against yellow ones of Flowers102.
 
     Corrected: species chosen by name; the release has white, pink and orange ones under wrong numbers.
-
-    Raises:
-        PcclipError: a missing class.
     """
-    if _is_released(protocol):
-        if len(classes) <= max(_YELLOW_ROWS):
-            raise PcclipError(f"Flowers102 colour: {len(classes)} classes; give all 102 in their order")
-        groups = [list(_BLUE_ROWS), list(_YELLOW_ROWS)]
-    else:
-        groups = [_indexes(classes, names, "Flowers102 colour") for names in (_BLUE, _YELLOW)]
+    groups = [_indexes(classes, names) for names in (_BLUE, _YELLOW)]
     texts = (
         "The first flower is blue, while the second is yellow.",
         "The first flower is yellow, while the second is blue.",
     )
-    return _opposites(len(classes), groups, texts)
+    return _opposites(len(classes), [_BLUE_ROWS, _YELLOW_ROWS] if protocol == "as_released" else groups, texts)
 
 
 def awa2_size(classes: Sequence[str], labels: Int[np.ndarray, " m"], binary: pd.DataFrame, protocol: str) -> Contrast:
@@ -145,17 +108,9 @@ def awa2_size(classes: Sequence[str], labels: Int[np.ndarray, " m"], binary: pd.
         labels: class indexes of the images that are compared.
         binary: one row a class, 0 or 1 in a column for each attribute, all in the order of the set's own files.
         protocol: of PROTOCOLS.
-
-    Raises:
-        PcclipError: a table that does not fit the classes, or whose columns are not in the order of the set's files.
     """
-    if len(binary) != len(classes) or list(binary.columns[14:16]) != ["big", "small"]:
-        raise PcclipError(
-            f"AwA2 size: needs attributes of {len(classes)} classes whose 15th and 16th are 'big' and "
-            "'small'; give the binary table of the set's own files"
-        )
     big, animal = binary["big"].to_numpy() == 1, "an animal that is small"
-    if _is_released(protocol):
+    if protocol == "as_released":
         shown = sorted(np.unique(labels), key=lambda row: classes[row])
         big, animal = np.zeros(len(classes), dtype=bool), "an animal is small"
         big[shown] = binary.iloc[: len(shown), 15] == 1
@@ -169,31 +124,22 @@ def awa2_size(classes: Sequence[str], labels: Int[np.ndarray, " m"], binary: pd.
 def image_pairs(contrast: Contrast, images: Images, protocol: str, seed: int = 0, count: int = 5000) -> pd.DataFrame:
     """Pairs of images with the texts of their classes: first, second, difference, swapped, seed.
 
+    Empty where no two images are of classes that are compared.
+
     Args:
         contrast: the classes that are compared.
         images: rows of the vectors (as_released in the order of the data set), and the class of each.
         protocol: as_released draws as the module says; corrected takes `count` pairs, or all there are.
         seed, count: of the corrected draw.
-
-    Raises:
-        NoPairs: no two images are of classes that are compared.
-        PcclipError: a label that is no class.
     """
-    rows, labels = (np.asarray(side, dtype=np.int64) for side in images)
-    classes = len(contrast.comparable)
-    if len(rows) != len(labels) or (len(labels) and not 0 <= labels.min() <= labels.max() < classes):
-        raise PcclipError(
-            f"{len(rows)} images and {len(labels)} labels of {classes} classes; give each image the index of its class"
-        )
-    if _is_released(protocol):
+    (rows, labels), classes = images, len(contrast.comparable)
+    if protocol == "as_released":
         draws = [(*_released_draw(contrast.comparable, labels, k), k) for k in contrast.seeds]
     else:
         draws = [(*_draw(contrast.comparable, labels, seed, count), seed)]
     first, second = (np.concatenate([draw[side] for draw in draws]) for side in (0, 1))
-    if not len(first):
-        raise NoPairs("no two of these images are of classes that are compared; give images of more classes")
     codes, kinds = pd.factorize(labels[first] * classes + labels[second])
-    texts = np.array([contrast.texts(*divmod(int(kind), classes)) for kind in kinds], dtype=object)
+    texts = np.array([contrast.texts(*divmod(int(kind), classes)) for kind in kinds], dtype=object).reshape(-1, 2)
     return pd.DataFrame(
         {
             "first": rows[first],
@@ -210,13 +156,9 @@ def released_pairs(table: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         table: first and second (images), difference, swapped.
-
-    Raises:
-        PcclipError: a missing column, an empty text, or no text.
     """
-    _check_texts(table)
     draws = [table.iloc[_released_order(len(table), seed)[:_GIVEN]].assign(seed=seed) for seed in _SEEDS]
-    return pd.concat(draws, ignore_index=True)[[*_COLUMNS, "seed"]]
+    return pd.concat(draws, ignore_index=True)[["first", "second", "difference", "swapped", "seed"]]
 
 
 def distance_items(
@@ -237,13 +179,9 @@ def distance_items(
         paper's figures are the means of both. A text without a direction is at distance 1 from everything.
 
     Raises:
-        PcclipError: an unknown protocol, no pairs, a missing column, an unknown class, or vectors that are not numbers.
+        PcclipError: vectors that are not numbers.
     """
-    is_released = _is_released(protocol)
-    _check_texts(pairs)
     index = {name: label for label, name in enumerate(classes)}
-    if unknown := sorted({*pairs["first"], *pairs["second"]} - index.keys()):
-        raise PcclipError(f"embedding distances: {unknown[0]!r} is no class; write texts for the names of this set")
     first, second = (pairs[side].map(index).to_numpy() for side in ("first", "second"))
 
     def vectors(texts: Sequence[str]) -> Float[np.ndarray, "m d"]:
@@ -251,20 +189,18 @@ def distance_items(
         return distinct[codes]
 
     class_vectors = vectors([prompt.format(name) for name in classes])
-    text_vectors = vectors(pairs.difference)
-    if not is_released:
-        text_vectors = unit(text_vectors - vectors(pairs.swapped))
+    text_vectors = vectors(list(pairs.difference))
+    if protocol == "corrected":
+        text_vectors = unit(text_vectors - vectors(list(pairs.swapped)))
     cosine = cosines(text_vectors, unit(class_vectors[first] - class_vectors[second])).astype(float)
-    return pd.DataFrame(
-        {"first": first, "second": second, "score": 1 - cosine, "reference": 1 + cosine, "correct": beats(cosine, 0.0)}
-    )
+    return item_table(first, second, 1 - cosine, 1 + cosine, beats(cosine, 0.0))
 
 
 def _opposites(
     classes: int, groups: Sequence[Sequence[int]], texts: tuple[str, str], seeds: Sequence[int] = _SEEDS
 ) -> Contrast:
     """Compare classes of one group with classes of the other, by one text and its reverse."""
-    comparable, leading = np.zeros((classes, classes), dtype=bool), set(np.asarray(groups[0]).tolist())
+    comparable, leading = np.zeros((classes, classes), dtype=bool), set(groups[0])
     comparable[np.ix_(groups[0], groups[1])] = comparable[np.ix_(groups[1], groups[0])] = True
     return Contrast(comparable, lambda a, b: texts if a in leading else texts[::-1], seeds)
 
@@ -305,25 +241,7 @@ def _released_order(n: int, seed: int) -> Int[np.ndarray, " n"]:
     return torch.randperm(n, generator=torch_stream(seed)).numpy()
 
 
-def _indexes(classes: Sequence[str], names: Sequence[str], task: str) -> list[int]:
-    rows = {name.lower(): row for row, name in enumerate(classes)}
-    if missing := [name for name in names if name not in rows]:
-        raise PcclipError(f"{task}: no class {missing[0]!r}; give the readable names of the set's classes")
-    return [rows[name] for name in names]
-
-
-def _is_released(protocol: str) -> bool:
-    if protocol not in PROTOCOLS:
-        raise PcclipError(f"no protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
-    return protocol == "as_released"
-
-
-def _check_texts(table: pd.DataFrame) -> None:
-    if missing := [column for column in _COLUMNS if column not in table]:
-        raise PcclipError(f"a table of texts needs the columns {', '.join(_COLUMNS)}; it has no {missing[0]}")
-    if table.empty:
-        raise PcclipError("a table of texts without a row; write the texts first")
-    for column in ("difference", "swapped"):
-        empty = int((table[column].isna() | (table[column].astype(str).str.strip() == "")).sum())
-        if empty:
-            raise PcclipError(f"{empty} of {len(table)} texts are empty in {column!r}; leave those rows out first")
+def _indexes(classes: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Numbers of the classes of these names, whatever their case."""
+    lower = [name.lower() for name in classes]
+    return [lower.index(name) for name in names]

@@ -6,9 +6,8 @@ unusable reply is asked for again under another seed; a subject left without a t
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +20,6 @@ from pcclip.comparisons.verdicts import named
 from pcclip.config import Generate
 from pcclip.data.concepts import singular, words_of
 from pcclip.encoders.dual_encoder import Encoder
-from pcclip.errors import PcclipError
 from pcclip.runs.files import digest
 from pcclip.runs.log import AnswerLog
 
@@ -29,6 +27,7 @@ EXTENDED = "This is a photo of a {}. {}"  # class and description; the tokens mu
 FORMAT = 1  # a higher number asks everything again
 _RETRIES = 2
 _SHORTEST, _LONGEST = 5, 40  # words of a description
+_ORIGIN = ["prompt_hash", "model_hash", "sampling"]
 _DESCRIPTION_RULES = ("answered", "finished", "plain_text", "no_loop", "in_context")
 
 Subject = tuple[str, str]  # two classes, or one class and ''
@@ -66,24 +65,6 @@ class _Kind:
     judge: Callable[[Subject, Reply], Judged]
 
 
-@dataclass
-class _Texts:
-    """The usable texts of each subject, its last verdict, and the columns that say where the texts are from."""
-
-    texts: dict[Subject, list[str]]
-    origin: dict[str, str]
-    verdicts: dict[Subject, str] = field(default_factory=dict)
-    finish_reasons: dict[Subject, str] = field(default_factory=dict)
-
-    def check_yield(self, min_yield: float, noun: str) -> None:
-        """Raise PcclipError when less than a share `min_yield` of the subjects has a text."""
-        rows = [
-            ("kept" if texts else self.verdicts[subject], self.finish_reasons[subject])
-            for subject, texts in self.texts.items()
-        ]
-        filters.check_yield(pd.DataFrame(rows, columns=["verdict", "finish_reason"]), min_yield, noun)
-
-
 def inputs(settings: Generate) -> list:
     """Everything that the texts depend on, for the key of the stage that asks for them."""
     prompts = [load_prompt("class_differences").hash, load_prompt("describe_class", slots=("first",)).hash]
@@ -95,7 +76,7 @@ def descriptions(classes: Sequence[str], writing: Writing, n: int = 1) -> pd.Dat
 
     Args:
         classes: readable names.
-        writing: how.
+        writing: how; its backend is not the template.
         n: the number of different descriptions of a class.
 
     Returns:
@@ -104,31 +85,19 @@ def descriptions(classes: Sequence[str], writing: Writing, n: int = 1) -> pd.Dat
         for the name of another class, 'repeated'), prompt_hash, model_hash, sampling; at most n rows a class.
 
     Raises:
-        PcclipError: fewer than generate.min_yield of the classes got a description, the template backend, or a class
-            named twice.
+        PcclipError: fewer than generate.min_yield of the classes got a description.
     """
-    subjects = [(name, "") for name in classes]
-    _check_subjects(list(classes), "class", [*classes])
-    if n < 1:
-        raise PcclipError(f"class-descriptions: n = {n}; ask for one text or more")
-    prompt = load_prompt("describe_class", slots=("first",))
-    if writing.backend(prompt).identity == Template.identity:
-        raise PcclipError(
-            "generate.backend = template cannot describe classes; name a language model's backend, or "
-            "leave extended prompts out"
-        )
 
     def judge(subject: Subject, reply: Reply) -> Judged:
         return _judge_description(subject[0], classes, reply, writing.model)
 
-    written = _write(_Kind("class-descriptions", prompt, judge), subjects, writing, n)
-    rows = []
-    for name, _ in subjects:
-        texts, verdict = written.texts[name, ""], written.verdicts[name, ""]
-        rows += [(name, text, "llm", "kept") for text in texts]
-        if not texts:
-            rows.append((name, f"It is {named(writing.kind or name)}.", "template", verdict))
-    return pd.DataFrame(rows, columns=["class", "description", "source", "verdict"]).assign(**written.origin)
+    kind = _Kind("class-descriptions", load_prompt("describe_class", slots=("first",)), judge)
+    table = _write(kind, [(name, "") for name in classes], writing, n)
+    texts = [
+        text or f"It is {named(writing.kind or name)}." for name, text in zip(table["first"], table.text, strict=True)
+    ]
+    columns = ["class", "description", "source", "verdict", *_ORIGIN]
+    return table.assign(description=texts).rename(columns={"first": "class"})[columns]
 
 
 def class_differences(
@@ -147,64 +116,51 @@ def class_differences(
         model_hash, sampling.
 
     Raises:
-        PcclipError: fewer than generate.min_yield of the pairs got a text of the model, or a pair that comes twice or
-            has one class twice.
+        PcclipError: fewer than generate.min_yield of the pairs got a text of the model.
     """
-    pairs = [(first, second) for first, second in pairs]
-    _check_subjects([tuple(sorted(pair)) for pair in pairs], "pair", [name for pair in pairs for name in pair])
-    for first, second in pairs:
-        if first == second:
-            raise PcclipError(f"pair {first!r}, {second!r}: a class does not differ from itself; leave it out")
-    prompt = load_prompt(prompt_name)
-    questions = [] if writing.backend(prompt).identity == Template.identity else pairs
 
     def judge(subject: Subject, reply: Reply) -> Judged:
         return _judge_difference(subject, reply, writing.model)
 
-    written = _write(_Kind("class-differences", prompt, judge), questions, writing)
-    rows = []
-    for first, second in pairs:
-        texts = written.texts.get((first, second))
-        text = texts[0] if texts else from_captions(named(first), named(second))
-        verdict = written.verdicts.get((first, second), "not asked")
-        rows.append((first, second, text, swapped(text), "llm" if texts else "template", verdict))
-    columns = ["first", "second", "difference", "swapped", "source", "verdict"]
-    return pd.DataFrame(rows, columns=columns).assign(**written.origin)
+    table = _write(_Kind("class-differences", load_prompt(prompt_name), judge), list(pairs), writing)
+    texts = [row.text or from_captions(named(row.first), named(row.second)) for row in table.itertuples()]
+    columns = ["first", "second", "difference", "swapped", "source", "verdict", *_ORIGIN]
+    return table.assign(difference=texts, swapped=[swapped(text) for text in texts])[columns]
 
 
-def per_class(table: pd.DataFrame, classes: Sequence[str]) -> list[list[str]]:
-    """The texts of `descriptions` as lists in the order of `classes`. Raises PcclipError for a class without any."""
-    by_class = table.groupby("class", sort=False).description.apply(list).to_dict()
-    for name in classes:
-        if name not in by_class:
-            raise PcclipError(f"class {name!r}: not among the described ones; have its description written")
-    return [by_class[name] for name in classes]
+def _write(kind: _Kind, subjects: list[Subject], writing: Writing, n: int = 1) -> pd.DataFrame:
+    """Ask in rounds, one reply for each subject with fewer than n texts; the template backend is not asked.
 
-
-def _write(kind: _Kind, subjects: list[Subject], writing: Writing, n: int = 1) -> _Texts:
-    """Ask in rounds, one reply for each subject with fewer than n texts. Raises PcclipError for too few texts."""
+    Returns columns first, second, text ('' for a subject without any), source, verdict and _ORIGIN. Raises PcclipError
+    for too few texts.
+    """
     prompt, settings = kind.prompt, writing.settings
-    backend = writing.backend(prompt)
-    sampling = _sampling(settings)
+    backend, sampling = writing.backend(prompt), _sampling(settings)
     content = [FORMAT, prompt.hash, backend.identity, sampling]
     log = AnswerLog(Path(writing.folder) / f"{kind.name}-{digest(content)[:12]}.jsonl", Reply, kind.name)
-    origin = {"prompt_hash": prompt.hash, "model_hash": backend.identity, "sampling": json.dumps(sampling)}
-    written = _Texts({subject: [] for subject in subjects}, origin)
-    for number in range(n + writing.retries):
-        incomplete = [subject for subject in subjects if len(written.texts[subject]) < n]
+    texts: dict[Subject, list[str]] = {subject: [] for subject in subjects}
+    last = dict.fromkeys(subjects, ("not asked", ""))  # verdict and finish reason of the last reply
+    for number in range(0 if backend.identity == Template.identity else n + writing.retries):
+        incomplete = [subject for subject in subjects if len(texts[subject]) < n]
         questions = [_question(subject, writing.kind, [*content], number) for subject in incomplete]
         replies = log.answer_all(questions, backend.answers) if questions else {}
         for subject, question in zip(incomplete, questions, strict=True):
             reply = replies[question.key]
             echo = f" ({writing.kind})"  # small models repeat it
             text, verdict = kind.judge(subject, replace(reply, text=reply.text.replace(echo, "")))
-            if verdict == "kept" and text in written.texts[subject]:
+            if verdict == "kept" and text in texts[subject]:
                 verdict = "repeated"
             elif verdict == "kept":
-                written.texts[subject].append(text)
-            written.verdicts[subject], written.finish_reasons[subject] = verdict, reply.finish_reason
-    written.check_yield(settings.min_yield, kind.name)
-    return written
+                texts[subject].append(text)
+            last[subject] = verdict, reply.finish_reason
+    if backend.identity != Template.identity:
+        outcomes = [("kept" if texts[subject] else last[subject][0], last[subject][1]) for subject in subjects]
+        filters.check_yield(pd.DataFrame(outcomes, columns=["verdict", "finish_reason"]), settings.min_yield, kind.name)
+    rows = [(*subject, text) for subject in subjects for text in texts[subject] or [""]]
+    table = pd.DataFrame(rows, columns=["first", "second", "text"])
+    verdicts = ["kept" if text else last[first, second][0] for first, second, text in rows]
+    origin = dict(zip(_ORIGIN, (prompt.hash, backend.identity, json.dumps(sampling)), strict=True))
+    return table.assign(source=table.text.ne("").map({True: "llm", False: "template"}), verdict=verdicts, **origin)
 
 
 def _sampling(settings: Generate) -> dict[str, float]:
@@ -218,14 +174,6 @@ def _question(subject: Subject, kind: str, content: list, number: int) -> Questi
         words = [f"{text[:1].upper()}{text[1:]}." for text in words]
     first, second = [*words, ""][:2]
     return Question(digest([*content, words, number])[:32], first, second)
-
-
-def _check_subjects(subjects: Sequence, noun: str, names: Sequence[str]) -> None:
-    repeated = [subject for subject, count in Counter(subjects).items() if count > 1]
-    if repeated:
-        raise PcclipError(f"{noun} {repeated[0]!r} is there twice; give each once")
-    if not all(name.strip() for name in names):
-        raise PcclipError(f"a {noun} has an empty name; give every class a readable one")
 
 
 # which replies are kept
@@ -275,7 +223,8 @@ def _sides_differ(candidate: filters.Candidate) -> bool:
     captions = (candidate.first_caption, candidate.second_caption)
     names = {singular(word) for caption in captions for word in words_of(caption)}
     first, second = (
-        {singular(word) for word in words_of(side)} - names - {"a", "an", "the"} for side in sides(candidate.sentence)
+        {singular(word) for word in words_of(side)} - names - {"a", "an", "the"}
+        for side in sides(candidate.sentence) or ("", "")
     )
     return first != second
 

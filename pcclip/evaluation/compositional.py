@@ -25,7 +25,7 @@ from pcclip.encoders.diffusion import load_teacher
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation.diffusion_matcher import COLUMNS, MODEL, DiffusionMatcher
-from pcclip.evaluation.predictions import Predictions, Task
+from pcclip.evaluation.predictions import Predictions
 from pcclip.runs.progress import say
 
 FOLDER = "compositional"  # below the run's folder: vectors of each set
@@ -116,7 +116,9 @@ def add_model(
     add_blind(items, texts @ matrix[np.unique(items.image_rows)].mean(axis=0), model, predictions)
 
 
-def add_blind(items: MatchItems, text_scores: Sequence[float], model: str, predictions: Predictions) -> None:
+def add_blind(
+    items: MatchItems, text_scores: Sequence[float] | Float[np.ndarray, " t"], model: str, predictions: Predictions
+) -> None:
     """Add the scores of a model that scores each text whatever the image is."""
     scores = np.asarray(text_scores, dtype=float)[items.text_rows]
     alike = scores[:, None].repeat(items.image_rows.shape[1], axis=1)
@@ -169,8 +171,8 @@ def _add(items: MatchItems, margins: measures.Margins, model: str, predictions: 
             part = scored.assign(score=margin, correct=margin > 0).iloc[rows]
             if part.reference.nunique() < 2:  # the macro average of one group is the accuracy
                 part = part.assign(reference=np.nan)
-            dataset = name + (f"/{subset}" if subset else "")
-            predictions.add(Task(f"{name}{end}", dataset), model, part, items.unit_names)
+            dataset = f"{name}/{subset}" if subset else name
+            predictions.add((f"{name}{end}", dataset, ""), model, part, items.unit_names)
 
 
 def _units(benchmark: Benchmark, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:

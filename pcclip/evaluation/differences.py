@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from pcclip.errors import PcclipError
+from pcclip.evaluation.predictions import item_table
 from pcclip.evaluation.zero_shot import Encode, encoded
 from pcclip.stats.vectors import beats, cosines, image_differences, unit
 
@@ -52,7 +53,7 @@ def difference_items(encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd
             ("difference_order", right, reverse),
             ("difference_centred", cosines(centred[texts], v), np.zeros_like(right)),
         ):
-            tables[task].append(_items(first, second, score, reference, beats(score, reference) & differ))
+            tables[task].append(item_table(first, second, score, reference, beats(score, reference) & differ))
     items = {task: pd.concat(parts, ignore_index=True) for task, parts in tables.items()}
     if not np.isfinite(items[TASKS[0]].score).all():
         raise PcclipError("image vectors hold values that are not numbers; embed the images again")
@@ -66,7 +67,7 @@ def ranking_items(
     values: Float[np.ndarray, " m"],
 ) -> pd.DataFrame:
     """Images with their projection on an attribute axis (score) and the attribute's true value (reference)."""
-    return _items(rows, rows, matrix[rows] @ axis, np.asarray(values, dtype=float), None)
+    return item_table(rows, rows, matrix[rows] @ axis, values, None)
 
 
 def verdict_items(
@@ -78,20 +79,8 @@ def verdict_items(
 ) -> pd.DataFrame:
     """Pairs with the projection of u1 - u2 on an attribute axis (score); correct when its sign is the verdict's."""
     score = (matrix[first] - matrix[second]) @ axis
-    correct = np.where(first_has_more, score > 0, score < 0)
-    return _items(first, second, score, np.where(first_has_more, 1.0, -1.0), correct)
-
-
-def _items(
-    first: Int[np.ndarray, " m"],
-    second: Int[np.ndarray, " m"],
-    score: Float[np.ndarray, " m"],
-    reference: Float[np.ndarray, " m"],
-    correct: Bool[np.ndarray, " m"] | None,
-) -> pd.DataFrame:
-    return pd.DataFrame(
-        {"first": first, "second": second, "score": score.astype(float), "reference": reference, "correct": correct}
-    )
+    sign = np.where(first_has_more, 1.0, -1.0)
+    return item_table(first, second, score, sign, sign * score > 0)
 
 
 def _differences(vectors: Float[np.ndarray, "n d"], others: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "n d"]:

@@ -8,6 +8,7 @@ are templates, or are written by the run's language model and kept in its log.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -25,12 +26,16 @@ from pcclip.errors import PcclipError
 from pcclip.evaluation import class_differences, class_texts, comparative, linear_probe, templates, zero_shot
 from pcclip.evaluation.class_differences import Contrast
 from pcclip.evaluation.differences import difference_items
-from pcclip.evaluation.predictions import Predictions, Task
+from pcclip.evaluation.predictions import Predictions
 from pcclip.evaluation.protocols import PROTOCOLS, SCORED_AS_RELEASED
 from pcclip.runs.progress import say
 from pcclip.stats.random_streams import stream
 
 FOLDER = "labelled"  # below the run's folder: vectors of each set, and the logs of texts about classes
+CLASS_PAIRS = 100  # pairs of classes that get a text, those confused most often on the tune images first
+IMAGE_PAIRS = 2000  # of the corrected difference classification
+SHOTS = 5  # tune images of each class in the linear probe
+DESCRIPTIONS = 2  # of each class, in extended prompts
 _TEXTS = ["first", "second", "difference", "swapped", "source", "verdict"]
 _COLUMNS = {  # of each table that `score` returns
     "class_texts.parquet": [*_TEXTS, "dataset"],
@@ -117,8 +122,9 @@ def _score_set(
     name, tasks, ids = images.benchmark.name, images.settings.tasks, images.vectors.ids
     descriptions, written, released = None, pd.DataFrame(columns=_TEXTS), pd.DataFrame(columns=_TEXTS)
     if "extended" in tasks:
-        table = _descriptions(config, images, encoders["base"])
-        descriptions = class_texts.per_class(table, images.benchmark.classes)
+        writing = _writing(config, images, encoders["base"])
+        table = class_texts.descriptions(images.benchmark.classes, writing, DESCRIPTIONS)
+        descriptions = [list(table.description[table["class"] == each]) for each in images.benchmark.classes]
         table = table.rename(columns={"class": "first", "description": "difference"})
         parts["class_texts.parquet"].append(table[["first", "difference", "source", "verdict"]].assign(dataset=name))
     if {"differences", "comparative", "distances"} & set(tasks):
@@ -132,22 +138,21 @@ def _score_set(
         for subject, protocol, pairs in image_pairs:
             for task, items in difference_items(encoder.encode_texts, images.seen_by(model), pairs).items():
                 if protocol == "corrected" or task in SCORED_AS_RELEASED:
-                    predictions.add(Task(task, f"{name}/{subject}", protocol), model, items, ids)
+                    predictions.add((task, f"{name}/{subject}", protocol), model, items, ids)
         for protocol in PROTOCOLS if "distances" in tasks else ():
             classes = images.benchmark.classes
             items = class_differences.distance_items(encoder.encode_texts, classes, written, protocol)
-            predictions.add(Task("embedding_distance", name, protocol), model, items, classes)
+            predictions.add(("embedding_distance", name, protocol), model, items, classes)
     if "comparative" in tasks:
         _comparative(images, encoders, {"corrected": written, "as_released": released}, predictions, parts)
     if "probe" in tasks and len(images.tune[0]) and not images.unseen:
-        shots = images.settings.shots
         for model in ["base", *images.vectors.others]:  # one for each image tower
-            arguments = images.seen_by(model), images.tune, images.test, shots
+            arguments = images.seen_by(model), images.tune, images.test, SHOTS
             for protocol, items in (
                 ("as_released", linear_probe.released_probe_items(*arguments)),
                 ("corrected", linear_probe.probe_items(*arguments, config.seed)),
             ):
-                predictions.add(Task("linear_probe", f"{name}/{shots}-shot", protocol), model, items, ids)
+                predictions.add(("linear_probe", f"{name}/{SHOTS}-shot", protocol), model, items, ids)
 
 
 def _zero_shot(
@@ -177,7 +182,7 @@ def _zero_shot(
         dataset = f"{benchmark.name}/{variant}"
         task = "extended_prompts" if variant == "extended" else "zero_shot"
         for name in (task, "worst_group") if key == "single/corrected" else (task,):
-            predictions.add(Task(name, dataset, protocol), model, items, images.vectors.ids)
+            predictions.add((name, dataset, protocol), model, items, images.vectors.ids)
 
 
 def _image_pairs(
@@ -185,14 +190,13 @@ def _image_pairs(
 ) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """The subject of a comparison, the protocol, and the image pairs with their texts, the same for every model."""
     for subject, protocol, contrast in _contrasts(images, written):
-        try:
-            pairs = class_differences.image_pairs(
-                contrast, images.test, protocol, seed=config.seed, count=images.settings.pairs
-            )
-        except class_differences.NoPairs as error:  # a small draw may lack the classes of a question
-            say(f"{images.benchmark.name}/{subject}, {protocol}: {error}")
-        else:
+        pairs = class_differences.image_pairs(contrast, images.test, protocol, config.seed, IMAGE_PAIRS)
+        if len(pairs):
             yield subject, protocol, pairs
+        else:  # a small draw may lack the classes of a question
+            say(
+                f"{images.benchmark.name}/{subject}, {protocol}: no two of these images are of classes that are compared"
+            )
 
 
 def _contrasts(images: ClassifiedImages, written: pd.DataFrame) -> Iterator[tuple[str, str, Contrast]]:
@@ -245,7 +249,7 @@ def _comparative(
         for (model, prompting), part in items.groupby(["model", "prompting"], sort=False):
             dataset = f"{name}/{form if prompting == 'comparative' else 'plain'}"
             if prompting == "comparative" or form == "released":  # plain items are the same for every form
-                predictions.add(Task("comparative_prompting", dataset, protocol), model, part, images.vectors.ids)
+                predictions.add(("comparative_prompting", dataset, protocol), model, part, images.vectors.ids)
         parts["comparative_gains.csv"].append(items.drop(columns=["score", "reference"]).assign(**keys))
         if protocol == "as_released":
             continue
@@ -260,18 +264,17 @@ def _comparative(
 
 def _corrected_pairs(config: Config, images: ClassifiedImages, base: Encoder) -> list[tuple[int, int]]:
     """All pairs of classes, or those that the base confuses most on the tune images that choose pairs."""
-    candidates = np.unique(images.test[1]) if images.unseen else np.arange(len(images.benchmark.classes))
-    pairs = [(a, b) for k, a in enumerate(candidates) for b in candidates[k + 1 :]]
-    count = images.settings.class_pairs
-    if len(pairs) <= count:
+    candidates = np.unique(images.test[1]).tolist() if images.unseen else range(len(images.benchmark.classes))
+    pairs = list(combinations(candidates, 2))
+    if len(pairs) <= CLASS_PAIRS:
         return pairs
-    confused: list[tuple[int, int]] = []
+    confused = np.empty((0, 2), dtype=int)
     if not images.unseen:
         tune = comparative.halves(*images.tune)[0] if len(images.tune[0]) > 1 else images.tune
         texts = _plain_texts(base, images.benchmark.classes)
-        confused = comparative.confused_pairs(comparative.confusions(texts, images.seen_by("base"), *tune), count)
+        confused = comparative.confused_pairs(comparative.confusions(texts, images.seen_by("base"), *tune), CLASS_PAIRS)
     rest = stream("class pairs", config.seed).permutation(np.array(pairs))
-    return list(dict.fromkeys(map(tuple, [*confused, *rest])))[:count]
+    return list(dict.fromkeys(map(tuple, [*confused.tolist(), *rest.tolist()])))[:CLASS_PAIRS]
 
 
 def _released_pairs(images: ClassifiedImages, encoders: Mapping[str, Encoder]) -> list[tuple[int, int]]:
@@ -281,7 +284,7 @@ def _released_pairs(images: ClassifiedImages, encoders: Mapping[str, Encoder]) -
     pairs, names = set(), images.benchmark.released or images.benchmark.classes
     for model, encoder in encoders.items():
         confusions = comparative.confusions(_plain_texts(encoder, names), images.seen_by(model), *images.test)
-        pairs |= {tuple(sorted(pair)) for pair in comparative.confused_pairs(confusions, both_ways=False)}
+        pairs |= {tuple(sorted(pair)) for pair in comparative.confused_pairs(confusions, both_ways=False).tolist()}
     return sorted(pairs)
 
 
@@ -303,9 +306,3 @@ def _written(config: Config, images: ClassifiedImages, pairs: list[tuple[int, in
     classes = images.benchmark.classes
     names = [(classes[a], classes[b]) for a, b in pairs]
     return class_texts.class_differences(names, _writing(config, images, base))[_TEXTS]
-
-
-def _descriptions(config: Config, images: ClassifiedImages, base: Encoder) -> pd.DataFrame:
-    """The descriptions of the classes by the run's language model."""
-    writing = _writing(config, images, base)
-    return class_texts.descriptions(images.benchmark.classes, writing, images.settings.descriptions)

@@ -11,11 +11,11 @@ import pandas as pd
 from jaxtyping import Float, Int
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 
-from pcclip.errors import PcclipError
+from pcclip.evaluation.predictions import item_table
 
 _PENALTIES = np.logspace(-1, -6, 6)  # on half the squared weights, beside the mean cross-entropy
 _RELEASED_SEEDS = range(5)
-Labelled = tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]  # rows of the image vectors, and their classes
+Labelled = tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]  # rows of the image vectors, and their classes
 
 
 def probe_items(
@@ -30,11 +30,8 @@ def probe_items(
 
     Returns:
         The items: the columns of differences.py (score is the predicted class, reference the right one).
-
-    Raises:
-        PcclipError: no tune images, or fewer than one shot.
     """
-    rows, labels = _checked(tune, shots)
+    rows, labels = tune
     order = np.random.default_rng(seed).permutation(len(labels))
     shot = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
     drawn = order[np.argsort(shot, kind="stable")][: int((shot < shots).sum())]  # all first shots, then all second ones
@@ -48,10 +45,9 @@ def released_probe_items(matrix: Float[np.ndarray, "n d"], tune: Labelled, test:
     """The released protocol: a linear layer, ten epochs of batches of 32 (Adam, 1e-3), once for each of five seeds.
 
     It draws shots x classes tune images whatever their class, once for all seeds. It is trained on unit vectors here:
-    few images are few steps, after which the layer is still near its beginning. Arguments, columns and errors as in
-    `probe_items`.
+    few images are few steps, after which the layer is still near its beginning. Arguments and columns as in `probe_items`.
     """
-    rows, labels = _checked(tune, shots)
+    rows, labels = tune
     classes = int(max(labels.max(), np.max(test[1], initial=0))) + 1
     drawn = np.random.default_rng(_RELEASED_SEEDS[0]).permutation(len(rows))[: shots * classes]
     tables = []
@@ -59,14 +55,6 @@ def released_probe_items(matrix: Float[np.ndarray, "n d"], tune: Labelled, test:
         weight, bias = _released_layer(matrix[rows[drawn]], labels[drawn], classes, seed)
         tables.append(_items(test, (matrix[test[0]] @ weight.T + bias).argmax(axis=1)))
     return pd.concat(tables, ignore_index=True)
-
-
-def _checked(tune: Labelled, shots: int) -> Labelled:
-    if not len(tune[0]):
-        raise PcclipError("a linear probe needs tune images and this set has none; leave the probe out")
-    if shots < 1:
-        raise PcclipError(f"shots = {shots}: a linear probe needs at least one image of each class")
-    return np.asarray(tune[0]), np.asarray(tune[1])
 
 
 def _logistic(x: Float[np.ndarray, "k d"], y: Int[np.ndarray, " k"]) -> LogisticRegression | LogisticRegressionCV:
@@ -112,13 +100,5 @@ def _released_layer(x: np.ndarray, y: np.ndarray, classes: int, seed: int) -> tu
 
 
 def _items(test: Labelled, predicted: Int[np.ndarray, " m"]) -> pd.DataFrame:
-    rows, labels = (np.asarray(values) for values in test)
-    return pd.DataFrame(
-        {
-            "first": rows,
-            "second": rows,
-            "score": predicted.astype(float),
-            "reference": labels.astype(float),
-            "correct": predicted == labels,
-        }
-    )
+    rows, labels = test
+    return item_table(rows, rows, predicted, labels, predicted == labels)

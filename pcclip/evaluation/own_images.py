@@ -72,13 +72,10 @@ class HeldOut:
     @cached_property
     def rankings(self) -> list[tuple[str, Attribute, str, pd.DataFrame]]:
         """Attribute, its texts, its column, and the images with a known value; at least two values differ."""
-        rankings = []
-        for attribute, texts in self.config.evaluate.attributes.items():
-            column = texts.column or attribute
-            known = self.table[self.table[column].notna()]
-            if known[column].nunique() >= 2:
-                rankings.append((attribute, texts, column, known))
-        return rankings
+        attributes = self.config.evaluate.attributes.items()
+        columns = [(attribute, texts, texts.column or attribute) for attribute, texts in attributes]
+        known = [(*row, self.table[self.table[row[2]].notna()]) for row in columns]
+        return [row for row in known if row[3][row[2]].nunique() >= 2]
 
 
 def inputs(config: Config, images: ImageSet | None) -> dict[str, Any]:
@@ -139,7 +136,7 @@ def _differences(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
         rows = {side: vectors.rows(pairs[side]) for side in ("first", "second")}
         for task, items in difference_items(model.encode_texts, vectors.matrix, pairs.assign(**rows)).items():
             if protocol != "as_released" or task in SCORED_AS_RELEASED:
-                yield Task(task, dataset, protocol), items
+                yield (task, dataset, protocol), items
 
 
 def _zero_shot(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
@@ -149,7 +146,7 @@ def _zero_shot(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
         texts = model.encode_texts([prompt.format(name) for name in classes])
         labels = np.array([classes.index(label) for label in labelled.label])
         items = classify(vectors.matrix, texts, vectors.rows(labelled["id"]), labels)
-        yield Task("zero_shot", held_out.images.name), items
+        yield ("zero_shot", held_out.images.name, ""), items
 
 
 def _rankings(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
@@ -157,7 +154,7 @@ def _rankings(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
         rows, values = vectors.rows(known["id"]), known[column].to_numpy(dtype=float)
         for estimator in ESTIMATORS:
             items = ranking_items(attribute_axis(model, texts, estimator), vectors.matrix, rows, values)
-            yield Task("ranking", f"{held_out.images.name}/{attribute}/{estimator}"), items
+            yield ("ranking", f"{held_out.images.name}/{attribute}/{estimator}", ""), items
 
 
 def _supervised_rankings(held_out: HeldOut) -> Scored:
@@ -178,7 +175,7 @@ def _supervised_rankings(held_out: HeldOut) -> Scored:
         axis, _ = ridge_axis(vectors.matrix, vectors.rows(training["id"]), values, list(training.concept))
         rows, true_values = vectors.rows(known["id"]), known[column].to_numpy(dtype=float)
         items = ranking_items(axis, vectors.matrix, rows, true_values)
-        yield Task("ranking", f"{images.name}/{attribute}/supervised"), items
+        yield ("ranking", f"{images.name}/{attribute}/supervised", ""), items
 
 
 def _verdicts(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
@@ -197,7 +194,7 @@ def _verdicts(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
                 first, second = vectors.rows(own["first"]), vectors.rows(own["second"])
                 items = verdict_items(axis, vectors.matrix, first, second, (own.verdict == "first").to_numpy())
                 dataset = f"{held_out.images.name}/{attribute.name}/{attribute.split}/{wording}"
-                yield Task("verdict_agreement", dataset), items
+                yield ("verdict_agreement", dataset, ""), items
 
 
 def _judge(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predictions) -> pd.DataFrame:
@@ -215,13 +212,14 @@ def _judge(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predic
     rows = pairs.assign(**{side: vectors.rows(pairs[side]) for side in ("first", "second")})
     captions = held_out.images.table.set_index("id").caption
     shown = [captions.get(image, "") for image in vectors.ids]
-    prices = None if settings.price_in is None else (settings.price_in, settings.price_out)
+    money = settings.price_in, settings.price_out
+    prices = None if money[0] is None or money[1] is None else (money[0], money[1])
     language_model = held_out.config.generate
     name = f"{language_model.llm or language_model.gguf} on captions"
     judging = llm_judge.Judging(judge_backend(language_model), name, held_out.config.home / FOLDER, prices)
     items, cost = llm_judge.judge_pairs(judging, rows, shown)
-    predictions.add(Task("difference_order", dataset), "judge", items, vectors.ids)
+    predictions.add(("difference_order", dataset, ""), "judge", items, vectors.ids)
     for name, model in models.items():
         scores = difference_items(model.encode_texts, vectors.seen_by(name).matrix, rows)
-        predictions.add(Task("difference_order", dataset), name, scores["difference_order"], vectors.ids)
+        predictions.add(("difference_order", dataset, ""), name, scores["difference_order"], vectors.ids)
     return cost

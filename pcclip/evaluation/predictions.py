@@ -1,10 +1,10 @@
 """Per-item predictions of every task in one tidy table, and the metrics that summarise them."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Shaped
 
 from pcclip.evaluation.rankings import measured
 from pcclip.stats.metrics import compare
@@ -13,12 +13,20 @@ FOLDER = "04_evaluate"  # the stage's folder
 COLUMNS = ["task", "dataset", "protocol", "model", "item", "first", "second", "score", "reference", "correct"]
 
 
-class Task(NamedTuple):
-    """A task on a data set by a protocol ('as_released', 'corrected' or ''): the key of a set of items."""
+Task = tuple[str, str, str]  # name, data set, protocol: 'as_released', 'corrected' or ''
 
-    name: str
-    dataset: str
-    protocol: str = ""
+
+def item_table(
+    first: Shaped[np.ndarray, " m"],
+    second: Shaped[np.ndarray, " m"],
+    score: Shaped[np.ndarray, " m"],
+    reference: Shaped[np.ndarray, " m"] | float,
+    correct: Bool[np.ndarray, " m"] | None,
+) -> pd.DataFrame:
+    """Items of one model on one task, a row each: which images or classes, the score, the truth, and whether it fits."""
+    reference = np.broadcast_to(np.asarray(reference, dtype=float), score.shape)
+    columns = {"first": first, "second": second, "score": score.astype(float), "reference": reference}
+    return pd.DataFrame(columns | {"correct": correct})
 
 
 class Predictions:
@@ -32,9 +40,7 @@ class Predictions:
         names = np.asarray(ids, dtype=object)
         self._tables.append(
             items.assign(
-                task=task.name,
-                dataset=task.dataset,
-                protocol=task.protocol,
+                **dict(zip(COLUMNS, task, strict=False)),
                 model=model,
                 item=np.arange(len(items)),
                 first=names[items["first"].to_numpy()],

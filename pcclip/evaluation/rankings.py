@@ -9,8 +9,7 @@ share of pairwise accuracy, what a random order gets, a half, is taken off both 
 import numpy as np
 import pandas as pd
 
-from pcclip.errors import PcclipError
-from pcclip.stats.intervals import Estimate, ratio
+from pcclip.stats.intervals import Estimate, estimate_table, ratio
 from pcclip.stats.metrics import MEASURES, metrics_of
 
 SUPERVISED = "supervised"  # the model, and the end of the data set's name, of a ceiling
@@ -44,23 +43,13 @@ def measured(predictions: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
         }
         for key, items in groups.items()
     }
-    rows = []
-    for key in groups:
-        for (metric, model), estimate in (estimates[key] | _shares(key, groups, estimates)).items():
-            if estimate.n:
-                low, high = estimate.interval
-                rows.append(
-                    {
-                        **dict(zip(_KEYS, key, strict=True)),
-                        "model": model,
-                        "metric": metric,
-                        "value": estimate.value,
-                        "ci_low": low,
-                        "ci_high": high,
-                        "n": estimate.n,
-                    }
-                )
-    return pd.DataFrame(rows)
+    values = {
+        (*key, model, metric): estimate
+        for key in groups
+        for (metric, model), estimate in (estimates[key] | _shares(key, groups, estimates)).items()
+        if estimate.n
+    }
+    return estimate_table(values, [*_KEYS, "model", "metric"])
 
 
 def share(axis: Estimate, ceiling: Estimate, chance: float = 0.0) -> Estimate:
@@ -68,13 +57,7 @@ def share(axis: Estimate, ceiling: Estimate, chance: float = 0.0) -> Estimate:
 
     Both are of one metric on the same items with the same resamples; `chance` is what a random axis gets (0 for
     Spearman's correlation, 0.5 for pairwise accuracy). NaN where the ceiling itself is not above chance.
-    Raises PcclipError when the resamples are not the same in number.
     """
-    if len(axis.draws) != len(ceiling.draws):
-        raise PcclipError(
-            f"an axis with {len(axis.draws)} resamples and its ceiling with {len(ceiling.draws)}; "
-            "use the same draws and seed for both"
-        )
     shares = ratio(np.append(axis.draws, axis.value) - chance, np.append(ceiling.draws, ceiling.value) - chance)
     return Estimate(float(shares[-1]), shares[:-1], axis.n)
 
@@ -94,11 +77,7 @@ def _shares(
         if other[0] == task and len(supervised) and supervised.equals(own):
             for metric in SHARES[task]:
                 ceiling = estimates[other][metric, SUPERVISED]
-                if ceiling.interval[0] > CHANCE[metric]:
-                    own_estimates = {model: estimates[key][metric, model] for model in models}
-                    shares |= {
-                        (f"{metric}_share", model): share(estimate, ceiling, CHANCE[metric])
-                        for model, estimate in own_estimates.items()
-                    }
+                for model in models if ceiling.interval[0] > CHANCE[metric] else ():
+                    shares[f"{metric}_share", model] = share(estimates[key][metric, model], ceiling, CHANCE[metric])
             break
     return shares

@@ -7,12 +7,13 @@ tune split, in the base's image vectors. Where a value is that of a class (AwA2,
 classes: first and second of the predictions name the class, not the image.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.relative_attributes import shipped_texts
@@ -20,9 +21,9 @@ from pcclip.config import Attribute, Config
 from pcclip.embedding.stage import benchmark_vectors
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
-from pcclip.errors import PcclipError
 from pcclip.evaluation.differences import ranking_items, verdict_items
-from pcclip.evaluation.predictions import Predictions, Task
+from pcclip.evaluation.predictions import Predictions
+from pcclip.evaluation.rankings import SUPERVISED
 from pcclip.ranking.axes import ESTIMATORS, attribute_axis, ridge_axis
 from pcclip.runs.progress import say
 
@@ -32,29 +33,21 @@ Axis = Float[np.ndarray, " d"]
 
 
 class Question(NamedTuple):
-    """Test items of one attribute: the task, the part before the attribute in the data set's name ('' or 'PART/'), the
-    items for an axis and a model, the supervised axis or None, and the names of what the bootstrap draws."""
+    """Test items of one attribute, where the two kinds of sets differ.
 
-    task: str
+    Attributes:
+        part: of the pairs, as the authors name it, with a slash; or ''.
+        items: the items for an axis and image vectors.
+        supervised: the ceiling's axis, where one can be fitted.
+        drawn: first and second of the predictions: what the bootstrap draws, as positions in `units`.
+        units: their names.
+    """
+
     part: str
-    items: Callable[[Axis, str], pd.DataFrame]
+    items: Callable[[Axis, Float[np.ndarray, "n d"]], pd.DataFrame]
     supervised: Axis | None
-    units: list[str]
-
-
-def check(config: Config, benchmark: Benchmark) -> None:
-    """Raises PcclipError when the parameters have texts for an attribute that the set lacks."""
-    for attribute, texts in config.evaluate.relative[benchmark.name].attributes.items():
-        if (texts.column or attribute) not in benchmark.attributes:
-            raise PcclipError(
-                f"evaluate.relative.{benchmark.name}.attributes.{attribute}: {benchmark.name} has no such attribute; "
-                f"it has: {', '.join(benchmark.attributes)}"
-            )
-
-
-def attribute_texts(config: Config, name: str) -> dict[str, Attribute]:
-    """The texts of a set's attributes: from the parameters, else from texts.csv."""
-    return config.evaluate.relative[name].attributes or shipped_texts(name)
+    drawn: dict[str, Int[np.ndarray, " m"]]
+    units: Sequence[str]
 
 
 def score(
@@ -62,9 +55,9 @@ def score(
 ) -> None:
     """Score every estimator of every model on every attribute of every set, and the supervised axis."""
     for name, benchmark in benchmarks.items():
-        images = benchmark.only_images(config.evaluate.relative[name].max_bad)
+        images = benchmark.only_images(benchmark.max_bad)
         vectors = benchmark_vectors(config, config.home / FOLDER / name, images, encoders)
-        score_set(benchmark, vectors, attribute_texts(config, name), encoders, predictions)
+        score_set(benchmark, vectors, shipped_texts(name), encoders, predictions)
 
 
 def score_set(
@@ -75,89 +68,58 @@ def score_set(
     predictions: Predictions,
 ) -> None:
     """Score one set with the vectors of its images."""
-    columns = {attribute: text.column or attribute for attribute, text in texts.items()}
-    columns = {attribute: column for attribute, column in columns.items() if column in benchmark.attributes}
-    say(f"{benchmark.name}: {len(vectors.ids)} images, {len(columns)} of {len(benchmark.attributes)} attributes")
-    questions = _rankings if benchmark.values is not None else _decisions
-    for attribute, column in columns.items():
+    attributes = [attribute for attribute in texts if attribute in benchmark.attributes]
+    say(f"{benchmark.name}: {len(vectors.ids)} images, {len(attributes)} of {len(benchmark.attributes)} attributes")
+    ranked = benchmark.values is not None
+    task, questions = ("relative_values", _rankings) if ranked else ("relative_pairs", _decisions)
+    for attribute in attributes:
         axes = {
             (model, estimator): attribute_axis(encoder, texts[attribute], estimator)
             for model, encoder in encoders.items()
             for estimator in ESTIMATORS
         }
-        for question in questions(benchmark, vectors, column):
-            dataset = f"{benchmark.name}/{question.part}{attribute}"
-            for (model, estimator), axis in axes.items():
-                items = question.items(axis, model)
-                predictions.add(Task(question.task, f"{dataset}/{estimator}"), model, items, question.units)
-            if question.supervised is not None:
-                items = question.items(question.supervised, "base")
-                predictions.add(Task(question.task, f"{dataset}/supervised"), "supervised", items, question.units)
+        for question in questions(benchmark, vectors, attribute):
+            supervised = {} if question.supervised is None else {(SUPERVISED, SUPERVISED): question.supervised}
+            for (model, estimator), axis in (axes | supervised).items():
+                items = question.items(axis, vectors.seen_by(model).matrix).assign(**question.drawn)
+                dataset = f"{benchmark.name}/{question.part}{attribute}/{estimator}"
+                predictions.add((task, dataset, ""), model, items, question.units)
 
 
-def _rankings(benchmark: Benchmark, vectors: Vectors, column: str) -> Iterator[Question]:
+def _rankings(benchmark: Benchmark, vectors: Vectors, attribute: str) -> Iterator[Question]:
     """The ranking of the test images by the values of an attribute; none where all values are equal.
 
     Where test classes are not among the tuned ones, whole classes are left out in choosing the supervised axis.
     """
     assert benchmark.values is not None
-    table = benchmark.images.assign(value=benchmark.values[column])
+    table = benchmark.images.assign(value=benchmark.values[attribute])
     table = vectors.of(table[table.value.notna()])
     tune, test = (table[table["split"] == split] for split in ("tune", "test"))
     if test.value.nunique() < 2:
         return
-    tuned_classes, test_classes = (
-        set(benchmark.images.group[benchmark.images["split"] == split]) - {""} for split in ("tune", "test")
-    )
+    by_split = benchmark.images.groupby("split").group.agg(set)
+    tuned_classes, test_classes = (set(by_split.get(split, ())) - {""} for split in ("tune", "test"))
     grouped = bool(tuned_classes) and not tuned_classes & test_classes
     supervised = None
     if (tune.groupby("group").value.first() if grouped else tune.value).nunique() >= _FEWEST:
         groups = list(tune.group) if grouped else None
         supervised, _ = ridge_axis(vectors.matrix, vectors.rows(tune["id"]), tune.value, groups)
     rows = vectors.rows(test["id"])
-    units, places = list(vectors.ids), rows
-    if test_classes:
-        places, classes = pd.factorize(test.group)
-        units = list(classes)
-    yield Question(
-        "relative_values",
-        "",
-        lambda axis, model: ranking_items(axis, vectors.seen_by(model).matrix, rows, test.value).assign(
-            first=places, second=places
-        ),
-        supervised,
-        units,
-    )
+    drawn, units = pd.factorize(test.group) if test_classes else (rows, vectors.ids)
+    items = partial(ranking_items, rows=rows, values=test.value.to_numpy())
+    yield Question("", items, supervised, {"first": drawn, "second": drawn}, list(units))
 
 
-def _decisions(benchmark: Benchmark, vectors: Vectors, column: str) -> Iterator[Question]:
+def _decisions(benchmark: Benchmark, vectors: Vectors, attribute: str) -> Iterator[Question]:
     """The decisions on the ordered test pairs of an attribute, part by part."""
-    pairs = benchmark.items[benchmark.items.attribute == column]
+    pairs = benchmark.items[benchmark.items.attribute == attribute]
     pairs = pairs[vectors.has(pairs["first"], pairs["second"])]
     for part, own in pairs.groupby("part", sort=False):
         tune, test = own[own["split"] == "tune"], own[(own["split"] == "test") & (own.more != "equal")]
-        if test.empty:
-            continue
-        rows = vectors.rows(test["first"]), vectors.rows(test["second"])
-        more = (test.more == "first").to_numpy()
-        yield Question(
-            "relative_pairs",
-            f"{part}/" if part else "",
-            _items_of_pairs(vectors, *rows, more),
-            _axis_of_pairs(tune, vectors),
-            list(vectors.ids),
-        )
-
-
-def _items_of_pairs(
-    vectors: Vectors, first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"], more: Bool[np.ndarray, " m"]
-) -> Callable[[Axis, str], pd.DataFrame]:
-    """The items of decisions on these pairs, as a function of an axis and of a model's name."""
-
-    def items(axis: Axis, model: str) -> pd.DataFrame:
-        return verdict_items(axis, vectors.seen_by(model).matrix, first, second, more)
-
-    return items
+        if len(test):
+            rows = {side: vectors.rows(test[side]) for side in ("first", "second")}
+            items = partial(verdict_items, first_has_more=(test.more == "first").to_numpy(), **rows)
+            yield Question(f"{part}/" if part else "", items, _axis_of_pairs(tune, vectors), rows, vectors.ids)
 
 
 def _axis_of_pairs(tune: pd.DataFrame, vectors: Vectors) -> Axis | None:

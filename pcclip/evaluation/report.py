@@ -7,7 +7,7 @@ scripts and loads nothing. The same files give the same bytes.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from pcclip.data.image_set import ImageSet, load_images, missing, to_fetch
 from pcclip.embedding import stage as embedding
 from pcclip.embedding import vectors as embedding_vectors
 from pcclip.errors import PcclipError
+from pcclip.evaluation import left_out
 from pcclip.evaluation import stage as evaluation
 from pcclip.evaluation.protocols import NOTES
 from pcclip.finetuning import stage as finetuning
@@ -36,13 +37,12 @@ from pcclip.runs.files import atomic, read_parquet
 from pcclip.runs.stage import read_manifest
 
 STAGES = (comparisons.FOLDER, embedding.FOLDER, finetuning.FOLDER, evaluation.FOLDER, arithmetic.FOLDER)
-_STRIP, _PAIRS, _ROWS = 8, 3, 40  # photos in a strip, pairs of a data set, rows of a long table
+_STRIP, _PAIRS = 8, 3  # photos in a strip, pairs of a data set
 _SIDE = 160  # pixels of a photo
-_ESTIMATORS = ("two_prompt", "antisymmetric", "one_sided")  # the first available one shows an attribute's ranking
+_ESTIMATOR = "two_prompt"  # shows an attribute's ranking
 _BLOCKS = ("seed", "generate", "finetune", "evaluate", "arithmetic")  # the parameters that manifests record
 _COLOURS = {"#262626": "currentColor", "#000000": "currentColor", "#cccccc": "var(--grid)", "#ffffff": "var(--back)"}
-_RESULT = re.compile(r"(?P<value>[^\[]*?)(?: (?P<interval>\[.*\]))?(?P<star> \*)?")
-_NUMBER = re.compile(r"<?[-+−]?[\d,]*\.?\d+(e-?\d+)?")
+_NUMBER = re.compile(r"<?[-+−]?[\d,]*\.?\d+(e-?\d+)?( \[.*\])?( \*)?")
 
 Part = dict[str, Any]  # one element of the page: its kind, and the values that the template shows
 
@@ -187,9 +187,17 @@ def _data_section(run: _Run) -> Part:
                 _text("heading", "The first held-out pairs with a sentence that was kept"),
                 {"kind": "pairs", "pairs": pairs},
             ]
-    parts += [_text("heading", "Left out of the image set"), *_reasons(run, comparisons.FOLDER, comparisons.LEFT_OUT)]
-    parts += [_text("heading", "Images that could not be read"), *_reasons(run, embedding.FOLDER, embedding.BAD)]
     return _section("Images and comparisons", parts, key="data")
+
+
+def _left_out_section(run: _Run) -> Part:
+    text = (
+        "Rows and images that cannot be used, with one path that was looked for. The stages' tables list all of them."
+    )
+    rows = left_out.of_stages(run.place(name) for name in run.manifests)
+    rows.columns = ["stage", "data set", "reason", "rows", "for example"]
+    parts = [_columns(rows) if len(rows) else _text("text", "Nothing was left out.")]
+    return _section("Left out", parts, text, key="left-out")
 
 
 def _training_section(run: _Run) -> Part:
@@ -200,8 +208,13 @@ def _training_section(run: _Run) -> Part:
         [plots.words(metric), f"{part.value.iloc[0]:.3f}", f"{part.value.iloc[-1]:.3f}"]
         for metric, part in held_out.groupby("metric", sort=False)
     ]
-    caption = "Training and held-out curves. Nothing is chosen by them: the last step is the model."
-    parts = [_figure(plots.curves(run.curves), caption), table(["held out", "first step", "last step"], rows)]
+    parts = [
+        _figure(
+            plots.curves(run.curves),
+            "Training and held-out curves. Nothing is chosen by them: the last step is the model.",
+        ),
+        table(["held out", "first step", "last step"], rows),
+    ]
     return _section("Training", parts)
 
 
@@ -212,7 +225,7 @@ def _results_section(run: _Run) -> Part:
     )
     if run.metrics is None:
         return _section("Results", [_unfinished(evaluation.FOLDER)])
-    parts = [results(title, frame.T) for title, frame in plots.tables(run.metrics, run.paired).items()]
+    parts = [_frame(title, frame.T) for title, frame in plots.tables(run.metrics, run.paired).items()]
     if run.metrics.metric.str.endswith("_share").any():
         share = (
             "A share is the part of the supervised axis's result that a text axis reaches. The supervised axis is "
@@ -221,32 +234,23 @@ def _results_section(run: _Run) -> Part:
         )
         parts.append(_text("text", share))
     if run.paired is not None and len(run.paired):
-        caption = (
-            "Differences on the same items and resamples, with 95% intervals. One that does not hold 0 is a change "
-            "that these images support; what another training seed would do is not in it."
-        )
-        rows = [
-            [
-                row.what,
-                plots.words(row.metric),
-                f"{row.difference:+.3f}",
-                _p(row.p_mcnemar),
-                _p(row.p_bootstrap),
-                plots.words(row.test),
-                _p(row.p_holm),
-            ]
-            for row in plots.differences(run.paired).itertuples()
-        ]
-        head = ["", "metric", "difference", "McNemar p", "bootstrap p", "the one that counts", "adjusted by Holm"]
-        tests = (
-            "Items that share images, as pairs do, are not independent, and McNemar's test is too sure "
-            "of itself there: for them, and for rankings, the bootstrap over images counts."
-        )
+        change = plots.differences(run.paired)
+        columns = {"": change.what, "metric": change.metric.map(plots.words), "difference": _signed(change.difference)}
+        columns |= {"McNemar p": change.p_mcnemar.map(_p), "bootstrap p": change.p_bootstrap.map(_p)}
+        columns |= {"the one that counts": change.test.map(plots.words), "adjusted by Holm": change.p_holm.map(_p)}
         parts += [
             _text("heading", "Paired differences"),
-            _figure(plots.forest(run.paired), caption),
-            _text("text", tests),
-            _wrapped("details", table(head, rows), "All p values"),
+            _figure(
+                plots.forest(run.paired),
+                "Differences on the same items and resamples, with 95% intervals. One that does not hold 0 is a change "
+                "that these images support; what another training seed would do is not in it.",
+            ),
+            _text(
+                "text",
+                "Items that share images, as pairs do, are not independent, and McNemar's test is too sure "
+                "of itself there: for them, and for rankings, the bootstrap over images counts.",
+            ),
+            _wrapped("details", _columns(pd.DataFrame(columns)), "All p values"),
         ]
     return _section("Results", parts, text)
 
@@ -257,34 +261,27 @@ def _comparative_section(run: _Run) -> Part | None:
     sweep = run.table(evaluation.FOLDER, evaluation.COMPARATIVE)
     if gains is None or sweep is None or not len(gains):
         return None
-    head = ["data set", "form", "protocol", "model", "plain", "comparative", "helped", "hurt", "difference", "p"]
-    rows = [
-        [
-            row.dataset,
-            row.form,
-            plots.words(row.protocol),
-            row.model,
-            f"{row.plain:.3f}",
-            f"{row.comparative:.3f}",
-            row.helped,
-            row.hurt,
-            minus(f"{row.difference:+.3f} [{row.ci_low:+.3f}, {row.ci_high:+.3f}]"),
-            _p(row.p_mcnemar if row.test == "mcnemar" else row.p_bootstrap),
-            _p(row.p_holm),
-        ]
-        for row in gains.itertuples()
-    ]
-    caption = "Accuracy on tune images at each alpha, with a ring around the chosen one. Alpha 1 is plain zero-shot."
+    deciding = gains.p_mcnemar.where(gains.test == "mcnemar", gains.p_bootstrap)
+    interval = _signed(gains.difference) + " [" + _signed(gains.ci_low) + ", " + _signed(gains.ci_high) + "]"
+    columns = {"data set": gains.dataset, "form": gains.form, "protocol": gains.protocol.map(plots.words)}
+    columns |= {"model": gains.model, "plain": gains.plain.map("{:.3f}".format)}
+    columns |= {"comparative": gains.comparative.map("{:.3f}".format), "helped": gains.helped, "hurt": gains.hurt}
+    columns |= {"difference": interval, "p": deciding.map(_p), "adjusted by Holm": gains.p_holm.map(_p)}
     parts = [
-        table([*head, "adjusted by Holm"], rows),
-        _figure(plots.alpha_sweep(sweep.assign(dataset=sweep.dataset + ", " + sweep.form)), caption),
+        _columns(pd.DataFrame(columns)),
+        _figure(
+            plots.alpha_sweep(sweep.assign(dataset=sweep.dataset + ", " + sweep.form)),
+            "Accuracy on tune images at each alpha, with a ring around the chosen one. Alpha 1 is plain zero-shot.",
+        ),
     ]
-    text = (
+    return _section(
+        "Comparative prompting",
+        parts,
         "The same model with comparative prompting and without, on the same images: those newly right (helped), "
         "newly wrong (hurt), and the paired difference. Pairs of classes are chosen on one half of the tune "
-        "images, alpha on the other. Notebook 04 has the gains by class and by pair."
+        "images, alpha on the other. Notebook 04 has the gains by class and by pair.",
+        key="comparative",
     )
-    return _section("Comparative prompting", parts, text, key="comparative")
 
 
 def _judge_section(run: _Run) -> Part | None:
@@ -295,11 +292,13 @@ def _judge_section(run: _Run) -> Part | None:
         [plots.words(name), "" if pd.isna(value) else value if isinstance(value, str) else f"{value:,.10g}"]
         for name, value in cost.iloc[0].items()
     ]
-    text = (
+    return _section(
+        "The judge's cost",
+        [table(["", ""], rows)],
         "The language model as one more row of the results. Tokens and money are of the replies that said how many "
-        "tokens they took (metered); seconds are summed over requests in flight at the same time."
+        "tokens they took (metered); seconds are summed over requests in flight at the same time.",
+        key="judge",
     )
-    return _section("The judge's cost", [table(["", ""], rows)], text, key="judge")
 
 
 def _rankings_section(run: _Run) -> Part | None:
@@ -309,7 +308,7 @@ def _rankings_section(run: _Run) -> Part | None:
     parts: list[Part] = []
     rankings = run.predictions[run.predictions.task == "ranking"]
     rankings = rankings[rankings["first"].isin(list(run.paths))]
-    for dataset in _one_per_attribute(dict.fromkeys(rankings.dataset)):
+    for dataset in dict.fromkeys(rankings.dataset[rankings.dataset.str.endswith(f"/{_ESTIMATOR}")]):
         parts.append(_text("heading", dataset))
         for model in plots.MODELS:
             items = rankings[(rankings.dataset == dataset) & (rankings.model == model)]
@@ -318,11 +317,16 @@ def _rankings_section(run: _Run) -> Part | None:
             for end, strip in (("most", items.head(size)), ("least", items.tail(size))) if size else ():
                 photos = [run.photo(row.first, f"{row.reference:.4g}") for row in strip.itertuples()]
                 parts += [_text("subheading", f"{end}, says {model}"), {"kind": "photos", "photos": photos}]
-    text = (
-        "Held-out photos whose true value is known (below each photo), from the largest projection on the axis of "
-        "the attribute to the smallest."
+    return (
+        _section(
+            "Rankings",
+            parts,
+            "Held-out photos whose true value is known (below each photo), from the largest projection on the axis of "
+            "the attribute to the smallest.",
+        )
+        if parts
+        else None
     )
-    return _section("Rankings", parts, text) if parts else None
 
 
 def _failures_section(run: _Run) -> Part | None:
@@ -351,11 +355,16 @@ def _failures_section(run: _Run) -> Part | None:
                 )
                 for row in worst.itertuples()
             ]
-            title = f"{plots.TABLES[task]}, {dataset}: {len(wrong):,} of {len(items):,} wrong"
-            parts += [_text("heading", title), {"kind": "pairs", "pairs": pairs}]
+            parts += [
+                _text("heading", f"{plots.TABLES[task]}, {dataset}: {len(wrong):,} of {len(items):,} wrong"),
+                {"kind": "pairs", "pairs": pairs},
+            ]
     parts += _confusions(run, own[(own.task == "zero_shot") & (own.dataset == run.config.data.source)])
-    text = f"The worst errors of {model}: held-out pairs by how far the wrong side was ahead."
-    return _section("Failures", parts, text) if parts else None
+    return (
+        _section("Failures", parts, f"The worst errors of {model}: held-out pairs by how far the wrong side was ahead.")
+        if parts
+        else None
+    )
 
 
 def _arithmetic_section(run: _Run) -> Part | None:
@@ -369,16 +378,16 @@ def _arithmetic_section(run: _Run) -> Part | None:
         "Does the text of a difference lie along the difference of the images, and does an image plus that text "
         "find the image that was meant?"
     )
-    caption = (
-        "Cosine of the text with the image difference. A model that knows which image is which has the reversed text "
-        "on the other side of 0."
-    )
     parts = [
-        results(
+        _frame(
             "Mean cosine; and rank of the image that was meant, as a share: 0 is first, 0.5 is chance",
             plots.paper_table(summary.rename(columns={"measure": "dataset"})).T,
         ),
-        _figure(plots.distributions(run.arithmetic, ["image difference", "image difference, reversed text"]), caption),
+        _figure(
+            plots.distributions(run.arithmetic, ["image difference", "image difference, reversed text"]),
+            "Cosine of the text with the image difference. A model that knows which image is which has the reversed text "
+            "on the other side of 0.",
+        ),
     ]
     return _section(title, parts, text, key)
 
@@ -390,14 +399,21 @@ def _protocols_section(run: _Run) -> Part | None:
     names = {*metrics.task[metrics.task.str.startswith("difference_")]}  # each of these tasks is a protocol
     names |= {*metrics[["task", "dataset"]][metrics.protocol != ""].to_numpy().ravel()}
     notes = [note for start, note in NOTES.items() if any(name.startswith(start) for name in names)]
-    text = "What the paper's released code scores, and what is done here beside it or instead."
-    return _section("Protocols", [{"kind": "list", "lines": notes}], text) if notes else None
+    return (
+        _section(
+            "Protocols",
+            [{"kind": "list", "lines": notes}],
+            "What the paper's released code scores, and what is done here beside it or instead.",
+        )
+        if notes
+        else None
+    )
 
 
 def _provenance_section(run: _Run) -> Part:
     inputs: list[list[str]] = []
     outputs: list[list[str]] = []
-    stages_by_version: dict[str, dict[str, list[str]]] = {}
+    programs: dict[tuple[str, str], list[str]] = {}
     for name, manifest in run.manifests.items():
         for key, value in _flat(manifest["inputs"]).items():
             if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{12,64}", value):
@@ -405,19 +421,9 @@ def _provenance_section(run: _Run) -> Part:
         for file, output in manifest["outputs"].items():
             outputs.append([name, file, f"{output['bytes']:,}", output["sha256"][:16]])
         for program, version in manifest.get("versions", {}).items():
-            stages_by_version.setdefault(program, {}).setdefault(version or "none", []).append(name)
-    programs = [
-        [
-            program,
-            "; ".join(
-                version if len(versions) == 1 else f"{version} ({', '.join(stages)})"
-                for version, stages in versions.items()
-            ),
-        ]
-        for program, versions in stages_by_version.items()
-    ]
+            programs.setdefault((program, version or "none"), []).append(name)
     parts = [
-        table(["program", "version"], programs),
+        table(["program", "version", "stages"], [[*key, ", ".join(stages)] for key, stages in programs.items()]),
         _wrapped("details", table(["stage", "input", "hash"], inputs), "Hashes of the inputs"),
         _wrapped("details", table(["stage", "file", "bytes", "hash"], outputs), "SHA-256 of the files"),
     ]
@@ -427,6 +433,7 @@ def _provenance_section(run: _Run) -> Part:
 _SECTIONS = (
     _run_section,
     _data_section,
+    _left_out_section,
     _training_section,
     _results_section,
     _comparative_section,
@@ -464,24 +471,6 @@ def _tiles(run: _Run) -> list[Part]:
     ]
 
 
-def _reasons(run: _Run, stage: str, name: str) -> list[Part]:
-    """The number of images that a stage left out for each reason, and a list of these images."""
-    if stage not in run.manifests:
-        return [_unfinished(stage)]
-    images = run.table(stage, name)
-    if images is None:
-        return [_text("text", "This run did not record them.")]
-    if not len(images):
-        return [_text("text", "None.")]
-    counts = images.reason.value_counts().sort_index().sort_values(ascending=False, kind="stable")
-    more = f", the first {_ROWS} of {len(images):,}" if len(images) > _ROWS else ""
-    listed = table(["file", "reason"], images.head(_ROWS)[["path", "reason"]].to_numpy().tolist())
-    return [
-        table(["reason", "images"], list(counts.items())),
-        _wrapped("details", listed, f"Which ones{more}"),
-    ]
-
-
 def _confusions(run: _Run, items: pd.DataFrame) -> list[Part]:
     """The classes of the run's own images that were taken for each other most often."""
     classes, wrong = run.images.classes if run.images else [], items[~items.correct.astype(bool)]
@@ -504,19 +493,6 @@ def _template_sentence(run: _Run, first: str, second: str) -> str:
     return from_captions(*captions) if all(captions) else ""
 
 
-def _one_per_attribute(datasets: Iterable[str]) -> list[str]:
-    """Of rankings NAME/ATTRIBUTE/ESTIMATOR, one for each attribute: that of the estimator listed first."""
-    by_attribute: dict[str, list[str]] = {}
-    for dataset in datasets:
-        by_attribute.setdefault(dataset.rpartition("/")[0], []).append(dataset)
-
-    def rank(dataset: str) -> int:
-        estimator = dataset.rpartition("/")[2]
-        return [*_ESTIMATORS, estimator].index(estimator)
-
-    return [min(own, key=rank) for own in by_attribute.values()]
-
-
 # a run's files
 
 
@@ -530,7 +506,8 @@ def _image_set(config: Config) -> ImageSet | None:
 
 def _parameters(config: Config, manifests: dict) -> tuple[dict, list[str]]:
     """All parameters by dotted names, as the stages recorded them; and a line for each that `config` has otherwise."""
-    values, recorded = _flat(config.model_dump()), {}
+    values = _flat(config.model_dump())
+    recorded: dict[str, Any] = {}
     for stage in STAGES:
         inputs = manifests.get(stage, {}).get("inputs", {})
         recorded |= _flat({name: inputs[name] for name in _BLOCKS if name in inputs})
@@ -549,8 +526,9 @@ def _flat(values: dict, start: str = "") -> dict:
 def _state(manifest: dict | None) -> list:
     if manifest is None:
         return ["not finished", "", "", ""]
-    counts = ", ".join(f"{plots.words(name)} {n:,}" for name, n in manifest.get("counts", {}).items())
-    return ["finished", manifest.get("seconds", ""), manifest.get("finished", "")[:16].replace("T", " "), counts]
+    counts = _flat(manifest.get("counts", {}))
+    numbers = ", ".join(f"{plots.words(name)} {n:,}" for name, n in counts.items() if n != {})
+    return ["finished", manifest.get("seconds", ""), manifest.get("finished", "")[:16].replace("T", " "), numbers]
 
 
 def _shown(value: Any) -> str:
@@ -601,38 +579,19 @@ def table(head: Sequence[str], rows: Sequence[Sequence], caption: str = "") -> P
     return {"kind": "table", "caption": caption, "head": list(head), "rows": signed, "numeric": numeric}
 
 
-def _parts_of_result(cell: str) -> dict[str, Any]:
-    """The value, the interval and the star of a cell; None for a part that the cell lacks."""
-    match = _RESULT.fullmatch(cell)
-    assert match is not None, f"{cell!r} is no cell of plots.paper_table"
-    return match.groupdict()
+def _frame(caption: str, frame: pd.DataFrame) -> Part:
+    """A table with the frame's index as its first column."""
+    return table(["", *frame.columns], frame.reset_index().to_numpy().tolist(), caption)
 
 
-def results(caption: str, frame: pd.DataFrame) -> Part:
-    """A table whose cells are `value [low, high]`, some with the star of plots.paper_table."""
-    matches = [[_parts_of_result(str(cell)) for cell in row] for row in frame.to_numpy()]
-    rows = [
-        {
-            "name": str(name),
-            "cells": [
-                {"value": minus(cell["value"]), "interval": minus(cell["interval"] or ""), "sure": bool(cell["star"])}
-                for cell in row
-            ],
-        }
-        for name, row in zip(frame.index, matches, strict=True)
-    ]
-    intervals, stars = (
-        [any(cell[group] for cell in column) for column in zip(*matches, strict=True)] for group in ("interval", "star")
-    )
-    head = list(map(str, frame.columns))
-    return {
-        "kind": "results",
-        "caption": caption,
-        "head": head,
-        "rows": rows,
-        "intervals": intervals,
-        "stars": stars,
-    }
+def _columns(frame: pd.DataFrame) -> Part:
+    """A table of the frame's columns, without its index."""
+    return table(list(frame), frame.to_numpy().tolist())
+
+
+def _signed(values: pd.Series) -> pd.Series:
+    """Numbers with their signs, in the page's three decimals."""
+    return values.map("{:+.3f}".format).map(minus)
 
 
 def _figure(drawn: Figure, caption: str) -> Part:

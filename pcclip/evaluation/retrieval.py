@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from pcclip.errors import PcclipError
+from pcclip.evaluation.predictions import item_table
 from pcclip.evaluation.zero_shot import Encode
 from pcclip.stats.vectors import cosines, image_differences, unit
 
@@ -27,7 +28,6 @@ class DescribedPairs:
         texts: one a pair; a pair may come several times with a text each.
         twins: each text with the images' roles exchanged, for the antisymmetric form; None for the one-sided form.
         orientation: of the texts, as Benchmark has it.
-        split: of each pair; None where all are of one.
     """
 
     first: Int[np.ndarray, " m"]
@@ -35,7 +35,6 @@ class DescribedPairs:
     texts: Sequence[str]
     twins: Sequence[str] | None = None
     orientation: int = 1
-    split: Sequence[str] | None = None
 
 
 def retrieval_items(
@@ -44,7 +43,7 @@ def retrieval_items(
     """Does each pair's own text score above the texts of other pairs?
 
     A text's score is cos(orientation * (u1 - u2), f(text)), or cos(orientation * (u1 - u2), f(text) - f(twin)) where
-    twins are given. The distractors of a pair are texts of other image pairs of its split, drawn once by `seed` and so
+    twins are given. The distractors of a pair are texts of other image pairs, drawn once by `seed` and so
     the same for every model; no two are equal, and none has the words of a text of this pair.
 
     A tie counts against the right text, and cosines less than 1e-6 apart are tied: a model that gives every text the
@@ -62,37 +61,24 @@ def retrieval_items(
         (1 is best) and reciprocal_rank.
 
     Raises:
-        PcclipError: some pair has fewer other texts in its split than distractors, or some twin is empty.
+        PcclipError: some pair has fewer other texts than distractors.
     """
     texts = list(pairs.texts)
     own, n = _codes(texts), len(texts)
     wording_codes, pair_codes = _codes(map(_bare, texts)), _pair_codes(pairs.first, pairs.second)
     vectors = _text_vectors(encode, texts, pairs.twins)
     score, best, rank = np.empty(n), np.empty(n), np.empty(n, int)
-    parts = np.zeros(n, int) if pairs.split is None else _codes(pairs.split)
-    for part in range(parts.max(initial=-1) + 1):
-        rows = np.flatnonzero(parts == part)
-        v = pairs.orientation * image_differences(matrix, pairs.first[rows], pairs.second[rows])
-        for k, drawn in _distractors(wording_codes[rows], pair_codes[rows], distractors, seed, matrix.shape[1]):
-            right = cosines(v[k], vectors[own[rows[k]]])
-            others = np.einsum("md,mkd->mk", v[k], vectors[own[rows[drawn]]])
-            score[rows[k]], best[rows[k]] = right, others.max(axis=1)
-            rank[rows[k]] = 1 + (others >= right[:, None] - _TIE).sum(axis=1)
-    return pd.DataFrame(
-        {
-            "first": pairs.first,
-            "second": pairs.second,
-            "score": score,
-            "reference": best,
-            "correct": rank == 1,
-            "rank": rank,
-            "reciprocal_rank": 1 / rank,
-        }
-    )
+    v = pairs.orientation * image_differences(matrix, pairs.first, pairs.second)
+    for k, drawn in _distractors(wording_codes, pair_codes, distractors, seed, matrix.shape[1]):
+        score[k] = cosines(v[k], vectors[own[k]])
+        others = np.einsum("md,mkd->mk", v[k], vectors[own[drawn]])
+        best[k], rank[k] = others.max(axis=1), 1 + (others >= score[k, None] - _TIE).sum(axis=1)
+    items = item_table(pairs.first, pairs.second, score, best, rank == 1)
+    return items.assign(rank=rank, reciprocal_rank=1 / rank)
 
 
-def check_distractors(first: Sequence, second: Sequence, texts: Sequence[str], distractors: int) -> None:
-    """Raise PcclipError, as `retrieval_items` will, when some pair of one split has too few texts of other pairs.
+def check_distractors(first: pd.Series, second: pd.Series, texts: pd.Series, distractors: int) -> None:
+    """Raise PcclipError, as `retrieval_items` will, when some pair has too few texts of other pairs.
 
     `first` and `second` are images by whatever name.
     """
@@ -117,8 +103,7 @@ def worded_verdicts(
 
     def items(vectors: Float[np.ndarray, "t d"]) -> pd.DataFrame:
         score = cosines(v, vectors[own]).astype(float)
-        columns = {"first": pairs.first, "second": pairs.second, "score": score, "reference": truth}
-        return pd.DataFrame(columns | {"correct": score * truth > _TIE})
+        return item_table(pairs.first, pairs.second, score, truth, score * truth > _TIE)
 
     return items(_text_vectors(encode, texts)), items(_text_vectors(encode, texts, pairs.twins))
 
@@ -127,8 +112,6 @@ def _text_vectors(encode: Encode, texts: list[str], twins: Sequence[str] | None 
     """Unit vectors of the distinct texts in the order they first come, or of f(text) - f(twin)."""
     if twins is None:
         return encode(list(dict.fromkeys(texts)))
-    if not all(twins):
-        raise PcclipError("the antisymmetric form needs a swapped text for every pair; leave out the pairs without one")
     twin_of = dict(zip(texts[::-1], list(twins)[::-1], strict=True))  # of the first where equal texts have several
     vectors = encode([*twin_of, *twin_of.values()])
     order = {text: k for k, text in enumerate(twin_of)}
@@ -178,8 +161,8 @@ def _barred(
     left = len(classes) - np.bincount(barred["item"], minlength=len(wording_codes))
     if left.min(initial=count) < count:
         raise PcclipError(
-            f"{count} distractors are asked for, but a pair has only {left.min()} other texts in its "
-            "split; ask for fewer"
+            f"a pair is to find its text among {count} others, but there are only {left.min()} texts of other pairs; "
+            "take more pairs (limit)"
         )
     return barred["item"].to_numpy(), barred.code.to_numpy()
 

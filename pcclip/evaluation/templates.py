@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from pcclip.errors import PcclipError
 from pcclip.evaluation.class_texts import EXTENDED
 from pcclip.torchvision_shim import declare_missing
 
@@ -16,18 +15,13 @@ def prompts(classes: Sequence[str], templates: str) -> list[list[str]]:
         classes: names as they go into the text.
         templates: 'single' (the paper's), 'official80' (of CLIP's authors, for ImageNet) or 'simple7' (seven that
             they selected from those); the latter two as open_clip ships them.
-
-    Raises:
-        PcclipError: no such set.
     """
-    if templates not in SETS:
-        raise PcclipError(f"no templates {templates!r}; known: {', '.join(SETS)}")
     if templates == "single":
         return [[f"This is a photo of a {name}"] for name in classes]
     declare_missing()
     from open_clip import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 
-    fillers = OPENAI_IMAGENET_TEMPLATES if templates == "official80" else SIMPLE_IMAGENET_TEMPLATES
+    fillers = {"official80": OPENAI_IMAGENET_TEMPLATES, "simple7": SIMPLE_IMAGENET_TEMPLATES}[templates]
     return [[fill(name) for fill in fillers] for name in classes]
 
 
@@ -37,13 +31,5 @@ def described(classes: Sequence[str], descriptions: Sequence[Sequence[str]]) -> 
     Args:
         classes: names as they go into the text.
         descriptions: of each class, in the order of `classes`; one text or more a class.
-
-    Raises:
-        PcclipError: not one list of texts for each class, or a class without a description.
     """
-    if len(descriptions) != len(classes):
-        raise PcclipError(f"{len(descriptions)} lists of descriptions for {len(classes)} classes; give one a class")
-    for name, texts in zip(classes, descriptions, strict=True):
-        if isinstance(texts, str) or not texts or not all(text.strip() for text in texts):
-            raise PcclipError(f"class {name!r}: needs a list of descriptions, none of them empty; write them first")
     return [[EXTENDED.format(name, text) for text in texts] for name, texts in zip(classes, descriptions, strict=True)]

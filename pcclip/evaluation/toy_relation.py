@@ -23,7 +23,7 @@ from pcclip.data.sources import toy_scenes as draw
 from pcclip.data.sources.toy_scenes import picture_paths, published
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
-from pcclip.evaluation.predictions import Predictions, Task
+from pcclip.evaluation.predictions import Predictions, item_table
 from pcclip.finetuning.both_towers import BASELINE
 from pcclip.stats.metrics import compare
 
@@ -67,8 +67,8 @@ def probe(
     }
     for name, (train, held_out) in features.items():
         score = (_predicted_steps(train, train_steps, held_out) * steps).sum(axis=1)
-        items = pd.DataFrame({"first": drawn, "second": drawn, "score": score, "reference": 0.0, "correct": score > 0})
-        predictions.add(Task("relation_probe", f"{SOURCE}/{name}"), model[0], items, list(names))
+        items = item_table(drawn, drawn, score, 0.0, score > 0)
+        predictions.add(("relation_probe", f"{SOURCE}/{name}", ""), model[0], items, list(names))
 
 
 def gained(config: Config, predictions: pd.DataFrame) -> pd.DataFrame:

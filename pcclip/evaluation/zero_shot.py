@@ -3,8 +3,7 @@
 Images are scored in blocks, so that only the vectors and one block of scores are in memory.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,10 +13,11 @@ from scipy.sparse import csr_matrix
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.errors import PcclipError
 from pcclip.evaluation import templates
+from pcclip.evaluation.predictions import item_table
 from pcclip.stats.vectors import unit
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
-ENSEMBLES = ("vectors", "scores")
+Prompts = tuple[str, list[list[str]]]  # an ensemble, 'vectors' or 'scores' (see `class_texts`), and each class's texts
 VARIANTS = {  # name -> templates, ensemble
     "single": ("single", "vectors"),
     "simple7": ("simple7", "vectors"),
@@ -27,20 +27,12 @@ VARIANTS = {  # name -> templates, ensemble
 _BLOCK = 4096
 
 
-class PromptSet(NamedTuple):
-    """One way to prompt: 'VARIANT/PROTOCOL', one of ENSEMBLES, and the texts of each class."""
-
-    name: str
-    ensemble: str
-    prompts: list[list[str]]
-
-
 def prompt_sets(
     labelled: Benchmark,
     descriptions: Sequence[Sequence[str]] | None = None,
     variants: Sequence[str] = tuple(VARIANTS),
-) -> list[PromptSet]:
-    """Every way to prompt for the classes of a set.
+) -> dict[str, Prompts]:
+    """Every way to prompt for the classes of a set, by 'VARIANT/PROTOCOL'.
 
     'single' and 'extended' have both protocols: as_released puts the data set's raw class names into the prompt and
     uses one description a class; corrected uses readable names and averages all descriptions. The other variants are
@@ -50,16 +42,23 @@ def prompt_sets(
         labelled: the set, for its class names.
         descriptions: of each class, in the order of `labelled.classes`; without them there is no 'extended'.
         variants: of VARIANTS.
-
-    Raises:
-        PcclipError: an unknown variant, or descriptions that do not fit the classes.
     """
-    return list(_prompt_sets(labelled, descriptions, variants))
+    released, classes, sets = labelled.released or labelled.classes, labelled.classes, {}
+    for variant in variants:
+        wording, ensemble = VARIANTS[variant]
+        if variant == "single":
+            sets["single/as_released"] = ensemble, templates.prompts(released, wording)
+        sets[f"{variant}/corrected"] = ensemble, templates.prompts(classes, wording)
+    if descriptions is not None:
+        first_texts = [texts[:1] for texts in descriptions]
+        sets["extended/as_released"] = "vectors", templates.described(released, first_texts)
+        sets["extended/corrected"] = "vectors", templates.described(classes, descriptions)
+    return sets
 
 
 def zero_shot_tasks(
     encode: Encode,
-    prompts: Sequence[PromptSet],
+    prompts: Mapping[str, Prompts],
     matrix: Float[np.ndarray, "n d"],
     rows: Int[np.ndarray, " m"],
     labels: Int[np.ndarray, " m"],
@@ -78,10 +77,10 @@ def zero_shot_tasks(
         PcclipError: as `classify`.
     """
     items: dict[str, pd.DataFrame] = {}
-    every_text = [text for prompt_set in prompts for texts in prompt_set.prompts for text in texts]
+    every_text = [text for _, class_prompts in prompts.values() for texts in class_prompts for text in texts]
     codes, vectors = encoded(encode, every_text, matrix.shape[1])
     start = 0
-    for name, ensemble, class_prompts in prompts:
+    for name, (ensemble, class_prompts) in prompts.items():
         end = start + sum(map(len, class_prompts))
         items[name] = classify(matrix, _ensembled(vectors, codes[start:end], class_prompts, ensemble), rows, labels)
         start = end
@@ -100,7 +99,7 @@ def class_texts(
             'scores' (the mean unscaled: an image's score is its mean cosine with the class's texts).
 
     Raises:
-        PcclipError: an unknown ensemble, a class without texts, or vectors that are not numbers.
+        PcclipError: vectors that are not numbers.
     """
     codes, vectors = encoded(encode, [text for texts in prompts for text in texts])
     return _ensembled(vectors, codes, prompts, ensemble)
@@ -124,35 +123,18 @@ def classify(
         block: images scored at once.
 
     Raises:
-        PcclipError: a label that is no class, vectors of different widths, or vectors that are not numbers.
+        PcclipError: vectors of different widths, or vectors that are not numbers.
     """
-    rows, labels = np.asarray(rows, dtype=np.int64), np.asarray(labels, dtype=np.int64)
-    if len(rows) != len(labels):
-        raise PcclipError(f"{len(rows)} images and {len(labels)} labels; give one label an image")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(texts):
-        raise PcclipError(
-            f"labels run from {labels.min()} to {labels.max()}, classes from 0 to {len(texts) - 1}; "
-            "give the texts of all classes, in the order of the labels"
-        )
     check_vectors(texts, matrix.shape[1])
     distinct, columns = np.unique(texts, axis=0, return_inverse=True)  # a product may round equal columns differently
     predicted = np.empty(len(rows), dtype=np.int64)
     for start in range(0, len(rows), block):
-        part = slice(start, start + block)
-        images = matrix[rows[part]]
+        images = matrix[rows[start : start + block]]
         scores = images @ texts.T if len(distinct) == len(texts) else (images @ distinct.T)[:, columns.ravel()]
         if not np.isfinite(scores).all():
             raise PcclipError("image vectors hold values that are not numbers; embed the images again")
-        predicted[part] = scores.argmax(axis=1)
-    return pd.DataFrame(
-        {
-            "first": rows,
-            "second": rows,
-            "score": predicted.astype(float),
-            "reference": labels.astype(float),
-            "correct": predicted == labels,
-        }
-    )
+        predicted[start : start + block] = scores.argmax(axis=1)
+    return item_table(rows, rows, predicted, labels, predicted == labels)
 
 
 def encoded(
@@ -177,33 +159,11 @@ def check_vectors(texts: Float[np.ndarray, "n d"], width: int | None = None) -> 
         raise PcclipError("text vectors hold values that are not numbers; finetune with a smaller finetune.lr")
 
 
-def _prompt_sets(
-    labelled: Benchmark, descriptions: Sequence[Sequence[str]] | None, variants: Sequence[str]
-) -> Iterator[PromptSet]:
-    released = labelled.released or labelled.classes
-    for variant in variants:
-        if variant not in VARIANTS:
-            raise PcclipError(f"no zero-shot variant {variant!r}; known: {', '.join(VARIANTS)}")
-        wording, ensemble = VARIANTS[variant]
-        if variant == "single":
-            yield PromptSet("single/as_released", ensemble, templates.prompts(released, wording))
-        yield PromptSet(f"{variant}/corrected", ensemble, templates.prompts(labelled.classes, wording))
-    if descriptions is not None:
-        every = templates.described(labelled.classes, descriptions)
-        first_texts = templates.described(released, [texts[:1] for texts in descriptions])
-        yield PromptSet("extended/as_released", "vectors", first_texts)
-        yield PromptSet("extended/corrected", "vectors", every)
-
-
 def _ensembled(
     vectors: Float[np.ndarray, "m d"], codes: Int[np.ndarray, " n"], prompts: Sequence[Sequence[str]], ensemble: str
 ) -> Float[np.ndarray, "c d"]:
     """One vector a class, where the texts of `prompts`, one after the other, have vectors[codes]."""
     sizes = np.array([len(texts) for texts in prompts])
-    if ensemble not in ENSEMBLES:
-        raise PcclipError(f"no ensemble {ensemble!r}; known: {', '.join(ENSEMBLES)}")
-    if not sizes.all():
-        raise PcclipError(f"class {int(sizes.argmin())} has no text; give every class at least one")
     shares = np.repeat(1 / sizes, sizes).astype(vectors.dtype)
     mean = csr_matrix((shares, codes, np.concatenate([[0], sizes.cumsum()])), (len(prompts), len(vectors))) @ vectors
     return unit(mean) if ensemble == "vectors" else mean

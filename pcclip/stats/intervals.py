@@ -10,9 +10,10 @@ Its interval is from the delete-a-group jackknife (Shao and Tu, 1995), which lea
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Shaped
 from scipy import stats
 
@@ -68,6 +69,12 @@ class Estimate:
                 f"items, {len(self.draws)} and {len(other.draws)} draws: score both models on one set"
             )
         return Estimate(self.value - other.value, self.draws - other.draws, min(self.n, other.n), self.jackknife)
+
+
+def estimate_table(estimates: Mapping[Any, Estimate], keys: list[str]) -> pd.DataFrame:
+    """A row for each estimate: the parts of its key in columns `keys`, then value, ci_low, ci_high, n."""
+    rows = [[*key, estimate.value, *estimate.interval, estimate.n] for key, estimate in estimates.items()]
+    return pd.DataFrame(rows, columns=[*keys, "value", "ci_low", "ci_high", "n"])
 
 
 def no_estimate(draws: int) -> Estimate:

@@ -145,7 +145,7 @@ def mcnemar(items_a: pd.DataFrame, items_b: pd.DataFrame) -> float:
     return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
-def holm(p_values: Sequence[float]) -> Float[np.ndarray, " n"]:
+def holm(p_values: Sequence[float] | Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Holm's step-down adjusted p values, in the same order; a NaN stays NaN and counts as no test.
 
     Rejecting where the adjusted value is below 0.05 keeps the chance of any false rejection in the family below 0.05.

@@ -61,7 +61,7 @@ def _drawn_rows(items: pd.DataFrame, draws: int, seed: int) -> Iterator[Int[np.n
 def _item_counts(items: pd.DataFrame, draws: int, seed: int) -> Iterator[Float[np.ndarray, "k n"]]:
     """How often each item is drawn in each resample; items of one class are drawn together."""
     unit_of_draw = _unit_of_draw(items)
-    for counts in resamples(unit_of_draw.max(initial=-1) + 1, draws, seed):
+    for counts in resamples(int(unit_of_draw.max(initial=-1)) + 1, draws, seed):
         start = 0
         for size in chunks(len(counts), len(items)):
             yield counts[start : (start := start + size)][:, unit_of_draw]

@@ -1,10 +1,18 @@
 """Public sets as tests read them: by family and name, whole or as the parameters would draw them."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.registry import FAMILIES, load_benchmark
+from pcclip.config import Changes, Composed, Compositional, Labelled, Relative
+
+_SETTINGS = {
+    "classification": Labelled,
+    "change_captions": Changes,
+    "relative_attributes": Relative,
+    "compositionality": Compositional,
+    "composed_retrieval": Composed,
+}
 
 
 class PublicSets:
@@ -24,7 +32,8 @@ class PublicSets:
     def load(self, name: str, path=None, seed: int = 0, **settings) -> Benchmark:
         """The set, checked and drawn."""
         values = {"limit": None, "tune_limit": None, "max_bad": 0.05, **settings}
-        return load_benchmark(self.family, name, SimpleNamespace(path=path and str(path), **values), seed)
+        settings_of_family = _SETTINGS[self.family].model_construct(path=path and str(path), **values)
+        return load_benchmark(self.family, name, settings_of_family, seed)
 
 
 def reasons(benchmark: Benchmark) -> dict[str, str]:

@@ -77,7 +77,7 @@ class ChangeBox(ipywidgets.VBox):
         for model in self._models:
             photos = self.nearest(model)
             captions = [f"{row.position}. {caption_of[row.id]} {row.cosine:+.3f}" for row in photos.itertuples()]
-            parts.append(f"<br><b>{escape(model, True)}</b><br>" + gallery(photos.path, captions))
+            parts.append(f"<br><b>{escape(model, True)}</b><br>" + gallery(list(photos.path), captions))
         self.result.value = "".join(parts)
 
 

@@ -23,8 +23,6 @@ def made(photos, tiny_model, tmp_path_factory):
     given["arithmetic"] |= {
         "triples": 10,
         "quadruples": 10,
-        "explained": 2,
-        "alphas": [1.0],
         "changes": [{"start": "disc", "text": "The first image shows a ring, while the second image shows a disc."}],
     }
     config = params.check(given)
@@ -38,11 +36,11 @@ def test_every_table_is_there_and_in_the_manifest(made):
     config, *_, tables = made
     manifest = read_manifest(config.folder / arithmetic.FOLDER)
     assert set(manifest["outputs"]) == {f"{name}.parquet" for name in arithmetic.TABLES}
-    assert list(tables["geometry"].columns) == geometry.COLUMNS
+    assert list(tables["geometry"].columns) == ["metric", "model", "control", "value", "ci_low", "ci_high", "n"]
     assert set(tables["geometry"].model) >= {"images", "base", "finetuned"}
     assert list(tables["claims"].columns) == claims.COLUMNS
     assert set(tables["claims"].holds) <= {"yes", "no", "undecided"}
-    assert set(tables["sweep"].alpha) == {0.0, 1.0, float("inf")}
+    assert set(tables["sweep"].alpha) == {0.0, *arithmetic.ALPHAS, float("inf")}
     assert set(tables["explanations"].model) == {"base", "finetuned"}
     assert tables["composed"].empty
     assert set(tables["pictures"].kind) == {pictures.STAND_IN}

@@ -97,8 +97,13 @@ def test_a_bank_is_of_sentences_with_a_twin_and_of_attribute_phrases():
     assert set(phrases.twin) == set(phrases.text)
 
 
+@pytest.fixture(autouse=True)
+def two_explained(monkeypatch):
+    monkeypatch.setattr(explain, "EXPLAINED", 2)
+
+
 def test_explanations_by_each_model_mark_the_own_sentence(model, held_out, vectors):
-    table = explain.explanations(held_out, {"base": model, "finetuned": model}, written(PAIRS), bank(PAIRS), 2)
+    table = explain.explanations(held_out, {"base": model, "finetuned": model}, written(PAIRS), bank(PAIRS))
     assert list(table.columns) == explain.COLUMNS
     assert len(table) == 2 * 2 * 6
     assert (table.own == (table.position == 1)).all()
@@ -109,9 +114,9 @@ def test_explanations_by_each_model_mark_the_own_sentence(model, held_out, vecto
 
 def test_explained_pairs_have_their_own_sentence_in_the_bank(model, held_out):
     for seed in range(5):
-        table = explain.explanations(replace(held_out, seed=seed), {"base": model}, written(PAIRS), bank(PAIRS[:2]), 2)
+        table = explain.explanations(replace(held_out, seed=seed), {"base": model}, written(PAIRS), bank(PAIRS[:2]))
         assert set(zip(table["first"], table.second, strict=True)) == {("photo0", "photo1"), ("photo0", "photo2")}
-    elsewhere = explain.explanations(held_out, {"base": model}, written(PAIRS), bank([(8, 9)]), 2)
+    elsewhere = explain.explanations(held_out, {"base": model}, written(PAIRS), bank([(8, 9)]))
     assert elsewhere.pair.nunique() == 2, "any pair, where none has its own"
 
 
@@ -132,7 +137,7 @@ def test_the_rank_of_the_own_sentence(model, held_out, vectors, rng):
 def test_nothing_to_explain_with(model, held_out, vectors):
     empty = bank_of(written([]), None, 10, 0)
     assert empty.empty
-    assert explain.explanations(held_out, {"base": model}, written(PAIRS), empty, 2).empty
+    assert explain.explanations(held_out, {"base": model}, written(PAIRS), empty).empty
     assert explain.own_rank(held_out, model, written(PAIRS), empty) == {}
     with pytest.raises(PcclipError, match="no sentence to explain with"):
         explain.explain(model, vectors, ("photo0", "photo1"), empty)

@@ -135,7 +135,9 @@ def test_a_photo_that_is_gone_leaves_its_caption():
 
 def test_without_jupyter_scatter_it_says_what_to_install(photos, monkeypatch):
     monkeypatch.setattr("pcclip.ranking.widget.change.find_spec", lambda name: None)
-    assert "pip install 'pcclip[pictures]'" in live_map(None, None, None, None, None)
+    vectors, table = photos
+    model = TextMemory(Fake(differences(vectors.matrix)))
+    assert "pip install 'pcclip[pictures]'" in live_map(table, table, vectors, model, table)
 
 
 class Scatter:

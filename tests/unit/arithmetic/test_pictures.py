@@ -6,12 +6,14 @@ import pytest
 import torch
 from helpers.planted import Fake
 from PIL import Image
+from torch import nn
 
 from pcclip import config as params
 from pcclip.arithmetic import figures, pictures
 from pcclip.arithmetic.differences import HeldOut
 from pcclip.arithmetic.texts import TextMemory
 from pcclip.embedding.vectors import Vectors
+from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.stats.vectors import unit
 from pcclip.torchvision_shim import declare_missing
@@ -228,10 +230,11 @@ def test_the_nearest_photos_stand_in_and_the_figure_says_so(held_out, models, tm
     assert figures.pictures(table, "a/decoder")._suptitle.get_text() == "Decoded by a/decoder"
 
 
-class Judge:
+class Judge(Encoder):
     """Sees a photo's name, reads a text's last word."""
 
     def __init__(self, u):
+        nn.Module.__init__(self)
         self.u = u
 
     def encode_images(self, paths):

@@ -484,15 +484,12 @@ def asking(values, **relative_sets) -> params.Config:
 @pytest.fixture
 def scored(values, lfw, tiny_encoder):
     """Predictions on LFW-10 by the tiny model, of two attributes."""
-    config = asking(
-        values,
-        lfw10={
-            "path": str(lfw),
-            "attributes": {name: shipped_texts("lfw10")[name].model_dump() for name in ("smile", "young")},
-        },
-    )
+    config = asking(values, lfw10={"path": str(lfw)})
     predictions, given = Predictions(), load_benchmarks(config, FAMILY)
-    relative.score(config, given, {"base": tiny_encoder, "other": tiny_encoder}, predictions)
+    texts = {name: shipped_texts("lfw10")[name] for name in ("smile", "young")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relative, "shipped_texts", lambda name: texts)
+        relative.score(config, given, {"base": tiny_encoder, "other": tiny_encoder}, predictions)
     return SimpleNamespace(config=config, images=given["lfw10"], table=predictions.table())
 
 
@@ -636,25 +633,6 @@ def test_people_who_were_tuned_on_are_drawn_whole_and_not_left_out(faces, plante
     assert part[part.model == "supervised"]["first"].tolist() == ["class 1", "class 2", "class 3"]
 
 
-def test_own_texts_for_an_attribute_by_another_name(zoo, planted):
-    found, predictions = SETS.load("awa2", zoo), Predictions()
-    texts = {"heavier": shipped_texts("awa2")["big"].model_copy(update={"column": "big"})}
-    vectors = planted(found, found.values.big / 60)
-    relative.score_set(found, vectors, texts, {"base": knowing("awa2", "big")}, predictions)
-    assert set(predictions.table().dataset) == {f"awa2/heavier/{estimator}" for estimator in ESTIMATORS}
-
-
-def test_an_attribute_that_a_set_does_not_have(values, faces):
-    texts = shipped_texts("awa2")["big"].model_dump()
-    config = asking(values, pubfig={"path": str(faces), "attributes": {"heavier": texts}})
-    with pytest.raises(
-        PcclipError,
-        match=r"evaluate.relative.pubfig.attributes.heavier: pubfig has no such attribute; "
-        "it has: male, visible_forehead",
-    ):
-        benchmarks.load(config)
-
-
 def test_what_is_lacking_is_said_before_anything_runs(values, tmp_path):
     config = asking(values, osr={"path": str(tmp_path)}, adience={})
     lines = report.lacking(config)
@@ -662,9 +640,11 @@ def test_what_is_lacking_is_said_before_anything_runs(values, tmp_path):
     assert all("\n" not in line for line in lines)
 
 
-def test_a_set_is_scored_by_stage_04(values, lfw, tmp_path, fresh_encoder):
-    texts = {"smile": shipped_texts("lfw10")["smile"].model_dump()}
-    given = prepared(values, fresh_encoder, tmp_path, relative={"lfw10": {"path": str(lfw), "attributes": texts}})
+def test_a_set_is_scored_by_stage_04(values, lfw, tmp_path, fresh_encoder, monkeypatch):
+    texts = {"smile": shipped_texts("lfw10")["smile"]}
+    for module in (relative, benchmarks):
+        monkeypatch.setattr(module, "shipped_texts", lambda name: texts)
+    given = prepared(values, fresh_encoder, tmp_path, relative={"lfw10": {"path": str(lfw)}})
     models = report.load_models(given.config)
     metrics, paired = report.evaluate(given.config, given.images, given.vectors, given.comparisons, models)
     own = metrics[metrics.dataset.str.startswith("lfw10/")]
@@ -682,11 +662,12 @@ def test_a_set_is_scored_by_stage_04(values, lfw, tmp_path, fresh_encoder):
     )
     assert {f"lfw10/smile/{estimator}" for estimator in ESTIMATORS} <= set(paired.dataset)
     assert report.stage(given.config, given.images).done()
-    other = texts["smile"] | {"more": "a grin"}
-    values = given.config.model_dump()
-    values["evaluate"]["relative"]["lfw10"]["attributes"] = {"smile": other}
-    changed = params.check(values)
-    assert not report.stage(changed, given.images).done()
+    monkeypatch.setattr(
+        benchmarks, "shipped_texts", lambda name: {"smile": texts["smile"].model_copy(update={"more": "a grin"})}
+    )
+    assert not report.stage(given.config, given.images).done()
+    monkeypatch.setattr(benchmarks, "shipped_texts", lambda name: texts)
+    assert report.stage(given.config, given.images).done()
     picture(lfw / "images" / "4.jpg", 3)
     assert not report.stage(given.config, given.images).done()
 
@@ -697,7 +678,7 @@ def test_a_set_is_scored_by_stage_04(values, lfw, tmp_path, fresh_encoder):
         ({"limit": 0}, "evaluate.relative.osr.limit"),
         ({"tune_limit": -1}, "evaluate.relative.osr.tune_limit"),
         ({"texts": {}}, "evaluate.relative.osr.texts: unknown key"),
-        ({"attributes": {"open": {"more": "x"}}}, "evaluate.relative.osr.attributes.open.less: missing"),
+        ({"attributes": {}}, "evaluate.relative.osr.attributes: no longer a key; use pcclip/benchmarks/relative"),
     ],
 )
 def test_impossible_settings(values, settings, key):

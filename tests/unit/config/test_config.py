@@ -115,7 +115,7 @@ def test_wrong_type(values, key):
         ({"evaluate": {"labelled": {"cifar10": {"texts": "gpt"}}}}, "evaluate.labelled.cifar10.texts"),
         ({"evaluate": {"changes": {"clevr": {"path": "x"}}}}, "evaluate.changes.clevr"),
         ({"evaluate": {"changes": {"compbench": {}}}}, "evaluate.changes.compbench.path: missing"),
-        ({"evaluate": {"changes": {"compbench": {"path": "x", "distractors": 0}}}}, "compbench.distractors"),
+        ({"evaluate": {"changes": {"compbench": {"path": "x", "limit": 0}}}}, "compbench.limit"),
         ({"evaluate": {"relative": {"osr": {"max_bad": 1.5}}}}, "evaluate.relative.osr.max_bad"),
         ({"evaluate": {"judge": {"sees": "both"}}}, "evaluate.judge.sees"),
         ({"evaluate": {"judge": {"price_in": -1}}}, "evaluate.judge.price_in"),
@@ -151,11 +151,16 @@ def test_what_is_left_out_of_a_labelled_set_and_of_a_judge():
 
 @pytest.mark.parametrize("key", sorted(params.OLD_KEYS))
 def test_a_key_of_older_files_is_refused_with_its_replacement(tmp_path, key):
-    block, name = key.split(".")
-    path = written(tmp_path, yaml.safe_dump({block: {name: 1}}))
+    set_name = "compbench" if ".changes." in key else "cifar10"
+    own_key = key.replace("*", set_name)
+    *blocks, name = own_key.split(".")
+    values = {name: 1}
+    for block in reversed(blocks):
+        values = {block: {"path": "x", **values} if block == set_name else values}
+    path = written(tmp_path, yaml.safe_dump(values))
     with pytest.raises(PcclipError) as error:
         params.read(path)
-    assert str(error.value) == f"{path}: {key}: no longer a key; use {params.OLD_KEYS[key]}"
+    assert str(error.value) == f"{path}: {own_key}: no longer a key; use {params.OLD_KEYS[key]}"
 
 
 def test_every_mistake_is_reported_at_once():

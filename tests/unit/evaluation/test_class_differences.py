@@ -12,7 +12,6 @@ from pcclip.errors import PcclipError
 from pcclip.evaluation import differences
 from pcclip.evaluation.class_differences import (
     Contrast,
-    NoPairs,
     awa2_size,
     cifar100_size,
     class_names,
@@ -82,8 +81,6 @@ def test_cifar100_in_another_order():
     names = CIFAR100[::-1]
     found = compared(cifar100_size(names, "corrected"))
     assert found == {(99 - a, 99 - b) for a, b in across(LARGE, SMALL)}
-    with pytest.raises(PcclipError, match="not in the order of the fine labels"):
-        cifar100_size(names, "as_released")
 
 
 def test_flowers_colour(flowers):
@@ -151,52 +148,13 @@ def test_texts_written_for_pairs_of_classes():
     found = class_pairs(["owl", "dog", "cat"], WRITTEN)
     assert compared(found) == {(2, 1), (1, 2), (1, 0), (0, 1)}
     assert [found.texts(2, 1), found.texts(1, 2), found.texts(0, 1)] == [("c-d", "d-c"), ("d-c", "c-d"), ("o-d", "d-o")]
-    both = pd.concat([WRITTEN, pd.DataFrame([["dog", "cat", "own", "not own"]], columns=WRITTEN.columns)])
-    found = class_pairs(["owl", "dog", "cat"], both)
-    assert [found.texts(2, 1), found.texts(1, 2)] == [("c-d", "d-c"), ("own", "not own")]
-    numbered = class_pairs(range(3), WRITTEN.assign(first=[2, 1], second=[1, 0]), seeds=[7])
-    assert (compared(numbered), numbered.texts(2, 1), numbered.seeds) == (compared(found), ("c-d", "d-c"), [7])
-
-
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        (lambda: cifar100_size(["camel"], "corrected"), "CIFAR-100 size: no class 'leopard'"),
-        (lambda: cifar100_size(CIFAR100, "mended"), "no protocol 'mended'; known: as_released, corrected"),
-        (lambda: flowers_colour(["rose"], "corrected"), "Flowers102 colour: no class 'stemless gentian'"),
-        (lambda: flowers_colour(["rose"], "as_released"), "Flowers102 colour: 1 classes; give all 102"),
-        (lambda: awa2_size(["cat"], [0], pd.DataFrame({"big": [1], "small": [0]}), "corrected"), "15th and 16th"),
-        (lambda: class_pairs(["cat", "dog"], WRITTEN), "texts for 'owl', which is no class"),
-        (lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.drop(columns="swapped")), "it has no swapped"),
-        (
-            lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.assign(swapped=["x", " "])),
-            "1 of 2 texts are empty in 'swa",
-        ),
-        (
-            lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.assign(difference=None)),
-            "2 of 2 texts are empty in 'diff",
-        ),
-        (lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.iloc[:0]), "a table of texts without a row"),
-        (lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.assign(first="dog")), "compare 'dog' with itself"),
-        (
-            lambda: class_pairs(["cat", "dog", "owl"], WRITTEN.assign(first="dog", second="owl")),
-            "two texts for the same",
-        ),
-        (lambda: released_pairs(WRITTEN[["first", "second"]]), "it has no difference"),
-        (lambda: image_pairs(class_names("ab"), images([0, 2]), "corrected"), "2 images and 2 labels of 2 classes"),
-    ],
-)
-def test_bad_input_says_what_to_do(make, says):
-    with pytest.raises(PcclipError, match=says) as error:
-        make()
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("labels", [[0, 0], [1, 1], []])
 def test_no_two_classes_no_pairs(protocol, labels):
-    with pytest.raises(NoPairs, match="no two of these images are of classes that are compared"):
-        image_pairs(class_names("ab"), images(labels), protocol)
+    pairs = image_pairs(class_names("ab"), images(labels), protocol)
+    assert (len(pairs), list(pairs)) == (0, ["first", "second", "difference", "swapped", "seed"])
 
 
 # which pairs
@@ -412,16 +370,6 @@ def test_an_oracle_is_right_and_its_opposite_wrong(rng):
         assert statistics.accuracy(items, 100, 0).interval == (1, 1)
 
 
-def test_a_random_model_is_at_chance(planted):
-    matrix, pairs, _ = planted
-    rng = np.random.default_rng(11)
-    vectors = {text: unit(rng.normal(size=16)) for text in sorted({*pairs.difference, *pairs.swapped})}
-    for task, items in difference_items(known(vectors), matrix, pairs).items():
-        low, high = statistics.accuracy(items, 300, 0).interval
-        assert low <= 0.5 <= high, task
-        assert high - low < 0.3
-
-
 def test_a_tie_is_wrong():
     matrix = np.eye(3, dtype=np.float32)
     same = known({"a": [0, 0, 1], "b": [0, 0, 1]})
@@ -534,17 +482,3 @@ def test_distances_of_an_oracle_and_of_random_texts(oracle, protocol, rng):
     assert items.correct.all() == oracle
     low, high = statistics.mean_score(items, 200, 0).interval
     assert high < 1e-6 if oracle else low <= 1 <= high
-
-
-@pytest.mark.parametrize(
-    ("pairs", "protocol", "message"),
-    [
-        (AB, "fixed", "no protocol 'fixed'"),
-        (AB[:0], "corrected", "a table of texts without a row"),
-        (AB.drop(columns="swapped"), "corrected", "it has no swapped"),
-        (AB.assign(second="z"), "as_released", "'z' is no class"),
-    ],
-)
-def test_distances_that_cannot_be_measured(pairs, protocol, message):
-    with pytest.raises(PcclipError, match=message):
-        distance_items(directions(a=[1, 0], b=[0, 1], d=[1, 0]), ["a", "b"], pairs, protocol, "{}")

@@ -217,22 +217,6 @@ def test_the_template_is_not_asked(differ):
     assert texts.difference[1] == "The first image shows a frog, while the second image shows a pickup truck."
 
 
-@pytest.mark.parametrize(
-    ("pairs", "says"),
-    [
-        ([("frog", "truck"), ("frog", "truck")], "pair .*'frog', 'truck'.* is there twice"),
-        ([("frog", "truck"), ("truck", "frog")], "is there twice"),
-        ([("frog", "frog")], "'frog', 'frog': a class does not differ from itself"),
-        ([("frog", " ")], "a pair has an empty name"),
-    ],
-)
-def test_pairs_that_cannot_be(differ, pairs, says):
-    backend = Writer()
-    with pytest.raises(PcclipError, match=says):
-        differ(backend, pairs)
-    assert not backend.asked
-
-
 # the journal
 
 
@@ -264,13 +248,6 @@ def test_errors_are_asked_for_again_and_refusals_are_not(differ):
     assert list(texts.source) == ["llm"] * 3 + ["template"] * 3
 
 
-def test_answers_serve_other_lists_of_classes(differ):
-    differ(Writer())
-    second = Writer()
-    differ(second, [("frog", "truck"), ("frog", "ship"), ("airplane", "truck")])
-    assert [(q.first, q.second) for q in second.asked] == [("A frog.", "A ship.")]
-
-
 @pytest.mark.parametrize("change", ["temperature", "identity", "kind", "prompt"])
 def test_what_makes_the_answers_others(differ, change):
     first = Writer()
@@ -298,9 +275,7 @@ def test_every_class_is_described(describe):
     assert {q.first for q in backend.asked} == {"a frog", "an airplane", "a pickup truck", "a truck"}
     assert {q.second for q in backend.asked} == {""}
     assert list(texts["class"]) == [name for name in CLASSES for _ in range(2)]
-    assert class_texts.per_class(texts, CLASSES[::-1]) == 4 * [
-        ["It has one legs and a round back.", "It has two legs and a round back."]
-    ]
+    assert list(texts.description) == 4 * ["It has one legs and a round back.", "It has two legs and a round back."]
     assert set(texts.source) == {"llm"}
     assert len({q.key for q in backend.asked}) == 8
     assert set(texts.model_hash) == {"writer-1"}
@@ -359,48 +334,11 @@ def test_a_class_without_any_kind(describe):
     assert texts.description[0] == "It is a frog."
 
 
-def test_descriptions_resume(describe):
-    killed, rest, whole = Writer(stop=3), Writer(), Writer()
-    with pytest.raises(Crash):
-        describe(killed)
-    texts = describe(rest)
-    whole.identity = "writer-2"
-    expected = describe(whole)
-    pd.testing.assert_frame_equal(texts.drop(columns="model_hash"), expected.drop(columns="model_hash"))
-    assert [q.first for q in killed.asked + rest.asked] == [q.first for q in whole.asked]
-
-
 def test_few_descriptions_are_an_error(describe):
     with pytest.raises(PcclipError, match="class-descriptions: only 0 of 4 were kept, .* 'length'"):
         describe(Writer(lambda q, n: "No."))
     texts = describe(Writer(lambda q, n: "No."), settings=Generate(min_yield=0.0))
     assert set(texts.source) == {"template"}
-
-
-@pytest.mark.parametrize(
-    ("classes", "more", "says"),
-    [
-        (["frog", "frog"], {}, "class 'frog' is there twice"),
-        (["frog", ""], {}, "a class has an empty name"),
-        (["frog"], {"n": 0}, "n = 0; ask for one text or more"),
-    ],
-)
-def test_descriptions_that_cannot_be(describe, classes, more, says):
-    with pytest.raises(PcclipError, match=says):
-        describe(Writer(), classes, **more)
-
-
-def test_the_template_cannot_describe(describe):
-    backend = Writer()
-    backend.identity = Template.identity
-    with pytest.raises(PcclipError, match="template cannot describe classes"):
-        describe(backend)
-
-
-def test_a_class_that_was_not_described(describe):
-    texts = describe(Writer())
-    with pytest.raises(PcclipError, match="class 'ship': not among the described ones"):
-        class_texts.per_class(texts, ["frog", "ship"])
 
 
 # prompts

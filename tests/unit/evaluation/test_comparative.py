@@ -93,10 +93,6 @@ def test_vectors_of_a_table_of_texts():
         pair: text.tolist() for pair, text in expected.items()
     }
     np.testing.assert_array_equal(found.null, Z)
-    with pytest.raises(PcclipError, match="a text of differences is of 'b', which is no class here"):
-        co.class_vectors(lambda texts: np.zeros((len(texts), 3)), np.stack([X, Y]), ["a", "c"], table)
-    with pytest.raises(PcclipError, match="2 class vectors for 3 classes"):
-        co.class_vectors(lambda texts: np.zeros((len(texts), 3)), np.stack([X, Y]), ["a", "b", "c"], table)
 
 
 # which pairs
@@ -238,18 +234,6 @@ def test_a_wrong_text_is_not_chosen(form, rng):
     assert before.tolist() == after.tolist()
 
 
-@pytest.mark.parametrize("variant", co.VARIANTS)
-def test_a_random_model_is_at_chance(variant, rng):
-    vectors = random_vectors(rng, d=16)
-    matrix, rows, labels = random_images(rng, 4000, d=16)
-    tune, test = (rows[:2000], labels[:2000]), (rows[2000:], labels[2000:])
-    items, _ = co.comparative_items({"base": vectors}, {"base": matrix}, tune, test, variant)
-    for _, part in items.groupby("prompting"):
-        interval = binomtest(int(part.correct.sum()), len(part)).proportion_ci(0.999)
-        assert interval.low < 0.2 < interval.high
-        assert interval.high - interval.low < 0.07
-
-
 # tables
 
 
@@ -337,25 +321,8 @@ def test_comparing_is_tested_against_the_same_model_without():
 # what cannot be
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"variant": ("centred", "as_released")}, r"no variant \('centred', 'as_released'\) of comparative prompting"),
-        ({"name": "finetuned"}, "no model 'base' to choose pairs by; there are: finetuned"),
-        (
-            {"tune": (np.array([3]), np.array([0]))},
-            "^1 tune images to choose pairs and alpha on; read the set with its",
-        ),
-        ({"test": (np.arange(3), np.array([0, 5, 1]))}, "labels run from 0 to 5"),
-        ({"differences": {}}, r"no text says how 'class \d' differs from 'class \d'; have it written"),
-    ],
-)
-def test_a_comparison_that_cannot_be_made(change, message, rng):
+def test_a_confused_pair_without_a_text_says_so(rng):
     matrix, rows, labels = random_images(rng, 60)
-    vectors = random_vectors(rng)
-    name = change.get("name", "base")
-    models = {name: replace(vectors, differences=change.get("differences", vectors.differences))}
-    tune, test = change.get("tune", (rows, labels)), change.get("test", (rows, labels))
-    with pytest.raises(PcclipError, match=message) as error:
-        co.comparative_items(models, {name: matrix}, tune, test, change.get("variant", co.VARIANTS[1]))
-    assert "\n" not in str(error.value)
+    models = {"base": replace(random_vectors(rng), differences={})}
+    with pytest.raises(PcclipError, match=r"^no text says how 'class \d' differs from 'class \d'; have it written$"):
+        co.comparative_items(models, {"base": matrix}, (rows, labels), (rows, labels), co.VARIANTS[1])

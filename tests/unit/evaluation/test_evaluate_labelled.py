@@ -46,13 +46,16 @@ from pcclip.stats.vectors import unit
 
 MANY = 30  # images in a file of the tiny CIFAR-10
 ALL = ["zero_shot", "extended", "differences", "comparative", "distances", "probe"]
-CHEAP = {"tasks": ["differences", "comparative"], "class_pairs": 10, "pairs": 40}
+CHEAP = {"tasks": ["differences", "comparative"]}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _tiny_cifar():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(cifar.IMAGES, "batch", MANY)
+        for name, number in (("CLASS_PAIRS", 12), ("IMAGE_PAIRS", 60), ("SHOTS", 2)):
+            patch.setattr(labelled, name, number)
+        patch.setattr(change_captions, "DISTRACTORS", 1)
         yield
 
 
@@ -186,18 +189,8 @@ def evaluate(given) -> tuple[pd.DataFrame, pd.DataFrame]:
 def everything(begin, cifar10, pairs_of_birds, compbench, writer):
     """One run with every task, a peer, two sets of changes and a judge."""
     peer = begin("peer", {}, lr=1e-2)
-    settings = {
-        "cifar10": {
-            "path": str(cifar10),
-            "tasks": ALL,
-            "texts": "llm",
-            "class_pairs": 12,
-            "pairs": 60,
-            "shots": 2,
-            "descriptions": 2,
-        }
-    }
-    changes = {"birds_to_words": {"path": str(pairs_of_birds), "distractors": 1}, "compbench": {"path": str(compbench)}}
+    settings = {"cifar10": {"path": str(cifar10), "tasks": ALL, "texts": "llm"}}
+    changes = {"birds_to_words": {"path": str(pairs_of_birds)}, "compbench": {"path": str(compbench)}}
     given = begin(
         "tiny",
         {
@@ -445,16 +438,18 @@ def test_texts_are_written_once_and_kept(everything, writer, tiny_encoder):
 # ---- running it again ------------------------------------------------------------------------------------------------
 
 
-def test_two_folders_end_with_the_same_bytes(begin, cifar10, tmp_path):
-    few = {"cifar10": {**CHEAP, "path": str(cifar10), "tune_limit": 60, "limit": 20}}
-    runs = [begin("tiny", {"labelled": few}, outputs=tmp_path / name) for name in ("one", "two")]
-    for given in runs:
+def test_two_evaluations_end_with_the_same_bytes(everything, cifar10):
+    few = settled(everything, "cifar10", **CHEAP, path=str(cifar10), tune_limit=60, limit=20)
+    given = SimpleNamespace(**{**vars(everything), "config": few.model_copy(update={"run": "peer", "reuse": None})})
+    stored = []
+    for _ in range(2):
         evaluate(given)
-    for name in ("metrics.csv", "04_evaluate/differences.csv", "04_evaluate/comparative.csv"):
-        one, two = ((given.config.folder / name).read_bytes() for given in runs)
-        assert one == two, name
-        assert one.count(b"\n") > 10
-    assert report.read(runs[0].config, report.JUDGE).empty, "nobody was judge"
+        names = ("metrics.csv", "04_evaluate/differences.csv", "04_evaluate/comparative.csv")
+        stored.append({name: (given.config.folder / name).read_bytes() for name in names})
+        (given.config.folder / report.FOLDER / "manifest.json").unlink()
+    assert stored[0] == stored[1]
+    assert all(text.count(b"\n") > 10 for text in stored[0].values())
+    assert report.read(given.config, report.JUDGE).empty, "nobody was judge"
 
 
 def test_a_finished_evaluation_is_read(everything, monkeypatch):
@@ -503,17 +498,6 @@ def test_another_set_peer_or_writer_is_evaluated_anew(everything, given_cifar, p
             found.append(key())
     assert key() in found
     assert len(set(found)) == len(found) == 9
-
-
-def test_a_set_that_is_not_there_is_said_before_any_work(everything, tmp_path):
-    for block, says in (
-        ({"labelled": {"cifar10": params.Labelled(path=str(tmp_path))}}, "make cifar"),
-        ({"changes": {"compbench": params.Changes(path=str(tmp_path))}}, "evaluate.changes.compbench: "),
-    ):
-        asked = everything.config.evaluate.model_copy(update=block)
-        with pytest.raises(PcclipError, match=says) as error:
-            report.stage(everything.config.model_copy(update={"evaluate": asked}), everything.images)
-        assert "\n" not in str(error.value)
 
 
 # ---- changes and the judge -------------------------------------------------------------------------------------------
@@ -572,18 +556,18 @@ def with_changes(given, seed=0, **sets) -> params.Config:
     )
 
 
-def test_too_few_texts_for_the_distractors_are_told_before_any_work(everything, pairs_of_birds):
+def test_too_few_texts_for_the_distractors_are_told_before_any_work(everything, monkeypatch):
     line = (
-        "evaluate.changes.birds_to_words.distractors, one_sided: 5 distractors are asked for, but a pair has only "
-        "2 other texts in its split; ask for fewer"
+        "evaluate.changes.birds_to_words, one_sided: a pair is to find its text among 5 others, but there are only 2 "
+        "texts of other pairs; take more pairs (limit)"
     )
-    config = with_changes(everything, birds_to_words={"path": str(pairs_of_birds), "distractors": 5})
-    assert report.lacking(config) == [line]
+    monkeypatch.setattr(change_captions, "DISTRACTORS", 5)
+    assert report.lacking(everything.config) == [line]
     with pytest.raises(PcclipError, match=f"^{re.escape(line)}$"):
-        report.stage(config, everything.images)
-    config = with_changes(everything, birds_to_words={"path": str(pairs_of_birds), "distractors": 2})
-    with pytest.raises(PcclipError, match="distractors, antisymmetric: 2 .* has only 1 other texts"):
-        benchmarks.load(config)
+        report.stage(everything.config, everything.images)
+    monkeypatch.setattr(change_captions, "DISTRACTORS", 2)
+    with pytest.raises(PcclipError, match="birds_to_words, antisymmetric: .* among 2 others, .* only 1 texts"):
+        benchmarks.load(everything.config)
 
 
 def test_unreadable_images_count_by_the_sets_own_share(everything, compbench, tiny_encoder, tmp_path, capsys):
@@ -671,7 +655,7 @@ def test_unseen_animals_compete_among_themselves(everything, tiny_encoder, tmp_p
         return np.array([height, *[0.0] * 30, np.sqrt(1 - height**2)])
 
     monkeypatch.setattr(labelled, "benchmark_vectors", of_planted(unit(matrix)))
-    config, predictions = settled(everything, "awa2", path=str(zoo), pairs=4), Predictions()
+    config, predictions = settled(everything, "awa2", path=str(zoo)), Predictions()
     told = labelled.score(
         config, benchmarks.load(config)["classification"], {"base": with_texts(tiny_encoder, vector)}, predictions
     )
@@ -775,14 +759,8 @@ def ignorant(means, world=0):
 
 
 def test_an_oracle_is_always_right(everything, tiny_encoder, monkeypatch):
-    items = of_clusters(
-        everything,
-        tiny_encoder,
-        monkeypatch,
-        oracle,
-        {"tasks": ALL, "texts": "llm", "class_pairs": 45, "pairs": 500},
-        spread=0.3,
-    ).items
+    settings = {"tasks": ALL, "texts": "llm"}
+    items = of_clusters(everything, tiny_encoder, monkeypatch, oracle, settings, spread=0.3).items
     right = items.groupby(["task", "dataset", "protocol"]).correct.mean().drop("linear_probe")
     assert len(right) > 20
     assert set(right) == {1}
@@ -794,9 +772,8 @@ def test_an_oracle_is_always_right(everything, tiny_encoder, monkeypatch):
 
 
 def test_texts_are_of_the_classes_that_are_confused_on_tune_images(everything, tiny_encoder, monkeypatch):
-    given = of_clusters(
-        everything, tiny_encoder, monkeypatch, oracle, {"tasks": ["distances"], "class_pairs": 4}, spread=3.0
-    )
+    monkeypatch.setattr(labelled, "CLASS_PAIRS", 4)
+    given = of_clusters(everything, tiny_encoder, monkeypatch, oracle, {"tasks": ["distances"]}, spread=3.0)
     found = (given.matrix @ given.means.T).argmax(axis=1)
     written = [frozenset(map(TEN.index, pair)) for pair in given.texts[["first", "second"]].to_numpy()[:4]]
 
@@ -813,19 +790,21 @@ def test_texts_are_of_the_classes_that_are_confused_on_tune_images(everything, t
 
 
 def test_a_random_model_is_at_chance(everything, tiny_encoder, monkeypatch):
-    """In every task that peeks at no test image, over three worlds of other vectors and texts.
+    """In every task that peeks at no test image, over two worlds of other vectors and texts.
 
     Comparing as released does peek, and is left out. One draw of texts serves many rows, so these stray together:
     what is asked of all is twice the 95% interval.
     """
     found = []
-    for world in range(3):
+    monkeypatch.setattr(labelled, "CLASS_PAIRS", 45)
+    monkeypatch.setattr(labelled, "IMAGE_PAIRS", 1000)
+    for world in range(2):
         items = of_clusters(
             everything,
             tiny_encoder,
             monkeypatch,
             partial(ignorant, world=world),
-            {"tasks": ALL, "texts": "llm", "class_pairs": 45, "pairs": 1000},
+            {"tasks": ALL, "texts": "llm"},
             spread=np.inf,
             seed=world,
         ).items
@@ -850,18 +829,6 @@ def test_a_random_model_is_at_chance(everything, tiny_encoder, monkeypatch):
     assert len(fair) > 15
     for row in fair.itertuples():
         name = f"{row.task} of {row.dataset}, {row.protocol}: {row.value} [{row.ci_low}, {row.ci_high}]"
-        assert abs(row.value - chance[row.task]) < row.ci_high - row.ci_low < 0.08, name
+        assert abs(row.value - chance[row.task]) < row.ci_high - row.ci_low < 0.1, name
     worst = metrics[metrics.task == "worst_group"].value.item()
     assert worst < 0.1, "the worst of ten noisy accuracies is below chance"
-
-
-def test_the_probe_is_of_the_image_vectors_which_all_models_share(everything, tiny_encoder, monkeypatch):
-    settings = {"tasks": ["probe"], "shots": 3}
-    one, other = (
-        of_clusters(everything, tiny_encoder, monkeypatch, texts, settings, spread=0.2).items
-        for texts in (ignorant, oracle)
-    )
-    pd.testing.assert_frame_equal(one, other)
-    assert set(one.model) == {"base"}
-    assert set(one.dataset) == {"made/3-shot"}
-    assert one[one.protocol == "corrected"].correct.mean() > 0.99

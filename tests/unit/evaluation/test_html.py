@@ -108,6 +108,7 @@ def made(photos, tiny_model, tmp_path_factory) -> SimpleNamespace:
     given = run_values(place / "photos", tiny_model, place)
     given["data"]["max_bad"] = 0.5
     given["finetune"] |= {"epochs": 1, "keep_epochs": []}
+    given["arithmetic"] |= {"triples": 10, "quadruples": 10}
     given["evaluate"]["attributes"] = {SIZE: given["evaluate"]["attributes"]["size"]}
     config = params.check(given)
     run = up_to_03(config, load_model(tiny_model))
@@ -188,12 +189,11 @@ def test_the_same_run_gives_the_same_bytes(made):
 def test_every_value_stands_in_the_results(made):
     cells = {cell.strip() for table in made.page.tables for row in table for cell in row}
     for row in made.metrics.itertuples():
-        assert f"{row.value:.3f}".replace("-", "−") in cells, row
-        assert f"[{row.ci_low:.3f}, {row.ci_high:.3f}]".replace("-", "−") in cells, row
+        assert f"{row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]".replace("-", "−") in cells, row
     zero_shot = [row for table in made.page.tables for row in table if row[0] == "folder"]
     values = made.metrics[made.metrics.task == "zero_shot"].set_index("model").value
-    assert [row[1] for row in zero_shot] == [f"{values['base']:.3f}"]
-    assert [row[3] for row in zero_shot] == [f"{values['finetuned']:.3f}"]
+    assert [row[1].split()[0] for row in zero_shot] == [f"{values['base']:.3f}"]
+    assert [row[2].split()[0] for row in zero_shot] == [f"{values['finetuned']:.3f}"]
 
 
 def test_what_was_run_is_told(made):
@@ -206,8 +206,8 @@ def test_what_was_run_is_told(made):
     assert ["finetune.lr", "0.001"] in own
     assert ["finetune.weight_decay", "0.0"] in everything
     assert ["finetune.weight_decay", "0.0"] not in own
-    [versions] = [dict(table[1:]) for table in made.page.tables if table[0] == ["program", "version"]]
-    assert versions["numpy"] == manifest["versions"]["numpy"]
+    versions = made.page.table("program", "version", "stages")
+    assert ["numpy", manifest["versions"]["numpy"], ", ".join(html.STAGES)] in versions
     hashes = made.page.table("stage", "file", "bytes", "hash")
     told = manifest["outputs"]["curves.csv"]
     assert ["03_finetune", "curves.csv", str(told["bytes"]), told["sha256"][:16]] in hashes
@@ -215,10 +215,12 @@ def test_what_was_run_is_told(made):
 
 
 def test_what_was_left_out_is_counted(made):
-    assert [["missing file", "1"]] in [table[1:] for table in made.page.tables if table[0] == ["reason", "images"]]
-    assert [["unreadable image (UnidentifiedImageError)", "1"]] in [
-        table[1:] for table in made.page.tables if table[0] == ["reason", "images"]
-    ]
+    rows = {(row[0], row[2]): row[3:] for row in made.page.table("stage", "data set", "reason", "rows", "for example")}
+    assert rows["01_generate", "missing file"][0] == "1"
+    assert rows["01_generate", "missing file"][1].endswith("gone.png")
+    assert rows["02_embed", "unreadable image (UnidentifiedImageError)"][0] == "1"
+    manifest = json.loads((made.folder / "01_generate" / "manifest.json").read_text())
+    assert manifest["counts"]["left_out"] == {"missing file": 1}
 
 
 def test_sentences_are_counted_by_verdict(made):
@@ -269,7 +271,7 @@ def test_a_stage_that_is_missing_is_named(copy):
     assert "Rankings" not in found.text
 
 
-@pytest.mark.parametrize("name", html.STAGES)
+@pytest.mark.parametrize("name", html.STAGES[:2])
 def test_any_one_stage_may_be_missing(copy, name):
     (copy.folder / name / "manifest.json").unlink()
     assert f"{name} has not finished" in copy.write().text
@@ -375,14 +377,7 @@ def test_columns_of_numbers_are_aligned_with_true_minus_signs():
     assert html.table(["p"], [["<0.0001"], ["1e-05"]])["numeric"] == [True]
 
 
-def test_intervals_stand_beside_their_values():
-    frame = pd.DataFrame({"base": ["0.5 [0.4, 0.6]"], "change": ["-0.1 [-0.2, -0.0] *"], "n": ["7"]}, index=["set"])
-    found = html.results("title", frame)
-    assert found["intervals"] == [True, True, False]
-    assert found["stars"] == [False, True, False]
-    [row] = found["rows"]
-    assert row["cells"] == [
-        {"value": "0.5", "interval": "[0.4, 0.6]", "sure": False},
-        {"value": "−0.1", "interval": "[−0.2, −0.0]", "sure": True},
-        {"value": "7", "interval": "", "sure": False},
-    ]
+def test_numbers_with_intervals_and_stars_are_numbers():
+    found = html.table(["", "change"], [["set", "-0.1 [-0.2, -0.0] *"], ["other", ""]])
+    assert found["numeric"] == [False, True]
+    assert found["rows"][0] == ["set", "−0.1 [−0.2, −0.0] *"]

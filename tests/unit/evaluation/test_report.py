@@ -1,6 +1,10 @@
 """Stage 04: agreement with the verdicts, weight averaging as rows of the results, and the figures of both."""
 
+import ast
+import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,14 +12,14 @@ import pytest
 import yaml
 from helpers.judge import BANK, Judge
 from helpers.knowing import Knowing, prepared
+from helpers.runs import run_values
 from matplotlib.colors import to_hex
 
-from pcclip import config as params
 from pcclip import plots
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons import verdicts
-from pcclip.data.image_set import ImageSet, load_images
-from pcclip.embedding.stage import embed
+from pcclip.config import root
+from pcclip.data.image_set import ImageSet
 from pcclip.evaluation import stage as report
 from pcclip.evaluation.own_images import HeldOut
 from pcclip.ranking.axes import text_axis
@@ -27,9 +31,10 @@ def agreement(given, model) -> pd.DataFrame:
     return found[found.task == "verdict_agreement"]
 
 
-@pytest.fixture
-def given(values, tiny_encoder, tmp_path):
-    return prepared(values, tiny_encoder, tmp_path)
+@pytest.fixture(scope="module")
+def given(photos, tiny_model, tiny_encoder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    return prepared(run_values(photos, tiny_model, folder), tiny_encoder, folder, alphas=[0.0, 0.25, 1.0])
 
 
 # verdict agreement
@@ -72,25 +77,24 @@ def test_a_model_that_knows_agrees_and_a_tie_does_not(given, sign, value):
     [[up, down]] = BANK["attributes"]["size"]["train"]
     axis = np.eye(32)[0]
     size = given.images.table.set_index("id")["size"]
-    given.vectors.matrix[:] = 0
-    given.vectors.matrix[:, 0] = size[given.vectors.ids].to_numpy() / 20
+    sizes = np.outer(size[given.vectors.ids].to_numpy() / 20, axis).astype(np.float32)
+    given = SimpleNamespace(**{**vars(given), "vectors": replace(given.vectors, matrix=sizes)})
     items = agreement(given, Knowing({up: sign * axis, down: -sign * axis}, 32))
     found = items.groupby("dataset").correct.mean()
     assert found["folder/size/train/trained_wording"] == value
     assert found["folder/size/train/new_wording"] == 0, "no text, no axis"
 
 
-def test_no_bank_no_verdicts(values, tiny_encoder):
-    config = params.check(values)
-    images = load_images(config)
-    comparisons = generate.generate(config, images, tiny_encoder)
-    vectors, _ = embed(config, images, tiny_encoder)
-    predictions = report.predict(config, images, vectors, comparisons, {"base": tiny_encoder})
-    assert "verdict_agreement" not in set(predictions.task)
+def test_no_bank_no_verdicts(given, tiny_encoder):
+    generate_settings = given.config.generate.model_copy(update={"attributes": None})
+    config = given.config.model_copy(update={"generate": generate_settings})
+    assert agreement(SimpleNamespace(**{**vars(given), "config": config}), tiny_encoder).empty
 
 
-def test_a_new_wording_is_evaluated_anew(given, tmp_path, tiny_encoder):
+def test_a_new_wording_is_evaluated_anew(given, tiny_encoder):
     before = report.stage(given.config, given.images).key
+    path = Path(given.config.generate.attributes)
+    written = path.read_text()
     bank = {
         **BANK,
         "attributes": {
@@ -98,9 +102,13 @@ def test_a_new_wording_is_evaluated_anew(given, tmp_path, tiny_encoder):
             "size": {**BANK["attributes"]["size"], "held_out": [["It is vast.", "It is minute."]]},
         },
     }
-    (tmp_path / "bank.yaml").write_text(yaml.safe_dump(bank))
-    generate.generate(given.config, given.images, tiny_encoder, Judge())
-    assert report.stage(given.config, given.images).key != before
+    try:
+        path.write_text(yaml.safe_dump(bank))
+        generate.generate(given.config, given.images, tiny_encoder, Judge())
+        assert report.stage(given.config, given.images).key != before
+    finally:
+        path.write_text(written)
+        generate.generate(given.config, given.images, tiny_encoder, Judge())
 
 
 # pairs
@@ -120,8 +128,7 @@ def test_cubs_written_pairs_have_the_released_draws_too(given):
 # weight averaging
 
 
-def test_alphas_are_rows_between_base_and_finetuned(values, tiny_encoder, tmp_path):
-    given = prepared(values, tiny_encoder, tmp_path, alphas=[0.0, 0.25, 1.0])
+def test_alphas_are_rows_between_base_and_finetuned(given):
     models = report.load_models(given.config)
     assert list(models) == ["base", "finetuned", "alpha=0", "alpha=0.25", "alpha=1"]
     weight = "transformer.resblocks.0.mlp.c_fc.weight"
@@ -142,6 +149,26 @@ def test_alphas_are_rows_between_base_and_finetuned(values, tiny_encoder, tmp_pa
         (table["finetuned"] - table["base"]).loc[list(zip(paired.task, paired.dataset, paired.metric, strict=True))],
         abs=2e-6,
     )
+
+
+# notebook 04
+
+
+def test_the_notebooks_ranking_is_of_the_runs_own_attributes_alone():
+    """With evaluate.relative and no evaluate.attributes there is no ranking to draw, and the cell says so."""
+    cells = json.loads((root() / "notebooks" / "04_evaluate.ipynb").read_text(encoding="utf8"))["cells"]
+    [cell] = ["".join(cell["source"]) for cell in cells if "plots.ranking(" in "".join(cell["source"])]
+    relative = pd.DataFrame({"task": ["relative_pairs"], "dataset": ["zap50k/open/two_prompt"]})
+    read = SimpleNamespace(read=lambda config, name: relative, PREDICTIONS="")
+    images = SimpleNamespace(table=pd.DataFrame({"id": [], "caption": []}))
+    assert eval_cell(cell, report=read, config=None, images=images, plots=plots) == "no attribute to rank by"
+
+
+def eval_cell(source: str, **names):
+    """The value of a cell's last line."""
+    *body, last = ast.parse(source).body
+    exec(compile(ast.Module(body, []), "cell", "exec"), names)
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), names)
 
 
 # the table of metrics

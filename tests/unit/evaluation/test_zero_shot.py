@@ -9,8 +9,7 @@ import pytest
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.errors import PcclipError
 from pcclip.evaluation import templates
-from pcclip.evaluation.zero_shot import VARIANTS, class_texts, classify, prompt_sets, zero_shot_tasks
-from pcclip.stats import metrics as statistics
+from pcclip.evaluation.zero_shot import class_texts, classify, prompt_sets, zero_shot_tasks
 from pcclip.stats.vectors import unit
 
 AXES = np.eye(4, dtype=np.float32)
@@ -72,22 +71,6 @@ def test_the_official_sets(name, count, some):
         assert all(text.count(label) == 1 for text in texts)
 
 
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        (lambda: templates.prompts(NAMES, "official8"), "no templates 'official8'; known: single, simple7, official80"),
-        (lambda: templates.described(NAMES, [["x"]]), "1 lists of descriptions for 3 classes"),
-        (lambda: templates.described(NAMES, [["x"], [], ["y"]]), "class 'river boat': needs a list"),
-        (lambda: templates.described(NAMES, [["x"], ["y", " "], ["y"]]), "class 'river boat': needs a list"),
-        (lambda: templates.described(NAMES, ["a cat", ["y"], ["y"]]), "class 'Cat': needs a list"),
-    ],
-)
-def test_bad_prompts_say_what_to_do(make, says):
-    with pytest.raises(PcclipError, match=says) as error:
-        make()
-    assert "\n" not in str(error.value)
-
-
 # class vectors
 
 
@@ -101,33 +84,12 @@ def test_class_texts_by_hand():
     np.testing.assert_allclose(mean_scores, [[0.5, 0.5, 0, 0], [0, 0, -1, 0], [2 / 3, 1 / 3, 0, 0], AXES[1]], atol=1e-6)
 
 
-def test_per_class_ensembling_is_the_mean_of_unit_vectors(rng):
-    prompts = templates.prompts(["cat", "dog"], "official80")
-    encode = Listening()
-    means = class_texts(encode, prompts)
-    for mean, texts in zip(means, prompts, strict=True):
-        np.testing.assert_allclose(mean, unit(encode(texts).mean(axis=0)), atol=1e-6)
-    image = unit(rng.normal(size=8))
-    np.testing.assert_allclose(
-        class_texts(encode, prompts, "scores") @ image, [(encode(texts) @ image).mean() for texts in prompts], atol=1e-6
-    )
-
-
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: class_texts(Listening(), [["a"], []]), "class 1 has no text"),
-        (lambda: class_texts(Listening(), [["a"]], "votes"), "no ensemble 'votes'; known: vectors, scores"),
         (lambda: class_texts(Listening(4, {"a": AXES[0] * np.nan}), [["a"]]), "text vectors hold values"),
         (lambda: classify(AXES, AXES[:, :3], *IMAGE), "text vectors are 3 wide, image vectors 4"),
-        (lambda: classify(AXES, AXES, ints(0, 1), ints(0, 4)), "labels run from 0 to 4, classes from 0 to 3"),
-        (lambda: classify(AXES, AXES, ints(0, 1), ints(0, -1)), "labels run from -1 to 0, classes from 0 to 3"),
-        (lambda: classify(AXES, AXES, ints(0, 1), ints(0)), "2 images and 1 labels"),
         (lambda: classify(AXES * np.inf, AXES, *IMAGE), "image vectors hold values"),
-        (
-            lambda: prompt_sets(labelled(), variants=["best"]),
-            "no zero-shot variant 'best'; known: single, simple7",
-        ),
         (
             lambda: zero_shot_tasks(Listening(), prompt_sets(labelled()), np.ones((1, 9)), *IMAGE),
             "8 wide, image vectors 9",
@@ -164,7 +126,7 @@ def test_a_tie_goes_to_the_lower_index():
 @pytest.mark.parametrize("block", [1, 7, 4096])
 def test_equal_texts_tie_whatever_the_arithmetic(block):
     """A matrix product may give equal columns unequal values in the last bit."""
-    for seed in range(40):
+    for seed in range(8):
         rng = np.random.default_rng(seed)
         count, width = int(rng.integers(3, 1100)), int(rng.choice([16, 100, 384]))
         texts = unit(rng.normal(size=(count, width))).astype(np.float32)
@@ -248,37 +210,9 @@ def planted(rng, sets=25):
     return labelled(names), unit(rng.normal(size=(len(labels), 16))).astype(np.float32), np.arange(len(labels)), labels
 
 
-def test_a_random_model_is_at_chance(rng):
-    images, matrix, rows, labels = planted(rng)
-    found = zero_shot_tasks(Listening(16), prompt_sets(images, [[f"no {k}"] for k in range(10)]), matrix, rows, labels)
-    for name, items in found.items():
-        low, high = statistics.accuracy(items, 300, 0).interval
-        assert low <= 0.1 <= high, name
-        assert high - low < 0.15
-
-
-def test_an_oracle_is_right(rng):
-    images, _, rows, labels = planted(rng)
-    texts = unit(rng.normal(size=(10, 16)))
-    matrix = unit(texts[labels] + 0.02 * rng.normal(size=(len(labels), 16))).astype(np.float32)
-    known = {
-        text: texts[k]
-        for name in templates.SETS
-        for k, prompts in enumerate(templates.prompts(images.classes, name))
-        for text in prompts
-    }
-    for name, items in zero_shot_tasks(Listening(16, known), prompt_sets(images), matrix, rows, labels).items():
-        assert items.correct.all(), name
-        assert statistics.accuracy(items, 100, 0).interval == (1, 1)
-
-
 def test_a_mute_model_names_the_first_class(rng):
     images, matrix, rows, labels = planted(rng)
     tasks = zero_shot_tasks(lambda texts: np.zeros((len(texts), 16)), prompt_sets(images), matrix, rows, labels)
     for items in tasks.values():
         assert (items.score == 0).all()
         assert items.correct.mean() == 0.1
-
-
-def test_variants_have_templates_and_ensembles():
-    assert {wording for wording, _ in VARIANTS.values()} == set(templates.SETS)

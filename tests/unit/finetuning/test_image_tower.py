@@ -77,8 +77,6 @@ def made(photos, tiny_model, tmp_path_factory) -> SimpleNamespace:
     given["arithmetic"] |= {
         "triples": 10,
         "quadruples": 10,
-        "explained": 2,
-        "alphas": [1.0],
         "changes": [{"start": "ring", "text": "The first image shows a disc, while the second image shows a ring."}],
     }
     odd = shutil.copytree(tiny_model.removeprefix("local-dir:"), folder / "odd")
@@ -431,7 +429,7 @@ def test_a_labelled_set_is_seen_by_each_tower(asked, pictures):
         ),
         Predictions(),
     )
-    config = asked.config(labelled={"made": params.Labelled(tasks=["zero_shot", "probe"], shots=2)})
+    config = asked.config(labelled={"made": params.Labelled(tasks=["zero_shot", "probe"])})
     labelled.score(config, {"made": found}, asked.models, predictions)
     items = predictions.table()
     for which, model in asked.models.items():
@@ -450,7 +448,7 @@ def test_a_labelled_set_is_seen_by_each_tower(asked, pictures):
 
 
 @pytest.mark.parametrize("form", ["pairs", "values"])
-def test_a_relative_set(asked, pictures, form):
+def test_a_relative_set(asked, pictures, form, monkeypatch):
     images = pictures.assign(split="test", group="")
     pairs = pd.DataFrame(
         {
@@ -466,7 +464,8 @@ def test_a_relative_set(asked, pictures, form):
     content = {"items": pairs} if form == "pairs" else {"values": values}
     found = Benchmark("lfw10", "relative_attributes", images, **content)
     texts = asked.config().evaluate.attributes["size"]
-    config = asked.config(relative={"lfw10": params.Relative(path="x", attributes={"size": texts})})
+    monkeypatch.setattr(relative, "shipped_texts", lambda name: {"size": texts})
+    config = asked.config(relative={"lfw10": params.Relative(path="x")})
     predictions = Predictions()
     relative.score(config, {"lfw10": found}, asked.models, predictions)
     items = predictions.table()
