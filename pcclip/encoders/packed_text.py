@@ -122,9 +122,7 @@ class _Layout:
         self.pooled = on_device(number[order, tokens.lengths[order] - 1])
         self.back = on_device(back)
 
-    def to_groups(
-        self, x: Float[Tensor, "rows kw"], heads: int, k: int
-    ) -> list[Float[Tensor, "k texts heads longest h"]]:
+    def to_groups(self, x: Float[Tensor, "rows kw"], heads: int, k: int) -> list[Float[Tensor, "k _ heads _ h"]]:
         """The inputs of attention, group by group: x holds k = 3 for queries, keys and values, or 2 for keys and values."""
         if x.device.type == "cpu":
             x = x.float()  # torch 2.13: the gradient of attention takes twice as long in bf16
@@ -134,7 +132,7 @@ class _Layout:
             for part, shape in zip(parts, self.shapes, strict=True)
         ]
 
-    def to_rows(self, parts: list[Float[Tensor, "texts heads longest h"]]) -> Float[Tensor, "rows w"]:
+    def to_rows(self, parts: list[Float[Tensor, "_ heads _ h"]]) -> Float[Tensor, "rows w"]:
         """The outputs of attention, as rows of the linear layers again."""
         return _Picked.apply(torch.cat([part.transpose(1, 2).flatten(2).flatten(0, 1) for part in parts]), self.places)
 

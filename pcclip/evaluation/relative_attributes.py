@@ -22,8 +22,7 @@ from pcclip.embedding.stage import benchmark_vectors
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.evaluation.differences import ranking_items, verdict_items
-from pcclip.evaluation.predictions import Predictions
-from pcclip.evaluation.rankings import SUPERVISED
+from pcclip.evaluation.predictions import SUPERVISED, Predictions
 from pcclip.ranking.axes import ESTIMATORS, attribute_axis, ridge_axis
 from pcclip.runs.progress import say
 

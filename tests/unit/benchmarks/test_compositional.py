@@ -28,9 +28,9 @@ from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
-from pcclip.evaluation import compositional, rankings
+from pcclip.evaluation import compositional
 from pcclip.evaluation import stage as report
-from pcclip.evaluation.predictions import Predictions
+from pcclip.evaluation.predictions import Predictions, measured
 from pcclip.finetuning.stage import finetune
 from pcclip.images import BadImage, open_image
 from pcclip.stats.metrics import accuracy, macro_accuracy
@@ -537,7 +537,7 @@ def test_an_oracle_is_always_right_and_a_random_model_at_chance(name, tmp_path):
         low, high = binomtest(int(items.correct.sum()), len(items)).proportion_ci(0.999)
         assert low < chance < high, task
         assert (items.correct == (items.score > 0)).all()
-    metrics = rankings.measured(random, 100, 0)
+    metrics = measured(random, 100, 0)
     assert metrics[["value", "ci_low", "ci_high"]].notna().all(axis=None)
     macro = set(metrics[metrics.metric == "macro_accuracy"].task)
     assert macro == (

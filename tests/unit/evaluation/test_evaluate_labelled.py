@@ -829,6 +829,6 @@ def test_a_random_model_is_at_chance(everything, tiny_encoder, monkeypatch):
     assert len(fair) > 15
     for row in fair.itertuples():
         name = f"{row.task} of {row.dataset}, {row.protocol}: {row.value} [{row.ci_low}, {row.ci_high}]"
-        assert abs(row.value - chance[row.task]) < row.ci_high - row.ci_low < 0.1, name
+        assert abs(row.value - chance[row.task]) < row.ci_high - row.ci_low < 0.12, name
     worst = metrics[metrics.task == "worst_group"].value.item()
     assert worst < 0.1, "the worst of ten noisy accuracies is below chance"

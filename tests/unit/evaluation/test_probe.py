@@ -8,7 +8,7 @@ import torch
 from pcclip.errors import PcclipError
 from pcclip.evaluation import differences as tasks
 from pcclip.evaluation.linear_probe import probe_items, released_probe_items
-from pcclip.evaluation.rankings import share
+from pcclip.evaluation.predictions import share
 from pcclip.ranking.axes import ridge_axis
 from pcclip.stats import metrics as statistics
 from pcclip.stats.intervals import Estimate

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pcclip.evaluation import rankings
 from pcclip.evaluation import stage as report
+from pcclip.evaluation.predictions import measured
 from pcclip.stats import metrics as statistics
 
 # ---- the tables of stage 04 ------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def test_rankings_have_all_measures_and_are_tested_by_them(predictions):
 
 
 def test_the_share_is_that_of_the_supervised_axis_on_the_same_resamples(predictions):
-    metrics = rankings.measured(predictions, 100, 0)
+    metrics = measured(predictions, 100, 0)
     estimate = {
         model: statistics.spearman(
             predictions[(predictions.model == model) & (predictions.dataset == f"set/size/{end}")], 100, 0
@@ -102,7 +102,7 @@ def test_the_share_is_that_of_the_supervised_axis_on_the_same_resamples(predicti
 
 def test_a_share_is_taken_of_an_axis_for_the_same_values(predictions):
     """By the images and values, not by names: weight has the values of size, speed has others."""
-    shares = rankings.measured(predictions, 100, 0)
+    shares = measured(predictions, 100, 0)
     shares = shares[shares.metric == "spearman_share"]
     assert set(zip(shares.dataset, shares.model, strict=True)) == {
         ("set/size/plain", "base"),
@@ -118,7 +118,7 @@ def test_there_is_no_share_of_a_ceiling_that_may_be_at_chance(rng):
     items = pd.concat(
         [ranked("a/b/plain", values, base=values), ranked("a/b/supervised", values, supervised=rng.normal(size=30))]
     )
-    metrics = rankings.measured(items, 200, 0)
+    metrics = measured(items, 200, 0)
     low, high = metrics[(metrics.model == "supervised") & (metrics.metric == "spearman")][["ci_low", "ci_high"]].iloc[0]
     assert low < 0 < high
     assert not metrics.metric.str.endswith("_share").any()
@@ -143,7 +143,7 @@ def test_the_share_of_pairs(rng):
         ],
         ignore_index=True,
     )
-    metrics = rankings.measured(items, 100, 0)
+    metrics = measured(items, 100, 0)
     assert metrics[["model", "metric", "value"]].to_numpy().tolist() == [
         ["base", "accuracy", 0.75],
         ["base", "accuracy_share", pytest.approx(0.25 / 0.4)],
