@@ -790,7 +790,7 @@ def test_texts_are_of_the_classes_that_are_confused_on_tune_images(everything, t
 
 
 def test_a_random_model_is_at_chance(everything, tiny_encoder, monkeypatch):
-    """In every task that peeks at no test image, over two worlds of other vectors and texts.
+    """In every task that peeks at no test image, over three worlds of other vectors and texts.
 
     Comparing as released does peek, and is left out. One draw of texts serves many rows, so these stray together:
     what is asked of all is twice the 95% interval.
@@ -798,7 +798,7 @@ def test_a_random_model_is_at_chance(everything, tiny_encoder, monkeypatch):
     found = []
     monkeypatch.setattr(labelled, "CLASS_PAIRS", 45)
     monkeypatch.setattr(labelled, "IMAGE_PAIRS", 1000)
-    for world in range(2):
+    for world in range(3):
         items = of_clusters(
             everything,
             tiny_encoder,
@@ -829,6 +829,6 @@ def test_a_random_model_is_at_chance(everything, tiny_encoder, monkeypatch):
     assert len(fair) > 15
     for row in fair.itertuples():
         name = f"{row.task} of {row.dataset}, {row.protocol}: {row.value} [{row.ci_low}, {row.ci_high}]"
-        assert abs(row.value - chance[row.task]) < row.ci_high - row.ci_low < 0.12, name
+        assert abs(row.value - chance[row.task]) < row.ci_high - row.ci_low < 0.08, name
     worst = metrics[metrics.task == "worst_group"].value.item()
     assert worst < 0.1, "the worst of ten noisy accuracies is below chance"
