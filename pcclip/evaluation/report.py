@@ -118,8 +118,7 @@ class _Run:
             return None
         path = self.place(stage) / name
         if not name.endswith(".csv"):
-            table = read_parquet(path)
-            return (table.select(columns) if columns else table).to_pandas()
+            return read_parquet(path, columns).to_pandas()
         try:
             table = pd.read_csv(path, keep_default_na=False, na_values=[""])
         except (OSError, ValueError) as error:
