@@ -254,15 +254,10 @@ class Sds(Block):
         description="Lowest noise level, as a fraction of the teacher's steps (0.02 to 0.98 is DreamFusion's).",
     )
     t_max: Share = Field(default=0.98, description="Highest noise level, as a fraction of the teacher's steps.")
-    through_unet: bool = Field(
-        default=True,
-        description="Whether the gradient passes through the UNet. False takes DreamFusion's gradient, which leaves "
-        "the UNet's Jacobian out and saves half the time.",
-    )
-    warmup: Literal["latent", "sds", "least_squares"] = Field(
+    warmup: Literal["latent", "least_squares"] = Field(
         default="latent",
-        description="What h_w, the map from CLIP to latents, is fitted to before CLIP learns: the VAE's latents "
-        "(by steps, or by least_squares), or L_SDS.",
+        description="How h_w, the map from CLIP to latents, is fitted to the VAE's latents before CLIP learns: in "
+        "steps, or by least_squares.",
     )
     warmup_steps: CountOrZero = Field(
         default=1000, description="Steps of that fit; 0 leaves it out, and least_squares needs none."
@@ -852,6 +847,7 @@ def place(name: str) -> Path:
 OLD_KEYS = {  # a key of older files (* stands for a name, such as a set's) -> what to use instead
     "generate.both_directions": "finetune.swap, which trains on each pair's reversed twin",
     "generate.attributes_within": "labels in the image table; images are compared within their label",
+    "finetune.sds.through_unet": "finetune.sds alone; the gradient passes through the UNet",
     "finetune.difference_temperature": "finetune.difference alone; its temperature is 1",
     "finetune.difference_batch": "finetune.difference alone; a step has 64 of its pairs",
     "finetune.attribute_paraphrases": "finetune.attribute_batch alone; a step has 8 paraphrases",

@@ -4,8 +4,8 @@ L_SDS = E_{t, eps} || eps_theta(z_t, t, c) - eps ||^2 (SDS-CLIP, Basu et al. 230
 sqrt(1 - abar_t) eps and z0 = h_w(f(x)), a linear map of CLIP's unit image vector to the latents of a frozen diffusion
 model, as the mean over the latent's values. t and eps are a function of seed and step alone.
 
-Before CLIP learns, h_w is fitted with CLIP frozen: towards the pictures' latents, in steps or all at once, or under
-L_SDS itself. The published text names this stage and not how long it is.
+Before CLIP learns, h_w is fitted with CLIP frozen towards the pictures' latents, in steps or all at once. The published
+text names this stage and not how long it is.
 """
 
 from dataclasses import dataclass
@@ -85,7 +85,8 @@ class Distillation:
             latent_leaf = z0.detach().requires_grad_()
             condition = self.conditions[text_numbers[rows.numpy()]].to(u.device)
             for k in range(samples):
-                loss = self.denoising(latent_leaf, t[k, rows].to(u.device), eps[k, rows].to(u.device), condition).sum()
+                noise_level, drawn = t[k, rows].to(u.device), eps[k, rows].to(u.device)
+                loss = self.teacher.denoising(latent_leaf, noise_level, drawn, condition).sum()
                 (size * loss).backward()
                 total += loss.detach()
             z0.backward(latent_leaf.grad * (weight / (size * samples * len(u))))
@@ -114,25 +115,6 @@ class Distillation:
         t = generator.integers(low, high, (settings.samples, n))
         eps = generator.standard_normal((settings.samples, n, *self.latent_map.shape), dtype=np.float32)
         return torch.from_numpy(t), torch.from_numpy(eps)
-
-    def denoising(
-        self,
-        z0: Float[Tensor, "n c h w"],
-        t: Int[Tensor, " n"],
-        eps: Float[Tensor, "n c h w"],
-        condition: Float[Tensor, "n t e"],
-    ) -> Float[Tensor, " n"]:
-        """|| eps_theta(z_t, t, c) - eps ||^2 as the mean over the latent's values, with its gradient to z0.
-
-        Without sds.through_unet the value is the same, and the gradient is DreamFusion's (Poole et al. 2209.14988,
-        equation 3): d eps_theta / d z_t is replaced by the identity, so the gradient to z_t is 2 (eps_theta - eps).
-        """
-        if self.settings.through_unet:
-            return self.teacher.denoising(z0, t, eps, condition)
-        z_t = self.teacher.noised(z0, t, eps)
-        with torch.no_grad():
-            predicted = self.teacher.noise(z_t, t, condition)
-        return (predicted + (z_t - z_t.detach()) - eps).square().flatten(1).mean(dim=1)
 
 
 def load_distillation(config: Config, train: CaptionedImages, model: Encoder) -> Distillation | None:
@@ -190,41 +172,35 @@ def fit_latent_map(
         PcclipError: the loss is no number.
     """
     settings = distillation.settings
-    if settings.warmup != "least_squares" and not settings.warmup_steps:
+    last = 0 if settings.warmup == "least_squares" else settings.warmup_steps
+    if settings.warmup == "latent" and not last:
         return []
     parameters = dict(distillation.latent_map.linear.named_parameters())
     state = State(parameters, torch.optim.Adam(parameters.values(), lr=settings.warmup_lr))
-    u, latents = data.vectors.matrix[train.images], None
-    if settings.warmup != "sds":
-        latents = image_latents(config, distillation.teacher, data, train.images)
+    u = data.vectors.matrix[train.images]
+    latents = image_latents(config, distillation.teacher, data, train.images)
     if checkpoint.is_file():
         state.load(checkpoint)
     if settings.warmup == "least_squares" and not state.curve:
         state.add(0, 1, "train", {"latent_error": least_squares(distillation, u, latents)})
         state.save(checkpoint)
-    last = 0 if settings.warmup == "least_squares" else settings.warmup_steps
     meter, per_epoch = Meter(last - state.step, "warm-up steps"), steps(config.finetune, len(train))[0]
-    metric = "sds" if settings.warmup == "sds" else "latent_error"
     while state.step < last:
         generator = stream("warm-up", config.seed, state.step)
         rows = generator.integers(len(train), size=min(config.finetune.batch_size, len(train)))
         batch = torch.from_numpy(u[rows]).to(distillation.teacher.device)
         state.optimizer.zero_grad(set_to_none=True)
-        if latents is None:
-            text_numbers = train.text_numbers[train.draw(generator, rows)]
-            loss = distillation.backward(batch, text_numbers, ("noise of a warm-up step", state.step), 1.0).item()
-        else:
-            error = F.mse_loss(distillation.latent_map(batch), latents[rows].to(batch))
-            error.backward()
-            loss = error.item()
+        error = F.mse_loss(distillation.latent_map(batch), latents[rows].to(batch))
+        error.backward()
+        loss = error.item()
         state.optimizer.step()
         if not np.isfinite(loss):
             raise PcclipError(
                 f"the loss of h_w's warm-up became {loss} at step {state.step}; lower finetune.sds.warmup_lr"
             )
-        state.add(state.step, per_epoch, "train", {metric: loss})
+        state.add(state.step, per_epoch, "train", {"latent_error": loss})
         state.step += 1
-        meter.add(1, f"{metric.replace('_', ' ')} {loss:.4f}")
+        meter.add(1, f"latent error {loss:.4f}")
         if state.step % config.finetune.checkpoint_every == 0 or state.step == last:
             state.save(checkpoint)
     return state.curve

@@ -187,7 +187,7 @@ class Cost:
         }
         if sds:
             latents = min(sds.micro_batch or settings.batch_size, settings.batch_size)
-            numbers = latents * sds.through_unet * teacher.unet.activations / 4
+            numbers = latents * teacher.unet.activations / 4
             numbers *= constant("checkpointed") if sds.checkpointing else 1
             parts[f"teacher's UNet, {sds.precision}"] = BYTES[sds.precision] * teacher.unet.parameters
             parts[f"teacher's activations, {sds.precision}"] = BYTES[sds.precision] * numbers
@@ -263,14 +263,13 @@ class Cost:
     def _teaching(self, sds: Sds) -> Iterator[Row]:
         """The teacher of SDS: latents and conditions kept once, and at every step noised latents through the UNet."""
         train, captions, teacher = self.counts.train, self.counts.train_captions, self.sizes.teacher
-        pictures = train if sds.warmup == "least_squares" or (sds.warmup == "latent" and sds.warmup_steps) else 0
+        pictures = train if sds.warmup == "least_squares" or sds.warmup_steps else 0
         work = f"{pictures:,} latents in fp32, {captions:,} conditions in {sds.precision}"
         flop = pictures * teacher.vae.flop + captions * teacher.text.flop
         disk = 4 * pictures * teacher.latent + BYTES[sds.precision] * captions * teacher.condition
         yield self._timed(Row("03 teacher's cache", work, 0, flop, disk), "fp32", "encoding")
-        steps = self._steps + (sds.warmup_steps if sds.warmup == "sds" else 0)
-        latents = sds.samples * steps * min(self.config.finetune.batch_size, train)
-        passes = 1 + sds.through_unet * (1 + sds.checkpointing)
+        latents = sds.samples * self._steps * min(self.config.finetune.batch_size, train)
+        passes = 2 + sds.checkpointing
         work = f"{latents:,} latents {passes} times through the UNet, {sds.precision}"
         disk = 16 * (self.sizes.model.width + 1) * teacher.latent  # the map to latents, and in training Adam's moments
         yield self._timed(
