@@ -104,8 +104,12 @@ class Encoder(nn.Module):
         wanted = {id(p) for layer in chosen for p in layer.parameters()}
         return {name: p for name, p in module.named_parameters() if id(p) in wanted}
 
-    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Float[np.ndarray, "n d"]:
-        """Unit text vectors, float32, in the order given. Texts over the context length are cut."""
+    def encode_texts(self, texts: str | Sequence[str], batch_size: int = 256) -> Float[np.ndarray, "n d"]:
+        """Unit text vectors, float32, in the order given; a plain string is one text, whose vector has shape (1, d).
+
+        Texts over the context length are cut. Raises PcclipError naming the first that is no string.
+        """
+        texts = [texts] if isinstance(texts, str) else texts
         return self.encode_tokens(self.tokenised([_checked(text) for text in texts]), batch_size)
 
     @torch.inference_mode()

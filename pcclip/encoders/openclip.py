@@ -6,10 +6,12 @@
 import logging
 import pickle
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +27,10 @@ from pcclip.torchvision_shim import declare_missing
 
 _SCHEMAS = ("hf-hub:", "local-dir:")
 _WRAPPERS = ("module.", "model.", "clip_model.")  # what training scripts put before every name of a checkpoint
+_INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights within a checkpoint
+_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.*", "*.safetensors", "*.bin", "*.pth", "*.pt")
+_SCALES = ("logit_scale", "logit_bias")
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "*.model")
 
 
 def split(spec: str) -> tuple[str, str | None]:
@@ -63,14 +69,56 @@ def check(spec: str) -> None:
         raise PcclipError(f"model {spec!r}: no such checkpoint file or tag; tags of {name}: {', '.join(tags)}")
 
 
+def local_weights(spec: str) -> Path | None:
+    """The checkpoint that a spec names on this disk, or None for a tag and the hub.
+
+    Raises PcclipError when a local folder has no weights.
+    """
+    name, tag = split(spec)
+    if tag and Path(tag).is_file():
+        return Path(tag)
+    if not name.startswith("local-dir:"):
+        return None
+    folder = Path(name.removeprefix("local-dir:"))
+    files = [file for pattern in _WEIGHTS for file in sorted(folder.glob(pattern))]
+    if not files:
+        raise PcclipError(f"model {spec!r}: no weights in {folder}; put {_WEIGHTS[0]} there")
+    return files[0]
+
+
+def tokenizer_source(spec: str) -> str | None:
+    """The folder or hub name that the tokenizer is read from, or None for open_clip's own tokenizer.
+
+    Tokenizer files beside local weights are preferred to the hub.
+
+    Raises PcclipError when a local folder has none.
+    """
+    import open_clip
+
+    name, _ = split(spec)
+    if name.startswith("hf-hub:"):
+        return None  # its config, which names the tokenizer, is on the hub too
+    on_hub = (open_clip.get_model_config(name) or {}).get("text_cfg", {}).get("hf_tokenizer_name")
+    file = local_weights(spec) if on_hub else None
+    if file and any(any(file.parent.glob(pattern)) for pattern in _TOKENIZER):
+        return str(file.parent)
+    if on_hub and name.startswith("local-dir:"):
+        raise PcclipError(
+            f"model {spec!r}: its folder has no tokenizer; put the tokenizer files of {on_hub} there (tokenizer.json)"
+        )
+    return on_hub or None
+
+
 class OpenClip(Encoder):
+    text_tower: Any
+
     def __init__(self, spec: str):
         super().__init__()
         check(spec)
         import open_clip
 
         name, tag = split(spec)
-        file = tag if tag and Path(tag).is_file() else None
+        file = local_weights(spec)
         fresh = file is not None or tag == "random"
         try:
             with torch.random.fork_rng(devices=[]), _quiet():
@@ -84,11 +132,13 @@ class OpenClip(Encoder):
                     pretrained_text=not fresh,
                     weights_only=True,
                 )
-            if file:
-                model.register_load_state_dict_pre_hook(_unwrap)
-                open_clip.load_checkpoint(model, file, weights_only=True)
+            if file and file.suffix in (".npz", ".npy"):  # of big_vision
+                open_clip.load_checkpoint(model, str(file))
+            elif file:
+                _load(model, file)
+            self._tokenizer = _tokenizer(name, tokenizer_source(spec))
         except PcclipError as error:
-            raise PcclipError(f"model {spec!r}: {error}") from None
+            raise PcclipError(f"model {spec!r}: {str(error).removeprefix(f'model {spec!r}: ')}") from None
         except pickle.UnpicklingError as error:
             class_name = re.search(r"GLOBAL (\S+)", str(error))
             raise PcclipError(
@@ -102,12 +152,11 @@ class OpenClip(Encoder):
         self.image_tower, self.text_tower = model.visual, model.text
         self.image_tower.requires_grad_(False)
         self._preprocess = preprocess
-        self._tokenizer = open_clip.get_tokenizer(name)
         self.context_length = self.text_tower.context_length
-        self.width = self._width()
+        with torch.inference_mode():
+            self.width = self.text_tower(torch.zeros(1, self.context_length, dtype=torch.long)).shape[-1]
         self._shortens, self._packs = packed.causal(self.text_tower), packed.packs(self.text_tower)
-        mask = getattr(self.text_tower, "attn_mask", None)
-        self._causal_mask = None if mask is None else mask.clone()
+        self._causal_mask: Any = getattr(self.text_tower, "attn_mask", None)
         self.architecture = {
             "family": "open_clip",
             "name": name,
@@ -117,10 +166,6 @@ class OpenClip(Encoder):
             "preprocess": str(preprocess),
         }
         self.eval()
-
-    def _width(self) -> int:
-        with torch.inference_mode():
-            return self.text_tower(torch.zeros(1, self.context_length, dtype=torch.long)).shape[-1]
 
     def preprocess(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
         return self._preprocess(image)
@@ -149,7 +194,7 @@ class OpenClip(Encoder):
         return self.image_tower(pixels)
 
     def text_features(self, ids: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
-        if self._shortens:  # open_clip adds the full mask whatever the length: hand it the part it needs
+        if self._shortens:  # open_clip adds the full mask whatever the length: give it the part it needs
             self.text_tower.attn_mask = self._causal_mask[: ids.shape[1], : ids.shape[1]].to(ids.device)
         return self.text_tower(ids)
 
@@ -175,27 +220,72 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _unwrap(model: nn.Module, state: dict, *_: Any) -> None:
-    """Before open_clip's state dict goes into the model: take off wrappers' prefixes and name the text tower apart.
+def _load(model: nn.Module, file: Path) -> None:
+    """Load both towers from a checkpoint as people have them: nested, with the prefixes of wrappers, of either naming.
 
-    Raises PcclipError when tensors are missing, as in a checkpoint of the text tower alone.
+    The scale and bias of the logits change no vector: the model's own serve where the checkpoint lacks them.
+
+    Raises PcclipError when it is no checkpoint, or tensors are missing, as in a checkpoint of the text tower alone.
     """
-    from open_clip.model import convert_to_custom_text_state_dict
+    from open_clip.convert import convert_state_dict
+    from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 
-    names = list(state)
-    while wrapper := next((w for w in _WRAPPERS if names and all(name.startswith(w) for name in names)), None):
-        names = [name.removeprefix(wrapper) for name in names]
-    unwrapped = convert_to_custom_text_state_dict(dict(zip(names, state.values(), strict=True)))
-    wanted = model.state_dict().keys()
-    missing = sorted(wanted - unwrapped.keys())
+    own = model.state_dict()
+    state = convert_to_custom_text_state_dict(convert_state_dict(model, _read(file)))
+    scales = {name: value for name, value in own.items() if name in _SCALES}
+    spare = {name for name in state if name in _SCALES or name.endswith("position_ids")} - own.keys()
+    state = {name: value for name, value in state.items() if name not in spare}
+    state = scales | {n: v.reshape(scales[n].shape) if n in scales else v for n, v in state.items()}
+    missing = sorted(own.keys() - state.keys())
     if missing:
         raise PcclipError(
-            f"the checkpoint lacks {len(missing)} of {len(wanted)} tensors "
+            f"the checkpoint lacks {len(missing)} of {len(own)} tensors "
             f"({', '.join(missing[:3])} ...); it must hold both towers: "
             "save its weights together with those of their base model"
         )
-    state.clear()
-    state.update(unwrapped)
+    resize_pos_embed(state, model)
+    resize_text_pos_embed(state, model)
+    model.load_state_dict(state)
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, without what training scripts put around the names."""
+    from safetensors.torch import load_file
+
+    with file.open("rb") as opened:
+        start = opened.read(64).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        raise PcclipError(f"{file} is a pointer of Git LFS and not the weights; run `git lfs pull` in its folder")
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise PcclipError(f"{file} is a web page and not the weights; download it again")
+    if is_zipfile(file) and any("/code/" in name for name in ZipFile(file).namelist()):
+        raise PcclipError(
+            f"{file} is a TorchScript program; save its weights with "
+            "torch.save(torch.jit.load(FILE).state_dict(), OTHER_FILE) and give that file"
+        )
+    state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+    while inside := next((key for key in _INSIDE if isinstance(state, Mapping) and key in state), None):
+        state = state[inside]
+    tensors = state.items() if isinstance(state, Mapping) else ()
+    state = {str(name).replace("_orig_mod.", ""): value for name, value in tensors if isinstance(value, Tensor)}
+    if not state:
+        raise PcclipError(f"{file} holds no weights by name; save the model's state_dict()")
+    while wrapper := next((w for w in _WRAPPERS if all(name.startswith(w) for name in state)), None):
+        state = {name.removeprefix(wrapper): value for name, value in state.items()}
+    return state
+
+
+@cache
+def _tokenizer(name: str, source: str | None) -> Any:
+    """open_clip's tokenizer of a model; reading its vocabulary takes longer than building a small model."""
+    import open_clip
+    from open_clip.tokenizer import HFTokenizer
+
+    if source is None:
+        return open_clip.get_tokenizer(name)
+    text = open_clip.get_model_config(name)["text_cfg"]
+    options = {**text.get("tokenizer_kwargs", {}), "tokenizer_mode": text.get("tokenizer_mode")}
+    return HFTokenizer(source, text.get("context_length", 77), **options)
 
 
 def _activation(tower: nn.Module) -> str:

@@ -1,14 +1,22 @@
 """The models that stage 04 compares: the base, the finetuned model, weight averages of the two, and peers."""
 
+import filecmp
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from pcclip.config import Config
+from pcclip.data.image_set import load_images
+from pcclip.embedding.stage import FOLDER as EMBED
 from pcclip.embedding.stage import shared_inputs
+from pcclip.embedding.vectors import TABLE
 from pcclip.encoders import identify, load_model, saved
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.finetuning.both_towers import BASELINE
 from pcclip.finetuning.stage import FOLDER as FINETUNE
+from pcclip.runs.files import read_parquet
 from pcclip.runs.stage import read_manifest
 
 
@@ -20,7 +28,7 @@ def load_models(config: Config) -> dict[str, Encoder]:
     Equal image towers are held in memory once.
 
     Raises:
-        PcclipError: a peer was finetuned on other images or another split, so that it may have seen held-out images.
+        PcclipError: a peer was finetuned on another split and may have seen held-out images.
     """
     tuned = str(config.tuned_folder)
     models = {
@@ -63,13 +71,43 @@ def _has_baseline(config: Config) -> bool:
 
 
 def _check_split(config: Config, name: str, spec: str) -> None:
-    """Raise PcclipError when a peer's run had other images or another seed, and so another split."""
+    """Raise PcclipError when a peer's run had other images or another seed, and had an image that is held out here."""
     folder = saved.folder_of(spec)
-    manifest = folder and read_manifest(folder)
-    peer_inputs = manifest["inputs"] if manifest else {}
-    for key, value in shared_inputs(config, None).items():
-        if key in ("images", "seed") and peer_inputs.get(key, value) != value:
-            raise PcclipError(
-                f"evaluate.peers.{name}: {spec} was finetuned with other {key}, and may have seen what "
-                "is held out here; finetune it on this run's split"
-            )
+    home = folder.parent if folder and not read_manifest(folder) else folder  # of a kept epoch the stage's folder
+    manifest = home and read_manifest(home)
+    if not home or not manifest:
+        return
+    own = shared_inputs(config, None)
+    other = [key for key in ("images", "seed") if manifest["inputs"].get(key, own[key]) != own[key]]
+    if other and (reason := _may_have_seen(load_images(config).held_out, home.parent, manifest["inputs"])):
+        raise PcclipError(
+            f"evaluate.peers.{name}: {spec} was finetuned with other {other[0]}, and may have seen what is held out "
+            f"here ({reason}); finetune it on this run's split"
+        )
+
+
+def _may_have_seen(held_out: pd.DataFrame, run: Path, inputs: dict[str, Any]) -> str:
+    """Why the training of the run in the folder `run` may have seen a held-out image; '' where it cannot have.
+
+    All images of its 02 count, on either side of its split. Two images are the same when their paths are, or their ids
+    and their bytes.
+    """
+    ours = dict(zip(held_out["id"], held_out.path, strict=True))
+    for folder in (run / EMBED, run.parent / EMBED, *run.parent.glob(f"*/{EMBED}")):
+        files = (read_manifest(folder) or {"outputs": {}})["outputs"]
+        if files and {file: entry["sha256"] for file, entry in files.items()} == inputs.get(EMBED):
+            theirs = read_parquet(folder / TABLE, columns=["id", "path"]).to_pandas()
+            same = set(theirs.path) & set(ours.values())
+            same |= {
+                path for i, path in zip(theirs["id"], theirs.path, strict=True) if i in ours and _alike(ours[i], path)
+            }
+            return f"{min(same)} is one of its images" if same else ""
+    return "its 02 is not there to tell which images it had"
+
+
+def _alike(first: str, second: str) -> bool:
+    """Whether two files have the same bytes; files that cannot be compared may."""
+    try:
+        return filecmp.cmp(first, second, shallow=False)
+    except OSError:
+        return True

@@ -193,6 +193,8 @@ def _encoder(spec: str, sizes: Sizes) -> Iterator[Finding]:
         yield _trained_here(spec, SHAPES_CLIP.stage(SHAPES_CLIP.seed(spec)))
     elif open_clip:
         yield _open_clip_weights(spec, 4 * sizes.model.parameters)
+        if tokenizer := openclip.tokenizer_source(spec):
+            yield _tokenizer(spec, tokenizer)
 
 
 def _trained_here(spec: str, stage: Stage) -> Finding:
@@ -222,6 +224,16 @@ def _open_clip_weights(spec: str, size: float) -> Finding:
                 return FINE, f"{label}: there"
             return _to_fetch(label, size, entry["url"], f"download {entry['url']} to {path}")
     return _on_hub(label, place, [files], size, "bring the hub's cache here, or give model as NAME:/path/to/checkpoint")
+
+
+def _tokenizer(spec: str, source: str) -> Finding:
+    """The tokenizer of a model such as SigLIP, which is no part of open_clip: in a folder, or on the hub."""
+    label = f"tokenizer of {spec}"
+    if Path(source).is_dir():
+        return FINE, f"{label}: in {source}"
+    return _on_hub(
+        label, source, [["tokenizer.json", "tokenizer_config.json"]], 4e6, "put tokenizer.json beside the checkpoint"
+    )
 
 
 def _language_model(settings: Generate, size: Network, problem: str | None) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from pcclip import load_model
 from pcclip.encoders import identify, minilm_efficientnet, saved
+from pcclip.encoders.openclip import tokenizer_source
 from pcclip.errors import PcclipError
 from pcclip.runs.stage import Stage
 
@@ -90,6 +91,12 @@ def test_an_unreadable_image_is_named(tiny_encoder, tmp_path, photos, content):
         bad.write_bytes(content)
     with pytest.raises(PcclipError, match=r"bad\.png"):
         tiny_encoder.encode_images([*photos.glob("*.png"), bad])
+
+
+def test_a_plain_string_is_one_text(tiny_encoder):
+    vector = tiny_encoder.encode_texts("a dog")
+    assert vector.shape == (1, 32)
+    assert (vector == tiny_encoder.encode_texts(["a dog"])).all()
 
 
 @pytest.mark.parametrize("text", [None, 3, ["a"]])
@@ -232,19 +239,19 @@ def test_identity_follows_the_weights(copied, tiny_model):
     assert identify(f"local-dir:{copied}") != before
 
 
-def test_another_process_imports_open_clip_and_finds_the_same_fingerprint(tiny_model, tiny_encoder):
-    """torchvision's operators are declared where its library does not load, and nothing in a model's description
-    (an address, a hash seed) differs between processes."""
+def test_another_process_finds_the_same_fingerprint(tiny_model, tiny_encoder):
+    """An attribute bank needs ImageNet's names without the seconds that importing open_clip takes. torchvision's
+    operators are declared where its library does not load. Nothing in a model's description (an address, a hash seed)
+    differs between processes."""
     code = (
-        "import pcclip, sys; model = pcclip.load_model(sys.argv[1]); import open_clip, torchvision.ops; "
-        "print(model.image_fingerprint())"
+        "import sys; from pcclip.comparisons.attributes import load_bank; assert len(load_bank('size').things) == 281; "
+        "assert 'open_clip' not in sys.modules; import pcclip; model = pcclip.load_model(sys.argv[1]); "
+        "import open_clip, torchvision.ops; from pcclip.encoders.imagenet_classes import imagenet_names; "
+        "assert list(imagenet_names()) == list(open_clip.IMAGENET_CLASSNAMES); print(model.image_fingerprint())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, tiny_model],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONHASHSEED": "7"},
-    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    command = [sys.executable, "-c", code, tiny_model]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.stdout.strip() == tiny_encoder.image_fingerprint(), done.stderr[-2000:]
 
 
@@ -289,7 +296,15 @@ def with_text_apart(weights):
         pytest.param(
             lambda w: {"state_dict": with_prefix("module.")(with_text_apart(w))}, id="inside, prefixed, apart"
         ),
-        *(pytest.param(with_prefix(p), id=p) for p in ("module.", "model.", "clip_model.", "module.model.")),
+        *(
+            pytest.param(with_prefix(p), id=p)
+            for p in ("module.", "model.", "clip_model.", "module.model.", "_orig_mod.", "module._orig_mod.")
+        ),
+        pytest.param(lambda w: {"model": w, "optimizer": {"lr": 1.0}, "epoch": 3}, id="under model"),
+        pytest.param(lambda w: {"model_state_dict": with_prefix("module.")(w)}, id="under model_state_dict"),
+        pytest.param(lambda w: {"model": {"state_dict": with_text_apart(w)}}, id="twice inside"),
+        pytest.param(lambda w: {**w, "logit_bias": torch.tensor(-10.0)}, id="with a bias"),
+        pytest.param(lambda w: {n: v for n, v in w.items() if n != "logit_scale"}, id="without a scale"),
         pytest.param(lambda w: {**w, "logit_scale": w["logit_scale"].reshape(1)}, id="scale as a vector"),
     ],
 )
@@ -311,7 +326,7 @@ def test_a_checkpoint_as_safetensors(tiny_name, tiny_encoder, weights, tmp_path,
 @pytest.mark.parametrize("form", [dict, with_text_apart, with_prefix("module.")], ids=["plain", "apart", "prefixed"])
 def test_a_checkpoint_of_the_text_tower_alone(tiny_name, weights, tmp_path, form):
     torch.save(form({n: v for n, v in weights.items() if of_text(n)}), tmp_path / "text.pt")
-    missing = r"text\.pt.*lacks \d+ of \d+ tensors \(logit_scale, visual\..*both towers"
+    missing = r"text\.pt.*lacks \d+ of \d+ tensors \(visual\..*both towers"
     with pytest.raises(PcclipError, match=missing) as error:
         load_model(f"{tiny_name}:{tmp_path / 'text.pt'}")
     assert "\n" not in str(error.value)
@@ -325,6 +340,80 @@ def test_a_checkpoint_of_another_model(tiny_name, weights, tmp_path, change, mes
     torch.save({**weights, **change}, tmp_path / "other.pt")
     with pytest.raises(PcclipError, match=rf"other\.pt.*{message}"):
         load_model(f"{tiny_name}:{tmp_path / 'other.pt'}")
+
+
+def scripted(path):
+    torch.jit.script(torch.nn.Linear(2, 2)).save(path)
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 605157884\n"
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: path.write_bytes(LFS), "a pointer of Git LFS and not the weights; run `git lfs pull`"),
+        (lambda path: path.write_bytes(b"\n<!DOCTYPE html><html>Sign in</html>"), "a web page and not the weights"),
+        (scripted, r"TorchScript program; save its weights with torch\.save"),
+        (lambda path: torch.save({"model": {"epoch": 3}}, path), "holds no weights by name"),
+        (lambda path: torch.save([torch.ones(3)], path), "holds no weights by name"),
+    ],
+    ids=["lfs", "page", "script", "nothing", "list"],
+)
+@pytest.mark.parametrize("place", ["released.pt", "copied/open_clip_model.bin"])
+def test_a_file_that_is_no_checkpoint_is_told_in_one_line(tiny_name, copied, tmp_path, write, message, place):
+    (copied / "open_clip_model.safetensors").unlink()
+    write(tmp_path / place)
+    spec = f"local-dir:{copied}" if place.startswith("copied") else f"{tiny_name}:{tmp_path / place}"
+    with pytest.raises(PcclipError, match=message) as error:
+        load_model(spec)
+    assert Path(place).name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# tokenizers that are not open_clip's
+
+
+@pytest.fixture
+def words(copied):
+    """A folder with the tiny model, which needs a tokenizer of the hub, and with the files of such a tokenizer."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    path = copied / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "nobody/words"
+    path.write_text(json.dumps(config))
+    plain = Tokenizer(WordLevel({"[PAD]": 0, "[UNK]": 1, "a": 2, "dog": 3, "cat": 4}, unk_token="[UNK]"))
+    plain.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(copied)
+    return copied
+
+
+def test_a_tokenizer_in_the_models_folder_is_read_without_a_network(words, tmp_path):
+    import open_clip
+
+    shutil.copy(words / "open_clip_config.json", tmp_path / "words-of-the-tests.json")
+    config = json.loads((words / "open_clip_config.json").read_text())["model_cfg"]
+    (tmp_path / "words-of-the-tests.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / "words-of-the-tests.json")
+    for spec in (f"local-dir:{words}", f"words-of-the-tests:{words / 'open_clip_model.safetensors'}"):
+        assert tokenizer_source(spec) == str(words)
+        model = load_model(spec)
+        assert [ids[:3] for ids in model.tokens(["a dog", "cat"])] == [[2, 3, 0], [4, 0, 0]]
+        assert model.encode_texts(["a dog", "a cat"]).shape == (2, 32)
+
+
+def test_a_tokenizer_that_is_not_there_is_told_in_one_line(words, tmp_path):
+    for file in words.glob("*token*"):
+        file.unlink()
+    for call in (load_model, tokenizer_source):
+        with pytest.raises(PcclipError, match=r"put the tokenizer files of nobody/words there") as error:
+            call(f"local-dir:{words}")
+        assert "\n" not in str(error.value)
+        assert str(error.value).count("model 'local-dir") == 1
 
 
 class Payload:

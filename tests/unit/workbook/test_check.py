@@ -259,3 +259,20 @@ def test_toy_models_are_trained_when_they_are_first_used(taught):
     status, out, _ = taught(teacher="shapes-diffusion:3")
     assert status == 0
     assert "weights of shapes-diffusion:3: t" in out
+
+
+def test_a_tokenizer_of_the_hub_is_there_beside_the_weights_or_missing(checked, hub, tmp_path):
+    import json
+
+    import open_clip
+
+    config = json.loads((hub / "open_clip_config.json").read_text())["model_cfg"]
+    config["text_cfg"]["hf_tokenizer_name"] = "nobody/words"
+    (tmp_path / "tiny-words.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / "tiny-words.json")
+    weights = shutil.copy(hub / "open_clip_model.safetensors", tmp_path)
+    _, _, error = checked(model=f"tiny-words:{weights}")
+    assert f"tokenizer of tiny-words:{weights}: not here" in error
+    (tmp_path / "tokenizer.json").touch()
+    _, out, _ = checked(model=f"tiny-words:{weights}")
+    assert f"tokenizer of tiny-words:{weights}: in {tmp_path}" in out
