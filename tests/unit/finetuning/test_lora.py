@@ -60,15 +60,10 @@ def matrices(tower) -> dict[str, torch.Tensor]:
     }
 
 
-def test_nothing_changes_at_first(model):
-    before = features(model).detach()
-    lora.add(model, 4, seed=0)
-    torch.testing.assert_close(features(model), before, rtol=0, atol=1e-6)  # without gradients attention rounds apart
-
-
-def test_every_linear_layer_outside_fused_attention_gets_an_update(model):
-    wanted = {name: tuple(p.shape) for name, p in matrices(model.text_tower).items()}
+def test_every_linear_layer_outside_fused_attention_gets_an_update_that_is_nothing_at_first(model):
+    wanted, before = {name: tuple(p.shape) for name, p in matrices(model.text_tower).items()}, features(model).detach()
     parameters = lora.add(model, 3, seed=0)
+    torch.testing.assert_close(features(model), before, rtol=0, atol=1e-6)  # without gradients attention rounds apart
     assert len(wanted) == (12 if "encoder.layer.0.output.dense.weight" in wanted else 4)
     assert {name: tuple(p.shape) for name, p in parameters.items()} == {
         f"{name.removesuffix('.weight')}.lora_{side}.default.weight": (3, columns) if side == "A" else (rows, 3)
@@ -90,54 +85,37 @@ def test_the_start_follows_the_seed(model):
     assert torch.equal(torch.random.get_rng_state(), state), "nobody else's draws are moved"
 
 
-def test_every_update_learns_and_nothing_else_does(model):
+def test_every_update_learns_and_the_frozen_weights_never_move(model):
+    before = {name: p.detach().clone() for name, p in model.text_tower.named_parameters()}
     parameters = lora.add(model, 2, seed=0)
     disturb(parameters)
-    features(model).square().sum().backward()
+    for _ in range(20):
+        features(model).square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in parameters.values())
     assert {n for n, p in model.text_tower.named_parameters() if p.grad is not None} == set(parameters)
+    frozen = {n.replace(".base_layer", ""): p for n, p in model.text_tower.named_parameters() if "lora_" not in n}
+    assert frozen.keys() == before.keys()
+    assert all(torch.equal(frozen[name], value) for name, value in before.items())
 
 
-def test_the_sum_is_what_the_layers_compute_with(model):
-    """By hand: W + B A put into a tower without updates says the same."""
-    plain = {name: p.detach().clone() for name, p in matrices(model.text_tower).items()}
-    parameters = lora.add(model, 2, seed=0)
-    disturb(parameters)
-    adapted = features(model).detach()
-    sums = {}
-    for name, weight in plain.items():
-        a, b = (parameters[name.replace("weight", f"lora_{side}.default.weight")].detach() for side in "AB")
-        sums[name] = weight + b @ a
-    lora.merge(model)
-    with torch.no_grad():
-        for name, value in sums.items():
-            model.text_tower.get_parameter(name).copy_(value)
-    torch.testing.assert_close(features(model), adapted, rtol=0, atol=1e-5)
-
-
-def test_the_frozen_weights_never_move(model):
-    before = {name: p.detach().clone() for name, p in model.text_tower.named_parameters()}
-    disturb(lora.add(model, 2, seed=0))
-    for _ in range(20):
-        features(model)
-    held = {
-        name.replace(".base_layer", ""): p for name, p in model.text_tower.named_parameters() if "lora_" not in name
-    }
-    assert held.keys() == before.keys()
-    assert all(torch.equal(held[name], value) for name, value in before.items())
-
-
-def test_merging_keeps_what_the_model_says_and_leaves_no_update(model):
+def test_merging_puts_w_plus_b_a_into_plain_layers_and_updates_can_be_added_again(model):
     names, kinds = list(model.text_tower.state_dict()), [type(module) for module in model.text_tower.modules()]
+    plain = {name: p.detach().clone() for name, p in matrices(model.text_tower).items()}
     parameters = lora.add(model, 2, seed=0)
     first = features(model).detach()
     disturb(parameters)
     adapted = features(model).detach()
     assert (adapted - first).abs().max() > 1e-3
+    a, b = ({n: parameters[n.replace("weight", f"lora_{side}.default.weight")] for n in plain} for side in "AB")
     lora.merge(model)
-    torch.testing.assert_close(features(model), adapted, rtol=0, atol=1e-5)
     assert sorted(model.text_tower.state_dict()) == sorted(names)
     assert [type(module) for module in model.text_tower.modules()] == kinds
+    torch.testing.assert_close(features(model), adapted, rtol=0, atol=1e-5)
+    for name, weight in plain.items():
+        torch.testing.assert_close(model.text_tower.get_parameter(name), weight + b[name] @ a[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert lora.add(model, 3, seed=0)
 
 
 def test_merged_for_a_while(model):
@@ -164,14 +142,6 @@ def test_without_updates_merging_does_nothing(fresh_encoder):
     lora.merge(fresh_encoder)
     after = fresh_encoder.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
-
-
-def test_updates_can_be_added_again_without_a_warning(model):
-    lora.add(model, 2, seed=0)
-    lora.merge(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert lora.add(model, 3, seed=0)
 
 
 def test_without_peft_the_error_says_what_to_install(fresh_encoder, monkeypatch):

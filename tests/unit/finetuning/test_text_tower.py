@@ -2,6 +2,11 @@
 
 import itertools
 import json
+import re
+import shutil
+from copy import deepcopy
+from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +16,7 @@ import torch
 import yaml
 from helpers.crash import Crash, crash_after
 from helpers.judge import BANK, NOUNS, Judge
+from helpers.runs import run_values
 
 from pcclip import config as params
 from pcclip import load_model
@@ -32,9 +38,10 @@ from pcclip.finetuning.loop import CURVES, copied_towers, rate, steps
 from pcclip.finetuning.stage import finetune
 from pcclip.finetuning.text_tower import TextTower
 from pcclip.ranking.axes import paraphrase_axis
+from pcclip.runs.files import digest
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _one_thread():
     """The model is so small that threads cost more than they give, most of all on a busy machine."""
     threads = torch.get_num_threads()
@@ -43,34 +50,54 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
-def prepare(values, tiny_encoder):
-    """prepare(run='a', lr=...) runs 01 and 02 and gives all that finetune() needs, with a model of its own.
+@pytest.fixture(scope="module")
+def shared(photos, tiny_model, tmp_path_factory):
+    """shared(asks, backend) -> 01 and 02 of a run with these parameters of 01, made once for all tests, and a model."""
+    values, model = run_values(photos, tiny_model, tmp_path_factory.mktemp("runs")), load_model(tiny_model)
 
-    `asks` are parameters of 01, answered by `backend`.
+    @cache
+    def made(asks, backend):
+        given = {**values, "run": f"shared-{len(known)}", "generate": {**values["generate"], **json.loads(asks)}}
+        known.append(asks)
+        config = params.check(given)
+        images = load_images(config)
+        comparisons = generate.generate(config, images, model, backend and backend())
+        return SimpleNamespace(
+            values=given, images=images, comparisons=comparisons, vectors=embed(config, images, model)[0], model=model
+        )
+
+    known = []
+    return lambda asks, backend: made(json.dumps(asks or {}), backend)
+
+
+@pytest.fixture
+def prepare(shared, request):
+    """prepare(run='a', lr=...) gives all that finetune() needs, for a run of this test's own.
+
+    `asks` are parameters of 01, answered by a `backend`.
     """
 
-    def call(run="tiny", model=None, asks=None, backend=None, **settings):
-        config = params.check(
-            {
-                **values,
-                "run": run,
-                "generate": {**values["generate"], **(asks or {})},
-                "finetune": {**values["finetune"], **settings},
-            }
-        )
-        images = load_images(config)
-        comparisons = generate.generate(config, images, tiny_encoder, backend)
-        vectors, _ = embed(config, images, tiny_encoder)
+    def call(run="tiny", asks=None, backend=None, **settings):
+        early = shared(asks, backend)
+        values = {**early.values, "run": f"{_name(request)}/{run}", "reuse": early.values["run"]}
+        config = params.check({**values, "finetune": {**values["finetune"], "checkpoint_every": 100, **settings}})
+        vectors = replace(early.vectors, matrix=early.vectors.matrix.copy())
         return SimpleNamespace(
             config=config,
-            images=images,
+            images=deepcopy(early.images),
             vectors=vectors,
-            comparisons=comparisons,
-            model=model or load_model(config.model),
+            comparisons=early.comparisons.copy(),
+            model=early.model,
         )
 
     return call
+
+
+def _name(request) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", request.node.name).strip("-")
+
+
+ALL = {"attribute_weight": 1.0, "replay": 0.5, "mask_shared": True, "learn_temperature": True}
 
 
 def weights_of(model) -> dict[str, torch.Tensor]:
@@ -126,7 +153,7 @@ def test_the_loss_falls(prepare, objective):
 
 @pytest.mark.parametrize("tune", ["transformer", "all"])
 def test_only_what_is_tuned_changes(prepare, tune):
-    given = prepare(tune=tune, epochs=2, weight_decay=0.01)
+    given = prepare(tune=tune, epochs=1, weight_decay=0.01)
     before, tunable = weights_of(given.model), {f"text_tower.{name}" for name in given.model.tunable(tune)}
     run(given)
     after = weights_of(load_model(str(given.config.folder)))
@@ -137,27 +164,19 @@ def test_only_what_is_tuned_changes(prepare, tune):
 
 
 @pytest.mark.parametrize("swap", [False, True])
-def test_swap_puts_the_twins_into_the_batch(prepare, swap, monkeypatch):
-    given = prepare(swap=swap, epochs=1)
-    sizes, features = [], given.model.features
-    monkeypatch.setattr(given.model, "features", lambda tokens: sizes.append(len(tokens)) or features(tokens))
-    without_held_out_points(monkeypatch)
-    run(given)
-    assert sizes[:5] == [16 if swap else 8] * 5
-
-
-def test_swapped_twins_have_the_reversed_difference(prepare, monkeypatch):
-    given, seen = prepare(epochs=1, batch_size=20), []
-    objective = lambda w, target, *rest: seen.append(target.detach()) or (w.sum(), torch.tensor(0.0))  # noqa: E731
+def test_swap_puts_twins_with_the_reversed_difference_into_the_batch(prepare, swap, monkeypatch):
+    given, seen = prepare(swap=swap, epochs=1, keep_epochs=[]), []
+    objective = lambda w, target, *rest: seen.append((w, target.detach())) or (w.sum(), torch.tensor(0.0))  # noqa: E731
     monkeypatch.setitem(losses.OBJECTIVES, "infonce", objective)
     without_held_out_points(monkeypatch)
     run(given)
-    assert len(seen[0]) == 40
-    assert torch.equal(seen[0][:20], -seen[0][20:])
+    assert [(len(w), len(target)) for w, target in seen] == [(16, 16) if swap else (8, 8)] * 5
+    if swap:
+        assert all(torch.equal(target[:8], -target[8:]) for _, target in seen)
 
 
 def test_learning_the_temperature(prepare):
-    fixed, learned = run(prepare("fixed")), run(prepare("learned", learn_temperature=True))
+    fixed, learned = (run(prepare(str(t), epochs=1, learn_temperature=t)) for t in (False, True))
     first, second = values_of(fixed, "train", "loss"), values_of(learned, "train", "loss")
     assert first[0] == second[0]
     assert (first[1:] != second[1:]).all()
@@ -173,10 +192,15 @@ def test_weights_are_fp32_and_feel_a_tiny_step(prepare, precision):
     assert any(not torch.equal(value, before[name]) for name, value in after.items())
 
 
-def test_bf16_computes_in_bf16(prepare):
-    losses = [values_of(run(prepare(p, precision=p, epochs=1)), "train", "loss")[0] for p in ("fp32", "bf16")]
-    assert losses[0] != losses[1]
-    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+def test_bf16_computes_in_bf16_in_training_and_held_out_and_a_slow_processor_is_named(prepare, monkeypatch, capsys):
+    monkeypatch.setattr(finetuning, "has_bf16", lambda device: False)
+    curves = [run(prepare(p, precision=p, epochs=1, batch_size=40)) for p in ("fp32", "bf16")]
+    for split in ("train", "held_out"):
+        full, half = (values_of(curve, split, "loss")[0] for curve in curves)  # of the base model
+        assert full != half
+        assert full == pytest.approx(half, rel=0.05)
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("this cpu has no instructions for bf16") == 1
 
 
 def test_a_loss_that_is_no_number(prepare):
@@ -214,17 +238,16 @@ def test_rate(schedule, expected):
     assert found == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_optimiser_follows_the_schedule(prepare, monkeypatch):
-    given, seen = prepare(warmup_steps=3), []
-    on_step(monkeypatch, lambda training, rows: seen.append(training.state.optimizer.param_groups[0]["lr"]))
-    run(given)
-    assert seen == pytest.approx([1e-3 * rate(given.config.finetune, k, 5, 20) for k in range(20)])
+def test_the_rates_of_the_steps_and_every_epoch_sees_every_pair_once_in_an_order_of_its_own(prepare, monkeypatch):
+    given, rates, seen = prepare(warmup_steps=3, epochs=2), [], []
 
+    def watch(training, rows):
+        rates.append(training.state.optimizer.param_groups[0]["lr"])
+        seen.extend(rows.tolist())
 
-def test_every_epoch_sees_every_pair_once_in_an_order_of_its_own(prepare, monkeypatch):
-    given, seen = prepare(epochs=2), []
-    on_step(monkeypatch, lambda training, rows: seen.extend(rows.tolist()))
+    on_step(monkeypatch, watch)
     run(given)
+    assert rates == pytest.approx([1e-3 * rate(given.config.finetune, k, 5, 10) for k in range(10)])
     assert sorted(seen[:40]) == sorted(seen[40:]) == list(range(40))
     assert seen[:40] != seen[40:]
 
@@ -241,52 +264,41 @@ def test_no_batch_of_one(n, batch_size, per_epoch):
 
 def results(given):
     folder = given.config.folder / finetuning.FOLDER
-    names = [CURVES, saved.WEIGHTS, f"epoch-002/{saved.WEIGHTS}"]
+    names = [CURVES, saved.WEIGHTS, f"epoch-001/{saved.WEIGHTS}"]
     return {name: (folder / name).read_bytes() for name in names}
 
 
 @pytest.mark.parametrize(
     ("steps", "changes"),
-    [(1, {}), (7, {}), (10, {"checkpoint_every": 5}), (13, {"learn_temperature": True, "optimizer": "adam"})],
+    [
+        (1, {}),
+        (4, {"checkpoint_every": 4, "optimizer": "adam"}),
+        (7, {**ALL, "micro_batch": 7, "precision": "bf16"}),
+        (6, {**ALL, "tune": "lora", "lora_rank": 2, "lr": 1e-2}),
+    ],
+    ids=["before a checkpoint", "at a checkpoint", "every term", "lora"],
 )
-def test_a_killed_run_continues_on_the_same_curve(prepare, monkeypatch, steps, changes):
-    given = prepare("killed", **changes)
+def test_a_killed_run_continues_on_the_same_curve(judged, monkeypatch, steps, changes):
+    settings = {"epochs": 2, "keep_epochs": [1], "checkpoint_every": 2, **changes}
+    given, whole = judged("killed", **settings), judged("whole", **settings)
+    every = given.config.finetune.checkpoint_every
     with monkeypatch.context() as patch, pytest.raises(Crash):
         crash_after(patch, TextTower, "step", steps)
         run(given)
-    redone = 20 - steps // given.config.finetune.checkpoint_every * given.config.finetune.checkpoint_every
     with monkeypatch.context() as patch:
-        crash_after(patch, TextTower, "step", redone)  # no step more than from the last checkpoint
-        curve = run(prepare("killed", **changes))
-    whole = prepare("whole", **changes)
-    pd.testing.assert_frame_equal(run(whole), curve)
-    assert results(given) == results(whole)
-
-
-@pytest.mark.parametrize("steps", [1, 7])
-def test_a_cell_that_was_interrupted_and_run_again_with_the_same_model(prepare, monkeypatch, steps):
-    given = prepare("killed")
-    with monkeypatch.context() as patch, pytest.raises(Crash):
-        crash_after(patch, TextTower, "step", steps)
-        run(given)
-    curve = run(given)
-    whole = prepare("whole")
+        crash_after(patch, TextTower, "step", 10 - steps // every * every)  # no step more than from the last checkpoint
+        curve = run(given)  # as in an interrupted cell that is run again, with the same model
     pd.testing.assert_frame_equal(run(whole), curve)
     assert results(given) == results(whole)
     load_model(str(given.config.folder))
 
 
-def test_the_second_call_does_nothing(prepare, monkeypatch):
-    curve = run(prepare())
+def test_a_second_call_does_nothing_and_a_changed_parameter_starts_anew(prepare, monkeypatch):
+    curve = run(prepare(epochs=1))
     crash_after(monkeypatch, TextTower, "step", 0)
-    pd.testing.assert_frame_equal(run(prepare()), curve)
-
-
-def test_a_changed_parameter_starts_anew(prepare, monkeypatch):
-    run(prepare())
-    crash_after(monkeypatch, TextTower, "step", 0)
+    pd.testing.assert_frame_equal(run(prepare(epochs=1)), curve)
     with pytest.raises(Crash):
-        run(prepare(lr=2e-3))
+        run(prepare(epochs=1, lr=2e-3))
 
 
 # what is written
@@ -373,7 +385,10 @@ def test_one_comparison_is_not_enough(prepare):
 @pytest.mark.parametrize("stage", ["01_generate", "02_embed"])
 def test_an_earlier_stage_is_missing(prepare, stage):
     given = prepare()
-    (given.config.folder / stage / "manifest.json").unlink()
+    lost = given.config.folder.with_name("lost")
+    shutil.copytree(given.config.source_folder, lost)
+    (lost / stage / "manifest.json").unlink()
+    given.config = given.config.model_copy(update={"reuse": lost.relative_to(given.config.outputs).as_posix()})
     with pytest.raises(PcclipError, match=f"{stage}: this stage has not finished"):
         run(given)
 
@@ -381,20 +396,17 @@ def test_an_earlier_stage_is_missing(prepare, stage):
 # the attribute term
 
 
-@pytest.fixture
-def bank(tmp_path):
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory):
     """bank(size=..., weight=...) writes the bank of judge.py with changes to its attributes; gives parameters of 01."""
+    folder = tmp_path_factory.mktemp("banks")
 
     def write(**changes):
         attributes = {name: {**entry, **changes.get(name, {})} for name, entry in BANK["attributes"].items()}
-        path = tmp_path / "bank.yaml"
-        path.write_text(yaml.safe_dump({**BANK, "attributes": attributes}))
-        return {
-            "attributes": str(path),
-            "attribute_pairs": 60,
-            "held_out_attribute_pairs": 20,
-            "thing_pairs": 6,
-        }
+        text = yaml.safe_dump({**BANK, "attributes": attributes})
+        path = folder / f"{digest(text)[:12]}.yaml"
+        path.write_text(text)
+        return {"attributes": str(path), "attribute_pairs": 60, "held_out_attribute_pairs": 20, "thing_pairs": 6}
 
     return write
 
@@ -402,7 +414,7 @@ def bank(tmp_path):
 @pytest.fixture
 def judged(prepare, bank):
     def call(run="tiny", **settings):
-        return prepare(run, asks=bank(), backend=Judge(), **settings)
+        return prepare(run, asks=bank(), backend=Judge, **settings)
 
     return call
 
@@ -417,11 +429,9 @@ def agreement(given, model) -> float:
 
 
 def test_the_attribute_term_teaches(judged):
-    settings = {"lr": 2e-3, "epochs": 12, "keep_epochs": []}
-    with_term, without = judged("with", attribute_weight=3.0, **settings), judged("without", **settings)
-    curve = run(with_term)
-    run(without)
-    taught, untaught = (agreement(given, load_model(str(given.config.folder))) for given in (with_term, without))
+    given = judged(attribute_weight=3.0, lr=2e-3, epochs=12, keep_epochs=[], evaluate_every=100)
+    curve = run(given)
+    taught, untaught = (agreement(given, model) for model in (load_model(str(given.config.folder)), given.model))
     assert taught > 0.8  # 0.90 to 0.97 over four seeds, and without the term 0.43 to 0.62
     assert taught > untaught + 0.2
     term = values_of(curve, "train", "attribute")
@@ -469,7 +479,7 @@ def test_verdicts_without_an_answer_or_a_vector_are_left_out(judged, monkeypatch
 def test_a_step_has_every_verdict_with_a_wording_of_its_own_attribute(prepare, bank, tiny_encoder):
     """Two attributes with two and one wordings."""
     wordings = [[["It is big.", "It is small."], ["It is huge.", "It is tiny."]], BANK["attributes"]["weight"]["train"]]
-    given = prepare(asks=bank(size={"train": wordings[0]}, weight={"split": "train"}), backend=Judge())
+    given = prepare(asks=bank(size={"train": wordings[0]}, weight={"split": "train"}), backend=Judge)
     verdicts_table = training_verdicts(given.config, given.vectors, given.model)
     rows, texts, tokens = verdicts_table.draw(40, np.random.default_rng(0))
     drawn = lists(tokens)
@@ -485,7 +495,7 @@ def test_a_step_has_every_verdict_with_a_wording_of_its_own_attribute(prepare, b
 def test_a_step_has_a_few_of_the_wordings_and_many_steps_have_all(prepare, bank, monkeypatch):
     monkeypatch.setattr(batches, "PARAPHRASES_IN_BATCH", 3)
     wordings = [[f"It has {word} more.", f"It has {word} less."] for word in ("ever", "far", "much", "rather")]
-    given = prepare(asks=bank(size={"train": wordings}), backend=Judge())
+    given = prepare(asks=bank(size={"train": wordings}), backend=Judge)
     verdicts_table, generator = training_verdicts(given.config, given.vectors, given.model), np.random.default_rng(0)
     more, less = (given.model.tokens([pair[side] for pair in wordings]) for side in (0, 1))
     seen = set()
@@ -527,7 +537,7 @@ def test_the_attribute_term_needs_verdicts(prepare, judged, monkeypatch):
 def test_a_new_wording_starts_anew_and_only_where_it_is_used(prepare, bank):
     def stages(asks):
         given = [
-            prepare(name, asks=asks, backend=Judge(), attribute_weight=weight)
+            prepare(name, asks=asks, backend=Judge, attribute_weight=weight)
             for name, weight in (("with", 1.0), ("without", 0.0))
         ]
         return [finetuning.stage(g.config, g.images).key for g in given]
@@ -541,7 +551,7 @@ def test_a_new_wording_starts_anew_and_only_where_it_is_used(prepare, bank):
 
 
 def test_replay_is_nothing_at_the_base_and_holds_captions(prepare):
-    free, held = prepare("free", lr=3e-3), prepare("held", lr=3e-3, replay=20.0)
+    free, held = (prepare(name, lr=3e-3, epochs=2, replay=w) for name, w in (("free", 0.0), ("held", 20.0)))
     run(free)
     curve = run(held)
     term = values_of(curve, "train", "replay")
@@ -558,7 +568,7 @@ def test_replay_is_nothing_at_the_base_and_holds_captions(prepare):
 def test_terms_are_added_by_their_weights(judged, monkeypatch):
     monkeypatch.setattr(text_tower, "replay", lambda tuned, base: tuned.sum() * 0 + 2)  # it is 0 at the first step
     plain, added = (
-        run(judged(name, epochs=1, **settings))
+        run(judged(name, epochs=1, batch_size=40, **settings))
         for name, settings in (("plain", {}), ("added", {"attribute_weight": 0.7, "replay": 3.0}))
     )
     term = values_of(added, "train", "attribute")[0]
@@ -591,18 +601,15 @@ def test_pairs_that_share_an_image_are_masked(prepare, monkeypatch, objective, s
 # captions, as they are and written anew
 
 
-def rewriting(prepare, **settings):
-    class Writer(Judge):
-        def answers(self, questions):
-            for question in questions:
-                text = from_captions(question.first, question.second)
-                yield question, Reply(text if question.second else f"A picture of {question.first[2:-1]}.", "stop")
-
-    return prepare(asks={"rewrites": "rewrite"}, backend=Writer(), captions="rewrites", **settings)
+class Writer(Judge):
+    def answers(self, questions):
+        for question in questions:
+            text = from_captions(question.first, question.second)
+            yield question, Reply(text if question.second else f"A picture of {question.first[2:-1]}.", "stop")
 
 
 def test_rewrites_are_trained_on_and_captions_evaluated(prepare):
-    given = rewriting(prepare, objective="captions")
+    given = prepare(asks={"rewrites": "rewrite"}, backend=Writer, captions="rewrites", objective="captions")
     gathered = text_tower.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
     assert sorted(gathered.train.texts) == sorted(load_rewrites(given.config).caption)
     assert all(text.startswith("A picture of") for text in gathered.train.texts)
@@ -684,8 +691,6 @@ def test_all_captions_of_an_image_that_has_a_vector(prepare):
 
 # texts in memory at once
 
-ALL = {"attribute_weight": 1.0, "replay": 0.5, "mask_shared": True, "learn_temperature": True}
-
 
 def gradients(given, **changes) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """The terms of the first step, and the gradient of everything that learns."""
@@ -699,14 +704,7 @@ def gradients(given, **changes) -> tuple[dict[str, float], dict[str, torch.Tenso
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {},
-        {"objective": "mse"},
-        {"objective": "captions"},
-        ALL,
-        {**ALL, "tune": "all"},
-        {**ALL, "swap": False, "tune": "lora", "lora_rank": 2},
-    ],
+    [{"objective": "captions"}, {**ALL, "tune": "all"}, {**ALL, "swap": False, "tune": "lora", "lora_rank": 2}],
     ids=str,
 )
 def test_a_few_texts_at_once_give_the_gradients_of_all(judged, settings):
@@ -714,7 +712,7 @@ def test_a_few_texts_at_once_give_the_gradients_of_all(judged, settings):
     whole, expected = gradients(given)
     assert set(whole) == {"loss", "in_batch_accuracy", *(("attribute", "replay") if "replay" in settings else ())}
     assert ("log_temperature" in expected) == ("replay" in settings)
-    for micro_batch in (1, 5, 1000):
+    for micro_batch in (1, 5):
         terms, found = gradients(given, micro_batch=micro_batch)
         assert terms == pytest.approx(whole, abs=1e-6)
         assert found.keys() == expected.keys()
@@ -740,44 +738,6 @@ def test_no_more_texts_are_in_the_tower_than_asked_for(judged, monkeypatch):
 def test_how_many_are_in_memory_may_change_between_a_run_and_its_continuation(prepare):
     keys = {finetuning.stage(g.config, g.images).key for g in (prepare(), prepare(micro_batch=3))}
     assert len(keys) == 1
-
-
-def test_a_processor_without_bf16_is_named(prepare, monkeypatch, capsys):
-    monkeypatch.setattr(finetuning, "has_bf16", lambda device: False)
-    run(prepare("slow", precision="bf16", epochs=1))
-    run(prepare("plain", precision="fp32", epochs=1))
-    said = capsys.readouterr()
-    assert (said.out + said.err).count("this cpu has no instructions for bf16") == 1
-
-
-def test_held_out_texts_are_encoded_in_the_precision_of_the_run(prepare):
-    values = []
-    for precision in ("fp32", "bf16"):
-        given = prepare(precision, precision=precision)
-        data = text_tower.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
-        values.append(TextTower(given.config, data, given.model).held_out()["loss"])
-    assert values[0] != values[1]
-    assert values[0] == pytest.approx(values[1], rel=0.05)
-
-
-# everything at once, killed
-
-
-@pytest.mark.parametrize(
-    ("steps", "changes"),
-    [(5, {"micro_batch": 7, "precision": "bf16"}), (7, {}), (13, {"tune": "lora", "lora_rank": 2, "lr": 1e-2})],
-)
-def test_a_killed_run_with_every_term_continues_on_the_same_curve(judged, monkeypatch, steps, changes):
-    given = judged("killed", **ALL, **changes)
-    with monkeypatch.context() as patch, pytest.raises(Crash):
-        crash_after(patch, TextTower, "step", steps)
-        run(given)
-    with monkeypatch.context() as patch:
-        crash_after(patch, TextTower, "step", 20 - steps // 2 * 2)  # no step more than from the last checkpoint
-        curve = run(judged("killed", **ALL, **changes))
-    whole = judged("whole", **ALL, **changes)
-    pd.testing.assert_frame_equal(run(whole), curve)
-    assert results(given) == results(whole)
 
 
 # LoRA
