@@ -7,7 +7,7 @@ import base64
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -73,7 +73,7 @@ def decoded_batches(
     wanted: Iterable[Sequence[int]],
     workers: int,
     at_least: int | None = None,
-) -> Iterator[tuple[list[int], list["Tensor"], list[tuple[int, str]]]]:
+) -> Generator[tuple[list[int], list["Tensor"], list[tuple[int, str]]], None, None]:
     """Decode batches of images in threads while the caller computes; open each image once for all models.
 
     Args:

@@ -1,11 +1,12 @@
 """A frozen text-to-image diffusion model as a teacher: which noise does it predict in a picture, given a text?
 
 It is read from diffusers' pipeline layout (unet/, scheduler/, text_encoder/, tokenizer/ and vae/), safetensors alone.
-Without a vae/ the pixels themselves are the latents. Models built like Stable Diffusion 1 and 2 can be read: one text
+A folder without vae/ has the pixels themselves as latents. Models built like Stable Diffusion 1 and 2 can be read: one text
 encoder, one UNet that sees latents and the text, a scheduler with alphas_cumprod, and a UNet that predicts noise or
 velocity.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -61,7 +62,8 @@ def load_teacher(spec: str, precision: Precision = "fp32", checkpointing: bool =
     }
     parts: dict[str, Any] = {"vae": None}
     _check_kind(spec, place)
-    for name in (*PARTS, *(["vae"] if _has_vae(place) else [])):
+    has_vae = (Path(place) / "vae").is_dir() or not Path(place).is_dir()
+    for name in (*PARTS, *(["vae"] if has_vae else [])):
         options = (
             {}
             if name in ("scheduler", "tokenizer")
@@ -99,7 +101,8 @@ def missing_teacher(spec: str) -> list[str]:
         return []
     place = Path(_place(spec))
     if not place.is_dir():
-        return [] if _is_hub_name(spec) else [f"teacher {spec!r}: no such folder, and not a name on the hub"]
+        hub_name = re.fullmatch(r"[\w.-]+/[\w.-]+", spec)
+        return [] if hub_name else [f"teacher {spec!r}: no such folder, and not a name on the hub"]
     lines = [f"teacher {spec!r}: {place} has no {part}/" for part in PARTS if not (place / part).is_dir()]
     return lines + [
         f"teacher {spec!r}: {place / part} has no safetensors"
@@ -256,16 +259,6 @@ def _place(spec: str) -> str:
     return str(folder) if folder.is_dir() else spec
 
 
-def _is_hub_name(spec: str) -> bool:
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-    try:
-        validate_repo_id(spec)
-    except HFValidationError:
-        return False
-    return spec.count("/") == 1
-
-
 def _check_kind(spec: str, place: str) -> None:
     """Raise PcclipError when the parts are not there, or the pipeline is known to be of another kind."""
     lines = missing_teacher(place)
@@ -276,18 +269,3 @@ def _check_kind(spec: str, place: str) -> None:
             f"teacher {spec!r}: has more than one text encoder or no UNet; give a model built like "
             "Stable Diffusion 1 or 2"
         )
-
-
-def _has_vae(place: str) -> bool:
-    """Whether there is a vae/; the hub is asked for its config alone."""
-    if Path(place).is_dir():
-        return (Path(place) / "vae").is_dir()
-    from huggingface_hub import file_exists, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    if isinstance(try_to_load_from_cache(place, "vae/config.json"), str):
-        return True
-    try:
-        return file_exists(place, "vae/config.json")
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError):
-        return True  # loading it will say what is wrong

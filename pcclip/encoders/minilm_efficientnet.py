@@ -45,6 +45,8 @@ def weight_files() -> list[Path]:
 
 
 class MiniLMEfficientNet(Encoder):
+    image_tower: nn.ModuleDict
+
     def __init__(self) -> None:
         super().__init__()
         declare_missing()
@@ -60,7 +62,7 @@ class MiniLMEfficientNet(Encoder):
         self.pad_id = self._tokenizer.pad_token_id
         self.image_tower = nn.ModuleDict({"classifier": EfficientNet.from_name("efficientnet-lite2")})
         self.image_tower["classifier"].load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        self.image_tower.to(memory_format=torch.channels_last).requires_grad_(False)
+        self.image_tower.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
         texts = [f"a photo of a {name}" for name in imagenet_names()]
         self.architecture = {  # the class matrix is named by what made it: its values may differ in the last bit
             "family": SPEC,
@@ -102,7 +104,7 @@ class MiniLMEfficientNet(Encoder):
         at_once = _AT_ONCE if pixels.device.type == "cpu" else len(pixels)
         parts = pixels.to(memory_format=torch.channels_last).split(at_once)
         logits = torch.cat([self.image_tower["classifier"](part) for part in parts])
-        return (logits / SOFTNESS).softmax(dim=-1) @ self.image_tower.class_matrix
+        return (logits / SOFTNESS).softmax(dim=-1) @ self.image_tower.get_buffer("class_matrix")
 
     def text_features(self, ids: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
         mask = (ids != self.pad_id).long()
@@ -111,10 +113,10 @@ class MiniLMEfficientNet(Encoder):
         return (states * weights).sum(dim=1) / weights.sum(dim=1)
 
     def transformer(self) -> nn.Module:
-        return self.text_tower.encoder
+        return self.text_tower.get_submodule("encoder")
 
     def image_transformer(self) -> nn.Module:
-        return self.image_tower["classifier"]._blocks
+        return self.image_tower.get_submodule("classifier._blocks")
 
 
 def _package(name: str) -> Path:

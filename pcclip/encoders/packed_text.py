@@ -134,7 +134,7 @@ class _Layout:
 
     def to_rows(self, parts: list[Float[Tensor, "_ heads _ h"]]) -> Float[Tensor, "rows w"]:
         """The outputs of attention, as rows of the linear layers again."""
-        return _Picked.apply(torch.cat([part.transpose(1, 2).flatten(2).flatten(0, 1) for part in parts]), self.places)
+        return _Taken.apply(torch.cat([part.transpose(1, 2).flatten(2).flatten(0, 1) for part in parts]), self.places)
 
 
 class _Taken(torch.autograd.Function):
@@ -149,21 +149,8 @@ class _Taken(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         total = gradient.new_zeros(ctx.size, gradient.shape[1], dtype=torch.float32)
-        return total.index_add_(0, *ctx.saved_tensors, gradient.float()).to(ctx.dtype), None
-
-
-class _Picked(torch.autograd.Function):
-    """x[rows] of distinct rows: the gradient is copied into its places, without a sum."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
-        ctx.save_for_backward(rows)
-        ctx.size = len(x)
-        return x.index_select(0, rows)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient.new_zeros(ctx.size, gradient.shape[1]).index_copy_(0, *ctx.saved_tensors, gradient), None
+        (rows,) = ctx.saved_tensors
+        return total.index_add_(0, rows, gradient.float()).to(ctx.dtype), None
 
 
 def _attention(

@@ -8,6 +8,7 @@ roles exchanged is there for about one picture in fourteen (`share_of_twins`). K
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,17 @@ from pcclip.stats.random_streams import stream
 from pcclip.torchvision_shim import declare_missing
 
 WEIGHTS, CARD = "open_clip_model.safetensors", "open_clip_config.json"
-MODEL = {
+MODEL: dict[str, Any] = {
     "embed_dim": 64,
     "vision_cfg": {"image_size": draw.SIDE, "patch_size": 8, "width": 64, "layers": 3, "head_width": 32},
     "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
 }
-PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+PREPROCESS: dict[str, Any] = {
+    "mean": [0.5] * 3,
+    "std": [0.25] * 3,
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+}
 RECIPE = {
     "pictures": 20_000,
     "steps": 400,
@@ -100,7 +106,7 @@ def _scaled(pixels: Tensor) -> Tensor:
     return (pixels.float() / 255 - PREPROCESS["mean"][0]) / PREPROCESS["std"][0]
 
 
-def _loss(model: nn.Module, pixels: Tensor, tokens: Tensor) -> Tensor:
+def _loss(model: Any, pixels: Tensor, tokens: Tensor) -> Tensor:
     """CLIP's symmetric cross entropy within the batch."""
     images, texts = model.encode_image(pixels, normalize=True), model.encode_text(tokens, normalize=True)
     logits = model.logit_scale.exp().clamp(max=100) * images @ texts.T

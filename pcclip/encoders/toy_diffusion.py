@@ -23,7 +23,7 @@ from pcclip.runs.progress import Meter
 from pcclip.stats.random_streams import stream
 from pcclip.torchvision_shim import declare_missing
 
-UNET = {
+UNET: dict[str, Any] = {
     "sample_size": 8,
     "in_channels": 3,
     "out_channels": 3,
@@ -36,7 +36,7 @@ UNET = {
     "cross_attention_dim": 64,
     "attention_head_dim": 32,
 }
-TEXT_ENCODER = {
+TEXT_ENCODER: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 256,
     "num_hidden_layers": 2,
@@ -97,7 +97,8 @@ def _tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
     captions = " ".join(draw.caption(noun, relation, noun) for noun in draw.OBJECTS for relation in draw.RELATIONS)
-    merges, known = [], [(*word[:-1], word[-1] + _END) for word in sorted(set(captions.split()))]
+    merges: list[Any] = []
+    known = [(*word[:-1], word[-1] + _END) for word in sorted(set(captions.split()))]
     letters = sorted({letter for word in known for letter in word})
     while counts := Counter(pair for word in known for pair in pairwise(word)):  # byte pair encoding, to its end
         merges.append(min(counts, key=lambda pair: (-counts[pair], pair)))
@@ -112,7 +113,7 @@ def _tokenizer() -> Any:
 
 def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     """The word with every occurrence of the pair made one."""
-    made = []
+    made: list[str] = []
     for part in word:
         if made and (made[-1], part) == pair:
             made[-1] += part
@@ -140,7 +141,8 @@ def _train(seed: int, recipe: dict, checkpoint: Path) -> dict[str, Any]:
     if not first:
         _teach_sides(made["text_encoder"], texts, _sides(scenes), seed, recipe)
         average["text_encoder"].load_state_dict(made["text_encoder"].state_dict())
-    meter, losses = Meter(recipe["steps"], "shapes-diffusion: steps"), []
+    meter = Meter(recipe["steps"], "shapes-diffusion: steps")
+    losses: list[float] = []
     meter.add(first)
     for step in range(first, recipe["steps"]):
         for group in optimizer.param_groups:

@@ -1,6 +1,6 @@
 """What stage 03 learns from: texts as tokens with rows of image vectors, and how each step draws its batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ class Examples:
     tokens: Tokens
     first: Int[np.ndarray, " n"]  # rows of the run's image vectors
     second: Int[np.ndarray, " n"] | None = None
-    twin_tokens: Tokens | None = None  # each text with the roles of its images exchanged
+    twin_tokens: Tokens = field(default_factory=lambda: Tokens.of([], 1))  # with the roles of the images exchanged
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -176,7 +176,7 @@ def draw_batch(config: Config, train: CaptionedImages, pairs: Examples | None, s
     rows = batch_rows(config, step, len(train))
     captions = train.draw(stream("captions of a batch", config.seed, step), rows)
     drawn = first = second = np.empty(0, dtype=np.int64)
-    if pairs is not None:
+    if pairs is not None and pairs.second is not None:
         size = min(PAIRS_IN_BATCH, len(pairs))
         drawn = stream("comparisons of a batch", config.seed, step).choice(len(pairs), size, replace=False)
         first, second = pairs.first[drawn], pairs.second[drawn]
@@ -290,15 +290,16 @@ def training_verdicts(config: Config, vectors: Vectors, model: Encoder) -> Verdi
             "finetune.attribute_weight: 01 has no verdict on training pairs; "
             "raise generate.attribute_pairs or thing_pairs"
         )
-    sides = [
+    first, second = (
         np.concatenate([photos, len(vectors.matrix) + numbers])[usable]
         for photos, numbers in zip(photo_rows, noun_rows, strict=True)
-    ]
+    )
     table = pd.concat([photo_pairs, noun_pairs])[usable]
     paraphrases = [pair for name in names for pair in bank[name].paraphrases]
     return Verdicts(
         noun_vectors,
-        *sides,
+        first,
+        second,
         attribute=table.attribute.map(names.index).to_numpy(dtype=np.int64),
         target=table.probability.to_numpy(dtype=np.float32),
         more=model.tokenised([more for more, _ in paraphrases]),

@@ -23,6 +23,7 @@ class HeldOut:
     def __init__(self, config: Config, data: TrainingData, model: Encoder, rows: Int[np.ndarray, " n"] | None = None):
         images, vectors, pairs = data.images, data.vectors, data.held_out_pairs
         self.rows = np.arange(len(vectors.ids)) if rows is None else rows
+        assert pairs.second is not None, "comparisons have two images"
         self.pairs, self.first, self.second = pairs, self.places(pairs.first), self.places(pairs.second)
         labelled = vectors.of(images.held_out[images.held_out.label.notna()])
         image_rows = vectors.rows(labelled["id"])

@@ -164,7 +164,7 @@ def _by_ray(config: Config, folder: Path) -> None:
             scaling_config=ScalingConfig(
                 num_workers=processes, use_gpu=bool(settings.gpus), resources_per_worker=needs
             ),
-            run_config=RunConfig(
+            run_config=RunConfig(  # type: ignore[call-arg]
                 name=_RAY_FOLDER,
                 storage_path=str(folder),
                 logging_config=LoggingConfig("ERROR"),
@@ -174,7 +174,9 @@ def _by_ray(config: Config, folder: Path) -> None:
         try:
             job.fit()
         except TrainingFailedError as error:
-            raise PcclipError(_known(error) or f"{finetuning.FOLDER}: {error}") from None
+            failures = getattr(error, "worker_failures", {}).values()
+            reasons = [str(failure) for failure in failures if isinstance(failure, PcclipError)]
+            raise PcclipError(reasons[0] if reasons else f"{finetuning.FOLDER}: {error}") from None
     shutil.rmtree(folder / _RAY_FOLDER, ignore_errors=True)
 
 
@@ -187,9 +189,3 @@ def _ray_worker(values: dict) -> None:
     if (device := get_device()).type == "cuda":
         torch.cuda.set_device(device)
     train(check(values["config"]))
-
-
-def _known(error: Exception) -> str | None:
-    """The reason that a worker gave, if one did."""
-    failures = getattr(error, "worker_failures", {}).values()
-    return next((str(failure) for failure in failures if isinstance(failure, PcclipError)), None)

@@ -166,7 +166,8 @@ def train(training: Training, folder: Path, checkpoint: Path, keep: Callable[[in
     while True:
         epoch, step_of_epoch = divmod(state.step, per_epoch)
         last = state.step == total
-        if (state.step % settings.evaluate_every == 0 or last) and not _has_point(state.curve, state.step):
+        has_point = any(point["split"] == "held_out" and point["step"] == state.step for point in state.curve)
+        if (state.step % settings.evaluate_every == 0 or last) and not has_point:
             state.add(state.step, per_epoch, "held_out", training.held_out())
         if step_of_epoch == 0 and epoch in settings.keep_epochs and distributed.is_first():
             keep(epoch)
@@ -265,7 +266,3 @@ def mean_over_batches(
 def write_curve(curve: list[dict], path: Path) -> None:
     with atomic(path) as temporary:
         pd.DataFrame(curve).to_csv(temporary, index=False)
-
-
-def _has_point(curve: list[dict], step: int) -> bool:
-    return any(point["split"] == "held_out" and point["step"] == step for point in curve)

@@ -47,8 +47,8 @@ class Pixels:
         for rows in wanted:
             yield self._all[torch.from_numpy(np.asarray(rows))]
 
-    def _decoded(self, wanted: Iterable[Sequence[int]]) -> Iterator[Tensor]:
-        with closing(decoded_batches(self._paths, [self._preprocess], wanted, self._workers)) as decoded:
+    def _decoded(self, wanted: Iterable[Sequence[int] | Int[np.ndarray, " n"]]) -> Iterator[Tensor]:
+        with closing(decoded_batches(self._paths, [self._preprocess], map(list, wanted), self._workers)) as decoded:
             for _, pixels, bad in decoded:
                 if bad:
                     row, reason = bad[0]

@@ -6,6 +6,7 @@ calls `finetune`, with a model on its own device; the first writes.
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,7 @@ from pcclip.runs.stage import Stage, built_on
 
 FOLDER = "03_finetune"
 _FORMAT = 3  # raise it when draws or numbers change: old stages are then done again
-_NO_INPUTS = {  # settings that may change between a run and its continuation: the result is the same
+_NO_INPUTS: dict[str, Any] = {  # settings that may change between a run and its continuation: the result is the same
     **dict.fromkeys(["micro_batch", "processes", "launcher"], True),
     "sds": {"micro_batch", "checkpointing"},
 }
@@ -77,10 +78,9 @@ def finetune(
     if distributed.of_first(distributed.is_first() and own_stage.done_or_fetched()):
         say(f"{FOLDER}: done already, read from {own_stage.folder}")
         return _curves(own_stage)
-    gather, kind = text_tower.gather, TextTower
-    if settings.objective == "clip":
-        gather, kind = both_towers.gather, BothTowers
-    data = gather(config, images, vectors, comparisons, model)
+    module: Any = both_towers if settings.objective == "clip" else text_tower
+    kind = BothTowers if settings.objective == "clip" else TextTower
+    data = module.gather(config, images, vectors, comparisons, model)
     if settings.precision == "bf16" and not has_bf16(model.device):
         say(
             f"{FOLDER}: this {model.device.type} has no instructions for bf16, so fp32 would be faster: "
@@ -142,7 +142,7 @@ def _fetch_epochs(folder: Path, storage: Path | None, settings: Finetune) -> lis
     for name in names:
         if not (folder / name).is_file():
             with atomic(folder / name) as temporary:
-                temporary.write_bytes((storage / name).read_bytes())
+                temporary.write_bytes(((storage or folder) / name).read_bytes())
     return names
 
 

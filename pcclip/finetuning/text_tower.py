@@ -217,8 +217,8 @@ class TextTower(Training):
         more, less = vectors.chunk(2)
         v = nn.functional.normalize(verdicts.differences(self.data.matrix, rows), dim=-1)
         text, target = (torch.from_numpy(x).to(v.device) for x in (texts, verdicts.target[rows]))
-        scores = [(v * side[text]).sum(dim=-1) for side in (more, less)]
-        return attribute(*scores, target, settings.attribute_temperature, settings.attribute_antisymmetric)
+        up, down = ((v * side[text]).sum(dim=-1) for side in (more, less))
+        return attribute(up, down, target, settings.attribute_temperature, settings.attribute_antisymmetric)
 
 
 def encoded(settings: Finetune, model: Encoder, tokens: Tokens) -> Float[np.ndarray, "n d"]:
