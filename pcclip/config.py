@@ -299,6 +299,12 @@ class Finetune(Block):
     sds: Sds | None = Field(
         default=None, description="objective clip: a text-to-image model as the teacher (SDS-CLIP)."
     )
+    structures: bool = Field(
+        default=False,
+        description="Whether each step draws, for every comparison, one of the trained sentence structures (which image "
+        "is mentioned first, and how), or the sentence as written. false: as written, as "
+        "the paper does, and as objective clip always does.",
+    )
     swap: bool = Field(default=False, description="Whether each pair's reversed twin joins the same batch.")
     mask_shared: bool = Field(
         default=False,
@@ -553,6 +559,10 @@ class Evaluate(Block):
     judge: Judge | None = Field(default=None, description="The language model as one more row of the results.")
     teacher: Matcher | None = Field(default=None, description="A text-to-image model as one more row of the results.")
     pairs: Count = Field(default=1000, description="Held-out pairs that get a template sentence.")
+    structures: CountOrZero = Field(
+        default=0,
+        description="Held-out pairs whose two captions are compared in every sentence structure, trained and held out.",
+    )
     zero_shot_prompt: str = Field(
         default="a photo of a {}", description="Prompt of zero-shot classification; {} is the class name."
     )

@@ -60,6 +60,21 @@ def difference_items(encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd
     return items
 
 
+def subtracted_items(encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd.DataFrame) -> pd.DataFrame:
+    """Items of cos(v, f(caption 1) - f(caption 2)) > 0: what the difference of two plain captions earns.
+
+    Args:
+        encode: texts to unit vectors.
+        matrix: unit image vectors.
+        pairs: first, second (rows of the matrix), first_caption, second_caption.
+    """
+    codes, vectors = encoded(encode, [*pairs.first_caption, *pairs.second_caption], matrix.shape[1])
+    first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
+    direction = _differences(vectors[codes[: len(pairs)]], vectors[codes[len(pairs) :]])
+    score = cosines(direction, image_differences(matrix, first, second))
+    return _items(first, second, score, np.zeros_like(score), beats(score, 0.0))
+
+
 def ranking_items(
     axis: Float[np.ndarray, " d"],
     matrix: Float[np.ndarray, "n d"],

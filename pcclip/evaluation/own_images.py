@@ -17,6 +17,8 @@ from pcclip.comparisons import verdicts
 from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.llm import Backend, LazyBackend, Template, backend_identity, start_backend
 from pcclip.comparisons.prompts import load_prompt
+from pcclip.comparisons.sentences import inside
+from pcclip.comparisons.structures import STRUCTURES
 from pcclip.config import Attribute, Config, Generate
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding import stage as embedding_stage
@@ -25,7 +27,7 @@ from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation import llm_judge, toy_relation
 from pcclip.evaluation.class_differences import released_pairs
-from pcclip.evaluation.differences import difference_items, ranking_items, verdict_items
+from pcclip.evaluation.differences import difference_items, ranking_items, subtracted_items, verdict_items
 from pcclip.evaluation.predictions import FOLDER, Predictions, Task
 from pcclip.evaluation.protocols import SCORED_AS_RELEASED
 from pcclip.evaluation.zero_shot import classify
@@ -106,7 +108,7 @@ def score(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predict
     config, images = held_out.config, held_out.images
     for name, model in track(models.items(), len(models), "models"):
         vectors = held_out.vectors.seen_by(name)
-        for scored in (_differences, _zero_shot, _rankings):
+        for scored in (_differences, _structures, _zero_shot, _rankings):
             for task, items in scored(held_out, vectors, model):
                 predictions.add(task, name, items, vectors.ids)
         toy_relation.probe(config, images, vectors, (name, model), predictions)
@@ -137,6 +139,33 @@ def _differences(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
         for task, items in difference_items(model.encode_texts, vectors.matrix, pairs.assign(**rows)).items():
             if protocol != "as_released" or task in SCORED_AS_RELEASED:
                 yield (task, dataset, protocol), items
+
+
+def _structures(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
+    """The difference tasks on template pairs in every sentence structure, with two references that need no training.
+
+    `captions subtracted` scores f(caption 1) - f(caption 2), without any sentence. `images shuffled` compares the
+    first structure's sentences with the image differences of other pairs: what mention order alone can earn.
+    """
+    name, count = held_out.images.name, held_out.config.evaluate.structures
+    if not count:
+        return
+    pairs = held_out.pairs[f"{name}/template", ""].head(count)
+    pairs = pairs.assign(**{side: vectors.rows(pairs[side]) for side in ("first", "second")})
+    captions = [pairs[f"{side}_caption"].map(inside) for side in ("first", "second")]
+    for structure in STRUCTURES:
+        texts = map(structure.sentence, *captions), map(structure.sentence, *reversed(captions))
+        table = pairs.assign(difference=list(texts[0]), swapped=list(texts[1]))
+        items = difference_items(model.encode_texts, vectors.matrix, table)
+        for task in ("difference_classification", "difference_order"):
+            yield Task(task, f"{name}/structures/{structure.split}/{structure.name}"), items[task]
+    shuffled = pairs.assign(**{side: np.roll(pairs[side], 1) for side in ("first", "second")})
+    items = difference_items(model.encode_texts, vectors.matrix, shuffled)["difference_classification"]
+    yield Task("difference_classification", f"{name}/structures/images shuffled"), items
+    yield (
+        Task("difference_classification", f"{name}/structures/captions subtracted"),
+        subtracted_items(model.encode_texts, vectors.matrix, pairs),
+    )
 
 
 def _zero_shot(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:

@@ -13,6 +13,7 @@ from pcclip.comparisons import verdicts
 from pcclip.comparisons.attributes import imagenet_names, load_bank
 from pcclip.comparisons.captions import load_rewrites, negatives_of
 from pcclip.comparisons.sentences import from_captions
+from pcclip.comparisons.structures import rewritten
 from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.vectors import Vectors
@@ -29,16 +30,29 @@ PARAPHRASES_IN_BATCH = 8  # of each attribute in a step
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts and the images they are about: two images for a difference, one for a plain caption (second is None)."""
+    """Texts and the images they are about: two images for a difference, one for a plain caption (second is None).
+
+    Attributes:
+        tokens, twin_tokens: the texts, and each with the roles of its images exchanged, as tokens. Where sentence
+            structures are trained, all texts as written come first, then all texts in the first structure, and so on.
+        first, second: rows of the run's image vectors.
+    """
 
     texts: list[str]
     tokens: Tokens
-    first: Int[np.ndarray, " n"]  # rows of the run's image vectors
+    first: Int[np.ndarray, " n"]
     second: Int[np.ndarray, " n"] | None = None
-    twin_tokens: Tokens = field(default_factory=lambda: Tokens.of([], 1))  # with the roles of the images exchanged
+    twin_tokens: Tokens = field(default_factory=lambda: Tokens.of([], 1))
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def forms(self, rows: Int[np.ndarray, " b"], seed: int, step: int) -> Int[np.ndarray, " b"]:
+        """For each of `rows` the row of `tokens` that a step reads: the text in a structure drawn for it."""
+        structures = len(self.tokens) // max(1, len(self))
+        if structures == 1:
+            return rows
+        return rows + len(self) * stream("structures of a batch", seed, step).integers(structures, size=len(rows))
 
     def targets(self, matrix: Float[Tensor, "m d"], rows: Int[np.ndarray, " b"]) -> Float[Tensor, "b d"]:
         """The directions the texts of `rows` should have, not normalised: u1 - u2, or u for plain captions."""
@@ -207,7 +221,16 @@ def comparison_examples(
         usable &= has_twin
     rows = np.flatnonzero(usable)
     texts, twins = [texts[i] for i in rows], [twins[i] for i in rows]
-    return Examples(texts, model.tokenised(texts), first[rows], second[rows], model.tokenised(twins))
+    tokens, twin_tokens = (_tokens_of_forms(config, split, side, model) for side in (texts, twins))
+    return Examples(texts, tokens, first[rows], second[rows], twin_tokens)
+
+
+def _tokens_of_forms(config: Config, split: str, texts: list[str], model: Encoder) -> Tokens:
+    """The texts as tokens; training texts also in each trained structure, if finetune.structures says so."""
+    if not (config.finetune.structures and split == "train" and texts):
+        return model.tokenised(texts)
+    forms = zip(*map(rewritten, texts), strict=True)
+    return model.tokenised([text for form in forms for text in form])
 
 
 def caption_examples(config: Config, images: ImageSet, split: str, vectors: Vectors, model: Encoder) -> Examples:

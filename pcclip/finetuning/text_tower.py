@@ -183,9 +183,10 @@ class TextTower(Training):
         return metrics | self._held_out.accuracies(self.data.vectors.matrix, encode)
 
     def _tokens(self, examples: Examples, rows: Int[np.ndarray, " b"]) -> Tokens:
-        """The texts of `rows`, followed by their twins where the run swaps."""
-        texts = examples.tokens[rows]
-        return Tokens.joined([texts, examples.twin_tokens[rows]]) if self._swaps else texts
+        """The texts of `rows`, each in a structure drawn for this step, followed by their twins where the run swaps."""
+        forms = examples.forms(rows, self.config.seed, self.state.step)
+        texts = examples.tokens[forms]
+        return Tokens.joined([texts, examples.twin_tokens[forms]]) if self._swaps else texts
 
     def _added_terms(self) -> list[Term]:
         """The terms beside the objective that the run asks for, with this step's random texts."""

@@ -25,6 +25,7 @@ STREAMS: dict[str, tuple[int, ...]] = {
     # finetuning
     "batch order": (),  # numbers: epoch
     "verdicts and replayed texts": (1,),  # numbers: step
+    "structures of a batch": (8,),  # numbers: step
     "captions of a batch": (2,),  # numbers: step
     "comparisons of a batch": (3,),  # numbers: step
     "warm-up": (4,),  # numbers: step

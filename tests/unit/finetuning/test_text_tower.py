@@ -25,6 +25,7 @@ from pcclip.comparisons import verdicts
 from pcclip.comparisons.captions import load_rewrites
 from pcclip.comparisons.llm import Reply
 from pcclip.comparisons.sentences import from_captions
+from pcclip.comparisons.structures import TRAINED, rewritten
 from pcclip.config import Finetune
 from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
@@ -127,6 +128,27 @@ def values_of(curve, split, metric):
 
 
 # what learns
+
+
+def test_each_step_draws_a_structure_for_each_comparison(prepare, monkeypatch):
+    given = prepare(epochs=3, keep_epochs=[], structures=True)
+    without_held_out_points(monkeypatch)
+    drawn = []
+    on_step(monkeypatch, lambda training, rows: drawn.append(training._tokens(training.data.train, rows)))
+    run(given)
+    train = generate.kept(given.comparisons, "train")
+    forms = {
+        tuple(ids): (row, structure)
+        for row, (text, twin) in enumerate(zip(train.difference, train.swapped, strict=True))
+        for side in (rewritten(text), rewritten(twin))
+        for structure, ids in enumerate(given.model.tokens(side))
+    }
+    structures = set()
+    for tokens in drawn:
+        texts = [forms[tuple(ids)] for ids in lists(tokens)]
+        assert texts[: len(texts) // 2] == texts[len(texts) // 2 :], "a twin has its text's structure"
+        structures |= {structure for _, structure in texts}
+    assert len(structures) > len(TRAINED) / 2
 
 
 @pytest.mark.parametrize("objective", ["infonce", "mse", "captions"])
