@@ -72,7 +72,7 @@ def subtracted_items(encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd
     first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
     direction = _differences(vectors[codes[: len(pairs)]], vectors[codes[len(pairs) :]])
     score = cosines(direction, image_differences(matrix, first, second))
-    return _items(first, second, score, np.zeros_like(score), beats(score, 0.0))
+    return item_table(first, second, score, np.zeros_like(score), beats(score, 0.0))
 
 
 def ranking_items(
