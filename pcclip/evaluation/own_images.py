@@ -158,12 +158,12 @@ def _structures(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
         table = pairs.assign(difference=list(texts[0]), swapped=list(texts[1]))
         items = difference_items(model.encode_texts, vectors.matrix, table)
         for task in ("difference_classification", "difference_order"):
-            yield Task(task, f"{name}/structures/{structure.split}/{structure.name}"), items[task]
+            yield (task, f"{name}/structures/{structure.split}/{structure.name}", ""), items[task]
     shuffled = pairs.assign(**{side: np.roll(pairs[side], 1) for side in ("first", "second")})
     items = difference_items(model.encode_texts, vectors.matrix, shuffled)["difference_classification"]
-    yield Task("difference_classification", f"{name}/structures/images shuffled"), items
+    yield ("difference_classification", f"{name}/structures/images shuffled", ""), items
     yield (
-        Task("difference_classification", f"{name}/structures/captions subtracted"),
+        ("difference_classification", f"{name}/structures/captions subtracted", ""),
         subtracted_items(model.encode_texts, vectors.matrix, pairs),
     )
 
