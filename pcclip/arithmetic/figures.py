@@ -1,6 +1,7 @@
 """The figures of notebook 05, in the style of pcclip.plots: each takes a table of the stage and returns the figure."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,7 +34,7 @@ def controls(
     sizes = [0.36 * panel.index.nunique() + 0.65 for panel in panels.values()]
     heights = [max(sizes[k : k + columns]) for k in range(0, len(sizes), columns)]
     size = (7.4 if columns == 1 else 2.6 * columns + 2.4, sum(heights) + 0.5)
-    layout = {"squeeze": False, "sharex": True, "height_ratios": heights}
+    layout: dict[str, Any] = {"squeeze": False, "sharex": True, "height_ratios": heights}
     fig, axes = plt.subplots(len(heights), columns, figsize=size, **layout)
     for ax, (metric, panel) in zip(used(axes, len(panels)), panels.items(), strict=True):
         dots(ax, panel, list(dict.fromkeys(panel.index)), _COLOURS)
@@ -110,7 +111,7 @@ def calibration(table: pd.DataFrame, geometry: pd.DataFrame) -> Figure:
     ax.plot([0.5, 1], [0.5, 1], **DOTTED)
     for model, part in table[table.model.isin(list(MODELS))].groupby("model", sort=False):
         label = f"{model}, error {errors[model]:.3f}"
-        look = {"fmt": "o-", "ms": 4, "capsize": 2, "color": MODELS[str(model)], "label": label}
+        look: dict[str, Any] = {"fmt": "o-", "ms": 4, "capsize": 2, "color": MODELS[str(model)], "label": label}
         ax.errorbar(part.confidence, part.accuracy, bars(part, "accuracy"), **look)
     ax.set(xlabel="how sure", ylabel="how often right", xlim=(0.48, 1.02), ylim=(min(0.4, table.ci_low.min()), 1.02))
     ax.legend(frameon=False, loc="lower right")
@@ -129,7 +130,14 @@ def photo_map(points: pd.DataFrame, arrows: pd.DataFrame, share: float) -> Figur
         ax.annotate(name, (row.x, row.y), (3, 3), textcoords="offset points", fontsize=6, alpha=0.7)
     colours = {"photos": "black", **MODELS}
     for name, part in arrows[arrows.what.isin(list(colours))].groupby("what", sort=False):
-        look = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.0045, "alpha": 0.9, "zorder": 3}
+        look: dict[str, Any] = {
+            "angles": "xy",
+            "scale_units": "xy",
+            "scale": 1,
+            "width": 0.0045,
+            "alpha": 0.9,
+            "zorder": 3,
+        }
         ax.quiver(part.x, part.y, part.dx, part.dy, color=colours[str(name)], **look)
         label = "where the first photo is" if name == "photos" else f"where f(d) of {name} points"
         ax.plot([], [], color=colours[str(name)], lw=2, label=label)

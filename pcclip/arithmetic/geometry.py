@@ -91,7 +91,7 @@ def item_table(held_out: HeldOut, models: Mapping[str, TextMemory], strength: fl
 def summary(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     """Mean of each measure and model of `item_table`, with a 95% interval from resampled images."""
     estimates = {
-        key: metrics.mean(*(part[column].to_numpy() for column in ("value", "first", "second")), draws, seed)
+        key: metrics.mean(part["value"].to_numpy(), part["first"].to_numpy(), part["second"].to_numpy(), draws, seed)
         for key, part in items.groupby(["measure", "model"], sort=False)
     }
     return estimate_table(estimates, ["measure", "model"])

@@ -34,8 +34,19 @@ from pcclip.runs.progress import say
 from pcclip.runs.stage import Stage, built_on
 
 FOLDER = "05_arithmetic"
-TABLES = ("items", "changes", "geometry", "spectra", "sweep", "claims", "explanations", "calibration", "composed")
-TABLES += ("composed_left_out", "pictures")
+TABLES: tuple[str, ...] = (
+    "items",
+    "changes",
+    "geometry",
+    "spectra",
+    "sweep",
+    "claims",
+    "explanations",
+    "calibration",
+    "composed",
+    "composed_left_out",
+    "pictures",
+)
 ALPHAS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)  # lengths of the text difference in the sweep
 _FORMAT = 5
 

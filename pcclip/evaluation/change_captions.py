@@ -26,7 +26,8 @@ def check(benchmark: Benchmark) -> None:
     pairs = benchmark.items
     for form, kept in [] if "answer" in pairs else _forms(pairs):
         try:
-            retrieval.check_distractors(*(pairs[side][kept] for side in ("first", "second", "text")), DISTRACTORS)
+            own = pairs[kept]
+            retrieval.check_distractors(own["first"], own["second"], own["text"], DISTRACTORS)
         except PcclipError as error:
             raise PcclipError(f"evaluate.changes.{benchmark.name}, {form}: {error}") from None
 

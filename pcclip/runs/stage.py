@@ -111,7 +111,7 @@ class Stage:
             finally:
                 lock.release()
 
-    def finish(self, outputs: list[str], counts: dict[str, int], model: str = "") -> None:
+    def finish(self, outputs: list[str], counts: dict[str, Any], model: str = "") -> None:
         """Write the manifest, last, and delete the partial work. `outputs` are names relative to the folder."""
         files = {name: self.folder / name for name in outputs}
         manifest = {
