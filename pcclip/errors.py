@@ -3,3 +3,8 @@
 
 class PcclipError(Exception):
     """Raised for anything the user can put right; the command line prints it without a traceback."""
+
+
+def one_line(error: Exception) -> str:
+    """What a library's error says, in one line of at most 300 characters; its class where it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

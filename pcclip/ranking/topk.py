@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int
 
 from pcclip.embedding.vectors import vector_matrix
-from pcclip.errors import PcclipError
+from pcclip.errors import PcclipError, one_line
 
 BATCH = 2**13  # rows of vectors held at once: 24 MiB at a width of 768
 
@@ -101,12 +101,13 @@ def batches(
                 if missing := {*columns} - {*file.schema_arrow.names}:
                     raise PcclipError(f"{path}: no column {min(missing)!r}; give vectors as notebook 02 writes them")
                 for batch in file.iter_batches(BATCH, columns=columns):
+                    batch.validate(full=True)  # paths are UTF-8
                     yield batch["path"].to_numpy(zero_copy_only=False), _matrix(batch, path, width, fingerprint)
         except FileNotFoundError:
             raise PcclipError(f"{path}: not there; run the notebook that writes it first") from None
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise PcclipError(
-                f"{path}: not a whole Parquet file ({str(error).splitlines()[0]}); delete it and run its notebook again"
+                f"{path}: not a whole Parquet file ({one_line(error)}); delete it and run its notebook again"
             ) from None
 
 

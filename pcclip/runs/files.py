@@ -21,7 +21,7 @@ from zipfile import ZipFile
 
 import pandas as pd
 
-from pcclip.errors import PcclipError
+from pcclip.errors import PcclipError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -208,7 +208,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 file.seek(0)
                 return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever damage raises in two readers
-        damaged = str(error).partition("\n")[0]
+        damaged = one_line(error)
     raise PcclipError(f"{path}: a damaged checkpoint ({damaged}); delete it and run again")
 
 
@@ -230,14 +230,14 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> Any:
 
     try:
         source = BytesIO(path.read_bytes()) if is_url(path) else path
-        return pq.read_table(source, columns=columns, partitioning=None, page_checksum_verification=True)
+        table = pq.read_table(source, columns=columns, partitioning=None, page_checksum_verification=True)
+        table.validate(full=True)  # texts are UTF-8
     except FileNotFoundError:
         raise PcclipError(f"{path}: not there; run the notebook that writes it first") from None
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise PcclipError(
-            f"{path}: not a whole Parquet file ({reason}); delete it and run its notebook again"
-        ) from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = f"not a whole Parquet file ({one_line(error)}); delete it and run its notebook again"
+        raise PcclipError(f"{path}: {reason}") from None
+    return table
 
 
 def cache_folder() -> Path:

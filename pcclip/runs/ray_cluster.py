@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pcclip.config import Ray, root
-from pcclip.errors import PcclipError
+from pcclip.errors import PcclipError, one_line
 from pcclip.runs.progress import Meter, say
 
 _ENVIRONMENT = {
@@ -80,7 +80,7 @@ def _start(settings: Ray, log_to_driver: bool) -> None:
                 if settings.address:
                     where = f"ray.address = {settings.address}: no cluster there"
                 raise PcclipError(
-                    f"{where} ({_line(error)}); `ray start --head` starts one by hand, and engine: local needs none"
+                    f"{where} ({one_line(error)}); `ray start --head` starts one by hand, and engine: local needs none"
                 ) from None
 
 
@@ -131,7 +131,7 @@ def over_shards(
                         waiting.append(name)
             except RayError as error:
                 raise PcclipError(
-                    f"{noun}: Ray gave up ({_line(error)}); run again: {done} of {len(names)} shards are kept"
+                    f"{noun}: Ray gave up ({one_line(error)}); run again: {done} of {len(names)} shards are kept"
                 ) from error
             failed |= lost
         seconds = time.monotonic() - started
@@ -196,7 +196,7 @@ class _Caller:
         except PcclipError as error:
             report |= {"error": str(error), "final": self._worker is not None}  # it may start on another node
         except Exception as error:  # whatever a shard can raise: it is tried again, and reported
-            report["error"] = f"{type(error).__name__}: {_line(error)}"
+            report["error"] = f"{type(error).__name__}: {one_line(error)}"
         return report
 
 
@@ -208,7 +208,3 @@ def _check_room(settings: Ray) -> None:
         raise PcclipError(
             f"ray.gpus = {settings.gpus:g}: this machine has too few; lower it, or give ray.address of a cluster"
         )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -13,14 +13,18 @@ from pcclip.errors import PcclipError
 FAULTS = int(os.environ.get("PCCLIP_FAULTS", "20"))  # of each kind; make test-faults tries 1,000
 
 
-def told(action: Callable, *arguments: Any) -> tuple[str, Any]:
-    """(the one line that a user reads when the action fails, None), or ('', its result). Other errors are the test's."""
+def told(action: Callable, *arguments: Any, lines: int = 1) -> tuple[str, Any]:
+    """(what a user reads when the action fails, None), or ('', its result). Any other error is the test's.
+
+    Args:
+        lines: the message may have so many; parameter files get one for each bad key.
+    """
     try:
         return "", action(*arguments)
     except PcclipError as error:
         message = str(error)
     assert message.strip()
-    assert len(message.splitlines()) == 1, message
+    assert len(message.splitlines()) <= lines, message
     return message, None
 
 

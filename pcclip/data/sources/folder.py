@@ -11,7 +11,7 @@ import pandas as pd
 
 from pcclip.config import Data
 from pcclip.data.rows import root_of, sort_out
-from pcclip.errors import PcclipError
+from pcclip.errors import PcclipError, one_line
 from pcclip.runs.files import files_exist
 
 _KNOWN = {"id", "path", "caption", "label", "concept"}
@@ -56,4 +56,4 @@ def _captions(folder: Path) -> pd.DataFrame:
     try:
         return _READERS[path.name](path, dtype=text, **options)
     except (ValueError, UnicodeDecodeError) as error:
-        raise PcclipError(f"{path}: cannot be read as a table ({error})") from None
+        raise PcclipError(f"{path}: cannot be read as a table ({one_line(error)})") from None
