@@ -135,11 +135,16 @@ class Generate(Block):
         description="openai: the server's URL, or a list of URLs that take turns. The key is read from "
         "$OPENAI_API_KEY.",
     )
-    timeout: Positive = Field(default=120.0, description="openai: seconds to wait for one request.")
+    timeout: Positive = Field(default=120.0, description="openai: seconds until a whole reply is there.")
     retries: CountOrZero = Field(
         default=6, description="openai: how often a request is repeated after HTTP 429, 5xx, or a lost connection."
     )
     structured: bool = Field(default=False, description="openai: ask for JSON by schema, if the server supports it.")
+    request: dict[str, Any] = Field(
+        default={},
+        description="openai: fields of each request, in place of ours or beside them; null leaves a field of ours out. "
+        "E.g. {top_p: null, chat_template_kwargs: {enable_thinking: false}}.",
+    )
     prompt: str = Field(
         default="differences",
         description="The prompt: a name in pcclip/comparisons/prompts, or the path of a YAML file.",
@@ -171,7 +176,9 @@ class Generate(Block):
         default="ours", description="Which rules drop sentences: a list of rules by its name, or names of our rules."
     )
     min_yield: Share = Field(
-        default=0.2, description="Smallest tolerated fraction of kept sentences; below it 01 fails."
+        default=0.2,
+        description="Smallest tolerated fraction of kept sentences; below it 01 fails, and as soon as none of the first "
+        "20 is kept. 0 goes on whatever is kept.",
     )
     rewrites: str | None = Field(
         default=None,
@@ -197,7 +204,7 @@ class Generate(Block):
 
     @property
     def servers(self) -> list[str]:
-        """The URLs of `base_url`."""
+        """The URLs of `base_url`; `without_password` before one is printed."""
         return [self.base_url] if isinstance(self.base_url, str) else self.base_url
 
     @property
@@ -852,6 +859,11 @@ def place(name: str) -> Path:
     return cast(Path, path)  # it has the methods of a Path
 
 
+def without_password(text: str) -> str:
+    """A text in which *** stands for the name and the password of every URL."""
+    return re.sub(r"(?<=://)[^/\s]*@", "***@", text)
+
+
 # ---- reading and checking --------------------------------------------------------------------------------------------
 
 OLD_KEYS = {  # a key of older files (* stands for a name, such as a set's) -> what to use instead
@@ -926,7 +938,7 @@ def _explain(item: Any) -> tuple[str, str]:
         return f"{key}: ", f"unknown key; {hint}allowed: {', '.join(names)}"
     if item["type"] == "missing":
         return f"{key}: ", "missing; it must be given"
-    return f"{key} = {item['input']!r}: ", item["msg"].removeprefix("Value error, ")
+    return f"{key} = {without_password(repr(item['input']))}: ", item["msg"].removeprefix("Value error, ")
 
 
 def _block_at(location: tuple[str | int, ...]) -> type[Block]:

@@ -184,12 +184,7 @@ def rng():
 @pytest.fixture
 def quick(monkeypatch):
     """No waiting between retries, and no key of the developer's."""
-    for name in (
-        "openai._base_client.INITIAL_RETRY_DELAY",
-        "openai._base_client.MAX_RETRY_DELAY",
-        "pcclip.comparisons.llm.openai_server._FIRST_WAIT",
-    ):
-        monkeypatch.setattr(name, 0.01)
+    monkeypatch.setattr("pcclip.comparisons.llm.openai_server._FIRST_WAIT", 0.01)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 

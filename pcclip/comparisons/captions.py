@@ -7,10 +7,9 @@ made. NegCLIP itself finds the words with spaCy, exchanges verbs too, and fills 
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
-from random import Random
 from typing import Any, Literal
 
 import pandas as pd
@@ -28,6 +27,7 @@ from pcclip.runs.files import digest, read_parquet
 from pcclip.runs.log import AnswerLog
 from pcclip.runs.progress import say
 from pcclip.runs.stage import finished
+from pcclip.stats.random_streams import python_stream
 
 Kind = Literal["rewrites", "negatives"]
 KINDS: tuple[Kind, ...] = ("rewrites", "negatives")
@@ -103,15 +103,19 @@ def write(config: Config, images: ImageSet, kind: Kind, backend_for: Callable[[P
     ]
     sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens"})
     path = config.journals / f"{kind}-{digest([prompt.hash, backend.identity, sampling])[:12]}.jsonl"
-    answers = AnswerLog(path, Reply, kind).answer_all(questions, backend.answers, config)
-    replies = [answers[question.key] for question in questions]
-    table = table.rename(columns={"caption": "original"}).assign(
-        raw=[reply.text for reply in replies],
-        finish_reason=[reply.finish_reason for reply in replies],
-        caption=[filters.clean(reply.text) for reply in replies],
-    )
+    log, table = AnswerLog(path, Reply, kind), table.rename(columns={"caption": "original"})
     true_captions = _words_by_image(images) if kind == "negatives" else {}
-    table["verdict"] = [_verdict(row, true_captions.get(row.id)) for row in table.itertuples()]
+
+    def judged(part: Sequence[Question], answers: Mapping[str, Reply]) -> pd.DataFrame:
+        replies = [answers[question.key] for question in part]
+        columns = {"raw": [r.text for r in replies], "finish_reason": [r.finish_reason for r in replies]}
+        written = table[: len(part)].assign(**columns, caption=[filters.clean(r.text) for r in replies])
+        return written.assign(verdict=[_verdict(row, true_captions.get(row.id)) for row in written.itertuples()])
+
+    first, rest = questions[: filters.FIRST], questions[filters.FIRST :]
+    answers = log.answer_all(first, backend.answers, config)
+    filters.check_first(judged(first, answers), config.generate.min_yield, kind)
+    table = judged(questions, answers | log.answer_all(rest, backend.answers, config))
     filters.check_yield(table, config.generate.min_yield, kind)
     return table
 
@@ -224,7 +228,7 @@ def by_rule(caption: str, true_captions: set[str], seed: str) -> tuple[str, str]
             kinds.setdefault(how, []).append(text)
     if not kinds:
         return "", NOTHING
-    draw = Random(digest([seed, caption]))
+    draw = python_stream("exchanged words", digest([seed, caption]))
     how = draw.choice(sorted(kinds))
     return draw.choice(kinds[how]), how
 

@@ -7,15 +7,19 @@ lists: ours, the one behind the paper's sentences (as released), and none, which
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
 
+from pcclip.comparisons.llm.replies import without_reasoning
 from pcclip.comparisons.sentences import sides, swapped
 from pcclip.data.concepts import concept_of, singular, words_of
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 
 _CUTS = re.compile(r"\n\n|\n(?=Q:|#\d|Note|I hope|First image:|Question)|(?<=[.!?])\s+(?=Note\b|I hope\b)")
+_LONGEST = 2000  # characters of a sentence: several times what any text tower reads; tokenizers take long for more
+FIRST = 20  # replies that are judged before the rest is asked for
 _LABEL = re.compile(r"^(?:#\d+:|A:|Answer:|Difference:)\s*")
 
 
@@ -53,28 +57,13 @@ Rule = Callable[[Candidate], bool]
 
 def clean(raw: str) -> str:
     """The sentence of a raw reply: cut where another question or a note begins, white space folded."""
-    return " ".join(_LABEL.sub("", _CUTS.split(raw.strip(), maxsplit=1)[0]).split())
-
-
-def _answered(c: Candidate) -> bool:
-    """The model wrote something, and the backend reported no error."""
-    return bool(c.sentence) and not c.finish_reason.startswith("error")
-
-
-def _finished(c: Candidate) -> bool:
-    """The model ended the sentence before the token limit."""
-    return c.finish_reason == "stop"
+    return " ".join(_LABEL.sub("", _CUTS.split(without_reasoning(raw).strip(), maxsplit=1)[0]).split())
 
 
 def _plain_text(c: Candidate) -> bool:
     """No code, markup or ASCII noise."""
     odd = sum(not (ch.isalnum() or ch in " .,;:!?'\"()-’“”é") for ch in c.sentence)
     return odd <= 0.02 * len(c.sentence) and not re.search(r"#include|#define|</|\*|0{4}|(.)\1{4}", c.sentence)
-
-
-def _length(c: Candidate) -> bool:
-    """8 to 60 words."""
-    return 8 <= len(c.words) <= 60
 
 
 def _no_loop(c: Candidate) -> bool:
@@ -89,11 +78,6 @@ def _no_loop(c: Candidate) -> bool:
     return True
 
 
-def _two_sides(c: Candidate) -> bool:
-    """The sentence describes the first image, then the second."""
-    return sides(c.sentence) is not None
-
-
 def _own_side(c: Candidate) -> bool:
     """Each side names its own caption's subject and, where the subjects differ, not the other's."""
     parts = sides(c.sentence)
@@ -105,25 +89,21 @@ def _own_side(c: Candidate) -> bool:
     return bool(first_words & first) and bool(second_words & second) and not crossed
 
 
-def _in_context(c: Candidate) -> bool:
-    """The text tower reads the whole sentence."""
-    return c.tokens <= c.context_length
-
-
 def _subject(caption: str, concept: str) -> set[str]:
     """The words that name a caption's subject: its head noun and the last word of its concept."""
     return {singular(concept_of(caption)), *concept.split()[-1:]} - {""}
 
 
 RULES: dict[str, Rule] = {
-    "answered": _answered,
-    "finished": _finished,
+    # the model wrote something that a text tower can be given, and the backend reported no error
+    "answered": lambda c: 0 < len(c.sentence) <= _LONGEST and not c.finish_reason.startswith("error"),
+    "finished": lambda c: c.finish_reason == "stop",  # before the token limit
     "plain_text": _plain_text,
-    "length": _length,
+    "length": lambda c: 8 <= len(c.words) <= 60,
     "no_loop": _no_loop,
-    "two_sides": _two_sides,
+    "two_sides": lambda c: sides(c.sentence) is not None,  # the first image, then the second
     "own_side": _own_side,
-    "in_context": _in_context,
+    "in_context": lambda c: c.tokens <= c.context_length,  # the text tower reads the whole sentence
 }
 
 
@@ -131,75 +111,35 @@ RULES: dict[str, Rule] = {
 # the release drops because they occurred in its own run are left out, or fall under `no_stutter`, which is wider.
 
 _ENDS = ("Q:", "I hope", "#2:", "Note")
-_NUMBERS = re.compile(r"1000000|0{58}|1{5}|5{5}|0:00:00")
-_PUNCTUATION = re.compile(r'\?{5}|!{5}|-{5}|\.\. \.\. \.\.|(\. ){4}|" " "|"""|\{{3}')
-_STUTTER = re.compile(r"([A-Za-z]\S{1,3})\1\1")
+_DROPPED_AS_RELEASED = {  # rule -> what a raw reply must not contain
+    "starts_with_text": r"\A ?\n\n\n",
+    "no_code": r"\A#include|\A# 1000|#define",
+    "no_numbers": r"1000000|0{58}|1{5}|5{5}|0:00:00",
+    "no_markup": r"\*|</p>|<br>",
+    "no_heading": r"Description:|Description of the image:",
+    "no_punctuation_run": r'\?{5}|!{5}|-{5}|\.\. \.\. \.\.|(\. ){4}|" " "|"""|\{{3}',
+    "no_stutter": r"([A-Za-z]\S{1,3})\1\1",  # a piece of two to four characters, three times in a row
+    "ascii": r"[^\x00-\x7f]",
+}
 
 
 def clean_as_released(raw: str) -> str:
     """The reply up to the first of _ENDS, without markers and newlines (which may join two words)."""
+    raw = without_reasoning(raw)
     text = raw[: min((raw.find(end) for end in _ENDS if end in raw), default=len(raw))].strip()
     for old, new in (("#1:", ""), ("A: ", ""), ("#", ""), ("\n", ""), ("\t", " "), ("  ", " ")):
         text = text.replace(old, new)
     return text.strip().removeprefix(". ").strip()
 
 
-def _starts_with_text(c: Candidate) -> bool:
-    """The reply does not begin with three empty lines."""
-    return not c.raw.startswith(("\n\n\n", " \n\n\n"))
-
-
-def _no_code(c: Candidate) -> bool:
-    """No C source, no numbered heading '# 1000'."""
-    return not c.raw.startswith(("#include", "# 1000")) and "#define" not in c.raw
-
-
-def _no_numbers(c: Candidate) -> bool:
-    """No runs of one digit."""
-    return not _NUMBERS.search(c.raw)
-
-
-def _no_markup(c: Candidate) -> bool:
-    """No asterisk and no HTML."""
-    return not any(mark in c.raw for mark in ("*", "</p>", "<br>"))
-
-
-def _no_heading(c: Candidate) -> bool:
-    """No description of one image under a heading."""
-    return "Description:" not in c.raw and "Description of the image:" not in c.raw
-
-
-def _no_punctuation_run(c: Candidate) -> bool:
-    """No runs of the same punctuation."""
-    return not _PUNCTUATION.search(c.raw)
-
-
-def _no_stutter(c: Candidate) -> bool:
-    """No piece of two to four characters that stands three times in a row."""
-    return not _STUTTER.search(c.raw)
-
-
-def _ascii(c: Candidate) -> bool:
-    """Nothing outside ASCII."""
-    return c.raw.isascii()
-
-
-def _sixty_characters(c: Candidate) -> bool:
-    """At least 60 characters after cleaning."""
-    return len(c.sentence) >= 60
+def _is_without(pattern: re.Pattern[str], c: Candidate) -> bool:
+    return not pattern.search(c.raw)
 
 
 AS_RELEASED: dict[str, Rule] = {
-    "starts_with_text": _starts_with_text,
-    "no_code": _no_code,
-    "no_numbers": _no_numbers,
-    "no_markup": _no_markup,
-    "no_heading": _no_heading,
-    "no_punctuation_run": _no_punctuation_run,
-    "no_stutter": _no_stutter,
-    "ascii": _ascii,
-    "answered": _answered,
-    "sixty": _sixty_characters,
+    **{name: partial(_is_without, re.compile(pattern)) for name, pattern in _DROPPED_AS_RELEASED.items()},
+    "answered": RULES["answered"],
+    "sixty": lambda c: len(c.sentence) >= 60,  # characters, after cleaning
 }
 
 
@@ -230,7 +170,7 @@ class RuleList:
 LISTS = {
     "ours": RuleList("ours", clean, RULES),
     "as_released": RuleList("as_released", clean_as_released, AS_RELEASED),
-    "none": RuleList("none", clean, {"answered": _answered}),
+    "none": RuleList("none", clean, {"answered": RULES["answered"]}),
 }
 
 
@@ -263,7 +203,8 @@ def judged(table: pd.DataFrame, rules: RuleList, model: Encoder) -> pd.DataFrame
     """
     sentences = [rules.clean(raw) for raw in table.raw]
     rows = []
-    for reply, sentence, ids in zip(table.itertuples(), sentences, model.tokens(sentences), strict=True):
+    tokens_of = model.tokens([sentence[:_LONGEST] for sentence in sentences])  # longer ones are not kept
+    for reply, sentence, ids in zip(table.itertuples(), sentences, tokens_of, strict=True):
         candidate = Candidate(
             sentence=sentence,
             finish_reason=reply.finish_reason,
@@ -273,7 +214,7 @@ def judged(table: pd.DataFrame, rules: RuleList, model: Encoder) -> pd.DataFrame
             second_concept=reply.second_concept,
             tokens=len(ids),
             context_length=model.context_length,
-            raw=reply.raw,
+            raw=without_reasoning(reply.raw),
         )
         verdict, sentence, mended = rules.judge(candidate)
         tokens = len(ids)
@@ -301,6 +242,21 @@ def check_yield(table: pd.DataFrame, min_yield: float, noun: str) -> None:
     raise PcclipError(
         f"{noun}: only {kept} of {len(table)} were kept, less than generate.min_yield = {min_yield}; most fell to rule "
         f"{dropped.index[0]!r} ({dropped.iloc[0]}): check the model, the prompt and generate.filters{backend}"
+    )
+
+
+def check_first(table: pd.DataFrame, min_yield: float, noun: str) -> None:
+    """Raise PcclipError with three raw replies when none of the first FIRST rows has verdict 'kept'.
+
+    Args as of `check_yield`; with fewer rows, or a smallest share of zero, nothing is checked.
+    """
+    if len(table) < FIRST or min_yield == 0 or (table.verdict == "kept").any():
+        return
+    rules = ", ".join(f"{rule!r} ({count})" for rule, count in table.verdict.value_counts().items())
+    replies = ", ".join(repr(reply.raw[:120] or reply.finish_reason) for reply in table.head(3).itertuples())
+    raise PcclipError(
+        f"{noun}: none of the first {len(table)} replies is kept, they fall to {rules}; the first three are {replies}; "
+        "check the model, the prompt and generate.filters, or set generate.min_yield: 0 to go on"
     )
 
 

@@ -1,6 +1,5 @@
 """Which images are compared: ordered pairs of rows, drawn reproducibly and without a list of all n^2."""
 
-import random
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,7 +7,7 @@ import pandas as pd
 from jaxtyping import Int
 
 from pcclip.errors import PcclipError
-from pcclip.stats.random_streams import stream
+from pcclip.stats.random_streams import python_stream, stream
 
 
 def choose_pairs(groups: pd.Series, count: int | None, sampling: str, seed: int) -> Int[np.ndarray, "m 2"]:
@@ -51,7 +50,7 @@ def _random(codes: Int[np.ndarray, " n"], count: int | None, seed: int) -> Itera
     total = n * (n - 1)
     usable = 1 - ((np.bincount(codes) / n) ** 2).sum()  # share of the pairs whose groups differ
     if count is not None and count <= usable * total / 8:
-        draw = random.Random(seed)
+        draw = python_stream("few of many pairs", seed)
         numbers: Iterator[int] = (draw.randrange(total) for _ in range(int(4 * count / usable) + 100))
     else:
         numbers = iter(stream("pairs", seed).permutation(total))

@@ -21,13 +21,15 @@ _OPENING = re.compile(  # words that may stand before a marker that is followed 
     r"|(?:in\s+)?(?:compared|comparison|contrast)(?:\s+(?:to|with))?)\W*)?$",
     re.IGNORECASE,
 )
-_PICTURE = r"(?:image|photo|picture)\b\s*,?\s*"
+# Runs of white space are taken whole (\s*+) and from their first character on, so that a match takes linear time.
+_PICTURE = r"(?:image|photo|picture)\b\s*+,?+\s*+"
 _FORWARD = re.compile(  # the paper's structure, where captions may hold markers of their own
-    rf"^\W*(?:in\s+)?(?:the\s+)?first\s+{_PICTURE}(?P<first>.+?)"
-    rf"(?:\s*[,;.]\s*(?:{_LINK}\s*,?\s*)?|\s+{_LINK}\s*,?\s*|\s+(?=(?:in\s+)?the\s+second))"
-    rf"(?:in\s+)?(?:the\s+)?second\s+{_PICTURE}(?P<second>.+)$",
+    rf"^\W*+(?:in\s++)?(?:the\s++)?first\s++{_PICTURE}(?P<first>.+?)"
+    rf"(?<!\s)(?:\s*+[,;.]\s*+(?:{_LINK}\s*+,?+\s*+)?|\s++{_LINK}\s*+,?+\s*+|\s++(?=(?:in\s++)?the\s++second))"
+    rf"(?:in\s++)?(?:the\s++)?second\s++{_PICTURE}(?P<second>.+)$",
     re.IGNORECASE | re.DOTALL,
 )
+LONGEST = 2000  # characters of a sentence: several times what any text tower reads; tokenizers take long for more
 _EDGES = " \n\t,;:.!"
 _LEADING = re.compile(rf"(?:(?:{_LINK}|which\b)\s*)+", re.IGNORECASE)
 _TRAILING = re.compile(rf"(?:[\s,;:.!]+(?:{_LINK}|in|by|of))+$", re.IGNORECASE)
@@ -87,6 +89,8 @@ def side_spans(sentence: str) -> tuple[Span, Span] | None:
     if match := _FORWARD.match(sentence):
         first, second = (_without_edges(sentence, *match.span(name)) for name in ("first", "second"))
         return (first, second) if first.start < first.end and second.start < second.end else None
+    if len(sentence) > LONGEST:
+        return None
     markers = list(_MARKER.finditer(sentence))
     of_first = [(marker["ordinal"] or marker["number"] or marker["bracket"]).lower() in _FIRST for marker in markers]
     if sorted(of_first) != [False, True]:

@@ -6,7 +6,7 @@ captions, raw reply, cleaned sentence, verdict, and the hashes of prompt and mod
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -31,7 +31,7 @@ from pcclip.runs.stage import Stage
 FOLDER, TABLE, LEFT_OUT = COMPARISONS, "comparisons.parquet", "left_out.parquet"
 _COUNTED = 200  # questions whose tokens are counted
 _FORMAT = 2  # raise it when the meaning of the table changes: old stages are then done again
-_NO_KEYS = {"in_flight", "shard", "timeout", "retries", "base_url", "negatives"}  # change no answer, or have own inputs
+_NO_KEYS = {"in_flight", "shard", "timeout", "retries", "base_url", "negatives", "request"}  # no answer, or own inputs
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
@@ -79,6 +79,8 @@ def generate(config: Config, images: ImageSet, model: Encoder, backend: Backend 
         return backend or lazy_backend(config.generate, prompt)
 
     with run.work(), cluster(config.ray) if config.engine == "ray" else nullcontext():
+        if config.generate.attributes:
+            verdicts.check_backend(config, images, backend_for)
         table = compare(config, draw_pairs(config, images), model, backend_for)
         filters.check_yield(table, config.generate.min_yield, FOLDER)
         others = _other_tables(config, images, backend_for)
@@ -139,10 +141,19 @@ def compare(
     path = config.journals / f"answers-{digest([prompt.hash, backend.identity, sampling])[:12]}.jsonl"
     cost = partial(budget, prompt=prompt, model=model, max_tokens=config.generate.max_tokens)
     announce = None if config.generate.backend == "template" else cost
-    replies = AnswerLog(path, Reply, "comparisons").answer_all(questions, backend.answers, config, announce)
-    answers = [replies[question.key] for question in questions]
-    table = pairs.assign(raw=[a.text for a in answers], finish_reason=[a.finish_reason for a in answers])
-    table = table.join(filters.judged(table, filters.rule_list(config.generate.filters), model))
+    log, rules = AnswerLog(path, Reply, "comparisons"), filters.rule_list(config.generate.filters)
+
+    def judged(part: Sequence[Question], replies: Mapping[str, Reply]) -> pd.DataFrame:
+        answers = [replies[question.key] for question in part]
+        table = pairs[: len(part)].assign(
+            raw=[a.text for a in answers], finish_reason=[a.finish_reason for a in answers]
+        )
+        return table.join(filters.judged(table, rules, model))
+
+    first, rest = questions[: filters.FIRST], questions[filters.FIRST :]
+    replies = log.answer_all(first, backend.answers, config)
+    filters.check_first(judged(first, replies), config.generate.min_yield, "comparisons")
+    table = judged(questions, replies | log.answer_all(rest, backend.answers, config, announce))
     twins = [
         swapped(sentence) if verdict == "kept" and sides(sentence) else ""
         for sentence, verdict in zip(table.difference, table.verdict, strict=True)

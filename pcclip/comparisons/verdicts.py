@@ -53,8 +53,7 @@ def judge(config: Config, images: ImageSet, backend_for: Callable[[Prompt], Back
         attribute.name: [_choices(attribute, stem, pairs) for stem in attribute.stems] for attribute in bank.attributes
     }
     questions = [choice for tables in choices.values() for table in tables for side in table for choice in table[side]]
-    log = AnswerLog(config.journals / f"verdicts-{digest(backend.identity)[:12]}.jsonl", Odds, "verdicts")
-    odds = log.answer_all(questions, backend.choose, config)
+    odds = _log(config, backend).answer_all(questions, backend.choose, config)
     verdicts = pd.concat(
         [_verdicts(pairs.assign(attribute=name), tables, odds) for name, tables in choices.items()], ignore_index=True
     )
@@ -67,11 +66,32 @@ def judge(config: Config, images: ImageSet, backend_for: Callable[[Prompt], Back
     return verdicts
 
 
+def check_backend(config: Config, images: ImageSet, backend_for: Callable[[Prompt], Backend]) -> None:
+    """Ask a server about one noun before all other work. Raises PcclipError when it gives no odds for one noun alone."""
+    if config.generate.backend != "openai" or not config.generate.thing_pairs:
+        return
+    bank = load_bank(config.generate.attributes)
+    pairs = draw_pairs(config, images, bank)
+    choices = [_choices(a, stem, pairs[pairs.kind == "thing"]).forward for a in bank.attributes for stem in a.stems]
+    backend = backend_for(load_prompt(config.generate.prompt))
+    question = pd.concat(choices).iloc[:1].to_list()
+    for odds in _log(config, backend).answer_all(question, backend.choose).values():
+        if odds.failed:
+            raise PcclipError(
+                f"generate.thing_pairs = {config.generate.thing_pairs}: {odds.reason.removeprefix('error: ')}; set it to 0, "
+                "or judge attributes by backend llama_cpp or transformers"
+            )
+
+
 def load(config: Config) -> pd.DataFrame:
     """The verdicts that stage 01 stored. Raises PcclipError when there are none, or they belong to another bank."""
     folder = config.source_folder / COMPARISONS
     finished(folder, attributes=load_bank(config.generate.attributes).hash)
     return read_parquet(folder / TABLE).to_pandas()
+
+
+def _log(config: Config, backend: Backend) -> AnswerLog:
+    return AnswerLog(config.journals / f"verdicts-{digest(backend.identity)[:12]}.jsonl", Odds, "verdicts")
 
 
 def draw_pairs(config: Config, images: ImageSet, bank: Bank) -> pd.DataFrame:

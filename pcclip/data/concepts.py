@@ -58,7 +58,9 @@ _WORD = re.compile(r"[^\W_](?:[^\W_]|['-])*")
 
 def words_of(text: str) -> list[str]:
     """Lower-case words, hyphens and apostrophes kept, parentheses dropped."""
-    text = re.sub(r"\([^)]*\)", " ", text.lower()).replace("’", "'").replace("—", ", ").replace("–", ", ")
+    end = text.rfind(")") + 1  # a parenthesis without an end would be searched for one over and over
+    text = re.sub(r"\([^)]*\)", " ", text[:end].lower()) + text[end:].lower()
+    text = text.replace("’", "'").replace("—", ", ").replace("–", ", ")
     return _WORD.findall(text)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pcclip.comparisons.llm import Backend, Question, Reply, backend_identity, start_backend
+from pcclip.comparisons.llm.replies import without_reasoning
 from pcclip.comparisons.prompts import Prompt, load_prompt
 from pcclip.config import Generate
 from pcclip.errors import PcclipError
@@ -59,7 +60,7 @@ def paraphrases(
 
 def _phrases(reply: Reply) -> tuple[str, str] | None:
     """The reply 'Big beasts | tiny creatures.' as ('big beasts', 'tiny creatures'); None for any other form."""
-    lines = reply.text.strip().splitlines()
+    lines = without_reasoning(reply.text).strip().splitlines()
     sides = [side.strip(" .\"'").lower() for side in lines[0].split("|")] if lines else []
     fits = reply.finish_reason == "stop" and len(sides) == 2 and sides[0] != sides[1]
     return (sides[0], sides[1]) if fits and all(1 <= len(side.split()) <= _LONGEST for side in sides) else None

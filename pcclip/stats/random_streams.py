@@ -5,6 +5,8 @@ which keep apart streams that would otherwise share a list. Streams with equal l
 all the same, so that this table says everything that depends on the seed.
 """
 
+import random
+
 import numpy as np
 import torch
 
@@ -22,6 +24,8 @@ STREAMS: dict[str, tuple[int, ...]] = {
     "limited items": (),
     # comparisons
     "pairs": (),
+    "few of many pairs": (),  # Python's generator
+    "exchanged words": (),  # Python's generator
     # finetuning
     "batch order": (),  # numbers: epoch
     "verdicts and replayed texts": (1,),  # numbers: step
@@ -65,6 +69,13 @@ def stream(name: str, seed: int, *numbers: int) -> np.random.Generator:
         numbers: what the stream is drawn anew for, such as a step or an epoch.
     """
     return np.random.default_rng([seed, *numbers, *STREAMS[name]])
+
+
+def python_stream(name: str, seed: int | str) -> random.Random:
+    """Python's generator of the named stream, seeded with `seed` alone: its single draws are faster than numpy's."""
+    if name not in STREAMS:
+        raise KeyError(name)
+    return random.Random(seed)
 
 
 def torch_stream(seed: int) -> torch.Generator:

@@ -18,7 +18,7 @@ from pcclip.comparisons import filters, llm
 from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.llm.identity import gguf_path, weights_source
 from pcclip.comparisons.prompts import load_prompt
-from pcclip.config import COMPARISONS, Config, Generate, resolve
+from pcclip.config import COMPARISONS, Config, Generate, resolve, without_password
 from pcclip.data import image_set as data
 from pcclip.embedding.stage import FOLDER as EMBED
 from pcclip.encoders import minilm_efficientnet, openclip, saved
@@ -257,9 +257,10 @@ def _language_model(settings: Generate, size: Network, problem: str | None) -> I
 
 def _server(settings: Generate, known: str) -> Finding:
     key = f"$OPENAI_API_KEY is {'set' if os.environ.get('OPENAI_API_KEY') else 'not set'}"
-    label, silent = f"language model {settings.llm}: {known}", [url for url in settings.servers if not reachable(url)]
+    label, servers = f"language model {settings.llm}: {known}", settings.servers
+    silent = [without_password(url) for url in servers if not reachable(url)]
     if not silent:
-        return FINE, f"{label}; a server is at {' and '.join(settings.servers)}; {key}"
+        return FINE, f"{label}; a server is at {without_password(' and '.join(servers))}; {key}"
     return MISSING, (
         f"{label}; nothing answers at generate.base_url = {' and '.join(silent)}; start the server there or change it; "
         f"{key}"
@@ -329,7 +330,7 @@ def online() -> bool:
 def reachable(url: str) -> bool:
     """Whether a server answers at the URL within two seconds, directly or through the environment's proxy."""
     try:
-        urlopen(url, timeout=_CONNECT_SECONDS).close()
+        urlopen(without_password(url).replace("***@", ""), timeout=_CONNECT_SECONDS).close()
     except HTTPError:
         return True
     except (OSError, ValueError, HTTPException):  # no such name or port, or an answer that is no HTTP

@@ -101,7 +101,7 @@ def _inner_block(field: dict[str, Any]) -> tuple[str, str]:
 
 
 def _items(field: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
-    if "additionalProperties" in field:
+    if isinstance(field.get("additionalProperties"), dict):
         yield field["additionalProperties"], ".NAME"
     if "items" in field:
         yield field["items"], ".N"
@@ -119,7 +119,10 @@ def _values(field: dict[str, Any]) -> str:
         return f"list of {_values(field['items'])}"
     if field["type"] == "object":
         names = ", ".join(field.get("propertyNames", {}).get("enum", []))
-        return f"{_values(field['additionalProperties'])} by name" + (f" ({names})" if names else "")
+        values = field["additionalProperties"]
+        return f"{_values(values) if isinstance(values, dict) else 'anything'} by name" + (
+            f" ({names})" if names else ""
+        )
     bounds = " and ".join(f"{sign} {field[bound]}" for bound, sign in _BOUNDS.items() if bound in field)
     return f"{_TYPES[field['type']]} {bounds}".rstrip()
 

@@ -1,5 +1,6 @@
 """Not a test: a small server that speaks OpenAI's protocol and misbehaves on purpose."""
 
+import gzip
 import json
 import math
 import threading
@@ -11,20 +12,32 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pcclip.comparisons.sentences import from_captions
 
 STATUS = {"busy": 429, "broken": 500, "no_key": 401, "forbidden": 403, "no_model": 404, "refused": 400}
+JSON = {"Content-Type": "application/json"}
+BODIES = {  # bodies of status 200 that are no answer
+    "half": (b'{"choices": [{"mess', {"Content-Length": "2000", "Connection": "close"}),
+    "garbage": (b"<html>Bad gateway", {"Content-Type": "text/html"}),
+    "cut": (b'{"choices": [{"mess', JSON),
+    "nested": (b"[" * 100_000, JSON),
+    "empty": (b'{"choices": []}', JSON),
+    "error": (b'{"error": {"message": "out of memory"}}', JSON),
+    "huge": (b" " * 2_100_000, JSON),
+    "bomb": (gzip.compress(b" " * 100_000_000), JSON | {"Content-Encoding": "gzip"}),
+    "brotli": (b"\x0b\x02\x80", JSON | {"Content-Encoding": "br"}),
+}
 
 
 class LLMServer(ThreadingHTTPServer):
     """`behave(text, n)` says what the n-th request about `text`, from 1, meets.
 
-    That is 'ok', a key of STATUS, 'half' a reply, 'garbage', 'cut' JSON, 'slow', 'empty' choices, a finish reason, or
-    'text: ...', which is then what the model says.
+    That is 'ok', a key of STATUS or BODIES, 'slow', 'dribble' (a byte at a time), 'length', 'text: ...', which is then
+    what the model says, or a dict, which is the choice. Fields in `refuses` are refused by their names.
     """
 
     daemon_threads, request_queue_size = True, 1024
 
     def __init__(self, behave):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.behave, self.retry_after, self.slow = behave, None, 5.0
+        self.behave, self.retry_after, self.slow, self.refuses = behave, None, 5.0, ()
         self.grants_schema, self.keeps_alive = True, True
         self.probabilities = "vllm"  # or "llama.cpp", or None
         self.top = {" larger": math.log(0.5), " smaller": math.log(0.25), " the": math.log(0.2)}
@@ -35,6 +48,11 @@ class LLMServer(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
+    @property
+    def bodies(self) -> list[dict]:
+        """The requests without what every one has."""
+        return [{name: value for name, value in r.items() if name not in ("model", "messages")} for r in self.requests]
+
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -43,7 +61,10 @@ class Handler(BaseHTTPRequestHandler):
         """Keep quiet."""
 
     def do_POST(self):
-        request, server = json.loads(self.rfile.read(int(self.headers["Content-Length"]))), self.server
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if not body:  # the client went away
+            return
+        request, server = json.loads(body), self.server
         text = request["prompt"] if "prompt" in request else request["messages"][-1]["content"]
         with server.lock:
             server.asked[text] += 1
@@ -52,38 +73,40 @@ class Handler(BaseHTTPRequestHandler):
             server.keys.append(self.headers["Authorization"])
             server.times.append(time.monotonic())
         what = server.behave(text, n)
-        if "response_format" in request and not server.grants_schema:
-            self.reply(400, error("response_format is not supported"))
+        refused = next((name for name in server.refuses if name in request), None)
+        if refused:
+            self.reply(400, error(f"Unsupported parameter: '{refused}' is not supported, use max_completion_tokens."))
+        elif "response_format" in request and not server.grants_schema:
+            self.reply(400, error("no structured output"))
         elif "prompt" in request and not server.probabilities:
             self.reply(404, error("no completions here"))
+        elif isinstance(what, dict):
+            self.reply(200, json.dumps({"choices": [what]}).encode())
         elif what in STATUS:
             waits = {"Retry-After": server.retry_after} if server.retry_after else {}
             self.reply(STATUS[what], error(f"{what}, you came with {self.headers['Authorization']}"), **waits)
-        elif what == "half":
-            self.reply(200, b'{"choices": [{"mess', **{"Content-Length": "2000"})
-            self.close_connection = True
-        elif what == "garbage":
-            self.reply(200, b"<html>Bad gateway", **{"Content-Type": "text/html"})
-        elif what == "cut":
-            self.reply(200, b'{"choices": [{"mess')
+        elif what in BODIES:
+            self.reply(200, BODIES[what][0], **BODIES[what][1])
         elif what == "slow":
             server.stopped.wait(server.slow)
             self.close_connection = True
-        elif what == "empty":
-            self.reply(200, json.dumps({"choices": []}).encode())
+        elif what == "dribble":
+            self.reply(200, b"", **{"Content-Length": "2000", "Connection": "close"})
+            while not server.stopped.wait(0.1):
+                self.wfile.write(b" ")
         else:
             self.answer(request, text, what)
 
     def answer(self, request: dict, text: str, what: str) -> None:
         with self.server.lock:
             self.server.answered[text] += 1
-        finish = what if what in ("length", "content_filter") else "stop"
         if "prompt" in request:
             choice = {"text": " larger", "finish_reason": "length", "logprobs": self.logprobs()}
         else:
             said = what.removeprefix("text: ") if what.startswith("text: ") else sentence(text)
             if "response_format" in request and not what.startswith("text: "):
                 said = json.dumps({"difference": said})
+            finish = "length" if what == "length" else "stop"
             choice = {"message": {"role": "assistant", "content": said}, "finish_reason": finish}
         self.reply(200, json.dumps({"choices": [choice]}).encode())
 
@@ -97,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if not self.server.keeps_alive:
             self.send_header("Connection", "close")
-        for name, value in ({"Content-Type": "application/json", "Content-Length": str(len(body))} | headers).items():
+        for name, value in (JSON | {"Content-Length": str(len(body))} | headers).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)

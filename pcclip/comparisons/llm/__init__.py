@@ -26,7 +26,7 @@ __all__ = [
 
 NEEDS = {  # backend -> (package, how to get it)
     "llama_cpp": ("xllamacpp", "`pip install xllamacpp` (`make setup` does it)"),
-    "openai": ("openai", "`pip install 'pcclip[paper]'`"),
+    "openai": ("httpx", "`pip install 'pcclip[paper]'`"),
     "transformers": ("accelerate", "`pip install 'pcclip[paper]'`"),
 }
 

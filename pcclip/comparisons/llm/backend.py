@@ -35,10 +35,18 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """The model's raw text, and why it ended: 'stop', 'length', or 'error: ...'."""
+    """The model's raw text, and why it ended: 'stop', 'length', or 'error: ...'.
+
+    Raises TypeError or UnicodeError for a text that no table can hold, so that a log neither stores nor reads one.
+    """
 
     text: str
     finish_reason: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise TypeError(f"a reply that is no text: {self.text!r}")
+        self.text.encode()  # half a surrogate pair
 
     @property
     def failed(self) -> bool:

@@ -12,14 +12,15 @@ from pcclip.runs.files import digest, file_digest
 def backend_identity(settings: Generate) -> str:
     """The identity of the backend of the parameters. Raises PcclipError when its model file is missing.
 
-    A server is known by its model's name only, as the weights behind the name cannot be seen from here.
+    A server is known by its model's name and what is asked of it, as the weights behind the name cannot be seen.
     """
     if settings.backend == "template":
         return Template.identity
     if settings.backend == "llama_cpp":
         return file_digest(gguf_path(settings.gguf))[:16]
     if settings.backend == "openai":
-        return digest(["openai", settings.llm, settings.structured])[:16]
+        request = [settings.request] if settings.request else []
+        return digest(["openai", settings.llm, settings.structured, *request])[:16]
     name = settings.llm or ""
     folder = resolve(name)
     if not folder.is_dir():

@@ -11,11 +11,12 @@ from typing import Any
 from pcclip.comparisons.llm.backend import Choice, Item, Odds, Question, Reply, Result, as_completed
 from pcclip.comparisons.llm.identity import backend_identity, gguf_path
 from pcclip.comparisons.llm.odds import first_tokens, odds_of_tokens
+from pcclip.comparisons.llm.replies import reply_of
 from pcclip.comparisons.prompts import Prompt
 from pcclip.config import Generate
 from pcclip.errors import PcclipError
 
-_FAILURES = (RuntimeError, LookupError, TypeError, AttributeError)
+_FAILURES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError)  # also NoAnswer
 _RESET = "§"
 _TOKENS = 400  # likeliest tokens that are read; for SmolLM2 they hold 0.999 of the probability
 
@@ -70,8 +71,7 @@ class LlamaCpp:
         }
         try:
             engine.handle_chat_completions(reset)
-            completion = engine.handle_chat_completions(request)["choices"][0]
-            return Reply(completion["message"].get("content") or "", str(completion["finish_reason"]))
+            return reply_of(engine.handle_chat_completions(request)["choices"][0])
         except _FAILURES as error:
             return Reply("", f"error: {error!r}")
 

@@ -51,7 +51,7 @@ def first_tokens(completion: dict) -> list[tuple[str, float]]:
         tokens = [(entry["token"], entry["logprob"]) for entry in logprobs["content"][0]["top_logprobs"]]
     else:
         tokens = list((logprobs.get("top_logprobs") or [{}])[0].items())
-    tokens = [(token, log_probability) for token, log_probability in tokens if log_probability is not None]
+    tokens = [(token, logarithm) for token, logarithm in tokens if logarithm is not None and math.isfinite(logarithm)]
     if not tokens:
         raise LookupError("no token probabilities in the reply")
     return tokens
