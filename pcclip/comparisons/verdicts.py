@@ -193,13 +193,12 @@ def _verdicts(pairs: pd.DataFrame, choices: list[pd.DataFrame], odds: dict[str, 
     """The verdicts of one attribute, from the choices of each of its stems, for the pairs that any stem asks about."""
     values, reasons = pd.DataFrame(index=pairs.index), pd.Series("", index=pairs.index)
     for stem, table in enumerate(choices):
-        forward, backward = ([odds[choice.key] for choice in table[side]] for side in ("forward", "backward"))
-        value = pd.Series(np.nan, index=table.index)
-        for row, a, b in zip(table.index, forward, backward, strict=True):
-            if a.value is not None and b.value is not None:
-                value[row] = (a.value - b.value) / 2
-            elif not reasons[row]:
-                reasons[row] = a.reason if a.value is None else b.reason
+        answers = table.map(lambda choice: odds[choice.key])
+        numbers = answers.map(lambda answer: np.nan if answer.failed else answer.value)
+        failures = answers.map(lambda answer: answer.reason if answer.failed else "")
+        failure = failures.forward.where(failures.forward != "", failures.backward)
+        reasons = reasons.where(reasons != "", failure.reindex(reasons.index, fill_value=""))
+        value = ((numbers.forward - numbers.backward) / 2).astype(float)
         for kind in KINDS:
             part = value[pairs.kind[table.index] == kind]
             values.loc[part.index, stem] = part / max(float((part**2).mean() ** 0.5), 1e-6)

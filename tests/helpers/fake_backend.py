@@ -1,4 +1,4 @@
-"""A backend that answers by a function of the captions."""
+"""Backends that answer by a function of the captions."""
 
 from helpers.crash import Crash
 from pcclip.comparisons.llm import Reply, Template
@@ -19,3 +19,20 @@ class Fake(Template):
                 raise Crash
             self.asked.append(question.key)
             yield question, Reply(self.write(question.first, question.second), self.finish)
+
+
+class Writer(Template):
+    """Compares by the template, and writes one caption anew by a function that returns a Reply."""
+
+    identity = "writer-1"
+
+    def __init__(self, write=lambda caption: Reply(f"A picture of {caption[2:-1]} on white.", "stop")):
+        self.write, self.asked = write, []
+
+    def answers(self, questions):
+        for question in questions:
+            if question.second:
+                yield question, Reply(from_captions(question.first, question.second), "stop")
+                continue
+            self.asked.append(question.first)
+            yield question, self.write(question.first)

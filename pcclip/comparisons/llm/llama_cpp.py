@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -52,7 +51,7 @@ class LlamaCpp:
                 self._engines.put(engine)
 
         with ThreadPoolExecutor(self._settings.in_flight) as pool:
-            yield from as_completed(partial(pool.submit, with_engine), items, 2 * self._settings.in_flight)
+            yield from as_completed(lambda item: pool.submit(with_engine, item), items, 2 * self._settings.in_flight)
 
     def _answer(self, engine: Any, question: Question) -> Reply:
         reset = {

@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from itertools import cycle
@@ -107,7 +108,11 @@ class OpenAIServer:
         """Connections, through the environment's proxies. Raises PcclipError for a proxy that cannot be used."""
         try:
             return httpx.AsyncClient(
-                headers={"Authorization": f"Bearer {self._key or 'none'}", "Content-Type": "application/json"},
+                headers={
+                    "Authorization": f"Bearer {self._key or 'none'}",
+                    "Content-Type": "application/json",
+                    "Accept-Encoding": "identity",
+                },
                 timeout=httpx.Timeout(None, connect=min(_CONNECT, self._settings.timeout)),
                 limits=httpx.Limits(max_connections=self._settings.in_flight),
                 follow_redirects=True,
@@ -206,7 +211,7 @@ class OpenAIServer:
             text = ""
             try:
                 async with asyncio.timeout(self._settings.timeout):
-                    response, text = await _exchange(client, f"{server}/{path}", content)
+                    response, text = await _exchange(client, f"{server.rstrip('/')}/{path}", content)
                 if response.is_success:
                     return _read(text, read)
                 failure = _refusal(server, response.status_code, text, body)
@@ -294,7 +299,7 @@ async def _exchange(client: httpx.AsyncClient, url: str, content: str) -> tuple[
     """A response and its text. Raises NoAnswer for more than _LARGEST bytes, also after they are unpacked."""
     body = bytearray()
     async with client.stream("POST", url, content=content) as response:
-        packed = response.headers.get("content-encoding", "identity")
+        packed = response.headers.get("content-encoding", "identity").lower()
         if packed not in ("identity", "gzip", "deflate"):  # others could unpack without bounds
             raise NoAnswer(f"a reply in content-encoding {packed[:40]!r}, which was not asked for")
         async for part in response.aiter_bytes():
@@ -307,12 +312,10 @@ async def _exchange(client: httpx.AsyncClient, url: str, content: str) -> tuple[
 def _read(text: str, read: Callable[[dict], Result]) -> Result:
     """`read` of the first choice; the tokens that the server counted are added to `usage`."""
     completion = json.loads(text)
-    try:
+    with suppress(*_UNREADABLE):  # a server that does not count
         counts = completion["usage"]
         tokens = {"tokens_in": int(counts["prompt_tokens"]), "tokens_out": int(counts["completion_tokens"])}
         usage.get().update(tokens, metered=1)
-    except _UNREADABLE:
-        pass  # a server that does not count
     return read(completion["choices"][0])
 
 

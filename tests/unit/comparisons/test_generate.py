@@ -75,7 +75,7 @@ def test_pairs_keep_to_their_side_of_the_split(config, images, sampling):
 
 
 def test_silence_is_an_error_that_names_the_rule(ask, config):
-    with pytest.raises(PcclipError, match=r"only 0 of 60 .* rule 'answered' \(60\)") as error:
+    with pytest.raises(PcclipError, match=r"none of the first 20 .* 'answered' \(20\); the first three are") as error:
         ask(Fake(lambda a, b: ""))
     assert "\n" not in str(error.value)
     assert not (config.folder / generate.FOLDER / generate.TABLE).exists()
@@ -108,15 +108,15 @@ def test_what_it_will_cost_is_told_before_anything_is_asked(tiny_encoder):
 
 
 def test_only_what_is_left_is_counted(config, images, tiny_encoder, monkeypatch, capsys):
-    """A language model's run says how much it asks for: after a kill, of the rest."""
+    """A language model's run says how much it asks for after the first twenty: after a kill, of the rest."""
     asked = config.model_copy(
         update={"generate": config.generate.model_copy(update={"backend": "openai", "llm": "tiny"})}
     )
     with pytest.raises(Crash):
-        generate.generate(asked, images, tiny_encoder, Fake(stop=10))
+        generate.generate(asked, images, tiny_encoder, Fake(stop=30))
     generate.generate(asked, images, tiny_encoder, Fake())
     told = [line for line in capsys.readouterr().out.splitlines() if "asking" in line and "tokens in" in line]
-    assert [line.split(" questions")[0] for line in told] == ["comparisons: asking 60", "comparisons: asking 50"]
+    assert [line.split(" questions")[0] for line in told] == ["comparisons: asking 40", "comparisons: asking 30"]
 
 
 @pytest.mark.parametrize("stop", [0, 1, 23, 59])

@@ -1,12 +1,12 @@
 """Which images are compared: every property that choose_pairs promises."""
 
+import random
 from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pcclip.comparisons import pairs as module
 from pcclip.comparisons.pairs import choose_pairs
 from pcclip.errors import PcclipError
 
@@ -75,22 +75,22 @@ def test_random_is_uniform_over_ordered_pairs():
     assert max(found.values()) < 145
 
 
-class Counted(module.random.Random):
-    calls = 0
-    limit = np.inf
+class Counted(random.Random):
+    """Counts its draws, of which there may be `limit`."""
+
+    calls, limit = 0, np.inf
 
     def randrange(self, *arguments):
-        type(self).calls += 1
+        self.calls += 1
         assert self.calls <= self.limit, "more draws than it would take to list every pair"
         return super().randrange(*arguments)
 
 
 @pytest.fixture
 def counted(monkeypatch):
-    monkeypatch.setattr(Counted, "calls", 0)
-    monkeypatch.setattr(Counted, "limit", np.inf)
-    monkeypatch.setattr(module.random, "Random", Counted)
-    return Counted
+    draw = Counted(0)
+    monkeypatch.setattr("pcclip.comparisons.pairs.python_stream", lambda name, seed: draw)
+    return draw
 
 
 def test_random_never_lists_all_pairs_of_many_images(counted, monkeypatch):

@@ -293,9 +293,3 @@ def test_odds_come_back_unchanged(tmp_path):
     odds = [Odds(0.1 + 0.2, "probabilities"), Odds(-3.0, "structured"), Odds(None, "error: lost")]
     assert list(verdicts.answer_all(QUESTIONS[:3], lambda rest: zip(rest, odds, strict=True)).values()) == odds
     assert [answer for _, answer in verdicts.read()] == odds
-
-
-def test_a_lone_surrogate_is_stored_and_read(answers):
-    text = json.loads('"The first image \\ud800"')
-    answers.answer_all(QUESTIONS[:1], lambda rest: ((q, Reply(text, "stop")) for q in rest))
-    assert answers.read() == [("key 0", Reply(text, "stop"))]

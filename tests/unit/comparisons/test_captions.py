@@ -1,4 +1,4 @@
-"""Hard negative captions: what is exchanged, what is left alone, and what the language model writes."""
+"""Captions written anew: rewrites, and hard negatives by rule or by the language model; and why some are not kept."""
 
 import json
 
@@ -6,47 +6,38 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.fake_backend import Writer
 
 from pcclip import config as params
 from pcclip.comparisons import captions
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons.captions import NOTHING, by_rule, exchanges, plain_words
-from pcclip.comparisons.llm import Reply, Template
+from pcclip.comparisons.llm import Reply
 from pcclip.comparisons.prompts import load_prompt
-from pcclip.comparisons.sentences import from_captions
 from pcclip.data.image_set import load_images
 from pcclip.errors import PcclipError
 from pcclip.finetuning.losses import infonce
 from pcclip.finetuning.stage import stage
 
-
-class Writer(Template):
-    """Writes false captions, compares by the template, and counts what it is asked."""
-
-    identity = "writer-1"
-
-    def __init__(self, write=lambda caption: Reply(f"{caption[:-1]} on a red bar.", "stop")):
-        self.write, self.asked = write, []
-
-    def answers(self, questions):
-        for question in questions:
-            if question.second:
-                yield question, Reply(from_captions(question.first, question.second), "stop")
-                continue
-            self.asked.append(question.first)
-            yield question, self.write(question.first)
+NEGATIVE = Reply("A red disc on a red bar.", "stop")
 
 
-@pytest.fixture
-def config(values):
-    return by(values, "rules")
-
-
-def by(values, who: str, **generated) -> params.Config:
+def by(values, who: str = "none", **generated) -> params.Config:
     tuned = {"objective": "clip", "negatives": who}
     return params.check(
         {**values, "finetune": {**values["finetune"], **tuned}, "generate": {**values["generate"], **generated}}
     )
+
+
+@pytest.fixture
+def rewrite(values):
+    """Have a backend write rewrites: (backend, images=None, **changes of generate) -> table."""
+
+    def call(backend, images=None, **changes):
+        config = by(values, rewrites="rewrite", **changes)
+        return captions.write(config, images or load_images(config), "rewrites", lambda prompt: backend)
+
+    return call
 
 
 def several(images, *captions: str) -> str:
@@ -56,6 +47,91 @@ def several(images, *captions: str) -> str:
     own = pd.DataFrame({"id": first, "caption": captions})
     object.__setattr__(images, "captions", pd.concat([own, rest], ignore_index=True))
     return first
+
+
+# rewrites
+
+
+def test_every_training_caption_is_asked_for_once(rewrite, config):
+    backend, images = Writer(), load_images(config)
+    table = rewrite(backend)
+    assert backend.asked == list(table.original) == list(images.train.set_index("id").caption[table["id"]])
+    assert sorted(table["id"]) == sorted(images.train["id"])
+    assert list(table.caption) == [f"A picture of {caption[2:-1]} on white." for caption in table.original]
+    assert set(table.verdict) == {"kept"}
+    for changes, asked in (({"filters": "none"}, 0), ({"temperature": 0.1}, 15)):
+        second = Writer()
+        rewrite(second, **changes)
+        assert len(second.asked) == asked
+
+
+def test_all_captions_of_an_image_are_written_anew(rewrite, config):
+    backend, images = Writer(), load_images(config)
+    of = several(images, "A red disc.", "One disc.", "A red disc.")
+    table = rewrite(backend, images)
+    assert list(table.original[table["id"] == of]) == ["A red disc.", "One disc.", "A red disc."]
+    assert backend.asked[:2] == ["A red disc.", "One disc."], "the same caption of one image"
+    assert len(backend.asked) == len(table) - 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "finish", "verdict"),
+    [
+        ("A disc that is red.", "stop", "kept"),
+        ("", "error: RuntimeError('full')", "error"),
+        ("A disc that is", "length", "unfinished"),
+        ("Red disc.", "stop", "length"),
+        ("word " * 61, "stop", "length"),
+        ("word " * 60, "stop", "kept"),
+        ("a red disc", "stop", "copied"),
+        ("Answer: A disc that is red.\n\nI hope this helps!", "stop", "kept"),
+    ],
+)
+def test_why_a_rewrite_is_kept_or_not(rewrite, reply, finish, verdict):
+    other = Reply("A picture of a thing.", "stop")
+    table = rewrite(Writer(lambda caption: Reply(reply, finish) if caption == "A red disc." else other))
+    [row] = table[table.original == "A red disc."].itertuples()
+    assert (row.verdict, row.raw, row.finish_reason) == (verdict, reply, finish)
+    if reply.startswith("Answer"):
+        assert row.caption == "A disc that is red."
+
+
+def test_few_rewrites_are_an_error_that_names_the_reason(rewrite, config):
+    with pytest.raises(PcclipError, match=r"rewrites: only 0 of 15 were kept, .* most fell to rule 'copied' \(15\)"):
+        rewrite(Writer(lambda caption: Reply(caption, "stop")))
+    rewrite(Writer(lambda caption: Reply(caption, "stop")), min_yield=0.0)
+    images = load_images(config)
+    several(images, *(f"A red disc {k}." for k in range(20)))
+    with pytest.raises(PcclipError, match=r"rewrites: none of the first 20 replies is kept, .*'A red disc 0.', 'A red"):
+        rewrite(Writer(lambda caption: Reply(caption, "stop")), images, temperature=0.1)
+
+
+def test_the_stage_stores_rewrites(values, tiny_encoder):
+    def write(caption):
+        return Reply(caption if "red" in caption else f"A picture of {caption[2:-1]}.", "stop")
+
+    config = by(values, rewrites="rewrite")
+    images = load_images(config)
+    generate.generate(config, images, tiny_encoder, Writer(write))
+    manifest = json.loads((config.folder / generate.FOLDER / "manifest.json").read_text())
+    assert manifest["counts"]["rewrites"] == 15
+    assert captions.table_file("rewrites") in manifest["outputs"]
+    loaded = captions.load_rewrites(config)
+    assert list(loaded.columns) == ["id", "caption"]
+    assert sorted(loaded["id"]) == sorted(images.train["id"][~images.train.caption.str.contains("red")])
+    assert loaded.caption.str.startswith("A picture of").all()
+
+
+def test_rewrites_that_were_never_asked_for(values, tiny_encoder):
+    plain = by(values)
+    with pytest.raises(PcclipError, match=r"captions = rewrites needs generate\.rewrites"):
+        captions.load_rewrites(plain)
+    generate.generate(plain, load_images(plain), tiny_encoder)
+    with pytest.raises(PcclipError, match="01_generate: made with other rewrites than now asked for"):
+        captions.load_rewrites(by(values, rewrites="rewrite"))
+
+
+# negatives by rule
 
 
 @pytest.mark.parametrize(
@@ -145,7 +221,8 @@ def test_every_kind_is_equally_likely_and_the_draw_is_the_captions_own():
     assert len({text for text, _ in found}) > 6
 
 
-def test_captions_without_one_are_counted_and_recorded(config, capsys):
+def test_captions_without_one_are_counted_and_recorded(values, capsys):
+    config = by(values, "rules")
     images = load_images(config)
     of = several(images, "A dog chases a cat.", "A red disc.", "A cat chases a dog.", "A girl on a horse.")
     table = captions.load_negatives(config, images)
@@ -161,24 +238,12 @@ def test_captions_without_one_are_counted_and_recorded(config, capsys):
     assert "negatives: 1 of 3 captions have one" in capsys.readouterr().out
 
 
-def test_none_are_asked_for(values, capsys):
-    assert captions.negatives_of(params.check(values), None, ["a", "b"], ["A dog on a cat.", "x"]) == ["", ""]
+def test_none_are_asked_for(config, capsys):
+    assert captions.negatives_of(config, None, ["a", "b"], ["A dog on a cat.", "x"]) == ["", ""]
     assert not capsys.readouterr().out
 
 
-# ---- by the language model -------------------------------------------------------------------------------------------
-
-
-def test_the_shipped_prompt():
-    asked = load_prompt("negative", slots=("first",)).messages("A {red} disc.", "")
-    assert asked[-1]["content"] == "Caption: A {red} disc."
-    given = [message["content"] for message in asked]
-    pairs = list(zip(given[1:-1:2], given[2:-1:2], strict=True))
-    assert len(pairs) == 3
-    for question, answer in pairs:
-        words = set(plain_words(question).split()) - {"caption"}
-        assert plain_words(answer) != plain_words(question.removeprefix("Caption: "))
-        assert len(words & set(plain_words(answer).split())) >= len(words) / 2
+# negatives by the language model
 
 
 def test_01_has_them_written_and_03_reads_them(values, tiny_encoder):
@@ -227,9 +292,10 @@ def test_what_cannot_be_asked_for(values, tiny_encoder):
     config = by(values, "llm")
     with pytest.raises(PcclipError, match=r"negatives = llm needs generate\.negatives, a prompt file"):
         captions.load_negatives(config, load_images(config))
-    config = by(values, "llm", negatives="negative")
-    with pytest.raises(PcclipError, match="template writes no negatives"):
-        generate.generate(config, load_images(config), tiny_encoder)
+    for kind, prompt in (("negatives", "negative"), ("rewrites", "rewrite")):
+        config = by(values, **{kind: prompt})
+        with pytest.raises(PcclipError, match=f"template writes no {kind}"):
+            generate.generate(config, load_images(config), tiny_encoder)
     with pytest.raises(PcclipError, match="they need objective: clip"):
         params.check({"finetune": {"negatives": "rules"}})
     with pytest.raises(PcclipError, match="and captions: captions"):
@@ -258,9 +324,10 @@ def test_the_loss_holds_images_against_false_captions(rng, monkeypatch):
     assert float(infonce(w, v, 0.2, wrong=wrong[:0])[0]) == float(alone) < expected
 
 
-def test_03_is_done_anew_by_other_rules(config, tiny_encoder, monkeypatch):
+def test_03_is_done_anew_by_other_rules(values, tiny_encoder, monkeypatch):
     from pcclip.embedding.stage import embed
 
+    config = by(values, "rules")
     images = load_images(config)
     generate.generate(config, images, tiny_encoder)
     embed(config, images, tiny_encoder)
