@@ -58,10 +58,13 @@ _WORD = re.compile(r"[^\W_](?:[^\W_]|['-])*")
 
 def words_of(text: str) -> list[str]:
     """Lower-case words, hyphens and apostrophes kept, parentheses dropped."""
-    end = text.rfind(")") + 1  # a parenthesis without an end would be searched for one over and over
-    text = re.sub(r"\([^)]*\)", " ", text[:end].lower()) + text[end:].lower()
-    text = text.replace("’", "'").replace("—", ", ").replace("–", ", ")
+    text = _without_parentheses(text.lower()).replace("’", "'").replace("—", ", ").replace("–", ", ")
     return _WORD.findall(text)
+
+
+def _without_parentheses(text: str) -> str:
+    end = text.rfind(")") + 1  # behind it, each opening parenthesis would be searched for its end in vain
+    return re.sub(r"\([^)]*\)", " ", text[:end]) + text[end:]
 
 
 def singular(noun: str) -> str:
@@ -79,7 +82,7 @@ def singular(noun: str) -> str:
 
 def concept_of(caption: str) -> str:
     """The head noun of `caption`, lower case and singular; '' when there is no word at all."""
-    first = re.split(r"[.,;:!?—–]\s|[.,;:!?]$", re.sub(r"\([^)]*\)", " ", caption.strip()) + " ", maxsplit=1)[0]
+    first = re.split(r"[.,;:!?—–]\s|[.,;:!?]$", _without_parentheses(caption.strip()) + " ", maxsplit=1)[0]
     words = words_of(first) or words_of(caption)
     while words and words[0] in _DETERMINERS and len(words) > 1:
         words = words[1:]

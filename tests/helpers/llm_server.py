@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from pcclip.comparisons.sentences import from_captions
@@ -92,8 +92,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif what == "dribble":
             self.reply(200, b"", **{"Content-Length": "2000", "Connection": "close"})
-            while not server.stopped.wait(0.1):
-                self.wfile.write(b" ")
+            with suppress(OSError):  # the client goes away
+                while not server.stopped.wait(0.1):
+                    self.wfile.write(b" ")
         else:
             self.answer(request, text, what)
 

@@ -19,6 +19,8 @@ from pcclip.comparisons.filters import (
     rule_list,
     yield_table,
 )
+from pcclip.comparisons.llm.odds import odds_of_verdict
+from pcclip.comparisons.sentences import sides, swapped
 from pcclip.errors import PcclipError
 
 GOOD = Candidate(
@@ -232,6 +234,30 @@ def test_the_other_lists_ask_for_less(name, change, verdict):
 )
 def test_clean_as_released(raw, expected):
     assert clean_as_released(raw) == expected
+
+
+MANY = 50_000
+HOSTILE = [
+    "The first image" + " " * MANY + "shows a cat and a dog is there too.",
+    "The first image shows a" + " , and" * MANY,
+    "The first image shows a dog " + "the second image " * MANY,
+    "The first image shows a dog." + "\n\t" * MANY + "Note",
+    *[f"The first image {piece * MANY}" for piece in ("(", "{", "a", "ab ", "<think>", "</think>", "#1: ", ". ", "\n")],
+]
+
+
+@pytest.mark.parametrize("reply", HOSTILE, ids=range(len(HOSTILE)))
+def test_no_reply_takes_more_than_linear_time(replies, reply, tiny_encoder):
+    """In quadratic time one rule takes minutes. A sentence longer than any text tower reads is not kept."""
+    for rules in LISTS.values():
+        sentence = rules.clean(reply)
+        for rule in rules.rules.values():
+            rule(replace(GOOD, raw=reply, sentence=reply))
+        [verdict] = judged(replies[:1].assign(raw=reply), rules, tiny_encoder).verdict
+        assert (verdict == "kept") <= (len(sentence) <= 2000)
+    odds_of_verdict(reply)
+    swappable = sides(reply)
+    assert swappable is None or swapped(swapped(reply)) == reply
 
 
 @pytest.fixture
