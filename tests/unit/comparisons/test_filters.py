@@ -20,7 +20,6 @@ from pcclip.comparisons.filters import (
     yield_table,
 )
 from pcclip.comparisons.llm.odds import odds_of_verdict
-from pcclip.comparisons.sentences import sides, swapped
 from pcclip.errors import PcclipError
 
 GOOD = Candidate(
@@ -255,9 +254,7 @@ def test_no_reply_takes_more_than_linear_time(replies, reply, tiny_encoder):
             rule(replace(GOOD, raw=reply, sentence=reply))
         [verdict] = judged(replies[:1].assign(raw=reply), rules, tiny_encoder).verdict
         assert (verdict == "kept") <= (len(sentence) <= 2000)
-    odds_of_verdict(reply)
-    swappable = sides(reply)
-    assert swappable is None or swapped(swapped(reply)) == reply
+    assert odds_of_verdict(reply).failed
 
 
 @pytest.fixture
