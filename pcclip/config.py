@@ -184,10 +184,6 @@ class Generate(Block):
         default=None,
         description="A prompt file that rewrites every training caption, for the rewritten-caption baseline.",
     )
-    negatives: str | None = Field(
-        default=None,
-        description="A prompt file that writes a false twin of every training caption, for finetune.negatives.",
-    )
     attributes: str | None = Field(
         default=None,
         description="A bank in pcclip/comparisons/attributes, or the path of one: the language model also judges which "
@@ -335,9 +331,8 @@ class Finetune(Block):
         "noisy verdicts are followed.",
     )
     attribute_batch: Count = Field(default=256, description="Verdicts of the attribute term in one step.")
-    negatives: Literal["none", "rules", "llm"] = Field(
-        default="none",
-        description="False captions beside the true ones: none, by rules, or 01's from the language model.",
+    negatives: Literal["none", "rules"] = Field(
+        default="none", description="False captions beside the true ones: none, or by rules."
     )
     tune: Literal["transformer", "all", "layernorm", "lora"] = Field(
         default="transformer",
@@ -868,6 +863,7 @@ def without_password(text: str) -> str:
 
 OLD_KEYS = {  # a key of older files (* stands for a name, such as a set's) -> what to use instead
     "generate.both_directions": "finetune.swap, which trains on each pair's reversed twin",
+    "generate.negatives": "finetune.negatives: rules, which makes them without a language model",
     "generate.attributes_within": "labels in the image table; images are compared within their label",
     "finetune.sds.through_unet": "finetune.sds alone; the gradient passes through the UNet",
     "finetune.difference_temperature": "finetune.difference alone; its temperature is 1",

@@ -1,8 +1,8 @@
 """Other texts for the training captions: rewrites in other words, and hard negatives, which are false of their image.
 
-A language model writes rewrites (for the paper's rewritten-caption baseline) and negatives. Negatives are also made by
-rule, after NegCLIP (arXiv:2210.01936): two nouns or two adjectives change places, or a relation becomes its opposite
-("behind" for "in front of"). An exchange that leaves the caption true ("a cat and a dog", "a dog next to a cat") is not
+A language model writes rewrites, for the paper's rewritten-caption baseline. Negatives are made by rule, after NegCLIP
+(arXiv:2210.01936): two nouns or two adjectives change places, or a relation becomes its opposite ("behind" for "in front
+of"). An exchange that leaves the caption true ("a cat and a dog", "a dog next to a cat") is not
 made. NegCLIP itself finds the words with spaCy, exchanges verbs too, and fills in words with a language model.
 """
 
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -29,12 +29,10 @@ from pcclip.runs.progress import say
 from pcclip.runs.stage import finished
 from pcclip.stats.random_streams import python_stream
 
-Kind = Literal["rewrites", "negatives"]
-KINDS: tuple[Kind, ...] = ("rewrites", "negatives")
+TABLE = "rewrites.parquet"
 NEGATIVES_FORMAT = 1  # raise it when the rules give other negatives
 NOTHING = "nothing to exchange"
 _SHORTEST, _LONGEST = 3, 60  # words of a written caption
-_SHARED = 0.5  # smallest share of a caption's words in a written negative; with fewer it describes another scene
 _DETERMINERS = frozenset("a an the his her its their another some two three".split())
 _SYMMETRIC = frozenset(
     ["and", "or", ",", "&", "with", "near", "beside", "alongside", "next to", "along with", "close to", "together with"]
@@ -70,18 +68,13 @@ _UNMOVED = frozenset(
 _RELATION = re.compile(r"\b(" + "|".join(sorted(_OPPOSITE, key=len, reverse=True)) + r")\b", re.IGNORECASE)
 
 
-def table_file(kind: Kind) -> str:
-    """The file of stage 01 that holds the written captions."""
-    return f"{kind}.parquet"
-
-
 def single_text_prompt(name: str) -> Prompt:
     """A prompt file whose question has {first} alone. Raises PcclipError."""
     return load_prompt(name, slots=("first",))
 
 
-def write(config: Config, images: ImageSet, kind: Kind, backend_for: Callable[[Prompt], Backend]) -> pd.DataFrame:
-    """Have the language model write a rewrite, or a negative, of every training caption.
+def write_rewrites(config: Config, images: ImageSet, backend_for: Callable[[Prompt], Backend]) -> pd.DataFrame:
+    """Have the language model write every training caption in other words.
 
     Returns:
         Columns id, original, raw, finish_reason, caption (the cleaned reply) and verdict ('kept', or why not).
@@ -89,34 +82,34 @@ def write(config: Config, images: ImageSet, kind: Kind, backend_for: Callable[[P
     Raises:
         PcclipError: fewer than generate.min_yield are kept, or the backend is the template.
     """
-    prompt = single_text_prompt(getattr(config.generate, kind))
+    prompt, settings = single_text_prompt(config.generate.rewrites), config.generate
     backend = backend_for(prompt)
     if backend.identity == Template.identity:
         raise PcclipError(
-            f"generate.backend = template writes no {kind}; name a language model's backend, "
-            f"or leave generate.{kind} out"
+            "generate.backend = template writes no rewrites; name a language model's backend, "
+            "or leave generate.rewrites out"
         )
-    table = _training_captions(images)
+    table = images.captions[images.captions["id"].isin(set(images.train["id"]))].reset_index(drop=True)
+    table = table.rename(columns={"caption": "original"})
     questions = [
-        Question(digest([kind.removesuffix("s"), config.seed, row.id, row.caption])[:16], row.caption, "")
+        Question(digest(["rewrite", config.seed, row.id, row.original])[:16], row.original, "")
         for row in table.itertuples()
     ]
-    sampling = config.generate.model_dump(include={"temperature", "top_p", "max_tokens"})
-    path = config.journals / f"{kind}-{digest([prompt.hash, backend.identity, sampling])[:12]}.jsonl"
-    log, table = AnswerLog(path, Reply, kind), table.rename(columns={"caption": "original"})
-    true_captions = _words_by_image(images) if kind == "negatives" else {}
+    sampling = settings.model_dump(include={"temperature", "top_p", "max_tokens"})
+    path = config.journals / f"rewrites-{digest([prompt.hash, backend.identity, sampling])[:12]}.jsonl"
+    log = AnswerLog(path, Reply, "rewrites")
 
     def judged(part: Sequence[Question], answers: Mapping[str, Reply]) -> pd.DataFrame:
         replies = [answers[question.key] for question in part]
         columns = {"raw": [r.text for r in replies], "finish_reason": [r.finish_reason for r in replies]}
         written = table[: len(part)].assign(**columns, caption=[filters.clean(r.text) for r in replies])
-        return written.assign(verdict=[_verdict(row, true_captions.get(row.id)) for row in written.itertuples()])
+        return written.assign(verdict=[_verdict(row) for row in written.itertuples()])
 
     first, rest = questions[: filters.FIRST], questions[filters.FIRST :]
     answers = log.answer_all(first, backend.answers, config)
-    filters.check_first(judged(first, answers), config.generate.min_yield, kind)
+    filters.check_first(judged(first, answers), settings.min_yield, "rewrites")
     table = judged(questions, answers | log.answer_all(rest, backend.answers, config))
-    filters.check_yield(table, config.generate.min_yield, kind)
+    filters.check_yield(table, settings.min_yield, "rewrites")
     return table
 
 
@@ -124,82 +117,41 @@ def load_rewrites(config: Config) -> pd.DataFrame:
     """Columns id and caption of the rewrites that stage 01 kept. Raises PcclipError when 01 has none by this prompt."""
     if config.generate.rewrites is None:
         raise PcclipError("finetune.captions = rewrites needs generate.rewrites, a prompt file for 01 to write them")
-    table = _written(config, "rewrites")
+    folder = config.source_folder / COMPARISONS
+    finished(folder, rewrites=single_text_prompt(config.generate.rewrites).hash)
+    table = read_parquet(folder / TABLE).to_pandas()
     return table.loc[table.verdict == "kept", ["id", "caption"]].reset_index(drop=True)
 
 
-def load_negatives(config: Config, images: ImageSet) -> pd.DataFrame:
-    """The negative of every training caption: made here by rule, or read from stage 01, as finetune.negatives says.
+def _verdict(row: Any) -> str:
+    """'kept', or why a rewrite is not."""
+    if row.finish_reason != "stop":
+        return "error" if row.finish_reason.startswith("error") else "unfinished"
+    if not _SHORTEST <= len(row.caption.split()) <= _LONGEST:
+        return "length"
+    return "copied" if row.caption.strip(" .").lower() == row.original.strip(" .").lower() else "kept"
 
-    Returns columns id, caption, negative ('' for none) and how (the kind of exchange, or why there is none). Raises
-    PcclipError when stage 01 has none by this prompt.
-    """
-    if config.finetune.negatives == "rules":
-        table, true_captions = _training_captions(images), _words_by_image(images)
-        made = [by_rule(row.caption, true_captions[row.id], f"{config.seed}\0{row.id}") for row in table.itertuples()]
-        return table.assign(negative=[text for text, _ in made], how=[how for _, how in made])
-    if config.generate.negatives is None:
-        raise PcclipError("finetune.negatives = llm needs generate.negatives, a prompt file for 01 to write them")
-    table = _written(config, "negatives")
-    kept = table.verdict == "kept"
-    table = table.assign(negative=table.caption.where(kept, ""), how=table.verdict.where(~kept, "llm"))
-    return table[["id", "original", "negative", "how"]].rename(columns={"original": "caption"})
+
+# Negatives by rule
 
 
 def negatives_of(config: Config, images: ImageSet, ids: Iterable[str], captions: Iterable[str]) -> list[str]:
     """The negative of each training caption, '' for none; all '' with finetune.negatives: none.
 
-    `ids` are the images of the captions. Raises PcclipError as `load_negatives`.
+    `ids` are the images of the captions. A negative is no caption of its image.
     """
     pairs = list(zip(ids, captions, strict=True))
     if config.finetune.negatives == "none":
         return [""] * len(pairs)
-    table = load_negatives(config, images)
-    negatives = dict(zip(zip(table["id"], table.caption, strict=True), table.negative, strict=True))
-    texts = [negatives.get(pair, "") for pair in pairs]
+    by_image = images.captions.caption.map(plain_words).groupby(images.captions["id"]).agg(set)
+    texts = [by_rule(caption, by_image[image], f"{config.seed}\0{image}")[0] for image, caption in pairs]
     say(f"negatives: {sum(map(bool, texts)):,} of {len(texts):,} captions have one")
     return texts
-
-
-def _written(config: Config, kind: Kind) -> pd.DataFrame:
-    folder = config.source_folder / COMPARISONS
-    finished(folder, **{kind: single_text_prompt(getattr(config.generate, kind)).hash})
-    return read_parquet(folder / table_file(kind)).to_pandas()
-
-
-def _training_captions(images: ImageSet) -> pd.DataFrame:
-    return images.captions[images.captions["id"].isin(set(images.train["id"]))].reset_index(drop=True)
-
-
-def _words_by_image(images: ImageSet) -> dict[str, set[str]]:
-    """All captions of each image, each as its `plain_words`."""
-    return images.captions.caption.map(plain_words).groupby(images.captions["id"]).agg(set).to_dict()
-
-
-def _verdict(row: Any, true_captions: set[str] | None) -> str:
-    """'kept', or why a written caption is not: of a negative the image's `true_captions` are given, too."""
-    if row.finish_reason.startswith("error"):
-        return "error"
-    if row.finish_reason != "stop":
-        return "unfinished"
-    if not _SHORTEST <= len(row.caption.split()) <= _LONGEST:
-        return "length"
-    if row.caption.strip(" .").lower() == row.original.strip(" .").lower():
-        return "copied"
-    if true_captions is None:
-        return "kept"
-    if plain_words(row.caption) in true_captions:
-        return "true of the image"
-    words, original = set(plain_words(row.caption).split()), plain_words(row.original).split()
-    return "kept" if sum(word in words for word in original) >= _SHARED * len(original) else "another scene"
 
 
 def plain_words(text: str) -> str:
     """The words of a text in lower case; two captions with equal words count as the same caption."""
     return " ".join(re.findall(r"\w+", text.lower()))
-
-
-# Negatives by rule
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from pcclip.runs.stage import Stage
 FOLDER, TABLE, LEFT_OUT = COMPARISONS, "comparisons.parquet", "left_out.parquet"
 _COUNTED = 200  # questions whose tokens are counted
 _FORMAT = 2  # raise it when the meaning of the table changes: old stages are then done again
-_NO_KEYS = {"in_flight", "shard", "timeout", "retries", "base_url", "negatives", "request"}  # no answer, or own inputs
+_NO_KEYS = {"in_flight", "shard", "timeout", "retries", "base_url", "request"}  # no answer, or own inputs
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
@@ -51,8 +51,6 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
         "attributes": settings.attributes and load_bank(settings.attributes).hash,
         "model": identify(config.model),
     }
-    if settings.negatives:
-        inputs["negatives"] = captions.single_text_prompt(settings.negatives).hash
     return Stage(folder, inputs, config.stored(folder))
 
 
@@ -179,13 +177,10 @@ def budget(questions: Sequence[Question], prompt: Prompt, model: Encoder, max_to
 def _other_tables(
     config: Config, images: ImageSet, backend_for: Callable[[Prompt], Backend]
 ) -> dict[str, pd.DataFrame]:
-    """The tables by file name that a run may ask for beside the comparisons: rewrites, negatives, verdicts."""
-    settings = config.generate
-    tables = {
-        captions.table_file(kind): captions.write(config, images, kind, backend_for)
-        for kind in captions.KINDS
-        if getattr(settings, kind)
-    }
+    """The tables by file name that a run may ask for beside the comparisons: rewrites and verdicts."""
+    settings, tables = config.generate, {}
+    if settings.rewrites:
+        tables[captions.TABLE] = captions.write_rewrites(config, images, backend_for)
     if settings.attributes:
         if settings.attributes_gguf:
             backend_for = partial(lazy_backend, settings.judging)

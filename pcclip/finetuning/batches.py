@@ -249,7 +249,7 @@ def caption_examples(config: Config, images: ImageSet, split: str, vectors: Vect
 def captioned_images(config: Config, images: ImageSet, split: str, vectors: Vectors, model: Encoder) -> CaptionedImages:
     """The images of a split that have a vector, with their captions and, for training, hard negatives.
 
-    Raises PcclipError when rewrites or the language model's negatives are wanted and 01 has none.
+    Raises PcclipError when rewrites are wanted and 01 has none.
     """
     examples = caption_examples(config, images, split, vectors, model)
     order = np.argsort(examples.first, kind="stable")

@@ -122,7 +122,7 @@ def _texts(config: Config) -> Iterator[Finding]:
     settings = config.generate
     filters.rule_list(settings.filters)
     names = [load_prompt(settings.prompt).name]
-    names += [load_prompt(name, slots=("first",)).name for name in (settings.rewrites, settings.negatives) if name]
+    names += [load_prompt(settings.rewrites, slots=("first",)).name] if settings.rewrites else []
     bank = f", attribute bank {load_bank(settings.attributes).name}" if settings.attributes else ""
     yield FINE, f"parameters, prompt {' and '.join(names)}, filters {settings.filters}{bank}"
 
@@ -164,8 +164,6 @@ def _models(config: Config, sizes: Sizes, stages: set[str]) -> Iterator[Finding]
     if "03" in stages:
         if config.finetune.tune == "lora" and find_spec("peft") is None:
             yield MISSING, "finetune.tune = lora needs peft: `pip install 'pcclip[paper]'`"
-        if config.finetune.negatives == "llm" and settings.negatives is None:
-            yield MISSING, "finetune.negatives = llm needs generate.negatives, a prompt file for 01 to write them"
         if config.finetune.sds:
             yield from _teacher(config.finetune.sds.teacher, sizes.teacher, problems.get("teacher"))
     if "04" in stages and config.evaluate.teacher:

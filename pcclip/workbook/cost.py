@@ -205,10 +205,10 @@ class Cost:
         yield self._questions(
             "01 comparisons", counts.pairs + counts.held_out_pairs, (prompt, written), self.sizes.writer
         )
-        for kind, name in (("rewrites", settings.rewrites), ("negatives", settings.negatives)):
-            if name:
-                lengths = (self._prompt_tokens(name, ("first",)) + counts.caption_tokens, counts.caption_tokens)
-                yield self._questions(f"01 {kind}", counts.train_captions, lengths, self.sizes.writer)
+        if settings.rewrites:
+            read = self._prompt_tokens(settings.rewrites, ("first",)) + counts.caption_tokens
+            lengths = (read, counts.caption_tokens)
+            yield self._questions("01 rewrites", counts.train_captions, lengths, self.sizes.writer)
         if settings.attributes:
             attributes = load_bank(settings.attributes).attributes
             stems = [text_tokens(stem.text) for attribute in attributes for stem in attribute.stems]

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import ContextVar
-from functools import partial
+from functools import cache, partial
 from itertools import cycle
 from threading import Thread
 from typing import Any
@@ -32,10 +32,6 @@ _FIRST_WAIT, _LONGEST_WAIT, _LONGEST_TOLD_WAIT = 0.5, 8.0, 60.0  # seconds betwe
 _CONNECT = 10.0  # seconds
 _LARGEST = 2_000_000  # bytes of a reply
 _SHORTEST_SECRET = 6  # characters; a shorter key may be a word of an answer
-_THREAD = "pcclip-requests"
-_TOKENS = 20  # likeliest tokens that are read; most servers give no more
-_VERDICT_TOKENS = 64
-_LARGEST_SEED = 2**31 - 1
 _TRIED_AGAIN = {408, 409, 425, 429}
 _UNSUPPORTED = {400, 404, 405, 415, 422, 501}  # statuses of a server without the feature
 _CHAT, _COMPLETIONS = "chat/completions", "completions"
@@ -92,7 +88,7 @@ class OpenAIServer:
         """Ask about every item; `failure` makes the result of an item that got an error."""
         client, servers = self._client(), cycle(self._settings.servers)
         started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        Thread(target=asyncio.run, args=(_run_loop(client, started),), name=_THREAD, daemon=True).start()
+        Thread(target=asyncio.run, args=(_run_loop(client, started),), name="pcclip-requests", daemon=True).start()
         loop, stop = started.result()
 
         def submit(item: Item) -> Future:
@@ -115,6 +111,7 @@ class OpenAIServer:
                 },
                 timeout=httpx.Timeout(None, connect=min(_CONNECT, self._settings.timeout)),
                 limits=httpx.Limits(max_connections=self._settings.in_flight),
+                verify=_certificates(),
                 follow_redirects=True,
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
@@ -136,7 +133,7 @@ class OpenAIServer:
         settings = self._settings
         fields = {
             "messages": self._prompt.messages(question.first, question.second),
-            "seed": question.seed & _LARGEST_SEED,
+            "seed": question.seed % 2**31,  # some servers take no larger one
             "max_tokens": settings.max_tokens,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
@@ -150,7 +147,12 @@ class OpenAIServer:
 
     async def _odds(self, send: Callable, choice: Choice) -> Odds:
         if "logprobs" not in self._refused[_COMPLETIONS]:
-            fields = {"prompt": choice.text, "max_tokens": 1, "temperature": 0.0, "logprobs": _TOKENS}
+            fields = {
+                "prompt": choice.text,
+                "max_tokens": 1,
+                "temperature": 0.0,
+                "logprobs": 20,
+            }  # most servers give no more
             try:
                 return await send(_COMPLETIONS, partial(_odds_of_tokens, choice), fields)
             except Refused as error:
@@ -162,7 +164,7 @@ class OpenAIServer:
                 None, "error: a stem about one thing needs token probabilities, which this server does not give"
             )
         messages = [{"role": "user", "content": f"{choice.question}\n{_AS_JSON}"}]
-        fields = {"messages": messages, "max_tokens": _VERDICT_TOKENS, "temperature": 0.0}
+        fields = {"messages": messages, "max_tokens": 64, "temperature": 0.0}
         reply = await send(_CHAT, reply_of, {**fields, "response_format": _schema(_VERDICT)})
         return odds_of_verdict(self._without_secrets(reply.text))
 
@@ -267,6 +269,9 @@ class OpenAIServer:
         for secret in self._secrets:
             text = text.replace(secret, "***") if len(secret) >= shortest else text
         return text
+
+
+_certificates = cache(httpx.create_ssl_context)  # reading them takes as long as a hundred requests
 
 
 def _secrets(settings: Generate) -> tuple[str, list[str]]:

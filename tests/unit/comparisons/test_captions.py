@@ -1,4 +1,4 @@
-"""Captions written anew: rewrites, and hard negatives by rule or by the language model; and why some are not kept."""
+"""Captions written anew: rewrites, and hard negatives by rule; and why some are not kept."""
 
 import json
 
@@ -13,13 +13,10 @@ from pcclip.comparisons import captions
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons.captions import NOTHING, by_rule, exchanges, plain_words
 from pcclip.comparisons.llm import Reply
-from pcclip.comparisons.prompts import load_prompt
 from pcclip.data.image_set import load_images
 from pcclip.errors import PcclipError
 from pcclip.finetuning.losses import infonce
 from pcclip.finetuning.stage import stage
-
-NEGATIVE = Reply("A red disc on a red bar.", "stop")
 
 
 def by(values, who: str = "none", **generated) -> params.Config:
@@ -35,7 +32,7 @@ def rewrite(values):
 
     def call(backend, images=None, **changes):
         config = by(values, rewrites="rewrite", **changes)
-        return captions.write(config, images or load_images(config), "rewrites", lambda prompt: backend)
+        return captions.write_rewrites(config, images or load_images(config), lambda prompt: backend)
 
     return call
 
@@ -115,7 +112,7 @@ def test_the_stage_stores_rewrites(values, tiny_encoder):
     generate.generate(config, images, tiny_encoder, Writer(write))
     manifest = json.loads((config.folder / generate.FOLDER / "manifest.json").read_text())
     assert manifest["counts"]["rewrites"] == 15
-    assert captions.table_file("rewrites") in manifest["outputs"]
+    assert captions.TABLE in manifest["outputs"]
     loaded = captions.load_rewrites(config)
     assert list(loaded.columns) == ["id", "caption"]
     assert sorted(loaded["id"]) == sorted(images.train["id"][~images.train.caption.str.contains("red")])
@@ -221,21 +218,15 @@ def test_every_kind_is_equally_likely_and_the_draw_is_the_captions_own():
     assert len({text for text, _ in found}) > 6
 
 
-def test_captions_without_one_are_counted_and_recorded(values, capsys):
+def test_captions_without_one_are_counted(values, capsys):
     config = by(values, "rules")
     images = load_images(config)
     of = several(images, "A dog chases a cat.", "A red disc.", "A cat chases a dog.", "A girl on a horse.")
-    table = captions.load_negatives(config, images)
-    assert len(table) == 18
-    own = table[table["id"] == of]
-    assert list(own.negative) == ["", "", "", "A horse on a girl."], "each of the first and the third is the other"
-    assert list(own.how) == [NOTHING, NOTHING, NOTHING, "nouns"]
-    assert set(table.how) == {NOTHING, "nouns"}
-    assert not set(table["id"]) & set(images.held_out["id"])
     capsys.readouterr()
-    asked = [(of, "A girl on a horse."), (of, "A red disc."), ("nobody", "A girl on a horse.")]
-    assert captions.negatives_of(config, images, *zip(*asked, strict=True)) == ["A horse on a girl.", "", ""]
-    assert "negatives: 1 of 3 captions have one" in capsys.readouterr().out
+    own = ["A dog chases a cat.", "A red disc.", "A cat chases a dog.", "A girl on a horse."]
+    negatives = captions.negatives_of(config, images, [of] * 4, own)
+    assert negatives == ["", "", "", "A horse on a girl."], "each of the first and the third is the other"
+    assert "negatives: 1 of 4 captions have one" in capsys.readouterr().out
 
 
 def test_none_are_asked_for(config, capsys):
@@ -243,71 +234,16 @@ def test_none_are_asked_for(config, capsys):
     assert not capsys.readouterr().out
 
 
-# negatives by the language model
-
-
-def test_01_has_them_written_and_03_reads_them(values, tiny_encoder):
-    def write(caption):
-        return Reply(caption if "red" in caption else f"{caption[:-1]} on a red bar.", "stop")
-
-    config, writer = by(values, "llm", negatives="negative"), Writer(write)
-    images = load_images(config)
-    generate.generate(config, images, tiny_encoder, writer)
-    manifest = json.loads((config.folder / generate.FOLDER / "manifest.json").read_text())
-    assert manifest["counts"]["negatives"] == len(writer.asked) == 15
-    assert captions.table_file("negatives") in manifest["outputs"]
-    table = captions.load_negatives(config, images).set_index("caption")
-    assert list(table.loc["A blue disc."]) == [table["id"]["A blue disc."], "A blue disc on a red bar.", "llm"]
-    assert list(table.loc["A red disc.", ["negative", "how"]]) == ["", "copied"]
-    assert captions.negatives_of(config, images, table["id"], table.index) == list(table.negative)
-    other = by(values, "llm", negatives="rewrite")
-    with pytest.raises(PcclipError, match="01_generate: made with other negatives than now asked for"):
-        captions.load_negatives(other, images)
-
-
-@pytest.mark.parametrize(
-    ("reply", "finish", "verdict"),
-    [
-        ("A disc, red. On a blue bar.", "stop", "kept"),
-        ("Red, A disc", "stop", "kept"),
-        ("a disc is round", "stop", "true of the image"),
-        ("A long train in the rain.", "stop", "another scene"),
-        ("A red disc", "stop", "copied"),
-        ("A red", "stop", "length"),
-        ("A red disc on", "length", "unfinished"),
-        ("", "error: busy", "error"),
-    ],
-)
-def test_why_one_is_kept_or_not(values, reply, finish, verdict):
-    config = by(values, "llm", negatives="negative", min_yield=0.0)
-    images = load_images(config)
-    of = several(images, "A red disc.", "A disc is round!")
-    writer = Writer(lambda caption: Reply(reply, finish))
-    table = captions.write(config, images, "negatives", lambda prompt: writer)
-    [row] = table[(table["id"] == of) & (table.original == "A red disc.")].itertuples()
-    assert (row.verdict, row.raw) == (verdict, reply)
-
-
 def test_what_cannot_be_asked_for(values, tiny_encoder):
-    config = by(values, "llm")
-    with pytest.raises(PcclipError, match=r"negatives = llm needs generate\.negatives, a prompt file"):
-        captions.load_negatives(config, load_images(config))
-    for kind, prompt in (("negatives", "negative"), ("rewrites", "rewrite")):
-        config = by(values, **{kind: prompt})
-        with pytest.raises(PcclipError, match=f"template writes no {kind}"):
-            generate.generate(config, load_images(config), tiny_encoder)
+    config = by(values, rewrites="rewrite")
+    with pytest.raises(PcclipError, match="template writes no rewrites"):
+        generate.generate(config, load_images(config), tiny_encoder)
+    with pytest.raises(PcclipError, match=r"generate\.negatives: no longer a key; use finetune\.negatives: rules"):
+        by(values, "rules", negatives="negative")
     with pytest.raises(PcclipError, match="they need objective: clip"):
         params.check({"finetune": {"negatives": "rules"}})
     with pytest.raises(PcclipError, match="and captions: captions"):
         params.check({"finetune": {"negatives": "rules", "objective": "clip", "captions": "rewrites"}})
-
-
-def test_the_stages_know_of_them(values):
-    """Without them 01's key is what it was before there were any; 03's has the rules' version."""
-    plain_run, asking = params.check(values), by(values, "llm", negatives="negative")
-    assert "negatives" not in generate.stage(plain_run).inputs
-    assert generate.stage(asking).inputs["negatives"] == load_prompt("negative", slots=("first",)).hash
-    assert "negatives" not in generate.stage(asking).inputs["generate"]
 
 
 def test_the_loss_holds_images_against_false_captions(rng, monkeypatch):

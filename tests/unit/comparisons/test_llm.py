@@ -330,9 +330,8 @@ def test_prompt_missing():
 
 
 def test_shipped_prompts_ask_for_what_they_are_for():
-    for name in ("rewrite", "negative"):
-        asked = load_prompt(name, slots=("first",)).messages("A {red} disc.", "")
-        assert asked[-1]["content"] == "Caption: A {red} disc."
+    asked = load_prompt("rewrite", slots=("first",)).messages("A {red} disc.", "")
+    assert asked[-1]["content"] == "Caption: A {red} disc."
     assert load_prompt("paper").messages("A red disc.", "A bar.")[-1]["content"] == (
         "What is the visual difference between an image with a description of A red disc. "
         "and an image with a description of A bar.?"

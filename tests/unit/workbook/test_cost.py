@@ -257,13 +257,13 @@ def test_the_teacher_as_a_matcher_as_by_hand(values):
         assert matching.flop == 3 * 50 * 10 * each * 1e9
 
 
-def test_rewrites_negatives_and_verdicts_are_questions_too(values):
-    settings = {"backend": "openai", "llm": "x", "rewrites": "rewrite", "negatives": "negative", "attributes": "size"}
+def test_rewrites_and_verdicts_are_questions_too(values):
+    settings = {"backend": "openai", "llm": "x", "rewrites": "rewrite", "attributes": "size"}
     config = params.check(values | {"generate": {**values["generate"], **settings}})
     rows = list(cost_of(config, writer=Network(10, 20), judge=Network(100, 200)).rows())
-    assert [row.stage for row in rows[:4]] == ["01 comparisons", "01 rewrites", "01 negatives", "01 verdicts, at most"]
-    assert all(row.flop == 20 * row.tokens for row in rows[:3])
-    assert rows[3].flop == 200 * rows[3].tokens
+    assert [row.stage for row in rows[:3]] == ["01 comparisons", "01 rewrites", "01 verdicts, at most"]
+    assert all(row.flop == 20 * row.tokens for row in rows[:2])
+    assert rows[2].flop == 200 * rows[2].tokens
     assert rows[1].work.startswith("15 questions")
 
 
