@@ -28,7 +28,7 @@ from pcclip.config import Generate, without_password
 from pcclip.errors import PcclipError
 from pcclip.runs.progress import say
 
-_FIRST_WAIT, _LONGEST_WAIT, _LONGEST_TOLD_WAIT = 0.5, 8.0, 60.0  # seconds between tries
+_FIRST_WAIT, _LONGEST_WAIT, _LONGEST_RETRY_AFTER = 0.5, 8.0, 60.0  # seconds between tries
 _CONNECT = 10.0  # seconds
 _LARGEST = 2_000_000  # bytes of a reply
 _SHORTEST_SECRET = 6  # characters; a shorter key may be a word of an answer
@@ -219,8 +219,8 @@ class OpenAIServer:
                 failure = _refusal(server, response.status_code, text, body)
                 if response.status_code not in _TRIED_AGAIN and response.status_code < 500:
                     break
-                told = response.headers.get("retry-after", "")
-                wait = min(_LONGEST_TOLD_WAIT, float(told)) if re.fullmatch(r"\d{1,9}(\.\d+)?", told) else wait
+                delay = response.headers.get("retry-after", "")
+                wait = min(_LONGEST_RETRY_AFTER, float(delay)) if re.fullmatch(r"\d{1,9}(\.\d+)?", delay) else wait
             except _UNREADABLE:
                 failure = NoAnswer(f"not an answer: {_complaint(text)[0][:80]!r}")
             except _NO_SERVER as error:

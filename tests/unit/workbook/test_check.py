@@ -150,7 +150,7 @@ def test_packages(checked, monkeypatch):
     status, _, error = checked(finetune={"tune": "lora"}, generate={"backend": "openai", "llm": "x"})
     assert status == 1
     assert "finetune.tune = lora needs peft" in error
-    assert "generate.backend = openai needs openai" in error
+    assert "generate.backend = openai needs httpx" in error
 
 
 def test_an_answer_that_never_comes_is_not_waited_for(closed_port):
