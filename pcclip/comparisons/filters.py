@@ -12,13 +12,12 @@ from functools import partial
 import pandas as pd
 
 from pcclip.comparisons.llm.replies import without_reasoning
-from pcclip.comparisons.sentences import sides, swapped
+from pcclip.comparisons.sentences import LONGEST, sides, swapped
 from pcclip.data.concepts import concept_of, singular, words_of
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 
 _CUTS = re.compile(r"\n\n|\n(?=Q:|#\d|Note|I hope|First image:|Question)|(?<=[.!?])\s+(?=Note\b|I hope\b)")
-_LONGEST = 2000  # characters of a sentence: several times what any text tower reads; tokenizers take long for more
 FIRST = 20  # replies that are judged before the rest is asked for
 _LABEL = re.compile(r"^(?:#\d+:|A:|Answer:|Difference:)\s*")
 
@@ -96,7 +95,7 @@ def _subject(caption: str, concept: str) -> set[str]:
 
 RULES: dict[str, Rule] = {
     # the model wrote something that a text tower can be given, and the backend reported no error
-    "answered": lambda c: 0 < len(c.sentence) <= _LONGEST and not c.finish_reason.startswith("error"),
+    "answered": lambda c: 0 < len(c.sentence) <= LONGEST and not c.finish_reason.startswith("error"),
     "finished": lambda c: c.finish_reason == "stop",  # before the token limit
     "plain_text": _plain_text,
     "length": lambda c: 8 <= len(c.words) <= 60,
@@ -203,7 +202,7 @@ def judged(table: pd.DataFrame, rules: RuleList, model: Encoder) -> pd.DataFrame
     """
     sentences = [rules.clean(raw) for raw in table.raw]
     rows = []
-    tokens_of = model.tokens([sentence[:_LONGEST] for sentence in sentences])  # longer ones are not kept
+    tokens_of = model.tokens([sentence[:LONGEST] for sentence in sentences])  # longer ones are not kept
     for reply, sentence, ids in zip(table.itertuples(), sentences, tokens_of, strict=True):
         candidate = Candidate(
             sentence=sentence,
