@@ -28,7 +28,7 @@ from pcclip.finetuning import stage as finetuning
 from pcclip.finetuning.batches import draw_batch
 from pcclip.finetuning.both_towers import BothTowers, gather
 from pcclip.finetuning.score_distillation import Distillation, LatentMap, fit_latent_map, load_distillation
-from pcclip.finetuning.tensor_cache import cached_tensors
+from pcclip.finetuning.tensor_cache import CachedTensors, cached_tensors
 from pcclip.images import open_image
 
 CLIP = {
@@ -467,7 +467,7 @@ def test_kept_rows_go_on_where_they_were_and_are_made_once(tmp_path, monkeypatch
 # the warm-up
 
 
-class Rows:
+class Rows(CachedTensors):
     """Kept tensors that are in memory."""
 
     def __init__(self, rows):

@@ -31,6 +31,7 @@ from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import saved
+from pcclip.encoders.tokens import Tokens
 from pcclip.errors import PcclipError
 from pcclip.finetuning import batches, losses, text_tower
 from pcclip.finetuning import stage as finetuning
@@ -669,13 +670,14 @@ def test_a_kind_without_texts_is_left_out(prepare):
 
 def test_replay_draws_each_kind_evenly():
     kinds = np.repeat([0, 1, 2], [1000, 300, 2])
-    replayed = ReplayedTexts(None, kinds, None)
+    replayed = ReplayedTexts(Tokens.of([], 1), kinds, torch.zeros(len(kinds), 1))
     drawn = replayed.draw(9000, np.random.default_rng(0))
     assert np.bincount(kinds[drawn]) == pytest.approx([3000] * 3, abs=150)
     assert np.bincount(drawn, minlength=1302)[1300:] == pytest.approx([1500] * 2, abs=120), "and each of a kind evenly"
     assert len(set(drawn[drawn < 1000])) > 900
     assert (drawn == replayed.draw(9000, np.random.default_rng(0))).all()
-    assert set(ReplayedTexts(None, np.array([1, 1]), None).draw(5, np.random.default_rng(0))) <= {0, 1}
+    alone = ReplayedTexts(Tokens.of([], 1), np.array([1, 1]), torch.zeros(2, 1))
+    assert set(alone.draw(5, np.random.default_rng(0))) <= {0, 1}
 
 
 def test_what_is_replayed_is_held_where_the_base_has_that_very_text(prepare, monkeypatch):
