@@ -318,7 +318,7 @@ def _by_prompting(items: pd.DataFrame) -> list[pd.DataFrame]:
     return [items[items.prompting == prompting] for prompting in ("plain", "comparative")]
 
 
-def _counts(before: Iterable[bool], after: Iterable[bool]) -> dict[str, float]:
+def _counts(before: Iterable, after: Iterable) -> dict[str, int | float]:
     """Accuracies of the same images before and after, and how many became right (helped) or wrong (hurt)."""
     was_right, is_right = np.array(before, dtype=bool), np.array(after, dtype=bool)
     n = len(was_right)

@@ -31,7 +31,7 @@ def test_single_images_and_names(rng):
 
 def test_a_triple_counts_as_often_as_all_three_were_drawn():
     members = np.array([[0, 1, 2], [3, 4, 5]])
-    found = bootstrap_means({"": [0.0, 1.0]}, members, 500, 0)[""]
+    found = bootstrap_means({"": np.array([0.0, 1.0])}, members, 500, 0)[""]
     drawn = found.draws[~np.isnan(found.draws)]
     assert found.value == 0.5
     assert {0.0, 1.0} <= set(drawn)
@@ -39,7 +39,7 @@ def test_a_triple_counts_as_often_as_all_three_were_drawn():
 
 
 def test_no_items():
-    found = bootstrap_means({"x": []}, np.empty((0, 2)), 10, 0)["x"]
+    found = bootstrap_means({"x": np.array([])}, np.empty((0, 2)), 10, 0)["x"]
     assert np.isnan(found.value)
     assert found.n == 0
     assert np.isnan(found.interval).all()

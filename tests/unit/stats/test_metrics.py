@@ -479,7 +479,7 @@ def test_compare_has_a_row_for_each_task_dataset_and_metric():
     assert easy.difference == pytest.approx(new.correct.mean() - old.correct.mean())
     assert easy.ci_low < easy.difference < easy.ci_high
     assert easy.p_mcnemar == metrics.mcnemar(new, old)
-    np.testing.assert_allclose(found.p_holm[:2], metrics.holm(found.p_mcnemar[:2]))
+    np.testing.assert_allclose(found.p_holm[:2], metrics.holm(list(found.p_mcnemar[:2])))
     assert (found.p_holm[:2] > found.p_mcnemar[:2]).any()
     assert list(found.p_holm[2:]) == list(found.p_bootstrap[2:]), "alone in their families"
     assert found.p_mcnemar[3:].isna().all()
