@@ -34,7 +34,7 @@ class Vectors:
     fingerprint: str = ""
     others: Mapping[str, "Vectors"] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not len(self.ids) == len(self.paths) == len(self.matrix):
             raise PcclipError("ids, paths and vectors are out of step")
 
