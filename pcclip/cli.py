@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import signal
 import sys
+import threading
 from pathlib import Path
 
 from pcclip import __version__
@@ -19,6 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"pcclip: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends a slow exit, without a traceback
+        sys.unraisablehook = threading.excepthook = lambda problem: None  # nor do threads and finalisers print one
         print("pcclip: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -52,12 +56,10 @@ def parser() -> argparse.ArgumentParser:
 
     _add_rank(commands.add_parser("rank", help="order photos by an attribute"))
 
-    convert = commands.add_parser("convert", help="convert the paper's released pickles to tables, or back")
+    convert = commands.add_parser("convert", help="convert the paper's released pickles to tables")
     convert.add_argument("embeddings", type=Path, help="the pickle of image embeddings and captions")
     convert.add_argument("differences", type=Path, help="the pickle of differences")
-    direction = convert.add_mutually_exclusive_group(required=True)
-    direction.add_argument("--to", type=Path, metavar="FOLDER", help="read the pickles, write tables to this folder")
-    direction.add_argument("--back", type=Path, metavar="FOLDER", help="write the pickles from this folder's tables")
+    convert.add_argument("--to", type=Path, metavar="FOLDER", required=True, help="where the tables are written")
     convert.set_defaults(command=_convert)
     return root
 
@@ -125,8 +127,11 @@ def _rank(options: argparse.Namespace) -> None:
     from pcclip.config import Generate
     from pcclip.ranking.examples import Examples
     from pcclip.ranking.rank import rank
-    from pcclip.runs.files import atomic
+    from pcclip.runs.files import atomic, spreadsheet
 
+    for path in (options.csv, options.sheet):
+        if path and not path.absolute().parent.is_dir():
+            raise PcclipError(f"rank: {path}: there is no folder {path.parent}; make it, or name another file")
     examples = options.examples
     if options.most or options.least:
         if examples:
@@ -149,7 +154,7 @@ def _rank(options: argparse.Namespace) -> None:
         )
     if options.csv:
         with atomic(options.csv) as temporary:
-            table.to_csv(temporary, index=False)
+            spreadsheet(table).to_csv(temporary, index=False)
     if options.json:
         print(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
         return
@@ -159,13 +164,10 @@ def _rank(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    from pcclip.workbook.authors_release import convert, write_released
+    from pcclip.workbook.authors_release import convert
 
-    if options.to:
-        counts = convert(options.embeddings, options.differences, options.to)
-        print(f"{options.to}: {', '.join(f'{name} {count}' for name, count in counts.items())}")
-    else:
-        print(*write_released(options.back, options.embeddings, options.differences), sep="\n")
+    counts = convert(options.embeddings, options.differences, options.to)
+    print(f"{options.to}: {', '.join(f'{name} {count}' for name, count in counts.items())}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import re
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
+from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
@@ -22,6 +24,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pcclip.errors import PcclipError
 
 COMPARISONS = "01_generate"  # the folder of stage 01 in a run's folder
+_LARGEST_YAML = 50_000  # bytes
+_MOST_VALUES = 20_000  # in one YAML file
+_MOST_MISTAKES = 20  # that one message lists
+_LONGEST_MESSAGE = 300  # characters of a value, or of another library's message
 
 # ---- types of values -------------------------------------------------------------------------------------------------
 
@@ -234,7 +240,21 @@ class Embed(Block):
     )
 
 
-class Sds(Block):
+class Diffusion(Block):
+    """How a text-to-image model sees noised images."""
+
+    t_min: Share = Field(default=0.0, description="Lowest noise level, as a fraction of the model's steps.")
+    t_max: Share = Field(default=1.0, description="Highest noise level, as a fraction of the model's steps.")
+    precision: Precision = Field(default="fp32", description="Precision of the UNet.")
+
+    @model_validator(mode="after")
+    def _has_noise_levels(self) -> "Diffusion":
+        if self.t_min >= self.t_max:
+            raise ValueError(f"t_min = {self.t_min:g} must be below t_max = {self.t_max:g}")
+        return self
+
+
+class Sds(Diffusion):
     """Score distillation (SDS-CLIP, arXiv 2307.09233): L = L_CLIP + weight * L_SDS, taught by a text-to-image model.
 
     The paper publishes the form of the loss but not its numbers; the defaults are assumed.
@@ -270,15 +290,9 @@ class Sds(Block):
     micro_batch: Count | None = Field(
         default=None, description="Images in the UNet at once; gradients stay the same. null takes the whole batch."
     )
-    precision: Precision = Field(default="fp32", description="Precision of the UNet.")
     checkpointing: bool = Field(
         default=False, description="Whether the UNet recomputes activations in the backward pass to save memory."
     )
-
-    @model_validator(mode="after")
-    def _has_noise_levels(self) -> "Sds":
-        _check_noise_levels(self.t_min, self.t_max)
-        return self
 
 
 class Finetune(Block):
@@ -455,11 +469,11 @@ class Changes(Block):
     max_bad: Share = Field(default=0.05, description="Largest tolerated fraction of unusable pairs.")
 
 
-class Compositional(Block):
-    """A compositional benchmark; docs/data.md describes its folder."""
+class PublicSet(Block):
+    """A public set that is read from a folder; docs/data.md describes it."""
 
-    path: str = Field(description="The benchmark's folder.")
-    limit: Count | None = Field(default=None, description="Number of items of each part; null takes all.")
+    path: str = Field(description="The set's folder.")
+    limit: Count | None = Field(default=None, description="Number of items of each part, or queries; null takes all.")
     max_bad: Share = Field(default=0.05, description="Largest tolerated fraction of unusable items or images.")
 
 
@@ -493,7 +507,7 @@ class Judge(Block):
         return self
 
 
-class Matcher(Block):
+class Matcher(Diffusion):
     """A text-to-image model decides which text is right by how well each text helps it to denoise the image.
 
     It adds one row to the results of the compositional sets and of toy relations. Published work draws 100 times an
@@ -502,8 +516,6 @@ class Matcher(Block):
 
     spec: str = Field(description="The model, named as finetune.sds.teacher is.")
     samples: Count = Field(default=32, description="Draws of noise level and noise, shared by all texts and images.")
-    t_min: Share = Field(default=0.0, description="Lowest noise level, as a fraction of the model's steps.")
-    t_max: Share = Field(default=1.0, description="Highest noise level, as a fraction of the model's steps.")
     unconditional: bool = Field(
         default=True, description="If images are compared: whether the error without any text is subtracted."
     )
@@ -515,12 +527,6 @@ class Matcher(Block):
         default=200, description="Items of each part of a set, drawn with the run's seed; null takes all."
     )
     batch_size: Count = Field(default=32, description="Evaluations of the UNet at once.")
-    precision: Precision = Field(default="fp32", description="Precision of the UNet.")
-
-    @model_validator(mode="after")
-    def _has_noise_levels(self) -> "Matcher":
-        _check_noise_levels(self.t_min, self.t_max)
-        return self
 
 
 ChangeSet = Literal["spot_the_diff", "birds_to_words", "fashion_iq", "compbench"]
@@ -557,7 +563,7 @@ class Evaluate(Block):
         default={}, description="Sets of image pairs with texts about their differences."
     )
     relative: dict[str, Relative] = Field(default={}, description="Sets of relative attributes to rank, by name.")
-    compositional: dict[CompositionalSet, Compositional] = Field(default={}, description="Compositional benchmarks.")
+    compositional: dict[CompositionalSet, PublicSet] = Field(default={}, description="Compositional benchmarks.")
     judge: Judge | None = Field(default=None, description="The language model as one more row of the results.")
     teacher: Matcher | None = Field(default=None, description="A text-to-image model as one more row of the results.")
     pairs: Count = Field(default=1000, description="Held-out pairs that get a template sentence.")
@@ -602,14 +608,6 @@ class Change(Block):
     )
 
 
-class Composed(Block):
-    """A set for composed image retrieval; docs/data.md describes its folder."""
-
-    path: str = Field(description="The set's folder.")
-    limit: Count | None = Field(default=None, description="Number of queries; null takes all.")
-    max_bad: Share = Field(default=0.05, description="Largest tolerated fraction of unusable queries or images.")
-
-
 class Arithmetic(Block):
     """Notebook 05: whether the embedding space obeys arithmetic."""
 
@@ -619,7 +617,7 @@ class Arithmetic(Block):
     neighbours: Count = Field(default=5, description="Nearest photos shown for each query.")
     triples: Count = Field(default=100, description="Image triples that test d(a, b) + d(b, c) = d(a, c).")
     quadruples: Count = Field(default=200, description="Image analogies a : b = c : d.")
-    composed: dict[Literal["fashion_iq", "cirr", "simat"], Composed] = Field(
+    composed: dict[Literal["fashion_iq", "cirr", "simat"], PublicSet] = Field(
         default={}, description="Sets for composed image retrieval."
     )
     compositions: list[Annotated[list[str], Field(min_length=3, max_length=4)]] = Field(
@@ -810,11 +808,6 @@ def _replace_seed(value: Any, seed: str) -> Any:
     return value.replace("{seed}", seed) if isinstance(value, str) else value
 
 
-def _check_noise_levels(t_min: float, t_max: float) -> None:
-    if t_min >= t_max:
-        raise ValueError(f"t_min = {t_min:g} must be below t_max = {t_max:g}")
-
-
 # ---- paths -----------------------------------------------------------------------------------------------------------
 
 
@@ -890,16 +883,73 @@ def read(path: str | Path) -> Config:
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """The unchecked values of a parameter file. Raises PcclipError when it cannot be read or is no mapping."""
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf8"))
-    except OSError as error:
-        raise PcclipError(f"{path}: cannot read the parameter file ({error.strerror}); see params/README.md") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PcclipError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    values = read_yaml(Path(path))
     if not isinstance(values, dict):
         raise PcclipError(f"{path}: expected keys such as run, seed, model, data; found {type(values).__name__}")
     return values
+
+
+def read_yaml(path: Path) -> Any:
+    """The values of any YAML file.
+
+    Raises PcclipError, with one line, when the file cannot be read, is not YAML, or is refused by `_count_values`.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_YAML:
+            raise PcclipError(f"{path}: over {_LARGEST_YAML // 1000} kB; name a parameter file, a prompt or a bank")
+        return yaml.load(path.read_text(encoding="utf8"), _Loader)
+    except OSError as error:
+        raise PcclipError(f"{path}: cannot read the file ({error.strerror}); see params/README.md") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise PcclipError(f"{path}: not valid YAML ({_shortened(' '.join(str(error).split()))})") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """yaml.SafeLoader, which looks through the whole document before it makes any value."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        document = super().get_single_node()
+        if document:
+            _count_values(document, {})
+        return document
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, OverflowError):  # 2001-99-99, !!bool maybe, !!int ''
+            kind, line = node.tag.rpartition(":")[2], node.start_mark.line + 1
+            raise ValueError(f"line {line}: {_shortened(str(node.value))} is no {kind}; correct or quote it") from None
+
+
+def _count_values(node: yaml.Node, counts: dict[yaml.Node, float]) -> float:
+    """How many values a YAML node holds with every alias spelt out. `counts` are those of the nodes visited before.
+
+    Raises ValueError for a key that a mapping has twice, a NUL character, or more than _MOST_VALUES values.
+    """
+    if node in counts:
+        return counts[node]
+    counts[node] = inf  # while its children are counted: a node that holds itself has no end
+    children, lines = [] if isinstance(node, yaml.ScalarNode) else node.value, dict[str, int]()
+    if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
+        raise ValueError(f"line {node.start_mark.line + 1} has a NUL character; remove it")
+    if isinstance(node, yaml.MappingNode):
+        for key, _ in node.value:
+            if str(key.value) in lines:
+                first, again = lines[str(key.value)], key.start_mark.line + 1
+                raise ValueError(
+                    f"the key {key.value!r} is in line {first} and again in line {again}; keep one of them"
+                )
+            lines[str(key.value)] = key.start_mark.line + 1
+        children = chain.from_iterable(node.value)
+    counts[node] = 1 + sum(_count_values(child, counts) for child in children)
+    if counts[node] > _MOST_VALUES:
+        line = node.start_mark.line + 1
+        raise ValueError(f"the aliases of line {line} stand for more than {_MOST_VALUES:,} values; write them out")
+    return counts[node]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}..."
 
 
 def check(values: dict[str, Any], where: str = "the parameters cell") -> Config:
@@ -908,16 +958,11 @@ def check(values: dict[str, Any], where: str = "the parameters cell") -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         reasons: dict[str, list[str]] = {}
-        for item in error.errors():
+        for item in error.errors()[:_MOST_MISTAKES]:
             key, reason = _explain(item)
             reasons.setdefault(key, []).append(reason)
         lines = [f"{where}: {key}{', or '.join(alternatives)}" for key, alternatives in reasons.items()]
         raise PcclipError("\n".join(lines)) from None
-
-
-def from_notebook(variables: dict[str, Any]) -> Config:
-    """Check the parameters that a notebook's first cell assigns. `variables` is the notebook's globals()."""
-    return check({key: variables[key] for key in Config.model_fields if key in variables})
 
 
 def _explain(item: Any) -> tuple[str, str]:
@@ -929,12 +974,12 @@ def _explain(item: Any) -> tuple[str, str]:
             if fnmatchcase(key, pattern):
                 return f"{key}: ", f"no longer a key; use {replacement}"
         names = sorted(_block_at(location[:-1]).model_fields)
-        near = get_close_matches(str(location[-1]), names, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        return f"{key}: ", f"unknown key; {hint}allowed: {', '.join(names)}"
+        [nearest] = get_close_matches(str(location[-1])[:_LONGEST_MESSAGE], names, n=1, cutoff=0)
+        return f"{_shortened(key)}: ", f"unknown key; did you mean {nearest}? allowed: {', '.join(names)}"
     if item["type"] == "missing":
         return f"{key}: ", "missing; it must be given"
-    return f"{key} = {without_password(repr(item['input']))}: ", item["msg"].removeprefix("Value error, ")
+    value = _shortened(without_password(repr(item["input"])))
+    return f"{_shortened(key)} = {value}: ", item["msg"].removeprefix("Value error, ")
 
 
 def _block_at(location: tuple[str | int, ...]) -> type[Block]:

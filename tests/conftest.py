@@ -77,6 +77,7 @@ def tiny_sweep(photos, tiny_model, tmp_path_factory) -> SimpleNamespace:
     """
     from helpers.in_process import execute
 
+    from pcclip import config as params
     from pcclip.workbook import notebooks as workbook
 
     work, ran = tmp_path_factory.mktemp("sweep"), []
@@ -88,7 +89,7 @@ def tiny_sweep(photos, tiny_model, tmp_path_factory) -> SimpleNamespace:
 
     def noted(notebook, executed, parameters):
         execute(notebook, executed, parameters)
-        ran.append((parameters["run"], notebook.stem))
+        ran.append((params.read(parameters["parameters"]).run, notebook.stem))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workbook, "execute", noted)
@@ -193,13 +194,14 @@ def ran(monkeypatch) -> list[tuple[str, str]]:
     """Notebooks are run in this process; (run, notebook) of those that were."""
     from helpers.in_process import execute
 
+    from pcclip import config as params
     from pcclip.workbook import notebooks as workbook
 
     found = []
 
     def noted(notebook, executed, parameters):
         execute(notebook, executed, parameters)
-        found.append((parameters["run"], notebook.stem))
+        found.append((params.read(parameters["parameters"]).run, notebook.stem))
 
     monkeypatch.setattr(workbook, "execute", noted)
     return found

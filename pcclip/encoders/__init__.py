@@ -44,6 +44,12 @@ def load_model(spec: str, alpha: float = 1.0, device: str | None = None) -> Enco
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
+def check_name(spec: str) -> None:
+    """Raise PcclipError unless a model has this name; its weights may be missing."""
+    if not saved.folder_of(spec) and spec != minilm_efficientnet.SPEC and SHAPES_CLIP.seed(spec) is None:
+        openclip.check(spec)
+
+
 def identify(spec: str) -> str:
     """A digest of the weights that a spec names, without loading them, for a stage's key.
 

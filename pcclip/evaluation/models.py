@@ -56,11 +56,12 @@ def inputs(config: Config) -> dict[str, Any]:
 
 
 def lacking(config: Config) -> list[str]:
-    """One line for each peer that cannot be loaded."""
+    """One line for each peer that cannot be loaded, or that may have seen held-out images."""
     lines = []
-    for spec in config.evaluate.peers.values():
+    for name, spec in config.evaluate.peers.items():
         try:
             identify(spec)
+            _check_split(config, name, spec)
         except PcclipError as error:
             lines.append(str(error))
     return lines

@@ -30,6 +30,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 _SETTLED = 2_000_000_000  # ns: a file that was written longer ago cannot change without its time stamp changing
 _PROBE = 2**16  # bytes that are added to a file to see whether there is room
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet executes
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "memory"}  # show only whole files
 
 
@@ -111,6 +112,11 @@ def _written(temporary: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def spreadsheet(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before every text that a spreadsheet would read as a formula."""
+    return table.map(lambda value: f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value)
 
 
 def make_folder(folder: Path) -> None:

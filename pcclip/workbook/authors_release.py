@@ -1,4 +1,4 @@
-"""The paper's released files, embeddings and differences, to this package's tables and back.
+"""The paper's released files, embeddings and differences, to this package's tables.
 
 Embeddings pickle: {clip_embedding: (n, d), captions: [{image_id, caption, clip_embedding}], inds: [n numbers]}.
 Differences pickle: {indices: [(i, j)], llm_diffs: [str]}; i and j are numbers of `inds`, or rows where it is missing.
@@ -24,7 +24,7 @@ from jaxtyping import Float
 from pcclip.comparisons.filters import LISTS, Candidate
 from pcclip.data.concepts import concept_of
 from pcclip.errors import PcclipError
-from pcclip.runs.files import atomic, file_digest, read_parquet, write_json, write_parquet
+from pcclip.runs.files import atomic, file_digest, write_json, write_parquet
 
 VECTORS, CAPTIONS, COMPARISONS, CARD = "vectors.parquet", "captions.csv", "comparisons.parquet", "conversion.json"
 _LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how a torch file that is no zip archive begins
@@ -94,10 +94,9 @@ class _Array(np.ndarray):
 
     def __setstate__(self, state: tuple) -> None:
         version, shape, dtype, is_fortran, data = state
-        if dtype.dtype.hasobject:
-            _check(isinstance(data, list) and prod(shape) == len(data), "objects that do not fill their array")
-        else:
-            _check(prod(shape) * dtype.dtype.itemsize == len(data), "data that do not fill their array")
+        filled = isinstance(data, list) if dtype.dtype.hasobject else True
+        size = 1 if dtype.dtype.hasobject else dtype.dtype.itemsize
+        _check(filled and prod(shape) * size == len(data), "data that do not fill their array")
         super().__setstate__((version, shape, dtype.dtype, is_fortran, data))
 
 
@@ -121,11 +120,6 @@ def _bytes(text: str, coding: str) -> bytes:
     """Before protocol 3 bytes are written as a string of the same codes."""
     _check(coding == "latin1", f"bytes as {coding!r}")
     return text.encode("latin1")
-
-
-def _empty_bytes() -> bytes:
-    """Before protocol 3 b"" is a call of `bytes` without arguments; an argument could be a size to allocate."""
-    return b""
 
 
 def _storage(content: bytes) -> Any:
@@ -167,7 +161,7 @@ def _check_sizes(stream: BytesIO, limit: int, numbers: bool = False) -> None:
 _ALLOWED: dict[tuple[str, str], Callable] = {
     ("collections", "OrderedDict"): dict,
     ("_codecs", "encode"): _bytes,
-    ("__builtin__", "bytes"): _empty_bytes,
+    ("__builtin__", "bytes"): lambda: b"",  # before protocol 3; an argument could be a size to allocate
     ("numpy", "ndarray"): _empty_array,
     ("numpy", "dtype"): _Dtype,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _empty_array for core in ("_core", "core")},
@@ -276,39 +270,6 @@ def convert(embeddings: Path | str, differences: Path | str, folder: Path | str)
     return counts
 
 
-def write_released(folder: Path | str, embeddings: Path | str, differences: Path | str) -> list[Path]:
-    """The tables of `convert` back to both pickles. Returns the files written.
-
-    Raises:
-        PcclipError: the folder is not one that `convert` wrote, or a pickle is there already.
-    """
-    from torch import from_numpy
-
-    folder, embeddings, differences = Path(folder), Path(embeddings), Path(differences)
-    for path in (embeddings, differences):
-        if path.exists():
-            raise PcclipError(f"{path}: is there already and would be lost; name a new file")
-    images, matrix, table = _tables(folder)
-    numbers = images["index"].tolist()
-    number_of = dict(zip(zip(images["id"], images.caption, strict=True), numbers, strict=True))
-    sides = [
-        [number_of[key] for key in zip(table[side], table[f"{side}_caption"], strict=True)]
-        for side in ("first", "second")
-    ]
-    captions = [
-        {"image_id": _as_number(image.id), "caption": image.caption, "clip_embedding": row}
-        for row, image in enumerate(images.itertuples())
-    ]
-    contents = {
-        embeddings: {"clip_embedding": from_numpy(matrix), "inds": numbers, "captions": captions},
-        differences: {"indices": list(zip(*sides, strict=True)), "llm_diffs": table.raw.tolist()},
-    }
-    for path, content in contents.items():
-        with atomic(path) as temporary, open(temporary, "wb") as file:
-            pickle.dump(content, file, protocol=4)
-    return list(contents)
-
-
 def _comparisons(images: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
     """The differences with ids, captions, cleaned sentence and verdict; columns as filters.judged reads them."""
     rules, by_index = LISTS["as_released"], images.set_index("index")
@@ -320,35 +281,10 @@ def _comparisons(images: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFram
         table[f"{side}_concept"] = table[f"{side}_caption"].map(concepts)
     table["raw"], table["finish_reason"] = differences.raw, "stop"
     table["difference"] = differences.raw.map(rules.clean)
-    table["verdict"] = [
-        rules.judge(
-            Candidate(
-                r.difference,
-                r.finish_reason,
-                r.first_caption,
-                r.second_caption,
-                r.first_concept,
-                r.second_concept,
-                0,
-                0,
-                r.raw,
-            )
-        )[0]
-        for r in table.itertuples()
-    ]
+    fields = ["difference", "finish_reason", "first_caption", "second_caption", "first_concept", "second_concept"]
+    rows = zip(table[fields].itertuples(index=False), table.raw, strict=True)
+    table["verdict"] = [rules.judge(Candidate(*row, 0, 0, raw))[0] for row, raw in rows]
     return table
-
-
-def _tables(folder: Path) -> tuple[pd.DataFrame, Float[np.ndarray, "n d"], pd.DataFrame]:
-    """The tables that `convert` wrote: captions, their vectors row by row, comparisons."""
-    missing = [name for name in (VECTORS, CAPTIONS, COMPARISONS) if not (folder / name).is_file()]
-    if missing:
-        raise PcclipError(f"{folder}: no {missing[0]}; name a folder that `pcclip convert --to` wrote")
-    images = pd.read_csv(folder / CAPTIONS, dtype={"id": str, "caption": str, "index": int}, keep_default_na=False)
-    vectors = read_parquet(folder / VECTORS)
-    matrix = vectors["vector"].combine_chunks().flatten().to_numpy().reshape(vectors.num_rows, -1)
-    row = {image: i for i, image in enumerate(vectors["id"].to_pylist())}
-    return images, matrix[images["id"].map(row)], read_parquet(folder / COMPARISONS).to_pandas()
 
 
 def _fields(path: Path | str, *names: str) -> dict:
@@ -395,8 +331,3 @@ def _numbers(path: Path | str, name: str, values: Iterable, known: Iterable[int]
             "numbers); use the two files of one release"
         )
     return numbers
-
-
-def _as_number(image: str) -> int | str:
-    """An image id as the release has it: a number where it is one."""
-    return int(image) if image.isdecimal() and str(int(image)) == image else image

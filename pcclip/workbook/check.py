@@ -4,10 +4,11 @@ No weights are loaded and nothing is fetched. A mistake in the file itself raise
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from http.client import HTTPException
 from importlib.util import find_spec
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -27,22 +28,19 @@ from pcclip.encoders.toy_clip import SHAPES_CLIP
 from pcclip.encoders.toy_diffusion import SHAPES_DIFFUSION
 from pcclip.errors import PcclipError
 from pcclip.evaluation import stage as evaluation
-from pcclip.finetuning.stage import FOLDER as FINETUNE
+from pcclip.finetuning import stage as finetuning
+from pcclip.ranking.axes import ESTIMATORS
 from pcclip.runs.progress import say
 from pcclip.runs.stage import Stage, finished
-from pcclip.workbook.cost import Cost, Row, Scale, constants, counts, in_bytes, summed, table
-from pcclip.workbook.sizes import Network, Sizes, TeacherSize, model_sizes, stored
+from pcclip.workbook.cost import Cost, Row, Scale, constants, counts, in_bytes, table
+from pcclip.workbook.sizes import Network, TeacherSize, model_sizes, stored
 from pcclip.workbook.sweep import planned, read_sweep
 
 FINE, FETCHED, MISSING = "fine", "to fetch", "missing"
 Finding = tuple[str, str]  # one of the three words above, and a line about one thing
 _CONNECT_SECONDS = 2.0
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
-_TEACHER_PARTS = {
-    "unet": "diffusion_pytorch_model.safetensors",
-    "vae": "diffusion_pytorch_model.safetensors",
-    "text_encoder": "model.safetensors",
-}
+_TEACHER_FILES = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 
 
 def check(params_file: str | Path) -> None:
@@ -54,24 +52,30 @@ def check(params_file: str | Path) -> None:
     runs = planned(read_sweep(params_file))
     embedded_here = {config.run for config, notebooks in runs if "02_embed_images" in notebooks}
     findings: list[Finding] = []
-    rows: list[Row] = []
-    notes: list[str] = []
+    costs = []
     for config, notebooks in runs:
-        images, data_findings = _data(config)
-        stages = {name[:2] for name in notebooks}
-        sizes = model_sizes(config)
-        findings += [*_texts(config), *data_findings, *_models(config, sizes, stages)]
+        images, source = _images(config), f"data source {config.data.source}"
+        findings += _texts(config)
+        findings += [(MISSING, f"{source}: {line}") for line in data.missing(config.data)]
+        if images is None:
+            findings += [(FETCHED, f"{source}: {line}") for line in data.to_fetch(config.data)]
+        else:
+            sizes = (
+                f"{len(images.train)} train images, {len(images.held_out)} held out, {len(images.left_out)} left out"
+            )
+            findings.append((FINE, f"{source}: {sizes}"))
+            refuse(config, notebooks, images)
         findings += [(MISSING, line) for line in evaluation.lacking(config)]
         if config.reuse not in embedded_here:
-            findings += _stages_of_other_runs(config)
-        cost = Cost(config, counts(config, Scale(), images), sizes, Scale())
-        rows += [row for row in cost.rows() if row.stage[:2] in stages]
-        notes += _notes(cost)
+            findings += _stages_of_other_runs(config, images)
+        cost = Cost(config, counts(config, Scale(), images), model_sizes(config), Scale())
+        findings += _models(config, cost, {name[:2] for name in notebooks})
+        costs.append((cost, notebooks))
     findings = list(dict.fromkeys(findings))
     for state, line in findings:
         if state != MISSING:
             say(f"{state:<8}  {line}")
-    _show(rows, notes)
+    _show(costs)
     if missing := [line for state, line in findings if state == MISSING]:
         raise PcclipError("\n".join([f"{params_file}: missing:", *missing]))
     say(f"\n{params_file}: fine, nothing is missing")
@@ -83,38 +87,49 @@ def plan(params_file: str | Path, scale: Scale) -> None:
     Raises:
         PcclipError: a mistake in the file, or an impossible scale.
     """
-    rows: list[Row] = []
-    notes: list[str] = []
+    costs = []
     for config, notebooks in planned(read_sweep(params_file)):
-        absent = scale.images is not None or data.missing(config.data) or data.to_fetch(config.data)
-        images = None if absent else data.load_images(config)
-        cost = Cost(config, counts(config, scale, images), model_sizes(config), scale)
+        images = None if scale.images is not None else _images(config)
+        costs.append((Cost(config, counts(config, scale, images), model_sizes(config), scale), notebooks))
+    _show(costs)
+    for line in {line for cost, _ in costs for line in cost.sizes.problems.values()}:
+        say(f"unknown   {line}")
+
+
+def refuse(config: Config, notebooks: list[str], images: data.ImageSet) -> None:
+    """Raise PcclipError when the parameters name something that these images do not have, or that no notebook runs."""
+    evaluation.check_attributes(config, images)
+    if "05_analyze_embedding_arithmetic" in notebooks:
+        arithmetic.check(config, images)
+    elif config.arithmetic.composed and "04_evaluate" in notebooks:
+        raise PcclipError("arithmetic.composed: 05 is not run with `tuned`, nor in a sweep; leave composed out")
+    rank = config.rank
+    if rank.estimator not in ESTIMATORS:
+        nearest = get_close_matches(rank.estimator, ESTIMATORS, 1, cutoff=0)[0]
+        raise PcclipError(
+            f"rank.estimator = {rank.estimator!r}: did you mean {nearest}? known: {', '.join(ESTIMATORS)}"
+        )
+    if rank.attribute and not rank.photos and rank.attribute not in images.attributes:
+        known = ", ".join(images.attributes) or "none"
+        raise PcclipError(f"rank.attribute: {images.name} has no attribute {rank.attribute!r}; it has: {known}")
+
+
+def _images(config: Config) -> data.ImageSet | None:
+    """The images, or None where they are not here yet."""
+    absent = data.missing(config.data) or data.to_fetch(config.data)
+    return None if absent else data.load_images(config)
+
+
+def _show(costs: list[tuple[Cost, list[str]]]) -> None:
+    """The table of all runs, what is assumed where the images are not here, and the constants."""
+    rows: list[Row] = []
+    for cost, notebooks in costs:
         rows += [row for row in cost.rows() if row.stage[:2] in {name[:2] for name in notebooks}]
-        notes += [*_notes(cost), *(f"unknown   {line}" for line in cost.sizes.problems.values())]
-    _show(rows, notes)
-
-
-def _show(rows: list[Row], notes: list[str]) -> None:
-    say(f"\n{table(summed(rows))}\n")
-    for line in dict.fromkeys(notes):
-        say(line)
+    say(f"\n{table(rows)}\n")
+    for line in dict.fromkeys(cost.counts.assumed for cost, _ in costs if cost.counts.assumed):
+        say(f"assumed   {line}")
     for value, source in constants().values():
         say(f"constant  {value:g} {source}")
-
-
-def _notes(cost: Cost) -> Iterator[str]:
-    """Memory by purpose, with advice where slurm.memory is too small, and the assumption about the image set."""
-    memory = cost.memory()
-    for purpose, size in memory.items():
-        yield f"memory    {in_bytes(size):>8}  {purpose}"
-    available = cost.config.slurm.memory * 1e9
-    if (needed := list(memory.values())[-1]) > available:
-        yield (
-            f"memory    over slurm.memory = {cost.config.slurm.memory:g} GB: give more, or plan "
-            f"{-(-needed // available):,.0f} runs, each with its own part of the set"
-        )
-    if cost.counts.assumed:
-        yield f"assumed   {cost.counts.assumed}"
 
 
 def _texts(config: Config) -> Iterator[Finding]:
@@ -127,77 +142,68 @@ def _texts(config: Config) -> Iterator[Finding]:
     yield FINE, f"parameters, prompt {' and '.join(names)}, filters {settings.filters}{bank}"
 
 
-def _data(config: Config) -> tuple[data.ImageSet | None, list[Finding]]:
-    """The images, if they are here. Raises PcclipError when the parameters name something that they do not have."""
-    source = f"data source {config.data.source}"
-    if missing := data.missing(config.data):
-        return None, [(MISSING, f"{source}: {line}") for line in missing]
-    if to_fetch := data.to_fetch(config.data):
-        return None, [(FETCHED, f"{source}: {line}") for line in to_fetch]
-    images = data.load_images(config)
-    evaluation.check_attributes(config, images)
-    arithmetic.check(config, images)
-    sizes = f"{len(images.train)} train images, {len(images.held_out)} held out, {len(images.left_out)} left out"
-    return images, [(FINE, f"{source}: {sizes}")]
-
-
-def _stages_of_other_runs(config: Config) -> Iterator[Finding]:
-    """Stages of another run that this one builds on and that have not finished."""
+def _stages_of_other_runs(config: Config, images: data.ImageSet | None) -> list[Finding]:
+    """Stages of another run that this one builds on, and that have not finished or were made from other inputs."""
     folders = [config.source_folder / name for name in (COMPARISONS, EMBED)] if config.reuse or config.tuned else []
-    for folder in [*folders, *([config.tuned_folder / FINETUNE] if config.tuned else [])]:
-        try:
-            finished(folder)
-        except PcclipError as error:
-            yield MISSING, str(error)
+    folders += [config.tuned_folder / finetuning.FOLDER] if config.tuned else []
+    lines = [line for folder in folders if (line := _problem(finished, folder))]
+    if folders and images is not None and not lines:
+        lines = [_problem(evaluation.stage if config.tuned else finetuning.stage, config, images)]
+    return [(MISSING, line) for line in lines if line]
 
 
-def _models(config: Config, sizes: Sizes, stages: set[str]) -> Iterator[Finding]:
+def _problem(look: Callable[..., object], *arguments: object) -> str:
+    """The line of the PcclipError that a call raises; '' for none."""
+    try:
+        look(*arguments)
+    except PcclipError as error:
+        return str(error)
+    return ""
+
+
+def _models(config: Config, cost: Cost, stages: set[str]) -> Iterator[Finding]:
     """Every model that the stages of a run use, and the packages that run them."""
-    settings, problems = config.generate, sizes.problems
-    yield from _encoder(config.model, sizes)
+    settings, finetune, sizes, problems = config.generate, config.finetune, cost.sizes, cost.sizes.problems
+    yield from _encoder(config.model, cost)
     if "01" in stages or config.evaluate.judge:
         yield from _language_model(settings, sizes.writer, problems.get("writer"))
     if "01" in stages and settings.attributes:
         yield from _language_model(settings.judging, sizes.judge, problems.get("judge"))
     if config.engine == "ray" and stages & {"01", "02"} and find_spec("ray") is None:
         yield MISSING, "engine = ray needs Ray: `pip install 'pcclip[ray]'`"
-    if "03" in stages:
-        if config.finetune.tune == "lora" and find_spec("peft") is None:
-            yield MISSING, "finetune.tune = lora needs peft: `pip install 'pcclip[paper]'`"
-        if config.finetune.sds:
-            yield from _teacher(config.finetune.sds.teacher, sizes.teacher, problems.get("teacher"))
+    if "03" in stages and finetune.tune == "lora" and find_spec("peft") is None:
+        yield MISSING, "finetune.tune = lora needs peft: `pip install 'pcclip[paper]'`"
+    if "03" in stages and finetune.sds:
+        yield from _teacher(finetune.sds.teacher, sizes.teacher, problems.get("teacher"))
     if "04" in stages and config.evaluate.teacher:
         yield from _teacher(config.evaluate.teacher.spec, sizes.matcher, problems.get("matcher"))
 
 
-def _encoder(spec: str, sizes: Sizes) -> Iterator[Finding]:
+def _encoder(spec: str, cost: Cost) -> Iterator[Finding]:
     """Raises PcclipError when no model has that name."""
     if folder := saved.folder_of(spec):
         yield FINE, f"model {spec}: finetuned weights are in {folder}"
         return
-    toy, open_clip = SHAPES_CLIP.seed(spec) is not None, spec != minilm_efficientnet.SPEC
-    if open_clip and not toy:
+    toy, size = SHAPES_CLIP.seed(spec), cost.sizes.model
+    open_clip = toy is None and spec != minilm_efficientnet.SPEC
+    if open_clip:
         openclip.check(spec)
-    if "model" in sizes.problems:
-        yield MISSING, sizes.problems["model"]
+    if problem := cost.sizes.problems.get("model"):
+        yield MISSING, problem
         return
-    image, text = (tower.parameters / 1e6 for tower in (sizes.model.image, sizes.model.text))
-    unknown = "its size is known on the hub alone"
-    yield (
-        FINE,
-        f"model {spec}: " + (unknown if isnan(image) else f"{image:.0f} M image and {text:.0f} M text parameters"),
-    )
-    if toy:
-        yield _trained_here(spec, SHAPES_CLIP.stage(SHAPES_CLIP.seed(spec)))
+    known = f"{size.image.parameters / 1e6:.0f} M image and {size.text.parameters / 1e6:.0f} M text parameters"
+    yield FINE, f"model {spec}: {'its size is known on the hub alone' if isnan(size.parameters) else known}"
+    if toy is not None:
+        yield FINE, f"weights of {spec}: {_trained(SHAPES_CLIP.stage(toy))}"
     elif open_clip:
-        yield _open_clip_weights(spec, 4 * sizes.model.parameters)
+        yield _open_clip_weights(spec, 4 * size.parameters)
         if tokenizer := openclip.tokenizer_source(spec):
             yield _tokenizer(spec, tokenizer)
 
 
-def _trained_here(spec: str, stage: Stage) -> Finding:
+def _trained(stage: Stage) -> str:
     """A toy model is trained on drawn pictures when it is first used."""
-    return FINE, f"weights of {spec}: " + ("there" if stage.done() else f"trained the first time, into {stage.folder}")
+    return "there" if stage.done() else f"trained the first time, into {stage.folder}"
 
 
 def _open_clip_weights(spec: str, size: float) -> Finding:
@@ -229,9 +235,8 @@ def _tokenizer(spec: str, source: str) -> Finding:
     label = f"tokenizer of {spec}"
     if Path(source).is_dir():
         return FINE, f"{label}: in {source}"
-    return _on_hub(
-        label, source, [["tokenizer.json", "tokenizer_config.json"]], 4e6, "put tokenizer.json beside the checkpoint"
-    )
+    files = ["tokenizer.json", "tokenizer_config.json"]
+    return _on_hub(label, source, [files], 4e6, "put tokenizer.json beside the checkpoint")
 
 
 def _language_model(settings: Generate, size: Network, problem: str | None) -> Iterator[Finding]:
@@ -280,24 +285,22 @@ def _transformers_model(name: str, known: str, size: float) -> Finding:
 
 def _teacher(spec: str, size: TeacherSize, problem: str | None) -> Iterator[Finding]:
     """A diffusion model: a toy that is trained here, in a folder, or by hub name."""
-    lines = missing_teacher(spec)
+    lines = missing_teacher(spec) or ([problem] if problem else [])
     if find_spec("diffusers") is None:
         lines = [f"teacher {spec} needs diffusers: `pip install 'pcclip[pictures]'`"]
-    if problem or lines:
-        yield MISSING, "; ".join(lines) or str(problem)
-        return
-    if SHAPES_DIFFUSION.seed(spec) is not None:
-        yield _trained_here(spec, SHAPES_DIFFUSION.stage(SHAPES_DIFFUSION.seed(spec)))
-        return
-    unet, vae, text = (network.parameters / 1e6 for network in (size.unet, size.vae, size.text))
-    known = f"UNet {unet:.0f} M, VAE {vae:.0f} M, text encoder {text:.0f} M parameters"
-    label = f"teacher {spec}: " + ("its size is known on the hub alone" if isnan(unet) else known)
-    if resolve(spec).is_dir():
+    toy, known = SHAPES_DIFFUSION.seed(spec), f"UNet of {size.parameters / 1e6:.0f} M parameters"
+    label = f"teacher {spec}: {'its size is known on the hub alone' if isnan(size.parameters) else known}"
+    if lines:
+        yield MISSING, "; ".join(lines)
+    elif toy is not None:
+        yield FINE, f"weights of {spec}: {_trained(SHAPES_DIFFUSION.stage(toy))}"
+    elif resolve(spec).is_dir():
         yield FINE, f"{label}, there"
-        return
-    files = [[f"{part}/config.json"] for part in _TEACHER_PARTS]
-    files += [[f"{part}/{name}"] for part, name in _TEACHER_PARTS.items()]
-    yield _on_hub(label, spec, files, 4 * size.parameters, "give its folder as finetune.sds.teacher")
+    else:
+        parts = [
+            f"{part}/{name}" for part, file in _TEACHER_FILES.items() for name in ("config.json", f"{file}.safetensors")
+        ]
+        yield _on_hub(label, spec, [[part] for part in parts], nan, "give its folder as finetune.sds.teacher")
 
 
 def _on_hub(label: str, repository: str, files: list[list[str]], size: float, advice: str) -> Finding:

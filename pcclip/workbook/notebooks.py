@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
 from filelock import FileLock, Timeout
 
 from pcclip.arithmetic import stage as arithmetic
@@ -23,12 +24,13 @@ from pcclip.embedding import stage as embedding
 from pcclip.errors import PcclipError
 from pcclip.evaluation import stage as evaluation
 from pcclip.finetuning import stage as finetuning
-from pcclip.runs.files import digest, disk_errors, file_digest, write_json
+from pcclip.runs.files import atomic, digest, disk_errors, file_digest, write_json
 from pcclip.runs.progress import BATCH, Heartbeat, say
 from pcclip.runs.stage import Stage
-from pcclip.workbook.check import check
+from pcclip.workbook.check import check, refuse
 from pcclip.workbook.sweep import NEEDS, TABLE, Member, collect, planned, read_sweep
 
+PARAMETERS = "parameters.yaml"  # in the run's folder; the first cell of an executed notebook names it
 NOTEBOOKS: dict[str, Callable[[Config, ImageSet | None], Stage]] = dict(
     zip(
         NEEDS,
@@ -85,12 +87,11 @@ def conclude(members: list[Member]) -> None:
 
 def check_names(runs: list[tuple[Config, list[str]]]) -> None:
     """Raise PcclipError, before any work is done, unless everything that the runs name is there."""
-    for config, _ in runs:
+    for config, names in runs:
         images = load_images(config)
-        evaluation.check_attributes(config, images)
+        refuse(config, names, images)
         if lines := evaluation.lacking(config):
             raise PcclipError("\n".join(lines))
-        arithmetic.check(config, images)
         if not (config.reuse or config.tuned):
             comparisons.stage(config, images)
             embedding.stage(config, images)
@@ -136,12 +137,20 @@ def run_notebook(config: Config, name: str, images: ImageSet | None = None) -> b
         stage, started = NOTEBOOKS[name](config, images), time.monotonic()
         key = _key(stage, source)
         say(f"{name}: started")
-        execute(source, executed, config.model_dump(exclude={"slurm"}))
+        execute(source, executed, {"parameters": str(_written(config)), "changes": {}})
         if not NOTEBOOKS[name](config, images).done():
             raise PcclipError(f"{name}: the notebook ended without finishing its stage; see {executed}")
         write_json(_mark(config, name), {"key": key})
     say(f"{name}: finished in {time.monotonic() - started:.0f} s")
     return True
+
+
+def _written(config: Config) -> Path:
+    """The file parameters.yaml of a run, written: every value that its notebooks read."""
+    file = config.folder / PARAMETERS
+    with atomic(file) as temporary:
+        temporary.write_text(yaml.safe_dump(config.model_dump(exclude={"slurm"}), sort_keys=False), encoding="utf8")
+    return file
 
 
 def finished(config: Config, name: str, images: ImageSet | None = None) -> bool:

@@ -1,7 +1,7 @@
-"""How large a model is, without its weights: parameters, FLOP of a forward pass, and activations.
+"""How large a model is, without its weights: parameters, and FLOP of a forward pass.
 
 open_clip and diffusers build a network on torch's meta device, where torch counts the FLOP of one forward pass (two for
-each multiplication with its addition). A language model's size is read off the headers of its files or off its name.
+each multiplication with its addition). A language model's size is read off its files or its name.
 """
 
 import json
@@ -9,14 +9,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from math import nan, prod
+from math import nan
 from pathlib import Path
 from typing import Any
 
 from pcclip.comparisons.llm.identity import gguf_path, weights_source
 from pcclip.config import Config, Generate, resolve
-from pcclip.encoders import minilm_efficientnet, openclip, packed_text, saved, toy_clip, toy_diffusion
-from pcclip.encoders.dual_encoder import normalisations
+from pcclip.encoders import minilm_efficientnet, openclip, packed_text, saved, toy_clip
 from pcclip.errors import PcclipError
 from pcclip.torchvision_shim import declare_missing
 
@@ -27,23 +26,20 @@ _BILLIONS = re.compile(r"(?:^|[-_/ ])A?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", re.IG
 class Network:
     """Size of one network. Its item is an image, a latent or a text; a token where the network reads tokens."""
 
-    parameters: float
-    flop: float  # of one item, forward
-    activations: float = 0.0  # bytes in fp32 that the layers put out for one item: about what a gradient keeps
-    norms: float = 0.0  # parameters that finetune.tune = layernorm learns
-    blocks: float = 0.0  # parameters that finetune.tune = transformer learns
+    parameters: float = nan
+    flop: float = nan  # of one item, forward
 
 
 @dataclass(frozen=True)
 class EncoderSize:
     """Both towers of an Encoder; the text tower's item is a token."""
 
-    image: Network
-    text: Network
-    width: float
-    context_length: float
-    shortens: bool  # texts are computed without padding; otherwise each is as long as the context
-    packs: bool  # beginnings that texts share are computed once (encoders/packed_text.py)
+    image: Network = Network()
+    text: Network = Network()
+    width: float = nan
+    context_length: float = nan
+    shortens: bool = True  # texts are computed without padding; otherwise each is as long as the context
+    packs: bool = False  # beginnings that texts share are computed once (encoders/packed_text.py)
 
     @property
     def parameters(self) -> float:
@@ -51,55 +47,27 @@ class EncoderSize:
 
 
 @dataclass(frozen=True)
-class TeacherSize:
-    """A diffusion model; `latent` and `condition` are the numbers in one latent and in one encoded text."""
+class TeacherSize(Network):
+    """A diffusion model's UNet; `latent` and `condition` are the numbers in one latent and in one encoded text."""
 
-    unet: Network
-    vae: Network
-    text: Network
-    latent: float
-    condition: float
-
-    @property
-    def parameters(self) -> float:
-        return self.unet.parameters + self.vae.parameters + self.text.parameters
+    latent: float = nan
+    condition: float = nan
 
 
-_EMBEDDED = EncoderSize(  # counted in the package's weights
-    Network(6_092_072, 1.719e9, 1.569e8, 58_096),
-    Network(22_713_728, 2.129e7, 1.57e5, 9_984, 10_646_784),
-    width=384,
-    context_length=256,
-    shortens=True,
-    packs=False,
-)
-_STABLE_DIFFUSION_1 = TeacherSize(  # counted in its configuration, by teacher_size
-    Network(859_520_964, 8.033e11, 1.725e9),
-    Network(83_653_863, 1.1167e12),
-    Network(123_060_480, 1.33e10),
-    latent=4 * 64 * 64,
-    condition=77 * 768,
-)
-_STABLE_DIFFUSION_1_NAMES = (
-    "compvis/stable-diffusion-v1-",
-    "runwayml/stable-diffusion-v1-",
-    "stable-diffusion-v1-5/stable-diffusion-v1-5",
-)
-
-
-_UNKNOWN = Network(nan, nan, nan, nan, nan)
-_UNKNOWN_TEACHER = TeacherSize(_UNKNOWN, _UNKNOWN, _UNKNOWN, nan, nan)
+_EMBEDDED = EncoderSize(Network(6_092_072, 1.719e9), Network(22_713_728, 2.129e7), 384, 256)  # counted in its weights
+_STABLE_DIFFUSION_1 = TeacherSize(859_520_964, 8.033e11, 4 * 64**2, 77 * 768)  # as teacher_size counts it
+_STABLE_DIFFUSION_1_NAMES = ("compvis/stable-diffusion-v1-", "runwayml/stable-diffusion-v1-", "stable-diffusion-v1-5/")
 
 
 @dataclass
 class Sizes:
     """The models of a run; every number is NaN where the run names no such model or its size is unknown."""
 
-    model: EncoderSize = EncoderSize(_UNKNOWN, _UNKNOWN, nan, nan, True, False)
-    writer: Network = _UNKNOWN  # the language model of stage 01
-    judge: Network = _UNKNOWN  # the language model that judges attributes
-    teacher: TeacherSize = _UNKNOWN_TEACHER  # finetune.sds.teacher
-    matcher: TeacherSize = _UNKNOWN_TEACHER  # evaluate.teacher
+    model: EncoderSize = EncoderSize()
+    writer: Network = Network()  # the language model of stage 01
+    judge: Network = Network()  # the language model that judges attributes
+    teacher: TeacherSize = TeacherSize()  # finetune.sds.teacher
+    matcher: TeacherSize = TeacherSize()  # evaluate.teacher
     problems: dict[str, str] = field(default_factory=dict)  # name of a field above -> a line that says what to mend
 
 
@@ -123,7 +91,7 @@ def model_sizes(config: Config) -> Sizes:
 
 
 def language_model_size(settings: Generate) -> Network | None:
-    """Size by the folder's safetensors, else by a name such as 30B-A3B; None where the name has no number.
+    """Size by the folder's safetensors, two bytes a parameter, or by a name such as 30B-A3B; None where the name has no number.
 
     The item is a token; in a mixture of experts a token meets fewer parameters than the model has.
     """
@@ -131,8 +99,8 @@ def language_model_size(settings: Generate) -> Network | None:
         return Network(0, 0)
     name = gguf_path(settings.gguf).stem if settings.backend == "llama_cpp" else settings.llm or ""
     if settings.backend == "transformers" and Path(folder := weights_source(name)[0]).is_dir():
-        parameters = sum(map(_safetensors_parameters, Path(folder).glob("*.safetensors")))
-        return Network(parameters, 2 * parameters) if parameters else None
+        size = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+        return Network(size / 2, size) if size else None
     counts = [float(number) * {"b": 1e9, "m": 1e6}[unit.lower()] for number, unit in _BILLIONS.findall(name)]
     return Network(max(counts), 2 * min(counts)) if counts else None
 
@@ -157,21 +125,13 @@ def encoder_size(spec: str) -> EncoderSize | None:
             network = (CoCa if "multimodal_cfg" in settings else CustomTextCLIP)(**settings)
             side, text = network.visual.image_size, network.text
             pixels = torch.zeros(1, 3, *(side if isinstance(side, tuple | list) else (side, side)))
-            image, whole_text = (
-                _measured(network.visual, network.visual, pixels),
-                _measured(text, text, torch.zeros(1, text.context_length, dtype=torch.long)),
-            )
+            image = _measured(network.visual, network.visual, pixels)
+            texts = _measured(text, text, torch.zeros(1, text.context_length, dtype=torch.long))
     except (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError) as error:
         raise PcclipError(
             f"model {spec!r}: open_clip cannot build it ({_reason(error)}); mend its open_clip_config.json"
         ) from None
-    embeddings = sum(_count(layer) for layer in text.transformer.modules() if isinstance(layer, torch.nn.Embedding))
-    token = replace(
-        whole_text,
-        flop=whole_text.flop / text.context_length,
-        activations=whole_text.activations / text.context_length,
-        blocks=_count(text.transformer) - embeddings,
-    )
+    token = replace(texts, flop=texts.flop / text.context_length)
     shortens, packs = packed_text.causal(text), packed_text.packs(text)
     return EncoderSize(image, token, settings["embed_dim"], text.context_length, shortens, packs)
 
@@ -181,44 +141,27 @@ def teacher_size(spec: str) -> TeacherSize | None:
 
     None where a file on the hub is needed. Raises PcclipError when diffusers is missing or cannot build it.
     """
-    if toy_diffusion.SHAPES_DIFFUSION.seed(spec) is not None:
-        settings: dict[str, dict] = {
-            "unet": dict(toy_diffusion.UNET),
-            "text_encoder": {"vocab_size": 64, **toy_diffusion.TEXT_ENCODER},
-        }
-    else:
-        files = {part: stored(spec, f"{part}/config.json") for part in ("unet", "vae", "text_encoder")}
-        if not (files["unet"] and files["text_encoder"]):
-            return _STABLE_DIFFUSION_1 if spec.lower().startswith(_STABLE_DIFFUSION_1_NAMES) else None
-        settings = {part: _read_json(file) for part, file in files.items() if file}
+    files = [stored(spec, f"{part}/config.json") for part in ("unet", "text_encoder")]
+    if None in files:
+        return _STABLE_DIFFUSION_1 if spec.lower().startswith(_STABLE_DIFFUSION_1_NAMES) else None
+    settings, text = (_read_json(file) for file in files if file)
     try:
         declare_missing()
         import diffusers
         import torch
-        import transformers
+
+        with torch.device("meta"):
+            unet = diffusers.UNet2DConditionModel.from_config(settings)
+            side, length, width = unet.config.sample_size, text["max_position_embeddings"], text["hidden_size"]
+            sides = side if isinstance(side, list | tuple) else (side, side)
+            latent, step = torch.zeros(1, unet.config.in_channels, *sides), torch.zeros(1, dtype=torch.long)
+            size = _measured(unet, unet, latent, step, torch.zeros(1, length, width))
     except ImportError:
         raise PcclipError(f"teacher {spec}: needs diffusers: pip install 'pcclip[pictures]'") from None
-    try:
-        with torch.device("meta"):
-            unet = diffusers.UNet2DConditionModel.from_config(settings["unet"])
-            text = transformers.CLIPTextModel(transformers.CLIPTextConfig(**settings["text_encoder"]))
-            side, length, width = unet.config.sample_size, text.config.max_position_embeddings, text.config.hidden_size
-            height_width = tuple(side) if isinstance(side, list | tuple) else (side, side)
-            latent, ids = (
-                torch.zeros(1, unet.config.in_channels, *height_width),
-                torch.zeros(1, length, dtype=torch.long),
-            )
-            vae = Network(0, 0)
-            if "vae" in settings:
-                encoder = diffusers.AutoencoderKL.from_config(settings["vae"])
-                scale = 2 ** (len(encoder.config.block_out_channels) - 1)
-                vae = _measured(encoder, encoder.encode, torch.zeros(1, 3, *(scale * n for n in height_width)))
-            unet_size = _measured(unet, unet, latent, ids[:, 0], torch.zeros(1, length, width))
-            return TeacherSize(unet_size, vae, _measured(text, text, ids), latent.numel(), length * width)
     except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
-        raise PcclipError(
-            f"teacher {spec}: diffusers cannot build it ({_reason(error)}); mend its config.json files"
-        ) from None
+        reason = f"{_reason(error)}); mend its config.json files"
+        raise PcclipError(f"teacher {spec}: diffusers cannot build it ({reason}") from None
+    return TeacherSize(size.parameters, size.flop, latent.numel(), length * width)
 
 
 def stored(place: str, file: str) -> Path | None:
@@ -237,20 +180,14 @@ def stored(place: str, file: str) -> Path | None:
 
 
 def _measured(network: Any, forward: Callable, *inputs: Any) -> Network:
-    """Call `forward` on the meta device; count parameters, FLOP, and the numbers that the layers put out."""
+    """Call `forward` on the meta device; count parameters and FLOP."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    outputs: list[int] = []
-    for layer in network.eval().modules():
-        if not any(layer.children()):
-            layer.register_forward_hook(
-                lambda layer, arguments, output: outputs.append(output.numel()) if torch.is_tensor(output) else None
-            )
     with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()
         forward(*inputs)
-    norms = sum(map(_count, normalisations(network)))
-    return Network(_count(network), counter.get_total_flops(), 4.0 * sum(outputs), norms)
+    return Network(sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops())
 
 
 def _open_clip_settings(spec: str) -> dict | None:
@@ -277,21 +214,6 @@ def _read_json(file: Path) -> dict:
         return dict(json.loads(file.read_text(encoding="utf8")))
     except (OSError, ValueError, TypeError) as error:
         raise PcclipError(f"{file}: cannot be read ({_reason(error)}); fetch it again") from None
-
-
-def _safetensors_parameters(file: Path) -> int:
-    """Counted in the file's header."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, "np") as tensors:
-            return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    except (OSError, SafetensorError):
-        raise PcclipError(f"{file}: not a whole safetensors file; fetch it again") from None
-
-
-def _count(module: Any) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _reason(error: Exception) -> str:

@@ -11,6 +11,7 @@ import itertools
 import re
 from copy import deepcopy
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ NEEDS: dict[str, tuple[str, ...]] = {  # notebook -> the notebooks whose stages 
     "05_analyze_embedding_arithmetic": ("03_finetune",),
 }
 _SHARED, _OWN = list(NEEDS)[:2], list(NEEDS)[2:]
+_MOST_MEMBERS = 1_000
 _LATE_BLOCKS = ("finetune", "evaluate", "arithmetic")  # 01 and 02 do not read them
 
 
@@ -58,13 +60,15 @@ def read_sweep(path: str | Path) -> list[Member]:
         raise PcclipError(f"{path}: reuse = {base.reuse!r}: a sweep has an 01 and 02 of its own; leave reuse out")
     if base.tuned:
         raise PcclipError(f"{path}: tuned = {base.tuned!r}: a sweep has models of its own; leave tuned or sweep out")
+    if (size := prod(map(len, grid.values())) * len(variants)) > _MOST_MEMBERS:
+        raise PcclipError(f"{path}: sweep: {size:,} runs, and {_MOST_MEMBERS:,} are the most; use several files")
     members = []
     for point in itertools.product(*grid.values()):
         grid_values = dict(zip(grid, point, strict=True))
         for name, changes in variants.items():
-            changed = deepcopy(values) | _folders(base.run, grid_values, name, changes)
+            changed = deepcopy(values) | member_folders(base.run, grid_values, name, changes)
             for key, value in {**grid_values, **changes}.items():
-                _set(changed, key, value, f"{path}: sweep")
+                set_value(changed, key, value, f"{path}: sweep")
             members.append(Member(check(changed, where=f"{path}: sweep"), name, grid_values))
     if len({member.config.run for member in members}) < len(members):
         raise PcclipError(f"{path}: sweep: two members would share a folder; give every variant a name of its own")
@@ -126,7 +130,7 @@ def _grid_and_variants(sweep: Any, path: str | Path) -> tuple[dict[str, list], d
     return grid, {str(name): changes for name, changes in variants.items()}
 
 
-def _folders(run: str, grid: dict, variant: str, changes: dict) -> dict[str, str | None]:
+def member_folders(run: str, grid: dict, variant: str, changes: dict) -> dict[str, str | None]:
     """`run` and `reuse` of a member: late changes get a folder below the early ones, and reuse 01 and 02 from there."""
     early = [_slug(key, value) for key, value in grid.items() if not _is_late(key)]
     late = [_slug(key, value) for key, value in grid.items() if _is_late(key)] + ([_plain(variant)] if variant else [])
@@ -141,7 +145,7 @@ def _is_late(key: str) -> bool:
     return key.split(".")[0] in _LATE_BLOCKS
 
 
-def _set(values: dict, key: str, value: Any, where: str) -> None:
+def set_value(values: dict, key: str, value: Any, where: str) -> None:
     *blocks, last = key.split(".")
     for block in blocks:
         values = values.setdefault(block, {})

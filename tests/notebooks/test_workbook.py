@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from filelock import FileLock
+from helpers import killed
 from helpers.runs import ROOT
 from nbclient.exceptions import DeadKernelError
 
@@ -65,8 +66,7 @@ def survivor(write):
 def test_a_killed_run_ends_like_one_that_was_not(survivor, write):
     _, folder = survivor
     other_path, other = write()
-    done = stages(other_path, "none")
-    assert done.returncode == 0, done.stderr
+    killed.main(str(other_path), "none")
     for name in ("metrics.csv", "03_finetune/curves.csv", "04_evaluate/differences.csv"):
         assert (folder / name).read_text() == (other / name).read_text()
     for stage, table in (("01_generate", "comparisons.parquet"), ("02_embed", "vectors.parquet")):
@@ -182,6 +182,7 @@ def test_another_runs_model_is_evaluated_in_a_folder_of_its_own(survivor, ran, c
         "04_evaluate",
         "04_evaluate.ipynb",
         "metrics.csv",
+        "parameters.yaml",
         "report.html",
     }
     own, theirs = (pd.read_csv(place / "metrics.csv") for place in (other, folder))
@@ -259,7 +260,7 @@ def test_template_sentences_are_not_called_an_llms(survivor):
     assert not any("llm" in name for name in pd.read_csv(folder / "metrics.csv").dataset)
 
 
-def test_photos_with_a_caption_and_nothing_else(write, photos, tmp_path):
+def test_photos_with_a_caption_and_nothing_else(write, photos, tmp_path, ran):
     """No labels, no attributes, no changes asked for: every notebook still has something to show."""
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -270,6 +271,7 @@ def test_photos_with_a_caption_and_nothing_else(write, photos, tmp_path):
         (bare / photo.name).write_bytes(photo.read_bytes())
     path, folder = write(data={"path": str(bare)}, evaluate={"attributes": {}})
     run(path)
+    assert [notebook for _, notebook in ran] == list(workbook.NOTEBOOKS)
     assert set(pd.read_csv(folder / "metrics.csv").task) == {
         "difference_classification",
         "difference_order",

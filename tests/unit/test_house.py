@@ -2,9 +2,11 @@
 
 import ast
 import io
+import subprocess
 import tokenize
 from graphlib import TopologicalSorter
 
+import pytest
 from helpers.runs import ROOT
 
 FLOORS = [  # from the ground up; a file imports from its own floor and from those below
@@ -154,3 +156,11 @@ def statements(text: str) -> int:
 def test_the_package_stays_small():
     total = sum(statements(path.read_text(encoding="utf8")) for path in (ROOT / "pcclip").rglob("*.py"))
     assert total <= MOST_STATEMENTS
+
+
+def test_no_link_is_in_the_repository():
+    """A tracked .venv would take the place of the environment of whoever checks it out."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    files = subprocess.run(["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not [line for line in files.splitlines() if line.startswith("120000")]

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pandas as pd
 
 from pcclip.benchmarks.benchmark import Benchmark, benchmark_of_images
-from pcclip.config import Composed
+from pcclip.config import PublicSet
 
 FAMILY = "composed_retrieval"
 
@@ -45,7 +45,7 @@ def queries_of(template: Benchmark, queries: pd.DataFrame) -> Benchmark:
     )
 
 
-def draw(benchmark: Benchmark, settings: Composed, seed: int) -> Benchmark:
+def draw(benchmark: Benchmark, settings: PublicSet, seed: int) -> Benchmark:
     """At most settings.limit queries, in order, and all galleries."""
     queries = benchmark.items
     if settings.limit and settings.limit < len(queries):

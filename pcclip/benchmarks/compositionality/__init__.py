@@ -15,7 +15,7 @@ import pandas as pd
 
 from pcclip.benchmarks.benchmark import Benchmark, benchmark_of_items
 from pcclip.benchmarks.reading import first_existing
-from pcclip.config import Compositional, Matcher
+from pcclip.config import Matcher, PublicSet
 
 FAMILY = "compositionality"
 FORMS = {
@@ -67,7 +67,7 @@ def located(items: Sequence[dict[str, Any]], folders: Sequence[Path], suffixes: 
     return table
 
 
-def draw(benchmark: Benchmark, settings: Compositional | Matcher, seed: int) -> Benchmark:
+def draw(benchmark: Benchmark, settings: PublicSet | Matcher, seed: int) -> Benchmark:
     """At most settings.limit items of each part, and their images."""
     items = benchmark.items
     if settings.limit is not None:

@@ -22,7 +22,6 @@ In stems and questions {first} is 'a fox', {First} is 'A fox' and {bare} is 'fox
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -34,6 +33,7 @@ from pydantic import (
 )
 
 from pcclip.comparisons.prompts import yaml_file
+from pcclip.config import read_yaml
 from pcclip.encoders.imagenet_classes import imagenet_names
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest
@@ -195,20 +195,18 @@ class Bank(BaseModel):
 def load_bank(name: str) -> Bank:
     """Load a bank of the package by name, or one of the user's by path. Raises PcclipError."""
     path = yaml_file(name, Path(__file__).parent, "attribute bank")
+    values = read_yaml(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf8"))
         bank = Bank.model_validate({**values, "name": path.stem} if isinstance(values, dict) else values)
-    except (ValueError, yaml.YAMLError) as error:
+    except ValidationError as error:
         raise PcclipError(
             f"{path}: not an attribute bank ({_reason(error)}); see pcclip/comparisons/attributes/everyday.yaml"
         ) from None
     return bank.model_copy(update={"hash": digest([values, bank.things])[:16]})
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: ValidationError) -> str:
     """The error on one line; a value that fails a check comes with its place in the file."""
-    if not isinstance(error, ValidationError):
-        return " ".join(str(error).split())
     first = error.errors()[0]
     place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":

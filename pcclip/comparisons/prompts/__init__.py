@@ -6,9 +6,7 @@ A prompt about one text, such as one that rewrites a caption, has {first} alone.
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from pcclip.config import resolve
+from pcclip.config import read_yaml, resolve
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest
 
@@ -40,8 +38,8 @@ def load_prompt(name: str, slots: tuple[str, ...] = ("first", "second")) -> Prom
     Raises PcclipError when there is no such file, or its question has other slots than `slots`.
     """
     path = yaml_file(name, Path(__file__).parent, "prompt")
+    values = read_yaml(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf8"))
         question = values["question"]
         if any("{" + slot + "}" not in question for slot in slots):
             raise KeyError(", ".join("{" + slot + "}" for slot in slots))
@@ -50,7 +48,7 @@ def load_prompt(name: str, slots: tuple[str, ...] = ("first", "second")) -> Prom
         for example in values.get("examples", []):
             prefix.append({"role": "user", "content": question.format(**example)})
             prefix.append({"role": "assistant", "content": example["answer"].strip()})
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, yaml.YAMLError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         reason = " ".join(repr(error).split())
         braced = " and ".join("{" + slot + "}" for slot in slots)
         raise PcclipError(

@@ -20,6 +20,7 @@ from pcclip.ranking.axes import ESTIMATORS
 from pcclip.ranking.rank import SHEET_PHOTOS
 from pcclip.ranking.widget.ranker import Ranker, Standing
 from pcclip.ranking.widget.thumbnails import thumbnails
+from pcclip.runs.files import spreadsheet
 from pcclip.runs.progress import interactive
 
 _HERE = Path(__file__).parent
@@ -178,7 +179,7 @@ class RankingSurface(anywidget.AnyWidget):
     def _export(self, kind: str) -> None:
         name = re.sub(r"[^\w]+", "_", self.ranker.query.more).strip("_")[:60] or "ranking"
         if kind == "csv":
-            content = self.ranker.table().to_csv(index=False).encode()
+            content = spreadsheet(self.ranker.table()).to_csv(index=False).encode()
             self.send({"is": "file", "name": f"{name}.csv", "type": "text/csv"}, [content])
             return
         buffer = BytesIO()

@@ -2,9 +2,9 @@
 
 import ast
 import contextlib
-import logging
 import re
 import tomllib
+from itertools import pairwise
 
 import nbformat
 import pytest
@@ -17,13 +17,12 @@ from pydantic import ValidationError
 from pcclip import config as params
 from pcclip.errors import PcclipError
 from pcclip.ranking.axes import ESTIMATORS
+from pcclip.workbook.first_cell import from_notebook
 from pcclip.workbook.sweep import read_sweep
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FILES = sorted((ROOT / "params").glob("*.yaml"))
-SHARED = ("run", "seed", "model", "outputs", "engine", "storage", "ray", "data")
 RUN_NOTEBOOKS = [path for path in NOTEBOOKS if not path.name.startswith("07")]  # 07 reads a sweep's table
-OWN_BLOCK = {"01": "generate", "02": "embed", "03": "finetune", "04": "evaluate", "05": "arithmetic", "06": "rank"}
 
 
 def name_of(path) -> str:
@@ -170,31 +169,68 @@ def test_every_mistake_is_reported_at_once():
     assert "arithmetic.changes.0.text: missing" in str(error.value)
 
 
+def aliases() -> str:
+    """Eight lines that stand for 10^8 values."""
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{name}: &{name} [{', '.join([f'*{last}'] * 10)}]" for last, name in pairwise("abcdefgh")]
+    return "\n".join(lines)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("run: [demo", "not valid YAML"),
         ("- run\n- seed\n", "found list"),
         ("", "found NoneType"),
+        (b"run: \xff\xfe", "not valid YAML .*utf-8"),
+        ("run: a\nfinetune: {lr: 1}\nfinetune: {lr: 2}", "the key 'finetune' is in line 2 and again in line 3"),
+        ("finetune:\n  lr: 1\n  swap: true\n  lr: 2", "the key 'lr' is in line 2 and again in line 4"),
+        (aliases(), "the aliases of line 5 stand for more than 20,000 values"),
+        ("run: &a [*a]", "the aliases of line 1"),
+        ("run: " + "[" * 2000, "recursion"),
+        ("run: a\nseed: 2001-99-99", "line 2: 2001-99-99 is no timestamp; correct or quote it"),
+        ("run: !!bool maybe", "line 1: maybe is no bool"),
+        (b"run: a\0b", "#x0000"),
+        ('run: "a\\0b"', "line 1 has a NUL character"),
+        ("x" * 60_000, "over 50 kB"),
+        ("sweep: {grid: {seed: [0], data.part: ['0', '1']}}\n" + "finetune: {lr: 1, lr: 2}", "in line 2 and again"),
+        ("1: a", "Keys should be strings"),
     ],
 )
 def test_unusable_file(tmp_path, text, message):
-    path = written(tmp_path, text)
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(PcclipError, match=f"^{re.escape(str(path))}: .*{message}") as error:
         params.read(path)
     assert "\n" not in str(error.value)
 
 
-def test_file_that_is_not_text(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_bytes(b"run: \xff\xfe")
-    with pytest.raises(PcclipError, match="not valid YAML"):
-        params.read(path)
+def test_a_merged_block_may_change_a_key(tmp_path):
+    path = written(tmp_path, "data: &d {source: shapes, split: official}\nslurm: {notebooks: {}}")
+    assert params.read(path).data.split == "official"
+    path = written(tmp_path, "slurm: {notebooks: {embed: &e {gpus: 1, cpus: 2}, finetune: {<<: *e, gpus: 4}}}")
+    assert params.read(path).slurm.machine("finetune").gpus == 4
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(PcclipError, match=r"absent\.yaml: cannot read the parameter file"):
+    with pytest.raises(PcclipError, match=r"absent\.yaml: cannot read the file"):
         params.read(tmp_path / "absent.yaml")
+
+
+def test_long_values_and_many_mistakes_are_cut():
+    with pytest.raises(PcclipError) as error:
+        params.check({"seed": ["x"] * 10_000, **{f"key{k}": k for k in range(1000)}})
+    assert len(str(error.value)) < 10_000
+
+
+@pytest.mark.parametrize("key", ["zzz", "sed", "finetune.zzz", "evaluate.judge.zzz", "slurm.notebooks.embed.zzz"])
+def test_an_unknown_key_is_answered_with_the_nearest(key):
+    *blocks, name = key.split(".")
+    values: dict = {name: 1}
+    for block in reversed(blocks):
+        values = {block: values}
+    with pytest.raises(PcclipError, match=rf"{re.escape(key)}: unknown key; did you mean \w+\? allowed: "):
+        params.check(values)
 
 
 def test_blocks_are_frozen():
@@ -242,13 +278,6 @@ def test_parameter_file_is_valid(path):
     assert all(member.config.run for member in read_sweep(path))
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_parameter_file_names_every_block(path):
-    """What a file leaves out would keep the value of a notebook's own cell, which is the demo's."""
-    other = {"sweep", "reuse", "tuned", "slurm", "engine", "storage", "ray"}
-    assert set(yaml.safe_load(path.read_text())) - other == set(params.Config.model_fields) - other
-
-
 def test_files_that_reuse_a_run_say_what_it_says():
     """What 01 and 02 read is told again in them, for those who run one notebook by hand."""
     files = {member.config.run: member.config for path in FILES for member in read_sweep(path) if not member.swept}
@@ -291,8 +320,7 @@ def values_of(path) -> dict:
 
 
 def test_there_are_six_notebooks_of_a_run_and_one_that_compares():
-    assert [path.name[:2] for path in RUN_NOTEBOOKS] == list(OWN_BLOCK)
-    assert [path.name[:2] for path in NOTEBOOKS] == [*OWN_BLOCK, "07"]
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07"]
 
 
 def test_the_comparing_notebook_is_told_which_sweep():
@@ -300,32 +328,13 @@ def test_the_comparing_notebook_is_told_which_sweep():
 
 
 @pytest.mark.parametrize("path", RUN_NOTEBOOKS, ids=name_of)
-def test_notebook_has_one_parameters_cell_with_every_field(path):
-    assert len(code_cells(path, parameters=True)) == 1
-    assert set(values_of(path)) == set(params.Config.model_fields) - {"slurm"}  # nothing that a notebook reads
-
-
-@pytest.mark.parametrize("path", RUN_NOTEBOOKS, ids=name_of)
-def test_notebook_says_what_the_demo_file_says(path):
-    notebook, demo = params.check(values_of(path)), params.read(ROOT / "params" / "demo.yaml")
-    for field in (*SHARED, OWN_BLOCK[path.name[:2]]):
-        assert getattr(notebook, field) == getattr(demo, field), field
-    for field in ("zero_shot_prompt", "alpha", "bootstrap"):  # read by other notebooks than 04, too
-        assert getattr(notebook.evaluate, field) == getattr(demo.evaluate, field), field
-    if path.name[:2] == "06":  # it makes the vectors where 02 has not
-        assert notebook.embed == demo.embed
-    if path.name[:2] in ("01", "03", "04"):  # 03 and 04 read the bank too
-        assert notebook.generate.attributes == demo.generate.attributes
-
-
-@pytest.mark.parametrize("path", RUN_NOTEBOOKS, ids=name_of)
-def test_papermill_knows_every_key_of_the_demo_file(path, caplog):
+def test_a_notebook_by_hand_is_the_demo(path):
+    """The parameters cell names a file, and papermill knows what it assigns."""
     import papermill
 
-    with caplog.at_level(logging.WARNING):
-        known = papermill.inspect_notebook(path)
-    assert set(yaml.safe_load((ROOT / "params" / "demo.yaml").read_text())) <= set(known)
-    assert not caplog.records
+    assert len(code_cells(path, parameters=True)) == 1
+    assert set(papermill.inspect_notebook(path)) == set(values_of(path)) == {"parameters", "changes"}
+    assert from_notebook(values_of(path)) == params.read(ROOT / "params" / "demo.yaml")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)

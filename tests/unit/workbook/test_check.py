@@ -1,5 +1,6 @@
 """Checking a parameter file: which parts are fine, to be fetched, or missing, and how to mend each."""
 
+import json
 import shutil
 import socket
 from pathlib import Path
@@ -8,8 +9,10 @@ import pytest
 import yaml
 from helpers import diffusion
 from helpers.llm_server import serving
+from helpers.runs import up_to_03
 
 from pcclip import cli
+from pcclip import config as params
 from pcclip.workbook import check as checks
 
 V1 = "CompVis/stable-diffusion-v1-4"
@@ -81,6 +84,16 @@ def test_a_set_that_is_not_there(checked):
         ({"generate": {"attributes": "nowhere"}}, "attribute bank 'nowhere': no such file"),
         ({"model": "ViT-Z-1"}, "unknown model 'ViT-Z-1'"),
         ({"arithmetic": {"changes": [{"start": "unicorn", "text": "x"}]}}, "folder has no 'unicorn'"),
+        ({"rank": {"attribute": "weight"}}, "rank.attribute: folder has no attribute 'weight'; it has: size"),
+        (
+            {"rank": {"estimator": "two_promt"}},
+            "rank.estimator = 'two_promt': did you mean two_prompt? known: one_sided",
+        ),
+        (
+            {"tuned": "other", "arithmetic": {"composed": {"cirr": {"path": "x"}}}},
+            "arithmetic.composed: 05 is not run with `tuned`, nor in a sweep; leave composed out",
+        ),
+        ({"sweep": {"grid": {"seed": list(range(1000)), "finetune.epochs": list(range(1, 901))}}}, "900,000 runs"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_an_error_at_once(checked, changes, message):
@@ -116,6 +129,31 @@ def test_the_hubs_cache(checked, hub):
     status, out, error = checked(model="hf-hub:tiny/other")
     assert "its size is known on the hub alone" in out
     assert "of unknown size" in error
+
+
+def test_a_tokenizer_that_is_not_clips_own(checked, tmp_path, tiny_model):
+    """In the model's own folder, as open_clip looks for it."""
+    folder = Path(shutil.copytree(tiny_model.removeprefix("local-dir:"), tmp_path / "siglip"))
+    card = folder / "open_clip_config.json"
+    settings = json.loads(card.read_text())
+    settings["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "some/tokenizer"
+    card.write_text(json.dumps(settings))
+    status, _, error = checked(model=f"local-dir:{folder}")
+    assert status == 1
+    assert "its folder has no tokenizer; put the tokenizer files of some/tokenizer there" in error
+    (folder / "tokenizer.json").write_text("{}")
+    assert checked(model=f"local-dir:{folder}")[0] == 0
+
+
+def test_a_peer_that_may_have_seen_what_is_held_out(values, tmp_path, capsys, tiny_encoder):
+    """A model that was finetuned on the same photos with another seed, and so on another split."""
+    values["finetune"] |= {"epochs": 1, "keep_epochs": []}
+    peer = up_to_03(params.check({**values, "run": "peer", "seed": 1}), tiny_encoder).config.folder
+    for seed, status in ((0, 1), (1, 0)):
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump({**values, "seed": seed, "evaluate": {"peers": {"theirs": str(peer)}}}))
+        assert cli.main(["run", str(path), "--check"]) == status
+        assert ("evaluate.peers.theirs: " in capsys.readouterr().err) == bool(status)
 
 
 def test_a_server(checked, closed_port, monkeypatch):
@@ -225,9 +263,8 @@ def test_a_teacher_in_a_folder(taught, tmp_path):
     folder = diffusion.saved(tmp_path / "teacher")
     status, out, _ = taught(teacher=str(folder), precision="bf16")
     assert status == 0
-    assert f"teacher {folder}: UNet 0 M, VAE 0 M, text encoder 0 M parameters, there" in out
-    assert "teacher's activations, bf16" in out
-    assert "03 teacher's cache" in out
+    assert f"teacher {folder}: UNet of 0 M parameters, there" in out
+    assert "03 teacher" in out
     shutil.rmtree(folder / "text_encoder")
     assert "has no text_encoder/" in taught(teacher=str(folder))[2]
 
@@ -235,7 +272,6 @@ def test_a_teacher_in_a_folder(taught, tmp_path):
 def test_a_teacher_that_is_missing(taught, hub, monkeypatch):
     error = taught(teacher=V1)[2]
     assert f"run `hf download {V1}` where there is a network and give its folder as finetune.sds.teacher" in error
-    assert "(about 4.26 GB)" in error
     assert "teacher 'nowhere': no such folder, and not a name on the hub" in taught(teacher="nowhere")[2]
     assert "teacher a/b: its size is known on the hub alone: not here" in taught(teacher="a/b")[2]
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
@@ -249,7 +285,7 @@ def test_a_teacher_in_the_hubs_cache(taught, hub):
     (home / "refs" / "main").write_text("abc")
     status, out, _ = taught(teacher="tiny/diffusion")
     assert status == 0
-    assert "teacher tiny/diffusion: UNet 0 M" in out
+    assert "teacher tiny/diffusion: UNet of 0 M" in out
     assert "in the hub's cache" in out
     next((snapshot / "unet").glob("*.safetensors")).unlink()
     assert "teacher tiny/diffusion: " in taught(teacher="tiny/diffusion")[2]

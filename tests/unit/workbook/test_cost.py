@@ -2,11 +2,8 @@
 
 import json
 import math
-import shutil
-from pathlib import Path
 
 import pytest
-import torch
 from helpers import diffusion
 from helpers.runs import ROOT
 
@@ -32,7 +29,7 @@ BLOCKS = 2 * (12 * 32**2 + 13 * 32)  # two of width 32: attention 4w^2+4w, MLP 8
 TEXT = BLOCKS + 49408 * 32 + 40 * 32 + 2 * 32 + 32 * 32  # words, places, last norm, projection
 CAPTION = len("a red disc .".split()) + 2
 V1 = "CompVis/stable-diffusion-v1-4"
-KNOWN = TeacherSize(Network(1000, 1e9, 5000), Network(200, 1e8), Network(300, 1e7), 16, 48)  # round, for hand counts
+KNOWN = TeacherSize(1000, 1e9, 16, 48)  # round, for hand counts
 PAPER = ROOT / "params" / "paper_coco.yaml"
 FIRST = {  # 1.2 and 1.4 of the paper's appendix and code: all pairs of 1000 COCO photos
     "data": {"source": "coco", "path": "/nowhere", "limit": 1000},
@@ -71,30 +68,14 @@ def sds(values):
 
 def test_towers_are_counted_as_by_hand(config, tiny_encoder):
     size = encoder_size(config.model)
-    assert (size.text.blocks, size.text.parameters, size.width) == (BLOCKS, TEXT, 32)
+    assert (size.text.parameters, size.width) == (TEXT, 32)
     assert size.text.parameters == sum(p.numel() for p in tiny_encoder.text_tower.parameters())
     patches = 2 * 16 * (3 * 8 * 8) * 32
     blocks = 2 * (2 * 17 * 12 * 32**2 + 2 * 2 * 17 * 17 * 32)  # and each head's products of 17 tokens with 17
     assert size.image.flop == patches + blocks + 2 * 32 * 32
     attention = 2 * (2 * 2 * 40 * 32)  # of one token with all 40, in two blocks
     assert size.text.flop == pytest.approx(2 * 2 * 12 * 32**2 + attention + 2 * 32 * 32 / 40)
-    assert (size.text.norms, size.image.norms) == (5 * 2 * 32, 6 * 2 * 32)
     assert encoder_size("shapes-clip:3").width == toy_clip.MODEL["embed_dim"]
-
-
-def test_activations_are_about_what_autograd_keeps(fresh_encoder, config):
-    kept = {}
-
-    def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    tower = fresh_encoder.image_tower.requires_grad_(True)
-    weights = {p.untyped_storage().data_ptr() for p in tower.parameters()}
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = tower(torch.zeros(1, 3, 32, 32))  # noqa: F841  keeps the graph
-    total = sum(size for pointer, size in kept.items() if pointer not in weights)
-    assert encoder_size(config.model).image.activations == pytest.approx(total, rel=0.4)
 
 
 @pytest.mark.parametrize(
@@ -112,16 +93,11 @@ def test_a_language_model_by_name(name, total, active):
     assert size == (Network(total, 2 * active) if total else None)
 
 
-def test_a_language_model_by_its_files(tmp_path, tiny_model, tiny_encoder):
-    weights = Path(tiny_model.removeprefix("local-dir:")) / "open_clip_model.safetensors"
+def test_a_language_model_by_its_files(tmp_path):
     settings = Generate(backend="transformers", llm=str(tmp_path))
     assert language_model_size(settings) is None
-    shutil.copy(weights, tmp_path / "model.safetensors")
-    towers = [tiny_encoder.text_tower, tiny_encoder.image_tower]
-    assert language_model_size(settings).parameters == 1 + sum(p.numel() for t in towers for p in t.parameters())
-    (tmp_path / "model.safetensors").write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(PcclipError, match="not a whole safetensors file"):
-        language_model_size(settings)
+    (tmp_path / "model.safetensors").write_bytes(bytes(100))
+    assert language_model_size(settings) == Network(50, 100)
     (tmp_path / "tiny-3b.gguf").touch()
     assert language_model_size(Generate(gguf=str(tmp_path / "tiny-3b.gguf"))).parameters == 3e9
 
@@ -130,13 +106,10 @@ def test_a_teacher_by_its_folder_or_by_a_known_name(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     folder, parts = diffusion.saved(tmp_path / "teacher"), diffusion.parts()
     size = teacher_size(str(folder))
-    for network, name in ((size.unet, "unet"), (size.vae, "vae"), (size.text, "text_encoder")):
-        assert network.parameters == sum(p.numel() for p in parts[name].parameters())
+    assert size.parameters == sum(p.numel() for p in parts["unet"].parameters())
     assert (size.latent, size.condition) == (4 * 8 * 8, 24 * 16)
-    assert teacher_size(V1).unet.parameters == 859_520_964
-    assert teacher_size("some/other-model") is teacher_size("nowhere") is None
-    toy = teacher_size("shapes-diffusion:3")
-    assert (toy.latent, toy.vae.flop) == (3 * 8 * 8, 0)
+    assert teacher_size(V1).parameters == 859_520_964
+    assert teacher_size("some/other-model") is teacher_size("nowhere") is teacher_size("shapes-diffusion:3") is None
     for text, message in (('{"down_block_types": ["Unknown"]}', "diffusers cannot build it"), ("{", "fetch it again")):
         (folder / "unet" / "config.json").write_text(text)
         with pytest.raises(PcclipError, match=message) as error:
@@ -177,7 +150,7 @@ def test_finetuning_as_by_hand(values, changes, passes):
     assert finetune.flop == pytest.approx(passes * finetune.tokens * size.text.flop)
     assert finetune.hours == pytest.approx(finetune.flop / (0.3 * 19.5e12) / 3600)
     if not changes:
-        assert finetune.disk == 4 * (2 * TEXT + 3 * BLOCKS)  # the last one and epoch 2; weights, two moments of Adam
+        assert finetune.disk == 4 * (2 + 3) * TEXT  # the last one and epoch 2; weights, two moments of Adam
         assert row(cost_of(config), "02").disk == 24 * 32 * 4
 
 
@@ -212,40 +185,16 @@ def test_both_towers_as_by_hand(sds, changes, image, text):
         ({"checkpointing": True, "precision": "bf16"}, 3, 0, 2),
         ({"warmup_steps": 1}, 2, 15, 4),
         ({"samples": 4, "warmup": "least_squares"}, 8, 15, 4),
+        ({"weight": 0.0}, None, None, None),
     ],
 )
 def test_the_teacher_as_by_hand(sds, settings, passes, latents, width):
-    """15 images and captions in batches of 8, 4 epochs; latents in fp32, conditions as the UNet reads them."""
-    config = sds(settings)
-    costs = cost_of(config, teacher=KNOWN)
-    cache, teacher = list(costs.rows())[-3:-1]
-    assert teacher.flop == pytest.approx(64 * passes * 1e9)
-    assert teacher.disk == 4 * 4 * 33 * 16  # the map, and while training it with two moments in the checkpoint
-    assert cache.flop == latents * 1e8 + 15 * 1e7
-    assert cache.disk == latents * 4 * 16 + 15 * width * 48
-
-
-def test_without_weight_there_is_no_teacher(sds):
-    costs = cost_of(sds({"weight": 0.0}), teacher=KNOWN)
-    assert not [row for row in costs.rows() if row.stage.startswith("03 teacher")]
-    assert len(costs.memory()) == 5
-
-
-@pytest.mark.parametrize(
-    ("settings", "activations"),
-    [
-        ({}, 8 * 5000),
-        ({"precision": "bf16", "micro_batch": 2}, 1 * 5000),
-        ({"checkpointing": True}, 0.27 * 8 * 5000),
-    ],
-)
-def test_memory_as_by_hand(sds, settings, activations):
-    config = sds(settings)
-    size, memory = encoder_size(config.model), list(cost_of(config, teacher=KNOWN).memory().values())
-    assert memory[:2] == [4 * size.parameters, 12 * (size.text.norms + size.image.norms)]
-    assert memory[2] == 8 * size.image.activations + 8 * CAPTION * size.text.activations
-    assert memory[4] == pytest.approx(activations)
-    assert memory[5] == pytest.approx(sum(memory[:5]))
+    """15 images and captions in batches of 8, 4 epochs; latents in fp32, encoded texts as the UNet reads them."""
+    teachers = [row for row in cost_of(sds(settings), teacher=KNOWN).rows() if row.stage == "03 teacher"]
+    assert len(teachers) == (passes is not None)
+    for teacher in teachers:
+        assert teacher.flop == pytest.approx(64 * passes * 1e9)
+        assert teacher.disk == latents * 4 * 16 + 15 * width * 48
 
 
 def test_the_teacher_as_a_matcher_as_by_hand(values):
@@ -329,21 +278,20 @@ def test_an_unknown_size_is_a_question_mark_and_left_out_of_the_sum(values):
 
 def test_equal_rows_of_a_sweep_are_one_row():
     same = Row("02 embed", "9 images", 1.0, 2.0, 3.0, 4.0, "1 A100")
-    assert cost.summed([same, same]) == [Row("02 embed", "2 times 9 images", 2.0, 4.0, 6.0, 8.0, "1 A100")]
+    lines = [line.split() for line in cost.table([same, same]).splitlines()]
+    assert lines[1] == "02 embed 2 times 9 images 2 4 6 B 8 1 A100".split()
+    assert lines[2] == "sum of what is known 2 4 6 B 8".split()
 
 
 # ---- the command and the constants -----------------------------------------------------------------------------------
 
 
-def test_the_command_plans_any_size_and_says_when_memory_is_short(capsys):
+def test_the_command_plans_any_size(capsys):
     assert cli.main(["plan", str(PAPER), "--images", "1e9", "--gpus", "64", "--gpu", "H100"]) == 0
     out = capsys.readouterr().out
     assert "1,000,000,000 images" in out
     assert "64 H100" in out
-    assert "over slurm.memory = 64 GB: give more, or plan 50 runs, each with its own part of the set" in out
     assert all(source in out for _, source in cost.DEFAULTS.values())
-    assert cli.main(["plan", str(PAPER)]) == 0
-    assert "slurm.memory" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

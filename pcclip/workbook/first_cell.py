@@ -1,0 +1,61 @@
+"""The first cell of a notebook: `parameters`, the name of a parameter file, and `changes`, values in place of the file's.
+
+    parameters = "params/demo.yaml"
+    changes = {"seed": 1, "finetune.lr": 1e-4}
+
+`papermill NOTEBOOK OUT -f FILE` puts FILE's own keys into the notebook. They replace both lines: what FILE leaves out has
+the package's default, as in `pcclip run FILE`.
+"""
+
+from typing import Any
+
+from pcclip.config import Config, check, load_yaml, resolve
+from pcclip.encoders import check_name
+from pcclip.errors import PcclipError
+from pcclip.workbook.sweep import member_folders, set_value
+
+_PLAIN = (str, int, float, dict, list, type(None))
+_OWN_FOLDER = ("seed", "model", "data", "generate", "embed", "finetune")  # blocks whose change makes another run
+
+
+def from_notebook(variables: dict[str, Any]) -> Config:
+    """The run that a notebook's first cell describes. `variables` is the notebook's globals().
+
+    A change of what 01 to 03 read makes a run with a folder of its own, below the file's run: outputs/demo/seed=1.
+    Changed settings of 03 alone use the 01 and 02 of the file's run. A change of `run` names the folder itself.
+
+    Raises:
+        PcclipError: a mistake in the parameters, a file with a sweep, or an unknown model.
+    """
+    from_papermill = {
+        name: value
+        for name, value in variables.items()
+        if isinstance(value, _PLAIN) and name.islower() and name[0] != "_" and name not in ("parameters", "changes")
+    }
+    if from_papermill.keys() & Config.model_fields.keys():
+        config = _one_run(from_papermill, "papermill's parameters")
+    else:
+        config = _changed(str(variables["parameters"]), variables["changes"])
+    check_name(config.model)
+    return config
+
+
+def _changed(file: str, changes: dict[str, Any]) -> Config:
+    values = load_yaml(resolve(file))
+    config = _one_run(values, file)
+    for key, value in changes.items():
+        set_value(values, str(key), value, "changes")
+    changed = _one_run(values, "changes")
+    moved = {key: value for key, value in changes.items() if key.split(".")[0] in _OWN_FOLDER}
+    if "run" in changes or not moved or changed == config:
+        return changed
+    folders = member_folders(config.run, moved, "", {})
+    source = config.reuse or config.tuned or config.run  # of the 01 and 02 that changes of 03 alone leave as they are
+    reuse = source if folders["reuse"] == config.run else folders["reuse"]
+    return changed.model_copy(update={**folders, "reuse": reuse, "tuned": None})
+
+
+def _one_run(values: dict[str, Any], where: str) -> Config:
+    if "sweep" in values:
+        raise PcclipError(f"{where}: sweep: a notebook is one run; use `pcclip run`, or leave the sweep out")
+    return check(values, where)

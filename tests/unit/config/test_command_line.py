@@ -1,0 +1,57 @@
+"""The command line's own work: what it writes for `rank`, and what it prints when it is interrupted."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from pcclip import cli
+
+
+@pytest.fixture
+def ranked(monkeypatch):
+    """`pcclip.rank` gives two photos whose names look like formulas."""
+    table = pd.DataFrame(
+        {"position": [1, 2], "path": ["=1+2.jpg", "a.jpg"], "score": [0.5, -0.5], "problem": ["", "@x"]}
+    )
+    monkeypatch.setattr("pcclip.ranking.rank.rank", lambda *arguments, **options: table)
+
+
+def test_a_spreadsheet_executes_no_cell(ranked, tmp_path):
+    assert cli.main(["rank", "photos", "--csv", str(tmp_path / "t.csv")]) == 0
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    assert lines == ["position,path,score,problem", "1,'=1+2.jpg,0.5,", "2,a.jpg,-0.5,'@x"]
+
+
+@pytest.mark.parametrize("option", ["--csv", "--sheet"])
+def test_no_folder_is_made_for_a_mistyped_file(ranked, tmp_path, capsys, option):
+    file = tmp_path / "no" / "such" / "x.csv"
+    assert cli.main(["rank", "photos", option, str(file)]) == 1
+    assert (
+        capsys.readouterr().err
+        == f"pcclip: rank: {file}: there is no folder {file.parent}; make it, or name another file\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+INTERRUPTED = """
+import sys, threading
+from pcclip import cli
+class Late:
+    def __del__(self):
+        raise RuntimeError("a finaliser of another package")
+def interrupted(*arguments, **options):
+    threading.Thread(target=lambda: sys.stdin.read() and 1 / 0).start()
+    raise KeyboardInterrupt
+late = Late()
+import pcclip.ranking.rank
+pcclip.ranking.rank.rank = interrupted
+sys.exit(cli.main(["rank", "photos", "--more", "x"]))
+"""
+
+
+def test_an_interrupted_command_prints_one_line():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], input="x", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "pcclip: interrupted; run the same command again to continue\n"
