@@ -248,39 +248,25 @@ def _language_model(settings: Generate, size: Network, problem: str | None) -> I
     known = f"{size.parameters / 1e9:.3g} G parameters"
     if isnan(size.parameters):
         known = "unknown size: its name has no number of parameters"
+    label = f"language model {settings.llm}: {known}"
     if problem:
         yield MISSING, problem
-    elif settings.backend == "openai":
-        yield _server(settings, known)
     elif settings.backend == "llama_cpp":
         yield FINE, f"language model {gguf_path(settings.gguf)}: {known}"
+    elif settings.backend == "openai":
+        key = f"$OPENAI_API_KEY is {'set' if os.environ.get('OPENAI_API_KEY') else 'not set'}"
+        shown = {url: without_password(url) for url in settings.servers}
+        silent = " and ".join(shown[url] for url in shown if not reachable(url))
+        advice = f"nothing answers at generate.base_url = {silent}; start the server there or change it"
+        there = f"a server is at {' and '.join(shown.values())}"
+        yield MISSING if silent else FINE, f"{label}; {advice if silent else there}; {key}"
+    elif (folder := Path(weights_source(settings.llm or "")[0])).is_dir():
+        lacking = [kind for kind in ("config.json", "*.safetensors") if not any(folder.glob(kind))]
+        advice = f"but no {' and no '.join(lacking)} in it; fetch it again"
+        yield MISSING if lacking else FINE, f"{label}, {advice if lacking else 'there'}"
     else:
-        yield _transformers_model(settings.llm or "", known, 2 * size.parameters)
-
-
-def _server(settings: Generate, known: str) -> Finding:
-    key = f"$OPENAI_API_KEY is {'set' if os.environ.get('OPENAI_API_KEY') else 'not set'}"
-    label, servers = f"language model {settings.llm}: {known}", settings.servers
-    silent = [without_password(url) for url in servers if not reachable(url)]
-    if not silent:
-        return FINE, f"{label}; a server is at {without_password(' and '.join(servers))}; {key}"
-    return MISSING, (
-        f"{label}; nothing answers at generate.base_url = {' and '.join(silent)}; start the server there or change it; "
-        f"{key}"
-    )
-
-
-def _transformers_model(name: str, known: str, size: float) -> Finding:
-    """A model by hub name, or in a folder."""
-    source, _ = weights_source(name)
-    label = f"language model {name}: {known}"
-    if not Path(source).is_dir():
         files = [["config.json"], ["model.safetensors", "model.safetensors.index.json"]]
-        return _on_hub(label, name, files, size, "give its folder as generate.llm")
-    lacking = [kind for kind in ("config.json", "*.safetensors") if not any(Path(source).glob(kind))]
-    if lacking:
-        return MISSING, f"{label}, but no {' and no '.join(lacking)} in it; fetch it again"
-    return FINE, f"{label}, there"
+        yield _on_hub(label, settings.llm or "", files, 2 * size.parameters, "give its folder as generate.llm")
 
 
 def _teacher(spec: str, size: TeacherSize, problem: str | None) -> Iterator[Finding]:
@@ -315,25 +301,18 @@ def _on_hub(label: str, repository: str, files: list[list[str]], size: float, ad
 
 def _to_fetch(label: str, size: float, url: str, by_hand: str) -> Finding:
     """Fetched when it is used, where there is a network; otherwise missing, with how to get it by hand."""
-    amount = "of unknown size" if isnan(size) else f"about {in_bytes(size)}"
-    if online() and reachable(url):
-        return FETCHED, f"{label}: {amount}"
-    return MISSING, f"{label}: not here, and {urlsplit(url).hostname} cannot be reached; {by_hand} ({amount})"
-
-
-def online() -> bool:
-    """Whether the hub's own switch ($HF_HUB_OFFLINE) allows a network."""
     from huggingface_hub import constants as hub
 
-    return not hub.HF_HUB_OFFLINE
+    amount = "of unknown size" if isnan(size) else f"about {in_bytes(size)}"
+    if not hub.HF_HUB_OFFLINE and reachable(url):
+        return FETCHED, f"{label}: {amount}"
+    return MISSING, f"{label}: not here, and {urlsplit(url).hostname} cannot be reached; {by_hand} ({amount})"
 
 
 def reachable(url: str) -> bool:
     """Whether a server answers at the URL within two seconds, directly or through the environment's proxy."""
     try:
         urlopen(without_password(url).replace("***@", ""), timeout=_CONNECT_SECONDS).close()
-    except HTTPError:
-        return True
-    except (OSError, ValueError, HTTPException):  # no such name or port, or an answer that is no HTTP
-        return False
+    except (OSError, ValueError, HTTPException) as error:  # no such name or port, or an answer that is no HTTP
+        return isinstance(error, HTTPError)
     return True

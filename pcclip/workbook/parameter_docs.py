@@ -53,8 +53,8 @@ def parameters(key: str = "") -> list[Parameter]:
     if not matches:
         names = [row.key for row in rows]
         near = [name for name in names if name.endswith(f".{key}")] or get_close_matches(key, names, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise PcclipError(f"{key}: no such parameter{hint}")
+        near = near or get_close_matches(key, names, n=1, cutoff=0)
+        raise PcclipError(f"{key}: no such parameter; did you mean {' or '.join(near)}?")
     return matches
 
 

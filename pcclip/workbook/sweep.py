@@ -11,6 +11,7 @@ import itertools
 import re
 from copy import deepcopy
 from dataclasses import dataclass
+from difflib import get_close_matches
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -111,9 +112,11 @@ def collect(members: list[Member], folder: Path) -> pd.DataFrame:
 
 
 def _grid_and_variants(sweep: Any, path: str | Path) -> tuple[dict[str, list], dict[str, dict]]:
-    known = isinstance(sweep, dict) and not set(sweep) - {"grid", "variants"}
-    if not known or not (sweep.get("grid") or sweep.get("variants")):
+    if not isinstance(sweep, dict) or not (sweep.get("grid") or sweep.get("variants")):
         raise PcclipError(f"{path}: sweep: needs grid (key: list of values), variants (name: changes), or both")
+    for key in set(sweep) - {"grid", "variants"}:
+        nearest = get_close_matches(str(key), ("grid", "variants"), 1, cutoff=0)[0]
+        raise PcclipError(f"{path}: sweep.{key}: unknown key; did you mean {nearest}? allowed: grid, variants")
     grid, variants = sweep.get("grid") or {}, sweep.get("variants") or {"": {}}
     if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
         raise PcclipError(f"{path}: sweep.grid: every key needs a list of values")

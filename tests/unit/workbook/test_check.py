@@ -113,7 +113,7 @@ def test_a_model_by_name_is_counted_without_its_weights(checked, hub):
 
 def test_what_can_be_fetched_is_not_missing(checked, hub, monkeypatch):
     monkeypatch.setattr(checks, "reachable", lambda url: True)
-    monkeypatch.setattr(checks, "online", lambda: True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     status, out, _ = checked(model="ViT-B-32:openai", generate={"backend": "transformers", "llm": "some/llama-7b"})
     assert status == 0
     assert "to fetch  weights of ViT-B-32:openai: about 605 MB" in out
@@ -162,6 +162,8 @@ def test_a_server(checked, closed_port, monkeypatch):
     status, out, error = checked(generate=nobody)
     assert status == 1
     assert f"nothing answers at generate.base_url = {nobody['base_url']}" in error
+    hidden = checked(generate=nobody | {"base_url": f"http://me:secret@127.0.0.1:{closed_port}/v1"})
+    assert "secret" not in "".join(map(str, hidden))
     assert "? 1 A100" in " ".join(out.split()), "no size, no hours"
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     with serving(lambda text, n: "ok") as server:

@@ -124,6 +124,7 @@ def test_a_change_does_not_reach_the_other_members(members):
         ({}, "sweep: needs grid"),
         ({"grid": {}}, "sweep: needs grid"),
         ({"grids": {"seed": [0]}}, "sweep: needs grid"),
+        ({"grid": {"seed": [0]}, "variant": {}}, "sweep.variant: unknown key; did you mean variants?"),
         ({"grid": ["seed"]}, "sweep.grid: every key needs a list"),
         ({"grid": {"seed": 1}}, "sweep.grid: every key needs a list"),
         ({"grid": {"seed": []}}, "sweep.grid: every key needs a list"),
