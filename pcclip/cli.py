@@ -95,6 +95,9 @@ def _add_rank(rank: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from pcclip.workbook.sweep import read_sweep
+
+    read_sweep(options.params)  # a bad file is refused before the seconds that torch takes to load
     if options.submit and not options.check:
         from pcclip.workbook.slurm import submit
 
