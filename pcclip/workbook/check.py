@@ -258,8 +258,8 @@ def _language_model(settings: Generate, size: Network, problem: str | None) -> I
         shown = {url: without_password(url) for url in settings.servers}
         silent = " and ".join(shown[url] for url in shown if not reachable(url))
         advice = f"nothing answers at generate.base_url = {silent}; start the server there or change it"
-        there = f"a server is at {' and '.join(shown.values())}"
-        yield MISSING if silent else FINE, f"{label}; {advice if silent else there}; {key}"
+        present = f"a server is at {' and '.join(shown.values())}"
+        yield MISSING if silent else FINE, f"{label}; {advice if silent else present}; {key}"
     elif (folder := Path(weights_source(settings.llm or "")[0])).is_dir():
         lacking = [kind for kind in ("config.json", "*.safetensors") if not any(folder.glob(kind))]
         advice = f"but no {' and no '.join(lacking)} in it; fetch it again"
