@@ -72,7 +72,6 @@ DROPS = {
     ],
     "two_sides": [
         {"sentence": "The two photos differ in colour and shape."},
-        {"sentence": "The second image shows a bar, while the first image shows a disc."},
     ],
     "own_side": [
         said("a blue bar", "a red disc"),
