@@ -77,6 +77,9 @@ class Data(Block):
     images: str | None = Field(
         default=None, description="The folder of the images, if it is not the usual one beside the captions."
     )
+    absolute_paths: bool = Field(
+        default=False, description="folder: whether captions may name images outside their folder."
+    )
     part: Annotated[str | None, BeforeValidator(_text_from_integer)] = Field(
         default=None,
         description="Which part of the source to read: coco: 2014 or 2017; huggingface: a split such as train[:1000]; "

@@ -1,25 +1,52 @@
-"""Benchmark: a public set as it was read, the same class for every family; and Reader: how a set is found and read."""
+"""Benchmark: a public set as it was read, the same class for every family; Reader: how a set is found and read.
 
+Below them is what readers share: pictures that are no files, where files are, JSON files, tables and lists of lines.
+"""
+
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from pcclip.benchmarks.pictures import LazyPictures, open_part
-from pcclip.benchmarks.reading import find
-from pcclip.images import file_of
+from pcclip.errors import PcclipError
+from pcclip.images import BadImage, file_of, open_image
 from pcclip.runs.files import digest, files_exist
 
 IMAGE_COLUMNS = ("first", "second", "image_0", "image_1")  # of items, where they name the images of an item
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 NO_FAULT = {"val split", "neither has more"}  # reasons to leave a row out that do not count as bad
 
 
 def _no_rows() -> pd.DataFrame:
     return pd.DataFrame({"path": [], "reason": []}, dtype=str)
+
+
+class LazyPictures(Sequence[Image.Image]):
+    """Pictures that are made each time one is asked for.
+
+    Args:
+        make: makes the picture of a number.
+        numbers: of the pictures, in their order.
+    """
+
+    def __init__(self, make: Callable[[int], Image.Image], numbers: Sequence[int] | np.ndarray):
+        self._make, self._numbers = make, np.asarray(numbers, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, row: int) -> Image.Image:  # type: ignore[override]
+        return self._make(int(self._numbers[row]))
+
+    def subset(self, rows: Sequence[int] | np.ndarray) -> "LazyPictures":
+        """The pictures at these rows."""
+        return LazyPictures(self._make, self._numbers[np.asarray(rows, dtype=np.int64)])
 
 
 @dataclass(frozen=True)
@@ -228,3 +255,115 @@ def _stamp(file: str) -> tuple:
     except OSError:
         return (file,)
     return file, status.st_size, status.st_mtime_ns
+
+
+# ---- what readers share ----------------------------------------------------------------------------------------------
+
+
+def open_part(path: str, box: Box | None) -> Image.Image:
+    """The picture at `path`, an image file or an array (.npy), cropped to the box if there is one.
+
+    Raises BadImage when the file cannot be read.
+    """
+    picture = _video_frame(path) if path.endswith(".npy") else open_image(path)
+    return picture if box is None else picture.crop(box)
+
+
+def _video_frame(path: str) -> Image.Image:
+    """A video frame, stored as an array (h, w, 3) of bytes in the order blue, green, red."""
+    try:
+        pixels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BadImage(f"not an array ({error})") from None
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+        raise BadImage(f"not an image: an array {pixels.shape} of {pixels.dtype}")
+    return Image.fromarray(np.ascontiguousarray(pixels[:, :, ::-1]))
+
+
+def find(folder: Path, *patterns: str) -> Path | None:
+    """The last match in alphabetical order of the first glob pattern that matches; None where none does."""
+    matches = (sorted(folder.glob(pattern)) if pattern else [folder] for pattern in patterns)
+    return next((paths[-1] for paths in matches if paths), None)
+
+
+def find_needed(folder: Path, *patterns: str) -> Path:
+    """As `find`, for what a Reader needs. Raises PcclipError when nothing matches."""
+    path = find(folder, *patterns)
+    if path is None:
+        raise PcclipError(f"{folder}: no {patterns[0]}")
+    return path
+
+
+def load_json(path: Path, advice: str) -> Any:
+    """The value of a JSON file; a list of the lines' values where it ends in .jsonl.
+
+    Raises PcclipError with the `advice`, what to do, when it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf8")
+        if path.suffix == ".jsonl":
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        return json.loads(text)
+    except (OSError, ValueError) as error:
+        raise PcclipError(f"{path}: cannot be read as JSON ({' '.join(str(error).split())}); {advice}") from None
+
+
+def json_values(path: Path, source: str) -> list[Any]:
+    """The values of a JSON list, object or file of lines. Raises PcclipError, which names `source`, without any."""
+    advice = f"fetch it again from {source}"
+    values = load_json(path, advice)
+    values = list(values.values()) if isinstance(values, dict) else values
+    if not isinstance(values, list) or not values:
+        raise PcclipError(f"{path}: no list of items, or an empty one; {advice}")
+    return values
+
+
+def json_rows(path: Path, source: str) -> list[tuple[str, dict[str, Any]]]:
+    """As `json_values`, each with its name for reports; a value that is no object becomes an empty one."""
+    kind = "line" if path.suffix == ".jsonl" else "entry"
+    return [
+        (f"{path.name}, {kind} {k + 1}", value if isinstance(value, dict) else {})
+        for k, value in enumerate(json_values(path, source))
+    ]
+
+
+def read_table(path: Path, columns: Sequence[str], advice: str, **options: Any) -> pd.DataFrame:
+    """A CSV table with at least these columns; `options` as of pandas.read_csv.
+
+    Raises PcclipError with the `advice`, what to do, when it cannot be read or lacks a column.
+    """
+    try:
+        table = pd.read_csv(path, **options)
+    except (OSError, ValueError) as error:
+        raise PcclipError(f"{path}: not a table ({' '.join(str(error).split())}); {advice}") from None
+    if absent := [column for column in columns if column not in table]:
+        raise PcclipError(f"{path}: has no column {absent[0]!r}; {advice}")
+    return table
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty. Raises PcclipError when there are none."""
+    lines = [line.strip() for line in path.read_text(encoding="utf8", errors="replace").splitlines()]
+    if not any(lines):
+        raise PcclipError(f"{path}: empty; download or unpack it again")
+    return [line for line in lines if line]
+
+
+def first_existing(places: Sequence[pd.Series]) -> pd.Series:
+    """Row by row the first of the places (paths) that is a file, and the first place of all where none is."""
+    paths = places[0].copy()
+    missing = ~files_exist(paths)
+    for place in places[1:]:
+        if not missing.any():
+            break
+        exists = files_exist(place[missing])
+        paths[exists.index[exists]] = place[exists.index[exists]]
+        missing[exists.index[exists]] = False
+    return paths
+
+
+def sentences(values: Any) -> list[str]:
+    """The texts of a JSON value that should be a list of texts: white space folded, full stops and empty ones off."""
+    texts = values if isinstance(values, list) else []
+    tidied = [" ".join(text.split()).strip(" .,?") for text in texts if isinstance(text, str)]
+    return [text for text in tidied if text]

@@ -1,14 +1,15 @@
 """All public sets by family and name: loading those that the parameters name, and saying which files are missing."""
 
-from collections.abc import Callable, Iterable
+from collections import namedtuple
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pcclip.benchmarks import change_captions, classification, composed_retrieval, compositionality, relative_attributes
 from pcclip.benchmarks.benchmark import Benchmark, Reader
 from pcclip.benchmarks.change_captions import birds_to_words, compbench, fashion_iq, spot_the_diff
-from pcclip.benchmarks.classification import awa2, cifar, cub, eurosat, flowers, food101, imagenet, sun397
+from pcclip.benchmarks.classification import awa2, cifar, cub, eurosat, flowers, folders, food101, imagenet, sun397
 from pcclip.benchmarks.composed_retrieval import cirr, simat
 from pcclip.benchmarks.composed_retrieval import fashion_iq as composed_fashion_iq
 from pcclip.benchmarks.compositionality import (
@@ -21,7 +22,6 @@ from pcclip.benchmarks.compositionality import (
     vl_checklist,
     winoground,
 )
-from pcclip.benchmarks.relative_attributes import awa2 as animal_strengths
 from pcclip.benchmarks.relative_attributes import koniq, lfw10, parikh, utkface, zap50k
 from pcclip.config import Config, resolve
 from pcclip.data.rows import reasons
@@ -32,76 +32,64 @@ from pcclip.runs.progress import say
 _MAX_BAD = 0.05  # of families without the parameter max_bad
 
 
-class Family(NamedTuple):
-    """A family of sets: the parameter that names them, how a sample is drawn, and the readers by name."""
-
-    block: str
-    draw: Callable[[Benchmark, Any, int], Benchmark]
-    readers: dict[str, Reader]
-
-
-def _by_name(*readers: Reader) -> dict[str, Reader]:
-    return {reader.name: reader for reader in readers}
-
-
+# a family of sets: the parameter that names them, the function that draws a sample of a set, and the readers by name
+Family = namedtuple("Family", "block draw readers")
 FAMILIES = {
-    classification.FAMILY: Family(
-        "evaluate.labelled",
-        classification.draw,
-        _by_name(
-            cifar.CIFAR10,
-            cifar.CIFAR100,
-            eurosat.EUROSAT,
-            flowers.FLOWERS,
-            sun397.SUN397,
-            food101.FOOD101,
-            cub.CUB,
-            awa2.AWA2,
-            *imagenet.READERS,
+    family.FAMILY: Family(block, family.draw, {reader.name: reader for reader in readers})
+    for family, block, readers in (
+        (
+            classification,
+            "evaluate.labelled",
+            (
+                cifar.CIFAR10,
+                cifar.CIFAR100,
+                eurosat.EUROSAT,
+                flowers.FLOWERS,
+                sun397.SUN397,
+                food101.FOOD101,
+                cub.CUB,
+                awa2.AWA2,
+                *imagenet.READERS,
+                folders.FOLDERS,
+            ),
         ),
-    ),
-    change_captions.FAMILY: Family(
-        "evaluate.changes",
-        change_captions.draw,
-        _by_name(
-            spot_the_diff.SPOT_THE_DIFF, birds_to_words.BIRDS_TO_WORDS, fashion_iq.FASHION_IQ, compbench.COMPBENCH
+        (
+            change_captions,
+            "evaluate.changes",
+            (spot_the_diff.SPOT_THE_DIFF, birds_to_words.BIRDS_TO_WORDS, fashion_iq.FASHION_IQ, compbench.COMPBENCH),
         ),
-    ),
-    relative_attributes.FAMILY: Family(
-        "evaluate.relative",
-        relative_attributes.draw,
-        _by_name(
-            zap50k.ZAP50K,
-            parikh.PUBFIG,
-            parikh.OSR,
-            lfw10.LFW10,
-            animal_strengths.AWA2,
-            utkface.UTKFACE,
-            koniq.KONIQ,
+        (
+            relative_attributes,
+            "evaluate.relative",
+            (
+                zap50k.ZAP50K,
+                parikh.PUBFIG,
+                parikh.OSR,
+                lfw10.LFW10,
+                awa2.AWA2_STRENGTHS,
+                utkface.UTKFACE,
+                koniq.KONIQ,
+            ),
         ),
-    ),
-    compositionality.FAMILY: Family(
-        "evaluate.compositional",
-        compositionality.draw,
-        _by_name(
-            winoground.WINOGROUND,
-            visual_genome.VG_RELATION,
-            visual_genome.VG_ATTRIBUTION,
-            order.COCO_ORDER,
-            order.FLICKR30K_ORDER,
-            sugarcrepe.SUGARCREPE,
-            sugarcrepe.SUGARCREPE_PP,
-            vl_checklist.VL_CHECKLIST,
-            eqben.EQBEN,
-            mmvp.MMVP,
-            naturalbench.NATURALBENCH,
+        (
+            compositionality,
+            "evaluate.compositional",
+            (
+                winoground.WINOGROUND,
+                visual_genome.VG_RELATION,
+                visual_genome.VG_ATTRIBUTION,
+                order.COCO_ORDER,
+                order.FLICKR30K_ORDER,
+                sugarcrepe.SUGARCREPE,
+                sugarcrepe.SUGARCREPE_PP,
+                vl_checklist.VL_CHECKLIST,
+                eqben.EQBEN,
+                mmvp.MMVP,
+                naturalbench.NATURALBENCH,
+            ),
         ),
-    ),
-    composed_retrieval.FAMILY: Family(
-        "arithmetic.composed",
-        composed_retrieval.draw,
-        _by_name(composed_fashion_iq.FASHION_IQ, cirr.CIRR, simat.SIMAT),
-    ),
+        (composed_retrieval, "arithmetic.composed", (composed_fashion_iq.FASHION_IQ, cirr.CIRR, simat.SIMAT)),
+    )
 }
 
 
@@ -139,6 +127,10 @@ def load_benchmark(family: str, name: str, settings: Any, seed: int = 0) -> Benc
     benchmark = replace(reader.read(reader.place(root)), max_bad=getattr(settings, "max_bad", _MAX_BAD))
     _check(title, benchmark)
     rows = len(benchmark.scored)
+    if len(benchmark.left_out):
+        say(
+            f"{title}: left out {reasons(benchmark.left_out)}, e.g. {benchmark.left_out.path.iloc[0]}; {rows} rows are scored"
+        )
     if reader.published not in (None, rows + len(benchmark.left_out)):
         say(f"{name}: {rows} rows and {len(benchmark.left_out)} left out, of {reader.published} as published")
     drawn = FAMILIES[family].draw(benchmark, settings, seed)

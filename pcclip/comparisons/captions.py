@@ -15,13 +15,13 @@ from typing import Any
 import pandas as pd
 
 from pcclip.benchmarks.compositionality.order import TOKEN
-from pcclip.benchmarks.compositionality.parts_of_speech import parts_of_speech
 from pcclip.comparisons import filters
 from pcclip.comparisons.llm import Backend, Question, Reply, Template
 from pcclip.comparisons.prompts import Prompt, load_prompt
 from pcclip.config import COMPARISONS, Config
 from pcclip.data.concepts import singular
 from pcclip.data.image_set import ImageSet
+from pcclip.data.parts_of_speech import parts_of_speech
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest, read_parquet
 from pcclip.runs.log import AnswerLog

@@ -1,18 +1,31 @@
-"""An image's captions: all of them, and the one that is compared."""
+"""An image's captions: bytes as text, all captions of a table, and the one that is compared."""
 
+import codecs
 import hashlib
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
 
 
-def all_captions(table: pd.DataFrame) -> pd.Series:
-    """Every row's captions, stripped, without empty ones; the index repeats the row's index for each caption.
+def decoded(content: bytes) -> tuple[str, str]:
+    """The text of a file, and its encoding: UTF-8 or, by its first bytes, UTF-16; else Windows' cp1252, else latin-1."""
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "cp1252"):
+        with suppress(UnicodeDecodeError):
+            return content.decode(encoding), encoding
+    return content.decode("latin-1"), "latin-1"
 
-    Read from column `captions` (lists), else from `caption`.
-    """
-    texts = (table.captions if "captions" in table else table.caption).explode()
-    texts = texts.fillna("").astype(str).str.strip()
+
+def caption_lists(table: pd.DataFrame) -> pd.Series:
+    """Each row's captions as a list, read from column `captions`, else from `caption`."""
+    column = table.captions if "captions" in table else table.caption
+    return column.map(lambda value: value if isinstance(value, list) else [value])
+
+
+def all_captions(table: pd.DataFrame) -> pd.Series:
+    """Every row's captions, stripped, without empty ones; the index repeats the row's index for each caption."""
+    texts = caption_lists(table).explode().fillna("").astype(str).str.strip()
     return texts[texts != ""]
 
 

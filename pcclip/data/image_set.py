@@ -15,13 +15,14 @@ import numpy as np
 import pandas as pd
 
 from pcclip.config import Config, Data
-from pcclip.data.captions import all_captions, caption_of_each
-from pcclip.data.concepts import concept_of
-from pcclip.data.rows import reasons
+from pcclip.data.captions import all_captions, caption_lists, caption_of_each
+from pcclip.data.concepts import concept_of, head_noun
+from pcclip.data.rows import reasons, sort_out
 from pcclip.data.sources import coco, cub, folder, huggingface, karpathy, stamps, toy_scenes, webdataset
-from pcclip.data.split import limited, official, split_by_concept
 from pcclip.errors import PcclipError
 from pcclip.images import file_of
+from pcclip.runs.progress import say
+from pcclip.stats.random_streams import stream
 
 SOURCES = {
     "stamps": stamps,
@@ -33,6 +34,7 @@ SOURCES = {
     "huggingface": huggingface,
     "shapes": toy_scenes,
 }
+SIDES = ("train", "held_out")
 COLUMNS = ["id", "path", "caption", "concept", "label", "split"]
 
 
@@ -137,10 +139,17 @@ def _read(data: Data) -> tuple[pd.DataFrame, pd.Series, pd.DataFrame]:
     if absent:
         raise PcclipError(f"data source {data.source}: {'; '.join(absent)}")
     table, left_out, bad = SOURCES[data.source].read(data)
+    garbled = table.index.isin(
+        caption_lists(table)
+        .explode()
+        .loc[lambda texts: ~(texts.map(lambda text: isinstance(text, str)).astype(bool) | texts.isna())]
+        .index
+    )
+    texts = all_captions(table[~garbled])
+    reason = pd.Series("no caption", index=table.index).mask(table.index.isin(texts.index), "")
+    table, uncaptioned, without = sort_out(table, reason.mask(garbled, "caption is no text"))
+    left_out, bad = pd.concat([left_out, uncaptioned], ignore_index=True), bad + without
     texts = all_captions(table)
-    uncaptioned = table.path[~table.index.isin(texts.index)]
-    left_out = pd.concat([left_out, pd.DataFrame({"path": uncaptioned, "reason": "no caption"})], ignore_index=True)
-    table, bad = table.drop(index=uncaptioned.index), bad + len(uncaptioned)
     if len(table) == 0:
         raise PcclipError(f"data source {data.source}: no usable image; left out: {reasons(left_out) or 'nothing'}")
     if bad > data.max_bad * (len(table) + bad):
@@ -172,6 +181,11 @@ def _split(table: pd.DataFrame, config: Config) -> np.ndarray | pd.Series:
     if config.data.split == "official":
         return official(table, config.data.source)
     heads = table.concept.str.split().str[-1].fillna("")  # 'soccer ball' and 'tennis ball' stay together
+    guesses = [(*head_noun(caption), concept) for caption, concept in zip(table.caption, table.concept, strict=True)]
+    unsure = pd.Series([noun == concept and not sure for noun, sure, concept in guesses], index=table.index, dtype=bool)
+    if unsure.any():
+        say(f"split: {unsure.mean():.1%} of the captions name no sure subject; these images are held out one by one")
+        heads = heads.mask(unsure, "\0" + table["id"])
     return split_by_concept(heads, config.data.held_out, config.seed)
 
 
@@ -182,3 +196,38 @@ def _size_and_time(file: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return stat.st_size, stat.st_mtime_ns
+
+
+def split_by_concept(concepts: pd.Series, held_out: float, seed: int) -> np.ndarray:
+    """'train' or 'held_out' for each row, so that no concept is on both sides.
+
+    Concepts are drawn at random; `held_out` is the share of concepts (at least one on each side).
+    Raises PcclipError for fewer than two concepts.
+    """
+    names = np.array(sorted(set(concepts)))
+    if len(names) < 2:
+        raise PcclipError(f"need at least two concepts to hold one out; found {list(names)}")
+    size = int(np.clip(round(held_out * len(names)), 1, len(names) - 1))
+    drawn = set(stream("held-out concepts", seed).choice(names, size, replace=False))
+    return np.where([concept in drawn for concept in concepts], "held_out", "train")
+
+
+def official(table: pd.DataFrame, source: str) -> pd.Series:
+    """The split of the set's authors. Raises PcclipError when the table has none, or a side is empty."""
+    if "split" not in table:
+        raise PcclipError(f"data source {source}: has no official split; set data.split: concept")
+    empty = [side for side in SIDES if side not in set(table.split)]
+    if empty:
+        raise PcclipError(f"data source {source}: no {empty[0]} image in its official split; set data.split: concept")
+    return table.split
+
+
+def limited(table: pd.DataFrame, sizes: dict[str, int | None], seed: int) -> pd.DataFrame:
+    """At most `sizes` rows of each side, drawn at random and left in order; None keeps all."""
+    kept = []
+    for side, size in sizes.items():
+        rows = np.flatnonzero(table.split == side)
+        if size and size < len(rows):
+            rows = stream("limited images", seed).choice(rows, size, replace=False)
+        kept.append(rows)
+    return table.iloc[np.sort(np.concatenate(kept))]

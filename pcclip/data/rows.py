@@ -1,17 +1,31 @@
 """The rows of a source, usable or left out with a reason."""
 
+import os
 from pathlib import Path
 
 import pandas as pd
 
 from pcclip.config import Data, resolve
+from pcclip.runs.files import files_exist
 
-NOT_BAD = {"val split"}  # reasons to leave a row out that are no fault of the row
+FOLDER_NOT_THERE = "folder not there"  # of one of the two archives of COCO, which are of use alone
+NOT_BAD = {"val split", FOLDER_NOT_THERE}  # reasons to leave a row out that are no fault of the row
 
 
 def root_of(data: Data) -> Path:
     """data.path, from the workbook's root; the parameters are refused where a source needs it and it is not given."""
     return resolve(data.path or "")
+
+
+def outside(file: str) -> bool:
+    """Whether a file's name leads out of the folder that it is in."""
+    return os.path.isabs(file) or os.path.normpath(file).split(os.sep)[0] == os.pardir
+
+
+def file_reasons(folder: Path, files: pd.Series) -> pd.Series:
+    """Why each of the files cannot be read from the folder: 'missing file', 'outside its folder', or ''."""
+    reason = files_exist(f"{folder}/" + files).map({True: "", False: "missing file"})
+    return reason.mask(files.map(outside), "outside its folder")
 
 
 def sort_out(table: pd.DataFrame, reason: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame, int]:

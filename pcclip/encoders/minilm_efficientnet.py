@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from pcclip.encoders.dual_encoder import Encoder, weights_digest
 from pcclip.encoders.imagenet_classes import imagenet_names
 from pcclip.errors import PcclipError
+from pcclip.images import contained
 from pcclip.runs.files import atomic, cache_folder, digest
 from pcclip.runs.progress import say
 from pcclip.torchvision_shim import declare_missing
@@ -94,6 +95,8 @@ class MiniLMEfficientNet(Encoder):
         return torch.from_numpy(matrix)
 
     def preprocess(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
+        if max(image.size) > PIXELS * min(image.size):  # ImageOps.pad would leave no pixel of the shorter side
+            image = contained(image, PIXELS)
         square = ImageOps.pad(image, (PIXELS, PIXELS), Image.Resampling.BICUBIC, color="white")
         return torch.from_numpy((np.asarray(square, dtype=np.float32) - 127.0) / 128.0).permute(2, 0, 1)
 

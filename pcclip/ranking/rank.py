@@ -2,6 +2,7 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from pcclip.encoders import load_model
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.finetuning.stage import FOLDER as FINETUNE
-from pcclip.images import SUFFIXES, contact_sheet
+from pcclip.images import SUFFIXES, as_text, contact_sheet, left_alone, photos_below
 from pcclip.ranking import topk
 from pcclip.ranking.axes import ESTIMATORS, Query, agreeing, query_axis
 from pcclip.ranking.examples import Examples, example_differences, read_examples
@@ -304,16 +305,24 @@ def find_photos(photos: str | Path | Sequence[str | Path]) -> list[str]:
 
     Raises PcclipError when there are none.
     """
-    if not isinstance(photos, str | Path):
-        paths = [str(path) for path in photos]
+    others: Counter[str] = Counter()
+    place = Path(photos).expanduser() if isinstance(photos, str | Path) else None
+    if place is None:
+        paths = [as_text(str(path)) for path in photos]
+    elif place.is_dir():
+        paths, others = photos_below(place)
+    elif place.is_file():
+        paths = [as_text(str(place))]
     else:
-        place = Path(photos).expanduser()
-        candidates = place.rglob("*") if place.is_dir() else map(Path, glob.glob(str(place), recursive=True))
-        paths = sorted(str(path) for path in candidates if path.suffix.lower() in SUFFIXES)
-        if place.is_file():
-            paths = [str(place)]
+        files = [path for path in glob.glob(str(place), recursive=True) if os.path.isfile(path)]
+        paths = sorted(as_text(path) for path in files if Path(path).suffix.lower() in SUFFIXES)
+        others = Counter(Path(path).suffix.lower() for path in files if Path(path).suffix.lower() not in SUFFIXES)
+    unread = left_alone(others)
     if not paths:
-        raise PcclipError(f"{photos}: no photos there; give a folder, a glob in quotes, or a run's folder")
+        hint = f"it has {unread}" if unread else "give a folder, a glob in quotes, or a run's folder"
+        raise PcclipError(f"{photos}: no photos there; {hint}")
+    if unread:
+        say(f"{photos}: left alone {unread}")
     return paths
 
 

@@ -19,9 +19,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Reader, first_existing, read_table
 from pcclip.benchmarks.change_captions import described_pairs
-from pcclip.benchmarks.reading import first_existing, read_table
 
 _TABLE = "birds-to-words-v1.0.tsv"
 _SOURCE = "https://github.com/google-research-datasets/birds-to-words"

@@ -16,15 +16,14 @@ Q-Bench2) have no answer of this kind and are not read. A single file is all tes
 """
 
 import re
-from dataclasses import dataclass
+from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Reader, first_existing, json_rows
 from pcclip.benchmarks.change_captions import described_pairs
-from pcclip.benchmarks.reading import first_existing, json_rows
 from pcclip.errors import PcclipError
 
 _SITE = "https://github.com/RaptorMai/CompBench"
@@ -38,24 +37,9 @@ _QUESTION = re.compile(
 _PICTURES = ("image", "picture", "photo")
 
 
-@dataclass(frozen=True)
-class Source:
-    """One of the sets, by its folder of annotations: an entry of a table, and so no Benchmark.
-
-    Attributes:
-        name, folder: of the set whose images it shows.
-        relativity: what its pairs differ in.
-        below: a folder in `folder` that the paths of the annotations leave out.
-        question: of its pairs, where the annotations have none.
-    """
-
-    name: str
-    folder: str
-    relativity: str
-    below: str = ""
-    question: str = ""
-
-
+# name and folder of the set whose images are shown; what pairs differ in; a folder that the annotations' paths leave out;
+# the question, where the annotations have none
+Source = namedtuple("Source", "name folder relativity below question", defaults=("", ""))
 SOURCES = {
     "st_label": Source("MIT-States", "transformed_states", "attribute"),
     "fashion_label": Source("Fashionpedia", "fashionpedia", "attribute"),

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Reader, first_existing, json_rows, sentences
 from pcclip.benchmarks.change_captions import described_pairs
-from pcclip.benchmarks.reading import first_existing, json_rows, sentences
 
 SOURCE = "https://github.com/XiaoxiaoGuo/fashion-iq"
 _SPLITS = {"train": "tune", "val": "test"}

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Reader, json_rows, sentences
 from pcclip.benchmarks.change_captions import described_pairs
-from pcclip.benchmarks.reading import json_rows, sentences
 
 _SOURCE = "https://github.com/harsh19/spot-the-diff"
 _IMAGES = "https://drive.google.com/file/d/1OVb4_3Uec_xbyUk90aWC6LFpKsIOtR7v"

@@ -7,15 +7,16 @@ is both in the 'tune' and in the 'test' split. The texts about two animals are m
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Reader, read_lines
 from pcclip.benchmarks.classification import FAMILY
-from pcclip.benchmarks.reading import read_lines
+from pcclip.benchmarks.relative_attributes import FAMILY as RELATIVE
 from pcclip.errors import PcclipError
 
 _ARCHIVE = "https://cvml.ista.ac.at/AwA2/AwA2-data.zip (13 GB)"
@@ -60,6 +61,24 @@ def read(place: Path) -> Benchmark:
     )
 
 
+def read_strengths(place: Path) -> Benchmark:
+    """All its images by the strengths of the 85 attributes, as `relative_attributes` scores them.
+
+    A strength is an animal's, not an image's: images of one animal are tied, and the 10 animals that are tested are
+    other ones than the 40 of the tune split. A strength that nobody judged (-1) is unknown.
+    """
+    labelled = read(place)
+    labels, strengths = labelled.images.label, labelled.class_attributes
+    assert strengths is not None
+    return Benchmark(
+        "awa2",
+        RELATIVE,
+        labelled.images.assign(group=[labelled.classes[label] for label in labels]).drop(columns="label"),
+        left_out=labelled.left_out,
+        values=strengths.iloc[labels].reset_index(drop=True),
+    )
+
+
 AWA2 = Reader(
     "awa2",
     read,
@@ -76,6 +95,7 @@ AWA2 = Reader(
     folders=("", "Animals_with_Attributes2"),
     published=37322,
 )
+AWA2_STRENGTHS = replace(AWA2, read=read_strengths)
 
 
 def difference_texts(benchmark: Benchmark, binary: pd.DataFrame, protocol: str) -> Callable[[int, int], str]:

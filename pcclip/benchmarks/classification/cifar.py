@@ -20,10 +20,8 @@ import pandas as pd
 from jaxtyping import UInt8
 from PIL import Image
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, LazyPictures, Reader, find, load_json, read_lines
 from pcclip.benchmarks.classification import FAMILY
-from pcclip.benchmarks.pictures import LazyPictures
-from pcclip.benchmarks.reading import find, load_json, read_lines
 from pcclip.errors import PcclipError
 
 _HOME = "https://www.cs.toronto.edu/~kriz"

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader, benchmark_of_images
+from pcclip.benchmarks.benchmark import Benchmark, Reader, benchmark_of_images, find
 from pcclip.benchmarks.classification import FAMILY
-from pcclip.benchmarks.reading import find
 from pcclip.data.sources.cub import birds, missing_birds, readable
 
 _SPLITS = {"train": "tune", "held_out": "test"}

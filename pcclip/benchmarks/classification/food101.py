@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Reader, read_lines
 from pcclip.benchmarks.classification import FAMILY, labelled_files
-from pcclip.benchmarks.reading import read_lines
 
 _PARTS = {"train": "tune", "test": "test"}
 

@@ -18,9 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader, benchmark_of_images
+from pcclip.benchmarks.benchmark import Benchmark, Reader, benchmark_of_images, find, read_table
 from pcclip.benchmarks.classification import FAMILY
-from pcclip.benchmarks.reading import find, read_table
 from pcclip.encoders.imagenet_classes import imagenet_names
 from pcclip.errors import PcclipError
 from pcclip.images import SUFFIXES

@@ -9,9 +9,8 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Reader, find, find_needed, read_lines
 from pcclip.benchmarks.classification import FAMILY, labelled_files
-from pcclip.benchmarks.reading import find, find_needed, read_lines
 
 _HOME = "https://vision.princeton.edu/projects/2010/SUN"
 _PARTS = {"Training_01.txt": "tune", "Testing_01.txt": "test"}

@@ -17,9 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Reader, find_needed, first_existing, json_rows, load_json, sentences
 from pcclip.benchmarks.composed_retrieval import FAMILY, queries_of
-from pcclip.benchmarks.reading import find_needed, first_existing, json_rows, load_json, sentences
 from pcclip.errors import PcclipError
 
 _SOURCE = "https://github.com/Cuberick-Orion/CIRR (branch cirr_dataset)"

@@ -13,17 +13,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark
+from pcclip.benchmarks.benchmark import Benchmark, find, json_values
 from pcclip.benchmarks.change_captions import fashion_iq
 from pcclip.benchmarks.composed_retrieval import FAMILY, queries_of
-from pcclip.benchmarks.reading import find, json_values
 
 
 def read(place: Path) -> Benchmark:
     """The validation queries. Raises PcclipError when a file is no list."""
     pairs = fashion_iq.read_pairs(place)
     pairs = pairs[pairs.part == "val"].reset_index(drop=True)
-    pairs = pairs.assign(start=pairs["first"].map(_name), target=pairs["second"].map(_name))
+    pairs = pairs.assign(
+        start=[Path(path).stem for path in pairs["first"]], target=[Path(path).stem for path in pairs["second"]]
+    )
     galleries = []
     for category, own in pairs.groupby("category"):
         listed = find(place, f"image_splits/split.{category}.val.json")
@@ -36,10 +37,6 @@ def read(place: Path) -> Benchmark:
     )
     template = Benchmark("fashion_iq", FAMILY, pd.concat(galleries, ignore_index=True), recalls=(10, 50))
     return queries_of(template, queries)
-
-
-def _name(path: str) -> str:
-    return Path(path).stem
 
 
 FASHION_IQ = replace(fashion_iq.FASHION_IQ, read=read)

@@ -4,9 +4,10 @@ Its folder is a clone of https://github.com/facebookresearch/SIMAT after its pre
 out of Visual Genome:
 
     simat_db/transfos.csv      region_id, value, target, target_ids, norm2, is_test (and more)
-    simat_db/triplets.csv      region_id, subj, rel, obj: one row per image
-    simat_db/images/A cat sitting on a grass/98316.jpg
-    simat_db/oscar_similarity_matrix.pt     optional: images x triplets, OSCAR's verdict whether an image shows it
+    simat_db/triplets.csv      region_id, subj, rel, obj, dataset_id: one row per image
+    simat_db/images/images/98316.png     or, as older versions have it, images/A cat sitting on a grass/98316.jpg
+    simat_db/oscar_similarity_matrix.pt     optional: images, numbered by dataset_id, x triplets: OSCAR's verdict
+                                         whether an image shows it
 
 target_ids is the number of the wanted triplet, in the order of their first rows in triplets.csv. An image is right
 where OSCAR gives it more than 0.5 for that triplet, as the authors score; without their matrix it is right where it is
@@ -20,9 +21,8 @@ from pickle import UnpicklingError
 import numpy as np
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Reader, find, first_existing, read_table
 from pcclip.benchmarks.composed_retrieval import FAMILY, queries_of
-from pcclip.benchmarks.reading import find, read_table
 from pcclip.errors import PcclipError
 
 _SOURCE = "https://github.com/facebookresearch/SIMAT"
@@ -38,10 +38,11 @@ def read(place: Path) -> Benchmark:
     words = triplets.subj + " " + triplets.rel + " " + triplets.obj
     codes, names = pd.factorize(words)
     ids = triplets.region_id.astype(str)
-    images = pd.DataFrame(
-        {"id": ids, "path": f"{folder / 'images'}/A " + words + "/" + ids + ".jpg", "gallery": "simat"}
+    paths = first_existing(
+        [f"{folder}/images/images/" + ids + ".png", f"{folder}/images/A " + words + "/" + ids + ".jpg"]
     )
-    right = _right_images(folder, ids.to_numpy(), codes, len(names))
+    images = pd.DataFrame({"id": ids, "path": paths, "gallery": "simat"})
+    right = _right_images(folder, triplets, codes, len(names))
     queries = queries[queries.is_test.astype(str) == "True"].reset_index(drop=True)
     target, norm2 = (pd.to_numeric(queries[column], errors="coerce") for column in ("target_ids", "norm2"))
     target = target.where(target.isin(range(len(names))), -1).astype(int)
@@ -61,9 +62,9 @@ def read(place: Path) -> Benchmark:
     return queries_of(Benchmark("simat", FAMILY, images, recalls=(1, 5, 10), start_is_candidate=False), table)
 
 
-def _right_images(folder: Path, ids: np.ndarray, codes: np.ndarray, count: int) -> list[tuple[str, ...]]:
+def _right_images(folder: Path, triplets: pd.DataFrame, codes: np.ndarray, count: int) -> list[tuple[str, ...]]:
     """The images that are right for each of `count` triplets; `codes` are the triplets of the images."""
-    matrix = find(folder, "oscar_similarity_matrix.pt")
+    ids, matrix = triplets.region_id.astype(str).to_numpy(), find(folder, "oscar_similarity_matrix.pt")
     if matrix is None:
         return [tuple(ids[codes == k]) for k in range(count)]
     import torch
@@ -79,7 +80,11 @@ def _right_images(folder: Path, ids: np.ndarray, codes: np.ndarray, count: int) 
             f"{matrix}: should be a tensor of {len(ids)} images x {count} triplets; fetch it and "
             f"triplets.csv from one commit of {_SOURCE}, or remove it"
         )
-    return [tuple(ids[rows]) for rows in (scores > 0.5).numpy().T]
+    if "dataset_id" not in triplets or set(triplets.dataset_id) != set(range(len(ids))):
+        raise PcclipError(
+            f"{folder / 'triplets.csv'}: has no dataset_id from 0 on, which numbers {matrix.name}; {_AGAIN}"
+        )
+    return [tuple(ids[rows]) for rows in (scores[triplets.dataset_id.tolist()] > 0.5).numpy().T]
 
 
 SIMAT = Reader(

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, benchmark_of_items
-from pcclip.benchmarks.reading import first_existing
+from pcclip.benchmarks.benchmark import Benchmark, benchmark_of_items, first_existing
 from pcclip.config import Matcher, PublicSet
 
 FAMILY = "compositionality"

@@ -17,9 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Reader, json_values
 from pcclip.benchmarks.compositionality import item, located, matching_set
-from pcclip.benchmarks.reading import json_values
 from pcclip.errors import PcclipError
 
 _SOURCE = "https://github.com/Wangt-CN/EqBen"

@@ -8,9 +8,8 @@ Its folder is what https://huggingface.co/datasets/BaiqiL/NaturalBench has as Na
 
 from pathlib import Path
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Reader, json_rows
 from pcclip.benchmarks.compositionality import item, located, matching_set
-from pcclip.benchmarks.reading import json_rows
 
 _SOURCE = "https://huggingface.co/datasets/BaiqiL/NaturalBench (NaturalBench-Retrieval.zip)"
 

@@ -23,10 +23,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Reader, json_rows
 from pcclip.benchmarks.compositionality import item, located, matching_set
-from pcclip.benchmarks.compositionality.parts_of_speech import parts_of_speech
-from pcclip.benchmarks.reading import json_rows
+from pcclip.data.parts_of_speech import parts_of_speech
 
 _SITE = "https://storage.googleapis.com/sfr-vision-language-research/datasets/"
 _SEED, _WORDS, _DRAWS = 1, 30, 20

@@ -16,9 +16,8 @@ about these. The kinds of change are the parts of both.
 from functools import partial
 from pathlib import Path
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Reader, find_needed, json_rows
 from pcclip.benchmarks.compositionality import item, located, matching_set
-from pcclip.benchmarks.reading import find_needed, json_rows
 
 _SOURCES = {
     "sugarcrepe": "https://github.com/RAIVNLab/sugar-crepe",

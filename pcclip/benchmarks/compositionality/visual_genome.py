@@ -18,10 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Box, Reader, json_rows
 from pcclip.benchmarks.compositionality import item, located, matching_set
-from pcclip.benchmarks.pictures import Box
-from pcclip.benchmarks.reading import json_rows
 
 _SITE = "https://github.com/mertyg/vision-language-models-are-bows"
 _DRIVE = "https://drive.google.com/file/d"

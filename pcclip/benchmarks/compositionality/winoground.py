@@ -16,9 +16,8 @@ The collapsed tag (Object, Relation, Both) and Diwan's tags are subsets; they ar
 
 from pathlib import Path
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Reader, find, find_needed, json_rows, load_json
 from pcclip.benchmarks.compositionality import item, located, matching_set
-from pcclip.benchmarks.reading import find, find_needed, json_rows, load_json
 from pcclip.errors import PcclipError
 
 _SOURCE = "https://huggingface.co/datasets/facebook/winoground"

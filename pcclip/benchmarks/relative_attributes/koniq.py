@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader, benchmark_of_images
-from pcclip.benchmarks.reading import find_needed, read_table
+from pcclip.benchmarks.benchmark import Benchmark, Reader, benchmark_of_images, find_needed, read_table
 from pcclip.benchmarks.relative_attributes import FAMILY
 
 _LIST = "koniq10k_distributions_sets.csv"

@@ -4,7 +4,7 @@ Either folder of the release has data.mat and the images. The fields that are re
 
     im_names           n cells, the files' names
     class_labels       n x 1, from 1: PubFig's eight people, OSR's eight kinds of scene
-    used_for_training  n x 1, 1 for the authors' training images (30 of each class), else 0
+    used_for_training  n x 1, 1 for the authors' training images (30 of each class; PubFig has 241), else 0
     attribute_names    a cells
     relative_ordering  a x c: how much of an attribute a class has, compared with the others; equal where undecided
 

@@ -24,9 +24,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Reader, first_existing
 from pcclip.benchmarks.matlab import fields, table, texts
-from pcclip.benchmarks.reading import first_existing
 from pcclip.benchmarks.relative_attributes import ORDER, ordered_pairs
 from pcclip.errors import PcclipError
 from pcclip.runs.progress import say

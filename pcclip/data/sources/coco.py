@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from pcclip.config import Data, resolve
-from pcclip.data.rows import root_of, sort_out
+from pcclip.data.rows import file_reasons, root_of, sort_out
 from pcclip.errors import PcclipError
-from pcclip.runs.files import files_exist, read_json
+from pcclip.runs.files import read_json
 from pcclip.runs.progress import say
 
 _SITE = "http://images.cocodataset.org"
@@ -24,7 +24,7 @@ _PUBLISHED = {  # images, captions, size of the archive
 
 
 def missing(data: Data) -> list[str]:
-    """Absent files of the training set, and of the validation set where the official split needs it."""
+    """Absent files of the training set, or of both sets where the official split needs them; val alone will do else."""
     return [line for side in _needed(data) for line in _missing(data, f"{side}{_year(data)}")]
 
 
@@ -35,14 +35,15 @@ def published(data: Data) -> dict[str, tuple[int, int]]:
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Read train, and val where it exists. Returns the table, the rows left out (path, reason), and the bad ones."""
-    table = pd.concat(
-        [_read(data, side) for side in _SPLITS if not _missing(data, f"{side}{_year(data)}")], ignore_index=True
-    )
-    return sort_out(table, files_exist(table.path).map({True: "", False: "missing file"}))
+    sides = [_read(data, side) for side in _SPLITS if not _missing(data, f"{side}{_year(data)}")]
+    table = pd.concat(sides, ignore_index=True)
+    return sort_out(table.drop(columns="reason"), table.reason)
 
 
 def _needed(data: Data) -> list[str]:
-    return ["train", "val"] if data.split == "official" else ["train"]
+    if data.split == "official":
+        return ["train", "val"]
+    return ["val"] if _missing(data, f"train{_year(data)}") and not _missing(data, f"val{_year(data)}") else ["train"]
 
 
 def _missing(data: Data, name: str) -> list[str]:
@@ -62,7 +63,7 @@ def _read(data: Data, side: str) -> pd.DataFrame:
     name = f"{side}{_year(data)}"
     path, images = _places(data, name)
     values = read_json(path, ["images", "annotations"])
-    captions = defaultdict(list)
+    captions: dict[int, list[str]] = defaultdict(list)
     try:
         for annotation in values["annotations"]:
             captions[annotation["image_id"]].append(annotation["caption"])
@@ -82,6 +83,7 @@ def _read(data: Data, side: str) -> pd.DataFrame:
             "path": f"{images}/" + files,
             "captions": lists,
             "split": _SPLITS[side],
+            "reason": file_reasons(images, files),
         }
     )
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pandas as pd
 
 from pcclip.config import Data
-from pcclip.data.rows import root_of, sort_out
+from pcclip.data.captions import decoded
+from pcclip.data.rows import file_reasons, root_of, sort_out
 from pcclip.errors import PcclipError
-from pcclip.runs.files import files_exist
 
 _BIRDS = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz (1.1 GB)"
 _CAPTIONS = "cvpr2016_cub.tar.gz (linked from https://github.com/reedscot/cvpr2016)"
@@ -43,7 +43,8 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     root = root_of(data).resolve()
     table, names, reason = birds(root)
     label, texts = table["class"].map(dict(names.map(readable))), _texts(root)
-    captions = [_captions((texts or root) / f"{stem}.txt") for stem in table["id"]]
+    files = [(texts or root) / f"{stem}.txt" for stem in table["id"]]
+    captions = [decoded(file.read_bytes())[0].splitlines() if file.is_file() else [] for file in files]
     return sort_out(table.drop(columns="class").assign(captions=captions, concept=label, label=label), reason)
 
 
@@ -69,8 +70,7 @@ def birds(root: Path) -> tuple[pd.DataFrame, pd.Series, pd.Series]:
             "split": split,
         }
     ).reset_index(drop=True)
-    reason = pd.Series("", index=table.index)
-    reason[~files_exist(table.path)] = "missing file"
+    reason = file_reasons(root / "images", files.reset_index(drop=True))
     reason[~table["class"].isin(names.index)] = "no class"
     reason[table.split.isna()] = "no split"
     return table, names, reason
@@ -88,10 +88,6 @@ def _texts(root: Path) -> Path | None:
     """The folder of the captions, in `root` or beside it; None where there is none."""
     folders = [base / name for base in (root, root.parent) for name in ("text_c10", "cvpr2016_cub/text_c10")]
     return next((folder for folder in folders if folder.is_dir()), None)
-
-
-def _captions(path: Path) -> list[str]:
-    return path.read_text(encoding="utf8", errors="replace").splitlines() if path.is_file() else []
 
 
 def readable(name: str) -> str:

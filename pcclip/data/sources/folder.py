@@ -1,59 +1,163 @@
-"""The `folder` source: any directory of images with captions.csv or captions.jsonl.
+"""The `folder` source: any directory of images with captions.csv (or .tsv, .txt) or captions.jsonl.
 
-Columns: `path` (or `file`, relative to the directory) and `caption`; optional `id` (else the path), `label`,
-`concept`; every other numeric column is an attribute.
+One row a caption; a photo may have several. Columns: the photo's path in the directory and its caption, under any of
+_NAMES and in any capitals; optional `id` (else the path), `label`, `concept`; every other numeric column is an
+attribute, if it has one value a photo.
 """
 
+import csv
+import json
 import os
+import re
+import unicodedata
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 
-from pcclip.config import Data
-from pcclip.data.rows import root_of, sort_out
-from pcclip.errors import PcclipError, one_line
+from pcclip.config import Data, resolve
+from pcclip.data.captions import decoded
+from pcclip.data.rows import outside, root_of, sort_out
+from pcclip.errors import PcclipError
+from pcclip.images import SUFFIXES, as_text, file_of, photos_below
 from pcclip.runs.files import files_exist
+from pcclip.runs.progress import say
 
-_KNOWN = {"id", "path", "caption", "label", "concept"}
-_READERS = {"captions.csv": pd.read_csv, "captions.jsonl": pd.read_json}
+_FILES = ("captions.csv", "captions.tsv", "captions.txt", "captions.jsonl")
+_NAMES = {  # usual names of a column: the first row with a name that is there counts
+    "path": (
+        {"path"},
+        {"file", "file_name", "filename", "filepath", "file_path", "image_path", "image_name", "image_file"},
+        {"image", "img", "photo"},
+    ),
+    "caption": ({"caption", "captions"}, {"text", "title", "description", "comment", "sentence", "alt_text"}),
+}
+_TEXTS = ("id", "label", "concept")
+_REASON = "left out because"  # a column of rows that cannot be read
+_ROW_WITHIN = re.compile(rf"\n[^\n]*(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))})[\"']?[,;\t|]", re.IGNORECASE)
 
 
 def missing(data: Data) -> list[str]:
     """A line where the folder has no captions file."""
-    folder = root_of(data)
-    if any((folder / name).is_file() for name in _READERS):
-        return []
-    return [f"{folder}: no {' or '.join(_READERS)}; write one with columns path, caption"]
+    there = any((root_of(data) / name).is_file() for name in _FILES)
+    return [] if there else [f"{root_of(data)}: no {' or '.join(_FILES)}; write one with columns path, caption"]
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Read data.path. Returns the table, the rows left out (path, reason), and how many of them are bad."""
     folder = root_of(data)
-    table = _captions(folder)
-    if "path" not in table:
-        table = table.rename(columns={"file": "path"})
-    for column in ("path", "caption"):
-        if column not in table:
-            names = ", ".join(map(str, table.columns))
-            raise PcclipError(f"{folder}: the captions file has no {column!r} column; found {names}")
-    table["path"] = table.path.fillna("").astype(str)
-    table["caption"] = table.caption.fillna("").astype(str).str.strip()
-    table["id"] = table["id"].astype(str) if "id" in table else table.path
-    reason = pd.Series("", index=table.index)
-    reason[table.caption == ""] = "empty caption"
-    reason[~files_exist(table.path.map(lambda path: os.path.join(folder, path)))] = "missing file"
-    table, left_out, bad = sort_out(table, reason)
-    table["path"] = table.path.map(lambda path: os.path.realpath(os.path.join(folder, path)))
-    attributes = [c for c in table.columns if c not in _KNOWN and pd.api.types.is_numeric_dtype(table[c])]
-    columns = [c for c in table.columns if c in _KNOWN] + attributes
-    return table[columns].astype(dict.fromkeys(attributes, float)), left_out, bad
+    file = next(folder / name for name in _FILES if (folder / name).is_file())
+    text, encoding = decoded(file.read_bytes())
+    rows, columns, separator = _json_rows(file, text) if file.suffix == ".jsonl" else _csv_rows(file, text)
+    assumed = [f"{column} as {name}" for name, column in columns.items() if name in _NAMES and column.lower() != name]
+    assumed += [f"as {encoding}"] * (encoding not in ("utf-8-sig", "utf-16"))
+    assumed += [f"{separator!r} between columns"] * (separator not in (",", ""))
+    if assumed:
+        say(f"{file}: read {', '.join(assumed)}")
+    table = pd.DataFrame(rows).rename(columns={column: name for name, column in columns.items()})
+    for name in table.columns.intersection(["path", *_TEXTS]):
+        table[name] = table[name].map(lambda value: as_text(str(value)), na_action="ignore").fillna("")
+    reason = table.pop(_REASON).where(table.path != "", "no path")
+    if not data.absolute_paths:
+        reason = reason.mask((reason == "") & table.path.map(outside), "outside its folder (data.absolute_paths)")
+    paths = _on_disk(resolve(data.images or str(folder)), table.path[reason == ""])
+    reason[paths.index[paths == ""]] = "missing file"
+    bare = table.caption.map(lambda value: (isinstance(value, str) and not value.strip()) or value in (None, []))
+    reason = reason.mask((reason == "") & (bare | table.caption.isna()), "empty caption")
+    table, left_out, bad = sort_out(table.assign(place=paths), reason)
+    return _photos(table), left_out, bad
 
 
-def _captions(folder: Path) -> pd.DataFrame:
-    path = next(folder / name for name in _READERS if (folder / name).is_file())
-    text = dict.fromkeys(sorted(_KNOWN | {"file"}), str)
-    options = {"lines": True, "convert_dates": False} if path.suffix == ".jsonl" else {}
+def _photos(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per photo: id, path, captions, and its label, concept and attributes."""
+    rows = rows.assign(id=rows["id"].where(rows["id"] != "", rows.path) if "id" in rows else rows.path)
+    for name in rows.columns.difference(["path", "place", "caption", *_TEXTS]):
+        cells = rows[name].map(lambda cell: cell if isinstance(cell, str | int | float) else "no number")
+        values = pd.to_numeric(cells, errors="coerce").astype(float)
+        numeric = values.notna().any() and (values.notna() | cells.isin(["", "nan"]) | cells.isna()).all()
+        same = (values.groupby(rows.path).nunique() <= 1).all()
+        rows = rows.assign(**{name: values}) if numeric and same else rows.drop(columns=name)
+    photos = rows.groupby(["path", "id"], sort=False)
+    lists = photos.caption.agg(
+        lambda cells: [x for cell in cells for x in (cell if isinstance(cell, list) else [cell])]
+    )
+    table = photos.first().drop(columns="caption").assign(captions=lists).reset_index()
+    if "label" in table:
+        table["label"] = table.label.where(table.label != "", None)
+    return table.assign(path=table.pop("place"))
+
+
+def _columns(file: Path, names: list[str]) -> dict[str, str]:
+    """The column of each kind. Raises PcclipError where there is none, or none is surer than another."""
+    plain = {name: re.sub(r"[\s-]+", "_", str(name).strip().lower()) for name in names}
+    columns = {kind: name for name, kind in plain.items() if kind in _TEXTS}
+    for kind, groups in _NAMES.items():
+        fitting = next((fits for group in groups if (fits := [name for name in names if plain[name] in group])), [])
+        if len(fitting) != 1:
+            problem = f"columns {' and '.join(fitting)} could be the {kind}" if fitting else f"has no {kind!r} column"
+            raise PcclipError(f"{file}: {problem}; name one of its columns {kind}: {', '.join(map(str, names))}")
+        columns[kind] = fitting[0]
+    return columns
+
+
+def _json_rows(file: Path, text: str) -> tuple[list[dict], dict[str, str], str]:
+    rows: list[dict] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except ValueError:
+            row = []
+        if row is not None:
+            broken = {} if isinstance(row, dict) else {"path": f"{file.name} line {number}", _REASON: "broken JSON"}
+            rows.append({**({} if broken else row), _REASON: "", **broken})
+    names = dict.fromkeys(name for row in rows if not row[_REASON] for name in row if name != _REASON)
+    columns = _columns(file, list(names))
+    return [{columns["path"]: row["path"], _REASON: row[_REASON]} if row[_REASON] else row for row in rows], columns, ""
+
+
+def _csv_rows(file: Path, text: str) -> tuple[list[dict], dict[str, str], str]:
+    """The rows, the columns, and what is between them. Raises PcclipError for a quote that is never closed."""
+    if named := re.match(r"sep=(.)\r?\n", text):
+        text = text[named.end() :]
+    first, separator = text.split("\n", 1)[0], named[1] if named else ","
+    for candidate in "," if named else ",;\t|":
+        try:
+            _columns(file, next(csv.reader([first], delimiter=candidate), []))
+        except PcclipError:
+            continue
+        separator = candidate
+        break
+    reader, rows, last = csv.reader(StringIO(text, newline=""), delimiter=separator), [], 0
     try:
-        return _READERS[path.name](path, dtype=text, **options)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise PcclipError(f"{path}: cannot be read as a table ({one_line(error)})") from None
+        header = [name.strip() for name in next(reader, [])]
+        columns = _columns(file, header)
+        for fields in reader:
+            start, last = last + 1, reader.line_num
+            if any(_ROW_WITHIN.search(field) for field in fields):
+                raise PcclipError(f"{file}, line {start + 1}: a quote opens and closes lines later; close or double it")
+            if not any(fields):
+                continue
+            if len(fields) > len(header) and columns["caption"] == header[-1]:  # a comma in a caption without quotes
+                fields[len(header) - 1 :] = [separator.join(fields[len(header) - 1 :]).rstrip(separator)]
+            values = dict(zip(header, fields + [""] * (len(header) - len(fields)), strict=False))
+            rows.append({**values, _REASON: "more fields than columns" if any(fields[len(header) :]) else ""})
+    except csv.Error as error:
+        raise PcclipError(f"{file}, line {reader.line_num}: cannot be read as a table ({error})") from None
+    if not rows:
+        raise PcclipError(f"{file}: has no rows below its header; write a path and a caption on each line")
+    return rows, columns, separator
+
+
+def _on_disk(folder: Path, names: pd.Series) -> pd.Series:
+    """The real path of each photo, '' where it is missing; names may be of another Unicode form or encoding."""
+    paths = names.map(lambda name: os.path.join(folder, name))
+    paths = paths.where(files_exist(paths), "")
+    spellings: dict[str, str] = {}
+    if (paths == "").any():
+        for path in photos_below(folder)[0]:
+            relative = os.path.relpath(path, folder)
+            for spelling in (decoded(os.fsencode(file_of(relative)))[0], relative):
+                spellings[unicodedata.normalize("NFC", spelling)] = path
+        plain = names[paths == ""].str.replace("\\", "/").map(os.path.normpath).str.normalize("NFC")
+        paths.update(plain.map(spellings).fillna(""))
+    return paths.map(lambda path: as_text(os.path.realpath(file_of(path))) if path else "")

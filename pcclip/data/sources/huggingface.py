@@ -216,6 +216,5 @@ def _suffix(image: dict) -> str:
 
 def _label(value: Any, names: list[str] | None) -> str | None:
     """The name of a class; -1 and None are no label."""
-    if value is None or (names and value < 0):
-        return None
-    return names[value] if names else str(value)
+    known = value is not None and not (names and value < 0)
+    return (names[value] if names else str(value)) if known else None

@@ -5,12 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 from pcclip.config import Data, resolve
-from pcclip.data.rows import root_of, sort_out
+from pcclip.data.rows import FOLDER_NOT_THERE, file_reasons, root_of, sort_out
 from pcclip.errors import PcclipError
-from pcclip.runs.files import files_exist, read_json
+from pcclip.runs.files import read_json
 
 _JSON = "http://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
-_FOLDERS = ["images", "flickr30k-images", "Flicker8k_Dataset", "train2014"]  # COCO's entries name their own folder
+_FOLDERS = ["images", "Images", "flickr30k-images", "flickr30k_images", "Flicker8k_Dataset", "train2014", "val2014"]
 _SPLITS = {"train": "train", "restval": "train", "test": "held_out"}
 _IMAGES = {"dataset_flickr8k": (6_000, 1_000), "dataset_flickr30k": (29_000, 1_000), "dataset_coco": (113_287, 5_000)}
 _CAPTIONS_EACH = 5
@@ -58,8 +58,9 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     table["id"] = table.file.str.rsplit(".", n=1).str[0]
     table["path"] = f"{images}/" + table.file
     table["split"] = table.part.map(_SPLITS)
-    reason = pd.Series("", index=table.index)
-    reason[~files_exist(table.path)] = "missing file"
+    reason = file_reasons(images, table.file)
+    absent = tuple(name for name in ("train2014/", "val2014/") if not (images / name).is_dir())
+    reason = reason.mask(table.file.str.startswith(absent), FOLDER_NOT_THERE)
     reason[table.split.isna()] = table.part.astype(str) + " split"
     return sort_out(table.drop(columns=["file", "part"]), reason)
 
@@ -70,6 +71,6 @@ def _images(data: Data) -> Path | None:
         return resolve(data.images)
     beside = root_of(data).parent
     folder = next((name for name in _FOLDERS if (beside / name).is_dir()), None)
-    if folder is None or folder == "train2014":
+    if folder is None or folder.endswith("2014"):  # COCO's entries name their own folder
         return beside if folder else None
     return beside / folder

@@ -81,7 +81,8 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     for png in sorted(stamps.rglob("*.png")):
         stamp = png.relative_to(stamps).with_suffix("").as_posix()
         exception = exceptions.loc[stamp] if stamp in exceptions.index else {"leave_out": "", "concept": ""}
-        caption = _caption(png)
+        text = png.with_suffix(".txt")
+        caption = text.read_text("utf8", "replace").split("\n")[0].strip() if text.is_file() else ""
         reason = _by_folder(stamp) or ("" if caption else "no caption") or exception["leave_out"]
         if reason:
             left_out.append({"path": stamp, "reason": reason})
@@ -152,13 +153,6 @@ def _own_lists(folder: str) -> list[str]:
     return ["-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"]
 
 
-def _caption(png: Path) -> str:
-    text = png.with_suffix(".txt")
-    return text.read_text(encoding="utf8", errors="replace").split("\n")[0].strip() if text.is_file() else ""
-
-
 def _by_folder(stamp: str) -> str:
-    for folder in stamp.split("/")[:-1]:
-        if folder in _FOLDERS:
-            return _FOLDERS[folder]
-    return "mirror image" if stamp.endswith("_mirror") else ""
+    kinds = [_FOLDERS[folder] for folder in stamp.split("/")[:-1] if folder in _FOLDERS]
+    return kinds[0] if kinds else "mirror image" if stamp.endswith("_mirror") else ""

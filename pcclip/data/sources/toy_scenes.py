@@ -97,7 +97,7 @@ def draw(scene: Scene) -> Image.Image:
     image = Image.new("RGB", (SIDE * _FINE, SIDE * _FINE), _BACKGROUND)
     pen = ImageDraw.Draw(image)
     for (colour, shape), (x, y, radius) in zip((scene.first, scene.second), scene.places, strict=True):
-        _DRAWN[shape](pen, x * _FINE, y * _FINE, radius * _FINE, COLOURS[colour])
+        _draw_shape(pen, shape, (x * _FINE, y * _FINE, radius * _FINE), COLOURS[colour])
     return image.resize((SIDE, SIDE), Image.Resampling.BOX)
 
 
@@ -125,19 +125,14 @@ def _places(relation: str, rng: np.random.Generator) -> tuple[tuple[float, float
     return first, second
 
 
-def _circle(pen: ImageDraw.ImageDraw, x: float, y: float, r: float, fill: tuple[int, int, int]) -> None:
-    pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
-
-
-def _square(pen: ImageDraw.ImageDraw, x: float, y: float, r: float, fill: tuple[int, int, int]) -> None:
-    pen.rectangle((x - 0.85 * r, y - 0.85 * r, x + 0.85 * r, y + 0.85 * r), fill=fill)
-
-
-def _triangle(pen: ImageDraw.ImageDraw, x: float, y: float, r: float, fill: tuple[int, int, int]) -> None:
-    pen.polygon([(x, y - r), (x - r, y + 0.8 * r), (x + r, y + 0.8 * r)], fill=fill)
-
-
-_DRAWN = {"circle": _circle, "square": _square, "triangle": _triangle}
+def _draw_shape(pen: ImageDraw.ImageDraw, shape: str, place: tuple[float, float, float], fill: tuple) -> None:
+    x, y, r = place
+    if shape == "circle":
+        pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
+    elif shape == "square":
+        pen.rectangle((x - 0.85 * r, y - 0.85 * r, x + 0.85 * r, y + 0.85 * r), fill=fill)
+    else:
+        pen.polygon([(x, y - r), (x - r, y + 0.8 * r), (x + r, y + 0.8 * r)], fill=fill)
 
 
 # ---- the source ------------------------------------------------------------------------------------------------------

@@ -11,15 +11,17 @@ import posixpath
 import re
 import tarfile
 from pathlib import Path
+from typing import BinaryIO
 
 import pandas as pd
 
 from pcclip.config import Data, resolve
+from pcclip.data.captions import decoded
 from pcclip.images import in_tar
 from pcclip.runs.files import cache_folder, digest, write_json
 from pcclip.runs.progress import track
 
-_FORMAT = 1  # raise it when the contents of an index change
+_FORMAT = 2  # raise it when the contents of an index change
 _IMAGES, _TEXTS = ("jpg", "jpeg", "png", "webp"), ("txt", "json")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _COLUMNS = ["id", "path", "captions", "label"]
@@ -89,13 +91,13 @@ def _index(tar: str) -> tuple[list[dict], list[dict]]:
 def _read_shard(tar: str) -> tuple[list[dict], list[dict]]:
     """The rows of one shard, and the rows left out (path, reason)."""
     rows: list[dict] = []
-    left_out: list[dict] = []
-    samples, fault = _samples(tar)
+    samples, lost_share, fault = _samples(tar)
     if fault:
         last = next(reversed(samples), None)
         if last and not _complete(samples[last]):
             del samples[last]  # the cut went through it
-        left_out.append({"path": tar, "reason": fault})
+    left_out = [{"path": tar, "reason": fault}] * bool(fault)
+    left_out += [{"path": tar, "reason": "lost in a damaged shard"}] * _lost(tar, samples, lost_share)
     for key, sample in samples.items():
         row, reason = _row(tar, key, sample)
         if row is None:
@@ -105,34 +107,58 @@ def _read_shard(tar: str) -> tuple[list[dict], list[dict]]:
     return rows, left_out
 
 
-def _samples(tar: str) -> tuple[dict[str, dict], str]:
-    """Key -> kind of member -> its text or the image's place in the tar; and why reading stopped early, or ''.
+def _lost(tar: str, samples: dict[str, dict], lost_share: float) -> int:
+    """How many samples of a shard cannot be reached: by img2dataset's count beside it, else by the bytes lost."""
+    try:
+        count = json.loads(Path(f"{tar.removesuffix('.tar')}_stats.json").read_bytes())["successes"]
+    except (OSError, ValueError, KeyError, TypeError):
+        count = 0
+    incomplete = sum(not _complete(sample) for sample in samples.values())
+    by_bytes = max(round(lost_share * len(samples)), 1) - incomplete if lost_share else 0
+    return max(by_bytes, count - len(samples) if isinstance(count, int) else 0, 0)
 
-    As in the webdataset library the key ends at the first dot of the name, and the kind follows the dot.
+
+def _samples(tar: str) -> tuple[dict[str, dict], float, str]:
+    """Key -> kind of member -> its text or the image's place in the tar; bytes lost per byte read; and '' or a fault.
+
+    As in the webdataset library the key ends at the first dot of the name, and the kind follows the dot. Reading goes
+    on behind a damaged header at the next whole one.
     """
     samples: dict[str, dict] = {}
-    size = os.path.getsize(tar)
-    try:
-        with tarfile.open(tar, "r:") as archive:
-            for member in archive:
-                if not member.isfile():
-                    continue
-                if member.offset_data + member.size > size:
-                    return samples, "shard cut short"
-                folder, name = posixpath.split(posixpath.normpath(member.name))
-                stem, _, kind = name.partition(".")
-                sample = samples.setdefault(posixpath.join(folder, stem), {})
-                kind = "double" if kind.lower() in sample else kind.lower()
-                content = archive.extractfile(member) if kind in _TEXTS else None
-                if content is None:
-                    sample[kind] = in_tar(tar, member.offset_data, member.size, member.name)
-                else:
-                    sample[kind] = content.read()
-            archive.fileobj.seek(archive.offset)  # tarfile takes a damaged header for the end; the end is zeros
-            at_end = archive.fileobj.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
-            return samples, "" if at_end else "shard cut short"
-    except (tarfile.TarError, OSError):
-        return samples, "shard cut short" if samples else "not an uncompressed tar file"
+    size, end, unread, read = os.path.getsize(tar), 0, 0, 0
+    with open(tar, "rb") as file:
+        try:
+            with tarfile.open(tar, "r:", ignore_zeros=True) as archive:
+                for member in archive:
+                    unread += _damaged(file, end, member.offset)
+                    if member.offset_data + member.size > size:
+                        return samples, 0.0, "shard cut short"
+                    end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                    read += end - member.offset
+                    if not member.isfile():
+                        continue
+                    folder, name = posixpath.split(posixpath.normpath(member.name))
+                    stem, _, kind = name.partition(".")
+                    sample = samples.setdefault(posixpath.join(folder, stem), {})
+                    kind = "double" if kind.lower() in sample else kind.lower()
+                    content = archive.extractfile(member) if kind in _TEXTS else None
+                    sample[kind] = (
+                        content.read() if content else in_tar(tar, member.offset_data, member.size, member.name)
+                    )
+        except (tarfile.TarError, OSError):
+            pass  # an unreadable rest is counted like any other damage
+        unread += _damaged(file, end, size)
+        file.seek(max(size - tarfile.BLOCKSIZE, 0))
+        at_end = file.read() == bytes(tarfile.BLOCKSIZE)  # a whole archive ends in zeros
+    if not samples and unread:
+        return samples, 0.0, "not an uncompressed tar file"
+    return samples, unread / max(read, 1) if at_end else 0.0, "" if at_end else "shard cut short"
+
+
+def _damaged(file: BinaryIO, start: int, end: int) -> int:
+    """Bytes between two members, or behind the last, if they are not the zeros that may be there."""
+    file.seek(start)
+    return end - start if any(file.read(max(end - start, 0))) else 0
 
 
 def _complete(sample: dict) -> bool:
@@ -147,12 +173,16 @@ def _row(tar: str, key: str, sample: dict) -> tuple[dict | None, str]:
     if "double" in sample:
         return None, "key used twice"
     try:
-        metadata = json.loads(sample.get("json", b"{}"))
+        metadata = json.loads(decoded(sample.get("json", b"{}"))[0])
     except ValueError:
         return None, "broken JSON"
     if not isinstance(metadata, dict):
         return None, "broken JSON"
-    text = sample["txt"].decode("utf8", errors="replace") if "txt" in sample else _caption(metadata)
+    text = (
+        decoded(sample["txt"])[0]
+        if "txt" in sample
+        else next((metadata[key] for key in ("caption", "captions", "text") if metadata.get(key)), None)
+    )
     name, label = metadata.get("id"), metadata.get("label")
     return {
         "id": f"{Path(tar).stem}/{key}" if name is None else str(name),
@@ -160,7 +190,3 @@ def _row(tar: str, key: str, sample: dict) -> tuple[dict | None, str]:
         "captions": text if isinstance(text, list) else [text],
         "label": None if label is None else str(label),
     }, ""
-
-
-def _caption(metadata: dict) -> str | list[str] | None:
-    return next((metadata[key] for key in ("caption", "captions", "text") if metadata.get(key)), None)

@@ -19,7 +19,9 @@ from pcclip.encoders import load_model
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.finetuning.stage import FOLDER as FINETUNE
+from pcclip.images import as_text
 from pcclip.ranking.rank import find_photos
+from pcclip.runs.progress import say
 from pcclip.runs.stage import read_manifest
 
 FOLDER = "06_rank"
@@ -105,7 +107,7 @@ def _of_a_folder(config: Config, place: str, models: dict[str, Encoder]) -> Phot
     """The photos of a folder, with the captions of its captions file where it has one, or of a glob."""
     folder = resolve(place)
     paths = find_photos(folder if folder.exists() else place)
-    paths = [os.path.abspath(path) for path in paths]  # a link keeps its own name and place
+    paths = [as_text(os.path.abspath(path)) for path in paths]  # a link keeps its own name and place
     photos, settings = images_only("photos", pd.DataFrame({"id": paths, "path": paths}), 1.0), config.embed
     stage = config.folder / FOLDER / EMBED
     vectors, unreadable = embed_benchmark(stage, photos, models["base"], settings)
@@ -115,8 +117,13 @@ def _of_a_folder(config: Config, place: str, models: dict[str, Encoder]) -> Phot
         vectors = _renamed(vectors, [os.path.relpath(path, folder) for path in vectors.paths])
         source = Data(source="folder", path=str(folder))
         if not captioned.missing(source):
-            table, _, _ = captioned.read(source)
-            caption_of = dict(zip(table.path, table.caption, strict=True))
+            try:
+                table, _, _ = captioned.read(source)
+                caption_of = {
+                    row.path: row.captions[0] for row in table.itertuples() if isinstance(row.captions[0], str)
+                }
+            except PcclipError as error:
+                say(f"photos are shown without captions: {error}")
     captions = [caption_of.get(os.path.realpath(path)) or Path(path).stem for path in vectors.paths]
     return Photos(vectors, captions, models, unreadable)
 

@@ -118,10 +118,10 @@ def simat(tmp_path):
     db = tmp_path / "simat_db"
     put(
         db / "triplets.csv",
-        "region_id,subj,rel,obj\n"
+        "region_id,subj,rel,obj,dataset_id\n"
         + "".join(
-            f"{k},{subj},sitting on a,bed\n"
-            for k, subj in ((7, "dog"), (3, "dog"), (9, "cat"), (4, "cat"), (5, "man"), (6, "man"))
+            f"{k},{subj},sitting on a,bed,{5 - row}\n"
+            for row, (k, subj) in enumerate(((7, "dog"), (3, "dog"), (9, "cat"), (4, "cat"), (5, "man"), (6, "man")))
         ),
     )
     head = ",transfo_id,region_id,field,value,target,norm,query_ids,target_ids,dataset_id,norm2,is_test\n"
@@ -155,12 +155,24 @@ def test_empty_cells_of_simat_are_bad_rows(simat):
 
 def test_simat_with_its_oracle(simat):
     scores = torch.zeros(6, 3)
-    scores[2, 1] = scores[0, 1] = 0.9  # OSCAR sees a cat in one of the cats and in a dog
-    scores[4, 2] = 0.6
+    scores[5 - 2, 1] = scores[5 - 0, 1] = 0.9  # OSCAR sees a cat in one of the cats and in a dog, by dataset_id
+    scores[5 - 4, 2] = 0.6
     torch.save(scores, simat / "simat_db" / "oscar_similarity_matrix.pt")
     assert list(COMPOSED.load("simat", simat).items.right) == [("7", "9"), ("5",)]
     torch.save(torch.zeros(5, 3), simat / "simat_db" / "oscar_similarity_matrix.pt")
     with pytest.raises(PcclipError, match="should be a tensor of 6 images x 3 triplets"):
+        COMPOSED.load("simat", simat)
+
+
+def test_simat_as_its_repository_makes_it_now(simat):
+    for photo in list((simat / "simat_db" / "images").glob("*/*.jpg")):
+        picture(simat / "simat_db" / "images" / "images" / f"{photo.stem}.png", 9)
+        photo.unlink()
+    assert list(COMPOSED.load("simat", simat).items.right) == [("9", "4"), ("5", "6")]
+    table = simat / "simat_db" / "triplets.csv"
+    table.write_text(table.read_text().replace("dataset_id", "number"))
+    torch.save(torch.zeros(6, 3), simat / "simat_db" / "oscar_similarity_matrix.pt")
+    with pytest.raises(PcclipError, match="triplets.csv: has no dataset_id"):
         COMPOSED.load("simat", simat)
 
 

@@ -20,11 +20,11 @@ from pcclip import config as params
 from pcclip.benchmarks.compositionality import FAMILY, FORMS
 from pcclip.benchmarks.compositionality import measures as matching
 from pcclip.benchmarks.compositionality.order import shuffled_options, tidied
-from pcclip.benchmarks.compositionality.parts_of_speech import parts_of_speech
 from pcclip.benchmarks.registry import load_benchmarks
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons.llm.transformers_model import log_likelihoods
 from pcclip.data.image_set import load_images
+from pcclip.data.parts_of_speech import parts_of_speech
 from pcclip.embedding.stage import embed
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
@@ -781,3 +781,13 @@ def test_names_are_those_of_the_sets():
     with pytest.raises(PcclipError, match=r"compositional.winoground.path: missing"):
         params.check({"evaluate": {"compositional": {"winoground": {}}}})
     assert set(FORMS) == set(TASKS)
+
+
+def test_empty_lists_of_vl_checklist_are_no_fault(tmp_path, capsys):
+    write("vl_checklist", tmp_path, 5)
+    put(tmp_path / "data/Object/Size/swig_size/swig_place/swig_place_large.json", "[]")
+    first = next((tmp_path / "vg").rglob("*.jpg"))
+    first.unlink()
+    benchmark = SETS.load("vl_checklist", tmp_path, max_bad=0.9)
+    missing = f"left out {len(benchmark.left_out)} missing file, e.g. {first}; {len(benchmark.items)} rows are scored"
+    assert missing in capsys.readouterr().out

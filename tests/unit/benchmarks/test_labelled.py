@@ -605,3 +605,20 @@ def test_too_many_images_that_cannot_be_read_fail(land, tiny_encoder, tmp_path):
         embed_benchmark(tmp_path / "eurosat", found, tiny_encoder, Embed(batch_size=8, workers=2, shard=16))
     with pytest.raises(PcclipError, match="has not finished"):
         finished(tmp_path / "eurosat")
+
+
+@pytest.mark.parametrize("parts", [[], ["test", "train"], ["val", "train"]])
+def test_a_folder_for_each_class(tmp_path, parts):
+    for part in parts or [""]:
+        for name in ("red_fox", "owl"):
+            for number in (1, 2):
+                place = tmp_path / part / name / "deep" / f"{number}.png"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (4, 4)).save(place)
+        (tmp_path / part / "empty").mkdir()
+    found = SETS.load("folders", tmp_path, max_bad=0.5)
+    assert found.classes == ["empty", "owl", "red fox"]
+    assert list(found.left_out.reason) == ["no images"] * max(1, len(parts))
+    images = found.images
+    assert images["split"].value_counts().to_dict() == ({"test": 4, "tune": 4} if parts else {"test": 4})
+    assert [Path(path).parts[-3] for path in images.path] == [found.released[label] for label in images.label]

@@ -8,8 +8,7 @@ from helpers.compositional_sets import write
 from helpers.files import picture, put
 from helpers.public_sets import PublicSets
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader, benchmark_of_images
-from pcclip.benchmarks.reading import json_rows
+from pcclip.benchmarks.benchmark import Benchmark, Reader, benchmark_of_images, json_rows
 from pcclip.benchmarks.registry import FAMILIES
 from pcclip.errors import PcclipError
 

@@ -269,7 +269,7 @@ def test_cub_bad_rows(birds):
     assert bad == 2
     with pytest.raises(PcclipError, match=r"4 of 5 rows are bad \(2 no caption, 1 missing file, 1 no split\)"):
         load("cub", birds)
-    assert table.captions[2] == ["a red bird�"]
+    assert table.captions[2] == ["a red birdÿ"]
 
 
 def test_cub_that_is_not_there(tmp_path, birds):
@@ -397,6 +397,44 @@ def test_a_broken_karpathy_file_is_named(flickr, content, message):
     flickr.write_text(content)
     with pytest.raises(PcclipError, match=f"dataset_flickr30k.json: {message}"):
         load("karpathy", flickr)
+
+
+def test_coco_with_the_validation_set_alone(tmp_path):
+    make_val = {"images": [{"id": k, "file_name": f"{k}.jpg"} for k in range(5)], "annotations": []}
+    make_val["annotations"] = [{"image_id": k, "caption": f"A {noun}."} for k, noun in enumerate(NOUNS[:5])]
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "captions_val2017.json").write_text(json.dumps(make_val))
+    (tmp_path / "val2017").mkdir()
+    for k in range(5):
+        (tmp_path / "val2017" / f"{k}.jpg").write_bytes(jpeg(k))
+    images = load("coco", tmp_path)
+    assert (len(images.table), set(images.table.split)) == (5, {"train", "held_out"})
+    assert any("train2017" in line for line in lines_of("coco", tmp_path, split="official"))
+
+
+@pytest.mark.parametrize("folder", ["Images", "val2014"])
+def test_karpathy_with_another_folder_or_one_of_two(tmp_path, folder):
+    coco = folder == "val2014"
+    entries = [
+        {"filename": f"{k}.jpg", "split": split, "sentences": [{"raw": f"A {noun}."}]}
+        | ({"filepath": place} if coco else {})
+        for k, (noun, split, place) in enumerate(
+            [
+                ("cat", "restval", "val2014"),
+                ("dog", "test", "val2014"),
+                ("cow", "train", "train2014"),
+                ("pig", "test", "../x"),
+            ]
+        )
+    ]
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": entries}))
+    (tmp_path / folder).mkdir()
+    for k in (0, 1):
+        (tmp_path / folder / f"{k}.jpg").write_bytes(jpeg(k))
+    images = load("karpathy", tmp_path / "dataset_coco.json", split="official", max_bad=0.5)
+    assert list(images.table.caption) == ["A cat.", "A dog."]
+    missing = ["folder not there", "outside its folder"] if coco else ["missing file"] * 2
+    assert list(images.left_out.reason) == missing
 
 
 # ---- webdataset ------------------------------------------------------------------------------------------------------
@@ -551,8 +589,46 @@ def test_a_damaged_header_is_not_the_end(shards):
         file.seek(at)
         file.write(b"\xff" * 512)
     images = load("webdataset", shards, max_bad=0.3)
-    assert len(images.table) == 4
-    assert reasons(images) == {"00001.tar": "shard cut short"}
+    assert len(images.table) == 5, "reading goes on at the next header"
+    assert reasons(images) == {"00001.tar#000000004": "no image"}
+
+
+def test_what_a_damaged_shard_loses_is_counted(tmp_path):
+    path = shard(tmp_path / "00000.tar", [f"thing{k}" for k in range(100)])
+    with tarfile.open(path) as tar:
+        first, last = tar.getmember("000000010.jpg").offset, tar.getmember("000000060.jpg").offset
+    content = bytearray(path.read_bytes())
+    content[first + 7] ^= 1  # one byte of a header: one image is lost
+    path.write_bytes(content)
+    images = load("webdataset", tmp_path, max_bad=0.02)
+    assert (len(images.table), list(images.left_out.reason)) == (99, ["no image"])
+    content[first:last] = b"\xff" * (last - first)
+    path.write_bytes(content)
+    with pytest.raises(PcclipError, match=r"50 of 100 rows are bad \(50 lost in a damaged shard\)"):
+        load("webdataset", tmp_path)
+    (tmp_path / "00000_stats.json").write_text(json.dumps({"successes": 120}))
+    os.utime(path, (1, 1))
+    with pytest.raises(PcclipError, match=r"70 of 120 rows are bad"):
+        load("webdataset", tmp_path)
+
+
+def test_captions_of_shards_are_texts_in_any_encoding(tmp_path):
+    write_tar(
+        tmp_path / "a.tar",
+        {
+            "1.jpg": jpeg(),
+            "1.txt": "\ufeffA cat.",
+            "2.jpg": jpeg(),
+            "2.txt": "A café.".encode("cp1252"),
+            "3.jpg": jpeg(),
+            "3.json": json.dumps({"caption": {"en": "A dog."}}),
+            "4.jpg": jpeg(),
+            "4.json": json.dumps({"caption": ["A cow.", ["a", "b"]]}),
+        },
+    )
+    images = load("webdataset", tmp_path, max_bad=0.5)
+    assert list(images.table.caption) == ["A cat.", "A café."]
+    assert list(images.left_out.reason) == ["caption is no text"] * 2
 
 
 def test_a_compressed_shard_is_refused(shards):

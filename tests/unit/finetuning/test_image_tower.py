@@ -18,8 +18,7 @@ from pcclip.arithmetic import stage as arithmetic
 from pcclip.arithmetic.plane import arrows_of, plane_of
 from pcclip.arithmetic.retrieval import rank_share
 from pcclip.arithmetic.texts import with_memory
-from pcclip.benchmarks.benchmark import Benchmark
-from pcclip.benchmarks.pictures import LazyPictures
+from pcclip.benchmarks.benchmark import Benchmark, LazyPictures
 from pcclip.comparisons import stage as generate
 from pcclip.config import Rank
 from pcclip.data.image_set import load_images

@@ -1,6 +1,8 @@
 """Images: any photo becomes 8-bit RGB, broken ones get a reason, decoding keeps the order."""
 
+import os
 from base64 import b64decode
+from collections import Counter
 from io import BytesIO
 
 import numpy as np
@@ -8,15 +10,19 @@ import pytest
 import torch
 from PIL import Image
 
+from pcclip import images
 from pcclip.images import (
     BadImage,
+    as_text,
     batches,
     contact_sheet,
     data_url,
     decoded_batches,
     file_of,
     in_tar,
+    left_alone,
     open_image,
+    photos_below,
     thumbnail,
 )
 
@@ -120,11 +126,126 @@ def test_broken_files_have_a_reason(broken, name, reason):
         open_image(broken / name)
 
 
-def test_a_decompression_bomb_is_a_bad_image(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    with pytest.raises(BadImage, match="DecompressionBombError"):
+def test_the_pixels_are_counted_before_they_are_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    for name, size in (("a.png", (40, 30)), ("a.jpg", (64, 48)), ("b.jpg", (640, 480))):
+        Image.new("RGB", size).save(tmp_path / name)
+    with pytest.raises(BadImage, match=r"^40 x 30 pixels, more than 0 million"):
         open_image(tmp_path / "a.png")
+    assert open_image(tmp_path / "a.jpg").size == (32, 24), "a JPEG is decoded at half its size"
+    with pytest.raises(BadImage, match="^640 x 480 pixels"):
+        open_image(tmp_path / "b.jpg")
+    monkeypatch.undo()
+    Image.new("L", (4000, 1)).save(tmp_path / "thin.png")
+    with pytest.raises(BadImage, match="^4000 x 1 pixels, more than 2500 times longer"):
+        open_image(tmp_path / "thin.png")
+
+
+@pytest.mark.parametrize(
+    ("values", "suffix", "shown"),
+    [
+        (np.array([[0, 2048, 4095]], dtype=np.uint16), "png", [0, 128, 255]),  # 12 bits
+        (np.array([[0, 50_000, 200_000]], dtype=np.int32), "tif", [0, 64, 255]),
+        (np.array([[-100_000, 0, 100_000]], dtype=np.int32), "tif", [0, 128, 255]),
+        (np.array([[-1.0, np.nan, 1.0]], dtype=np.float32), "tif", [0, 128, 255]),
+        (np.array([[7, 7]], dtype=np.int32), "tif", [0, 0]),
+    ],
+)
+def test_wide_greys_keep_their_range(tmp_path, values, suffix, shown):
+    Image.fromarray(values).save(tmp_path / f"a.{suffix}")
+    assert np.array(open_image(tmp_path / f"a.{suffix}"))[0, :, 0] == pytest.approx(shown, abs=1)
+
+
+def exif(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """An EXIF block of (tag, type, count, four bytes)."""
+    rows = [
+        tag.to_bytes(2, "little") + kind.to_bytes(2, "little") + n.to_bytes(4, "little") + v
+        for tag, kind, n, v in entries
+    ]
+    return b"Exif\0\0II*\0\x08\0\0\0" + len(rows).to_bytes(2, "little") + b"".join(rows) + b"\0" * 4
+
+
+TURNED = (0x0112, 3, 1, b"\x06\0\0\0")
+
+
+@pytest.mark.parametrize(
+    ("block", "size"),
+    [
+        (exif(TURNED), (20, 40)),
+        (exif(TURNED, (0x0100, 8, 1, b"\xfb\xff\0\0")), (20, 40)),  # a negative width, which cannot be written again
+        (exif(TURNED, (0x0100, 9, 1, b"\xfb\xff\xff\xff")), (20, 40)),
+        (exif(TURNED, (0x927C, 7, 2**31 - 1, b"\x26\0\0\0")), (20, 40)),  # longer than the file
+        (exif(TURNED, (0x8769, 4, 1, b"\x08\0\0\0")), (20, 40)),  # a directory that is its own child
+        (exif((0x0112, 2, 2, b"6\0\0\0")), (20, 40)),
+        (exif((0x0112, 3, 1, b"\xff\xff\0\0")), (40, 20)),
+        (exif(TURNED)[:20], (40, 20)),
+    ],
+)
+def test_a_broken_exif_block_does_not_break_the_photo(tmp_path, block, size):
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=block)
+    assert open_image(tmp_path / "a.jpg").size == size
+
+
+def test_any_byte_of_the_exif_block_may_be_wrong(tmp_path):
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=exif(TURNED, (0x011A, 5, 1, b"\x26\0\0\0")))
+    whole = (tmp_path / "a.jpg").read_bytes()
+    start = whole.index(b"Exif")
+    for place in range(start, start + 44):
+        for value in (0, 7, 255):
+            (tmp_path / "b.jpg").write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+            assert set(open_image(tmp_path / "b.jpg").size) == {20, 40}
+
+
+def test_an_error_of_any_class_is_a_bad_image(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "open", lambda path: (_ for _ in ()).throw(NotImplementedError("no such kind")))
+    with pytest.raises(BadImage, match="NotImplementedError"):
+        open_image(tmp_path / "a.png")
+
+
+# ---- folders of photos -----------------------------------------------------------------------------------------------
+
+
+def test_photos_of_a_folder_and_what_is_left_alone(tmp_path):
+    photos = ["a.JPG", "b.jfif", "c.avif", "d.jp2", "e.ppm", "deep/er/f.TIFF", "album x.jpg/g.png", "Zoë/h.webp"]
+    copies = [".hidden.jpg", "._a.jpg", ".thumbs/a.jpg", "@eaDir/a.jpg", "deep/Thumbnails/a.jpg", "#recycle/a.jpg"]
+    others = ["m.mov", "n.MOV", "o.dng", "notes", "captions.csv"]
+    for name in (*photos, *copies, *others, "$RECYCLE.BIN/a.jpg", "Thumbs.db"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    names, left = photos_below(tmp_path)
+    assert names == sorted(str(tmp_path / name) for name in photos)
+    assert left == {".mov": 2, ".dng": 1, "without a suffix": 1}
+    assert left_alone(left) == "2 .mov, 1 .dng, 1 without a suffix"
+    assert left_alone(Counter()) == ""
+    assert images._HEIC or left_alone(Counter({".heic": 1})).endswith(
+        "(pip install 'pcclip[heic]' to read .heic and .heif)"
+    )
+
+
+def test_linked_albums_are_followed_once_and_loops_are_not(tmp_path):
+    for name in ("photos/album/a.jpg", "photos/z/b.jpg", "elsewhere/c.jpg", "beside.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    folder = tmp_path / "photos"
+    links = {"a_link": folder / "z", "out": tmp_path / "elsewhere", "out2": tmp_path / "elsewhere", "up": tmp_path}
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    (folder / "album" / "loop").symlink_to(folder)
+    (folder / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    names, left = photos_below(folder)
+    assert names == [str(folder / name) for name in ("album/a.jpg", "out/c.jpg", "z/b.jpg")]
+    assert left == {"broken link": 1}
+
+
+def test_a_name_that_is_no_utf8(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    Image.new("RGB", (3, 2)).save(path)
+    [text] = photos_below(tmp_path)[0]
+    assert text == as_text(path) != path
+    assert text.encode()
+    assert open_image(text).size == open_image(path).size == (3, 2)
+    assert file_of(text) == path
 
 
 def put_in_tar(tmp_path, content: bytes) -> tuple[str, int]:
@@ -315,7 +436,7 @@ def test_sheet_with_a_caption_of_two_lines():
 # ---- thumbnail -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "smaller"), [((400, 100), (64, 16)), ((30, 20), (30, 20))])
+@pytest.mark.parametrize(("size", "smaller"), [((400, 100), (64, 16)), ((30, 20), (30, 20)), ((1, 1000), (1, 64))])
 def test_a_thumbnail_is_never_enlarged(tmp_path, size, smaller):
     Image.new("RGB", size, "red").save(tmp_path / "a.png")
     url = data_url(thumbnail(tmp_path / "a.png", 64))
