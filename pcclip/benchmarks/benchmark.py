@@ -20,7 +20,7 @@ from pcclip.runs.files import digest, files_exist
 
 IMAGE_COLUMNS = ("first", "second", "image_0", "image_1")  # of items, where they name the images of an item
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
-NO_FAULT = {"val split", "neither has more"}  # reasons to leave a row out that do not count as bad
+NO_FAULT = {"val split", "neither has more", "empty folder"}  # reasons to leave a row out that do not count as bad
 
 
 def _no_rows() -> pd.DataFrame:

@@ -14,6 +14,7 @@ from pcclip.benchmarks.benchmark import Benchmark, Reader
 from pcclip.benchmarks.classification import FAMILY, labelled_files
 from pcclip.images import photos_below
 
+_LAYOUT = "https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html"
 _PARTS = ("test", "val", "tune", "train")  # the first of these that is there is tested
 
 
@@ -36,11 +37,11 @@ def read(place: Path) -> Benchmark:
             "folders",
             FAMILY,
             images,
-            left_out=pd.DataFrame({"path": empty, "reason": "no images"}, dtype=str),
+            left_out=pd.DataFrame({"path": empty, "reason": "empty folder"}, dtype=str),
             classes=[name.replace("_", " ") for name in names],
             released=names,
         )
     )
 
 
-FOLDERS = Reader("folders", read, {"put a folder of images for each class there": ["*/"]})
+FOLDERS = Reader("folders", read, {f"put a folder of images for each class there, as {_LAYOUT} says": ["*/"]})

@@ -616,9 +616,9 @@ def test_a_folder_for_each_class(tmp_path, parts):
                 place.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("RGB", (4, 4)).save(place)
         (tmp_path / part / "empty").mkdir()
-    found = SETS.load("folders", tmp_path, max_bad=0.5)
+    found = SETS.load("folders", tmp_path)
     assert found.classes == ["empty", "owl", "red fox"]
-    assert list(found.left_out.reason) == ["no images"] * max(1, len(parts))
+    assert list(found.left_out.reason) == ["empty folder"] * max(1, len(parts))
     images = found.images
     assert images["split"].value_counts().to_dict() == ({"test": 4, "tune": 4} if parts else {"test": 4})
     assert [Path(path).parts[-3] for path in images.path] == [found.released[label] for label in images.label]
