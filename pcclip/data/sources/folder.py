@@ -39,8 +39,8 @@ _ROW_WITHIN = re.compile(rf"\n[^\n]*(?:{'|'.join(map(re.escape, sorted(SUFFIXES)
 
 def missing(data: Data) -> list[str]:
     """A line where the folder has no captions file."""
-    there = any((root_of(data) / name).is_file() for name in _FILES)
-    return [] if there else [f"{root_of(data)}: no {' or '.join(_FILES)}; write one with columns path, caption"]
+    readable = any((root_of(data) / name).is_file() for name in _FILES)
+    return [] if readable else [f"{root_of(data)}: no {' or '.join(_FILES)}; write one with columns path, caption"]
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
