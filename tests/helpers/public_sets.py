@@ -4,14 +4,14 @@ from pathlib import Path
 
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.registry import FAMILIES, load_benchmark
-from pcclip.config import Changes, Composed, Compositional, Labelled, Relative
+from pcclip.config import Changes, Labelled, PublicSet, Relative
 
 _SETTINGS = {
     "classification": Labelled,
     "change_captions": Changes,
     "relative_attributes": Relative,
-    "compositionality": Compositional,
-    "composed_retrieval": Composed,
+    "compositionality": PublicSet,
+    "composed_retrieval": PublicSet,
 }
 
 

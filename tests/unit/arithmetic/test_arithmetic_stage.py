@@ -99,7 +99,7 @@ def test_a_model_does_not_judge_its_own_pictures(made):
 
 def test_a_set_that_is_not_there_is_named_before_any_work(made, tmp_path):
     config, images, *_ = made
-    asked = config.arithmetic.model_copy(update={"composed": {"cirr": params.Composed(path=str(tmp_path))}})
+    asked = config.arithmetic.model_copy(update={"composed": {"cirr": params.PublicSet(path=str(tmp_path))}})
     for check in (arithmetic.stage, arithmetic.check):
         with pytest.raises(PcclipError, match="arithmetic.composed.cirr: .*no captions"):
             check(config.model_copy(update={"arithmetic": asked}), images)

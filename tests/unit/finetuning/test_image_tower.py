@@ -620,7 +620,7 @@ def test_composed_retrieval(made, pictures, tmp_path):
         }
     )
     found = Benchmark("cirr", "composed_retrieval", images, queries, recalls=(5,), start_is_candidate=False)
-    settings = made.config.arithmetic.model_copy(update={"composed": {"cirr": params.Composed(path="x")}})
+    settings = made.config.arithmetic.model_copy(update={"composed": {"cirr": params.PublicSet(path="x")}})
     config = made.config.model_copy(update={"arithmetic": settings, "outputs": str(tmp_path)})
     known = with_memory(made.models)
     table = composed.table(config, {"cirr": found}, known, [0.0, 1.0]).set_index(["model", "alpha"]).value
