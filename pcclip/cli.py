@@ -22,7 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends a slow exit, without a traceback
-        sys.unraisablehook = threading.excepthook = lambda problem: None  # nor do threads and finalisers print one
+        sys.unraisablehook = lambda problem: None  # nor do finalisers
+        threading.excepthook = lambda problem: None  # and threads print one
         print("pcclip: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:

@@ -82,7 +82,7 @@ def write_rewrites(config: Config, images: ImageSet, backend_for: Callable[[Prom
     Raises:
         PcclipError: fewer than generate.min_yield are kept, or the backend is the template.
     """
-    prompt, settings = single_text_prompt(config.generate.rewrites), config.generate
+    prompt, settings = single_text_prompt(config.generate.rewrites or ""), config.generate
     backend = backend_for(prompt)
     if backend.identity == Template.identity:
         raise PcclipError(

@@ -46,7 +46,7 @@ def judge(config: Config, images: ImageSet, backend_for: Callable[[Prompt], Back
     Raises:
         PcclipError: more than half of the pairs got no answer.
     """
-    bank = load_bank(config.generate.attributes)
+    bank = load_bank(config.generate.attributes or "")
     backend = backend_for(load_prompt(config.generate.prompt))
     pairs = draw_pairs(config, images, bank)
     choices = {
@@ -70,7 +70,7 @@ def check_backend(config: Config, images: ImageSet, backend_for: Callable[[Promp
     """Ask a server about one noun before all other work. Raises PcclipError when it gives no odds for one noun alone."""
     if config.generate.backend != "openai" or not config.generate.thing_pairs:
         return
-    bank = load_bank(config.generate.attributes)
+    bank = load_bank(config.generate.attributes or "")
     pairs = draw_pairs(config, images, bank)
     choices = [_choices(a, stem, pairs[pairs.kind == "thing"]).forward for a in bank.attributes for stem in a.stems]
     backend = backend_for(load_prompt(config.generate.prompt))
@@ -86,7 +86,7 @@ def check_backend(config: Config, images: ImageSet, backend_for: Callable[[Promp
 def load(config: Config) -> pd.DataFrame:
     """The verdicts that stage 01 stored. Raises PcclipError when there are none, or they belong to another bank."""
     folder = config.source_folder / COMPARISONS
-    finished(folder, attributes=load_bank(config.generate.attributes).hash)
+    finished(folder, attributes=load_bank(config.generate.attributes or "").hash)
     return read_parquet(folder / TABLE).to_pandas()
 
 

@@ -286,7 +286,7 @@ def _side_by_side(encode: Callable[[tuple], Encoded], decoded: Iterable[tuple]) 
     if at_once == 1:
         yield from map(encode, decoded)
         return
-    pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=[cores // at_once])
+    pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(cores // at_once,))
     waiting: deque = deque()
     try:
         for batch in decoded:

@@ -20,7 +20,7 @@ class CaptionServer(OpenAIServer):
     def __init__(self, settings: Generate):
         super().__init__(settings, load_prompt(settings.prompt))  # the prompt is not used
 
-    async def _result(self, ask: Callable[[Any], Awaitable], failure: Callable[[str], Any], item: Any) -> Answer:
+    async def _result(self, ask: Callable[[Any], Awaitable], failure: Callable[[str], Any], item: Any) -> Any:
         counts: Counter[str] = Counter()
         usage.set(counts)  # every task has a context of its own
         started = time.monotonic()

@@ -105,7 +105,8 @@ def judge_pairs(judging: Judging, pairs: pd.DataFrame, captions: Sequence[str]) 
         raise PcclipError("judge: no pair to ask about; check the data set and its split")
     identity = f"captions-{judging.backend.identity}"
     log = AnswerLog(judging.folder / f"judge-{digest([FORMAT, identity])[:12]}.jsonl", Answer, "judge")
-    statements = [" ".join(sides(text)[0].removeprefix("shows ").split()) for text in pairs.difference]
+    both_sides = [sides(text) or (text, "") for text in pairs.difference]  # every kept sentence has two
+    statements = [" ".join(first.removeprefix("shows ").split()) for first, _ in both_sides]
     orders = [
         (choice(first, second, statement), choice(second, first, statement))
         for first, second, statement in zip(pairs["first"], pairs["second"], statements, strict=True)

@@ -306,10 +306,9 @@ def find_photos(photos: str | Path | Sequence[str | Path]) -> list[str]:
     Raises PcclipError when there are none.
     """
     others: Counter[str] = Counter()
-    place = Path(photos).expanduser() if isinstance(photos, str | Path) else None
-    if place is None:
+    if not isinstance(photos, str | Path):
         paths = [as_text(str(path)) for path in photos]
-    elif place.is_dir():
+    elif (place := Path(photos).expanduser()).is_dir():
         paths, others = photos_below(place)
     elif place.is_file():
         paths = [as_text(str(place))]

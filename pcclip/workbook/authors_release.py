@@ -281,9 +281,9 @@ def _comparisons(images: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFram
         table[f"{side}_concept"] = table[f"{side}_caption"].map(concepts)
     table["raw"], table["finish_reason"] = differences.raw, "stop"
     table["difference"] = differences.raw.map(rules.clean)
-    fields = ["difference", "finish_reason", "first_caption", "second_caption", "first_concept", "second_concept"]
-    rows = zip(table[fields].itertuples(index=False), table.raw, strict=True)
-    table["verdict"] = [rules.judge(Candidate(*row, 0, 0, raw))[0] for row, raw in rows]
+    fields = ["sentence", "finish_reason", "first_caption", "second_caption", "first_concept", "second_concept", "raw"]
+    rows = table.rename(columns={"difference": "sentence"})[fields].to_dict("records")
+    table["verdict"] = [rules.judge(Candidate(**row, tokens=0, context_length=0))[0] for row in rows]
     return table
 
 

@@ -26,7 +26,7 @@ def prepared(values, model, tmp_path, **evaluate) -> SimpleNamespace:
     config = params.check(
         {
             **values,
-            "data": {**values["data"], "path": str(tmp_path / "unlabelled")},
+            "data": {**values["data"], "path": str(tmp_path / "unlabelled"), "absolute_paths": True},
             "evaluate": {**values["evaluate"], **evaluate},
             "finetune": {**values["finetune"], "epochs": 1, "keep_epochs": []},
             "generate": {

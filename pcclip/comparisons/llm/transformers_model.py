@@ -31,7 +31,7 @@ class TransformersModel:
     def __init__(self, settings: Generate, prompt: Prompt):
         self.identity = backend_identity(settings)
         self._settings, self._prompt = settings, prompt
-        self._tokenizer, self._model, self._ends = _load(settings.llm)
+        self._tokenizer, self._model, self._ends = _load(settings.llm or "")
         self._folds_system = self._template_refuses_system()
 
     def answers(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Reply]]:
@@ -122,7 +122,7 @@ def log_likelihoods(settings: Generate, texts: Sequence[str]) -> Float[np.ndarra
 
     The start token is the tokenizer's own, or else its end token. Raises PcclipError when the model cannot be loaded.
     """
-    tokenizer, model, ends = _load(settings.llm)
+    tokenizer, model, ends = _load(settings.llm or "")
     start = next(token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, *ends, 0) if token is not None)
     rows = [ids if ids[:1] == [start] else [start, *ids] for ids in (tokenizer(text).input_ids for text in texts)]
     sums, meter = np.empty(len(rows)), Meter(len(rows), "texts")

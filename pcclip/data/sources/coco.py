@@ -91,7 +91,7 @@ def _read(data: Data, side: str) -> pd.DataFrame:
 def _places(data: Data, name: str) -> tuple[Path, Path]:
     """The captions file and the image folder of e.g. train2017."""
     root = root_of(data)
-    return root / "annotations" / f"captions_{name}.json", resolve(data.images or data.path).resolve() / name
+    return root / "annotations" / f"captions_{name}.json", resolve(data.images or root).resolve() / name
 
 
 def _year(data: Data) -> str:

@@ -534,7 +534,7 @@ def test_vectors_of_images_in_one_file(layout, tiny_encoder, tmp_path, encoded, 
     assert vectors.matrix == pytest.approx(tiny_encoder.encode_images(list(found.pictures)), abs=1e-5)
     assert len(bad) == 0
     manifest = finished(folder)
-    assert manifest["counts"] == {"images": 35, "bad": 0, "width": 32}
+    assert manifest["counts"] == {"images": 35, "bad": 0, "width": 32, "left_out": {}}
     assert manifest["inputs"] == {"format": 1, "images": found.identity(), "model": tiny_encoder.image_fingerprint()}
 
     encoded.total = 0

@@ -294,7 +294,9 @@ def test_a_refusal_of_one_question_drops_no_field():
     assert len(server.requests) == 3
 
 
-@pytest.mark.parametrize("way", ["busy", "broken", *sorted(BODIES.keys() - {"huge", "bomb", "brotli"}), "slow", "dribble"])
+@pytest.mark.parametrize(
+    "way", ["busy", "broken", *sorted(BODIES.keys() - {"huge", "bomb", "brotli"}), "slow", "dribble"]
+)
 def test_retries_end(way):
     with serving(lambda text, n: way) as server:
         reply = answers(server, QUESTIONS[:1], retries=1, timeout=0.3 if way in ("slow", "dribble") else 5.0)["q0"]

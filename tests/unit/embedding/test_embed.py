@@ -54,7 +54,7 @@ def test_vectors_are_unit_and_belong_to_their_photos(config, tiny_encoder):
 def test_manifest_has_counts_and_the_models_fingerprint(config, tiny_encoder):
     embed(config, load_images(config), tiny_encoder)
     manifest = finished(config.folder / "02_embed")
-    assert manifest["counts"] == {"images": 24, "bad": 0, "width": 32}
+    assert manifest["counts"] == {"images": 24, "bad": 0, "width": 32, "left_out": {}}
     assert manifest["model"] == tiny_encoder.image_fingerprint()
     assert set(manifest["outputs"]) == {"vectors.parquet", "bad_images.parquet"}
 

@@ -532,7 +532,7 @@ def test_a_compositional_set(asked, pictures):
         }
     )
     found = Benchmark("sugarcrepe", "compositionality", images, items, form="choices")
-    config, predictions = asked.config(compositional={"sugarcrepe": params.Compositional(path="x")}), Predictions()
+    config, predictions = asked.config(compositional={"sugarcrepe": params.PublicSet(path="x")}), Predictions()
     compositional.score(config, {"sugarcrepe": found}, asked.models, predictions)
     table = predictions.table()
     for which, model in asked.models.items():
