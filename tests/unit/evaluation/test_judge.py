@@ -159,7 +159,7 @@ def judging_server(behave=lambda text, n: "ok", answer=brighter):
 
 
 def judged_at(server, folder, prices=None, **settings):
-    values = {"backend": "openai", "llm": "tiny", "base_url": server.url, "retries": 3, "timeout": 5.0, "in_flight": 1}
+    values = {"backend": "openai", "llm": "tiny", "base_url": server.url, "retries": 3, "timeout": 60.0, "in_flight": 1}
     judging = Judging(judge_backend(Generate(**{**values, **settings})), "tiny", folder, prices)
     items, spent = judge_pairs(judging, pairs(), CAPTIONS)
     return items, spent.loc[0]
