@@ -298,7 +298,7 @@ def test_photos_with_a_caption_and_nothing_else(write, photos, tmp_path, ran):
         ({"generate": {"backend": "llama_cpp", "gguf": "nowhere.gguf"}}, "generate.gguf = nowhere.gguf: no such file"),
         ({"generate": {"prompt": "poetry"}}, "prompt 'poetry': no such file"),
         ({"generate": {"filters": ["length", "beauty"]}}, "unknown rule 'beauty'"),
-        ({"data": {"path": "/nowhere"}}, "/nowhere: no captions.csv or captions.jsonl"),
+        ({"data": {"path": "/nowhere"}}, "/nowhere: no captions.csv"),
     ],
 )
 def test_what_is_named_must_exist_before_any_work(write, monkeypatch, changes, message):
