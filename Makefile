@@ -11,7 +11,7 @@ demo: setup  ## the five notebooks on real photographs, into outputs/demo
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster"
 
-test-fast: setup  ## the unit tests, under two minutes on two cores
+test-fast: setup  ## the unit tests, about four minutes on two cores
 	$(PYTEST) tests/unit
 
 test: setup  ## every test but those of a Ray cluster, with coverage
