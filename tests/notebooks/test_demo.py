@@ -76,7 +76,7 @@ def test_no_sentence_that_ranks_was_trained_on():
         for a in params.read(ROOT / "params" / "demo.yaml").evaluate.attributes.values()
         for text in (a.comparison, a.comparison_swapped)
     }
-    assert len(asked) == 6
+    assert len(asked) == 10
     assert not asked & {*table.difference, *table.swapped}
 
 

