@@ -190,7 +190,6 @@ def test_the_same_tables_as_the_local_engines(nodes, rays, values, tiny_encoder,
     told = capsys.readouterr().out
     assert "comparisons: 2 shards by" in told
     assert "images: 5 shards by" in told
-    assert "Ray's share" in told
     assert found == both(values, tiny_encoder)
     assert found == {name: (tmp_path / "store" / "rays" / name).read_bytes() for name in TABLES}
 
