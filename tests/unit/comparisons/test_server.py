@@ -441,9 +441,10 @@ def test_hundreds_in_flight_and_no_more():
 def test_a_consumer_that_stops_cancels_the_rest():
     with serving(lambda text, n: "ok" if " 0." in text else "slow") as server:
         server.slow = 30.0
+        earlier = set(threading.enumerate())  # threads of other tests may still be ending
         replies = start_backend(settings_of(server, in_flight=8, timeout=60.0), PROMPT).answers(QUESTIONS)
         assert next(replies)[0] == QUESTIONS[0]
-        [thread] = [t for t in threading.enumerate() if t.name == "pcclip-requests"]
+        [thread] = [t for t in set(threading.enumerate()) - earlier if t.name == "pcclip-requests"]
         replies.close()
         thread.join(5)
         assert not thread.is_alive()
