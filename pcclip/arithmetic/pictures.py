@@ -26,7 +26,7 @@ from pcclip.comparisons.sentences import sides
 from pcclip.config import Config, resolve
 from pcclip.encoders import identify, load_model
 from pcclip.encoders.dual_encoder import Encoder
-from pcclip.errors import PcclipError
+from pcclip.errors import PcclipError, one_line
 from pcclip.runs.files import atomic, disk_errors
 from pcclip.stats.vectors import cosines, unit
 from pcclip.torchvision_shim import declare_missing
@@ -143,7 +143,7 @@ def load_pipeline(spec: str) -> Any:
             str(place) if place.is_dir() else spec, use_safetensors=True, dtype=dtype
         )
     except (OSError, ValueError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise PcclipError(
             f"arithmetic.decoder = {spec}: cannot be loaded ({reason}); give a hub name or the folder "
             "of a pipeline with safetensors"

@@ -24,6 +24,7 @@ from pcclip.comparisons import stage as generate
 from pcclip.comparisons.attributes import load_bank
 from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
+from pcclip.data.rows import by_reason
 from pcclip.embedding.stage import FOLDER as EMBED
 from pcclip.embedding.stage import left_out, shared_inputs
 from pcclip.embedding.vectors import Vectors
@@ -101,13 +102,12 @@ def analyze(config: Config, images: ImageSet, vectors: Vectors, models: dict[str
         tables, picture_files = _tables(config, images, vectors, models, arithmetic_stage)
         for name, table in tables.items():
             write_parquet(arithmetic_stage.folder / _file(name), table)
-        unused = tables["composed_left_out"]
         counts = {
             "pairs": len(tables["items"].drop_duplicates(["first", "second"])),
             "changes": len(config.arithmetic.changes),
             "claims": len(tables["claims"]),
             "pictures": len(picture_files),
-            "left_out": dict(zip(unused.dataset + ", " + unused.reason, map(int, unused.rows), strict=True)),
+            "left_out": by_reason(tables["composed_left_out"]),
         }
         arithmetic_stage.finish([*map(_file, TABLES), *picture_files], counts)
     return tables

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from pcclip.errors import PcclipError
+from pcclip.errors import PcclipError, one_line
 from pcclip.images import BadImage, file_of, open_image
 from pcclip.runs.files import digest, files_exist
 
@@ -305,7 +305,7 @@ def load_json(path: Path, advice: str) -> Any:
             return [json.loads(line) for line in text.splitlines() if line.strip()]
         return json.loads(text)
     except (OSError, ValueError) as error:
-        raise PcclipError(f"{path}: cannot be read as JSON ({' '.join(str(error).split())}); {advice}") from None
+        raise PcclipError(f"{path}: cannot be read as JSON ({one_line(error)}); {advice}") from None
 
 
 def json_values(path: Path, source: str) -> list[Any]:
@@ -335,7 +335,7 @@ def read_table(path: Path, columns: Sequence[str], advice: str, **options: Any) 
     try:
         table = pd.read_csv(path, **options)
     except (OSError, ValueError) as error:
-        raise PcclipError(f"{path}: not a table ({' '.join(str(error).split())}); {advice}") from None
+        raise PcclipError(f"{path}: not a table ({one_line(error)}); {advice}") from None
     if absent := [column for column in columns if column not in table]:
         raise PcclipError(f"{path}: has no column {absent[0]!r}; {advice}")
     return table

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from pcclip.errors import PcclipError
+from pcclip.errors import PcclipError, one_line
 
 _UNREADABLE = (  # raised for damaged files, for those without the field, and (not implemented) for version 7.3
     OSError,
@@ -32,7 +32,7 @@ def fields(path: Path, names: list[str], source: str) -> list[np.ndarray]:
         contents = loadmat(path, variable_names=names, appendmat=False)
         return [np.asarray(contents[name]) for name in names]
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise PcclipError(
             f"{path}: no fields {', '.join(names)} that can be read ({reason}); download it again from {source}"
         ) from None

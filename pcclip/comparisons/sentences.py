@@ -53,7 +53,7 @@ class Span(NamedTuple):
 
 def sides(sentence: str) -> tuple[str, str] | None:
     """The words about the first image and the words about the second, or None where they cannot be told apart."""
-    spans = side_spans(sentence)
+    spans = _side_spans(sentence)
     return spans and (sentence[slice(*spans[0])], sentence[slice(*spans[1])])
 
 
@@ -62,7 +62,7 @@ def swapped(sentence: str) -> str:
 
     Raises ValueError for a sentence without two sides.
     """
-    spans = side_spans(sentence)
+    spans = _side_spans(sentence)
     if spans is None:
         raise ValueError(f"not a comparison of a first and a second image: {sentence!r}")
     (a, b), (c, d) = sorted(spans)
@@ -84,7 +84,7 @@ def inside(caption: str) -> str:
     return caption[:1].lower() + caption[1:] if begins_with_article else caption
 
 
-def side_spans(sentence: str) -> tuple[Span, Span] | None:
+def _side_spans(sentence: str) -> tuple[Span, Span] | None:
     """Where the words about the first and the second image stand, without the punctuation around them."""
     if match := _FORWARD.match(sentence):
         first, second = (_without_edges(sentence, *match.span(name)) for name in ("first", "second"))

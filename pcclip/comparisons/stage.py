@@ -87,13 +87,12 @@ def generate(config: Config, images: ImageSet, model: Encoder, backend: Backend 
         kept_splits = table.split[table.verdict == "kept"]
         counts = {
             "images": len(images.table),
-            "left_out": len(images.left_out),
+            "left_out": images.left_out.reason.value_counts().to_dict(),
             "asked": len(table),
             "kept": len(kept_splits),
             **{f"kept_{split}": int(n) for split, n in kept_splits.value_counts().items()},
             **{name.split(".")[0]: len(rows) for name, rows in others.items()},
         }
-        counts["left_out"] = images.left_out.reason.value_counts().to_dict()
         run.finish([TABLE, LEFT_OUT, *others], counts, model=table.model_hash[0])
     return table
 

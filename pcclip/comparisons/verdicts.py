@@ -72,7 +72,8 @@ def check_backend(config: Config, images: ImageSet, backend_for: Callable[[Promp
         return
     bank = load_bank(config.generate.attributes or "")
     pairs = draw_pairs(config, images, bank)
-    choices = [_choices(a, stem, pairs[pairs.kind == "thing"]).forward for a in bank.attributes for stem in a.stems]
+    pair = pairs[pairs.kind == "thing"].head(1)
+    choices = [_choices(a, stem, pair).forward for a in bank.attributes for stem in a.stems]
     backend = backend_for(load_prompt(config.generate.prompt))
     question = pd.concat(choices).iloc[:1].to_list()
     for odds in _log(config, backend).answer_all(question, backend.choose).values():

@@ -46,3 +46,8 @@ def counted(left_out: pd.DataFrame) -> pd.DataFrame:
     """
     groups = left_out.groupby(["dataset", "reason"], sort=False).path
     return groups.agg(rows="size", example="first").reset_index().astype({"example": str})
+
+
+def by_reason(counts: pd.DataFrame) -> dict[str, int]:
+    """The table of `counted` for a manifest: 'data set, reason' -> rows."""
+    return {f"{row.dataset}, {row.reason}": int(row.rows) for row in counts.itertuples()}

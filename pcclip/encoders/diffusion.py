@@ -20,7 +20,7 @@ from torch import Tensor
 from pcclip.config import resolve
 from pcclip.encoders.dual_encoder import weights_digest
 from pcclip.encoders.toy_diffusion import SHAPES_DIFFUSION
-from pcclip.errors import PcclipError
+from pcclip.errors import PcclipError, one_line
 from pcclip.runs.files import digest, file_digest
 from pcclip.torchvision_shim import declare_missing
 
@@ -72,7 +72,7 @@ def load_teacher(spec: str, precision: Precision = "fp32", checkpointing: bool =
         try:
             parts[name] = classes[name].from_pretrained(place, subfolder=name, **options)
         except Exception as error:  # diffusers, transformers, safetensors and the hub each raise their own
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            reason = f"{type(error).__name__}: {one_line(error)}"
             raise PcclipError(f"teacher {spec!r}: its {name} cannot be loaded ({reason})") from None
     teacher = Teacher(parts, spec)
     if checkpointing:

@@ -22,7 +22,7 @@ from pcclip.config import resolve
 from pcclip.encoders import packed_text as packed
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.encoders.tokens import Tokens
-from pcclip.errors import PcclipError
+from pcclip.errors import PcclipError, one_line
 from pcclip.torchvision_shim import declare_missing
 
 _SCHEMAS = ("hf-hub:", "local-dir:")
@@ -146,7 +146,7 @@ class OpenClip(Encoder):
                 "only tensors; use a plain state dict or safetensors"
             ) from None
         except Exception as error:  # open_clip, safetensors, pickle and the hub each raise their own
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)
             raise PcclipError(f"model {spec!r}: cannot be loaded ({type(error).__name__}: {reason})") from error
         self.spec = spec
         self.image_tower, self.text_tower = model.visual, model.text

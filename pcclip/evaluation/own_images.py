@@ -133,10 +133,14 @@ def judge_backend(settings: Generate) -> LazyBackend:
     return LazyBackend(backend_identity(settings), start)
 
 
+def _in_rows(pairs: pd.DataFrame, vectors: Vectors) -> pd.DataFrame:
+    """The pairs with rows of the vectors in place of the images' ids."""
+    return pairs.assign(**{side: vectors.rows(pairs[side]) for side in ("first", "second")})
+
+
 def _differences(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
     for (dataset, protocol), pairs in held_out.pairs.items():
-        rows = {side: vectors.rows(pairs[side]) for side in ("first", "second")}
-        for task, items in difference_items(model.encode_texts, vectors.matrix, pairs.assign(**rows)).items():
+        for task, items in difference_items(model.encode_texts, vectors.matrix, _in_rows(pairs, vectors)).items():
             if protocol != "as_released" or task in SCORED_AS_RELEASED:
                 yield (task, dataset, protocol), items
 
@@ -151,11 +155,11 @@ def _structures(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
     if not count:
         return
     pairs = held_out.pairs[f"{name}/template", ""].head(count)
-    pairs = pairs.assign(**{side: vectors.rows(pairs[side]) for side in ("first", "second")})
+    pairs = _in_rows(pairs, vectors)
     captions = [pairs[f"{side}_caption"].map(inside) for side in ("first", "second")]
     for structure in STRUCTURES:
-        texts = map(structure.sentence, *captions), map(structure.sentence, *reversed(captions))
-        table = pairs.assign(difference=list(texts[0]), swapped=list(texts[1]))
+        texts, twins = (list(map(structure.sentence, *sides)) for sides in (captions, captions[::-1]))
+        table = pairs.assign(difference=texts, swapped=twins)
         items = difference_items(model.encode_texts, vectors.matrix, table)
         for task in ("difference_classification", "difference_order"):
             yield (task, f"{name}/structures/{structure.split}/{structure.name}", ""), items[task]
@@ -238,7 +242,7 @@ def _judge(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predic
     (source, _), pairs = next(reversed([item for item in held_out.pairs.items() if item[0][1] == ""]))
     pairs = pairs.head(settings.pairs)
     dataset = f"{source}, first {len(pairs)}"
-    rows = pairs.assign(**{side: vectors.rows(pairs[side]) for side in ("first", "second")})
+    rows = _in_rows(pairs, vectors)
     captions = held_out.images.table.set_index("id").caption
     shown = [captions.get(image, "") for image in vectors.ids]
     money = settings.price_in, settings.price_out

@@ -12,6 +12,7 @@ import pandas as pd
 
 from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
+from pcclip.data.rows import by_reason
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.evaluation import benchmarks, left_out, models, own_images
@@ -89,8 +90,7 @@ def evaluate(
         tables |= {PREDICTIONS: items, DIFFERENCES: paired, left_out.TABLE: unused, f"../{METRICS}": metrics}
         for name, table in tables.items():
             _write(own_stage.folder / name, table)
-        reasons = {f"{row.dataset}, {row.reason}": int(row.rows) for row in unused.itertuples()}
-        own_stage.finish(list(tables), {"predictions": len(items), "left_out": reasons})
+        own_stage.finish(list(tables), {"predictions": len(items), "left_out": by_reason(unused)})
     return read(config, f"../{METRICS}"), read(config, DIFFERENCES)
 
 

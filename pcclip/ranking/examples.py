@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from pcclip.errors import PcclipError
+from pcclip.errors import PcclipError, one_line
 
 
 class Examples:
@@ -41,8 +41,7 @@ def read_examples(path: str | Path) -> Examples:
             table = pd.read_json(path, lines=True, dtype=False)
     except (OSError, ValueError) as error:
         raise PcclipError(
-            f"{path}: cannot be read as CSV or JSON lines ({' '.join(str(error).split())}); name a file "
-            "with columns path and side"
+            f"{path}: cannot be read as CSV or JSON lines ({one_line(error)}); name a file with columns path and side"
         ) from None
     if not {"path", "side"} <= {*table.columns}:
         raise PcclipError(f"{path}: has columns {', '.join(map(str, table.columns))}; it needs path and side")

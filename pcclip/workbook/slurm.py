@@ -14,7 +14,7 @@ from typing import Any
 
 from pcclip.config import Config, root
 from pcclip.data.image_set import ImageSet, load_images
-from pcclip.errors import PcclipError
+from pcclip.errors import PcclipError, one_line
 from pcclip.runs.files import disk_errors, file_digest
 from pcclip.runs.progress import say
 from pcclip.workbook.notebooks import check_names, conclude, finished, result, run_notebook
@@ -151,7 +151,7 @@ def _start(job: Job, params: Path, after: list[str]) -> str:
         executor.update_parameters(**_resources(job, after))
         submitted = executor.submit(Work(str(root()), str(params), job.run, job.notebook))
     except (RuntimeError, ValueError, OSError) as error:
-        raise PcclipError(f"--submit slurm: {job.name}: {' '.join(str(error).split())}") from None
+        raise PcclipError(f"--submit slurm: {job.name}: {one_line(error)}") from None
     order = f", after {', '.join(after)}" if after else ""
     say(f"{submitted.job_id}  {job.name}, log {submitted.paths.stdout}{order}")
     return submitted.job_id

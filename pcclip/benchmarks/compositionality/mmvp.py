@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pcclip.benchmarks.benchmark import Benchmark, Reader
 from pcclip.benchmarks.compositionality import item, located, matching_set
-from pcclip.errors import PcclipError
+from pcclip.errors import PcclipError, one_line
 
 _SOURCE = "https://huggingface.co/datasets/MMVP/MMVP_VLM"
 _TABLE, _IMAGES = "Questions.csv", "MLLM_VLM Images"
@@ -26,7 +26,7 @@ def read(place: Path) -> Benchmark:
         with open(place / _TABLE, encoding="utf-8-sig", newline="") as file:
             lines = [line for line in list(csv.reader(file))[1:] if any(line)]
     except (OSError, ValueError, csv.Error) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise PcclipError(f"{place / _TABLE}: not a table ({reason}); fetch it again from {_SOURCE}") from None
     if not lines or any(len(line) < 3 for line in lines):
         raise PcclipError(

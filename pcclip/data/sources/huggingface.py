@@ -15,7 +15,7 @@ import pandas as pd
 
 from pcclip.config import Data
 from pcclip.data.rows import root_of
-from pcclip.errors import PcclipError
+from pcclip.errors import PcclipError, one_line
 from pcclip.images import SUFFIXES
 from pcclip.runs.files import cache_folder, disk_errors
 from pcclip.runs.progress import track
@@ -103,7 +103,7 @@ def _open(data: Data) -> Any:
                 return _part(library, library.load_from_disk(str(folder)), data)
             return library.load_dataset(name, config or None, split=data.part or "train")
     except (OSError, ValueError, KeyError, library.exceptions.DatasetsError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         hint = ""
         if not folder.is_dir() and not data.download:
             hint = (
