@@ -381,10 +381,6 @@ class Finetune(Block):
     processes: Count = Field(
         default=1, description="Processes that share each batch, one GPU each; results agree up to rounding."
     )
-    launcher: Literal["accelerate", "ray"] = Field(
-        default="accelerate",
-        description="Who starts the processes: accelerate on this machine, or Ray Train on a cluster.",
-    )
     checkpoint_every: Count = Field(
         default=100, description="Steps between checkpoints that a killed run resumes from."
     )
@@ -394,10 +390,10 @@ class Finetune(Block):
     def _terms_fit_the_objective(self) -> "Finetune":
         if self.objective != "clip" and (self.sds or self.difference):
             raise ValueError("sds and difference change the image tower too, so they need objective: clip")
-        if self.objective == "clip" and (self.attribute_weight or self.replay or self.apart):
+        if self.objective == "clip" and (self.attribute_weight or self.replay or self.processes > 1):
             raise ValueError(
                 "objective: clip has no attribute or replay term and is one process; it needs "
-                "attribute_weight: 0, replay: 0, processes: 1 and launcher: accelerate"
+                "attribute_weight: 0, replay: 0 and processes: 1"
             )
         return self
 
@@ -409,11 +405,6 @@ class Finetune(Block):
                 "captions"
             )
         return self
-
-    @property
-    def apart(self) -> bool:
-        """Whether processes of their own train, so that the notebook's process leaves the GPUs alone."""
-        return self.processes > 1 or self.launcher == "ray"
 
 
 # ---- notebook 04 -----------------------------------------------------------------------------------------------------
@@ -431,7 +422,7 @@ class Attribute(Block):
     comparison_swapped: str = Field(description="The comparative text with the roles of the images exchanged.")
 
 
-LabelledTask = Literal["zero_shot", "extended", "differences", "comparative", "distances", "probe"]
+LabelledTask = Literal["zero_shot", "extended", "differences", "comparative", "distances"]
 
 
 class Labelled(Block):
@@ -445,7 +436,7 @@ class Labelled(Block):
         default=None, description="Number of images on which choices such as alpha are made; null takes all."
     )
     tasks: list[LabelledTask] = Field(
-        default=["zero_shot", "differences", "comparative", "distances", "probe"],
+        default=["zero_shot", "differences", "comparative", "distances"],
         description="What is measured on the set.",
     )
     texts: Literal["template", "llm"] = Field(
@@ -491,23 +482,6 @@ class Relative(Block):
         default=2000, description="Number of images or pairs that the supervised axis is fitted to; null takes all."
     )
     max_bad: Share = Field(default=0.05, description="Largest tolerated fraction of unusable rows or images.")
-
-
-class Judge(Block):
-    """The language model itself decides which text is right; its row in the results comes with its cost."""
-
-    sees: Literal["captions", "images"] = Field(
-        default="captions", description="What the judge is shown; images need generate.backend: openai."
-    )
-    pairs: Count = Field(default=100, description="Held-out pairs that the judge is asked about.")
-    price_in: NotNegative | None = Field(default=None, description="Money for a million tokens that the judge reads.")
-    price_out: NotNegative | None = Field(default=None, description="Money for a million tokens that the judge writes.")
-
-    @model_validator(mode="after")
-    def _has_both_prices(self) -> "Judge":
-        if (self.price_in is None) != (self.price_out is None):
-            raise ValueError("judge: give both price_in and price_out, or neither")
-        return self
 
 
 class Matcher(Diffusion):
@@ -567,7 +541,6 @@ class Evaluate(Block):
     )
     relative: dict[str, Relative] = Field(default={}, description="Sets of relative attributes to rank, by name.")
     compositional: dict[CompositionalSet, PublicSet] = Field(default={}, description="Compositional benchmarks.")
-    judge: Judge | None = Field(default=None, description="The language model as one more row of the results.")
     teacher: Matcher | None = Field(default=None, description="A text-to-image model as one more row of the results.")
     pairs: Count = Field(default=1000, description="Held-out pairs that get a template sentence.")
     structures: CountOrZero = Field(
@@ -584,7 +557,7 @@ class Evaluate(Block):
 
     @model_validator(mode="after")
     def _peers_have_names_of_their_own(self) -> "Evaluate":
-        if taken := {"base", "finetuned", "supervised", "judge", "teacher"} & set(self.peers):
+        if taken := {"base", "finetuned", "supervised", "teacher"} & set(self.peers):
             raise ValueError(f"peers: {min(taken)!r} is the name of another row of the results; choose another")
         return self
 
@@ -758,13 +731,10 @@ class Config(Block):
 
     @model_validator(mode="after")
     def _blocks_fit_together(self) -> "Config":
-        backend, judge = self.generate.backend, self.evaluate.judge
-        if backend == "template" and (judge or any(s.texts == "llm" for s in self.evaluate.labelled.values())):
-            raise ValueError("evaluate: a judge and texts: llm need a language model as generate.backend")
+        if self.generate.backend == "template" and any(s.texts == "llm" for s in self.evaluate.labelled.values()):
+            raise ValueError("evaluate.labelled: texts: llm needs a language model as generate.backend")
         if self.finetune.sds and self.finetune.sds.baseline and "captions" in self.evaluate.peers:
             raise ValueError("evaluate.peers: 'captions' is the row of finetune.sds.baseline; choose another name")
-        if judge and judge.sees == "images" and backend != "openai":
-            raise ValueError("evaluate.judge.sees: images need generate.backend: openai, a multimodal model's server")
         return self
 
     @property
@@ -862,13 +832,15 @@ OLD_KEYS = {  # a key of older files (* stands for a name, such as a set's) -> w
     "generate.negatives": "finetune.negatives: rules, which makes them without a language model",
     "generate.attributes_within": "labels in the image table; images are compared within their label",
     "finetune.sds.through_unet": "finetune.sds alone; the gradient passes through the UNet",
+    "finetune.launcher": "finetune.processes on one machine; accelerate launch or torchrun -m pcclip.finetuning on several",
     "finetune.difference_temperature": "finetune.difference alone; its temperature is 1",
     "finetune.difference_batch": "finetune.difference alone; a step has 64 of its pairs",
     "finetune.attribute_paraphrases": "finetune.attribute_batch alone; a step has 8 paraphrases",
     "evaluate.labelled.*.class_pairs": "its default, now fixed: 100 pairs of classes get a text",
     "evaluate.labelled.*.pairs": "its default, now fixed: 2000 pairs of images are compared",
-    "evaluate.labelled.*.shots": "its default, now fixed: the linear probe has 5 images of each class",
+    "evaluate.labelled.*.shots": "nothing; the linear probe is gone, as text tuning never changes the image vectors that it sees",
     "evaluate.labelled.*.descriptions": "its default, now fixed: a class has 2 descriptions",
+    "evaluate.judge": "evaluate.peers, or generate.attributes, whose verdicts are the language model's own",
     "evaluate.changes.*.distractors": "its default, now fixed: each text competes with 9 others",
     "evaluate.relative.*.attributes": "pcclip/benchmarks/relative_attributes/texts.csv, which has the texts of each attribute",
     "arithmetic.alphas": "its default, now fixed: 0.1 to 4, and arithmetic.strength",
@@ -998,7 +970,7 @@ def _block_at(location: tuple[str | int, ...]) -> type[Block]:
 
 
 def _block_in(annotation: Any) -> Any:
-    """The block that a type such as `Judge | None` or `dict[str, Labelled]` contains; None if there is none."""
+    """The block that a type such as `Matcher | None` or `dict[str, Labelled]` contains; None if there is none."""
     if isinstance(annotation, type) and issubclass(annotation, Block):
         return annotation
     return next((block for argument in get_args(annotation) if (block := _block_in(argument))), None)

@@ -23,7 +23,7 @@ from pcclip.embedding.stage import benchmark_vectors
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
-from pcclip.evaluation import class_differences, class_texts, comparative, linear_probe, templates, zero_shot
+from pcclip.evaluation import class_differences, class_texts, comparative, templates, zero_shot
 from pcclip.evaluation.class_differences import Contrast
 from pcclip.evaluation.differences import difference_items
 from pcclip.evaluation.predictions import Predictions
@@ -34,7 +34,6 @@ from pcclip.stats.random_streams import stream
 FOLDER = "labelled"  # below the run's folder: vectors of each set, and the logs of texts about classes
 CLASS_PAIRS = 100  # pairs of classes that get a text, those confused most often on the tune images first
 IMAGE_PAIRS = 2000  # of the corrected difference classification
-SHOTS = 5  # tune images of each class in the linear probe
 DESCRIPTIONS = 2  # of each class, in extended prompts
 _TEXTS = ["first", "second", "difference", "swapped", "source", "verdict"]
 _COLUMNS = {  # of each table that `score` returns
@@ -145,14 +144,6 @@ def _score_set(
             predictions.add(("embedding_distance", name, protocol), model, items, classes)
     if "comparative" in tasks:
         _comparative(images, encoders, {"corrected": written, "as_released": released}, predictions, parts)
-    if "probe" in tasks and len(images.tune[0]) and not images.unseen:
-        for model in ["base", *images.vectors.others]:  # one for each image tower
-            arguments = images.seen_by(model), images.tune, images.test, SHOTS
-            for protocol, items in (
-                ("as_released", linear_probe.released_probe_items(*arguments)),
-                ("corrected", linear_probe.probe_items(*arguments, config.seed)),
-            ):
-                predictions.add(("linear_probe", f"{name}/{SHOTS}-shot", protocol), model, items, ids)
 
 
 def _zero_shot(

@@ -1,4 +1,4 @@
-"""Stage 04 on the run's own held-out images: difference tasks, zero-shot, rankings, verdicts and the judge.
+"""Stage 04 on the run's own held-out images: difference tasks, zero-shot, rankings and verdicts.
 
 Each task is a function that yields (Task, items) for one model, which sees the images by its own
 image tower.
@@ -15,20 +15,19 @@ import pandas as pd
 from pcclip.comparisons import stage as comparisons_stage
 from pcclip.comparisons import verdicts
 from pcclip.comparisons.attributes import load_bank
-from pcclip.comparisons.llm import Backend, LazyBackend, Template, backend_identity, start_backend
-from pcclip.comparisons.prompts import load_prompt
+from pcclip.comparisons.llm import Template
 from pcclip.comparisons.sentences import inside
 from pcclip.comparisons.structures import STRUCTURES
-from pcclip.config import Attribute, Config, Generate
+from pcclip.config import Attribute, Config
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding import stage as embedding_stage
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
-from pcclip.evaluation import llm_judge, toy_relation
+from pcclip.evaluation import toy_relation
 from pcclip.evaluation.class_differences import released_pairs
 from pcclip.evaluation.differences import difference_items, ranking_items, subtracted_items, verdict_items
-from pcclip.evaluation.predictions import FOLDER, Predictions, Task
+from pcclip.evaluation.predictions import Predictions, Task
 from pcclip.evaluation.protocols import SCORED_AS_RELEASED
 from pcclip.evaluation.zero_shot import classify
 from pcclip.finetuning import stage as finetuning_stage
@@ -81,7 +80,7 @@ class HeldOut:
 
 
 def inputs(config: Config, images: ImageSet | None) -> dict[str, Any]:
-    """What the scores depend on: the earlier stages, the bank of attributes, and the judge."""
+    """What the scores depend on: the earlier stages and the bank of attributes."""
     earlier = (
         config.source_folder / comparisons_stage.FOLDER,
         config.source_folder / embedding_stage.FOLDER,
@@ -90,8 +89,6 @@ def inputs(config: Config, images: ImageSet | None) -> dict[str, Any]:
     values = built_on(earlier, embedding_stage.shared_inputs(config, images))
     if config.generate.attributes:
         values["attributes"] = load_bank(config.generate.attributes).hash
-    if config.evaluate.judge:
-        values["judge"] = llm_judge.inputs(config.generate)
     return values
 
 
@@ -103,8 +100,8 @@ def check_attributes(config: Config, images: ImageSet) -> None:
             raise PcclipError(f"evaluate.attributes.{attribute}: {images.name} has no such attribute; it has: {known}")
 
 
-def score(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predictions) -> dict[str, pd.DataFrame]:
-    """Score every model on every task, the supervised axes and the judge; returns the judge's cost by file name."""
+def score(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predictions) -> None:
+    """Score every model on every task, and the supervised axes."""
     config, images = held_out.config, held_out.images
     for name, model in track(models.items(), len(models), "models"):
         vectors = held_out.vectors.seen_by(name)
@@ -116,21 +113,6 @@ def score(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predict
             predictions.add(task, name, items, vectors.ids)
     for task, items in _supervised_rankings(held_out):
         predictions.add(task, "supervised", items, held_out.vectors.ids)
-    return {"judge.csv": _judge(held_out, models, predictions)}
-
-
-def judge_backend(settings: Generate) -> LazyBackend:
-    """The judge's backend; a server's requests and tokens are counted."""
-
-    def start() -> Backend:
-        backend = start_backend(settings, load_prompt(settings.prompt))
-        if settings.backend != "openai":
-            return backend
-        from pcclip.evaluation.judge_server import CaptionServer
-
-        return CaptionServer(settings)
-
-    return LazyBackend(backend_identity(settings), start)
 
 
 def _in_rows(pairs: pd.DataFrame, vectors: Vectors) -> pd.DataFrame:
@@ -228,31 +210,3 @@ def _verdicts(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
                 items = verdict_items(axis, vectors.matrix, first, second, (own.verdict == "first").to_numpy())
                 dataset = f"{held_out.images.name}/{attribute.name}/{attribute.split}/{wording}"
                 yield ("verdict_agreement", dataset, ""), items
-
-
-def _judge(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predictions) -> pd.DataFrame:
-    """Ask the language model which image each of some held-out sentences describes; score all models on the same pairs.
-
-    The sentences are those that a language model wrote in stage 01, where there are any, because a template repeats
-    the caption. Returns the judge's cost, without a row where evaluate.judge is not set.
-    """
-    settings, vectors = held_out.config.evaluate.judge, held_out.vectors
-    if settings is None:
-        return pd.DataFrame(columns=["judge"])
-    (source, _), pairs = next(reversed([item for item in held_out.pairs.items() if item[0][1] == ""]))
-    pairs = pairs.head(settings.pairs)
-    dataset = f"{source}, first {len(pairs)}"
-    rows = _in_rows(pairs, vectors)
-    captions = held_out.images.table.set_index("id").caption
-    shown = [captions.get(image, "") for image in vectors.ids]
-    money = settings.price_in, settings.price_out
-    prices = None if money[0] is None or money[1] is None else (money[0], money[1])
-    language_model = held_out.config.generate
-    name = f"{language_model.llm or language_model.gguf} on captions"
-    judging = llm_judge.Judging(judge_backend(language_model), name, held_out.config.home / FOLDER, prices)
-    items, cost = llm_judge.judge_pairs(judging, rows, shown)
-    predictions.add(("difference_order", dataset, ""), "judge", items, vectors.ids)
-    for name, model in models.items():
-        scores = difference_items(model.encode_texts, vectors.seen_by(name).matrix, rows)
-        predictions.add(("difference_order", dataset, ""), name, scores["difference_order"], vectors.ids)
-    return cost

@@ -26,9 +26,6 @@ NOTES = {  # how the name of a task or data set begins -> what the released code
     "colours. Corrected: they are picked by name.",
     "embedding_distance": "Embedding distances as released take f(d), most of which all texts of differences share. "
     "Corrected: f(d) less f of its twin.",
-    "linear_probe": "The linear probe sees image vectors alone, which text tuning never changes: it cannot tell "
-    "text-tuned models apart, and has a row for each image tower. As released its shots are drawn whatever their "
-    "class, corrected for one class at a time.",
 }
 
 

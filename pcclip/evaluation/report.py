@@ -283,23 +283,6 @@ def _comparative_section(run: _Run) -> Part | None:
     )
 
 
-def _judge_section(run: _Run) -> Part | None:
-    cost = run.table(evaluation.FOLDER, evaluation.JUDGE)
-    if cost is None or not len(cost):
-        return None
-    rows = [
-        [plots.words(name), "" if pd.isna(value) else value if isinstance(value, str) else f"{value:,.10g}"]
-        for name, value in cost.iloc[0].items()
-    ]
-    return _section(
-        "The judge's cost",
-        [table(["", ""], rows)],
-        "The language model as one more row of the results. Tokens and money are of the replies that said how many "
-        "tokens they took (metered); seconds are summed over requests in flight at the same time.",
-        key="judge",
-    )
-
-
 def _rankings_section(run: _Run) -> Part | None:
     """Both ends of each attribute's ranking by each model; none where the photos are not the run's own."""
     if run.predictions is None:
@@ -436,7 +419,6 @@ _SECTIONS = (
     _training_section,
     _results_section,
     _comparative_section,
-    _judge_section,
     _rankings_section,
     _failures_section,
     _arithmetic_section,

@@ -1,7 +1,7 @@
 """Stage 04: compare the base with the finetuned model on held-out concepts and public sets, by the same texts.
 
 Writes to 04_evaluate: predictions.parquet (per item), differences.csv (paired, finetuned - base, with p values),
-judge.csv, teacher.csv, left_out.csv, class_texts.parquet and, of comparative prompting, comparative.csv, comparative_gains.csv,
+teacher.csv, left_out.csv, class_texts.parquet and, of comparative prompting, comparative.csv, comparative_gains.csv,
 comparative_classes.csv and comparative_pairs.csv; and to the run's folder metrics.csv with columns task, dataset,
 protocol, model, metric, value, ci_low, ci_high, n.
 """
@@ -24,7 +24,7 @@ from pcclip.runs.stage import Stage
 METRICS, PREDICTIONS, DIFFERENCES = "metrics.csv", "predictions.parquet", "differences.csv"
 PAGE = "report.html"  # report.py writes it
 COMPARATIVE, GAINS, CLASSES, PAIRS = (f"comparative{end}.csv" for end in ("", "_gains", "_classes", "_pairs"))
-TEXTS, JUDGE, TEACHER = "class_texts.parquet", "judge.csv", "teacher.csv"
+TEXTS, TEACHER = "class_texts.parquet", "teacher.csv"
 __all__ = ["FOLDER", "check_attributes", "evaluate", "lacking", "load_models", "predict", "read", "stage", "summarise"]
 _FORMAT = 7  # a higher number computes every run's results again
 
@@ -82,8 +82,8 @@ def evaluate(
         (config.folder / METRICS).unlink(missing_ok=True)
         predictions = Predictions()
         held_out = own_images.HeldOut(config, images, vectors, comparisons)
-        tables = own_images.score(held_out, encoders, predictions)
-        tables |= benchmarks.score(config, sets, encoders, predictions)
+        own_images.score(held_out, encoders, predictions)
+        tables = benchmarks.score(config, sets, encoders, predictions)
         unused = left_out.of_sets(config, sets)
         items = predictions.table()
         metrics, paired = summarise(items, config.evaluate.bootstrap, config.seed)

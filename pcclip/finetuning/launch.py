@@ -1,8 +1,7 @@
-"""Stage 03 in this process, in several of this machine, or on a Ray cluster: the same training function each time."""
+"""Stage 03 in this process, or in several of this machine: the same training function each time."""
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections import deque
@@ -15,7 +14,7 @@ import pandas as pd
 import torch
 
 from pcclip.comparisons import stage as generate
-from pcclip.config import Config, check, root
+from pcclip.config import Config
 from pcclip.data.image_set import ImageSet, load_images
 from pcclip.embedding import stage as embed
 from pcclip.embedding.vectors import Vectors, load_vectors
@@ -27,14 +26,8 @@ from pcclip.finetuning import stage as finetuning
 from pcclip.finetuning.loop import CURVES
 from pcclip.runs.files import read_parquet
 from pcclip.runs.progress import say
-from pcclip.runs.ray_cluster import cluster
 
 _MODULE = "pcclip.finetuning"
-_RAY_FOLDER = "ray"  # Ray Train's own files, within the stage's folder
-_QUIET = {
-    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # a worker's output is redirected by `train`
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "State API may be temporarily unavailable",
-}  # as it is without a dashboard
 _LINES = 60  # of the log, in the message about processes that failed; the launcher says 30 of its own
 _REASON = "pcclip: "  # starts the line in which a process says what is wrong
 
@@ -47,12 +40,9 @@ def finetune(
     Raises PcclipError as stage.finetune does, or when a process died; finished checkpoints are kept.
     """
     own_stage = finetuning.stage(config, images)
-    if not config.finetune.apart or own_stage.done_or_fetched():
+    if config.finetune.processes == 1 or own_stage.done_or_fetched():
         return finetuning.finetune(config, images, vectors, comparisons, model)
-    if config.finetune.launcher == "ray":
-        _by_ray(config, own_stage.folder)
-    else:
-        _by_accelerate(config)
+    _by_accelerate(config)
     if not own_stage.done_or_fetched():
         raise PcclipError(
             f"{finetuning.FOLDER}: its processes ended without finishing it here; where they do not see "
@@ -138,54 +128,3 @@ def _run(command: list[str], environment: dict[str, str]) -> None:
                 ]
             )
         )
-
-
-def _by_ray(config: Config, folder: Path) -> None:
-    """Ray Train starts a worker for each process, and all anew from the last checkpoint when one is lost.
-
-    Raises PcclipError when ray is missing or not reached, or when workers failed more often than ray.retries.
-    """
-    settings, processes = config.ray, config.finetune.processes
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    with cluster(settings.model_copy(update={"workers": processes}), log_to_driver=True):
-        import ray
-        from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
-        from ray.train.v2.api.exceptions import TrainingFailedError
-
-        gpus = ray.cluster_resources().get("GPU", 0)
-        if settings.address is None and settings.gpus and gpus < processes:
-            raise PcclipError(f"finetune.processes = {processes}: this machine has {gpus:g} GPUs, and each needs one")
-        needs = {"CPU": settings.cpus, **({"GPU": max(1, settings.gpus)} if settings.gpus else {})}  # nccl: one each
-        job = TorchTrainer(
-            _ray_worker,
-            train_loop_config={"config": config.model_dump(), "root": str(root())},
-            scaling_config=ScalingConfig(
-                num_workers=processes, use_gpu=bool(settings.gpus), resources_per_worker=needs
-            ),
-            run_config=RunConfig(  # type: ignore[call-arg]
-                name=_RAY_FOLDER,
-                storage_path=str(folder),
-                logging_config=LoggingConfig("ERROR"),
-                failure_config=FailureConfig(max_failures=settings.retries),
-            ),
-        )
-        try:
-            job.fit()
-        except TrainingFailedError as error:
-            failures = getattr(error, "worker_failures", {}).values()
-            reasons = [str(failure) for failure in failures if isinstance(failure, PcclipError)]
-            raise PcclipError(reasons[0] if reasons else f"{finetuning.FOLDER}: {error}") from None
-    shutil.rmtree(folder / _RAY_FOLDER, ignore_errors=True)
-
-
-def _ray_worker(values: dict) -> None:
-    """Ray Train calls this in every worker, once it has set up torch.distributed."""
-    from ray.train.torch import get_device
-
-    if Path(values["root"]).is_dir():
-        os.environ.setdefault("PCCLIP_ROOT", values["root"])  # paths of parameters mean the same everywhere
-    if (device := get_device()).type == "cuda":
-        torch.cuda.set_device(device)
-    train(check(values["config"]))

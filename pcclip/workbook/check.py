@@ -165,7 +165,7 @@ def _models(config: Config, cost: Cost, stages: set[str]) -> Iterator[Finding]:
     """Every model that the stages of a run use, and the packages that run them."""
     settings, finetune, sizes, problems = config.generate, config.finetune, cost.sizes, cost.sizes.problems
     yield from _encoder(config.model, cost)
-    if "01" in stages or config.evaluate.judge:
+    if "01" in stages:
         yield from _language_model(settings, sizes.writer, problems.get("writer"))
     if "01" in stages and settings.attributes:
         yield from _language_model(settings.judging, sizes.judge, problems.get("judge"))

@@ -139,25 +139,6 @@ def test_two_processes_started_by_the_notebook_continue_what_one_began(prepare, 
     assert "done already" in capsys.readouterr().out
 
 
-@pytest.mark.cluster
-def test_two_workers_of_a_ray_cluster_continue_what_one_process_began(prepare, work, monkeypatch, capfd, one_cluster):
-    pytest.importorskip("ray")
-    begin(prepare("ray"), monkeypatch)
-    given = prepare("ray", processes=2, launcher="ray")
-    monkeypatch.setattr(TextTower, "step", None)
-    with one_cluster:
-        launch.finetune(*given.all)
-    assert "continuing at step 6 of 20" in capfd.readouterr().out
-    check_same(given, work)
-    assert sorted(path.name for path in given.folder.iterdir() if not path.name.startswith(".")) == [
-        "curves.csv",
-        "epoch-002",
-        "manifest.json",
-        "model.json",
-        "text_tower.safetensors",
-    ]
-
-
 # in this process
 
 
@@ -186,8 +167,8 @@ def test_machines_that_share_nothing_but_the_storage(values, tiny_encoder, tmp_p
     shutil.rmtree(tmp_path / "lost")
     launch.train(on("other"))
     assert "continuing at step 6 of 20" in capsys.readouterr().out
-    monkeypatch.setattr(launch, "_by_ray", None)
-    apart = notebook.model_copy(update={"finetune": notebook.finetune.model_copy(update={"launcher": "ray"})})
+    monkeypatch.setattr(launch, "_by_accelerate", None)
+    apart = notebook.model_copy(update={"finetune": notebook.finetune.model_copy(update={"processes": 2})})
     curve = launch.finetune(apart, images, vectors, comparisons, tiny_encoder)
     assert set(curve.step[curve.split == "train"]) == set(range(1, 21))
     for folder in (notebook.folder, on("other").folder):
@@ -214,11 +195,8 @@ def test_shares(monkeypatch, size, n, rng):
         assert list(shares[0]) == list(range(n)), "one process sees the batch as it is"
 
 
-def test_how_many_processes_and_by_whom_is_no_part_of_the_result(prepare):
-    keys = {
-        finetuning.stage(prepare("any", **changes).config).key
-        for changes in ({}, {"processes": 4}, {"launcher": "ray"})
-    }
+def test_how_many_processes_is_no_part_of_the_result(prepare):
+    keys = {finetuning.stage(prepare("any", **changes).config).key for changes in ({}, {"processes": 4})}
     assert len(keys) == 1
 
 

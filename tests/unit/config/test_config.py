@@ -4,7 +4,6 @@ import ast
 import contextlib
 import re
 import tomllib
-from itertools import pairwise
 
 import nbformat
 import pytest
@@ -106,7 +105,7 @@ def test_wrong_type(values, key):
         ({"seed": -1}, "seed"),
         ({"evaluate": {"peers": {"base": "x"}}}, "peers: 'base' is the name of another row"),
         (
-            {"evaluate": {"peers": {"mine": "x", "judge": "y", "finetuned": "z"}}},
+            {"evaluate": {"peers": {"mine": "x", "other": "y", "finetuned": "z"}}},
             "'finetuned' is the name of another row",
         ),
         ({"evaluate": {"labelled": {"cifar10": {"tasks": ["retrieval"]}}}}, "evaluate.labelled.cifar10.tasks.0"),
@@ -116,8 +115,6 @@ def test_wrong_type(values, key):
         ({"evaluate": {"changes": {"compbench": {}}}}, "evaluate.changes.compbench.path: missing"),
         ({"evaluate": {"changes": {"compbench": {"path": "x", "limit": 0}}}}, "compbench.limit"),
         ({"evaluate": {"relative": {"osr": {"max_bad": 1.5}}}}, "evaluate.relative.osr.max_bad"),
-        ({"evaluate": {"judge": {"sees": "both"}}}, "evaluate.judge.sees"),
-        ({"evaluate": {"judge": {"price_in": -1}}}, "evaluate.judge.price_in"),
         ({"tuned": "../x"}, "tuned"),
         ({"run": "../x"}, "run"),
         ({"run": "a//b"}, "run"),
@@ -139,82 +136,11 @@ def test_an_unknown_key_of_a_labelled_set_lists_the_keys_it_may_have():
         params.check({"evaluate": {"labelled": {"cifar10": {"limits": 3}}}})
 
 
-def test_what_is_left_out_of_a_labelled_set_and_of_a_judge():
-    evaluate = params.check({"evaluate": {"labelled": {"cifar10": {"tune_limit": 0}}, "judge": {}}}).evaluate
+def test_what_is_left_out_of_a_labelled_set():
+    evaluate = params.check({"evaluate": {"labelled": {"cifar10": {"tune_limit": 0}}}}).evaluate
     found = evaluate.labelled["cifar10"]
     assert (found.path, found.limit, found.tune_limit, found.texts) == (None, None, 0, "template")
     assert "extended" not in found.tasks, "it needs someone who writes"
-    assert (evaluate.judge.sees, evaluate.judge.price_in) == ("captions", None)
-    assert params.check({}).evaluate.judge is None
-
-
-@pytest.mark.parametrize("key", sorted(params.OLD_KEYS))
-def test_a_key_of_older_files_is_refused_with_its_replacement(tmp_path, key):
-    set_name = "compbench" if ".changes." in key else "cifar10"
-    own_key = key.replace("*", set_name)
-    *blocks, name = own_key.split(".")
-    values = {name: 1}
-    for block in reversed(blocks):
-        values = {block: {"path": "x", **values} if block == set_name else values}
-    path = written(tmp_path, yaml.safe_dump(values))
-    with pytest.raises(PcclipError) as error:
-        params.read(path)
-    assert f"{path}: {own_key}: no longer a key; use {params.OLD_KEYS[key]}" in str(error.value).splitlines()
-
-
-def test_every_mistake_is_reported_at_once():
-    with pytest.raises(PcclipError) as error:
-        params.check({"sed": 1, "finetune": {"lr": -1}, "arithmetic": {"changes": [{"start": "horse"}]}})
-    assert len(str(error.value).splitlines()) == 3
-    assert "arithmetic.changes.0.text: missing" in str(error.value)
-
-
-def aliases() -> str:
-    """Eight lines that stand for 10^8 values."""
-    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
-    lines += [f"{name}: &{name} [{', '.join([f'*{last}'] * 10)}]" for last, name in pairwise("abcdefgh")]
-    return "\n".join(lines)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("run: [demo", "not valid YAML"),
-        ("- run\n- seed\n", "found list"),
-        ("", "found NoneType"),
-        (b"run: \xff\xfe", "not valid YAML .*utf-8"),
-        ("run: a\nfinetune: {lr: 1}\nfinetune: {lr: 2}", "the key 'finetune' is in line 2 and again in line 3"),
-        ("finetune:\n  lr: 1\n  swap: true\n  lr: 2", "the key 'lr' is in line 2 and again in line 4"),
-        (aliases(), "the aliases of line 5 stand for more than 20,000 values"),
-        ("run: &a [*a]", "the aliases of line 1"),
-        ("run: " + "[" * 2000, "recursion"),
-        ("run: a\nseed: 2001-99-99", "line 2: 2001-99-99 is no timestamp; correct or quote it"),
-        ("run: !!bool maybe", "line 1: maybe is no bool"),
-        (b"run: a\0b", "#x0000"),
-        ('run: "a\\0b"', "line 1 has a NUL character"),
-        ("x" * 60_000, "over 50 kB"),
-        ("sweep: {grid: {seed: [0], data.part: ['0', '1']}}\n" + "finetune: {lr: 1, lr: 2}", "in line 2 and again"),
-        ("1: a", "Keys should be strings"),
-    ],
-)
-def test_unusable_file(tmp_path, text, message):
-    path = tmp_path / "mine.yaml"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(PcclipError, match=f"^{re.escape(str(path))}: .*{message}") as error:
-        params.read(path)
-    assert "\n" not in str(error.value)
-
-
-def test_a_merged_block_may_change_a_key(tmp_path):
-    path = written(tmp_path, "data: &d {source: shapes, split: official}\nslurm: {notebooks: {}}")
-    assert params.read(path).data.split == "official"
-    path = written(tmp_path, "slurm: {notebooks: {embed: &e {gpus: 1, cpus: 2}, finetune: {<<: *e, gpus: 4}}}")
-    assert params.read(path).slurm.machine("finetune").gpus == 4
-
-
-def test_missing_file(tmp_path):
-    with pytest.raises(PcclipError, match=r"absent\.yaml: cannot read the file"):
-        params.read(tmp_path / "absent.yaml")
 
 
 def test_long_values_and_many_mistakes_are_cut():
@@ -223,7 +149,7 @@ def test_long_values_and_many_mistakes_are_cut():
     assert len(str(error.value)) < 10_000
 
 
-@pytest.mark.parametrize("key", ["zzz", "sed", "finetune.zzz", "evaluate.judge.zzz", "slurm.notebooks.embed.zzz"])
+@pytest.mark.parametrize("key", ["zzz", "sed", "finetune.zzz", "evaluate.teacher.zzz", "slurm.notebooks.embed.zzz"])
 def test_an_unknown_key_is_answered_with_the_nearest(key):
     *blocks, name = key.split(".")
     values: dict = {name: 1}

@@ -1,4 +1,4 @@
-"""Stage 04 on labelled sets, sets of changes and with a judge: which rows there are, on what items, chosen on what."""
+"""Stage 04 on labelled sets and sets of changes: which rows there are, on what items, chosen on what."""
 
 import copy
 import os
@@ -26,13 +26,12 @@ from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.classification import cifar
 from pcclip.comparisons import llm
 from pcclip.comparisons import stage as generate
-from pcclip.comparisons.llm import Odds, Reply, Template
+from pcclip.comparisons.llm import Reply, Template
 from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
-from pcclip.evaluation import benchmarks, change_captions, class_texts, labelled, own_images
-from pcclip.evaluation import llm_judge as judge
+from pcclip.evaluation import benchmarks, change_captions, class_texts, labelled
 from pcclip.evaluation import report as html
 from pcclip.evaluation import stage as report
 from pcclip.evaluation.comparative import ALPHAS, VARIANTS, halves
@@ -45,7 +44,7 @@ from pcclip.stats.metrics import metrics_of
 from pcclip.stats.vectors import unit
 
 MANY = 30  # images in a file of the tiny CIFAR-10
-ALL = ["zero_shot", "extended", "differences", "comparative", "distances", "probe"]
+ALL = ["zero_shot", "extended", "differences", "comparative", "distances"]
 CHEAP = {"tasks": ["differences", "comparative"]}
 
 
@@ -53,20 +52,20 @@ CHEAP = {"tasks": ["differences", "comparative"]}
 def _tiny_cifar():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(cifar.IMAGES, "batch", MANY)
-        for name, number in (("CLASS_PAIRS", 12), ("IMAGE_PAIRS", 60), ("SHOTS", 2)):
+        for name, number in (("CLASS_PAIRS", 12), ("IMAGE_PAIRS", 60)):
             patch.setattr(labelled, name, number)
         patch.setattr(change_captions, "DISTRACTORS", 1)
         yield
 
 
 class Writer(Template):
-    """Writes of every two things and of every thing, and judges by the words of the captions; counts what it is asked.
+    """Writes of every two things and of every thing, and counts what it is asked.
 
     Stands in for every backend that stage 04 starts.
     """
 
     def __init__(self):
-        self.written, self.judged = 0, 0
+        self.written = 0
 
     def answers(self, questions):
         for question in questions:
@@ -80,13 +79,6 @@ class Writer(Template):
             )
             yield question, Reply(text, "stop")
 
-    def choose(self, choices):
-        for choice in choices:
-            self.judged += 1
-            first, second, said = (line.split(": ")[1].lower() for line in choice.text.splitlines()[:3])
-            about = said.removeprefix("shows ")
-            yield choice, Odds(float(about in first) - float(about in second), "probabilities")
-
 
 @pytest.fixture(scope="module")
 def writer():
@@ -96,8 +88,7 @@ def writer():
 @pytest.fixture(scope="module", autouse=True)
 def _no_other_backend(writer):
     with pytest.MonkeyPatch.context() as patch:
-        for module in (llm, own_images):
-            patch.setattr(module, "start_backend", lambda *arguments: writer)
+        patch.setattr(llm, "start_backend", lambda *arguments: writer)
         yield
 
 
@@ -187,7 +178,7 @@ def evaluate(given) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @pytest.fixture(scope="module")
 def everything(begin, cifar10, pairs_of_birds, compbench, writer):
-    """One run with every task, a peer, two sets of changes and a judge."""
+    """One run with every task, a peer and two sets of changes."""
     peer = begin("peer", {}, lr=1e-2)
     settings = {"cifar10": {"path": str(cifar10), "tasks": ALL, "texts": "llm"}}
     changes = {"birds_to_words": {"path": str(pairs_of_birds)}, "compbench": {"path": str(compbench)}}
@@ -197,7 +188,6 @@ def everything(begin, cifar10, pairs_of_birds, compbench, writer):
             "labelled": settings,
             "changes": changes,
             "peers": {"other": str(peer.config.folder)},
-            "judge": {"pairs": 7, "price_in": 3, "price_out": 15},
         },
         reuse="peer",
     )
@@ -229,7 +219,7 @@ def rows_of_cifar10() -> set[tuple[str, str, str, str]]:
     found += [("comparative_prompting", name, "corrected") for name in ("plain", *FORMS)]
     rows = {(task, f"cifar10/{name}", protocol, model) for task, name, protocol in found for model in MODELS}
     rows |= {("embedding_distance", "cifar10", protocol, model) for protocol in labelled.PROTOCOLS for model in MODELS}
-    return rows | {("linear_probe", "cifar10/2-shot", protocol, "base") for protocol in labelled.PROTOCOLS}
+    return rows
 
 
 def keys_of(table: pd.DataFrame, dataset: str) -> set[tuple[str, str, str, str]]:
@@ -242,8 +232,7 @@ def test_every_task_has_its_rows(everything):
     assert keys_of(everything.predictions, "cifar10") == rows_of_cifar10()
     own = everything.metrics[everything.metrics.dataset.str.startswith("cifar10")]
     n = own[own.protocol == "corrected"].groupby("task").n.max()
-    assert n[["zero_shot", "extended_prompts", "comparative_prompting", "linear_probe"]].tolist() == [MANY] * 4
-    assert own.n[(own.task == "linear_probe") & (own.protocol == "as_released")].item() == 5 * MANY, "five seeds"
+    assert n[["zero_shot", "extended_prompts", "comparative_prompting"]].tolist() == [MANY] * 3
     assert n["difference_order"] == 60
     centred = {("difference_centred", f"folder/{name}", "", model) for name in ("template", "llm") for model in MODELS}
     assert centred <= keys_of(everything.metrics, "folder")
@@ -252,13 +241,10 @@ def test_every_task_has_its_rows(everything):
 
 
 def test_models_rest_on_the_same_items(everything):
-    whole = everything.predictions[~everything.predictions.model.isin(["judge", "supervised"])]
+    whole = everything.predictions[everything.predictions.model != "supervised"]
     compared = 0
     for (task, dataset, protocol), items in whole.groupby(["task", "dataset", "protocol"]):
         parts = [part[["item", "first", "second"]].reset_index(drop=True) for _, part in items.groupby("model")]
-        if task == "linear_probe":
-            assert len(parts) == 1, dataset
-            continue
         assert len(parts) == 3, (task, dataset, protocol)
         for part in parts[1:]:
             pd.testing.assert_frame_equal(part, parts[0])
@@ -380,15 +366,12 @@ def test_both_protocols_stand_side_by_side(everything):
     assert not table.index.get_level_values("task").isin(["difference_order", "difference_centred"]).any()
 
 
-def test_the_report_tells_of_comparing_and_of_the_judge(everything, monkeypatch):
+def test_the_report_tells_of_comparing(everything, monkeypatch):
     monkeypatch.setattr(html, "svg", lambda drawn: "")
     for name in ("curves", "forest", "alpha_sweep"):
         monkeypatch.setattr(html.plots, name, lambda *given: None)
     found = html.write(everything.config, everything.config.folder).read_text(encoding="utf8")
     assert 'id="comparative"' in found
-    after = found[found.index('id="judge"') :]
-    assert re.search(r"requests</th><td[^>]*>14</td>", after)
-    assert re.search(r"judge</th><td>.* on captions</td>", after)
 
 
 def scored(given, settings, base) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -449,7 +432,6 @@ def test_two_evaluations_end_with_the_same_bytes(everything, cifar10):
         (given.config.folder / report.FOLDER / "manifest.json").unlink()
     assert stored[0] == stored[1]
     assert all(text.count(b"\n") > 10 for text in stored[0].values())
-    assert report.read(given.config, report.JUDGE).empty, "nobody was judge"
 
 
 def test_a_finished_evaluation_is_read(everything, monkeypatch):
@@ -460,9 +442,7 @@ def test_a_finished_evaluation_is_read(everything, monkeypatch):
     pd.testing.assert_frame_equal(metrics, everything.metrics)
     pd.testing.assert_frame_equal(paired, everything.paired)
     outputs = read_manifest(everything.config.folder / report.FOLDER)["outputs"]
-    assert {report.COMPARATIVE, report.GAINS, report.CLASSES, report.TEXTS, report.JUDGE, "../metrics.csv"} <= set(
-        outputs
-    )
+    assert {report.COMPARATIVE, report.GAINS, report.CLASSES, report.TEXTS, "../metrics.csv"} <= set(outputs)
 
 
 def test_another_set_peer_or_writer_is_evaluated_anew(everything, given_cifar, pairs_of_birds, monkeypatch):
@@ -492,15 +472,14 @@ def test_another_set_peer_or_writer_is_evaluated_anew(everything, given_cifar, p
     os.utime(photo, (1, 1))
     found.append(key())
     os.utime(photo, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    for module in (class_texts, judge):
-        with monkeypatch.context() as patch:
-            patch.setattr(module, "FORMAT", 99)
-            found.append(key())
+    with monkeypatch.context() as patch:
+        patch.setattr(class_texts, "FORMAT", 99)
+        found.append(key())
     assert key() in found
-    assert len(set(found)) == len(found) == 9
+    assert len(set(found)) == len(found) == 8
 
 
-# ---- changes and the judge -------------------------------------------------------------------------------------------
+# ---- changes ---------------------------------------------------------------------------------------------------------
 
 
 def test_changes_have_their_rows(everything):
@@ -603,26 +582,6 @@ def test_a_limit_draws_test_pairs_by_the_seed(everything, tiny_encoder):
     assert len(set(drawn)) > 1
 
 
-def test_the_judge_is_a_peer_with_its_cost(everything, writer):
-    """It is asked about the sentences that were written, as a template repeats the caption, and all on the same."""
-    asked = everything.predictions[everything.predictions.dataset == "folder/llm, first 7"]
-    assert set(asked.model) == {"judge", "base", "finetuned", "other"}
-    pairs = [part[["first", "second"]].to_numpy().tolist() for _, part in asked.groupby("model")]
-    assert all(found == pairs[0] for found in pairs)
-    written = everything.predictions[
-        (everything.predictions.dataset == "folder/llm")
-        & (everything.predictions.task == "difference_order")
-        & (everything.predictions.model == "base")
-    ].head(7)
-    assert written[["first", "second"]].to_numpy().tolist() == pairs[0]
-    cost = report.read(everything.config, report.JUDGE)
-    assert len(cost) == 1
-    assert cost.loc[0, ["pairs", "answers", "unanswered", "requests", "metered"]].tolist() == [7, 14, 0, 14, 0]
-    assert cost.judge[0].endswith("on captions")
-    assert np.isnan(cost.money[0]), "nobody counted the tokens"
-    assert writer.judged == 14, "each pair in both orders, and no question twice"
-
-
 # ---- classes that are unseen, few or silent --------------------------------------------------------------------------
 
 
@@ -637,7 +596,7 @@ def settled(everything, name: str, **settings) -> params.Config:
     return everything.config.model_copy(
         update={
             "evaluate": everything.config.evaluate.model_copy(
-                update={"labelled": {name: params.Labelled(**settings)}, "changes": {}, "judge": None, "peers": {}}
+                update={"labelled": {name: params.Labelled(**settings)}, "changes": {}, "peers": {}}
             )
         }
     )
@@ -667,7 +626,7 @@ def test_unseen_animals_compete_among_themselves(everything, tiny_encoder, tmp_p
     assert set(classified.score) == {1}, "a whale, whatever is shown, and never an antelope"
     assert told["comparative.csv"].empty
     assert told["comparative_gains.csv"].empty
-    assert not {"comparative_prompting", "linear_probe"} & set(items.task)
+    assert "comparative_prompting" not in set(items.task)
     assert "awa2: no tune images of the test classes, so nothing to choose comparative prompting on" in said
     corrected = {("class names", "corrected"), ("attributes", "corrected"), ("size", "corrected")}
     for task, expected in (
@@ -761,14 +720,12 @@ def ignorant(means, world=0):
 def test_an_oracle_is_always_right(everything, tiny_encoder, monkeypatch):
     settings = {"tasks": ALL, "texts": "llm"}
     items = of_clusters(everything, tiny_encoder, monkeypatch, oracle, settings, spread=0.3).items
-    right = items.groupby(["task", "dataset", "protocol"]).correct.mean().drop("linear_probe")
+    right = items.groupby(["task", "dataset", "protocol"]).correct.mean()
     assert len(right) > 20
     assert set(right) == {1}
     assert ("difference_classification", "made/class names", "corrected") in right.index
     distance = items[items.task == "embedding_distance"]
     assert distance.score.to_numpy() == pytest.approx(0, abs=1e-5)
-    probe = items[(items.task == "linear_probe") & (items.protocol == "corrected")]
-    assert probe.correct.mean() > 0.99
 
 
 def test_texts_are_of_the_classes_that_are_confused_on_tune_images(everything, tiny_encoder, monkeypatch):
@@ -817,7 +774,6 @@ def test_a_random_model_is_at_chance(everything, tiny_encoder, monkeypatch):
         "zero_shot": 0.1,
         "extended_prompts": 0.1,
         "comparative_prompting": 0.1,
-        "linear_probe": 0.1,
         "difference_classification": 0.5,
         "difference_order": 0.5,
         "difference_centred": 0.5,

@@ -428,7 +428,7 @@ def test_a_labelled_set_is_seen_by_each_tower(asked, pictures):
         ),
         Predictions(),
     )
-    config = asked.config(labelled={"made": params.Labelled(tasks=["zero_shot", "probe"])})
+    config = asked.config(labelled={"made": params.Labelled(tasks=["zero_shot"])})
     labelled.score(config, {"made": found}, asked.models, predictions)
     items = predictions.table()
     for which, model in asked.models.items():
@@ -441,7 +441,6 @@ def test_a_labelled_set_is_seen_by_each_tower(asked, pictures):
         texts = model.encode_texts([f"This is a photo of a {name}" for name in found.classes])
         seen = model.encode_images([image for image, tuned in zip(shown, tune, strict=True) if not tuned])
         assert own.score.tolist() == (seen @ texts.T).argmax(axis=1).tolist()
-    assert set(items.model[items.task == "linear_probe"]) == {"base", "finetuned"}, "one for each image tower"
     tower = config.home / "labelled" / "made" / TOWERS / asked.models["finetuned"].image_fingerprint()
     assert (tower / "vectors.parquet").is_file()
 
