@@ -73,9 +73,8 @@ bench: speed
 lab: setup  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
 
-app: setup  ## notebook 06 alone, as a page on localhost
-	$(BIN)/voila notebooks/06_rank_images.ipynb --Voila.ip=127.0.0.1 --preheat_kernel=False \
-	  --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=static
+app: setup  ## the page of notebook 06 alone, on the demo's photos, or make app FOLDER=~/Photos
+	$(BIN)/pcclip app $(or $(FOLDER),params/demo.yaml)
 
 lint: setup  ## style of code and notebooks; notebooks without outputs; types
 	$(BIN)/ruff check .

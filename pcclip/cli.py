@@ -1,7 +1,6 @@
-"""The command line: run, plan, params, rank and convert. Each command parses, calls one function and prints."""
+"""The command line: run, plan, params, convert and those of ranking. Each command parses, calls one function and prints."""
 
 import argparse
-import json
 import signal
 import sys
 import threading
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from pcclip import __version__
 from pcclip.errors import PcclipError
+from pcclip.ranking.commands import add_commands
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     params.add_argument("--markdown", action="store_true", help="print the page docs/parameters.md")
     params.set_defaults(command=_params)
 
-    _add_rank(commands.add_parser("rank", help="order photos by an attribute"))
+    add_commands(commands)
 
     convert = commands.add_parser("convert", help="convert the paper's released pickles to tables")
     convert.add_argument("embeddings", type=Path, help="the pickle of image embeddings and captions")
@@ -63,36 +63,6 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("--to", type=Path, metavar="FOLDER", required=True, help="where the tables are written")
     convert.set_defaults(command=_convert)
     return root
-
-
-def _add_rank(rank: argparse.ArgumentParser) -> None:
-    """Add the options of `pcclip rank`: photos, then what to rank by, then the model, then the output."""
-    add = rank.add_argument
-    add("photos", help="a folder, a glob in quotes, a run's folder such as outputs/demo, or vectors ('*.parquet')")
-    add("--more", help='a text for the top of the ranking, e.g. "a large animal"')
-    add("--less", help='a text for the bottom of the ranking, e.g. "a small animal"')
-    add(
-        "--estimator",
-        default="two_prompt",
-        help="how the texts become an axis: one_sided, antisymmetric, two_prompt (default) or ensemble",
-    )
-    add(
-        "--paraphrases",
-        action="store_true",
-        help="ensemble: add paraphrases that the small language model of `make setup` writes",
-    )
-    add("--examples", type=Path, metavar="FILE", help="CSV or JSON lines with columns path and side (most or least)")
-    add("--most", nargs="+", metavar="PHOTO", help="example photos with much of the attribute")
-    add("--least", nargs="+", metavar="PHOTO", help="example photos with little of the attribute")
-    add("--votes", type=Path, metavar="FILE", help="pairwise votes in JSON lines, as notebook 06 stores them")
-    add("--model", help="a model's name or a run's folder (default: the run's own, else minilm-efficientnet)")
-    add("--alpha", type=float, default=1.0, help="weight of the finetuned weights in the average with the base (1)")
-    add("--top", type=int, metavar="N", help="print only the N highest")
-    add("--bottom", type=int, metavar="N", help="print only the N lowest; with --top, both ends")
-    add("--json", action="store_true", help="print JSON")
-    add("--csv", type=Path, metavar="FILE", help="also write the table to this CSV file")
-    add("--sheet", type=Path, metavar="FILE", help="also write a contact sheet of at most 60 photos to this PNG file")
-    rank.set_defaults(command=_rank)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -123,48 +93,6 @@ def _params(options: argparse.Namespace) -> None:
         print(parameters_page(), end="")
     else:
         print(*parameters(options.key), sep="\n")
-
-
-def _rank(options: argparse.Namespace) -> None:
-    from contextlib import redirect_stdout
-
-    from pcclip.config import Generate
-    from pcclip.ranking.examples import Examples
-    from pcclip.ranking.rank import rank
-    from pcclip.runs.files import atomic, spreadsheet
-
-    for path in (options.csv, options.sheet):
-        if path and not path.absolute().parent.is_dir():
-            raise PcclipError(f"rank: {path}: there is no folder {path.parent}; make it, or name another file")
-    examples = options.examples
-    if options.most or options.least:
-        if examples:
-            raise PcclipError("rank: --examples and --most/--least both name examples; give them one way")
-        examples = Examples(options.most or (), options.least or ())
-    with redirect_stdout(sys.stderr):  # progress is no part of the printed result
-        table = rank(
-            options.photos,
-            options.more,
-            options.less,
-            options.model,
-            options.alpha,
-            options.top,
-            options.sheet,
-            bottom=options.bottom,
-            estimator=options.estimator,
-            examples=examples,
-            votes=options.votes,
-            writer=Generate(max_tokens=40) if options.paraphrases else None,
-        )
-    if options.csv:
-        with atomic(options.csv) as temporary:
-            spreadsheet(table).to_csv(temporary, index=False)
-    if options.json:
-        print(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
-        return
-    for row in table.itertuples():
-        score = f"{row.score:+.4f}" + (f" +/- {row.deviation:.4f}" if "deviation" in table else "")
-        print(f"{row.position:5d}  {row.problem or score:>8}  {row.path}")
 
 
 def _convert(options: argparse.Namespace) -> None:

@@ -288,15 +288,18 @@ def learning_curve(table: pd.DataFrame, references: dict[str, float] | None = No
     )
     colours = {"text as the prior": MODELS["finetuned"], "votes alone": MODELS["base"]}
     resampling = {"errorbar": ("ci", 95), "n_boot": 500, "seed": 0}
-    fig, ax = plt.subplots(figsize=(6.4, 3.8))
-    sns.lineplot(table, x="votes", y="accuracy", hue="prior", style="asked", palette=colours, ax=ax, **resampling)
-    for colour, (name, value) in zip(_PEERS, (references or {}).items(), strict=False):
-        ax.axhline(value, color=colour, linestyle=":", label=escaped(name))
-    ax.set_xscale("symlog", linthresh=1)
+    fig, axes = plt.subplots(1, 2, figsize=(10.4, 3.8), sharey=True)
     ticks = sorted(set(table.votes))
-    ax.set_xticks(ticks, [str(count) for count in ticks])
-    ax.set(xlabel="votes", ylabel="pairwise accuracy", title="What votes teach, on photos never voted on")
-    ax.legend(frameon=False, fontsize=8)
+    titles = {"voted": "What votes teach on the photos voted on", "other": "... and on photos never voted on"}
+    for ax, (photos, title) in zip(axes, titles.items(), strict=True):
+        judged = table[table.photos == photos]
+        sns.lineplot(judged, x="votes", y="accuracy", hue="prior", style="asked", palette=colours, ax=ax, **resampling)
+        for colour, (name, value) in zip(_PEERS, (references or {}).items(), strict=False):
+            ax.axhline(value, color=colour, linestyle=":", label=escaped(name))
+        ax.set_xscale("symlog", linthresh=1)
+        ax.set_xticks(ticks, [str(count) for count in ticks])
+        ax.set(xlabel="votes", ylabel="pairwise accuracy", title=title)
+        ax.legend(frameon=False, fontsize=8)
     return finished(fig)
 
 

@@ -1,27 +1,40 @@
 """Rank a million vectors, best and worst 100, against one bare pass over the same memory.
 
-    python speed/rank.py [--images 1000000] [--width 768] [--top 100] [--rounds 5] [--shards] [--json]
+    python speed/rank.py [--images 1000000] [--width 768] [--top 100] [--rounds 5] [--shards] [--photos 200]
+                         [--model minilm-efficientnet] [--json]
 
 Both run in turn on the same matrix. The bare pass is the faster of numpy's and torch's sum of it; the result must be
 that of sorting everything, or the benchmark fails. A naive loop over the rows is timed on a part of them. --shards also
-ranks the vectors from Parquet files in bounded memory.
+ranks the vectors from Parquet files in bounded memory. `seconds_photos_*` are of a folder of drawn photos, in which each
+attribute is new: the model's loading, the first ranking with all photos to encode, a further one (`known`), which takes no
+longer than the model from the shell, and one on the open page (`page`).
 """
 
 import argparse
+import os
 import re
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 import torch
 from measure import in_turn, ratio, seconds_of, show
+from PIL import Image
 
+from pcclip.config import Rank
+from pcclip.encoders import load_model
+from pcclip.ranking.rank import rank as rank_photos
 from pcclip.ranking.topk import ranked, ranked_shards
+from pcclip.ranking.widget.photos import growing_photos
+from pcclip.ranking.widget.ranker import Ranker
 from pcclip.runs.files import write_parquet
 from pcclip.stats.vectors import project
 
@@ -35,6 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--top", type=int, default=100, help="how many of the best and of the worst")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--shards", action="store_true", help="also from Parquet files in a temporary folder")
+    parser.add_argument("--photos", type=int, default=200, help="of the folder that is ranked twice")
+    parser.add_argument("--model", default="minilm-efficientnet", help="that ranks it")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
 
@@ -76,7 +91,34 @@ def main(arguments: list[str] | None = None) -> None:
     }
     if options.shards:
         result |= from_shards(matrix, axis, options.top)
-    show(result, options.json)
+    show(result | known_folder(options.model, options.photos), options.json)
+
+
+def known_folder(spec: str, photos: int) -> dict:
+    """Seconds of a folder's first ranking, of further ones from the shell (less the model) and on the page."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        redirect_stdout(sys.stderr),
+        patch.dict(os.environ, PCCLIP_CACHE=f"{folder}/cache"),
+    ):
+        place = Path(folder) / "photos"
+        place.mkdir()
+        noise = np.random.default_rng(0).integers(256, size=(photos, 8, 8, 3), dtype=np.uint8)
+        for k, picture in enumerate(noise):
+            Image.fromarray(picture).resize((640, 480)).save(place / f"{k}.jpg")
+        started = time.perf_counter()
+        model = load_model(spec)
+        loaded = time.perf_counter() - started
+        first, known = (seconds_of(lambda text=text: rank_photos(place, text, model=model)) for text in ("red", "blue"))
+        *_, (album, _) = growing_photos(str(place), {"base": model})
+        ranker = Ranker(album, Rank(), Path(folder) / "answers.jsonl")
+
+        def type_words() -> None:
+            ranker.ask("green", "grey", "ensemble", "base")
+            ranker.standing("base")
+
+        times = {"model": loaded, "first": first, "known": known, "page": seconds_of(type_words)}
+    return {"photos": photos} | {f"seconds_photos_{name}": seconds for name, seconds in times.items()}
 
 
 def check(table, scores: np.ndarray, top: int) -> None:

@@ -1,8 +1,9 @@
 """Examples: photos that show much or little of an attribute, named in a call or in a file."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -14,13 +15,20 @@ from pcclip.errors import PcclipError, one_line
 class Examples:
     """Ids or paths of photos with much (most) and with little (least) of an attribute; one side may be empty.
 
-    A class of its own because `pcclip.rank` takes both sides as one argument, checked where they are named.
+    A class of its own because `pcclip.rank` takes both sides as one argument, checked where they are named. `contents`
+    has the SHA-256 of their bytes, as far as it is known, by their names.
 
     Raises:
         PcclipError: no photo on either side, or one photo on both.
     """
 
-    def __init__(self, most: Sequence[str | Path] = (), least: Sequence[str | Path] = ()):
+    def __init__(
+        self,
+        most: Sequence[str | Path] = (),
+        least: Sequence[str | Path] = (),
+        contents: Mapping[str, str] = MappingProxyType({}),
+    ):
+        self.contents = contents
         self.most, self.least = [os.fspath(path) for path in most], [os.fspath(path) for path in least]
         if not self.most and not self.least:
             raise PcclipError("no examples; name one photo with much of the attribute, one with little, or both")

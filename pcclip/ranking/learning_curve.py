@@ -1,7 +1,7 @@
-"""How fast an axis learns from votes: a simulated voter knows the true values, and photos never voted on are judged.
+"""How fast an order learns from votes: a simulated voter knows the true values, and errs in one answer of ten.
 
-For each seed half of the groups of photos (say, concepts) are voted on and the other half is judged. The voter answers
-by the true values, with a tie where they are equal.
+For each seed half of the groups of photos (say, concepts) are voted on. Judged are these photos, which are those that a
+person wants in order, and the other half, which were never voted on. The voter answers a tie where values are equal.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,11 +12,12 @@ from jaxtyping import Bool, Float
 from scipy.stats import kendalltau
 
 from pcclip.errors import PcclipError
-from pcclip.ranking.posterior import Axis, next_pair, vote_axis
+from pcclip.ranking.posterior import Ballot, Order, learnt_order, next_pair
 from pcclip.runs.progress import Meter
 from pcclip.stats.random_streams import stream
 
-VOTES = (0, 1, 2, 5, 10, 20, 40)  # numbers of votes after which the axis is judged
+VOTES = (0, 1, 2, 5, 10, 20, 40)  # numbers of votes after which the order is judged
+WRONG = 0.1  # chance that the voter prefers the other photo
 
 
 def learning_curve(
@@ -36,9 +37,9 @@ def learning_curve(
         seeds: each gives one split and one voter.
 
     Returns:
-        Columns prior ('text', 'none'), asked ('next_pair', 'random'), votes, seed and accuracy: the fraction of judged
-        pairs with different values that the scores order correctly, where a tied score counts half. Without text and
-        votes it is 0.5.
+        Columns prior ('text', 'none'), asked ('next_pair', 'random'), photos ('voted', 'other'), votes, seed and
+        accuracy: the fraction of judged pairs with different values that the scores order correctly, where a tied score
+        counts half. Without text and votes it is 0.5.
 
     Raises:
         PcclipError: fewer than four groups, a half whose values are all equal, or a half that runs out of pairs.
@@ -50,13 +51,16 @@ def learning_curve(
         for prior_name, prior in (("text", text), ("none", None)):
             for strategy in ("next_pair", "random"):
                 rng = stream("votes of a voter", seed)
-                for count, axis in _voting(matrix[voted], values[voted], prior, strategy, rng):
-                    accuracy = 0.5
-                    if axis is not None:
-                        accuracy = pairwise_accuracy(matrix[~voted] @ axis.direction, values[~voted])
-                    rows.append((prior_name, strategy, count, seed, accuracy))
+                for count, order in _voting(matrix[voted], values[voted], prior, strategy, rng):
+                    scores = {"voted": np.zeros(voted.sum()), "other": np.zeros((~voted).sum())}
+                    if order is not None:
+                        direction = order.axis.direction[: matrix.shape[1]]
+                        scores = {"voted": order.scores, "other": matrix[~voted] @ direction}
+                    for photos, judged in (("voted", voted), ("other", ~voted)):
+                        accuracy = pairwise_accuracy(scores[photos], values[judged])
+                        rows.append((prior_name, strategy, photos, count, seed, accuracy))
                 meter.add()
-    return pd.DataFrame(rows, columns=["prior", "asked", "votes", "seed", "accuracy"])
+    return pd.DataFrame(rows, columns=["prior", "asked", "photos", "votes", "seed", "accuracy"])
 
 
 def _voted_half(groups: np.ndarray, values: Float[np.ndarray, " n"], seed: int) -> Bool[np.ndarray, " n"]:
@@ -76,25 +80,27 @@ def _voting(
     prior: Float[np.ndarray, " d"] | None,
     strategy: str,
     rng: np.random.Generator,
-) -> Iterator[tuple[int, Axis | None]]:
-    """The number of votes and the axis (None without text and preferences) at each number in VOTES.
+) -> Iterator[tuple[int, Order | None]]:
+    """The number of votes and the order (None without text and preferences) at each number in VOTES.
 
     Args:
         strategy: 'next_pair' asks about the most informative pair, 'random' about any.
     """
     pairs: list[tuple[int, int]] = []
+    outcomes: list[float] = []
     for count in range(max(VOTES) + 1):
-        axis = None
-        if count in VOTES or strategy == "next_pair":
-            first, second = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-            outcomes = (np.sign(values[first] - values[second]) + 1) / 2
-            if prior is not None or (outcomes != 0.5).any():
-                axis = vote_axis(matrix[first] - matrix[second], outcomes, prior, matrix)
+        order = None
+        asked_pairs = {(min(pair), max(pair)) for pair in pairs}
+        if (count in VOTES or strategy == "next_pair") and (prior is not None or {*outcomes} - {0.5}):
+            votes = Ballot(np.array(pairs, dtype=np.int64).reshape(-1, 2), np.array(outcomes), asked_pairs)
+            order = learnt_order(matrix, votes, matrix[:0], prior)
         if count in VOTES:
-            yield count, axis
+            yield count, order
         if count < max(VOTES):
-            asked_pairs = {(min(pair), max(pair)) for pair in pairs}
-            pairs.append(next_pair(axis if strategy == "next_pair" else None, matrix, asked_pairs, rng))
+            first, second = next_pair(order if strategy == "next_pair" else None, len(matrix), asked_pairs, rng)
+            sign = np.sign(values[first] - values[second]) * (1 if rng.random() >= WRONG else -1)
+            pairs.append((first, second))
+            outcomes.append(float(sign + 1) / 2)
 
 
 def pairwise_accuracy(scores: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"]) -> float:

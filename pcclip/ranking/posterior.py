@@ -4,17 +4,19 @@ The model is Bradley and Terry's (1952): the first of two photos is preferred wi
 where u are the photos' unit vectors. The weights w have a Gaussian prior of the same width in every direction. Its mean
 is the text direction where there is one, so that without votes the order is the text's own, and each vote moves it. The
 posterior is Laplace's approximation. It differs from the prior only within the span of the voted differences and is
-computed there, so that the width of the embedding costs next to nothing.
+computed there, so that the width of the embedding costs next to nothing. Each photo has besides a score of its own, which
+no vector knows (a Gaussian process with a linear and a per-photo part): LOG.md has what it gains.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import expit, ndtr
 
 from pcclip.errors import PcclipError
+from pcclip.ranking.photo_index import PhotoIndex
 from pcclip.ranking.votes import Vote
 from pcclip.stats.random_streams import stream
 from pcclip.stats.vectors import unit
@@ -23,6 +25,7 @@ from pcclip.stats.vectors import unit
 # these did best for three texts and up to 40 votes on training photos of the stamps: with a weaker prior the first
 # votes can spoil a good text's order, with a stronger one votes are not heard. Maximising the evidence did no better.
 _STRENGTH = _WIDTH = 1.0
+_OWN = np.sqrt(0.5)  # logits that a photo's own part moves it, so that it moves a pair by one
 _ZERO_LENGTH = 1e-6  # of an axis, as a fraction of the prior's width: no longer than rounding
 _TYPICAL_PAIRS = 2000
 _OUTCOME = {"first": 1.0, "second": 0.0, "tie": 0.5}
@@ -78,18 +81,6 @@ class Axis:
         outside = np.maximum((matrix**2).sum(axis=1) - (inside**2).sum(axis=1), 0)
         return np.sqrt(self.width**2 * outside + ((inside @ self.covariance) * inside).sum(axis=1))
 
-    def score_deviations(self, matrix: Float[np.ndarray, "n d"], mean: Float[np.ndarray, " d"]) -> np.ndarray:
-        """Standard deviation of each photo's score against the mean photo, in the unit of projections on `direction`.
-
-        Raises PcclipError when the axis has no length.
-        """
-        return self.deviations(matrix - mean) / self.length
-
-    def chances(self, differences: Float[np.ndarray, "m d"]) -> Float[np.ndarray, " m"]:
-        """Probability that the first photo of each pair is voted to have more, averaged over w (MacKay, 1992)."""
-        spread = 1 + np.pi / 8 * self.deviations(differences) ** 2
-        return expit(self.scores(np.asarray(differences, dtype=np.float64)) / np.sqrt(spread))
-
 
 @dataclass(frozen=True)
 class Ballot:
@@ -98,55 +89,110 @@ class Ballot:
     A class of its own because the posterior, the choice of the next pair and the counts each need another part.
 
     Attributes:
-        differences: first minus second vector of each vote.
+        pairs: rows of the first and of the second photo of each vote.
         outcomes: 1 where the first has more, 0 where the second has, 0.5 for a tie.
         asked_pairs: row pairs (lower, higher) that were voted on or skipped.
         unknown: number of votes that name a photo without a row.
     """
 
-    differences: Float[np.ndarray, "m d"]
+    pairs: Int[np.ndarray, "m 2"]
     outcomes: Float[np.ndarray, " m"]
     asked_pairs: set[tuple[int, int]]
-    unknown: int
+    unknown: int = 0
 
 
-def ballot(votes: Iterable[Vote], matrix: Float[np.ndarray, "n d"], *names: Sequence[str]) -> Ballot:
-    """The votes on the rows of `matrix`; `names` are parallel to its rows, e.g. the ids and the paths.
+def ballot(votes: Iterable[Vote], index: PhotoIndex) -> Ballot:
+    """The votes on the photos that `index` finds.
 
     A vote that names one photo in two ways compares nothing and is left out.
     """
-    row = {name: i for column in names for i, name in enumerate(column)}
-    votes = list(votes)
-    known = [(row[v.first], row[v.second], v.choice) for v in votes if v.first in row and v.second in row]
+    rows = [
+        (index.row(vote.first, vote.first_content), index.row(vote.second, vote.second_content), vote.choice)
+        for vote in votes
+    ]
+    known = [(first, second, choice) for first, second, choice in rows if first is not None and second is not None]
     cast = [(first, second, choice) for first, second, choice in known if first != second]
     chosen = [vote for vote in cast if vote[2] in _OUTCOME]
-    firsts, seconds = np.array([vote[:2] for vote in chosen], dtype=np.int64).reshape(-1, 2).T
+    pairs = np.array([vote[:2] for vote in chosen], dtype=np.int64).reshape(-1, 2)
     outcomes = np.array([_OUTCOME[choice] for *_, choice in chosen], dtype=np.float64)
-    pairs = {(min(first, second), max(first, second)) for first, second, _ in cast}
-    return Ballot(matrix[firsts] - matrix[seconds], outcomes, pairs, len(votes) - len(known))
+    asked_pairs = {(min(first, second), max(first, second)) for first, second, _ in cast}
+    return Ballot(pairs, outcomes, asked_pairs, len(rows) - len(known))
 
 
-def learnt_axis(
+@dataclass(frozen=True)
+class Order:
+    """What words, votes and examples say about the photos of a matrix.
+
+    A class of its own because a voted photo moves by more than its vector says: people rank the very photos that they
+    vote on, so each voted photo has a part of its own.
+
+    Attributes:
+        axis: the posterior, of the vectors with the voted photos' own parts.
+        features: the vectors with these parts.
+        own: (n,) for each photo the standard deviation, in logits, of an own part that is not among the features.
+    """
+
+    axis: Axis
+    features: Float[np.ndarray, "n f"]
+    own: Float[np.ndarray, " n"]
+
+    @property
+    def scores(self) -> Float[np.ndarray, " n"]:
+        """Projection of each photo on the axis."""
+        return self.features @ self.axis.direction
+
+    @property
+    def deviations(self) -> Float[np.ndarray, " n"]:
+        """Standard deviation of each photo's score against the mean photo. Raises PcclipError: no length."""
+        spread = self.axis.deviations(self.features - self.features.mean(axis=0))
+        return np.sqrt(spread**2 + self.own**2) / self.axis.length
+
+    def gaps(self, pairs: Int[np.ndarray, "m 2"]) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+        """By how many logits the first photo of each pair is ahead: mean and standard deviation."""
+        first, second = pairs.T
+        differences = self.features[first] - self.features[second]
+        spread = self.axis.deviations(differences) ** 2 + self.own[first] ** 2 + self.own[second] ** 2
+        return self.axis.scores(differences), np.sqrt(spread)
+
+    def chances(self, pairs: Int[np.ndarray, "m 2"]) -> Float[np.ndarray, " m"]:
+        """Probability that the first photo of each pair is voted to have more, averaged over w (MacKay, 1992)."""
+        means, deviations = self.gaps(pairs)
+        return expit(means / np.sqrt(1 + np.pi / 8 * deviations**2))
+
+
+def learnt_order(
     matrix: Float[np.ndarray, "n d"],
     ballot: Ballot,
     examples: Float[np.ndarray, "e d"],
     text: Float[np.ndarray, " d"] | None,
-) -> Axis:
-    """The axis from a text direction, votes and examples, each example being a vote for the first side.
+) -> Order:
+    """The order by a text direction, votes and examples, each example being a vote for the first side.
 
     Args:
         matrix: unit vectors of the ranked photos.
         examples: differences as `examples.example_differences` makes them.
+        text: the text direction, of length one; None orders by votes and examples alone.
     """
-    differences = np.concatenate([ballot.differences, examples])
-    return vote_axis(differences, np.append(ballot.outcomes, np.ones(len(examples))), text, matrix)
+    voted = np.unique(ballot.pairs)
+    own = np.zeros((len(matrix), len(voted)), np.float32)
+    own[voted, np.arange(len(voted))] = _OWN * _typical_length(np.linalg.norm(_typical_pairs(matrix), axis=1)) / _WIDTH
+    features = np.hstack([matrix, own])
+
+    def widened(vectors: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m f"]:
+        return np.hstack([vectors, np.zeros((len(vectors), len(voted)), np.float32)])
+
+    first, second = ballot.pairs.T
+    differences = np.concatenate([features[first] - features[second], widened(examples)])
+    outcomes = np.append(ballot.outcomes, np.ones(len(examples)))
+    axis = vote_axis(differences, outcomes, None if text is None else widened(text[None])[0], matrix)
+    return Order(axis, features, np.where(np.isin(np.arange(len(matrix)), voted), 0.0, _OWN))
 
 
 def vote_axis(
-    differences: Float[np.ndarray, "m d"],
-    outcomes: Float[np.ndarray, " k"],
-    text: Float[np.ndarray, " c"] | None = None,
-    matrix: Float[np.ndarray, "n d"] | None = None,
+    differences: Float[np.ndarray, "m f"],
+    outcomes: Float[np.ndarray, " m"],
+    text: Float[np.ndarray, " f"] | None,
+    matrix: Float[np.ndarray, "n d"],
     strength: float = _STRENGTH,
 ) -> Axis:
     """The axis from votes and, where given, a text direction.
@@ -155,23 +201,22 @@ def vote_axis(
         differences: first minus second unit vector of each vote.
         outcomes: 1 where the first has more, 0 where the second has, 0.5 for a tie.
         text: the text direction, of length one, which is the prior's mean.
-        matrix: the ranked photos, whose pairs say how far a typical pair lies apart; by default the voted pairs do.
+        matrix: the ranked photos, whose pairs say how far a typical pair lies apart; without own parts.
         strength: by how much the text direction moves a typical pair, in logits.
 
     Raises:
-        PcclipError: neither a text direction nor a vote that prefers a photo, or shapes that do not fit.
+        PcclipError: neither a text direction nor a vote that prefers a photo.
     """
     x, y = np.asarray(differences, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
-    if x.ndim != 2 or len(x) != len(y) or (text is not None and text.shape != x.shape[1:]):
-        raise PcclipError(f"votes: differences {x.shape}, outcomes {y.shape} and the text axis do not fit each other")
     if text is None and (y == 0.5).all():
         raise PcclipError("votes: no text axis, and no vote that prefers a photo; give a text, or vote on a pair")
     prior = np.zeros(x.shape[1]) if text is None else np.asarray(text, dtype=np.float64)
-    along, across = _typical_distances(x if matrix is None else _typical_pairs(matrix), prior)
+    pairs = _typical_pairs(matrix)
+    strength = strength / _typical_length(pairs @ prior[: pairs.shape[1]]) if prior.any() else 0.0
+    width = _WIDTH / _typical_length(np.linalg.norm(pairs, axis=1))
     basis = np.linalg.qr(x.T)[0]
-    strength, width = (strength / along if prior.any() else 0.0), _WIDTH / across
     mode, covariance = _laplace(x @ basis, y, strength * x @ prior, width)
-    return Axis(strength * prior + basis @ mode, basis, covariance, float(width), float(strength))
+    return Axis(strength * prior + basis @ mode, basis, covariance, width, strength)
 
 
 def _laplace(
@@ -199,13 +244,10 @@ def _laplace(
     return v, np.linalg.inv(curvature(expit(offset + z @ v)))
 
 
-def _typical_distances(differences: Float[np.ndarray, "p d"], prior: Float[np.ndarray, " d"]) -> tuple[float, float]:
-    """Root mean square of the differences along the prior's direction, and of their lengths; 1 where these are zero."""
-    if not len(differences):
-        return 1.0, 1.0
-    along = np.sqrt(((differences @ prior) ** 2).mean())
-    across = np.sqrt((differences**2).sum(axis=1).mean())
-    return float(along) if along > 1e-9 else 1.0, float(across) if across > 1e-9 else 1.0
+def _typical_length(lengths: Float[np.ndarray, " p"]) -> float:
+    """Root mean square, or 1 where that is zero."""
+    length = float(np.sqrt((lengths**2).mean()))
+    return length if length > 1e-9 else 1.0
 
 
 def _typical_pairs(matrix: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "p d"]:
@@ -216,41 +258,30 @@ def _typical_pairs(matrix: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "p d"]
 
 
 def next_pair(
-    axis: Axis | None,
-    matrix: Float[np.ndarray, "n d"],
-    asked_pairs: set[tuple[int, int]],
-    rng: np.random.Generator,
-    candidates: int = 1000,
+    order: Order | None, n: int, asked_pairs: set[tuple[int, int]], rng: np.random.Generator, candidates: int = 1000
 ) -> tuple[int, int]:
     """Rows of the pair whose vote teaches most, among `candidates` pairs drawn at random.
 
-    It has the largest mutual information between the vote and w (BALD; closed form of Houlsby et al., 2011).
+    It has the largest mutual information between the vote and the scores (BALD; closed form of Houlsby et al., 2011).
 
     Args:
-        axis: the present posterior; with None (neither text nor votes) any pair may be asked.
+        order: the present posterior; with None (neither text nor votes) any pair may be asked.
+        n: number of photos.
         asked_pairs: pairs (lower row, higher row) that are not to be asked again.
 
     Raises:
         PcclipError: fewer than two photos, or every pair was asked.
     """
-    n = len(matrix)
-    if len(asked_pairs) >= n * (n - 1) // 2:
-        raise PcclipError(f"every pair of the {n} photos was asked; add photos, or stop voting")
     if n * (n - 1) // 2 <= candidates:
         drawn = np.stack(np.triu_indices(n, 1), axis=1)
     else:
         drawn = np.sort(rng.integers(n, size=(2 * candidates, 2)), axis=1)
-    distinct = [(low, high) for low, high in drawn.tolist() if low != high]
-    fresh = [pair for pair in distinct if pair not in asked_pairs][:candidates]
+    fresh = [(low, high) for low, high in drawn.tolist() if low != high and (low, high) not in asked_pairs]
     if not fresh:
-        raise PcclipError(f"nearly every pair of the {n} photos was asked; add photos, or stop voting")
-    if axis is None:
-        left, right = fresh[int(rng.integers(len(fresh)))]
-    else:
-        rows = np.array(fresh)
-        differences = matrix[rows[:, 0]] - matrix[rows[:, 1]]
-        bits = _information(axis.scores(differences), axis.deviations(differences))
-        left, right = fresh[int(bits.argmax())]
+        raise PcclipError(f"every pair of the {n} photos was asked; add photos, or stop voting")
+    rows = np.array(fresh[:candidates])
+    best = rng.integers(len(rows)) if order is None else _information(*order.gaps(rows)).argmax()
+    left, right = rows[best].tolist()
     return (left, right) if rng.random() < 0.5 else (right, left)  # so that neither side is preferred more often
 
 

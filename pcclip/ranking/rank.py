@@ -3,8 +3,9 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from jaxtyping import Float
 
 from pcclip.config import Embed, Generate, resolve
 from pcclip.embedding.stage import FOLDER as EMBED
-from pcclip.embedding.stage import embed_with_tower, encode_by_all, tower_stage
+from pcclip.embedding.stage import embed_with_tower, tower_stage
 from pcclip.embedding.vectors import TABLE, Vectors, load_vectors
 from pcclip.encoders import load_model
 from pcclip.encoders.dual_encoder import Encoder
@@ -21,17 +22,19 @@ from pcclip.finetuning.stage import FOLDER as FINETUNE
 from pcclip.images import SUFFIXES, as_text, contact_sheet, left_alone, photos_below
 from pcclip.ranking import topk
 from pcclip.ranking.axes import ESTIMATORS, Query, agreeing, query_axis
+from pcclip.ranking.cache import embed_parts, embed_photos
 from pcclip.ranking.examples import Examples, example_differences, read_examples
 from pcclip.ranking.paraphrases import paraphrases
-from pcclip.ranking.posterior import Axis, ballot, learnt_axis
+from pcclip.ranking.photo_index import PhotoIndex
+from pcclip.ranking.posterior import ballot, learnt_order
+from pcclip.ranking.saved import summary as saved_ranking
 from pcclip.ranking.votes import Vote, VoteFile
-from pcclip.runs.files import atomic, cache_folder
-from pcclip.runs.progress import Meter, say
+from pcclip.runs.files import atomic, cache_folder, read_parquet
+from pcclip.runs.progress import say
 from pcclip.runs.stage import finished, read_manifest
 from pcclip.stats.vectors import project
 
 SHEET_PHOTOS = 60  # at most, on a contact sheet
-_EMBED = Embed(batch_size=16, workers=4)
 
 
 def rank(
@@ -48,6 +51,7 @@ def rank(
     examples: Examples | str | Path | None = None,
     votes: Sequence[Vote] | str | Path | None = None,
     writer: Generate | None = None,
+    ranking: str | None = None,
 ) -> pd.DataFrame:
     """Order photos from the most to the least of an attribute, given in words, by examples, by votes, or by all three.
 
@@ -72,6 +76,8 @@ def rank(
         votes: pairwise votes, or their file (`votes.VoteFile`), from which the votes on more and less are used.
             Without words, or where the votes name no attribute, all votes count.
         writer: settings of a language model that writes paraphrases for the ensemble (stored in ~/.cache/pcclip).
+        ranking: the name of a ranking that was saved on the page, in place of words, estimator, examples and votes, and
+            of the model where none is given. Its examples and votes on other photos are left out, which one line says.
 
     Returns:
         Columns position, path, score, problem and, with examples or votes, deviation: the posterior standard deviation
@@ -81,34 +87,60 @@ def rank(
         PcclipError: no photos, none readable, nothing to rank by or an empty text, an unknown model or estimator,
             vectors of another model, unreadable examples, or votes on none of the photos.
     """
-    _check_counts(top, bottom)
+    for name, count in (("top", top), ("bottom", bottom)):
+        if count is not None and count < 1:
+            raise PcclipError(f"rank: {name} = {count}; it must be 1 or more")
+    if sheet and not Path(sheet).expanduser().absolute().parent.is_dir():
+        raise PcclipError(f"{Path(sheet).parent}: no such folder; make it first")
+    if ranking is not None:
+        if (more, less, examples, votes) != (None,) * 4:
+            raise PcclipError("rank: a ranking has its own words, examples and votes; give either it or them")
+        saved = saved_ranking(ranking)
+        more, less, estimator = saved["more"], saved["less"] or None, saved["estimator"]
+        model = model or saved["model"] or None
+        votes = [Vote(**vote) for vote in saved["votes"]] or None
+        examples = _examples_of(saved["examples"])
     query = _typed_query(more, less, estimator, writer, examples is not None or votes is not None)
     votes = None if votes is None else _votes_on(query, votes)
     if isinstance(examples, str | Path):
         examples = read_examples(examples)
     files, run_model = stored_vectors(photos)
     paths = [] if files else find_photos(photos)
+    has_feedback = votes is not None or examples is not None
+    if has_feedback:
+        index = _stored_index(files) if files else PhotoIndex(paths, paths)
+        _check_votes(index, votes or [], strict=ranking is None)
+        if ranking is not None:
+            lines = [line for line in saved["examples"] if index.row(line["example"], line["content"]) is not None]
+            examples = _examples_of(lines)
+        example_files = _example_files(index, examples) if examples else {}
     if not isinstance(model, Encoder):
         model = load_model(str(model or run_model or "minilm-efficientnet"), alpha)
     text = None if query is None else words_axis(model, query, estimator, writer)
+    sides = _example_matrices(example_files, examples, model) if examples else None
     if run_model:
         files = [_table_by_tower(files[0].parent, model)]
     unreadable: list[tuple[str, str]] = []
-    if files and text is not None and examples is None and votes is None:
+    if files and not has_feedback:
         table = topk.ranked_shards(files, text, model.image_fingerprint(), top, bottom)
     else:
         if files:
             vectors = _load_all(files, model, run_model is not None)
         else:
             vectors, unreadable = embed_photos(paths, model)
-        if text is not None and examples is None and votes is None:
-            table = _ranked(vectors, text, top, bottom)
+        matrix = vectors.matrix
+        if has_feedback:
+            differences = example_differences(matrix, *sides) if sides else matrix[:0]
+            votes_here = ballot(votes or [], PhotoIndex(vectors.ids, vectors.paths))
+            learnt = learnt_order(matrix, votes_here, differences, text)
+            table = _ranked(vectors, learnt.scores, top, bottom)
+            table["deviation"] = learnt.deviations[table.row]
         else:
-            table = _ranked(vectors, _learnt(vectors, text, examples, votes or [], model), top, bottom)
+            table = _ranked(vectors, project(matrix, text), top, bottom)
     if sheet:
         _write_sheet(table, Path(sheet), top or 0, bottom or 0)
     room = None if top is None and bottom is None else max((top or 0) + (bottom or 0) - len(table), 0)
-    problems = pd.DataFrame(unreadable[:room], columns=["path", "problem"])
+    problems = pd.DataFrame(unreadable[:room], columns=["path", "problem"], dtype=object)
     problems.insert(0, "position", np.arange(len(table) + 1, len(table) + 1 + len(problems)))
     result = pd.concat([table.assign(problem=""), problems.assign(score=np.nan)], ignore_index=True)
     return result[["position", "path", "score", "problem", *(["deviation"] if "deviation" in result else [])]]
@@ -134,13 +166,7 @@ def words_axis(
 
 def order(vectors: Vectors, direction: Float[np.ndarray, " d"]) -> pd.DataFrame:
     """Columns path and score, best first; equal scores keep the order of the vectors."""
-    return _ranked(vectors, direction, None, None)[["path", "score"]]
-
-
-def _check_counts(top: int | None, bottom: int | None) -> None:
-    for name, count in (("top", top), ("bottom", bottom)):
-        if count is not None and count < 1:
-            raise PcclipError(f"rank: {name} = {count}; it must be 1 or more")
+    return _ranked(vectors, project(vectors.matrix, direction), None, None)[["path", "score"]]
 
 
 def _typed_query(
@@ -176,57 +202,56 @@ def _votes_on(query: Query | None, votes: Sequence[Vote] | str | Path) -> list[V
     return file.read(attribute=query.label)
 
 
-def _learnt(
-    vectors: Vectors,
-    text: Float[np.ndarray, " d"] | None,
-    examples: Examples | None,
-    votes: Sequence[Vote],
-    model: Encoder,
-) -> Axis:
-    """The axis from words, examples and votes. Raises PcclipError when all votes are on other photos."""
-    known = ballot(votes, vectors.matrix, vectors.ids, vectors.paths)
-    if known.unknown:
-        say(f"votes: {known.unknown} of {len(votes)} are on photos that are not here")
-        if known.unknown == len(votes):
+def _stored_index(files: Sequence[Path]) -> PhotoIndex:
+    """The photos of stored vectors, by their ids and paths."""
+    tables = [read_parquet(file, ["id", "path"] if file.name == TABLE else ["path"]) for file in files]
+    paths = [path for table in tables for path in table["path"].to_pylist()]
+    return PhotoIndex([name for table in tables for name in table.column(0).to_pylist()], paths)
+
+
+def _examples_of(lines: Sequence[Mapping[str, Any]]) -> Examples | None:
+    """The examples of a saved ranking; None without any."""
+    most, least = ([line["example"] for line in lines if line["likes"] == sign] for sign in (1, -1))
+    return Examples(most, least, {line["example"]: line["content"] for line in lines}) if lines else None
+
+
+def _check_votes(index: PhotoIndex, votes: Sequence[Vote], strict: bool) -> None:
+    """Say how many votes are on other photos. Raises PcclipError when all are and `strict`."""
+    unknown = ballot(votes, index).unknown
+    if unknown:
+        say(f"votes: {unknown} of {len(votes)} are on photos that are not here")
+        if strict and unknown == len(votes):
             raise PcclipError("votes: none is on these photos; give the photos that were voted on")
-    differences = vectors.matrix[:0]
-    if examples is not None:
-        most, least = (example_vectors(paths, vectors, model) for paths in (examples.most, examples.least))
-        differences = example_differences(vectors.matrix, most, least)
-    return learnt_axis(vectors.matrix, known, differences, text)
 
 
-def example_vectors(examples: Sequence[str], vectors: Vectors, model: Encoder) -> Float[np.ndarray, "m d"]:
-    """Vectors of examples named by id or path; examples that are not among `vectors` are encoded.
-
-    Raises PcclipError for an unreadable example.
-    """
-    row_of = {os.path.abspath(path): row for row, path in enumerate(vectors.paths)} | vectors.row
-    paths = [os.path.expanduser(name) for name in examples]
-    rows = [row_of.get(name, row_of.get(os.path.abspath(path))) for name, path in zip(examples, paths, strict=True)]
-    matrix = np.empty((len(paths), vectors.matrix.shape[1]), np.float32)
-    for k, row in enumerate(rows):
-        if row is not None:
-            matrix[k] = vectors.matrix[row]
-    if new := [k for k, row in enumerate(rows) if row is None]:
-        [encoded], _, bad = encode_by_all([paths[k] for k in new], [model], Meter(len(new), "examples"), _EMBED)
-        if bad:
-            number, reason = bad[0]
-            raise PcclipError(f"example {examples[new[number]]}: {reason}; name one of the photos, or another file")
-        matrix[new] = encoded
-    return matrix
+def _example_files(index: PhotoIndex, examples: Examples) -> dict[str, str]:
+    """The file of each example. Raises PcclipError for one that is neither a file nor among the photos."""
+    files = {}
+    for name in (*examples.most, *examples.least):
+        row, path = index.row(name, examples.contents.get(name, "")), os.path.abspath(os.path.expanduser(name))
+        if row is None and not os.path.isfile(path):
+            raise PcclipError(f"example {name}: neither a file nor one of the photos; give its path")
+        files[name] = path if row is None else index.paths[row]
+    return files
 
 
-def _ranked(
-    vectors: Vectors, axis: Float[np.ndarray, " d"] | Axis, top: int | None, bottom: int | None
-) -> pd.DataFrame:
-    """Columns position, path, score and, for an axis with a posterior, deviation."""
-    direction = axis.direction if isinstance(axis, Axis) else axis
-    table = topk.ranked(project(vectors.matrix, direction), top, bottom)
-    table["path"] = [vectors.paths[row] for row in table.row]
-    if isinstance(axis, Axis):
-        table["deviation"] = axis.score_deviations(vectors.matrix[table.row], vectors.matrix.mean(axis=0))
-    return table.drop(columns="row")
+def _example_matrices(files: Mapping[str, str], examples: Examples, model: Encoder) -> list[Float[np.ndarray, "m d"]]:
+    """Vectors of the examples of both sides. Raises PcclipError for one that cannot be read."""
+    names, vectors = list(files), {}
+    for part in embed_parts(list(files.values()), model):
+        for row, reason in part.problems:
+            raise PcclipError(f"example {names[row]}: {reason}; name one of the photos, or another file")
+        vectors |= {names[row]: vector for row, vector in zip(part.rows, part.matrix, strict=True)}
+    sides = ([vectors[name] for name in side] for side in (examples.most, examples.least))
+    return [np.array(side, np.float32).reshape(-1, model.width) for side in sides]
+
+
+def _ranked(vectors: Vectors, scores: Float[np.ndarray, " n"], top: int | None, bottom: int | None) -> pd.DataFrame:
+    """Columns position, row, score and path."""
+    table = topk.ranked(scores, top, bottom)
+    paths = [vectors.paths[row] for row in table.row]
+    table["path"] = pd.Series(paths, dtype=object)  # a text column has no room for names that are not UTF-8
+    return table
 
 
 def _write_sheet(table: pd.DataFrame, path: Path, top: int, bottom: int) -> None:
@@ -323,13 +348,3 @@ def find_photos(photos: str | Path | Sequence[str | Path]) -> list[str]:
     if unread:
         say(f"{photos}: left alone {unread}")
     return paths
-
-
-def embed_photos(paths: Sequence[str], model: Encoder) -> tuple[Vectors, list[tuple[str, str]]]:
-    """Vectors of the readable photos, and (path, problem) of the others. Raises PcclipError when none is readable."""
-    [matrix], readable, broken = encode_by_all(paths, [model], Meter(len(paths), "photos"), _EMBED)
-    problems = [(paths[row], reason) for row, reason in broken]
-    if not readable:
-        raise PcclipError(f"none of the {len(paths)} photos can be read, e.g. {problems[0][0]}: {problems[0][1]}")
-    names = [paths[row] for row in readable]
-    return Vectors(names, names, matrix), problems

@@ -1,9 +1,11 @@
-"""Votes: which of two photos has more of an attribute, kept in a file."""
+"""Votes and examples: what a person says about photos, kept in a file that is only appended to.
 
-import json
+A photo has one identity everywhere: the SHA-256 of its file's bytes. Its id or path is written beside it as a hint, and
+alone it names the photo in files from before the identity was kept (`photo_index.PhotoIndex` finds both).
+"""
+
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,19 @@ CHOICES = ("first", "second", "tie", "skip")
 
 @dataclass(frozen=True)
 class Vote:
-    """One answer about two photos, named by id or path. A skipped pair says nothing but is not offered again."""
+    """One answer about two photos. A skipped pair says nothing but is not offered again.
+
+    Attributes:
+        first, second: ids or paths of the photos.
+        choice: which of them has more, one of CHOICES.
+        first_content, second_content: SHA-256 of the photos' bytes; '' where it is not known.
+    """
 
     first: str
     second: str
     choice: str
+    first_content: str = ""
+    second_content: str = ""
 
     def __post_init__(self) -> None:
         if self.choice not in CHOICES:
@@ -29,82 +39,97 @@ class Vote:
             raise PcclipError(f"a vote compares {self.first!r} with itself; it needs two photos")
 
 
-class VoteFile:
-    """Votes in a JSON-lines file: each is on disk before the next is asked for, and none is ever rewritten.
+@dataclass(frozen=True)
+class Example:
+    """A photo with much (likes 1) or little (-1) of an attribute; 0 takes an earlier example back."""
 
-    A line is a vote with its context (attribute, model, time), or an undo of the last vote with some context.
+    example: str
+    likes: int
+    content: str = ""
+
+
+@dataclass(frozen=True)
+class Words:
+    """An attribute in words, how they become an axis, the model's spec, and the words that the page began with."""
+
+    more: str
+    less: str
+    estimator: str
+    model: str = ""
+    begun: str = ""
+
+
+class VoteFile:
+    """Words, votes and examples in a JSON-lines file: each is on disk at once, and none is ever rewritten.
+
+    A line is a vote, an example or an undo of the last vote, with the attribute that it is about, or words. Every line
+    has its time.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path).expanduser()
-        self._log = Log(self.path, _vote_or_undo, "votes")
+        self._log = Log(self.path, _record, "votes")
 
-    def read(self, **context: Any) -> list[Vote]:
-        """The votes in their order, without the undone ones; no file is no votes.
+    def read(self, attribute: str | None = None) -> list[Vote]:
+        """The votes on one attribute, or all, in their order and without the undone ones; no file is no votes.
 
         Lines that are no votes are left out, which one printed line says, and kept in a file beside it (see Log).
-
-        Args:
-            context: only votes that were appended with these values, e.g. attribute='a large animal'.
-
-        Raises:
-            PcclipError: the file is there and cannot be read.
+        Raises PcclipError when the file is there and cannot be read.
         """
-        return [vote for own, vote in self._standing() if all(own.get(key) == value for key, value in context.items())]
+        return [vote for name, vote in self._standing() if attribute in (None, name)]
+
+    def examples(self, attribute: str) -> list[Example]:
+        """The examples of an attribute that were not taken back."""
+        lines = [line for name, line in self._log.read() if isinstance(line, Example) and name == attribute]
+        last = {line.content or line.example: line for line in lines}
+        return [line for line in last.values() if line.likes]
+
+    def words(self) -> Words | None:
+        """The words that were typed last."""
+        return next((line for _, line in reversed(self._log.read()) if isinstance(line, Words)), None)
 
     def attributes(self) -> dict[str, int]:
         """How many votes there are about each attribute ('' where none was named)."""
-        return dict(Counter(str(context.get("attribute") or "") for context, _ in self._standing()))
+        return dict(Counter(name for name, _ in self._standing()))
 
-    def append(self, vote: Vote, **context: Any) -> None:
-        """Write a vote with the time and `context`, e.g. attribute and model. Raises PcclipError: no room, no right."""
-        self._log.append({"first": vote.first, "second": vote.second, "choice": vote.choice, **context, **_now()})
+    def append(self, line: Vote | Example | Words, **context: Any) -> None:
+        """Write a vote, an example or words with the time and `context`, e.g. attribute and model.
 
-    def undo(self, **context: Any) -> None:
-        """Take back the last vote that was appended with these values. Without any there, nothing happens."""
-        self._log.append({"undo": True, **context, **_now()})
-
-    def _standing(self) -> list[tuple[dict[str, Any], Vote]]:
-        """(context, vote) of the votes that were not undone.
-
-        For each set of keys that undos name, votes are stacked by their values of those keys, so that each line is
-        looked at a constant number of times.
+        Raises PcclipError: no room, no right.
         """
-        votes: list[tuple[dict[str, Any], Vote] | None] = []
-        stacks: dict[tuple[str, ...], dict[str, list[int]]] = {}
-        for context, vote in self._log.read():
-            if vote is not None:
-                for keys, by_values in stacks.items():
-                    by_values[_values(context, keys)].append(len(votes))
-                votes.append((context, vote))
-                continue
-            keys = tuple(sorted(context))
-            if keys not in stacks:
-                stacks[keys] = defaultdict(list)
-                for number, standing in enumerate(votes):
-                    if standing is not None:
-                        stacks[keys][_values(standing[0], keys)].append(number)
-            stack = stacks[keys][_values(context, keys)]
-            while stack and votes[stack[-1]] is None:  # undone through other keys
-                stack.pop()
-            if stack:
-                votes[stack.pop()] = None
-        return [standing for standing in votes if standing is not None]
+        self._log.append({**asdict(line), **context, **_now()})
 
+    def undo(self, attribute: str | None = None) -> None:
+        """Take back the last vote, of an attribute or of all. Without any there, nothing happens."""
+        self._log.append({"undo": True, **({} if attribute is None else {"attribute": attribute}), **_now()})
 
-def _values(context: Mapping[str, Any], keys: Sequence[str]) -> str:
-    return json.dumps([context.get(key) for key in keys], sort_keys=True)
+    def _standing(self) -> list[tuple[str, Vote]]:
+        """(attribute, vote) of the votes that were not undone; each line is looked at a constant number of times."""
+        votes: dict[int, tuple[str, Vote]] = {}
+        numbers: defaultdict[str, list[int]] = defaultdict(list)
+        for number, (attribute, line) in enumerate(self._log.read()):
+            if isinstance(line, Vote):
+                votes[number] = attribute or "", line
+                numbers[attribute or ""].append(number)
+            elif line is None and attribute is None and votes:
+                numbers[votes.popitem()[1][0]].pop()
+            elif line is None and attribute is not None and numbers[attribute]:
+                del votes[numbers[attribute].pop()]
+        return list(votes.values())
 
 
 def _now() -> dict[str, str]:
     return {"time": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
-def _vote_or_undo(row: dict[str, Any]) -> tuple[dict[str, Any], Vote | None]:
-    """(context, vote) of a line, without a vote for an undo. Raises KeyError, TypeError or PcclipError for others."""
+def _record(row: dict[str, Any]) -> tuple[str | None, Vote | Example | Words | None]:
+    """(attribute, what a line says), None for an undo. Raises KeyError, TypeError or PcclipError for other lines."""
+    attribute = row.get("attribute")
+    kind = next((kind for kind, name in ((Words, "more"), (Example, "example")) if name in row), Vote)
     if row.get("undo") is True:
-        return {key: value for key, value in row.items() if key not in ("undo", "time")}, None
-    vote = Vote(row.pop("first"), row.pop("second"), row.pop("choice"))
-    if not isinstance(vote.first, str) or not isinstance(vote.second, str):
-        raise TypeError("a vote names two photos")
-    return row, vote
+        return attribute, None
+    line = kind(**{field.name: row[field.name] for field in fields(kind) if field.name in row})
+    texts = [attribute or "", *(value for name, value in asdict(line).items() if name != "likes")]
+    if not all(isinstance(text, str) for text in texts) or getattr(line, "likes", 0) not in (-1, 0, 1):
+        raise TypeError("a vote names two photos, an example one")
+    return attribute, line

@@ -49,6 +49,7 @@ STREAMS: dict[str, tuple[int, ...]] = {
     "questions to a voter": (),
     "votes of a voter": (1,),
     "typical pairs": (),
+    "future pairs": (),
     "groups voted on": (),
     # evaluation
     "matcher noise levels": (),

@@ -85,7 +85,12 @@ test("a photo on a plain ground is known by its corners", () => {
 test("what is told", () => {
   assert.deepEqual([logic.signed(0.25), logic.signed(-0.25), logic.scoreText(0.1, 0.02)], ["+0.250", "−0.250", "+0.100 ± 0.020"]);
   assert.deepEqual([1, 2000].map((n) => logic.counted(n, "photo")), ["1 photo", "2,000 photos"]);
-  assert.match(logic.learntText({ votes: 0 }), /^No answers yet/);
+  assert.match(logic.learntText({ votes: 0, examples: [] }), /^No answers yet: the words alone/);
+  assert.match(logic.learntText({ votes: 0, examples: [[3, 1]] }), /^No answers yet: the words and 1 example make/);
+  const begun = { time: 0, coming: 100 };
+  assert.equal(logic.comingText(20, 100, begun, 5000), "20 of 120 photos looked at");
+  assert.equal(logic.comingText(70, 50, begun, 5000), "70 of 120 photos looked at, 5 s left");
+  assert.equal(logic.comingText(21, 99, begun, 5000), "21 of 120 photos looked at, 8 min left");
   const state = { votes: 3, preferred: 2, agree: 1, expected: 0.756, learn: true };
   assert.match(logic.learntText(state), /^3 answers; the order agrees with 1 of the 2 .* agree with 76% of further ones\.$/);
   assert.match(logic.learntText({ ...state, learn: false }), /not used now\.$/);

@@ -1,4 +1,4 @@
-"""The surface of notebook 06 in a real browser: JupyterLab and voila, driven through headless Chromium.
+"""The surface of notebook 06 in a real browser: JupyterLab and `pcclip app`, driven through headless Chromium.
 
 PCCLIP_SCREENSHOTS=docs pytest tests/test_browser.py -k screenshots draws the README's pictures there instead, with the
 embedded default model.
@@ -55,8 +55,7 @@ def work(tiny_model, tmp_path_factory) -> Path:
         file = folder / ".jupyter" / "JUPYTERLAB_SETTINGS_DIR" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(settings))
-    for name in ("06_rank_images.ipynb", "app.ipynb"):
-        write_notebook(folder / name, told)
+    write_notebook(folder / "06_rank_images.ipynb", told)
     return folder
 
 
@@ -90,6 +89,8 @@ class Server:
             "PCCLIP_ROOT": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
+            "PCCLIP_CACHE": str(work / "cache"),
+            "PCCLIP_DATA": str(work / "data"),
             **{name: str(work / ".jupyter" / name) for name in own},
         }
         self.log = work / f"{command[0]}.log"
@@ -127,8 +128,9 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def servers(work):
-    """JupyterLab and voila, started at once: neither waits for the other."""
+def servers(work, tiny_model):
+    """JupyterLab and `pcclip app`, started at once: neither waits for the other."""
+    model = tiny_model if "PCCLIP_SCREENSHOTS" not in os.environ else "minilm-efficientnet"
     quiet = ("--no-browser", "--ServerApp.ip=127.0.0.1")
     lab = Server(
         work,
@@ -141,17 +143,7 @@ def servers(work):
         "--LabApp.expose_app_in_browser=True",
         f"--ServerApp.root_dir={work}",
     )
-    app = Server(
-        work,
-        "voila",
-        "app.ipynb",
-        "--no-browser",
-        "--port={port}",
-        "--Voila.ip=127.0.0.1",
-        "--preheat_kernel=False",
-        "--TagRemovePreprocessor.enabled=True",
-        "--TagRemovePreprocessor.remove_cell_tags=static",
-    )  # as `make app` has it
+    app = Server(work, "pcclip.cli", "app", str(work / "photos"), "--model", model, "--port={port}", "--no-browser")
     yield lab, app
     lab.stop()
     app.stop()
@@ -345,23 +337,64 @@ def test_the_notebooks_file_stays_small(lab, work):
     assert "balloon" not in state.replace("large balloon", "")
 
 
-def test_the_app(servers, browser):
+@pytest.fixture
+def app(servers, browser):
+    """The page of `pcclip app`, and the addresses that it asked for."""
     server = servers[1]
     server.wait()
+    eventually(lambda: "token=" in server.log.read_text())
+    address = next(line for line in server.log.read_text().splitlines() if "token=" in line)
     page = browser.new_page(viewport={"width": 1200, "height": 900}, reduced_motion="reduce", accept_downloads=True)
     page.set_default_timeout(WAIT)
-    page.goto(server.url)
+    page.requests = []
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.goto(address)
     page.wait_for_selector(".pcclip-ranking .tile.ready")
-    assert page.locator(".jp-InputArea-editor, .jp-CodeMirrorEditor, .jp-RenderedImage").count() == 0, "photos alone"
-    before = order(page)
-    page.fill(".pcclip-ranking input[name=more]", "a green balloon")
-    eventually(lambda: order(page) != before)
-    with page.expect_download() as download:
-        page.click(".pcclip-ranking button[name=csv]")
+    page.locator(".pcclip-ranking .coming").wait_for(state="hidden")
+    yield page
+    page.close()
+
+
+def test_the_app(app, servers):
+    before = order(app)
+    app.fill(".pcclip-ranking input[name=more]", "a green balloon")
+    eventually(lambda: order(app) != before)
+    with app.expect_download() as download:
+        app.click(".pcclip-ranking button[name=csv]")
     lines = Path(download.value.path()).read_text().splitlines()
     assert lines[0] == "position,id,caption,score,path"
     assert [line.split(",")[0] for line in lines[1:]] == [str(k) for k in range(1, 61)]
-    page.close()
+    assert all(url.startswith((servers[1].url, "blob:", "data:")) for url in app.requests)
+    assert len(app.requests) > 2
+
+
+def test_examples_lie_in_a_tray_and_a_ranking_keeps_them(app, work):
+    """By the keyboard alone: mark two photos, take one back, save, type other words, and open the ranking again."""
+    keys = app.keyboard
+    app.locator(".pcclip-ranking .photo[tabindex='0']").first.focus()
+    for key in ("Home", "+", "ArrowRight", "-"):
+        keys.press(key)
+    tray = app.locator(".pcclip-ranking .tray li")
+    eventually(lambda: tray.count() == 2)
+    app.locator(".pcclip-ranking .tray button").last.focus()
+    keys.press("Enter")
+    eventually(lambda: tray.count() == 1)
+    app.locator(".pcclip-ranking .rankings summary").focus()
+    keys.press("Enter")
+    app.locator(".pcclip-ranking input[name=name]").focus()
+    keys.type("my balloons")
+    app.locator(".pcclip-ranking button[name=save]").focus()
+    keys.press("Enter")
+    eventually(lambda: "ranking: my balloons" in app.locator(".pcclip-ranking .rankings summary").text_content())
+    kept = order(app)
+    app.locator(".pcclip-ranking input[name=less]").focus()
+    keys.type(" and round")
+    eventually(lambda: tray.count() == 0)
+    assert app.locator(".pcclip-ranking .rankings summary").text_content() == "rankings"
+    app.select_option(".pcclip-ranking select[name=rankings]", "my balloons")
+    eventually(lambda: tray.count() == 1)
+    eventually(lambda: order(app) == kept)
+    assert (work / "data" / "rankings" / "my balloons.jsonl").is_file()
 
 
 @pytest.mark.skipif("PCCLIP_SCREENSHOTS" not in os.environ, reason="draws the README's pictures when asked to")

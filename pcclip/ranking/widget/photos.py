@@ -1,25 +1,28 @@
 """The photos that notebook 06 ranks, a run's own or those of any folder, with vectors, captions and models."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from pcclip.benchmarks.benchmark import images_only
 from pcclip.config import Config, Data, resolve
 from pcclip.data.image_set import ImageSet, load_images
 from pcclip.data.sources import folder as captioned
 from pcclip.embedding.stage import FOLDER as EMBED
-from pcclip.embedding.stage import embed, embed_benchmark, with_towers
+from pcclip.embedding.stage import embed, with_towers
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import load_model
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.finetuning.stage import FOLDER as FINETUNE
 from pcclip.images import as_text
+from pcclip.ranking.cache import embed_parts, embed_photos
+from pcclip.ranking.photo_index import PhotoIndex
 from pcclip.ranking.rank import find_photos
 from pcclip.runs.progress import say
 from pcclip.runs.stage import read_manifest
@@ -34,7 +37,7 @@ class Photos:
     A class of its own because a folder's photos have vectors and captions, but none of the splits of an ImageSet.
 
     Attributes:
-        vectors: of the readable photos; votes name photos by these ids (the image set's, or paths in the folder).
+        vectors: of the readable photos; ids are the image set's, or paths in the folder.
         captions: parallel to the vectors; a photo without a caption has its file's name.
         models: name -> model, 'base' first.
         unreadable: columns id, path, reason of the other photos.
@@ -46,6 +49,11 @@ class Photos:
     models: dict[str, Encoder]
     unreadable: pd.DataFrame
     images: ImageSet | None = None
+
+    @cached_property
+    def index(self) -> PhotoIndex:
+        """Finds the photos that votes and examples name."""
+        return PhotoIndex(self.vectors.ids, self.vectors.paths)
 
     def matrix(self, model: str) -> Float[np.ndarray, "n d"]:
         """Unit image vectors by the image tower of the model with this name."""
@@ -80,7 +88,7 @@ def votes_file(config: Config) -> Path:
 
 
 def load_photos(config: Config) -> Photos:
-    """The photos of config.rank.photos, by default the run's. Vectors are made once and kept in the run's folder.
+    """The photos of config.rank.photos, by default the run's. Vectors are made once (cache.py, or notebook 02).
 
     The finetuned model is included when stage 03 has finished. Raises PcclipError: no photos, none readable, vectors of
     another model, or a finetuned model of another base.
@@ -91,7 +99,7 @@ def load_photos(config: Config) -> Photos:
         if models["finetuned"].tuned_from != models["base"].image_fingerprint():
             raise PcclipError(f"model: {config.tuned_folder} was not finetuned from {config.model}; name its base")
     if config.rank.photos:
-        return _of_a_folder(config, str(config.rank.photos), models)
+        return _of_a_folder(str(config.rank.photos), models)
     return _of_the_run(config, models)
 
 
@@ -103,32 +111,51 @@ def _of_the_run(config: Config, models: dict[str, Encoder]) -> Photos:
     return Photos(vectors, captions, models, unreadable, images)
 
 
-def _of_a_folder(config: Config, place: str, models: dict[str, Encoder]) -> Photos:
-    """The photos of a folder, with the captions of its captions file where it has one, or of a glob."""
+def _of_a_folder(place: str, models: dict[str, Encoder]) -> Photos:
+    """The photos of a folder in the order of their paths, or of a glob, by the image towers of all models."""
+    *_, (photos, _) = growing_photos(place, models)
+    order = np.argsort(photos.vectors.paths)
+    ids, paths = ([column[k] for k in order] for column in (photos.vectors.ids, photos.vectors.paths))
+    base = replace(photos.vectors, ids=ids, paths=paths, matrix=photos.vectors.matrix[order])
+    tuned = {name: model for name, model in models.items() if model.image_tower is not models["base"].image_tower}
+    others = {name: replace(embed_photos(paths, model)[0], ids=ids) for name, model in tuned.items()}
+    return replace(photos, vectors=replace(base, others=others), captions=[photos.captions[k] for k in order])
+
+
+def growing_photos(place: str, models: dict[str, Encoder]) -> Iterator[tuple[Photos, int]]:
+    """The photos of a folder or a glob so far, and how many are to come: first those known from before, then the others.
+
+    Rows stay where they are. Raises PcclipError when there are no photos, or none is readable.
+    """
     folder = resolve(place)
-    paths = find_photos(folder if folder.exists() else place)
-    paths = [as_text(os.path.abspath(path)) for path in paths]  # a link keeps its own name and place
-    photos, settings = images_only("photos", pd.DataFrame({"id": paths, "path": paths}), 1.0), config.embed
-    stage = config.folder / FOLDER / EMBED
-    vectors, unreadable = embed_benchmark(stage, photos, models["base"], settings)
-    vectors = with_towers(stage, vectors, models, settings)
-    caption_of = {}
-    if folder.is_dir():
-        vectors = _renamed(vectors, [os.path.relpath(path, folder) for path in vectors.paths])
-        source = Data(source="folder", path=str(folder))
+    is_folder = folder.is_dir()
+    photo_files = find_photos(folder if folder.exists() else place)
+    paths = [as_text(os.path.abspath(path)) for path in photo_files]  # a link keeps its own name and place
+    captions, fingerprint = _captions_in(folder) if is_folder else {}, models["base"].image_fingerprint()
+    rows: list[int] = []
+    problems: list[tuple[str, str, str]] = []
+    matrix = np.empty((0, models["base"].width), np.float32)
+    for part in embed_parts(paths, models["base"]):
+        rows, matrix = rows + part.rows, np.concatenate([matrix, part.matrix])
+        problems += [(paths[row], paths[row], reason) for row, reason in part.problems]
+        if rows:
+            own = [paths[row] for row in rows]
+            ids = [os.path.relpath(path, folder) if is_folder else path for path in own]
+            texts = [captions.get(os.path.realpath(path)) or Path(path).stem for path in own]
+            bad = pd.DataFrame(problems, columns=["id", "path", "reason"], dtype=object)
+            photos = Photos(Vectors(ids, own, matrix, fingerprint), texts, models, bad)
+            yield photos, len(paths) - len(rows) - len(problems)
+    if not rows:
+        raise PcclipError(f"none of the {len(paths)} photos can be read, e.g. {problems[0][0]}: {problems[0][2]}")
+
+
+def _captions_in(folder: Path) -> dict[str, str]:
+    """The captions of a folder's captions file by real path; none where it cannot be read, which one line says."""
+    source = Data(source="folder", path=str(folder))
+    try:
         if not captioned.missing(source):
-            try:
-                table, _, _ = captioned.read(source)
-                caption_of = {
-                    row.path: row.captions[0] for row in table.itertuples() if isinstance(row.captions[0], str)
-                }
-            except PcclipError as error:
-                say(f"photos are shown without captions: {error}")
-    captions = [caption_of.get(os.path.realpath(path)) or Path(path).stem for path in vectors.paths]
-    return Photos(vectors, captions, models, unreadable)
-
-
-def _renamed(vectors: Vectors, ids: list[str]) -> Vectors:
-    """The vectors of every image tower with other ids."""
-    others = {model: _renamed(tower, ids) for model, tower in vectors.others.items()}
-    return Vectors(ids, vectors.paths, vectors.matrix, vectors.fingerprint, others)
+            table, _, _ = captioned.read(source)
+            return {row.path: row.captions[0] for row in table.itertuples() if isinstance(row.captions[0], str)}
+    except PcclipError as error:
+        say(f"{error}; file names are shown instead")
+    return {}

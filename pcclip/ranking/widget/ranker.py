@@ -10,11 +10,13 @@ from jaxtyping import Float, Int
 from PIL import Image
 
 from pcclip.config import Rank
+from pcclip.errors import PcclipError
 from pcclip.images import contact_sheet
+from pcclip.ranking import saved
 from pcclip.ranking.axes import Query, query_axis
 from pcclip.ranking.examples import example_differences
-from pcclip.ranking.posterior import Axis, Ballot, ballot, learnt_axis, next_pair
-from pcclip.ranking.votes import Vote, VoteFile
+from pcclip.ranking.posterior import Ballot, Order, ballot, learnt_order, next_pair
+from pcclip.ranking.votes import Example, Vote, VoteFile, Words
 from pcclip.ranking.widget.photos import Photos
 from pcclip.stats.random_streams import stream
 
@@ -55,22 +57,81 @@ class Ranker:
     """
 
     def __init__(self, photos: Photos, settings: Rank, votes: str | Path, seed: int = 0):
-        self.photos, self.file, self.learn = photos, VoteFile(votes), True
+        self.photos, self.learn, self.coming = photos, True, 0
         self.models = list(photos.models)
-        self.examples: dict[int, int] = {}  # row -> 1 for more like this photo, -1 for less
+        self._answers = self.file = VoteFile(votes)
+        self.name = ""  # of the saved ranking that is open
         self._rng = stream("questions to a voter", seed)
-        self._future_pairs = self._rng.integers(len(photos.captions), size=(2, _FUTURE_PAIRS))
         self._direction = lru_cache(maxsize=_KEPT_DIRECTIONS)(self._encode)
-        self.ask(settings.more, settings.less, settings.estimator, "finetuned")
+        self._begun = Query(settings.more, settings.less.strip() or None).label
+        words = self.file.words()
+        if words is None or words.begun != self._begun:
+            words = Words(settings.more, settings.less, settings.estimator)
+        self._load(Query(words.more, words.less.strip() or None), words.estimator, "finetuned")
 
     def ask(self, more: str, less: str | None, estimator: str, show: str) -> None:
-        """Change the words, the estimator or the model. When PcclipError is raised nothing has changed."""
+        """Change the words, the estimator or the model. When PcclipError is raised nothing has changed.
+
+        New words have their own votes and examples, and leave the ranking that is open as it was saved.
+        """
         query = Query(more, (less or "").strip() or None)
+        before, file, name = (self.query.label, self.estimator), self.file, self.name
+        if query.label != self.query.label:
+            self.file, self.name = self._answers, ""
+        try:
+            self._load(query, estimator, show)
+        except PcclipError:
+            self.file, self.name = file, name
+            raise
+        if before != (query.label, estimator):
+            self._keep_words()
+
+    def grow(self, photos: Photos, coming: int) -> None:
+        """Rank more photos, the present ones first among them; `coming` more are to come."""
+        self.photos, self.coming = photos, coming
+        self._load(self.query, self.estimator, self.show)
+
+    def _load(self, query: Query, estimator: str, show: str) -> None:
         for model in self.models:
             self._direction(model, query.more, query.less, estimator)
-        self.votes = self.file.read(attribute=query.label)
+        self.votes, examples = self.file.read(query.label), self.file.examples(query.label)
+        rows = {self.photos.index.row(example.example, example.content): example.likes for example in examples}
+        self.examples = {row: likes for row, likes in rows.items() if row is not None}  # 1 more like it, -1 less
         self.query, self.estimator = query, estimator
         self.show = show if show in (*self.models, BOTH) else self.models[-1]
+
+    def _keep_words(self) -> None:
+        spec = self.photos.models[self.shown[-1]].spec
+        self.file.append(Words(self.query.more, self.query.less or "", self.estimator, spec, self._begun))
+
+    # ---- rankings with a name
+
+    def save(self, name: str) -> None:
+        """Save words, examples and votes as a ranking, which is then open. Raises PcclipError: the name is taken."""
+        file = saved.ranking(name, exists=False)
+        examples, votes = self.file.examples(self.query.label), self.votes
+        self.file, self.name = file, " ".join(name.split())
+        self._keep_words()
+        for line in (*examples, *votes):
+            file.append(line, attribute=self.query.label)
+
+    def open(self, name: str) -> None:
+        """Go on with a saved ranking. Raises PcclipError when it is not there."""
+        file = saved.ranking(name)
+        words = saved.words_of(file)
+        self.file, self.name = file, " ".join(name.split())
+        self._load(Query(words.more, words.less or None), words.estimator, self.show)
+
+    def rename(self, name: str) -> None:
+        """Give the ranking that is open another name. Raises PcclipError when that name is taken."""
+        saved.rename(self.name, name)
+        self.open(name)
+
+    def delete(self) -> None:
+        """Delete the ranking that is open; its words stay, with the answers that they had without a name."""
+        saved.delete(self.name)
+        self.file, self.name = self._answers, ""
+        self._load(self.query, self.estimator, self.show)
 
     @property
     def shown(self) -> list[str]:
@@ -80,14 +141,26 @@ class Ranker:
     # ---- examples and votes
 
     def example(self, row: int, likes: int) -> None:
-        """More like this photo (1), less like it (-1), or neither (0)."""
+        """More like this photo (1), less like it (-1), or neither (0): on disk, then counted."""
+        photo = Example(self.photos.vectors.ids[row], likes, self.photos.index.content(row))
+        self.file.append(photo, attribute=self.query.label)
         self.examples.pop(row, None)
         if likes:
             self.examples[row] = likes
 
+    def forget(self) -> None:
+        """Take all examples back."""
+        for row in [*self.examples]:
+            self.example(row, 0)
+
+    def set_learning(self, on: bool) -> None:
+        """Whether votes and examples make the order, or the words alone."""
+        self.learn = on
+
     def vote(self, first: int, second: int, choice: str) -> None:
         """Write a vote on two rows to disk, then count it. Raises PcclipError when it cannot be written."""
-        vote = Vote(self.photos.vectors.ids[first], self.photos.vectors.ids[second], choice)
+        ids, content = self.photos.vectors.ids, self.photos.index.content
+        vote = Vote(ids[first], ids[second], choice, content(first), content(second))
         spec = self.photos.models[self.shown[-1]].spec
         self.file.append(vote, attribute=self.query.label, model=spec, estimator=self.estimator)
         self.votes.append(vote)
@@ -96,25 +169,25 @@ class Ranker:
         """Take the last vote back. Return its pair, to be asked again, or None when there is no vote."""
         if not self.votes:
             return None
-        self.file.undo(attribute=self.query.label)
-        undone, row = self.votes.pop(), self.photos.vectors.row
-        known = undone.first in row and undone.second in row
-        return (row[undone.first], row[undone.second]) if known else self.pair()
+        self.file.undo(self.query.label)
+        undone, row = self.votes.pop(), self.photos.index.row
+        first, second = row(undone.first, undone.first_content), row(undone.second, undone.second_content)
+        return self.pair() if first is None or second is None else (first, second)
 
     def pair(self) -> tuple[int, int]:
         """Rows of the two photos to ask about next. Raises PcclipError when all pairs were asked."""
         model = self.shown[-1]
-        return next_pair(self.axis(model), self.photos.matrix(model), self._ballot(model).asked_pairs, self._rng)
+        return next_pair(self.learnt(model), len(self.photos.captions), self._ballot.asked_pairs, self._rng)
 
     @property
     def counted(self) -> int:
         """Number of votes that the order learns from: all but the skipped ones."""
-        return len(self._ballot().outcomes)
+        return len(self._ballot.outcomes)
 
     @property
     def preferred(self) -> int:
         """Number of votes for one of two photos: those counted, less the ties."""
-        return int((self._ballot().outcomes != 0.5).sum())
+        return int((self._ballot.outcomes != 0.5).sum())
 
     # ---- the order
 
@@ -122,26 +195,26 @@ class Ranker:
         """The unit direction of the words alone, for one model (by default the last one on view)."""
         return self._direction(model or self.shown[-1], self.query.more, self.query.less, self.estimator)
 
-    def axis(self, model: str) -> Axis:
-        """The axis of words, examples and votes."""
+    def learnt(self, model: str) -> Order:
+        """The order by words, examples and votes."""
         matrix = self.photos.matrix(model)
         most, least = ([row for row, likes in self.examples.items() if likes == sign] for sign in (1, -1))
         differences = example_differences(matrix, matrix[most], matrix[least]) if self.examples else matrix[:0]
-        return learnt_axis(matrix, self._ballot(model), differences, self.text_axis(model))
+        return learnt_order(matrix, self._ballot, differences, self.text_axis(model))
 
     def standing(self, model: str) -> Standing:
         """How one model orders all photos."""
-        matrix, votes = self.photos.matrix(model), self._ballot(model)
+        votes = self._ballot
         if not self.learn or not (len(votes.outcomes) or self.examples):
-            direction = self.text_axis(model)
-            return Standing(matrix @ direction, agree=_agreement(votes, direction))
-        axis = self.axis(model)
-        first, second = self._future_pairs
-        chances = axis.chances(matrix[first] - matrix[second])
+            scores = self.photos.matrix(model) @ self.text_axis(model)
+            return Standing(scores, agree=_agreement(votes, scores))
+        order = self.learnt(model)
+        pairs = stream("future pairs", 0).integers(len(order.own), size=(_FUTURE_PAIRS, 2))
+        chances = order.chances(pairs)
         return Standing(
-            matrix @ axis.direction,
-            axis.score_deviations(matrix, matrix.mean(axis=0)).astype(np.float32),
-            _agreement(votes, axis.direction),
+            order.scores,
+            order.deviations.astype(np.float32),
+            _agreement(votes, order.scores),
             float(np.maximum(chances, 1 - chances).mean()),
         )
 
@@ -165,14 +238,15 @@ class Ranker:
         captions = [f"{caption} {score:+.3f}" for caption, score in zip(table.caption, table.score, strict=True)]
         return contact_sheet(list(table.path), captions)
 
-    def _ballot(self, model: str = "base") -> Ballot:
-        return ballot(self.votes, self.photos.matrix(model), self.photos.vectors.ids)
+    @property
+    def _ballot(self) -> Ballot:
+        return ballot(self.votes, self.photos.index)
 
     def _encode(self, model: str, more: str, less: str | None, estimator: str) -> Float[np.ndarray, " d"]:
         return query_axis(self.photos.models[model], Query(more, less), estimator)
 
 
-def _agreement(votes: Ballot, direction: Float[np.ndarray, " d"]) -> int:
-    """Number of votes that the direction agrees with; ties are not counted."""
-    gaps = votes.differences @ direction
-    return int(((gaps > 0) & (votes.outcomes == 1)).sum() + ((gaps < 0) & (votes.outcomes == 0)).sum())
+def _agreement(votes: Ballot, scores: Float[np.ndarray, " n"]) -> int:
+    """Number of votes that the scores agree with; ties are not counted."""
+    first, second = votes.pairs.T
+    return int((np.sign(scores[first] - scores[second]) == 2 * votes.outcomes - 1)[votes.outcomes != 0.5].sum())

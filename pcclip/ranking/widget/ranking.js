@@ -2,7 +2,7 @@
 // The kernel holds photos, models and votes; the page has only scores, the few thumbnails in sight, and the drawing.
 // Texts reach the page as text nodes alone, so that a caption or a file name can never be markup.
 import {
-  answerOfKey, barPath, brushAfterKey, brushedRows, clamp, counted, factTexts, fixedEnd, gridOf, histogramOf,
+  answerOfKey, barPath, brushAfterKey, brushedRows, clamp, comingText, counted, factTexts, fixedEnd, gridOf, histogramOf,
   learntText, likesOfKey, orderByScore, placeAfterKey, placesIn, placeText, plainColour, pointOf, rowsInSight,
   rowsToAsk, rowsToForget, scoreText, scrollFor, shareOf, signed,
 } from "./ranking_logic.js";
@@ -503,12 +503,12 @@ class Surface {
     this.model = model;
     this.galleries = new Map();
     this.thumbnails = new Thumbnails((content) => this.send(content));
-    this.thumbnails.listeners.add(() => this.galleries.forEach((gallery) => gallery.fill()));
+    this.thumbnails.listeners.add(() => (this.galleries.forEach((gallery) => gallery.fill()), this.state && this.trays()));
     this.duel = new Duel((content) => this.send(content), () => this.stop());
     this.viewer = new Viewer((likes, row) => this.like(row, likes));
     this.build();
     this.root = el("div", { class: "pcclip-ranking", role: "region", "aria-label": "Photos ranked by an attribute",
-      [QUIET]: "true" }, this.form, this.problem, this.bar, this.duel.node, this.panels,
+      [QUIET]: "true" }, this.form, this.problem, this.coming, this.bar, this.rankings, this.tray, this.duel.node, this.panels,
       this.keys, this.live, this.viewer.node);
     this.root.addEventListener("contextmenu", (event) => event.target.closest("img") && event.stopPropagation());
     root.append(this.root);
@@ -541,10 +541,22 @@ class Surface {
     this.learn = el("input", { name: "learn", type: "checkbox", onchange: () =>
       this.send({ do: "learn", on: this.learn.checked }) });
     this.learning = el("label", { class: "learn", hidden: true }, this.learn, "learn from my answers");
+    this.tray = el("ul", { class: "tray", "aria-label": "examples", hidden: true });
+    this.coming = el("p", { class: "coming", role: "status", hidden: true }, el("progress", { "aria-label": "photos encoded" }), el("span"));
+    this.saved = el("select", { name: "rankings", "aria-label": "saved rankings", onchange: () =>
+      this.saved.value && this.send({ do: "open", name: this.saved.value }) });
+    this.name = el("input", { name: "name", type: "text", placeholder: "a name for this ranking", "aria-label": "name of the ranking",
+      autocomplete: "off" });
+    const act = (action) => () => this.send({ do: action, ...(action === "delete" ? {} : { name: this.name.value }) });
+    this.save = button("save", "save", act("save"));
+    this.own = [button("rename", "rename", act("rename")), button("delete", "delete", act("delete")),
+      button("json", "as JSON", () => this.send({ do: "export", kind: "json" }))];
+    this.rankings = el("details", { class: "rankings" }, el("summary", {}, "rankings"),
+      el("div", {}, this.saved, this.name, this.save, ...this.own));
     this.forget = button("forget", "forget examples", () => this.send({ do: "forget" }), { hidden: true });
     this.bar = el("div", { class: "bar" }, this.facts, this.learning, this.forget, this.compare,
       button("csv", "order as CSV", () => this.send({ do: "export", kind: "csv" })),
-      button("sheet", "contact sheet", () => this.send({ do: "export", kind: "sheet" })));
+      button("sheet", "contact sheet", () => this.send({ do: "export", kind: "png" })));
     this.panels = el("div", { class: "panels" });
     this.keys = el("p", { class: "keys" });
     for (const [key, does] of [["← ↑ ↓ →", "walk the photos"], ["Enter", "look closer"], ["+ −", "more, less like it"]])
@@ -596,7 +608,8 @@ class Surface {
     else if (content.is === "thumbnails") this.thumbnails.take(content.items, buffers);
     else if (content.is === "pair") this.paired(content, buffers);
     else if (content.is === "photo") this.viewer.take(content.item, buffers[0]);
-    else if (content.is === "file") this.save(content, buffers[0]);
+    else if (content.is === "file") this.download(content, buffers[0]);
+    else if (content.is === "progress") this.progress(content.coming);
     else if (content.is === "problem") this.complain(content.text), this.duel.again();
   }
   ranked(state, buffers) {
@@ -635,12 +648,47 @@ class Surface {
         name: `model-${(this.serial ??= Math.random())}`, onchange: () => ((this.show = name), this.rank()) }),
         el("span", {}, name))));
     for (const input of this.models.querySelectorAll("input")) input.checked = input.value === state.show;
+    this.progress(state.coming);
+    this.trays();
+    this.rankings.querySelector("summary").textContent = state.ranking ? `ranking: ${state.ranking}` : "rankings";
+    this.saved.replaceChildren(el("option", { value: "" }, "open …"), ...state.rankings.map((name) => el("option", { value: name }, name)));
+    this.saved.value = state.ranking;
+    this.saved.hidden = !state.rankings.length;
+    if (document.activeElement !== this.name) this.name.value = state.ranking;
+    this.own.forEach((button) => (button.hidden = !state.ranking));
     this.learning.hidden = !state.votes && !state.examples.length;
     this.learn.checked = state.learn;
     this.forget.hidden = !state.examples.length;
     this.compare.disabled = state.photos < 2;
     this.duel.tell(state, learntText(state));
     if (fresh && !this.duel.node.hidden) this.send({ do: "pair" });
+  }
+  /** A bar while photos are still being encoded, and the next question how many there are. */
+  progress(coming) {
+    this.coming.hidden = !coming;
+    clearTimeout(this.polling);
+    if (!coming) return;
+    const [bar, text] = this.coming.children, { photos } = this.state;
+    this.begun ??= { time: Date.now(), coming };
+    bar.max = photos + coming;
+    bar.value = photos;
+    text.textContent = comingText(photos, coming, this.begun, Date.now());
+    this.polling = setTimeout(() => this.send({ do: "progress", photos }), 700);
+  }
+  /** The active examples, each of which can be taken back. */
+  trays() {
+    const rows = [...this.state.likes.keys()];
+    this.thumbnails.want("tray", rows);
+    const shown = JSON.stringify(rows.map((row) => [row, this.state.likes.get(row), this.thumbnails.get(row)?.url]));
+    if (shown === this.inTray) return; // a button that has the focus keeps it
+    this.inTray = shown;
+    this.tray.hidden = !rows.length;
+    this.tray.replaceChildren(...rows.map((row) => {
+      const item = this.thumbnails.get(row), text = `${this.state.likes.get(row) > 0 ? "more" : "less"} like ${item?.caption ?? "this"}`;
+      const take = () => this.send({ do: "example", row, likes: 0 });
+      return el("li", {}, item?.url ? el("img", { src: item.url, alt: "" }) : null, el("span", {}, text),
+        el("button", { type: "button", "aria-label": `take back: ${text}`, onclick: take }, "×"));
+    }));
   }
   tell() {
     const { photos, more } = this.state, galleries = [...this.galleries.values()];
@@ -654,7 +702,7 @@ class Surface {
     this.duel.show(items, buffers);
     this.live.textContent = said;
   }
-  save({ name, type }, buffer) {
+  download({ name, type }, buffer) {
     const url = URL.createObjectURL(new Blob([buffer], { type }));
     const link = el("a", { href: url, download: name });
     this.root.append(link);
@@ -666,6 +714,7 @@ class Surface {
   close() {
     clearTimeout(this.waiting);
     clearTimeout(this.typing);
+    clearTimeout(this.polling);
     this.model.off("msg:custom", this.receive);
     this.galleries.forEach((gallery) => gallery.close());
     this.thumbnails.close();

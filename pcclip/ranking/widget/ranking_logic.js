@@ -120,7 +120,8 @@ export function plainColour(corners) {
 }
 
 /** What votes have taught, in a sentence. */
-export function learntText({ votes, preferred, agree, expected, learn }) {
+export function learntText({ votes, preferred, agree, expected, learn, examples }) {
+  if (!votes && examples.length) return `No answers yet: the words and ${counted(examples.length, "example")} make the order.`;
   if (!votes) return "No answers yet: the words alone make the order.";
   const known = `${counted(votes, "answer")}; the order agrees with ${agree} of the ${preferred} that prefer a photo`;
   if (!learn) return `${known}, not used now.`;
@@ -138,3 +139,11 @@ export function factTexts({ unreadable, examples }, brushed, galleries) {
 /** A photo's place and score under one model. */
 export const placeText = (name, place, n, score, deviation) =>
   `${name}: ${place + 1} of ${n.toLocaleString("en")}, score ${scoreText(score, deviation)}`;
+
+/** How many photos are encoded and how long the others will take, by the pace since `begun` (time and coming then). */
+export function comingText(photos, coming, begun, now) {
+  const done = begun.coming - coming, all = counted(photos + coming, "photo");
+  const seconds = done > 0 ? ((now - begun.time) / 1000 / done) * coming : 0;
+  const left = seconds > 90 ? `${Math.round(seconds / 60)} min` : `${Math.ceil(seconds)} s`;
+  return `${photos.toLocaleString("en")} of ${all} looked at${done > 0 ? `, ${left} left` : ""}`;
+}

@@ -4,8 +4,9 @@ The page (ranking.js) holds scores and the thumbnails in sight; photos, models a
 travels in custom messages, with pictures and scores as binary buffers, so that nothing of it is saved in the notebook.
 """
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from PIL import Image
 
 from pcclip.errors import PcclipError
 from pcclip.images import BadImage, thumbnail
+from pcclip.ranking import saved
 from pcclip.ranking.axes import ESTIMATORS
 from pcclip.ranking.rank import SHEET_PHOTOS
 from pcclip.ranking.widget.ranker import Ranker, Standing
 from pcclip.ranking.widget.thumbnails import thumbnails
-from pcclip.runs.files import spreadsheet
+from pcclip.runs.files import csv_text
 from pcclip.runs.progress import interactive
 
 _HERE = Path(__file__).parent
@@ -41,28 +43,46 @@ def page_code() -> str:
 
 
 class RankingSurface(anywidget.AnyWidget):
-    """A ranking to look at, to search, and to disagree with.
-
-    A message from the page names an action (`do`): hello, rank, learn, example, forget, pair, vote, undo, thumbnails,
-    look, export. An answer names its kind (`is`): ranking, pair, thumbnails, photo, file, problem.
-    """
+    """The page in a notebook's output, which a kernel answers."""
 
     _esm = page_code()
     _css = _HERE / "ranking.css"
 
     def __init__(self, ranker: Ranker):
         super().__init__()
-        self.ranker = ranker
-        self.on_msg(self._receive)
+        conversation = Conversation(ranker, self.send)
+        self.on_msg(lambda _, message, buffers: conversation.receive(message))
 
-    def _receive(self, _: Any, message: dict, buffers: Sequence) -> None:
+
+class Conversation:
+    """What the page asks and what it gets: a ranking to look at, to search, and to disagree with.
+
+    A message from the page names an action (`do`). An answer names its kind (`is`): ranking, pair, thumbnails, photo,
+    file, progress, problem.
+
+    Args:
+        send: takes an answer, and pictures and scores as binary buffers.
+    """
+
+    def __init__(self, ranker: Ranker, send: Callable[..., None]):
+        self.ranker, self.send = ranker, send
+
+    def receive(self, message: Mapping[str, Any]) -> None:
         """Do what a message asks for; the page shows a problem in one line."""
-        actions: dict[str, Callable[..., None]] = {
+        ranker = self.ranker
+        changes: dict[str, Callable[..., None]] = {
+            "rank": ranker.ask,
+            "learn": ranker.set_learning,
+            "example": ranker.example,
+            "forget": ranker.forget,
+            "save": ranker.save,
+            "open": ranker.open,
+            "rename": ranker.rename,
+            "delete": ranker.delete,
+        }
+        questions: dict[str, Callable[..., None]] = {
             "hello": self._rank,
-            "rank": self._ask,
-            "learn": self._learn,
-            "example": self._example,
-            "forget": self._forget,
+            "progress": self._progress,
             "pair": self._pair,
             "vote": self._vote,
             "undo": self._undo,
@@ -72,7 +92,12 @@ class RankingSurface(anywidget.AnyWidget):
         }
         arguments = dict(message)
         try:
-            actions[arguments.pop("do")](**arguments)
+            action = arguments.pop("do")
+            if action in changes:
+                changes[action](**arguments)
+                self._rank()
+            else:
+                questions[action](**arguments)
         except PcclipError as error:
             self.send({"is": "problem", "text": str(error)})
         except Exception as error:
@@ -81,21 +106,12 @@ class RankingSurface(anywidget.AnyWidget):
 
     # ---- the order
 
-    def _ask(self, more: str, less: str, estimator: str, show: str) -> None:
-        self.ranker.ask(more, less, estimator, show)
-        self._rank()
-
-    def _learn(self, on: bool) -> None:
-        self.ranker.learn = on
-        self._rank()
-
-    def _example(self, row: int, likes: int) -> None:
-        self.ranker.example(row, likes)
-        self._rank()
-
-    def _forget(self) -> None:
-        self.ranker.examples.clear()
-        self._rank()
+    def _progress(self, photos: int) -> None:
+        """The ranking where more photos have come since the page had so many, else how many are still to come."""
+        if photos != len(self.ranker.photos.captions) or not self.ranker.coming:
+            self._rank()
+        else:
+            self.send({"is": "progress", "coming": self.ranker.coming})
 
     def _rank(self) -> None:
         """Send the state, and the scores and deviations of each panel."""
@@ -105,6 +121,9 @@ class RankingSurface(anywidget.AnyWidget):
             "is": "ranking",
             "photos": len(ranker.photos.captions),
             "unreadable": len(ranker.photos.unreadable),
+            "coming": ranker.coming,
+            "ranking": ranker.name,
+            "rankings": saved.names(),
             "more": ranker.query.more,
             "less": ranker.query.less or "",
             "estimator": ranker.estimator,
@@ -178,10 +197,12 @@ class RankingSurface(anywidget.AnyWidget):
 
     def _export(self, kind: str) -> None:
         name = re.sub(r"[^\w]+", "_", self.ranker.query.more).strip("_")[:60] or "ranking"
-        if kind == "csv":
-            content = spreadsheet(self.ranker.table()).to_csv(index=False).encode()
-            self.send({"is": "file", "name": f"{name}.csv", "type": "text/csv"}, [content])
-            return
-        buffer = BytesIO()
-        self.ranker.sheet(SHEET_PHOTOS).save(buffer, "PNG")
-        self.send({"is": "file", "name": f"{name}.png", "type": "image/png"}, [buffer.getvalue()])
+        if kind == "json":
+            content, media = json.dumps(saved.summary(self.ranker.name), indent=1).encode(), "application/json"
+        elif kind == "csv":
+            content, media = csv_text(self.ranker.table()), "text/csv"
+        else:
+            buffer = BytesIO()
+            self.ranker.sheet(SHEET_PHOTOS).save(buffer, "PNG")
+            content, media = buffer.getvalue(), "image/png"
+        self.send({"is": "file", "name": f"{name}.{kind}", "type": media}, [content])

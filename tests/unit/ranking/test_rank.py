@@ -1,6 +1,7 @@
 """Ranking: rank() on photos, runs and stored vectors by words, examples and votes, and the command line."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -21,9 +22,10 @@ from pcclip.embedding.vectors import load_vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.ranking.axes import ESTIMATORS, Query, agreeing, attribute_axis
+from pcclip.ranking.cache import VectorCache
 from pcclip.ranking.examples import Examples, read_examples
 from pcclip.ranking.paraphrases import paraphrases
-from pcclip.ranking.rank import embed_photos, example_vectors, find_photos, rank
+from pcclip.ranking.rank import rank
 from pcclip.ranking.votes import Vote, VoteFile
 from pcclip.runs.stage import Stage, finished
 
@@ -188,7 +190,7 @@ def test_cli_prints_a_table(few, tiny_model, tiny_encoder, capfd):
     assert lines[6][1] == "empty file"
 
 
-def test_cli_json_is_alone_on_stdout(few, tiny_model, capfd):
+def test_cli_json_is_alone_on_stdout(few, tiny_model, own_cache, capfd):
     status, out, err = cli(capfd, "rank", few, "--more", MORE, "--model", tiny_model, "--json")
     rows = json.loads(out)
     assert status == 0
@@ -222,7 +224,7 @@ def test_cli_mistake_is_one_line(few, capfd, arguments):
     assert len(err.splitlines()) == 1
 
 
-def test_cli_interrupted(few, tiny_model, monkeypatch, capfd):
+def test_cli_interrupted(few, tiny_model, own_cache, monkeypatch, capfd):
     def interrupt(self, pixels):
         raise KeyboardInterrupt
 
@@ -234,10 +236,28 @@ def test_cli_interrupted(few, tiny_model, monkeypatch, capfd):
     assert (status, err) == (130, "pcclip: interrupted; run the same command again to continue\n")
 
 
-def test_cli_sheet_in_a_missing_folder(few, tiny_model, tmp_path, capfd):
-    sheet = tmp_path / "nowhere" / "sheet.png"
-    status, _, err = cli(capfd, "rank", few, "--more", MORE, "--model", tiny_model, "--sheet", sheet)
-    assert sheet.is_file() or (status == 1 and "sheet.png" in err)
+@pytest.mark.parametrize("option", ["--sheet", "--csv"])
+def test_cli_result_in_a_missing_folder(few, tmp_path, capfd, option):
+    status, _, err = cli(capfd, "rank", few, "--more", MORE, "--model", "none", option, tmp_path / "nowhere" / "x")
+    assert (status, err) == (1, f"pcclip: {tmp_path / 'nowhere'}: no such folder; make it first\n")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_cli_names_that_are_not_utf8(few, tiny_model, tmp_path, capfd):
+    os.rename(few / "disc-red.png", os.fsencode(few) + b"/disc-\xe9.png")
+    csv = tmp_path / "t.csv"
+    status, out, _ = cli(capfd, "rank", few, "--more", MORE, "--model", tiny_model, "--csv", csv, "--top", 9)
+    assert (status, len(out.splitlines())) == (0, 7)
+    assert b"/disc-\xe9.png," in csv.read_bytes()
+    assert "disc-\udce9.png" in {names(table)[0] for table in [rank(few / "disc-\udce9.png", MORE, model=tiny_model)]}
+
+
+def test_cli_cache(few, tiny_model, own_cache, capfd):
+    cli(capfd, "rank", few, "--more", MORE, "--model", tiny_model)
+    status, out, _ = cli(capfd, "cache")
+    assert (status, out.splitlines()[1].split()[:2]) == (0, ["5", "vectors"])
+    assert "at most 4000 MB" in out
+    assert "vectors of" not in cli(capfd, "cache", "--limit", 0)[1]
 
 
 @pytest.mark.parametrize("top", ["0", "-2"])
@@ -291,15 +311,6 @@ def test_examples_need_not_be_among_the_photos(few, photos, tiny_encoder):
     assert len(table) == 7
     with pytest.raises(PcclipError, match=r"example .*a-broken\.png: unreadable image"):
         rank(photos, model=tiny_encoder, examples=Examples([few / "a-broken.png"]))
-
-
-def test_examples_are_found_however_their_path_is_written(few, tiny_encoder, monkeypatch):
-    monkeypatch.chdir(few)
-    vectors, _ = embed_photos(find_photos(few / "deep"), tiny_encoder)
-    monkeypatch.setattr(Encoder, "encode_pixels", None)
-    names = ["deep/dot-red.PNG", str(few / "deep" / ".." / "deep" / "wedge-blue.jpg")]
-    found = example_vectors(names, vectors, tiny_encoder)
-    np.testing.assert_array_equal(found, vectors.matrix)
 
 
 @pytest.mark.parametrize(
@@ -395,6 +406,38 @@ def test_votes_that_cancel_without_words(photos, tiny_encoder):
     assert np.isfinite(rank(photos, MORE, model=tiny_encoder, votes=cast).deviation).all()
 
 
+def test_votes_and_examples_travel(few, photos, tiny_encoder, tmp_path, monkeypatch):
+    """By the photos' bytes: the folder is renamed, its photos too, and the shell stands elsewhere."""
+    paths = [str(few / "disc-red.png"), str(few / "bar-blue.png")]
+    file, contents = VoteFile(tmp_path / "v.jsonl"), VectorCache().contents(paths)
+    file.append(Vote("disc-red.png", "bar-blue.png", "second", *contents), attribute=MORE)
+    examples = Examples([paths[0]], ["deep/wedge-blue.jpg"])
+    before = rank(few, MORE, model=tiny_encoder, votes=file.path, examples=examples)
+    few.rename(tmp_path / "moved")
+    (tmp_path / "moved" / "bar-blue.png").rename(tmp_path / "moved" / "deep" / "stripe.png")
+    monkeypatch.chdir(tmp_path)
+    after = rank(
+        "moved", MORE, model=tiny_encoder, votes=file.path, examples=Examples(["disc-red.png"], examples.least)
+    )
+    np.testing.assert_allclose(after.score, before.score, atol=1e-3)
+    assert [name.replace("stripe.png", "bar-blue.png") for name in names(after)] == names(before)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"votes": [Vote("x", "y", "first")]}, "votes: none is on these photos"),
+        ({"examples": Examples(["x.png"])}, "example x.png: neither a file nor one of the photos; give its path"),
+        ({"examples": Examples(["a-broken.png"])}, "example a-broken.png: unreadable image"),
+        ({"more": MORE, "sheet": "/no/such/s.png"}, "/no/such: no such folder; make it first"),
+    ],
+)
+def test_errors_are_told_before_any_photo_is_encoded(few, tiny_encoder, own_cache, monkeypatch, given, message):
+    monkeypatch.setattr(Encoder, "encode_pixels", None)
+    with pytest.raises(PcclipError, match=message):
+        rank(few, model=tiny_encoder, **given)
+
+
 def test_votes_on_other_photos(few, tiny_encoder, tmp_path, capsys):
     cast = [Vote("x", "y", "first"), Vote("y", "z", "tie")]
     with pytest.raises(PcclipError, match="votes: none is on these photos"):
@@ -483,7 +526,7 @@ def test_paraphrases_are_sorted_out_and_asked_once(tmp_path, monkeypatch):
     writer = Writer("A huge beast | a tiny creature.", "no pair", "one | one", "a|b|c", "a huge beast|a tiny creature")
     found = paraphrases(Query("large", "small"), Generate(), tmp_path, 5, start=writer)
     assert found == [("a huge beast", "a tiny creature")]
-    assert paraphrases(Query("large", "small"), Generate(), tmp_path, 5, start=None) == found
+    assert paraphrases(Query("large", "small"), Generate(), tmp_path, 5, start=Writer()) == found
     paraphrases(Query("large"), Generate(), tmp_path, 1, start=writer)
     assert writer.asked == 6
 

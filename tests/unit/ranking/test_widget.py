@@ -24,7 +24,7 @@ from pcclip.ranking.widget import surface as ranking
 from pcclip.ranking.widget import thumbnails as small
 from pcclip.ranking.widget.photos import Photos, load_photos, votes_file
 from pcclip.ranking.widget.ranker import BOTH, Ranker
-from pcclip.ranking.widget.surface import RankingSurface, surface
+from pcclip.ranking.widget.surface import Conversation, RankingSurface, surface
 from pcclip.stats.vectors import unit
 
 HOSTILE = "<img src=x onerror=alert(1)> & \"'{0}"
@@ -62,13 +62,13 @@ class Page:
     """What the browser would get."""
 
     def __init__(self, ranker: Ranker):
-        self.surface, self.got = RankingSurface(ranker), []
-        self.surface.send = lambda content, buffers=None: self.got.append((content, buffers or []))
+        self.got = []
+        self.conversation = Conversation(ranker, lambda content, buffers=(): self.got.append((content, [*buffers])))
 
     def do(self, what: str, **more) -> dict[str, tuple[dict, list[bytes]]]:
         """The answers to one message, by what they are."""
         self.got.clear()
-        self.surface._receive(None, {"do": what, **more}, [])
+        self.conversation.receive({"do": what, **more})
         json.dumps([content for content, _ in self.got])  # as it travels
         return {content["is"]: (content, buffers) for content, buffers in self.got}
 
@@ -291,7 +291,7 @@ def test_a_photo_that_is_gone_has_a_reason(some, models, tmp_path):
     assert buffers[1] == b""
     assert page.do("look", row=1)["photo"][0]["item"]["problem"] == "missing file"
     assert {one["problem"] for one in page.do("pair")["pair"][0]["items"]} == {"", "missing file"}
-    assert page.do("export", kind="sheet")["file"][1][0].startswith(b"\x89PNG")
+    assert page.do("export", kind="png")["file"][1][0].startswith(b"\x89PNG")
 
 
 def test_csv_is_the_whole_order(page, some):
@@ -303,8 +303,16 @@ def test_csv_is_the_whole_order(page, some):
     assert HOSTILE in set(table.caption)
 
 
+def test_csv_starts_no_formula(some, models, tmp_path):
+    captions = ["=1+1", "+a", "-b", "@c", "plain", "\td"]
+    few = photos_of(some.vectors.paths[:6], some.vectors.matrix[:6], captions, models)
+    data = Page(Ranker(few, ASKED, tmp_path / "v.jsonl")).do("export", kind="csv")["file"][1][0]
+    table = pd.read_csv(BytesIO(data)).set_index("id").caption[few.vectors.ids]
+    assert list(table) == ["'=1+1", "'+a", "'-b", "'@c", "plain", "'\td"]
+
+
 def test_the_sheet_is_a_picture(page):
-    content, (data,) = page.do("export", kind="sheet")["file"]
+    content, (data,) = page.do("export", kind="png")["file"]
     assert (content["name"], Image.open(BytesIO(data)).format) == ("something_red.png", "PNG")
 
 
@@ -335,11 +343,9 @@ def test_ten_thousand_photos_are_ranked_without_opening_one(models, tmp_path, mo
     assert sorted(opened[2:]) == ["7.jpg", "8.jpg", "9.jpg"]
 
 
-def test_little_is_saved_in_a_notebook(page):
+def test_little_is_saved_in_a_notebook(ranker):
     """What JupyterLab writes is the widget's state: the surface's code, and nothing of the photos."""
-    page.do("hello")
-    page.do("thumbnails", rows=list(range(24)))
-    state = json.dumps(page.surface.get_state())
+    state = json.dumps(RankingSurface(ranker).get_state())
     assert len(state) < 80_000
     assert "no. 5" not in state
 
@@ -359,13 +365,36 @@ def folder_config(values, photos):
     return params.check({**values, "rank": {"photos": str(photos), "more": "something red"}})
 
 
-def test_a_folder_is_encoded_once(folder_config, monkeypatch):
+def test_a_folder_is_encoded_once(folder_config, encoded, own_cache):
     first = load_photos(folder_config)
     assert first.captions[first.vectors.ids.index("disc-red.png")] == "A red disc."
-    assert list(first.models) == ["base"]
-    monkeypatch.setattr("pcclip.encoders.dual_encoder.Encoder.encode_pixels", None)
+    assert (list(first.models), encoded.total) == (["base"], 24)
     again = load_photos(folder_config)
     np.testing.assert_array_equal(first.vectors.matrix, again.vectors.matrix)
+    assert encoded.total == 24
+
+
+@pytest.mark.parametrize("captions", [b"picture,text\na.png,x\n", b"\xff\xfe\0path", b'path,caption\na.png,"x'])
+def test_captions_that_cannot_be_read_do_not_stop_a_folder(values, tmp_path, photos, captions, capsys):
+    (tmp_path / "mine").mkdir()
+    Image.open(photos / "disc-red.png").save(tmp_path / "mine" / "a.png")
+    (tmp_path / "mine" / "captions.csv").write_bytes(captions)
+    loaded = load_photos(params.check({**values, "rank": {"photos": str(tmp_path / "mine")}}))
+    assert loaded.captions == ["a"]
+    assert "file names are shown instead" in capsys.readouterr().out
+
+
+def test_examples_survive_a_restart_and_new_words_start_clean(some, ranker, tmp_path):
+    ranker.example(3, 1)
+    ranker.example(4, -1)
+    ranker.example(5, 1)
+    ranker.example(5, 0)
+    again = Ranker(some, ASKED, tmp_path / "votes.jsonl")
+    assert again.examples == {3: 1, 4: -1}
+    again.ask("something else", "", "two_prompt", "base")
+    assert again.examples == {}
+    again.ask(ASKED.more, ASKED.less, "two_prompt", "base")
+    assert again.examples == {3: 1, 4: -1}
 
 
 def test_a_folder_without_captions_has_file_names(values, tmp_path, photos):
