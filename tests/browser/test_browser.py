@@ -198,8 +198,10 @@ def order(page) -> list[tuple[int, str]]:
 
 
 def votes(work: Path) -> list[dict]:
+    """The votes and undos that are on disk, without the words that were typed."""
     path = work / "votes.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [line for line in lines if "choice" in line or "undo" in line]
 
 
 def cells(page) -> list[str]:

@@ -583,7 +583,7 @@ def test_files_of_vectors(run_folder, tiny_encoder):
     )
     empty = run_folder.parent / "empty.parquet"
     pd.read_parquet(run_folder / "02_embed" / "vectors.parquet").head(0).to_parquet(empty)
-    for given in ({"examples": shown}, {"votes": [Vote("a", "b", "first")]}, {"more": MORE}):
+    for given in ({"examples": shown}, {"more": MORE}):
         with pytest.raises(PcclipError, match=r"empty\.parquet: no vectors there; embed photos first"):
             rank(empty, model=tiny_encoder, **given)
     with pytest.raises(PcclipError, match="no such file of vectors"):
