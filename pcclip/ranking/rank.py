@@ -121,7 +121,7 @@ def rank(
     if run_model:
         files = [_table_by_tower(files[0].parent, model)]
     unreadable: list[tuple[str, str]] = []
-    if files and not has_feedback:
+    if files and text is not None and not has_feedback:
         table = topk.ranked_shards(files, text, model.image_fingerprint(), top, bottom)
     else:
         if files:
@@ -135,7 +135,7 @@ def rank(
             learnt = learnt_order(matrix, votes_here, differences, text)
             table = _ranked(vectors, learnt.scores, top, bottom)
             table["deviation"] = learnt.deviations[table.row]
-        else:
+        elif text is not None:  # words, examples or votes are given: rank() has checked it
             table = _ranked(vectors, project(matrix, text), top, bottom)
     if sheet:
         _write_sheet(table, Path(sheet), top or 0, bottom or 0)
@@ -237,7 +237,8 @@ def _example_files(index: PhotoIndex, examples: Examples) -> dict[str, str]:
 
 def _example_matrices(files: Mapping[str, str], examples: Examples, model: Encoder) -> list[Float[np.ndarray, "m d"]]:
     """Vectors of the examples of both sides. Raises PcclipError for one that cannot be read."""
-    names, vectors = list(files), {}
+    names: list[str] = list(files)
+    vectors: dict[str, np.ndarray] = {}
     for part in embed_parts(list(files.values()), model):
         for row, reason in part.problems:
             raise PcclipError(f"example {names[row]}: {reason}; name one of the photos, or another file")

@@ -66,6 +66,5 @@ def summary(name: str) -> dict[str, Any]:
     words = words_of(file)
     changed = datetime.fromtimestamp(file.path.stat().st_mtime, UTC).isoformat(timespec="seconds")
     label = Query(words.more, words.less or None).label
-    answers = {"examples": file.examples(label), "votes": file.read(label)}
-    lines = {key: [asdict(line) for line in parts] for key, parts in answers.items()}
-    return {"name": name, "changed": changed, **asdict(words), **lines}
+    examples, votes = map(asdict, file.examples(label)), map(asdict, file.read(label))
+    return {"name": name, "changed": changed, **asdict(words), "examples": [*examples], "votes": [*votes]}

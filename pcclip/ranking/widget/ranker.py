@@ -112,7 +112,8 @@ class Ranker:
         examples, votes = self.file.examples(self.query.label), self.votes
         self.file, self.name = file, " ".join(name.split())
         self._keep_words()
-        for line in (*examples, *votes):
+        lines: list[Example | Vote] = [*examples, *votes]
+        for line in lines:
             file.append(line, attribute=self.query.label)
 
     def open(self, name: str) -> None:
