@@ -23,7 +23,7 @@ from pcclip.embedding.stage import encode_by_all
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
-from pcclip.images import batches
+from pcclip.images import batches, file_of
 from pcclip.runs.files import cache_folder, make_folder
 from pcclip.runs.progress import Meter, say
 
@@ -48,7 +48,7 @@ class VectorCache:
 
     def contents(self, paths: Sequence[str]) -> list[str]:
         """SHA-256 of each file's bytes, '' for a file that cannot be read. An unchanged file is read once."""
-        keys = [(os.fsencode(os.path.abspath(path)).hex(), _version(path)) for path in paths]
+        keys = [(os.path.abspath(path), _version(path)) for path in paths]
         rows = self._select("SELECT path, version, content FROM files WHERE path IN", [path for path, _ in keys])
         known = {(path, version): content for path, version, content in rows}
         new = {key: path for key, path in zip(keys, paths, strict=True) if key not in known}
@@ -165,13 +165,13 @@ def _checksum(vector: object) -> int:
 def _version(path: str) -> str:
     """What changes when the file does; '' for a file that is absent or too new to tell."""
     with suppress(OSError, ValueError):
-        stat = os.stat(path)
+        stat = os.stat(file_of(path))
         if time.time_ns() - stat.st_mtime_ns > _SETTLED:
             return f"{stat.st_dev} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
     return ""
 
 
 def _sha256(path: str) -> str:
-    with suppress(OSError, ValueError), open(path, "rb") as file:
+    with suppress(OSError, ValueError), open(file_of(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
     return ""

@@ -71,8 +71,11 @@ def _rank(options: argparse.Namespace) -> None:
     from pcclip.config import Generate
     from pcclip.ranking.examples import Examples
     from pcclip.ranking.rank import rank
-    from pcclip.runs.files import atomic, csv_text
+    from pcclip.runs.files import atomic, spreadsheet
 
+    for path in (options.csv, options.sheet):
+        if path and not path.absolute().parent.is_dir():
+            raise PcclipError(f"rank: {path}: there is no folder {path.parent}; make it, or name another file")
     ways = (options.more, options.less, options.examples, options.most, options.least, options.votes, options.ranking)
     if ways == (None,) * len(ways) and _has_display():
         _app(
@@ -86,8 +89,6 @@ def _rank(options: argparse.Namespace) -> None:
         if examples:
             raise PcclipError("rank: --examples and --most/--least both name examples; give them one way")
         examples = Examples(options.most or (), options.least or ())
-    if options.csv and not options.csv.absolute().parent.is_dir():
-        raise PcclipError(f"{options.csv.parent}: no such folder; make it first")
     with redirect_stdout(sys.stderr):  # progress is no part of the printed result
         table = rank(
             options.photos,
@@ -106,14 +107,13 @@ def _rank(options: argparse.Namespace) -> None:
         )
     if options.csv:
         with atomic(options.csv) as temporary:
-            temporary.write_bytes(csv_text(table))
+            spreadsheet(table).to_csv(temporary, index=False)
     if options.json:
         print(json.dumps(table.astype(object).where(table.notna(), None).to_dict("records"), indent=1))
         return
     for row in table.itertuples():
         score = f"{row.score:+.4f}" + (f" +/- {row.deviation:.4f}" if "deviation" in table else "")
-        path = row.path.encode(errors="surrogateescape").decode(errors="replace")
-        print(f"{row.position:5d}  {row.problem or score:>8}  {path}")
+        print(f"{row.position:5d}  {row.problem or score:>8}  {row.path}")
 
 
 def _has_display() -> bool:

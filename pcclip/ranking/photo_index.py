@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 
+from pcclip.images import as_text
 from pcclip.ranking.cache import VectorCache
 
 
@@ -42,7 +43,7 @@ class PhotoIndex:
             known = row is not None and self.content(row) in ("", content)
             return row if known else self._row_of_content.get(content)
         if row is None and os.path.isfile(path):
-            return self._row_of_content.get(VectorCache().contents([path])[0])
+            return self._row_of_content.get(VectorCache().contents([as_text(path)])[0])
         return self._row_by_end(name) if row is None else row
 
     @cached_property
@@ -69,4 +70,4 @@ class PhotoIndex:
 
 
 def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+    return unicodedata.normalize("NFC", as_text(name))

@@ -114,6 +114,11 @@ def _written(temporary: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def spreadsheet(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before every text that a spreadsheet would read as a formula."""
+    return table.map(lambda value: f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value)
+
+
 def make_folder(folder: Path) -> None:
     """Make a local folder and its parents so that they outlive a power cut."""
     absent = [parent for parent in (folder, *folder.parents) if not parent.exists()]
@@ -211,17 +216,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # whatever damage raises in two readers
         damaged = one_line(error)
     raise PcclipError(f"{path}: a damaged checkpoint ({damaged}); delete it and run again")
-
-
-def csv_text(table: pd.DataFrame) -> bytes:
-    """A table as CSV. Texts that a spreadsheet would run as a formula (= + - @) get an apostrophe before them."""
-    texts = {
-        name: [f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value for value in column]
-        for name, column in table.items()
-        if not pd.api.types.is_numeric_dtype(column)
-    }
-    escaped = {name: pd.Series(values, table.index, dtype=object) for name, values in texts.items()}
-    return table.assign(**escaped).to_csv(index=False).encode(errors="surrogateescape")
 
 
 def write_parquet(path: Path, table: Any) -> None:

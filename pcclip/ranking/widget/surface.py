@@ -22,7 +22,7 @@ from pcclip.ranking.axes import ESTIMATORS
 from pcclip.ranking.rank import SHEET_PHOTOS
 from pcclip.ranking.widget.ranker import Ranker, Standing
 from pcclip.ranking.widget.thumbnails import thumbnails
-from pcclip.runs.files import csv_text
+from pcclip.runs.files import spreadsheet
 from pcclip.runs.progress import interactive
 
 _HERE = Path(__file__).parent
@@ -200,7 +200,7 @@ class Conversation:
         if kind == "json":
             content, media = json.dumps(saved.summary(self.ranker.name), indent=1).encode(), "application/json"
         elif kind == "csv":
-            content, media = csv_text(self.ranker.table()), "text/csv"
+            content, media = spreadsheet(self.ranker.table()).to_csv(index=False).encode(), "text/csv"
         else:
             buffer = BytesIO()
             self.ranker.sheet(SHEET_PHOTOS).save(buffer, "PNG")

@@ -374,7 +374,7 @@ def test_a_folder_is_encoded_once(folder_config, encoded, own_cache):
     assert encoded.total == 24
 
 
-@pytest.mark.parametrize("captions", [b"picture,text\na.png,x\n", b"\xff\xfe\0path", b'path,caption\na.png,"x'])
+@pytest.mark.parametrize("captions", [b"where,when\na.png,x\n", b"\xff\xfe\0path"])
 def test_captions_that_cannot_be_read_do_not_stop_a_folder(values, tmp_path, photos, captions, capsys):
     (tmp_path / "mine").mkdir()
     Image.open(photos / "disc-red.png").save(tmp_path / "mine" / "a.png")
