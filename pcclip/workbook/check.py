@@ -32,15 +32,15 @@ from pcclip.finetuning import stage as finetuning
 from pcclip.ranking.axes import ESTIMATORS
 from pcclip.runs.progress import say
 from pcclip.runs.stage import Stage, finished
-from pcclip.workbook.cost import Cost, Row, Scale, constants, counts, in_bytes, table
-from pcclip.workbook.sizes import Network, TeacherSize, model_sizes, stored
+from pcclip.workbook.cost import Cost, Scale, constants, in_bytes, table
+from pcclip.workbook.sizes import encoder_size, language_model_size, stored
 from pcclip.workbook.sweep import planned, read_sweep
 
 FINE, FETCHED, MISSING = "fine", "to fetch", "missing"
 Finding = tuple[str, str]  # one of the three words above, and a line about one thing
 _CONNECT_SECONDS = 2.0
-_WEIGHTS = ("*.safetensors", "*.bin", "*.pt")
-_TEACHER_FILES = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+_UNET = "diffusion_pytorch_model.safetensors"
+_TEACHER_FILES = {"unet": _UNET, "vae": _UNET, "text_encoder": "model.safetensors"}
 
 
 def check(params_file: str | Path) -> None:
@@ -68,9 +68,8 @@ def check(params_file: str | Path) -> None:
         findings += [(MISSING, line) for line in evaluation.lacking(config)]
         if config.reuse not in embedded_here:
             findings += _stages_of_other_runs(config, images)
-        cost = Cost(config, counts(config, Scale(), images), model_sizes(config), Scale())
-        findings += _models(config, cost, {name[:2] for name in notebooks})
-        costs.append((cost, notebooks))
+        findings += _models(config, {name[:2] for name in notebooks})
+        costs.append((Cost(config, Scale(), images), notebooks))
     findings = list(dict.fromkeys(findings))
     for state, line in findings:
         if state != MISSING:
@@ -87,13 +86,8 @@ def plan(params_file: str | Path, scale: Scale) -> None:
     Raises:
         PcclipError: a mistake in the file, or an impossible scale.
     """
-    costs = []
-    for config, notebooks in planned(read_sweep(params_file)):
-        images = None if scale.images is not None else _images(config)
-        costs.append((Cost(config, counts(config, scale, images), model_sizes(config), scale), notebooks))
-    _show(costs)
-    for line in {line for cost, _ in costs for line in cost.sizes.problems.values()}:
-        say(f"unknown   {line}")
+    runs = planned(read_sweep(params_file))
+    _show([(Cost(c, scale, _images(c) if scale.images is None else None), notebooks) for c, notebooks in runs])
 
 
 def refuse(config: Config, notebooks: list[str], images: data.ImageSet) -> None:
@@ -122,10 +116,8 @@ def _images(config: Config) -> data.ImageSet | None:
 
 def _show(costs: list[tuple[Cost, list[str]]]) -> None:
     """The table of all runs, what is assumed where the images are not here, and the constants."""
-    rows: list[Row] = []
-    for cost, notebooks in costs:
-        rows += [row for row in cost.rows() if row.stage[:2] in {name[:2] for name in notebooks}]
-    say(f"\n{table(rows)}\n")
+    shown = [row for cost, names in costs for row in cost.rows if row.stage[:2] in {name[:2] for name in names}]
+    say(f"\n{table(shown)}\n")
     for line in dict.fromkeys(cost.counts.assumed for cost, _ in costs if cost.counts.assumed):
         say(f"assumed   {line}")
     for value, source in constants().values():
@@ -161,42 +153,46 @@ def _problem(look: Callable[..., object], *arguments: object) -> str:
     return ""
 
 
-def _models(config: Config, cost: Cost, stages: set[str]) -> Iterator[Finding]:
+def _models(config: Config, stages: set[str]) -> Iterator[Finding]:
     """Every model that the stages of a run use, and the packages that run them."""
-    settings, finetune, sizes, problems = config.generate, config.finetune, cost.sizes, cost.sizes.problems
-    yield from _encoder(config.model, cost)
+    settings, finetune = config.generate, config.finetune
+    yield from _encoder(config.model)
     if "01" in stages:
-        yield from _language_model(settings, sizes.writer, problems.get("writer"))
-    if "01" in stages and settings.attributes:
-        yield from _language_model(settings.judging, sizes.judge, problems.get("judge"))
-    if config.engine == "ray" and stages & {"01", "02"} and find_spec("ray") is None:
-        yield MISSING, "engine = ray needs Ray: `pip install 'pcclip[ray]'`"
-    if "03" in stages and finetune.tune == "lora" and find_spec("peft") is None:
-        yield MISSING, "finetune.tune = lora needs peft: `pip install 'pcclip[paper]'`"
+        yield from _language_model(settings)
+    if "01" in stages and settings.attributes and settings.judging != settings:
+        yield from _language_model(settings.judging)
+    packages = {
+        "ray": (config.engine == "ray" and stages & {"01", "02"}, "engine = ray needs Ray", "ray"),
+        "peft": ("03" in stages and finetune.tune == "lora", "finetune.tune = lora needs peft", "paper"),
+    }
+    for package, (used, need, extra) in packages.items():
+        if used and find_spec(package) is None:
+            yield MISSING, f"{need}: `pip install 'pcclip[{extra}]'`"
     if "03" in stages and finetune.sds:
-        yield from _teacher(finetune.sds.teacher, sizes.teacher, problems.get("teacher"))
+        yield from _teacher(finetune.sds.teacher)
     if "04" in stages and config.evaluate.teacher:
-        yield from _teacher(config.evaluate.teacher.spec, sizes.matcher, problems.get("matcher"))
+        yield from _teacher(config.evaluate.teacher.spec)
 
 
-def _encoder(spec: str, cost: Cost) -> Iterator[Finding]:
+def _encoder(spec: str) -> Iterator[Finding]:
     """Raises PcclipError when no model has that name."""
     if folder := saved.folder_of(spec):
         yield FINE, f"model {spec}: finetuned weights are in {folder}"
         return
-    toy, size = SHAPES_CLIP.seed(spec), cost.sizes.model
+    toy = SHAPES_CLIP.seed(spec)
     open_clip = toy is None and spec != minilm_efficientnet.SPEC
     if open_clip:
         openclip.check(spec)
-    if problem := cost.sizes.problems.get("model"):
+    if problem := _problem(encoder_size, spec):
         yield MISSING, problem
         return
-    known = f"{size.image.parameters / 1e6:.0f} M image and {size.text.parameters / 1e6:.0f} M text parameters"
-    yield FINE, f"model {spec}: {'its size is known on the hub alone' if isnan(size.parameters) else known}"
+    image, text = encoder_size(spec)[:2]
+    known = f"{image.parameters / 1e6:.0f} M image and {text.parameters / 1e6:.0f} M text parameters"
+    yield FINE, f"model {spec}: {'its size is known on the hub alone' if isnan(image.parameters) else known}"
     if toy is not None:
         yield FINE, f"weights of {spec}: {_trained(SHAPES_CLIP.stage(toy))}"
     elif open_clip:
-        yield _open_clip_weights(spec, 4 * size.parameters)
+        yield _open_clip_weights(spec, 4 * (image.parameters + text.parameters))
         if tokenizer := openclip.tokenizer_source(spec):
             yield _tokenizer(spec, tokenizer)
 
@@ -211,11 +207,9 @@ def _open_clip_weights(spec: str, size: float) -> Finding:
 
     name, tag = openclip.split(spec)
     label, schema, place = f"weights of {spec}", *name.rpartition(":")[::2]
-    if schema == "local-dir":
-        if any(any(Path(place).glob(pattern)) for pattern in _WEIGHTS):
-            return FINE, f"{label}: there"
-        return MISSING, f"{label}: none in {place}; put {HF_SAFE_WEIGHTS_NAME} there"
-    if tag == "random" or (tag and Path(tag).is_file()):
+    if problem := _problem(openclip.local_weights, spec):
+        return MISSING, problem
+    if tag == "random" or openclip.local_weights(spec):
         return FINE, f"{label}: {'drawn at random' if tag == 'random' else 'there'}"
     files = [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
     if not schema:
@@ -239,54 +233,50 @@ def _tokenizer(spec: str, source: str) -> Finding:
     return _on_hub(label, source, [files], 4e6, "put tokenizer.json beside the checkpoint")
 
 
-def _language_model(settings: Generate, size: Network, problem: str | None) -> Iterator[Finding]:
+def _language_model(settings: Generate) -> Iterator[Finding]:
     if settings.backend == "template":
         return
     package, installation = llm.NEEDS[settings.backend]
     if find_spec(package) is None:
         yield MISSING, f"generate.backend = {settings.backend} needs {package}: {installation}"
-    known = f"{size.parameters / 1e9:.3g} G parameters"
-    if isnan(size.parameters):
-        known = "unknown size: its name has no number of parameters"
-    label = f"language model {settings.llm}: {known}"
-    if problem:
+    if problem := _problem(language_model_size, settings):
         yield MISSING, problem
-    elif settings.backend == "llama_cpp":
+        return
+    size = language_model_size(settings).parameters
+    known = "unknown size: its name has no number of parameters" if isnan(size) else f"{size / 1e9:.3g} G parameters"
+    label = f"language model {settings.llm}: {known}"
+    if settings.backend == "llama_cpp":
         yield FINE, f"language model {gguf_path(settings.gguf)}: {known}"
     elif settings.backend == "openai":
         key = f"$OPENAI_API_KEY is {'set' if os.environ.get('OPENAI_API_KEY') else 'not set'}"
-        shown = {url: without_password(url) for url in settings.servers}
-        silent = " and ".join(shown[url] for url in shown if not reachable(url))
-        advice = f"nothing answers at generate.base_url = {silent}; start the server there or change it"
-        present = f"a server is at {' and '.join(shown.values())}"
-        yield MISSING if silent else FINE, f"{label}; {advice if silent else present}; {key}"
+        for url in settings.servers:
+            shown, advice = without_password(url), "start the server there or change it"
+            silent = f"nothing answers at generate.base_url = {shown}; {advice}"
+            answers = reachable(url)
+            yield FINE if answers else MISSING, f"{label}; {f'a server is at {shown}' if answers else silent}; {key}"
     elif (folder := Path(weights_source(settings.llm or "")[0])).is_dir():
         lacking = [kind for kind in ("config.json", "*.safetensors") if not any(folder.glob(kind))]
         advice = f"but no {' and no '.join(lacking)} in it; fetch it again"
         yield MISSING if lacking else FINE, f"{label}, {advice if lacking else 'there'}"
     else:
         files = [["config.json"], ["model.safetensors", "model.safetensors.index.json"]]
-        yield _on_hub(label, settings.llm or "", files, 2 * size.parameters, "give its folder as generate.llm")
+        yield _on_hub(label, settings.llm or "", files, 2 * size, "give its folder as generate.llm")
 
 
-def _teacher(spec: str, size: TeacherSize, problem: str | None) -> Iterator[Finding]:
+def _teacher(spec: str) -> Iterator[Finding]:
     """A diffusion model: a toy that is trained here, in a folder, or by hub name."""
-    lines = missing_teacher(spec) or ([problem] if problem else [])
+    lines, toy = missing_teacher(spec), SHAPES_DIFFUSION.seed(spec)
     if find_spec("diffusers") is None:
         lines = [f"teacher {spec} needs diffusers: `pip install 'pcclip[pictures]'`"]
-    toy, known = SHAPES_DIFFUSION.seed(spec), f"UNet of {size.parameters / 1e6:.0f} M parameters"
-    label = f"teacher {spec}: {'its size is known on the hub alone' if isnan(size.parameters) else known}"
     if lines:
         yield MISSING, "; ".join(lines)
     elif toy is not None:
         yield FINE, f"weights of {spec}: {_trained(SHAPES_DIFFUSION.stage(toy))}"
     elif resolve(spec).is_dir():
-        yield FINE, f"{label}, there"
+        yield FINE, f"teacher {spec}: there"
     else:
-        parts = [
-            f"{part}/{name}" for part, file in _TEACHER_FILES.items() for name in ("config.json", f"{file}.safetensors")
-        ]
-        yield _on_hub(label, spec, [[part] for part in parts], nan, "give its folder as finetune.sds.teacher")
+        parts = [[f"{part}/{name}"] for part, file in _TEACHER_FILES.items() for name in ("config.json", file)]
+        yield _on_hub(f"teacher {spec}", spec, parts, nan, "give its folder as finetune.sds.teacher")
 
 
 def _on_hub(label: str, repository: str, files: list[list[str]], size: float, advice: str) -> Finding:

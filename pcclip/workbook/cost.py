@@ -4,6 +4,7 @@ FLOP are the cost of one item's forward pass (sizes.py) times the number of item
 passes, two where the weights are frozen and only a gradient passes through (LoRA, layer norms), and one more where
 GradCache encodes a micro-batch twice. Hours are FLOP over the card's peak times the utilisation in `constants()`. Not
 counted: the benchmarks of stage 04, the held-out curve, the attribute term's texts, a teacher's VAE and text encoder.
+A teacher's UNet is counted as Stable Diffusion 1's.
 
 Beside the paper (30 A100 hours of generation, 12 of finetuning): its configuration, 499,500 pairs of Llama-2-13b and
 20 epochs of ViT-L-14's text tower in fp32, comes to 11 and 5.6 hours here.
@@ -12,19 +13,22 @@ Beside the paper (30 A100 hours of generation, 12 of finetuning): its configurat
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from math import isnan, nan
+from typing import NamedTuple
 
 import pandas as pd
 
 from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.comparisons.sentences import from_captions
-from pcclip.config import Config, Data, root
+from pcclip.config import Config, Data, Generate, root
 from pcclip.data.image_set import ImageSet, published
+from pcclip.encoders.toy_diffusion import SHAPES_DIFFUSION
 from pcclip.errors import PcclipError
 from pcclip.finetuning.batches import PAIRS_IN_BATCH
-from pcclip.workbook.sizes import Network, Sizes
+from pcclip.workbook.sizes import EncoderSize, encoder_size, language_model_size
 
 PEAKS = {  # FLOP/s of dense products, from NVIDIA's data sheets; fp32 without TF32
     "A100": {"fp32": 19.5e12, "bf16": 312e12, "fp16": 312e12},
@@ -45,6 +49,7 @@ DEFAULTS = {  # name -> value, unit and source
     "sentence": (29, "tokens of a written comparison: SmolLM2-135M in outputs/demo"),
     "distinct": (0.73, "of a batch's tokens are left when shared beginnings are computed once: outputs/demo"),
 }
+_UNET_FLOP = 8.033e11  # of Stable Diffusion 1's UNet for one latent of 4 x 64 x 64, counted by torch
 _UNKNOWN_SET = 1_000  # training images of a set that is neither here nor published: as many as the paper has
 _LARGEST_SET = 10**18
 _AMOUNTS = ["tokens", "flop", "disk", "hours"]  # columns of the table that a sum makes sense of
@@ -84,8 +89,7 @@ class Scale:
             raise PcclipError(f"--gpus needs at least 1, --images at least 2 and at most {_LARGEST_SET:g}")
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """How many images, captions and pairs a run has; `assumed` is a line where they are not counted."""
 
     train: int
@@ -97,8 +101,7 @@ class Counts:
     assumed: str = ""
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One line of the table; NaN is unknown."""
 
     stage: str
@@ -122,7 +125,7 @@ def counts(config: Config, scale: Scale, images: ImageSet | None) -> Counts:
         sample = images.captions.caption.sample(min(500, len(images.captions)), random_state=0)
         caption_tokens = float(sample.map(text_tokens).mean())
     else:
-        train, held_out, captions, assumed = _assumed_images(config.data, round(scale.images) if scale.images else None)
+        train, held_out, captions, assumed = _assumed_images(config.data, scale.images)
         caption_tokens = constant("caption")
     possible = train * (train - 1) // 2
     pairs = min(settings.pairs or (possible if scale.images is None else train), possible)
@@ -130,20 +133,18 @@ def counts(config: Config, scale: Scale, images: ImageSet | None) -> Counts:
     return Counts(train, held_out, captions, pairs, held_out_pairs, caption_tokens, assumed)
 
 
-def _assumed_images(data: Data, images: int | None) -> tuple[int, int, int, str]:
+def _assumed_images(data: Data, images: float | None) -> tuple[int, int, int, str]:
     """Training images, held-out images, training captions, and the line that states the assumption."""
-    sides = published(data)
-    if images is not None:
-        held_out = min(max(1, round(data.held_out * images)), data.held_out_limit or images)
-        return images - held_out, held_out, images - held_out, f"{images:,} images with one caption each"
-    total = captions = round((data.limit or _UNKNOWN_SET) / (1 - data.held_out))
+    sides = {} if images else published(data)
+    total = captions = round(images or (data.limit or _UNKNOWN_SET) / (1 - data.held_out))
     if sides:
         total, captions = (sum(side[k] for side in sides.values()) for k in (0, 1))
     official = data.split == "official" and "held_out" in sides
-    held_out = sides["held_out"][0] if official else round(data.held_out * total)
-    train = min(total - held_out, data.limit or total)
-    assumed = f"{total:,} images with {captions:,} captions in the set, {held_out:,} of them held out"
-    return train, min(held_out, data.held_out_limit or held_out), round(captions / total * train), assumed
+    held_out = sides["held_out"][0] if official else max(1, round(data.held_out * total))
+    shown = min(held_out, data.held_out_limit or held_out)
+    train = total - shown if images else min(total - held_out, data.limit or total)
+    assumed = f"{total:,} images with {captions:,} captions in the set, {shown:,} of them held out"
+    return train, shown, round(captions / total * train), assumed
 
 
 def text_tokens(text: str) -> int:
@@ -151,51 +152,47 @@ def text_tokens(text: str) -> int:
     return len(re.findall(r"\w+|[^\w\s]", text))
 
 
-@dataclass(frozen=True)
 class Cost:
-    """The cost of one run."""
+    """The cost of one run, as `rows` of the table in the order of the stages."""
 
-    config: Config
-    counts: Counts
-    sizes: Sizes
-    scale: Scale
-
-    def rows(self) -> Iterator[Row]:
-        """Lines of the table, in the order of the stages."""
-        yield from self._generation()
-        yield from self._embedding()
-        yield from self._finetuning()
-        yield from self._evaluation()
+    def __init__(self, config: Config, scale: Scale, images: ImageSet | None = None):
+        self.config, self.scale, self.counts = config, scale, counts(config, scale, images)
+        self.model = EncoderSize()
+        with suppress(PcclipError):  # `pcclip run --check` says what is missing
+            self.model = encoder_size(config.model)
+        self.rows = [*self._generation(), *self._embedding(), *self._finetuning(), self._evaluation()]
 
     def _generation(self) -> Iterator[Row]:
-        settings, counts, sizes = self.config.generate, self.counts, self.sizes
+        settings, counts = self.config.generate, self.counts
         prompt = self._prompt_tokens(settings.prompt, ("first", "second")) + 2 * counts.caption_tokens
         written = min(constant("sentence"), settings.max_tokens)
-        yield self._questions("01 comparisons", counts.pairs + counts.held_out_pairs, (prompt, written), sizes.writer)
+        yield self._questions("01 comparisons", counts.pairs + counts.held_out_pairs, (prompt, written), settings)
         if settings.rewrites:
             read = self._prompt_tokens(settings.rewrites, ("first",)) + counts.caption_tokens
-            yield self._questions("01 rewrites", counts.train_captions, (read, counts.caption_tokens), sizes.writer)
+            yield self._questions("01 rewrites", counts.train_captions, (read, counts.caption_tokens), settings)
         if settings.attributes:
             bank = load_bank(settings.attributes)
             stems = [text_tokens(stem.text) for attribute in bank.attributes for stem in attribute.stems]
             pairs = settings.attribute_pairs + settings.thing_pairs + settings.held_out_attribute_pairs
             lengths = (sum(stems) / max(len(stems), 1), 1)
-            yield self._questions("01 verdicts, at most", 2 * pairs * len(stems), lengths, sizes.judge)
+            yield self._questions("01 verdicts, at most", 2 * pairs * len(stems), lengths, settings.judging)
 
-    def _questions(self, stage: str, count: int, lengths: tuple[float, float], llm: Network) -> Row:
+    def _questions(self, stage: str, count: int, lengths: tuple[float, float], settings: Generate) -> Row:
         """Questions to a language model; `lengths` are the tokens that it reads and writes for each."""
-        settings, (read, written) = self.config.generate, (count * length for length in lengths)
         disk = constant("answer") * count
         if settings.backend == "template":
             return Row(stage, f"{count:,} sentences by template", disk=disk)
-        work = f"{count:,} questions, {in_thousands(read)} tokens in, {in_thousands(written)} out"
-        machines = f"{self.scale.gpus:,} {self.scale.gpu}"
-        rate = PEAKS[self.scale.gpu]["bf16"] * self.scale.gpus
-        seconds = llm.flop * (read / constant("reading") + written / constant("writing")) / rate
+        read, written = (count * length for length in lengths)
+        flop = nan
+        with suppress(PcclipError):
+            flop = language_model_size(settings).flop
+        machines, rate = self._gpus("bf16", self.scale.gpus)
+        seconds = flop * (read / constant("reading") + written / constant("writing")) / rate
         if settings.backend == "llama_cpp":
             machines = f"{settings.in_flight} CPU cores"
-            seconds = llm.flop * (read + written) / (constant("core") * settings.in_flight)
-        return Row(stage, work, read + written, llm.flop * (read + written), disk, seconds / 3600, machines)
+            seconds = flop * (read + written) / (constant("core") * settings.in_flight)
+        work = f"{count:,} questions, {in_thousands(read)} tokens in, {in_thousands(written)} out"
+        return Row(stage, work, read + written, flop * (read + written), disk, seconds / 3600, machines)
 
     def _prompt_tokens(self, name: str, slots: tuple[str, ...]) -> int:
         """Tokens of a question without its captions; llama.cpp here reads the worked examples once and keeps them."""
@@ -204,9 +201,9 @@ class Cost:
         return sum(text_tokens(message["content"]) + _CHAT_MARKS for message in read)
 
     def _embedding(self) -> Iterator[Row]:
-        images, model, gpus = self.counts.train + self.counts.held_out, self.sizes.model, self.scale.gpus
-        row = Row("02 embed", f"{images:,} images", 0, images * model.image.flop, 4 * images * model.width)
-        yield self._timed(row, "fp32", "encoding", gpus)
+        images, gpus = self.counts.train + self.counts.held_out, self.scale.gpus
+        flop, disk = images * self.model.image.flop, 4 * images * self.model.width
+        yield self._timed(Row("02 embed", f"{images:,} images", 0, flop, disk), "fp32", "encoding", gpus)
         threads = self.config.embed.workers * gpus
         hours = constant("decoding") * images / threads / 3600
         yield Row("02 decoding", f"{images:,} photos", hours=hours, machines=f"{threads:,} CPU cores")
@@ -214,10 +211,10 @@ class Cost:
     def _finetuning(self) -> Iterator[Row]:
         """Texts through the text tower against stored image vectors; with objective clip images through theirs too.
 
-        On disk are the towers at the end and for each kept epoch, and a checkpoint with both moments of Adam. The
-        teacher of SDS keeps latents and encoded texts, and noised latents go through its UNet at every step.
+        On disk are the towers at the end and for each kept epoch, and a checkpoint with both moments of Adam. Noised
+        latents go through the UNet of SDS's teacher at every step.
         """
-        settings, counts, model, sds = self.config.finetune, self.counts, self.sizes.model, self.config.finetune.sds
+        settings, counts, model, sds = self.config.finetune, self.counts, self.model, self.config.finetune.sds
         clip, compares = settings.objective == "clip", settings.objective in ("infonce", "mse")
         examples = counts.pairs if compares else counts.train if clip else counts.train_captions
         batch, runs = min(settings.batch_size, examples), 2 if sds and sds.baseline else 1
@@ -233,42 +230,33 @@ class Cost:
         kept = len({epoch for epoch in settings.keep_epochs if epoch <= settings.epochs})
         disk = 4 * (runs + kept + 3) * (model.text.parameters + clip * model.image.parameters)
         work = f"{examples:,} examples, {runs * steps:,} steps, {settings.precision}"
-        row, gpus = (
-            Row("03 finetune", work, runs * steps * tokens, flop, disk),
-            min(self.scale.gpus, settings.processes),
-        )
-        yield self._timed(row, settings.precision, "training", gpus)
+        row = Row("03 finetune", work, runs * steps * tokens, flop, disk)
+        yield self._timed(row, settings.precision, "training", min(settings.processes, self.scale.gpus))
         if sds and sds.weight:
-            teacher, captions = self.sizes.teacher, counts.train_captions
-            encoded = counts.train if sds.warmup == "least_squares" or sds.warmup_steps else 0
             latents, passes = sds.samples * batch * steps, 2 + sds.checkpointing
             work = f"{latents:,} latents {passes} times through the UNet, {sds.precision}"
-            disk = 4 * encoded * teacher.latent + (4 if sds.precision == "fp32" else 2) * captions * teacher.condition
-            row = Row("03 teacher", work, 0, passes * latents * teacher.flop, disk)
-            yield self._timed(row, sds.precision, "training")
+            unet_flop = nan if SHAPES_DIFFUSION.seed(sds.teacher) is not None else _UNET_FLOP
+            yield self._timed(Row("03 teacher", work, 0, passes * latents * unet_flop), sds.precision, "training")
 
-    def _evaluation(self) -> Iterator[Row]:
-        """Both texts of every template and of every written pair, by each model in 04 and by two in 05.
-
-        A diffusion model as a peer scores two images with two texts of each item, and with no text too.
-        """
+    def _evaluation(self) -> Row:
+        """Both texts of every template and of every written pair, by each model in 04 and by two in 05."""
         settings, models = self.config.evaluate, 2 + len(self.config.evaluate.alphas)
         texts = 2 * models * (settings.pairs + self.counts.held_out_pairs) + 4 * self.config.arithmetic.pairs
         compares = self.config.finetune.objective in ("infonce", "mse")
         tokens = texts * self._processed(self._text_length(compares), shared=True)
-        work, flop = f"{texts:,} texts by {models} models", tokens * self.sizes.model.text.flop
-        yield self._timed(Row("04, 05 evaluate", work, tokens, flop, constant("item") * texts), "fp32", "encoding")
-        if teacher := settings.teacher:
-            sets = len(settings.compositional) + (self.config.data.source == "shapes")
-            evaluations = sets * (teacher.limit or nan) * teacher.samples * (4 + 2 * teacher.unconditional)
-            work = f"{evaluations:,} evaluations of the UNet at most, {teacher.precision}"
-            row = Row("04 teacher", work, flop=evaluations * self.sizes.matcher.flop)
-            yield self._timed(row, teacher.precision, "encoding")
+        flop, disk = tokens * self.model.text.flop, constant("item") * texts
+        return self._timed(
+            Row("04, 05 evaluate", f"{texts:,} texts by {models} models", tokens, flop, disk), "fp32", "encoding"
+        )
 
     def _timed(self, row: Row, precision: str, utilisation: str, gpus: int = 1) -> Row:
         """The row with its machines and hours, by the card's peak and one of the constants."""
-        rate = PEAKS[self.scale.gpu][precision] * constant(utilisation) * gpus
-        return replace(row, hours=row.flop / rate / 3600, machines=f"{gpus:,} {self.scale.gpu}")
+        machines, rate = self._gpus(precision, gpus)
+        return row._replace(hours=row.flop / (rate * constant(utilisation)) / 3600, machines=machines)
+
+    def _gpus(self, precision: str, number: int) -> tuple[str, float]:
+        """Their name, and their peak together in FLOP/s."""
+        return f"{number:,} {self.scale.gpu}", number * PEAKS[self.scale.gpu][precision]
 
     def _text_length(self, compares: bool) -> float:
         """Tokens of a mean text of stage 03, a comparison or a caption, with its start and end marks."""
@@ -282,10 +270,9 @@ class Cost:
 
     def _processed(self, tokens: float, shared: bool = False) -> float:
         """Tokens that the text tower processes for a text of `tokens`; `shared` ones begin alike."""
-        model = self.sizes.model
-        if not model.shortens:
-            return model.context_length
-        return min(tokens, model.context_length) * (constant("distinct") if shared and model.packs else 1)
+        if not self.model.shortens:
+            return self.model.context_length
+        return min(tokens, self.model.context_length) * (constant("distinct") if shared and self.model.packs else 1)
 
 
 def table(rows: list[Row]) -> str:
@@ -293,7 +280,7 @@ def table(rows: list[Row]) -> str:
 
     The sum is what the stages take one after the other.
     """
-    frame = pd.DataFrame(map(asdict, rows))
+    frame = pd.DataFrame(rows)
     groups = frame.groupby(["stage", "work", "machines"], sort=False)
     frame = groups[_AMOUNTS].sum(min_count=1).assign(times=groups.size()).reset_index()
     frame["work"] = frame.work.where(frame.times == 1, frame.times.astype(str) + " times " + frame.work)
