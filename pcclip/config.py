@@ -348,9 +348,6 @@ class Finetune(Block):
         "noisy verdicts are followed.",
     )
     attribute_batch: Count = Field(default=256, description="Verdicts of the attribute term in one step.")
-    negatives: Literal["none", "rules"] = Field(
-        default="none", description="False captions beside the true ones: none, or by rules."
-    )
     tune: Literal["transformer", "all", "layernorm", "lora"] = Field(
         default="transformer",
         description="Which weights of the text tower learn: the transformer (as released), all, LayerNorms, or LoRA "
@@ -394,15 +391,6 @@ class Finetune(Block):
             raise ValueError(
                 "objective: clip has no attribute or replay term and is one process; it needs "
                 "attribute_weight: 0, replay: 0 and processes: 1"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _negatives_fit_the_objective(self) -> "Finetune":
-        if self.negatives != "none" and (self.captions == "rewrites" or self.objective != "clip"):
-            raise ValueError(
-                "negatives: false captions are held against captions, so they need objective: clip and captions: "
-                "captions"
             )
         return self
 
@@ -829,7 +817,8 @@ def without_password(text: str) -> str:
 
 OLD_KEYS = {  # a key of older files (* stands for a name, such as a set's) -> what to use instead
     "generate.both_directions": "finetune.swap, which trains on each pair's reversed twin",
-    "generate.negatives": "finetune.negatives: rules, which makes them without a language model",
+    "generate.negatives": "evaluate.peers with a model that was trained on hard negatives, such as NegCLIP's checkpoint",
+    "finetune.negatives": "evaluate.peers with a model that was trained on hard negatives, such as NegCLIP's checkpoint",
     "generate.attributes_within": "labels in the image table; images are compared within their label",
     "finetune.sds.through_unet": "finetune.sds alone; the gradient passes through the UNet",
     "finetune.launcher": "finetune.processes on one machine; accelerate launch or torchrun -m pcclip.finetuning on several",

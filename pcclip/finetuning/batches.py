@@ -11,7 +11,7 @@ from torch import Tensor
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons import verdicts
 from pcclip.comparisons.attributes import imagenet_names, load_bank
-from pcclip.comparisons.captions import load_rewrites, negatives_of
+from pcclip.comparisons.captions import load_rewrites
 from pcclip.comparisons.sentences import from_captions
 from pcclip.comparisons.structures import rewritten
 from pcclip.config import Config
@@ -143,9 +143,6 @@ class CaptionedImages:
     Attributes:
         images: rows of the run's image vectors.
         text_numbers: a number for each caption, equal for equal texts.
-        negative_tokens: the captions' hard negatives.
-        negatives: for each caption the number of its negative, or -1.
-        negative_texts: for each negative the text number of the caption that reads the same, or -1.
     """
 
     images: Int[np.ndarray, " n"]
@@ -153,9 +150,6 @@ class CaptionedImages:
     texts: list[str]
     tokens: Tokens
     text_numbers: Int[np.ndarray, " m"]
-    negative_tokens: Tokens
-    negatives: Int[np.ndarray, " m"]
-    negative_texts: Int[np.ndarray, " k"]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -247,18 +241,13 @@ def caption_examples(config: Config, images: ImageSet, split: str, vectors: Vect
 
 
 def captioned_images(config: Config, images: ImageSet, split: str, vectors: Vectors, model: Encoder) -> CaptionedImages:
-    """The images of a split that have a vector, with their captions and, for training, hard negatives.
+    """The images of a split that have a vector, with their captions.
 
     Raises PcclipError when rewrites are wanted and 01 has none.
     """
     examples = caption_examples(config, images, split, vectors, model)
     order = np.argsort(examples.first, kind="stable")
     texts, rows = [examples.texts[k] for k in order], examples.first[order]
-    false_texts = [""] * len(texts)
-    if split == "train":
-        false_texts = negatives_of(config, images, [vectors.ids[row] for row in rows], texts)
-    has_negative = np.array([bool(text) for text in false_texts], dtype=bool)
-    kept_negatives = [text for text in false_texts if text]
     number = {text: k for k, text in enumerate(dict.fromkeys(texts))}
     image_rows, counts = np.unique(rows, return_counts=True)
     return CaptionedImages(
@@ -267,9 +256,6 @@ def captioned_images(config: Config, images: ImageSet, split: str, vectors: Vect
         texts=texts,
         tokens=examples.tokens[order],
         text_numbers=np.array([number[text] for text in texts], dtype=np.int64),
-        negative_tokens=model.tokenised(kept_negatives),
-        negatives=np.where(has_negative, np.cumsum(has_negative) - 1, -1),
-        negative_texts=np.array([number.get(text, -1) for text in kept_negatives], dtype=np.int64),
     )
 
 

@@ -153,18 +153,17 @@ class BothTowers(Training):
     def gradients(self, batch: Batch, pixels: Float[Tensor, "k 3 h w"]) -> dict[str, Tensor]:
         """Add the gradients of one batch to the parameters. Returns the terms and their weighted sum, detached."""
         settings, train, pairs = self.settings, self.data.train, self.data.pairs
-        texts = [train.tokens[batch.captions], train.negative_tokens[self._negatives(batch)]]
+        texts = [train.tokens[batch.captions]]
         if pairs is not None:
             texts += [pairs.tokens[batch.pairs]] + ([pairs.twin_tokens[batch.pairs]] if settings.swap else [])
         sizes, tokens = [*map(len, texts)], Tokens.joined(texts)
 
         def losses(u: Float[Tensor, "k d"], w: Float[Tensor, "t d"]) -> dict[str, Tensor]:
-            captions, negatives, *differences = w.split(sizes)
+            captions, *differences = w.split(sizes)
             own_images = u[_on_device(batch.caption_images, u)]
             text_numbers = train.text_numbers[batch.captions]
-            clip, accuracy = infonce(
-                captions, own_images, self.log_temperature.exp(), self._same_texts(text_numbers, u), negatives
-            )
+            ignore = self._same_texts(text_numbers, u)
+            clip, accuracy = infonce(captions, own_images, self.log_temperature.exp(), ignore)
             loss, terms = clip, {"clip": clip}
             if differences:
                 terms["difference"] = self._difference(torch.cat(differences), u, batch)
@@ -230,15 +229,6 @@ class BothTowers(Training):
 
         loss, accuracy = mean_over_batches(self.settings, len(data), objective)
         return {"clip": loss, "in_batch_accuracy": accuracy}
-
-    def _negatives(self, batch: Batch) -> Int[np.ndarray, " k"]:
-        """The hard negatives of the batch's captions, by number."""
-        train = self.data.train
-        negatives = train.negatives[batch.captions]
-        negatives = negatives[negatives >= 0]
-        if self.settings.mask_shared:  # one image's negative may be the caption of another
-            negatives = negatives[~np.isin(train.negative_texts[negatives], train.text_numbers[batch.captions])]
-        return negatives
 
     def _same_texts(self, text_numbers: Int[np.ndarray, " b"], like: Tensor) -> Ignore | None:
         """Captions with the same text are no negatives of each other, where the run masks them."""

@@ -21,7 +21,6 @@ def infonce(
     v: Float[Tensor, "b d"],
     temperature: Float[Tensor, ""] | float,
     ignore: Ignore | None = None,
-    wrong: Float[Tensor, "k d"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Symmetric InfoNCE of PC-CLIP, L = 1/2 [CE(W V^T / tau, I) + CE(V W^T / tau, I)] (released finetune.py).
 
@@ -31,8 +30,6 @@ def infonce(
         temperature: tau, a number or a learned scalar.
         ignore: given row numbers, returns those rows of a symmetric matrix that is True where text i and image
             difference j must not be contrasted. The diagonal is always contrasted.
-        wrong: unit vectors of hard negatives, texts that are false of every image of the batch. They are more columns
-            for every image and have no rows of their own (NegCLIP: Yuksekgonul et al. 2023, 2210.01936).
 
     Returns:
         The loss, and the fraction of texts whose own image difference is the nearest.
@@ -54,8 +51,6 @@ def infonce(
         blocks = [checkpoint(block, w[rows], v, temperature, rows, use_reentrant=False) for rows in parts]
     over_images, over_texts, positive_parts, hits = zip(*blocks, strict=True)
     positives = torch.cat(positive_parts)
-    if wrong is not None and len(wrong):
-        over_texts = (*over_texts, (wrong @ v.T / temperature).logsumexp(dim=0))
     text_loss = (torch.cat(over_images) - positives).mean()
     image_loss = (torch.stack(over_texts).logsumexp(dim=0) - positives).mean()
     return (text_loss + image_loss) / 2, torch.cat(hits).float().mean()

@@ -13,7 +13,6 @@ import pandas as pd
 
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons.attributes import load_bank
-from pcclip.comparisons.captions import NEGATIVES_FORMAT
 from pcclip.config import Config, Finetune
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.stage import FOLDER as EMBED
@@ -45,13 +44,11 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
     settings = config.finetune
     inputs = {
         "format": _FORMAT,
-        "finetune": settings.model_dump(exclude=_NO_INPUTS),
+        "finetune": {**settings.model_dump(exclude=_NO_INPUTS), "negatives": "none"},  # a key that is gone
         "zero_shot": config.evaluate.zero_shot_prompt,
     }
     if settings.attribute_weight and config.generate.attributes:
         inputs["attributes"] = load_bank(config.generate.attributes).hash
-    if settings.negatives == "rules":
-        inputs["negatives"] = NEGATIVES_FORMAT
     if settings.sds:
         inputs["teacher"] = identify_teacher(settings.sds.teacher)
     earlier = (config.source_folder / generate.FOLDER, config.source_folder / EMBED)

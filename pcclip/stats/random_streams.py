@@ -25,7 +25,6 @@ STREAMS: dict[str, tuple[int, ...]] = {
     # comparisons
     "pairs": (),
     "few of many pairs": (),  # Python's generator
-    "exchanged words": (),  # Python's generator
     # finetuning
     "batch order": (),  # numbers: epoch
     "verdicts and replayed texts": (1,),  # numbers: step

@@ -22,7 +22,7 @@ from pcclip.comparisons.prompts import load_prompt
 from pcclip.config import COMPARISONS, Config, Generate, resolve, without_password
 from pcclip.data import image_set as data
 from pcclip.embedding.stage import FOLDER as EMBED
-from pcclip.encoders import minilm_efficientnet, openclip, saved
+from pcclip.encoders import check_name, minilm_efficientnet, openclip, saved
 from pcclip.encoders.diffusion import missing_teacher
 from pcclip.encoders.toy_clip import SHAPES_CLIP
 from pcclip.encoders.toy_diffusion import SHAPES_DIFFUSION
@@ -127,6 +127,7 @@ def _show(costs: list[tuple[Cost, list[str]]]) -> None:
 def _texts(config: Config) -> Iterator[Finding]:
     """Prompt, filters and bank. Raises PcclipError when one does not load."""
     settings = config.generate
+    check_name(config.model)
     filters.rule_list(settings.filters)
     names = [load_prompt(settings.prompt).name]
     names += [load_prompt(settings.rewrites, slots=("first",)).name] if settings.rewrites else []
@@ -138,10 +139,10 @@ def _stages_of_other_runs(config: Config, images: data.ImageSet | None) -> list[
     """Stages of another run that this one builds on, and that have not finished or were made from other inputs."""
     folders = [config.source_folder / name for name in (COMPARISONS, EMBED)] if config.reuse or config.tuned else []
     folders += [config.tuned_folder / finetuning.FOLDER] if config.tuned else []
-    lines = [line for folder in folders if (line := _problem(finished, folder))]
-    if folders and images is not None and not lines:
-        lines = [_problem(evaluation.stage if config.tuned else finetuning.stage, config, images)]
-    return [(MISSING, line) for line in lines if line]
+    problems = [line for folder in folders if (line := _problem(finished, folder))]
+    if folders and images is not None and not problems:
+        problems = [_problem(evaluation.stage if config.tuned else finetuning.stage, config, images)]
+    return [(MISSING, line) for line in problems if line]
 
 
 def _problem(look: Callable[..., object], *arguments: object) -> str:
@@ -156,45 +157,48 @@ def _problem(look: Callable[..., object], *arguments: object) -> str:
 def _models(config: Config, stages: set[str]) -> Iterator[Finding]:
     """Every model that the stages of a run use, and the packages that run them."""
     settings, finetune = config.generate, config.finetune
-    yield from _encoder(config.model)
+    parts = [_encoder(config.model)]
     if "01" in stages:
-        yield from _language_model(settings)
-    if "01" in stages and settings.attributes and settings.judging != settings:
-        yield from _language_model(settings.judging)
-    packages = {
-        "ray": (config.engine == "ray" and stages & {"01", "02"}, "engine = ray needs Ray", "ray"),
-        "peft": ("03" in stages and finetune.tune == "lora", "finetune.tune = lora needs peft", "paper"),
-    }
-    for package, (used, need, extra) in packages.items():
-        if used and find_spec(package) is None:
-            yield MISSING, f"{need}: `pip install 'pcclip[{extra}]'`"
+        parts.append(_language_model(settings))
+    if "01" in stages and settings.attributes:
+        parts.append(_language_model(settings.judging))
+    if config.engine == "ray" and stages & {"01", "02"}:
+        parts.append(_package("ray", "engine = ray needs Ray: `pip install 'pcclip[ray]'`"))
+    if "03" in stages and finetune.tune == "lora":
+        parts.append(_package("peft", "finetune.tune = lora needs peft: `pip install 'pcclip[paper]'`"))
     if "03" in stages and finetune.sds:
-        yield from _teacher(finetune.sds.teacher)
+        parts.append(_teacher(finetune.sds.teacher))
     if "04" in stages and config.evaluate.teacher:
-        yield from _teacher(config.evaluate.teacher.spec)
+        parts.append(_teacher(config.evaluate.teacher.spec))
+    for part in parts:
+        try:
+            yield from part
+        except PcclipError as error:
+            yield MISSING, str(error)
+
+
+def _package(name: str, line: str) -> Iterator[Finding]:
+    if find_spec(name) is None:
+        yield MISSING, line
 
 
 def _encoder(spec: str) -> Iterator[Finding]:
-    """Raises PcclipError when no model has that name."""
     if folder := saved.folder_of(spec):
         yield FINE, f"model {spec}: finetuned weights are in {folder}"
-        return
-    toy = SHAPES_CLIP.seed(spec)
-    open_clip = toy is None and spec != minilm_efficientnet.SPEC
-    if open_clip:
-        openclip.check(spec)
-    if problem := _problem(encoder_size, spec):
-        yield MISSING, problem
         return
     image, text = encoder_size(spec)[:2]
     known = f"{image.parameters / 1e6:.0f} M image and {text.parameters / 1e6:.0f} M text parameters"
     yield FINE, f"model {spec}: {'its size is known on the hub alone' if isnan(image.parameters) else known}"
+    toy = SHAPES_CLIP.seed(spec)
     if toy is not None:
         yield FINE, f"weights of {spec}: {_trained(SHAPES_CLIP.stage(toy))}"
-    elif open_clip:
+    elif spec != minilm_efficientnet.SPEC:
         yield _open_clip_weights(spec, 4 * (image.parameters + text.parameters))
         if tokenizer := openclip.tokenizer_source(spec):
-            yield _tokenizer(spec, tokenizer)
+            label, files = f"tokenizer of {spec}", [["tokenizer.json", "tokenizer_config.json"]]
+            advice = "put tokenizer.json beside the checkpoint"
+            there = FINE, f"{label}: in {tokenizer}"
+            yield there if Path(tokenizer).is_dir() else _on_hub(label, tokenizer, files, 4e6, advice)
 
 
 def _trained(stage: Stage) -> str:
@@ -206,42 +210,21 @@ def _open_clip_weights(spec: str, size: float) -> Finding:
     from open_clip.pretrained import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME, get_pretrained_cfg
 
     name, tag = openclip.split(spec)
-    label, schema, place = f"weights of {spec}", *name.rpartition(":")[::2]
-    if problem := _problem(openclip.local_weights, spec):
-        return MISSING, problem
+    label, (schema, _, place) = f"weights of {spec}", name.rpartition(":")
     if tag == "random" or openclip.local_weights(spec):
         return FINE, f"{label}: {'drawn at random' if tag == 'random' else 'there'}"
     files = [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
     if not schema:
-        entry = get_pretrained_cfg(name, tag)
-        place, _, file = entry.get("hf_hub", "").rpartition("/")
+        place, _, file = get_pretrained_cfg(name, tag)["hf_hub"].rpartition("/")
         files = [str(Path(file).with_suffix(".safetensors")), file] if file else files
-        if not place:
-            path = Path("~/.cache/clip").expanduser() / Path(entry["url"]).name
-            if path.is_file():
-                return FINE, f"{label}: there"
-            return _to_fetch(label, size, entry["url"], f"download {entry['url']} to {path}")
     return _on_hub(label, place, [files], size, "bring the hub's cache here, or give model as NAME:/path/to/checkpoint")
-
-
-def _tokenizer(spec: str, source: str) -> Finding:
-    """The tokenizer of a model such as SigLIP, which is no part of open_clip: in a folder, or on the hub."""
-    label = f"tokenizer of {spec}"
-    if Path(source).is_dir():
-        return FINE, f"{label}: in {source}"
-    files = ["tokenizer.json", "tokenizer_config.json"]
-    return _on_hub(label, source, [files], 4e6, "put tokenizer.json beside the checkpoint")
 
 
 def _language_model(settings: Generate) -> Iterator[Finding]:
     if settings.backend == "template":
         return
     package, installation = llm.NEEDS[settings.backend]
-    if find_spec(package) is None:
-        yield MISSING, f"generate.backend = {settings.backend} needs {package}: {installation}"
-    if problem := _problem(language_model_size, settings):
-        yield MISSING, problem
-        return
+    yield from _package(package, f"generate.backend = {settings.backend} needs {package}: {installation}")
     size = language_model_size(settings).parameters
     known = "unknown size: its name has no number of parameters" if isnan(size) else f"{size / 1e9:.3g} G parameters"
     label = f"language model {settings.llm}: {known}"
@@ -265,10 +248,9 @@ def _language_model(settings: Generate) -> Iterator[Finding]:
 
 def _teacher(spec: str) -> Iterator[Finding]:
     """A diffusion model: a toy that is trained here, in a folder, or by hub name."""
-    lines, toy = missing_teacher(spec), SHAPES_DIFFUSION.seed(spec)
-    if find_spec("diffusers") is None:
-        lines = [f"teacher {spec} needs diffusers: `pip install 'pcclip[pictures]'`"]
-    if lines:
+    yield from _package("diffusers", f"teacher {spec} needs diffusers: `pip install 'pcclip[pictures]'`")
+    toy = SHAPES_DIFFUSION.seed(spec)
+    if lines := missing_teacher(spec):
         yield MISSING, "; ".join(lines)
     elif toy is not None:
         yield FINE, f"weights of {spec}: {_trained(SHAPES_DIFFUSION.stage(toy))}"
@@ -280,23 +262,19 @@ def _teacher(spec: str) -> Iterator[Finding]:
 
 
 def _on_hub(label: str, repository: str, files: list[list[str]], size: float, advice: str) -> Finding:
-    """In the hub's cache, with one file of each list in `files`; or to fetch."""
+    """In the hub's cache, with one file of each list in `files`; or to fetch, where there is a network; or missing."""
     from huggingface_hub import constants as hub
 
     if all(any(stored(repository, file) for file in names) for names in files):
         return FINE, f"{label}: in the hub's cache"
-    by_hand = f"run `hf download {repository.partition('@')[0]}` where there is a network and {advice}"
-    return _to_fetch(label, size, hub.ENDPOINT, by_hand)
-
-
-def _to_fetch(label: str, size: float, url: str, by_hand: str) -> Finding:
-    """Fetched when it is used, where there is a network; otherwise missing, with how to get it by hand."""
-    from huggingface_hub import constants as hub
-
     amount = "of unknown size" if isnan(size) else f"about {in_bytes(size)}"
-    if not hub.HF_HUB_OFFLINE and reachable(url):
+    if not hub.HF_HUB_OFFLINE and reachable(hub.ENDPOINT):
         return FETCHED, f"{label}: {amount}"
-    return MISSING, f"{label}: not here, and {urlsplit(url).hostname} cannot be reached; {by_hand} ({amount})"
+    command = f"`hf download {repository.partition('@')[0]}` where there is a network and {advice}"
+    return (
+        MISSING,
+        f"{label}: not here, and {urlsplit(hub.ENDPOINT).hostname} cannot be reached; run {command} ({amount})",
+    )
 
 
 def reachable(url: str) -> bool:

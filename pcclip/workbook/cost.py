@@ -220,7 +220,7 @@ class Cost:
         batch, runs = min(settings.batch_size, examples), 2 if sds and sds.baseline else 1
         pairs, directions = PAIRS_IN_BATCH if settings.difference else 0, 2 if settings.swap else 1
         images = batch + 2 * pairs if clip else 0
-        texts = batch * (directions if compares else 1 + (settings.negatives != "none")) + pairs * directions
+        texts = batch * (directions if compares else 1) + pairs * directions
         tokens = texts * self._processed(self._text_length(compares), shared=compares)
         tokens += settings.replay_batch * self._processed(counts.caption_tokens + 2) if settings.replay else 0
         passes = 2 + (settings.tune in ("transformer", "all"))

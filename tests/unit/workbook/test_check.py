@@ -265,7 +265,7 @@ def test_a_teacher_in_a_folder(taught, tmp_path):
     folder = diffusion.saved(tmp_path / "teacher")
     status, out, _ = taught(teacher=str(folder), precision="bf16")
     assert status == 0
-    assert f"teacher {folder}: UNet of 0 M parameters, there" in out
+    assert f"teacher {folder}: there" in out
     assert "03 teacher" in out
     shutil.rmtree(folder / "text_encoder")
     assert "has no text_encoder/" in taught(teacher=str(folder))[2]
@@ -275,7 +275,7 @@ def test_a_teacher_that_is_missing(taught, hub, monkeypatch):
     error = taught(teacher=V1)[2]
     assert f"run `hf download {V1}` where there is a network and give its folder as finetune.sds.teacher" in error
     assert "teacher 'nowhere': no such folder, and not a name on the hub" in taught(teacher="nowhere")[2]
-    assert "teacher a/b: its size is known on the hub alone: not here" in taught(teacher="a/b")[2]
+    assert "teacher a/b: not here" in taught(teacher="a/b")[2]
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     assert f"teacher {V1} needs diffusers: `pip install" in taught(teacher=V1)[2]
 
@@ -287,8 +287,7 @@ def test_a_teacher_in_the_hubs_cache(taught, hub):
     (home / "refs" / "main").write_text("abc")
     status, out, _ = taught(teacher="tiny/diffusion")
     assert status == 0
-    assert "teacher tiny/diffusion: UNet of 0 M" in out
-    assert "in the hub's cache" in out
+    assert "teacher tiny/diffusion: in the hub's cache" in out
     next((snapshot / "unet").glob("*.safetensors")).unlink()
     assert "teacher tiny/diffusion: " in taught(teacher="tiny/diffusion")[2]
 
