@@ -197,8 +197,8 @@ def _encoder(spec: str) -> Iterator[Finding]:
         if tokenizer := openclip.tokenizer_source(spec):
             label, files = f"tokenizer of {spec}", [["tokenizer.json", "tokenizer_config.json"]]
             advice = "put tokenizer.json beside the checkpoint"
-            there = FINE, f"{label}: in {tokenizer}"
-            yield there if Path(tokenizer).is_dir() else _on_hub(label, tokenizer, files, 4e6, advice)
+            local = FINE, f"{label}: in {tokenizer}"
+            yield local if Path(tokenizer).is_dir() else _on_hub(label, tokenizer, files, 4e6, advice)
 
 
 def _trained(stage: Stage) -> str:
