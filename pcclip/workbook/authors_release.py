@@ -1,6 +1,6 @@
 """The paper's released files, embeddings and differences, to this package's tables.
 
-Embeddings pickle: {clip_embedding: (n, d), captions: [{image_id, caption, clip_embedding}], inds: [n numbers]}.
+Embeddings pickle: {clip_embedding: (n, d), captions: n dicts with image_id and caption, inds: n numbers}.
 Differences pickle: {indices: [(i, j)], llm_diffs: [str]}; i and j are numbers of `inds`, or rows where it is missing.
 
 A pickle is a program. `read_pickle` runs it with an allow-list: the names that arrays and tensors need stand for the
@@ -11,6 +11,7 @@ import pickle
 import pickletools
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from io import BytesIO
 from math import prod
 from operator import index
@@ -56,22 +57,14 @@ class _Refused(Exception):
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> "_Callable":
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise _Refused(repr(f"{module}.{name}"[:80]))
         return _Callable(_ALLOWED[module, name])
 
 
-class _Callable:
+class _Callable(partial):
     """An allowed name: a pickle can call it, and change nothing about it."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable):
-        self._function = function
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._function(*arguments)
 
     def __setstate__(self, state: Any) -> None:
         raise pickle.UnpicklingError("state for a function")
@@ -104,22 +97,8 @@ def _empty_array(kind: Any, shape: Any, code: Any) -> _Array:
     return np.ndarray.__new__(_Array, (0,), "b")
 
 
-def _array_of_buffer(data: Any, dtype: _Dtype, shape: tuple, order: str, axes: tuple | None = None) -> np.ndarray:
-    """Arrays in protocol 5."""
-    flat = np.frombuffer(data, dtype.dtype)
-    return (
-        flat.reshape(shape).transpose(axes) if order == "K" else flat.reshape(shape, order="F" if order == "F" else "C")
-    )
-
-
 def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
     return np.frombuffer(data, dtype.dtype)[0]
-
-
-def _bytes(text: str, coding: str) -> bytes:
-    """Before protocol 3 bytes are written as a string of the same codes."""
-    _check(coding == "latin1", f"bytes as {coding!r}")
-    return text.encode("latin1")
 
 
 def _storage(content: bytes) -> Any:
@@ -160,13 +139,10 @@ def _check_sizes(stream: BytesIO, limit: int, numbers: bool = False) -> None:
 
 _ALLOWED: dict[tuple[str, str], Callable] = {
     ("collections", "OrderedDict"): dict,
-    ("_codecs", "encode"): _bytes,
-    ("__builtin__", "bytes"): lambda: b"",  # before protocol 3; an argument could be a size to allocate
     ("numpy", "ndarray"): _empty_array,
     ("numpy", "dtype"): _Dtype,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _empty_array for core in ("_core", "core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("_core", "core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _array_of_buffer for core in ("_core", "core")},
     ("torch.storage", "_load_from_bytes"): _storage,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
 }
@@ -175,27 +151,24 @@ _ALLOWED: dict[tuple[str, str], Callable] = {
 def read_embeddings(path: Path | str) -> tuple[pd.DataFrame, Float[np.ndarray, "n d"]]:
     """The captioned images, row by row (id, caption, index), and their vectors, float32, of the length they have.
 
-    `index` is the number by which differences name the row. A file that has as many vectors as captions pairs them
-    in order, as the release does; else each caption's clip_embedding is its vector's row, or the vector itself.
+    `index` is the number by which differences name the row.
 
     Raises:
         PcclipError: not such a file, or its parts do not fit together.
     """
-    data = _fields(path, "captions")
-    captions = data["captions"]
-    if not captions or not all(isinstance(c, dict) and {"image_id", "caption"} <= c.keys() for c in captions):
-        raise PcclipError(f"{path}: captions must be dicts with image_id and caption; name the embeddings pickle")
-    own = [c.get("clip_embedding") for c in captions]
-    if data.get("clip_embedding") is None:
-        matrix = _matrix(path, own)
-    else:
-        matrix = _matrix(path, data["clip_embedding"])
-        if len(matrix) != len(captions):
-            matrix = matrix[_numbers(path, "clip_embedding of the captions", own, range(len(matrix)))]
-    numbers = np.arange(len(captions)) if data.get("inds") is None else _numbers(path, "inds", data["inds"])
-    if len(numbers) != len(captions) or len(set(numbers.tolist())) != len(numbers):
-        raise PcclipError(f"{path}: inds must be {len(captions)} distinct numbers, one a caption; fetch it again")
-    ids, texts = ([str(caption[key]) for caption in captions] for key in ("image_id", "caption"))
+    data = _fields(path, "clip_embedding", "captions")
+    captions, matrix = data["captions"], _matrix(path, data["clip_embedding"])
+    try:
+        ids, texts = ([str(caption[key]) for caption in captions] for key in ("image_id", "caption"))
+    except (TypeError, LookupError):
+        raise PcclipError(
+            f"{path}: captions must be dicts with image_id and caption; name the embeddings pickle"
+        ) from None
+    numbers = _numbers(path, "inds", data.get("inds", range(len(captions))))
+    if not len(captions) == len(matrix) == len(numbers) == len(set(numbers.tolist())):
+        raise PcclipError(
+            f"{path}: needs as many vectors and distinct inds as it has captions, {len(captions)}; fetch it again"
+        )
     return pd.DataFrame({"id": ids, "caption": texts, "index": numbers}), matrix
 
 
@@ -289,33 +262,23 @@ def _comparisons(images: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFram
 
 def _fields(path: Path | str, *names: str) -> dict:
     data = read_pickle(path)
-    missing = [
-        name
-        for name in names
-        if not isinstance(data, dict) or not isinstance(data.get(name), (list, tuple, np.ndarray))
-    ]
-    if missing:
-        raise PcclipError(f"{path}: has no list {missing[0]!r}; name the embeddings pickle first, then the differences")
+    for name in names:
+        if not isinstance(data, dict) or not isinstance(data.get(name), (list, tuple, np.ndarray)):
+            raise PcclipError(f"{path}: has no list {name!r}; name the embeddings pickle first, then the differences")
     return data
 
 
 def _matrix(path: Path | str, vectors: Iterable) -> Float[np.ndarray, "n d"]:
-    """From an array (n, d) or (n, 1, d), or a sequence of n vectors (d,) or (1, d)."""
+    """From an array (n, d) or (n, 1, d), or a sequence of n arrays (d,) or (1, d)."""
     try:
-        matrix = np.stack([_flat(vector) for vector in vectors])
+        matrix = np.stack(
+            [np.asarray(vector, np.float32).reshape(-1) for vector in vectors if isinstance(vector, np.ndarray)]
+        )
     except (TypeError, ValueError) as error:
         raise PcclipError(f"{path}: clip_embedding is no matrix ({error}); fetch it again") from None
     if matrix.shape[1] < 2 or not np.isfinite(matrix).all():
-        raise PcclipError(
-            f"{path}: clip_embedding has vectors of width {matrix.shape[1]} or values that are not "
-            "finite; fetch it again"
-        )
+        raise PcclipError(f"{path}: clip_embedding has values that are not finite, or width 1; fetch it again")
     return matrix
-
-
-def _flat(vector: Any) -> Float[np.ndarray, " d"]:
-    """From an array or a flat list; a nested list is refused, as it may unfold to any length."""
-    return np.fromiter(vector.reshape(-1) if isinstance(vector, np.ndarray | np.generic) else vector, np.float32)
 
 
 def _numbers(path: Path | str, name: str, values: Iterable, known: Iterable[int] | None = None) -> np.ndarray:
