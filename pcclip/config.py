@@ -622,7 +622,7 @@ class Rank(Block):
 class Machine(Block):
     """Resources of one notebook's job; a key left out is the block `slurm`'s."""
 
-    partition: str | None = Field(default=None, description="Slurm partition.")
+    partition: str | None = Field(default=None, description="Slurm partition; by default the cluster's own default.")
     hours: Positive | None = Field(default=None, description="Hours until the job is stopped and queued again.")
     gpus: CountOrZero | None = Field(default=None, description="GPUs.")
     cpus: Count | None = Field(default=None, description="CPU cores.")
@@ -647,10 +647,9 @@ class Ray(Block):
     object_store: Positive = Field(default=0.2, description="Object store in GB of a cluster started on this machine.")
 
 
-class Slurm(Block):
+class Slurm(Machine):
     """Resources of the jobs of `pcclip run --submit`; results do not depend on them."""
 
-    partition: str | None = Field(default=None, description="Slurm partition; by default the cluster's own default.")
     account: str | None = Field(default=None, description="Slurm account.")
     qos: str | None = Field(default=None, description="Slurm quality of service.")
     hours: Positive = Field(
@@ -666,11 +665,8 @@ class Slurm(Block):
 
     def machine(self, notebook: str) -> Machine:
         """Resources of the job that runs the notebook of a block such as `finetune`."""
-        shared = self.model_dump(include=set(Machine.model_fields))
-        own: dict[str, dict[str, Any]] = {
-            name: machine.model_dump(exclude_none=True) for name, machine in self.notebooks.items()
-        }
-        return Machine(**shared | own.get(notebook, {}))
+        own = self.notebooks.get(notebook, Machine()).model_dump(exclude_none=True)
+        return Machine(**self.model_dump(include=set(Machine.model_fields)) | own)
 
 
 # ---- all blocks ------------------------------------------------------------------------------------------------------

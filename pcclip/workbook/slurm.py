@@ -7,13 +7,14 @@ is queued again and continues where it was.
 
 import os
 import shutil
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pcclip.config import Config, root
-from pcclip.data.image_set import ImageSet, load_images
+from pcclip.data.image_set import load_images
 from pcclip.errors import PcclipError, one_line
 from pcclip.runs.files import disk_errors, file_digest
 from pcclip.runs.progress import say
@@ -25,14 +26,13 @@ END = "end"  # the job that writes a sweep's table or a run's report
 _BLOCKS = dict(zip(NEEDS, ("generate", "embed", "finetune", "evaluate", "arithmetic"), strict=True))
 
 
-@dataclass(frozen=True)
-class Job:
-    """One notebook of one run, or the END of a file; `after` are the jobs it waits for."""
+class Job(NamedTuple):
+    """One notebook of one run, or the END of a file; `after` are the names of the jobs that it waits for."""
 
+    config: Config
     run: str
     notebook: str
-    config: Config = field(compare=False, repr=False)
-    after: tuple["Job", ...] = field(compare=False, repr=False)
+    after: list[str]
 
     @property
     def name(self) -> str:
@@ -71,26 +71,30 @@ class Work:
 def submit(params_file: str | Path) -> list[str]:
     """Submit the unfinished notebooks of a parameter file; print each job's id and log. Returns the ids.
 
-    Everything that the file names is checked first, and jobs read a copy of the file.
+    Everything that the file names is checked first. Jobs read a copy of the file, named by its content, as the file may
+    be changed while they wait.
 
     Raises:
         PcclipError: whatever `run` raises; or submitit or Slurm is not here.
     """
     if find_spec("submitit") is None:
         raise PcclipError("--submit needs submitit: `pip install 'pcclip[slurm]'`")
-    members = read_sweep(params_file)
+    members, params_file = read_sweep(params_file), Path(params_file)
     check_names(planned(members))
     jobs, home = unfinished_jobs(members), members[0].config.home
     if not jobs:
         say(f"{home}: nothing new to do, all finished")
         return []
-    copy = _copied(Path(params_file), home / FOLDER)
+    copy = home / FOLDER / f"{params_file.stem}-{file_digest(params_file)[:12]}.yaml"
+    with disk_errors(copy):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(params_file, copy)
     result(members).unlink(missing_ok=True)  # it shows outdated work
-    say(f"{params_file}: {len(jobs)} jobs, logs in {home / FOLDER}")
-    ids: dict[Job, str] = {}
+    say(f"{params_file}: {len(jobs)} jobs, logs in {copy.parent}")
+    ids: dict[str, str] = {}
     for job in jobs:
-        ids[job] = _start(job, copy, [ids[earlier] for earlier in job.after])
-    say(f"squeue --me shows them; srun --dependency=afterany:{ids[jobs[-1]]} true ends when they have")
+        ids[job.name] = _start(job, copy, [ids[earlier] for earlier in job.after])
+    say(f"squeue --me shows them; srun --dependency=afterany:{ids[jobs[-1].name]} true ends when they have")
     return list(ids.values())
 
 
@@ -100,46 +104,31 @@ def unfinished_jobs(members: list[Member]) -> list[Job]:
     A notebook that builds on an unfinished one is unfinished too, whatever its manifest says. The 01 of a sweep's
     members run one after the other: they share a log of answers, so that no question is asked twice.
     """
-    jobs: dict[tuple[str, str], Job] = {}
-    previous_01: tuple[Job, ...] = ()
+    jobs: dict[str, Job] = {}
+    latest_01: list[str] = []
     for config, names in planned(members):
         images = load_images(config)
         for name in names:
-            needs = [jobs.get((_run_of(config, need), need)) for need in NEEDS[name]]
-            after = tuple(job for job in needs if job)
-            if after or not _is_finished(config, name, images):
+            after = [job for need in NEEDS[name] if (job := f"{_run_of(config, need)}/{need}") in jobs]
+            done = False
+            with suppress(PcclipError):  # a stage that it builds on is not there yet
+                done = not after and finished(config, name, images)
+            if not done:
                 first = name == "01_generate_comparisons"
-                job = Job(config.run, name, config, (*after, *previous_01) if first else after)
-                jobs[config.run, name] = job
-                previous_01 = (job,) if first else previous_01
+                job = Job(config, config.run, name, after + latest_01 if first else after)
+                jobs[job.name] = job
+                latest_01 = [job.name] if first else latest_01
     if not jobs and result(members).is_file():
         return []
     config = members[0].config
     home = config.run.split("/")[0] if members[0].swept else config.run
-    return [*jobs.values(), Job(home, END, config, tuple(jobs.values()))]
+    return [*jobs.values(), Job(config, home, END, list(jobs))]
 
 
 def _run_of(config: Config, notebook: str) -> str:
     """The run that holds the stage of a notebook that this run builds on."""
-    if notebook in ("01_generate_comparisons", "02_embed_images"):
-        return config.reuse or config.tuned or config.run
-    return config.tuned or config.run
-
-
-def _is_finished(config: Config, name: str, images: ImageSet) -> bool:
-    try:
-        return finished(config, name, images)
-    except PcclipError:  # a stage that it builds on is not there yet
-        return False
-
-
-def _copied(params_file: Path, folder: Path) -> Path:
-    """A copy of the parameter file, named by its content: the file may be changed while the jobs wait."""
-    copy = folder / f"{params_file.stem}-{file_digest(params_file)[:12]}.yaml"
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(params_file, copy)
-    return copy
+    shared = config.reuse if notebook in ("01_generate_comparisons", "02_embed_images") else None
+    return shared or config.tuned or config.run
 
 
 def _start(job: Job, params: Path, after: list[str]) -> str:

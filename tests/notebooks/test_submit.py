@@ -57,7 +57,7 @@ def with_sweep(path: Path, sweep: dict, **changes) -> Path:
 def test_one_job_a_notebook_and_one_at_the_end(params_file):
     jobs = slurm_jobs.unfinished_jobs(read_sweep(params_file))
     assert [job.name for job in jobs] == [*(f"tiny/{name}" for name in NAMES), "tiny/end"]
-    after = {job.notebook[:2]: [one.notebook[:2] for one in job.after] for job in jobs}
+    after = {job.notebook[:2]: [name.split("/")[-1][:2] for name in job.after] for job in jobs}
     assert after == {
         "01": [],
         "02": [],
@@ -72,7 +72,7 @@ def test_members_of_a_sweep_wait_for_what_they_share(params_file):
     sweep = {"grid": {"seed": [0, 1]}, "variants": {"a": {}, "b": {"finetune.lr": 1e-4}}}
     jobs = slurm_jobs.unfinished_jobs(read_sweep(with_sweep(params_file, sweep)))
     assert len(jobs) == 2 * 2 + 4 * 2 + 1, "01 and 02 of each seed, 03 and 04 of each member, the table"
-    after = {job.name: {one.name for one in job.after} for job in jobs}
+    after = {job.name: set(job.after) for job in jobs}
     assert after["tiny/seed=1/b/03_finetune"] == {"tiny/seed=1/01_generate_comparisons", "tiny/seed=1/02_embed_images"}
     assert after["tiny/seed=1/b/04_evaluate"] == {"tiny/seed=1/b/03_finetune"}
     assert len(after["tiny/end"]) == 12
