@@ -78,7 +78,8 @@ class Data(Block):
         default=None, description="The folder of the images, if it is not the usual one beside the captions."
     )
     absolute_paths: bool = Field(
-        default=False, description="folder: whether captions may name images outside their folder."
+        default=False,
+        description="folder, huggingface: whether captions, or the set, may name images outside their folder.",
     )
     part: Annotated[str | None, BeforeValidator(_text_from_integer)] = Field(
         default=None,

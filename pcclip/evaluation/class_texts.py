@@ -139,20 +139,24 @@ def _write(kind: _Kind, subjects: list[Subject], writing: Writing, n: int = 1) -
     content = [FORMAT, prompt.hash, backend.identity, sampling]
     log = AnswerLog(Path(writing.folder) / f"{kind.name}-{digest(content)[:12]}.jsonl", Reply, kind.name)
     texts: dict[Subject, list[str]] = {subject: [] for subject in subjects}
-    last = dict.fromkeys(subjects, ("not asked", ""))  # verdict and finish reason of the last reply
+    last = dict.fromkeys(subjects, ("not asked", "", ""))  # verdict, finish reason and text of the last reply
     for number in range(0 if backend.identity == Template.identity else n + writing.retries):
         incomplete = [subject for subject in subjects if len(texts[subject]) < n]
-        questions = [_question(subject, writing.kind, [*content], number) for subject in incomplete]
-        replies = log.answer_all(questions, backend.answers) if questions else {}
-        for subject, question in zip(incomplete, questions, strict=True):
-            reply = replies[question.key]
-            echo = f" ({writing.kind})"  # small models repeat it
-            text, verdict = kind.judge(subject, replace(reply, text=reply.text.replace(echo, "")))
-            if verdict == "kept" and text in texts[subject]:
-                verdict = "repeated"
-            elif verdict == "kept":
-                texts[subject].append(text)
-            last[subject] = verdict, reply.finish_reason
+        for part in (incomplete[: filters.FIRST], incomplete[filters.FIRST :]):
+            questions = [_question(subject, writing.kind, [*content], number) for subject in part]
+            replies = log.answer_all(questions, backend.answers) if questions else {}
+            for subject, question in zip(part, questions, strict=True):
+                reply = replies[question.key]
+                echo = f" ({writing.kind})"  # small models repeat it
+                text, verdict = kind.judge(subject, replace(reply, text=reply.text.replace(echo, "")))
+                if verdict == "kept" and text in texts[subject]:
+                    verdict = "repeated"
+                elif verdict == "kept":
+                    texts[subject].append(text)
+                last[subject] = verdict, reply.finish_reason, reply.text
+            if number == 0 and part == subjects[: filters.FIRST]:
+                first = pd.DataFrame([last[subject] for subject in part], columns=["verdict", "finish_reason", "raw"])
+                filters.check_first(first, settings.min_yield, kind.name)
     if backend.identity != Template.identity:
         outcomes = [("kept" if texts[subject] else last[subject][0], last[subject][1]) for subject in subjects]
         filters.check_yield(pd.DataFrame(outcomes, columns=["verdict", "finish_reason"]), settings.min_yield, kind.name)

@@ -60,11 +60,16 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     names = getattr(dataset.features.get(columns.get("label")), "names", None)
     dataset = _undecoded(dataset.select_columns(list(dict.fromkeys(columns.values()))), columns["image"])
     rows, left_out = [], []
+    library = _library()
+    places = (folder, root_of(data), library.config.HF_CACHE_HOME, library.config.HF_DATASETS_CACHE)
+    roots = tuple(f"{os.path.realpath(place)}{os.sep}" for place in places)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for number, values in enumerate(track(dataset, len(dataset), "images of the set")):
             row = {kind: values[column] for kind, column in columns.items()}
             path, reason = _file(row["image"], folder, f"{number:07d}")
+            if not (reason or data.absolute_paths or os.path.realpath(path).startswith(roots)):
+                reason = "outside the set (data.absolute_paths)"
             if reason:
                 left_out.append({"path": f"{data.path} row {number}", "reason": reason})
                 continue

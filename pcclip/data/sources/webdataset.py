@@ -10,6 +10,7 @@ import os
 import posixpath
 import re
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +22,7 @@ from pcclip.images import in_tar
 from pcclip.runs.files import cache_folder, digest, write_json
 from pcclip.runs.progress import track
 
-_FORMAT = 2  # raise it when the contents of an index change
+_FORMAT = 3  # raise it when the contents of an index change
 _IMAGES, _TEXTS = ("jpg", "jpeg", "png", "webp"), ("txt", "json")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _COLUMNS = ["id", "path", "captions", "label"]
@@ -80,11 +81,12 @@ def _index(tar: str) -> tuple[list[dict], list[dict]]:
     """The rows of one shard and the rows left out, from the cache where it has them."""
     state = os.stat(tar)
     index = cache_folder() / "shards" / f"{digest([_FORMAT, tar, state.st_size, state.st_mtime_ns])[:32]}.json"
-    try:
-        rows, bad = json.loads(index.read_bytes())
-    except (OSError, ValueError):
-        rows, bad = _read_shard(tar)
-        write_json(index, [rows, bad])
+    with suppress(OSError, ValueError, TypeError):  # an absent or damaged index is made again
+        rows, bad, checksum = json.loads(index.read_bytes())
+        if checksum == digest([rows, bad]):
+            return rows, bad
+    rows, bad = _read_shard(tar)
+    write_json(index, [rows, bad, digest([rows, bad])])
     return rows, bad
 
 

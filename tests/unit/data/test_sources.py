@@ -493,6 +493,13 @@ def test_a_shard_is_read_again_only_when_it_changed(shards, monkeypatch):
     assert list(images.left_out.reason) == ["read again"]
 
 
+def test_a_damaged_index_is_made_again(shards, tmp_path):
+    table = load("webdataset", shards).table
+    for index in (tmp_path / "cache" / "shards").iterdir():
+        put(index, index.read_bytes().replace(b"A ", b"B "))
+    assert load("webdataset", shards).table.equals(table)
+
+
 def test_one_shard_of_two(shards):
     assert len(load("webdataset", shards / "00001.tar").table) == 3
 
@@ -728,6 +735,23 @@ def test_lists_of_captions_classes_and_ids(hf):
     }
     assert captions_of(images, "30") == ["A cat.", "The cat."]
     assert images.classes == ["farm animal", "pet"]
+
+
+def test_a_set_names_no_file_outside_itself_unless_it_may(tmp_path, monkeypatch):
+    import datasets
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    put(tmp_path / "mine.jpg", jpeg(7))
+    pictures = [{"bytes": jpeg(k), "path": None} for k in range(5)]
+    pictures.append({"bytes": None, "path": str(tmp_path / "mine.jpg")})
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    made = datasets.Dataset.from_dict({"image": pictures, "caption": SENTENCES}, features=features)
+    (tmp_path / "set").mkdir()
+    pq.write_table(made.data.table, tmp_path / "set" / "train.parquet")
+    images = load("huggingface", tmp_path / "set", max_bad=0.4)
+    assert list(images.left_out.reason) == ["outside the set (data.absolute_paths)"]
+    assert len(load("huggingface", tmp_path / "set", absolute_paths=True).table) == 6
 
 
 def test_rows_that_cannot_be_used(hf):

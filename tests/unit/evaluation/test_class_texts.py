@@ -353,3 +353,10 @@ def test_the_shipped_prompts_show_the_shape_they_ask_for():
     asked = load_prompt("describe_class", slots=("first",)).messages("a frog", "")
     assert asked[-1]["content"] == "What does a frog look like?"
     assert all(m["content"].startswith("It ") for m in asked if m["role"] == "assistant")
+
+
+def test_a_writer_that_writes_nothing_usable_is_stopped_after_twenty_classes(describe):
+    backend = Writer(lambda question, times: "No.")
+    with pytest.raises(PcclipError, match=r"none of the first 20 replies is kept, .*first three are 'No\.'"):
+        describe(backend, classes=[f"bird {number}" for number in range(30)])
+    assert len(backend.asked) == 20
