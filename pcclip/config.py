@@ -542,6 +542,15 @@ class Evaluate(Block):
     attributes: dict[str, Attribute] = Field(
         default={}, description="Attributes to rank the held-out images by, by name."
     )
+    questions: dict[str, Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(
+        default={},
+        description="Further questions that are held against every truth of the images, by name: two comparative texts, "
+        "in which the first image has more, and less.",
+    )
+    fixed: str | None = Field(
+        default=None,
+        description="The truth that is held fixed when a question's correlation with another is taken.",
+    )
     bootstrap: int = Field(default=2000, ge=100, description="Resamples of a bootstrap interval.")
 
     @model_validator(mode="after")

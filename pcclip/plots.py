@@ -181,10 +181,11 @@ def metrics(table: pd.DataFrame, metric: str, title: str) -> Figure:
 
 
 def overview(metrics: pd.DataFrame) -> Figure:
-    """All results of `tables` in one figure: a panel for each table, a row for each data set, a dot for each model.
+    """All results of `tables` but specificity: a panel for each table, a row for each data set, a dot for each model.
 
     `metrics` has the columns that `tables` needs; bars are the 95% intervals.
     """
+    metrics = metrics[metrics.task != "specificity"]  # every question against every truth: a matrix, no row of dots
     panels, colours = list(_titled_tables(metrics)), _colours(_distinct(metrics.model))
     sizes = [0.34 * rows.dataset.nunique() + 0.9 for _, rows in panels]
     heights = [max(sizes[k : k + 2]) for k in range(0, len(sizes), 2)]

@@ -1,4 +1,4 @@
-"""Stage 04 on the run's own held-out images: difference tasks, zero-shot, rankings and verdicts.
+"""Stage 04 on the run's own held-out images: difference tasks, zero-shot, retrieval, rankings and verdicts.
 
 Each task is a function that yields (Task, items) for one model, which sees the images by its own
 image tower.
@@ -27,8 +27,9 @@ from pcclip.errors import PcclipError
 from pcclip.evaluation import toy_relation
 from pcclip.evaluation.class_differences import released_pairs
 from pcclip.evaluation.differences import difference_items, ranking_items, subtracted_items, verdict_items
-from pcclip.evaluation.predictions import Predictions, Task
+from pcclip.evaluation.predictions import Predictions, Task, item_table
 from pcclip.evaluation.protocols import SCORED_AS_RELEASED
+from pcclip.evaluation.retrieval import recall_ranks
 from pcclip.evaluation.zero_shot import classify
 from pcclip.finetuning import stage as finetuning_stage
 from pcclip.ranking.axes import ESTIMATORS, attribute_axis, paraphrase_axis, ridge_axis
@@ -105,7 +106,7 @@ def score(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predict
     config, images = held_out.config, held_out.images
     for name, model in track(models.items(), len(models), "models"):
         vectors = held_out.vectors.seen_by(name)
-        for scored in (_differences, _structures, _zero_shot, _rankings):
+        for scored in (_differences, _structures, _zero_shot, _retrieval, _rankings):
             for task, items in scored(held_out, vectors, model):
                 predictions.add(task, name, items, vectors.ids)
         toy_relation.probe(config, images, vectors, (name, model), predictions)
@@ -162,6 +163,29 @@ def _zero_shot(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
         labels = np.array([classes.index(label) for label in labelled.label])
         items = classify(vectors.matrix, texts, vectors.rows(labelled["id"]), labels)
         yield ("zero_shot", held_out.images.name, ""), items
+
+
+def _retrieval(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
+    """Captions of held-out images among all their captions, and the images by their captions: recall at 1, 5 and 10.
+
+    Equal captions are one text, which is right for each of its images.
+    """
+    captions = held_out.images.captions.merge(held_out.table[["id"]], on="id")
+    codes, texts = pd.factorize(captions.caption)
+    image_codes, images = pd.factorize(captions["id"])
+    if len(texts) < 2:
+        return
+    matrix, rows = model.encode_texts(list(texts)), vectors.rows(images)
+    pairs = pd.DataFrame({"image": image_codes, "text": codes})
+    of_images, of_texts = (list(pairs.groupby(a)[b].agg(set)) for a, b in (("image", "text"), ("text", "image")))
+    ranks = {
+        "captions": (recall_ranks(vectors.matrix[rows], matrix, of_images), rows),
+        "images": (recall_ranks(matrix, vectors.matrix[rows], of_texts), rows[[min(own) for own in of_texts]]),
+    }
+    for sought, (rank, shown) in ranks.items():
+        for k in (1, 5, 10):
+            items = item_table(shown, shown, rank, k, rank <= k)
+            yield (f"recall_at_{k}", f"{held_out.images.name}/{sought}", ""), items
 
 
 def _rankings(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:

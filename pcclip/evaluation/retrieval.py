@@ -1,9 +1,10 @@
-"""Retrieve the text about a pair of images among texts about other pairs; and score verdicts with texts of their own.
+"""Retrieve captions of images and images of captions, or the text about a pair of images among texts about other pairs.
 
-For sets of image pairs with human texts about their differences (pcclip.benchmarks.change_captions).
+The latter, and verdicts with texts of their own, are of sets of image pairs with human texts about their differences
+(pcclip.benchmarks.change_captions).
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +76,24 @@ def retrieval_items(
         best[k], rank[k] = others.max(axis=1), 1 + (others >= score[k, None] - _TIE).sum(axis=1)
     items = item_table(pairs.first, pairs.second, score, best, rank == 1)
     return items.assign(rank=rank, reciprocal_rank=1 / rank)
+
+
+def recall_ranks(
+    rows: Float[np.ndarray, "n d"], others: Float[np.ndarray, "m d"], own: Sequence[Collection[int]]
+) -> Int[np.ndarray, " n"]:
+    """The rank, from 1, of each row's best own one among all others: of an image's captions, or of a caption's images.
+
+    Args:
+        rows, others: unit vectors of the ones that ask, and of those that are sought.
+        own: for each row the numbers of its own ones, at least one; the others of its own do not count.
+    """
+    ranks = np.empty(len(rows), dtype=np.int64)
+    for row, numbers in enumerate(own):
+        scores = others @ rows[row]
+        best = scores[list(numbers)].max()
+        scores[list(numbers)] = -np.inf
+        ranks[row] = 1 + (scores >= best - _TIE).sum()
+    return ranks
 
 
 def check_distractors(first: pd.Series, second: pd.Series, texts: pd.Series, distractors: int) -> None:

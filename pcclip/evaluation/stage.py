@@ -1,9 +1,9 @@
 """Stage 04: compare the base with the finetuned model on held-out concepts and public sets, by the same texts.
 
 Writes to 04_evaluate: predictions.parquet (per item), differences.csv (paired, finetuned - base, with p values),
-teacher.csv, left_out.csv, class_texts.parquet and, of comparative prompting, comparative.csv, comparative_gains.csv,
-comparative_classes.csv and comparative_pairs.csv; and to the run's folder metrics.csv with columns task, dataset,
-protocol, model, metric, value, ci_low, ci_high, n.
+teacher.csv, specificity.csv (every question against every truth), left_out.csv, class_texts.parquet and, of comparative
+prompting, comparative.csv, comparative_gains.csv, comparative_classes.csv and comparative_pairs.csv; and to the run's
+folder metrics.csv with columns task, dataset, protocol, model, metric, value, ci_low, ci_high, n.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from pcclip.data.image_set import ImageSet
 from pcclip.data.rows import by_reason
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
-from pcclip.evaluation import benchmarks, left_out, models, own_images
+from pcclip.evaluation import benchmarks, left_out, models, own_images, specificity
 from pcclip.evaluation.predictions import FOLDER, Predictions, summarise
 from pcclip.runs.files import atomic, read_parquet, write_parquet
 from pcclip.runs.progress import say
@@ -26,7 +26,7 @@ PAGE = "report.html"  # report.py writes it
 COMPARATIVE, GAINS, CLASSES, PAIRS = (f"comparative{end}.csv" for end in ("", "_gains", "_classes", "_pairs"))
 TEXTS, TEACHER = "class_texts.parquet", "teacher.csv"
 __all__ = ["FOLDER", "check_attributes", "evaluate", "lacking", "load_models", "predict", "read", "stage", "summarise"]
-_FORMAT = 7  # a higher number computes every run's results again
+_FORMAT = 8  # a higher number computes every run's results again
 
 load_models, check_attributes = models.load_models, own_images.check_attributes
 
@@ -87,6 +87,9 @@ def evaluate(
         unused = left_out.of_sets(config, sets)
         items = predictions.table()
         metrics, paired = summarise(items, config.evaluate.bootstrap, config.seed)
+        tables[specificity.TABLE] = specificity.score(held_out, encoders)
+        specific = specificity.as_metrics(tables[specificity.TABLE], images.name)
+        metrics = pd.concat([metrics, specific[list(metrics.columns)]], ignore_index=True)
         tables |= {PREDICTIONS: items, DIFFERENCES: paired, left_out.TABLE: unused, f"../{METRICS}": metrics}
         for name, table in tables.items():
             _write(own_stage.folder / name, table)

@@ -2,7 +2,9 @@
 
 Found in /usr/share, else fetched with apt into a cache (no root needed once the package lists are there). Photographs
 are kept; drawings, toys and symbols are left out by folder and by the short list stamps_exceptions.csv, which also
-names the subject where a caption's head noun would not do. Body mass and top speed are in stamps_facts.csv.
+names the subject where a caption's head noun would not do. stamps_facts.csv has what is known of their subjects, each
+value with its line in a source of sources.csv: body_mass (kg), top_speed (km/h), lifespan (years, the longest known),
+litter_size (young or eggs), gestation (days, or those of incubation), sleep (hours a day), legs, energy (kcal in 100 g).
 """
 
 import os
@@ -76,7 +78,7 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Find or fetch the stamps. Returns the table, the rows left out (path, reason), and 0 bad rows."""
     stamps = resolve(data.path) if data.path else find()
     exceptions = pd.read_csv(_HERE / "stamps_exceptions.csv").set_index("stamp").fillna("")
-    facts = pd.read_csv(_HERE / "stamps_facts.csv").set_index("stamp")
+    facts = pd.read_csv(_HERE / "stamps_facts.csv").pivot(index="stamp", columns="fact", values="value")
     rows, left_out = [], []
     for png in sorted(stamps.rglob("*.png")):
         stamp = png.relative_to(stamps).with_suffix("").as_posix()
@@ -92,9 +94,7 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
         )
     if not rows:
         raise PcclipError(f"{stamps}: no stamps in it; {HELP}")
-    table = pd.DataFrame(rows)
-    for attribute, column in (("body_mass", "body_mass_kg"), ("top_speed", "top_speed_kmh")):
-        table[attribute] = table.id.map(facts[column]).astype(float)
+    table = pd.DataFrame(rows).join(facts, on="id")
     return table, pd.DataFrame(left_out, columns=["path", "reason"]), 0
 
 
