@@ -1,13 +1,12 @@
 """The report of a run: one HTML page that opens offline, with figures, photos and style inside it.
 
-It reads the files of the stages, and captions from the image set where that is here. A section of a stage that has not
-finished says so. Every text of the run reaches the page through report.html.j2, which escapes it; the page forbids
-scripts and loads nothing. The same files give the same bytes.
+It reads the files of the stages, and captions from the image set where that is here. report.html.j2 has the page's
+sections and words; a function here makes what one section shows, or None where the run has nothing for it. The template
+escapes every text of the run; the page forbids scripts and loads nothing. The same files give the same bytes.
 """
 
 import json
 import re
-from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from pcclip.arithmetic import stage as arithmetic
 from pcclip.comparisons import stage as comparisons
 from pcclip.comparisons.sentences import from_captions
 from pcclip.config import Config
-from pcclip.data.image_set import ImageSet, load_images, missing, to_fetch
+from pcclip.data.image_set import load_images, missing, to_fetch
 from pcclip.embedding import stage as embedding
 from pcclip.embedding import vectors as embedding_vectors
 from pcclip.errors import PcclipError
@@ -39,12 +38,24 @@ from pcclip.runs.stage import read_manifest
 STAGES = (comparisons.FOLDER, embedding.FOLDER, finetuning.FOLDER, evaluation.FOLDER, arithmetic.FOLDER)
 _STRIP, _PAIRS = 8, 3  # photos in a strip, pairs of a data set
 _SIDE = 160  # pixels of a photo
+_TILES = 4  # of tasks, and of rankings
+_SHOWN = ("accuracy", "macro_accuracy", "pairwise_accuracy", "mean_score")  # metrics whose tables are not folded
 _ESTIMATOR = "two_prompt"  # shows an attribute's ranking
 _BLOCKS = ("seed", "generate", "finetune", "evaluate", "arithmetic")  # the parameters that manifests record
 _COLOURS = {"#262626": "currentColor", "#000000": "currentColor", "#cccccc": "var(--grid)", "#ffffff": "var(--back)"}
-_NUMBER = re.compile(r"<?[-+−]?[\d,]*\.?\d+(e-?\d+)?( \[.*\])?( \*)?")
+_NUMBER = re.compile(r"<?[-+−]?[\d,]*\.?\d+(e-?\d+)?( \[.*\])?( \*| tied)?")
+_RIVALS = {
+    "difference_order": "for its swapped twin",
+    "difference_classification": "to be right",
+}  # tasks with failures
+_CLAUSES = {  # task -> what the summary says of a share of its items
+    "difference_classification": "a sentence about two images points along their difference for",
+    "difference_order": "it points there more than with its sides exchanged for",
+    "zero_shot": "the right one of all classes is named for",
+    "ranking": "of two images the one with more {} comes first for",
+}
 
-Part = dict[str, Any]  # one element of the page: its kind, and the values that the template shows
+Part = dict[str, Any]  # what the template shows of one thing
 
 
 def write(config: Config, folder: Path) -> Path:
@@ -56,21 +67,20 @@ def write(config: Config, folder: Path) -> Path:
     run = _Run(config, Path(folder))
     if not run.manifests:
         raise PcclipError(f"{folder}: no stage has finished here, so there is nothing to report; run notebook 01 first")
-    template = Environment(
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         keep_trailing_newline=True,
-    ).get_template("report.html.j2")
+    )
+    environment.filters |= {"words": plots.words, "minus": minus}
     with plt.rc_context():
         plots.style()
         plt.rcParams["legend.frameon"] = False
-        sections = [section for make in _SECTIONS if (section := make(run))]
-        text = template.render(
-            run=config.run, lead=run.lead, warnings=run.warnings, tiles=_tiles(run), sections=sections
-        )
+        parts = {make.__name__: make(run) for make in _PARTS}
     with atomic(run.folder / evaluation.PAGE) as temporary:
-        temporary.write_text(text, encoding="utf8")
+        page = environment.get_template("report.html.j2").render(run=run, stages=STAGES, **parts)
+        temporary.write_text(page, encoding="utf8")
     return run.folder / evaluation.PAGE
 
 
@@ -84,24 +94,31 @@ class _Run:
         manifests = {name: read_manifest(self.place(name)) for name in dict.fromkeys([*self.stages, *others])}
         self.manifests = {name: manifest for name, manifest in manifests.items() if manifest}
         self.comparisons = self.table(comparisons.FOLDER, comparisons.TABLE)
-        self.curves = self.table(finetuning.FOLDER, "curves.csv")
         self.metrics = self.table(evaluation.FOLDER, f"../{evaluation.METRICS}")
         self.predictions = self.table(evaluation.FOLDER, evaluation.PREDICTIONS)
         self.paired = self.table(evaluation.FOLDER, evaluation.DIFFERENCES)
-        self.arithmetic = self.table(arithmetic.FOLDER, "items.parquet")
-        self.values, changed = _parameters(config, self.manifests)
+        self.claims = self.table(arithmetic.FOLDER, "claims.parquet")
+        self.values, self.changed = _parameters(config, self.manifests)
         paths = self.table(embedding.FOLDER, embedding_vectors.TABLE, ["id", "path"])
         self.paths = {} if paths is None else dict(zip(paths["id"], paths["path"], strict=True))
-        self.images = _image_set(config)
-        table = self.images.table if self.images else pd.DataFrame({"id": [], "caption": []})
-        self.captions = dict(zip(table["id"], table["caption"], strict=True))
-        self.warnings = self._warnings(changed)
+        self.captions, self.classes = _captions_and_classes(config)
 
     @property
-    def lead(self) -> str:
-        images = self.manifests.get(embedding.FOLDER, {}).get("counts", {}).get("images")
-        counted = f", {images:,} images" if images else ""
-        return f"{self.config.model} on {self.config.data.source}{counted}, seed {self.values['seed']}"
+    def date(self) -> str:
+        """The day on which the last stage finished, e.g. 30 November 2026."""
+        last = max(manifest.get("finished", "") for manifest in self.manifests.values())
+        return f"{pd.Timestamp(last):%-d %B %Y}" if last else ""
+
+    @property
+    def rankings(self) -> dict[str, str]:
+        """The data sets of the shown rankings, one for each true value, and the value in words."""
+        columns = {key.column or name: name for name, key in reversed(self.config.evaluate.attributes.items())}
+        source = self.config.data.source
+        return {f"{source}/{columns[column]}/{_ESTIMATOR}": plots.words(column) for column in reversed(columns)}
+
+    def count(self, stage: str, name: str) -> int | None:
+        """A count of a stage's manifest."""
+        return self.manifests.get(stage, {}).get("counts", {}).get(name)
 
     def place(self, stage: str) -> Path:
         """The stage's folder, in this run or in the run whose stages this one reuses."""
@@ -139,122 +156,93 @@ class _Run:
         """Two photos, a sentence, and a note below it."""
         return {"first": self.photo(first), "second": self.photo(second), "sentence": sentence, "note": note}
 
-    def _warnings(self, changed: list[str]) -> list[str]:
-        lines = [f"{name} has not finished; its part is missing." for name in self.stages if name not in self.manifests]
-        for name, manifest in self.manifests.items():
-            sizes = {file: output["bytes"] for file, output in manifest["outputs"].items()}
-            other = [file for file, size in sizes.items() if not _has_size(self.place(name) / file, size)]
-            if other:
-                lines.append(f"{name}: {', '.join(other)}: not as the stage left it.")
-        if changed:
-            lines.append(f"The parameters have changed since ({'; '.join(changed)} now); below are those of the run.")
-        return lines
+    @property
+    def spoilt(self) -> dict[str, list[str]]:
+        """Stage -> its files that do not have the size that its manifest records."""
+        sizes = {name: manifest["outputs"].items() for name, manifest in self.manifests.items()}
+        return {
+            name: files
+            for name, outputs in sizes.items()
+            if (files := [file for file, output in outputs if not _has_size(self.place(name) / file, output["bytes"])])
+        }
 
 
-# sections
+# ---- the first screen ------------------------------------------------------------------------------------------------
 
 
-def _run_section(run: _Run) -> Part:
-    defaults = _flat(Config().model_dump())
-    stages = [[name, *_state(run.manifests.get(name))] for name in dict.fromkeys([*run.stages, *run.manifests])]
-    rows = [[key, _shown(value)] for key, value in run.values.items()]
-    changed = [row for row in rows if run.values[row[0]] != defaults.get(row[0])]
-    parts = [
-        table(["stage", "state", "seconds", "finished (UTC)", "counts"], stages),
-        _wrapped("tight", table(["parameter", "value"], changed, "Parameters that are not the defaults")),
-        _wrapped("details", table(["parameter", "value"], rows), "All parameters"),
+def tiles(run: _Run) -> list[Part]:
+    """Finetuned beside base at a glance: the run's first tasks, and a ranking by each true value."""
+    if run.metrics is None or run.paired is None or not len(run.paired):
+        return []
+    keys = ["task", "dataset", "protocol", "metric"]
+    change = plots.differences(run.paired)
+    change = change[(change.name == "finetuned - base") & ~change.dataset.str.contains("/structures/")]
+    tasks = change[(change.metric == "accuracy") & change.task.isin(list(plots.TABLES))].drop_duplicates("task")
+    rankings = change[(change.metric == "pairwise_accuracy") & change.dataset.isin(list(run.rankings))]
+    values = run.metrics.pivot(index=keys, columns="model", values="value")
+    rows = pd.concat([tasks.head(_TILES), rankings.head(_TILES)]).join(values[["base", "finetuned"]], on=keys)
+    return [
+        {
+            "name": plots.TABLES.get(row.task, plots.words(row.task)),
+            "kind": run.rankings.get(row.dataset) or _label(row.dataset),
+            "clause": _CLAUSES.get(row.task, "").format(run.rankings.get(row.dataset, "")),
+            "before": row.base,
+            "after": row.finetuned,
+            "difference": row.difference,
+            "interval": f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]",
+            "differs": not row.ci_low <= 0 <= row.ci_high,
+            "sure": row.p_holm < 0.05,
+        }
+        for row in rows.itertuples()
     ]
-    return _section("What was run", parts)
 
 
-def _data_section(run: _Run) -> Part:
-    parts = [_unfinished(comparisons.FOLDER)]
-    if run.comparisons is not None:
-        counts = pd.crosstab(run.comparisons.verdict, run.comparisons["split"])
-        order = sorted(counts.index, key=lambda name: (name != "kept", -counts.loc[name].sum(), name))
-        parts = [
-            table(
-                ["verdict", *map(plots.words, counts.columns)],
-                [[name, *counts.loc[name]] for name in order],
-                "Sentences: kept, and dropped by the first rule that they broke",
-            )
-        ]
-        kept = comparisons.kept(run.comparisons, "held_out").head(_PAIRS)
-        if len(kept):
-            pairs = [run.pair(row.first, row.second, row.difference) for row in kept.itertuples()]
-            parts += [
-                _text("heading", "The first held-out pairs with a sentence that was kept"),
-                {"kind": "pairs", "pairs": pairs},
-            ]
-    return _section("Images and comparisons", parts, key="data")
+def strips(run: _Run) -> list[Part]:
+    """Both ends of the rankings by each model, the finetuned model's first; none of photos that are not the run's own."""
+    if run.predictions is None:
+        return []
+    own = run.predictions[run.predictions.dataset.isin(list(run.rankings))]
+    own = own[own["first"].isin(list(run.paths)) & own.model.isin(list(plots.MODELS))]
+    parts = []
+    for (dataset, model), items in own.groupby(["dataset", "model"], sort=False):
+        items, size = items.sort_values("score", ascending=False, kind="stable"), min(_STRIP, len(items) // 2)
+        ends = {
+            end: [run.photo(row.first, f"{row.reference:.4g}") for row in photos.itertuples()]
+            for end, photos in (("most", items.head(size)), ("least", items.tail(size)))
+        }
+        parts += [{"attribute": run.rankings[str(dataset)], "model": model, "ends": ends}] if size else []
+    return sorted(parts, key=lambda part: part["model"] != "finetuned")
 
 
-def _left_out_section(run: _Run) -> Part:
-    text = (
-        "Rows and images that cannot be used, with one path that was looked for. The stages' tables list all of them."
-    )
-    rows = left_out.of_stages(run.place(name) for name in run.manifests)
-    rows.columns = ["stage", "data set", "reason", "rows", "for example"]
-    parts = [_columns(rows) if len(rows) else _text("text", "Nothing was left out.")]
-    return _section("Left out", parts, text, key="left-out")
+# ---- sections --------------------------------------------------------------------------------------------------------
 
 
-def _training_section(run: _Run) -> Part:
-    if run.curves is None:
-        return _section("Training", [_unfinished(finetuning.FOLDER)])
-    held_out = run.curves[run.curves["split"] == "held_out"].sort_values("step", kind="stable")
-    rows = [
-        [plots.words(metric), f"{part.value.iloc[0]:.3f}", f"{part.value.iloc[-1]:.3f}"]
-        for metric, part in held_out.groupby("metric", sort=False)
-    ]
-    parts = [
-        _figure(
-            plots.curves(run.curves),
-            "Training and held-out curves. Nothing is chosen by them: the last step is the model.",
-        ),
-        table(["held out", "first step", "last step"], rows),
-    ]
-    return _section("Training", parts)
-
-
-def _results_section(run: _Run) -> Part:
-    text = (
-        "Held-out images, the same texts for every model. In brackets 95% intervals from resampled images. A star: "
-        "the difference's p value, adjusted by Holm's method for the data sets of its task, is below 0.05."
-    )
+def results(run: _Run) -> Part | None:
+    """The tables of metrics, in detail of other measures and single sentence structures; paired differences; p values."""
     if run.metrics is None:
-        return _section("Results", [_unfinished(evaluation.FOLDER)])
-    parts = [_frame(title, frame.T) for title, frame in plots.tables(run.metrics, run.paired).items()]
-    if run.metrics.metric.str.endswith("_share").any():
-        share = (
-            "A share is the part of the supervised axis's result that a text axis reaches. The supervised axis is "
-            "fitted to the true values of training photos, seen by the base's image tower. 1 means as good; there is "
-            "no share where the supervised axis may itself be at chance. Chance is subtracted from pairwise accuracies."
-        )
-        parts.append(_text("text", share))
+        return None
+    is_shown = run.metrics.metric.isin(_SHOWN) & ~run.metrics.dataset.str.contains("/structures/")
+    part: Part = {"forest": None, "p_values": None}
+    for kind, rows in (("tables", run.metrics[is_shown]), ("details", run.metrics[~is_shown])):
+        frames = plots.tables(rows, run.paired).items()
+        part[kind] = [table(_label_rows(frame.T), title) for title, frame in frames]
+    part["has_shares"] = run.metrics.metric.str.endswith("_share").any()
     if run.paired is not None and len(run.paired):
         change = plots.differences(run.paired)
-        columns = {"": change.what, "metric": change.metric.map(plots.words), "difference": _signed(change.difference)}
+        shown = run.paired[~run.paired.dataset.str.contains("/structures/")]
+        part["forest"] = svg(plots.forest(shown if len(shown) else run.paired))
+        columns = {
+            "": change.what.map(_label),
+            "metric": change.metric.map(plots.words),
+            "difference": _signed(change.difference),
+        }
         columns |= {"McNemar p": change.p_mcnemar.map(_p), "bootstrap p": change.p_bootstrap.map(_p)}
         columns |= {"the one that counts": change.test.map(plots.words), "adjusted by Holm": change.p_holm.map(_p)}
-        parts += [
-            _text("heading", "Paired differences"),
-            _figure(
-                plots.forest(run.paired),
-                "Differences on the same items and resamples, with 95% intervals. One that does not hold 0 is a change "
-                "that these images support; what another training seed would do is not in it.",
-            ),
-            _text(
-                "text",
-                "Items that share images, as pairs do, are not independent, and McNemar's test is too sure "
-                "of itself there: for them, and for rankings, the bootstrap over images counts.",
-            ),
-            _wrapped("details", _columns(pd.DataFrame(columns)), "All p values"),
-        ]
-    return _section("Results", parts, text)
+        part["p_values"] = table(pd.DataFrame(columns))
+    return part
 
 
-def _comparative_section(run: _Run) -> Part | None:
+def comparative(run: _Run) -> Part | None:
     """Comparative prompting: its gains with tests, and the choice of alpha."""
     gains = run.table(evaluation.FOLDER, evaluation.GAINS)
     sweep = run.table(evaluation.FOLDER, evaluation.COMPARATIVE)
@@ -266,136 +254,105 @@ def _comparative_section(run: _Run) -> Part | None:
     columns |= {"model": gains.model, "plain": gains.plain.map("{:.3f}".format)}
     columns |= {"comparative": gains.comparative.map("{:.3f}".format), "helped": gains.helped, "hurt": gains.hurt}
     columns |= {"difference": interval, "p": deciding.map(_p), "adjusted by Holm": gains.p_holm.map(_p)}
-    parts = [
-        _columns(pd.DataFrame(columns)),
-        _figure(
-            plots.alpha_sweep(sweep.assign(dataset=sweep.dataset + ", " + sweep.form)),
-            "Accuracy on tune images at each alpha, with a ring around the chosen one. Alpha 1 is plain zero-shot.",
-        ),
-    ]
-    return _section(
-        "Comparative prompting",
-        parts,
-        "The same model with comparative prompting and without, on the same images: those newly right (helped), "
-        "newly wrong (hurt), and the paired difference. Pairs of classes are chosen on one half of the tune "
-        "images, alpha on the other. Notebook 04 has the gains by class and by pair.",
-        key="comparative",
-    )
+    figure = plots.alpha_sweep(sweep.assign(dataset=sweep.dataset + ", " + sweep.form))
+    return {"gains": table(pd.DataFrame(columns)), "figure": svg(figure)}
 
 
-def _rankings_section(run: _Run) -> Part | None:
-    """Both ends of each attribute's ranking by each model; none where the photos are not the run's own."""
-    if run.predictions is None:
+def claims(run: _Run) -> Part | None:
+    """The claims of stage 05 with their numbers, those that hold first; and how many do."""
+    if run.claims is None:
         return None
-    parts: list[Part] = []
-    rankings = run.predictions[run.predictions.task == "ranking"]
-    rankings = rankings[rankings["first"].isin(list(run.paths))]
-    for dataset in dict.fromkeys(rankings.dataset[rankings.dataset.str.endswith(f"/{_ESTIMATOR}")]):
-        parts.append(_text("heading", dataset))
-        for model in plots.MODELS:
-            items = rankings[(rankings.dataset == dataset) & (rankings.model == model)]
-            items = items.sort_values("score", ascending=False, kind="stable")
-            size = min(_STRIP, len(items) // 2)
-            for end, strip in (("most", items.head(size)), ("least", items.tail(size))) if size else ():
-                photos = [run.photo(row.first, f"{row.reference:.4g}") for row in strip.itertuples()]
-                parts += [_text("subheading", f"{end}, says {model}"), {"kind": "photos", "photos": photos}]
-    return (
-        _section(
-            "Rankings",
-            parts,
-            "Held-out photos whose true value is known (below each photo), from the largest projection on the axis of "
-            "the attribute to the smallest.",
-        )
-        if parts
-        else None
-    )
+    order = run.claims.iloc[run.claims.holds.map({"yes": 0, "no": 1}).fillna(2).argsort(kind="stable")]
+    interval = "[" + _signed(order.ci_low) + ", " + _signed(order.ci_high) + "]"
+    columns = {"claim": order.claim, "of": order.of, "holds": order.holds, "number": _signed(order.number)}
+    shown = pd.DataFrame(columns | {"95% interval": interval, "the number": order.how, "n": order.n})
+    return {"table": table(shown), "counts": run.claims.holds.value_counts().to_dict(), "total": len(run.claims)}
 
 
-def _failures_section(run: _Run) -> Part | None:
+def geometry_of_differences(run: _Run) -> Part | None:
+    """Stage 05's mean cosines and ranks, and the distribution of the cosines."""
+    items = run.table(arithmetic.FOLDER, "items.parquet")
+    if items is None:
+        return None
+    summary = geometry.summary(items, run.values["evaluate.bootstrap"], run.values["seed"])
+    frame = _label_rows(plots.paper_table(summary.rename(columns={"measure": "dataset"})).T)
+    figure = plots.distributions(items, ["image difference", "image difference, reversed text"])
+    title = "Mean cosine; and rank of the image that was meant, as a share: 0 is first, 0.5 is chance"
+    return {"table": table(frame, title), "figure": svg(figure)}
+
+
+def failures(run: _Run) -> Part | None:
     """The pairs that one model got most wrong, and the classes that it took for each other."""
     if run.predictions is None:
         return None
     model = "finetuned" if "finetuned" in set(run.predictions.model) else run.predictions.model.iloc[-1]
-    own, parts = run.predictions[run.predictions.model == model], []
-    written: dict[tuple[str, str], str] = {}
-    if run.comparisons is not None:
-        kept = comparisons.kept(run.comparisons, "held_out")
-        written = {(row.first, row.second): row.difference for row in kept.itertuples()}
-    for task, against in (("difference_order", "for its swapped twin"), ("difference_classification", "to be right")):
-        for dataset, items in own[(own.task == task) & own["first"].isin(list(run.paths))].groupby(
-            "dataset", sort=False
-        ):
-            wrong = items[~items.correct.astype(bool)]
-            worst = wrong.loc[(wrong.score - wrong.reference).nsmallest(_PAIRS).index]
-            sentences = written if dataset.endswith("/llm") else {}
-            pairs = [
-                run.pair(
-                    row.first,
-                    row.second,
-                    sentences.get((row.first, row.second)) or _template_sentence(run, row.first, row.second),
-                    minus(f"cosine {row.score:.3f}, against {row.reference:.3f} {against}"),
-                )
-                for row in worst.itertuples()
-            ]
-            parts += [
-                _text("heading", f"{plots.TABLES[task]}, {dataset}: {len(wrong):,} of {len(items):,} wrong"),
-                {"kind": "pairs", "pairs": pairs},
-            ]
-    parts += _confusions(run, own[(own.task == "zero_shot") & (own.dataset == run.config.data.source)])
-    return (
-        _section("Failures", parts, f"The worst errors of {model}: held-out pairs by how far the wrong side was ahead.")
-        if parts
-        else None
-    )
-
-
-def _arithmetic_section(run: _Run) -> Part | None:
-    if run.config.tuned:
-        return None
-    title, key = "Embedding arithmetic", "arithmetic"
-    if run.arithmetic is None:
-        return _section(title, [_unfinished(arithmetic.FOLDER)], key=key)
-    summary = geometry.summary(run.arithmetic, run.values["evaluate.bootstrap"], run.values["seed"])
-    text = (
-        "Does the text of a difference lie along the difference of the images, and does an image plus that text "
-        "find the image that was meant?"
-    )
-    parts = [
-        _frame(
-            "Mean cosine; and rank of the image that was meant, as a share: 0 is first, 0.5 is chance",
-            plots.paper_table(summary.rename(columns={"measure": "dataset"})).T,
-        ),
-        _figure(
-            plots.distributions(run.arithmetic, ["image difference", "image difference, reversed text"]),
-            "Cosine of the text with the image difference. A model that knows which image is which has the reversed text "
-            "on the other side of 0.",
-        ),
+    own = run.predictions[run.predictions.model == model]
+    kept = pd.DataFrame() if run.comparisons is None else comparisons.kept(run.comparisons, "held_out")
+    written = {(row.first, row.second): row.difference for row in kept.itertuples()}
+    pairs = own[own.task.isin(list(_RIVALS)) & own["first"].isin(list(run.paths))]
+    pairs = pairs[~pairs.dataset.str.contains("/structures/")]
+    groups = [
+        _worst_pairs(run, items, written if str(dataset).endswith("/llm") else {})
+        for (_, dataset), items in pairs.groupby(["task", "dataset"], sort=False)
     ]
-    return _section(title, parts, text, key)
+    confused = _confusions(run, own[(own.task == "zero_shot") & (own.dataset == run.config.data.source)])
+    return {"model": model, "groups": groups, "confusions": confused} if groups or confused else None
 
 
-def _protocols_section(run: _Run) -> Part | None:
-    if run.metrics is None:
+def sentences(run: _Run) -> Part | None:
+    """Sentences by verdict, and the first held-out pairs whose sentence was kept."""
+    if run.comparisons is None:
         return None
-    metrics = run.metrics
-    names = {*metrics.task[metrics.task.str.startswith("difference_")]}  # each of these tasks is a protocol
-    names |= {*metrics[["task", "dataset"]][metrics.protocol != ""].to_numpy().ravel()}
-    notes = [note for start, note in NOTES.items() if any(name.startswith(start) for name in names)]
-    return (
-        _section(
-            "Protocols",
-            [{"kind": "list", "lines": notes}],
-            "What the paper's released code scores, and what is done here beside it or instead.",
-        )
-        if notes
-        else None
-    )
+    counts = pd.crosstab(run.comparisons.verdict, run.comparisons["split"]).rename(columns=plots.words)
+    order = sorted(counts.index, key=lambda name: (name != "kept", -counts.loc[name].sum(), name))
+    kept = comparisons.kept(run.comparisons, "held_out").head(_PAIRS)
+    return {
+        "counts": table(counts.loc[order].reset_index()),
+        "pairs": [run.pair(row.first, row.second, row.difference) for row in kept.itertuples()],
+    }
 
 
-def _provenance_section(run: _Run) -> Part:
-    inputs: list[list[str]] = []
-    outputs: list[list[str]] = []
-    programs: dict[tuple[str, str], list[str]] = {}
+def training(run: _Run) -> Part | None:
+    """The curves, and the held-out ones in numbers."""
+    curves = run.table(finetuning.FOLDER, "curves.csv")
+    if curves is None:
+        return None
+    held_out = curves[curves["split"] == "held_out"].sort_values("step", kind="stable")
+    ends = held_out.groupby("metric", sort=False).value.agg(["first", "last"]).map("{:.3f}".format).reset_index()
+    ends.columns = ["held out", "first step", "last step"]
+    ends["held out"] = ends["held out"].map(plots.words)
+    return {"figure": svg(plots.curves(curves)), "table": table(ends)}
+
+
+def unused(run: _Run) -> Part | None:
+    """What the stages left out, by reason."""
+    rows = left_out.of_stages(run.place(name) for name in run.manifests)
+    rows.columns = ["stage", "data set", "reason", "rows", "for example"]
+    return table(rows) if len(rows) else None
+
+
+def protocols(run: _Run) -> list[str]:
+    """What was corrected of the released protocols that this run's results used."""
+    if run.metrics is None:
+        return []
+    tasks, named = run.metrics.task, run.metrics[run.metrics.protocol != ""]
+    names = {*tasks[tasks.str.startswith("difference_")], *named.task, *named.dataset}
+    return [note for start, note in NOTES.items() if any(name.startswith(start) for name in names)]
+
+
+def parameters(run: _Run) -> Part:
+    """The stages, and the parameters: those that are not the defaults, and all."""
+    stages = [[name, *_state(run.manifests.get(name))] for name in dict.fromkeys([*run.stages, *run.manifests])]
+    columns, defaults = ["parameter", "value"], _flat(Config().model_dump())
+    rows = pd.DataFrame([[key, _shown(value)] for key, value in run.values.items()], columns=columns)
+    changed = rows[[run.values[key] != defaults.get(key) for key in rows.parameter]]
+    head = ["stage", "state", "seconds", "finished (UTC)", "counts"]
+    return {"stages": table(pd.DataFrame(stages, columns=head)), "changed": table(changed), "all": table(rows)}
+
+
+def provenance(run: _Run) -> Part:
+    """Programs, and the first digits of the hashes of inputs and files, from the manifests."""
+    inputs, outputs, programs = [], [], dict[tuple[str, str], list[str]]()
     for name, manifest in run.manifests.items():
         for key, value in _flat(manifest["inputs"]).items():
             if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{12,64}", value):
@@ -404,69 +361,56 @@ def _provenance_section(run: _Run) -> Part:
             outputs.append([name, file, f"{output['bytes']:,}", output["sha256"][:16]])
         for program, version in manifest.get("versions", {}).items():
             programs.setdefault((program, version or "none"), []).append(name)
-    parts = [
-        table(["program", "version", "stages"], [[*key, ", ".join(stages)] for key, stages in programs.items()]),
-        _wrapped("details", table(["stage", "input", "hash"], inputs), "Hashes of the inputs"),
-        _wrapped("details", table(["stage", "file", "bytes", "hash"], outputs), "SHA-256 of the files"),
+    versions = [[*key, ", ".join(stages)] for key, stages in programs.items()]
+    return {
+        "programs": table(pd.DataFrame(versions, columns=["program", "version", "stages"])),
+        "inputs": table(pd.DataFrame(inputs, columns=["stage", "input", "hash"])),
+        "outputs": table(pd.DataFrame(outputs, columns=["stage", "file", "bytes", "hash"])),
+    }
+
+
+_PARTS = (tiles, strips, results, comparative, claims, geometry_of_differences, failures, sentences, training, unused)
+_PARTS += (protocols, parameters, provenance)
+
+
+# ---- parts of sections -----------------------------------------------------------------------------------------------
+
+
+def _worst_pairs(run: _Run, items: pd.DataFrame, written: dict[tuple[str, str], str]) -> Part:
+    """The pairs of a task and data set that were most wrong, with their sentence."""
+    task, dataset = items.task.iloc[0], items.dataset.iloc[0]
+    wrong = items[~items.correct.astype(bool)]
+    worst = wrong.loc[(wrong.score - wrong.reference).nsmallest(_PAIRS).index]
+    pairs = [
+        run.pair(
+            row.first,
+            row.second,
+            written.get((row.first, row.second)) or _template_sentence(run, row.first, row.second),
+            minus(f"cosine {row.score:.3f}, against {row.reference:.3f} {_RIVALS[task]}"),
+        )
+        for row in worst.itertuples()
     ]
-    return _section("Provenance", parts, "From the stages' manifests; the first 16 digits of each hash.")
+    return {
+        "title": f"{plots.TABLES[task]}, {_label(dataset)}",
+        "wrong": len(wrong),
+        "total": len(items),
+        "pairs": pairs,
+    }
 
 
-_SECTIONS = (
-    _run_section,
-    _data_section,
-    _left_out_section,
-    _training_section,
-    _results_section,
-    _comparative_section,
-    _rankings_section,
-    _failures_section,
-    _arithmetic_section,
-    _protocols_section,
-    _provenance_section,
-)
-
-
-# parts of sections
-
-
-def _tiles(run: _Run) -> list[Part]:
-    """Accuracies at a glance: finetuned beside base for the first eight tasks."""
-    if run.metrics is None or run.paired is None or not len(run.paired):
-        return []
-    keys = ["task", "dataset", "protocol"]
-    change = plots.differences(run.paired)
-    change = change[(change.metric == "accuracy") & (change.name == "finetuned - base")].head(8)
-    values = run.metrics[run.metrics.metric == "accuracy"].pivot(index=keys, columns="model", values="value")
-    both = change.join(values[["base", "finetuned"]], on=keys) if len(change) else change
-    return [
-        {
-            "name": row.what,
-            "before": f"{row.base:.3f}",
-            "after": f"{row.finetuned:.3f}",
-            "difference": minus(f"{row.difference:+.3f}"),
-            "sure": row.p_holm < 0.05,
-            "interval": minus(f"[{row.ci_low:+.3f}, {row.ci_high:+.3f}]"),
-        }
-        for row in both.itertuples()
-    ]
-
-
-def _confusions(run: _Run, items: pd.DataFrame) -> list[Part]:
+def _confusions(run: _Run, items: pd.DataFrame) -> Part | None:
     """The classes of the run's own images that were taken for each other most often."""
-    classes, wrong = run.images.classes if run.images else [], items[~items.correct.astype(bool)]
-    if not len(wrong) or wrong[["score", "reference"]].max(axis=None) >= len(classes):
-        return []  # no error, or the image set has changed
+    wrong = items[~items.correct.astype(bool)]
+    if not len(wrong) or wrong[["score", "reference"]].max(axis=None) >= len(run.classes):
+        return None  # no error, or the image set has changed
     counts = wrong.groupby(["reference", "score"]).size().sort_values(ascending=False, kind="stable").head(_STRIP)
     sizes = items.groupby("reference").size()
     rows = [
-        [classes[int(label)], classes[int(predicted)], f"{n} of {sizes[label]}"]
+        [run.classes[int(label)], run.classes[int(predicted)], f"{n} of {sizes[label]}"]
         for (label, predicted), n in counts.items()
     ]
-    return [
-        _text("heading", f"Zero-shot classification: {len(wrong):,} of {len(items):,} wrong"),
-        table(["class", "taken for", "images"], rows, "Most often"),
-    ]
+    shown = table(pd.DataFrame(rows, columns=["class", "taken for", "images"]), "Most often")
+    return {"table": shown, "wrong": len(wrong), "total": len(items)}
 
 
 def _template_sentence(run: _Run, first: str, second: str) -> str:
@@ -474,15 +418,16 @@ def _template_sentence(run: _Run, first: str, second: str) -> str:
     return from_captions(*captions) if all(captions) else ""
 
 
-# a run's files
+# ---- a run's files ---------------------------------------------------------------------------------------------------
 
 
-def _image_set(config: Config) -> ImageSet | None:
-    """The image set, for captions and classes; None where it is not on this machine, because nothing is fetched."""
+def _captions_and_classes(config: Config) -> tuple[dict[str, str], list[str]]:
+    """The captions by image, and the classes; none where the set is not on this machine, because nothing is fetched."""
     try:
-        return None if missing(config.data) or to_fetch(config.data) else load_images(config)
+        images = None if missing(config.data) or to_fetch(config.data) else load_images(config)
     except PcclipError:
-        return None
+        images = None
+    return ({}, []) if images is None else (images.table.set_index("id").caption.to_dict(), images.classes)
 
 
 def _parameters(config: Config, manifests: dict) -> tuple[dict, list[str]]:
@@ -514,10 +459,6 @@ def _state(manifest: dict | None) -> list:
 
 def _shown(value: Any) -> str:
     """A parameter's value as text."""
-    if value is None or value in ({}, []):
-        return "none"
-    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-        return "; ".join(", ".join(map(_shown, item.values())) for item in value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -531,52 +472,34 @@ def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-# elements of the page
+# ---- elements of the page --------------------------------------------------------------------------------------------
 
 
-def _section(title: str, parts: list[Part], text: str = "", key: str = "") -> Part:
-    return {"key": key or title.split()[-1].lower(), "title": title, "text": text, "parts": parts}
+def table(frame: pd.DataFrame, caption: str = "") -> Part:
+    """A table of the frame's columns as text; columns of numbers are aligned to the right and get true minus signs."""
+    cells = frame.astype(str)
+    numeric = [
+        len(cells) > 0 and cells[name].map(lambda cell: not cell or bool(_NUMBER.fullmatch(cell))).all()
+        for name in cells
+    ]
+    for name, is_numeric in zip(cells, numeric, strict=True):
+        cells[name] = cells[name].map(minus) if is_numeric else cells[name]
+    return {"caption": caption, "head": list(cells), "rows": cells.to_numpy().tolist(), "numeric": numeric}
 
 
-def _text(kind: str, text: str) -> Part:
-    """A heading, subheading, text or warning."""
-    return {"kind": kind, "text": text}
+def _label(name: str) -> str:
+    """The name of a data set in words: stamps, body mass, two prompt."""
+    return ", ".join(map(plots.words, name.split("/")))
 
 
-def _unfinished(stage: str) -> Part:
-    return _text("warning", f"{stage} has not finished: run its notebook, then write this report again.")
-
-
-def _wrapped(kind: str, inner: Part, text: str = "") -> Part:
-    """A table with less room between its rows ('tight'), or one that opens when its line is clicked ('details')."""
-    return {"kind": kind, "text": text, "table": inner}
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence], caption: str = "") -> Part:
-    """A table of plain cells; columns of numbers are aligned to the right and get true minus signs."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    numeric = [bool(rows) and all(_NUMBER.fullmatch(row[k]) or not row[k] for row in cells) for k in range(len(head))]
-    signed = [[minus(cell) if right else cell for cell, right in zip(row, numeric, strict=True)] for row in cells]
-    return {"kind": "table", "caption": caption, "head": list(head), "rows": signed, "numeric": numeric}
-
-
-def _frame(caption: str, frame: pd.DataFrame) -> Part:
-    """A table with the frame's index as its first column."""
-    return table(["", *frame.columns], frame.reset_index().to_numpy().tolist(), caption)
-
-
-def _columns(frame: pd.DataFrame) -> Part:
-    """A table of the frame's columns, without its index."""
-    return table(list(frame), frame.to_numpy().tolist())
+def _label_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of data sets with their names in words as its first column."""
+    return frame.rename(index=_label).rename_axis("").reset_index()
 
 
 def _signed(values: pd.Series) -> pd.Series:
     """Numbers with their signs, in the page's three decimals."""
     return values.map("{:+.3f}".format).map(minus)
-
-
-def _figure(drawn: Figure, caption: str) -> Part:
-    return {"kind": "figure", "svg": svg(drawn), "caption": caption}
 
 
 def svg(drawn: Figure) -> Markup:

@@ -239,7 +239,7 @@ def test_photos_are_small_and_in_the_order_of_their_ranking(made):
     items = items[(items.dataset == f"folder/{SIZE}/two_prompt") & (items.model == "finetuned")]
     ranked = items.sort_values("score", ascending=False).head(8)
     captions = made.images.table.set_index("id").caption
-    after = made.path.read_text().split("most, says finetuned")[1].split("<h4>")[0]
+    after = made.path.read_text().split("most &lt;u&gt;size, says finetuned")[1].split("<h4>")[0]
     shown = [a["alt"] for tag, a in Page(after[after.index("<div") :]).tags if tag == "img"]
     size = min(8, len(items) // 2)
     assert shown == [captions[image] for image in ranked["first"][:size]]
@@ -251,10 +251,36 @@ def test_the_worst_failure_comes_first(made):
     items = items[(items.task == "difference_order") & (items.model == "finetuned")]
     wrong = items[~items.correct.astype(bool)]
     worst = wrong.loc[(wrong.score - wrong.reference).idxmin()]
-    title = f"Order: a text beats its swapped twin, folder/template: {len(wrong)} of {len(items)} wrong"
+    title = f"Order: a text beats its swapped twin, folder, template: {len(wrong)} of {len(items)} wrong"
     after = made.page.text.split(title)[1]
     first = next(line for line in after.split("\n") if line.startswith("cosine"))
     assert first == f"cosine {worst.score:.3f}, against {worst.reference:.3f} for its swapped twin".replace("-", "−")
+
+
+def test_the_first_sentence_says_what_was_done_and_what_came_out(made):
+    manifest = json.loads((made.folder / "03_finetune" / "manifest.json").read_text())
+    text = " ".join(made.page.text.split())
+    [lead] = re.findall(r"On \d+ \w+ \d{4} local-dir:\S+ was finetuned on .*? decided\.", text)
+    assert f"on {manifest['counts']['train']} sentences about how two images differ (folder, 24 images, seed 0)" in lead
+    values = made.metrics.set_index(["task", "dataset", "model", "metric"]).value
+    for clause, key in (
+        ("points along their difference for", ("difference_classification", "folder/template", "accuracy")),
+        (f"the one with more {SIZE} comes first for", ("ranking", f"folder/{SIZE}/two_prompt", "pairwise_accuracy")),
+    ):
+        task, dataset, metric = key
+        after, before = (values[task, dataset, model, metric] for model in ("finetuned", "base"))
+        assert f"{clause} {100 * after:.0f}% ({100 * before:.0f}% before" in lead
+    claims = pd.read_parquet(made.folder / "05_arithmetic" / "claims.parquet")
+    assert f"Of {len(claims)} claims about embedding arithmetic {(claims.holds == 'yes').sum()} hold" in lead
+
+
+def test_the_claims_stand_with_their_numbers(made):
+    claims = pd.read_parquet(made.folder / "05_arithmetic" / "claims.parquet")
+    rows = made.page.table("claim", "of", "holds", "number", "95% interval", "the number", "n")
+    assert {(row[0], row[2], row[3]) for row in rows} == {
+        (claim.claim, claim.holds, html.minus(f"{claim.number:+.3f}")) for claim in claims.itertuples()
+    }
+    assert [row[2] for row in rows] == sorted((row[2] for row in rows), key=["yes", "no", "undecided"].index)
 
 
 # runs that lack something
@@ -339,7 +365,7 @@ def test_protocols_that_were_used_are_explained(copy):
     assert html.NOTES["flowers/colour"] in found.text
     assert html.NOTES["awa2/"] not in found.text
     told = {row[0] for table in found.tables for row in table}
-    assert {"flowers/colour, as released", "flowers/colour, corrected"} <= told
+    assert {"flowers, colour, as released", "flowers, colour, corrected"} <= told
 
 
 def test_a_run_that_reuses_anothers_comparisons(made, copy):
@@ -372,13 +398,13 @@ def test_a_figure_takes_its_colours_from_the_page_and_keeps_texts_texts():
 
 
 def test_columns_of_numbers_are_aligned_with_true_minus_signs():
-    found = html.table(["name", "a", "b"], [["-1", "-0.5", "x-1"], ["y", "", "2"]])
+    found = html.table(pd.DataFrame([["-1", "-0.5", "x-1"], ["y", "", "2"]], columns=["name", "a", "b"]))
     assert found["numeric"] == [False, True, False]
     assert found["rows"] == [["-1", "−0.5", "x-1"], ["y", "", "2"]]
-    assert html.table(["p"], [["<0.0001"], ["1e-05"]])["numeric"] == [True]
+    assert html.table(pd.DataFrame({"p": ["<0.0001", "1e-05"]}))["numeric"] == [True]
 
 
 def test_numbers_with_intervals_and_stars_are_numbers():
-    found = html.table(["", "change"], [["set", "-0.1 [-0.2, -0.0] *"], ["other", ""]])
+    found = html.table(pd.DataFrame([["set", "-0.1 [-0.2, -0.0] *"], ["other", ""]], columns=["", "change"]))
     assert found["numeric"] == [False, True]
     assert found["rows"][0] == ["set", "−0.1 [−0.2, −0.0] *"]
