@@ -603,7 +603,6 @@ class Arithmetic(Block):
         description="An unCLIP pipeline that decodes vectors: a hub name or a folder; without it the nearest photos "
         "are shown.",
     )
-    judge: str | None = Field(default=None, description="Another model's spec, which scores the decoded pictures.")
 
 
 class Rank(Block):
@@ -841,6 +840,7 @@ OLD_KEYS = {  # a key of older files (* stands for a name, such as a set's) -> w
     "arithmetic.alphas": "its default, now fixed: 0.1 to 4, and arithmetic.strength",
     "arithmetic.explained": "its default, now fixed: 3 pairs are explained",
     "arithmetic.sentences": "its default, now fixed: 200 sentences may explain a pair",
+    "arithmetic.judge": "arithmetic.decoder alone; its pictures are looked at, not scored",
     "arithmetic.decoder_steps": "arithmetic.decoder alone; it takes 25 steps",
     "rank.show": "the widget's buttons; the finetuned order is shown first",
 }

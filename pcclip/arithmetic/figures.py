@@ -104,20 +104,6 @@ def composed(table: pd.DataFrame) -> Figure:
     return grid.figure
 
 
-def calibration(table: pd.DataFrame, geometry: pd.DataFrame) -> Figure:
-    """How often a pair's text is chosen over its swapped twin, against the model's confidence; the line is ideal."""
-    errors = geometry[geometry.metric == "calibration error, two texts"].set_index("model").value
-    fig, ax = plt.subplots(figsize=(4.4, 3.8))
-    ax.plot([0.5, 1], [0.5, 1], **DOTTED)
-    for model, part in table[table.model.isin(list(MODELS))].groupby("model", sort=False):
-        label = f"{model}, error {errors[model]:.3f}"
-        look: dict[str, Any] = {"fmt": "o-", "ms": 4, "capsize": 2, "color": MODELS[str(model)], "label": label}
-        ax.errorbar(part.confidence, part.accuracy, bars(part, "accuracy"), **look)
-    ax.set(xlabel="how sure", ylabel="how often right", xlim=(0.48, 1.02), ylim=(min(0.4, table.ci_low.min()), 1.02))
-    ax.legend(frameon=False, loc="lower right")
-    return finished(fig)
-
-
 def photo_map(points: pd.DataFrame, arrows: pd.DataFrame, share: float) -> Figure:
     """Photos as dots by label on their first two principal components, with arrows from second to first photos."""
     labels = points.label.fillna("(no label)")
@@ -169,7 +155,7 @@ def claims(table: pd.DataFrame) -> Figure:
 
 
 def pictures(table: pd.DataFrame, decoder: str | None) -> Figure:
-    """A row for each arithmetic: the photo it starts from and each model's picture, with its scores."""
+    """A row for each arithmetic: the photo it starts from and each model's picture."""
     models, numbers = list(dict.fromkeys(table.model)), list(dict.fromkeys(table.row))
     if not numbers:
         return notice("no change and no composition was asked for")
@@ -185,7 +171,7 @@ def pictures(table: pd.DataFrame, decoder: str | None) -> Figure:
         _show_photo(axes[0], part.start.iloc[0], "start")
         for ax, model in zip(axes[1:], models, strict=True):
             row = part.loc[model] if model in part.index else None
-            _show_photo(ax, "" if row is None else row.picture, "" if row is None else model + _scores(row))
+            _show_photo(ax, "" if row is None else row.picture, "" if row is None else model)
     plt.close(fig)
     return fig
 
@@ -200,9 +186,3 @@ def _show_photo(ax: Axes, path: str, title: str) -> None:
     except BadImage as error:
         ax.text(0.5, 0.5, str(error), ha="center", transform=ax.transAxes, fontsize=7)
     ax.set_title(title, fontsize=8)
-
-
-def _scores(row: pd.Series) -> str:
-    """The known scores of a picture, a line each."""
-    scores = {"CLIPScore": row.clip_score, "direction": row.directional}
-    return "".join(f"\n{name} {score:.2f}" for name, score in scores.items() if pd.notna(score))

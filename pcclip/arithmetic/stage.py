@@ -9,10 +9,9 @@ Each measure module makes its own tables; this module decides when, and stores t
     sweep           model, form, alpha, metric, value, ci_low, ci_high, n
     claims          claim, of, number, ci_low, ci_high, holds, how, n
     explanations    pair, first, second, model, position, of, text, source, score, own
-    calibration     confidence, accuracy, ci_low, ci_high, n, model
     composed        dataset, model, form, alpha, metric, value, ci_low, ci_high, n
     composed_left_out  dataset, reason, rows, example: what the composed sets lack
-    pictures        row, what, model, kind, picture, start, wanted, before, clip_score, directional
+    pictures        row, what, model, kind, picture, start
 """
 
 import pandas as pd
@@ -43,17 +42,16 @@ TABLES: tuple[str, ...] = (
     "sweep",
     "claims",
     "explanations",
-    "calibration",
     "composed",
     "composed_left_out",
     "pictures",
 )
 ALPHAS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)  # lengths of the text difference in the sweep
-_FORMAT = 5
+_FORMAT = 6
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
-    """Stage 05 of a run. Raises PcclipError when an earlier stage, a composed set, the judge or a bank is missing."""
+    """Stage 05 of a run. Raises PcclipError when an earlier stage, a composed set or a bank is missing."""
     bank = config.generate.attributes
     return Stage(
         config.folder / FOLDER,
@@ -62,10 +60,8 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
             "arithmetic": config.arithmetic.model_dump(),
             "alpha": config.evaluate.alpha,
             "bootstrap": config.evaluate.bootstrap,
-            "temperature": config.finetune.temperature,
             **({"attributes": load_bank(bank).hash} if bank else {}),
             **composed.inputs(config),
-            **pictures.inputs(config),
             **built_on(
                 (config.source_folder / generate.FOLDER, config.source_folder / EMBED, config.folder / FINETUNE),
                 shared_inputs(config, images),
@@ -77,8 +73,8 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
 def check(config: Config, images: ImageSet) -> None:
     """Check, before any work, that everything stage 05 needs is there.
 
-    Raises PcclipError when a change starts from a concept that the image set lacks, a composed set is incomplete, the
-    judge is unknown or the run's own model, or a decoder is named without diffusers.
+    Raises PcclipError when a change starts from a concept that the image set lacks, a composed set is incomplete, or
+    a decoder is named without diffusers.
     """
     composed.check(config)
     pictures.check(config)
@@ -130,8 +126,6 @@ def _tables(
     alphas = sorted({0.0, settings.strength, *ALPHAS, float("inf")})
     sweeps = retrieval.sweeps(held_out, readers, alphas)
     comparisons, bank = explain.held_out_comparisons(config), explain.sentence_bank(config)
-    curves, errors = explain.calibrations(held_out, readers, config.finetune.temperature)
-    measures |= explain.own_ranks(held_out, readers, comparisons, bank) | errors
     sets = composed.load(config)
     picture_table, picture_files = pictures.picture_table(config, held_out, readers, arithmetic_stage.folder)
     tables = {
@@ -142,7 +136,6 @@ def _tables(
         "sweep": retrieval.table(sweeps),
         "claims": claims.table(measures, sweeps, settings.strength),
         "explanations": explain.explanations(held_out, readers, comparisons, bank),
-        "calibration": curves,
         "composed": composed.table(config, sets, readers, alphas),
         "composed_left_out": left_out(config.home / composed.FOLDER, sets),
         "pictures": picture_table,

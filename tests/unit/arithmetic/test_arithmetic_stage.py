@@ -82,19 +82,10 @@ def test_what_the_stage_depends_on(made):
     for block, change in (
         ("arithmetic", {"triples": 11}),
         ("evaluate", {"bootstrap": 101}),
-        ("finetune", {"temperature": 0.2}),
         ("generate", {"attributes": "size"}),
     ):
         part = getattr(config, block).model_copy(update=change)
         assert arithmetic.stage(config.model_copy(update={block: part}), images).key != key, change
-
-
-def test_a_model_does_not_judge_its_own_pictures(made):
-    config, images, *_ = made
-    own = config.model_copy(update={"arithmetic": config.arithmetic.model_copy(update={"judge": config.model})})
-    for asked in (arithmetic.stage, arithmetic.check):
-        with pytest.raises(PcclipError, match="the model whose vectors are decoded; a picture is judged by another"):
-            asked(own, images)
 
 
 def test_a_set_that_is_not_there_is_named_before_any_work(made, tmp_path):

@@ -7,13 +7,12 @@ import pandas as pd
 import pytest
 from helpers.planted import Fake, N, differences, orthogonal
 
-from pcclip.arithmetic import explain, figures
+from pcclip.arithmetic import explain
 from pcclip.arithmetic.differences import HeldOut
-from pcclip.arithmetic.explain import bank_of, calibration, two_way
+from pcclip.arithmetic.explain import bank_of
 from pcclip.arithmetic.texts import TextMemory
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
-from pcclip.stats.vectors import unit
 
 
 @pytest.fixture
@@ -120,68 +119,11 @@ def test_explained_pairs_have_their_own_sentence_in_the_bank(model, held_out):
     assert elsewhere.pair.nunique() == 2, "any pair, where none has its own"
 
 
-def test_the_rank_of_the_own_sentence(model, held_out, vectors, rng):
-    pairs = [(int(a), int(b)) for a, b in (rng.permutation(N)[:2] for _ in range(40))]
-    sentences, own_bank = written(pairs), bank(list(dict.fromkeys(pairs)))
-    estimates = explain.own_rank(held_out, model, sentences, own_bank)
-    assert estimates["none"].value == pytest.approx(0, abs=1e-6)
-    assert estimates["images exchanged"].value > 0.95
-    words = {text: unit(rng.normal(size=256)) for text in differences(vectors.matrix)}
-    noise = explain.own_rank(held_out, TextMemory(Fake(words)), sentences, own_bank)
-    assert noise["none"].value == pytest.approx(0.5, abs=0.12)
-    blind = TextMemory(Fake(dict.fromkeys(words, vectors.matrix[0])))
-    tied = explain.own_rank(held_out, blind, sentences, own_bank)
-    assert tied["none"].value == pytest.approx(0.5), "all sentences are tied"
-
-
 def test_nothing_to_explain_with(model, held_out, vectors):
     empty = bank_of(written([]), None, 10, 0)
     assert empty.empty
     assert explain.explanations(held_out, {"base": model}, written(PAIRS), empty).empty
-    assert explain.own_rank(held_out, model, written(PAIRS), empty) == {}
     with pytest.raises(PcclipError, match="no sentence to explain with"):
         explain.explain(model, vectors, ("photo0", "photo1"), empty)
     with pytest.raises(PcclipError, match="1 images have no vector, e.g. 'unicorn'"):
         explain.explain(model, vectors, ("photo0", "unicorn"), bank(PAIRS))
-
-
-# how sure, and how right
-
-
-def test_confidence_by_hand():
-    v = np.array([[1.0, 0], [1, 0], [1, 0]])
-    right, reverse = np.array([[0.6, 0.8], [0.2, 0], [0.5, 0]]), np.array([[0.2, 0], [0.6, 0.8], [0.5, 0]])
-    sure, correct = two_way(v, right, reverse, 0.5)
-    np.testing.assert_allclose(sure, [1 / (1 + np.exp(-0.8))] * 2 + [0.5])
-    np.testing.assert_allclose(correct, [1, 0, 0.5])
-
-
-def test_a_calibrated_model_has_no_error_and_a_boaster_has(rng):
-    confidence = rng.uniform(0.5, 1, 20_000)
-    correct = (rng.random(20_000) < confidence).astype(float)
-    members = np.arange(20_000)[:, None] % 400
-    curve, error = calibration(confidence, correct, members, 50, 0)
-    assert error.value < 0.02
-    assert len(curve) == 8
-    assert curve.confidence.is_monotonic_increasing
-    np.testing.assert_allclose(curve.accuracy, curve.confidence, atol=0.03)
-    assert (curve.ci_low <= curve.accuracy).all()
-    boaster, wrong = calibration(np.full(400, 0.9), np.tile([1.0, 0.0], 200), np.arange(400)[:, None], 50, 0)
-    assert wrong.value == pytest.approx(0.4, abs=0.01)
-    assert boaster.n.sum() == 400
-
-
-def test_the_interval_of_the_calibration_error_lies_round_it(rng):
-    """Of a calibrated model: noise added to noise would put nearly all resamples above it."""
-    confidence = rng.uniform(0.5, 1, 400)
-    _, error = calibration(confidence, (rng.random(400) < confidence) * 1.0, np.arange(400)[:, None], 50, 0)
-    low, high = error.interval
-    assert error.value - low == pytest.approx(high - error.value)
-    assert low < error.value < high < error.value + 0.1
-
-
-def test_the_calibration_figure_names_the_error(rng):
-    curve, error = calibration(rng.uniform(0.5, 1, 200), np.ones(200), np.arange(200)[:, None], 20, 0)
-    geometry = pd.DataFrame({"metric": ["calibration error, two texts"], "model": ["base"], "value": [error.value]})
-    legend = figures.calibration(curve.assign(model="base"), geometry).axes[0].get_legend()
-    assert f"base, error {error.value:.3f}" in [text.get_text() for text in legend.get_texts()]
