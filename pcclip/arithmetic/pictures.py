@@ -76,8 +76,8 @@ def wanted_pictures(config: Config, held_out: HeldOut, models: Mapping[str, Text
     for a, b, c, *wanted_text in config.arithmetic.compositions:
         for name, model in models.items():
             f = model.encode_texts([a, b, c])
-            what = f"f({a}) - f({b}) + f({c})" + "".join(f" = f({text})?" for text in wanted_text)
-            rows.append((what, name, "", unit(f[0] - f[1] + f[2])))
+            arithmetic = f"f({a}) - f({b}) + f({c})" + "".join(f" = f({text})?" for text in wanted_text)
+            rows.append((arithmetic, name, "", unit(f[0] - f[1] + f[2])))
     requests = pd.DataFrame(rows, columns=["what", "model", "start", "vector"])
     return requests.astype(dict.fromkeys(["what", "model", "start"], str)).assign(row=pd.factorize(requests.what)[0])
 
