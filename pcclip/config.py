@@ -281,16 +281,10 @@ class Sds(Diffusion):
         description="Lowest noise level, as a fraction of the teacher's steps (0.02 to 0.98 is DreamFusion's).",
     )
     t_max: Share = Field(default=0.98, description="Highest noise level, as a fraction of the teacher's steps.")
-    warmup: Literal["latent", "least_squares"] = Field(
-        default="latent",
-        description="How h_w, the map from CLIP to latents, is fitted to the VAE's latents before CLIP learns: in "
-        "steps, or by least_squares.",
+    map_lr: Positive = Field(
+        default=5e-5,
+        description="Learning rate of h_w, the map from CLIP to latents, which least squares fit before CLIP learns.",
     )
-    warmup_steps: CountOrZero = Field(
-        default=1000, description="Steps of that fit; 0 leaves it out, and least_squares needs none."
-    )
-    warmup_lr: Positive = Field(default=1e-3, description="Learning rate of h_w in the warm-up.")
-    map_lr: Positive = Field(default=5e-5, description="Learning rate of h_w after the warm-up.")
     micro_batch: Count | None = Field(
         default=None, description="Images in the UNet at once; gradients stay the same. null takes the whole batch."
     )
@@ -312,10 +306,6 @@ class Finetune(Block):
     )
     captions: Literal["captions", "rewrites"] = Field(
         default="captions", description="objective captions or clip: the set's own captions, or their rewrites from 01."
-    )
-    difference: NotNegative = Field(
-        default=0.0,
-        description="objective clip: weight of PC-CLIP's objective, with images as the current tower sees them.",
     )
     sds: Sds | None = Field(
         default=None, description="objective clip: a text-to-image model as the teacher (SDS-CLIP)."
@@ -386,8 +376,8 @@ class Finetune(Block):
 
     @model_validator(mode="after")
     def _terms_fit_the_objective(self) -> "Finetune":
-        if self.objective != "clip" and (self.sds or self.difference):
-            raise ValueError("sds and difference change the image tower too, so they need objective: clip")
+        if self.objective != "clip" and self.sds:
+            raise ValueError("sds changes the image tower too, so it needs objective: clip")
         if self.objective == "clip" and (self.attribute_weight or self.replay or self.processes > 1):
             raise ValueError(
                 "objective: clip has no attribute or replay term and is one process; it needs "
@@ -827,8 +817,8 @@ OLD_KEYS = {  # a key of older files (* stands for a name, such as a set's) -> w
     "generate.attributes_within": "labels in the image table; images are compared within their label",
     "finetune.sds.through_unet": "finetune.sds alone; the gradient passes through the UNet",
     "finetune.launcher": "finetune.processes on one machine; accelerate launch or torchrun -m pcclip.finetuning on several",
-    "finetune.difference_temperature": "finetune.difference alone; its temperature is 1",
-    "finetune.difference_batch": "finetune.difference alone; a step has 64 of its pairs",
+    "finetune.sds.warmup*": "nothing; h_w is always fitted by least squares before CLIP learns",
+    "finetune.difference*": "objective: infonce, which learns from comparisons; objective: clip learns from captions",
     "finetune.attribute_paraphrases": "finetune.attribute_batch alone; a step has 8 paraphrases",
     "evaluate.labelled.*.class_pairs": "its default, now fixed: 100 pairs of classes get a text",
     "evaluate.labelled.*.pairs": "its default, now fixed: 2000 pairs of images are compared",

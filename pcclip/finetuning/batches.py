@@ -1,6 +1,7 @@
 """What stage 03 learns from: texts as tokens with rows of image vectors, and how each step draws its batch."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,6 @@ from pcclip.finetuning.loop import batch_rows
 from pcclip.runs.progress import say
 from pcclip.stats.random_streams import stream
 
-PAIRS_IN_BATCH = 64  # comparisons in a step of both towers
 PARAPHRASES_IN_BATCH = 8  # of each attribute in a step
 
 
@@ -159,38 +159,26 @@ class CaptionedImages:
         return self.starts[rows] + generator.integers(np.diff(self.starts)[rows])
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """One step of both towers.
 
     Attributes:
         images: rows of the run's image vectors whose pixels the step needs, ascending.
         captions: captions by number.
         caption_images: the place within `images` of each caption's image.
-        pairs: comparisons by number.
-        first, second: the places within `images` of each comparison's images.
     """
 
-    images: Int[np.ndarray, " k"]
+    images: Int[np.ndarray, " b"]
     captions: Int[np.ndarray, " b"]
     caption_images: Int[np.ndarray, " b"]
-    pairs: Int[np.ndarray, " m"]
-    first: Int[np.ndarray, " m"]
-    second: Int[np.ndarray, " m"]
 
 
-def draw_batch(config: Config, train: CaptionedImages, pairs: Examples | None, step: int) -> Batch:
+def draw_batch(config: Config, train: CaptionedImages, step: int) -> Batch:
     """The batch of a step, a function of seed and step. An epoch has every image once, with a caption drawn anew."""
     rows = batch_rows(config, step, len(train))
     captions = train.draw(stream("captions of a batch", config.seed, step), rows)
-    drawn = first = second = np.empty(0, dtype=np.int64)
-    if pairs is not None and pairs.second is not None:
-        size = min(PAIRS_IN_BATCH, len(pairs))
-        drawn = stream("comparisons of a batch", config.seed, step).choice(len(pairs), size, replace=False)
-        first, second = pairs.first[drawn], pairs.second[drawn]
-    images, places = np.unique(np.concatenate([train.images[rows], first, second]), return_inverse=True)
-    caption_images, first, second = np.split(places, [len(rows), len(rows) + len(drawn)])
-    return Batch(images, captions, caption_images, drawn, first, second)
+    images, places = np.unique(train.images[rows], return_inverse=True)
+    return Batch(images, captions, places)
 
 
 def comparison_examples(

@@ -1,9 +1,9 @@
 """Training with objective clip: images and their captions as CLIP was trained, both towers learning.
 
-L = L_CLIP + sds.weight * L_SDS + difference * L_PC: the symmetric cross entropy of images and captions, a text-to-image
-model's denoising loss (score_distillation.py), and PC-CLIP's objective on the image vectors as they are now. Images are
-decoded and encoded at every step. The contrastive terms see the whole batch, however few images fit in memory
-(gradcache.py). What a step sees and draws is a function of seed and step, so a killed run continues on the same curve.
+L = L_CLIP + sds.weight * L_SDS: the symmetric cross entropy of images and captions, and a text-to-image model's
+denoising loss (score_distillation.py). Images are decoded and encoded at every step. The contrastive term sees the whole
+batch, however few images fit in memory (gradcache.py). What a step sees and draws is a function of seed and step, so a
+killed run continues on the same curve.
 """
 
 from collections.abc import Iterator
@@ -21,20 +21,18 @@ from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
-from pcclip.encoders.tokens import Tokens
 from pcclip.errors import PcclipError
 from pcclip.finetuning import gradcache
 from pcclip.finetuning.batches import (
     Batch,
     CaptionedImages,
-    Examples,
     TrainingData,
     captioned_images,
     comparison_examples,
     draw_batch,
 )
 from pcclip.finetuning.held_out import HeldOut
-from pcclip.finetuning.loop import Training, mean_over_batches, write_curve
+from pcclip.finetuning.loop import Training, mean_over_batches
 from pcclip.finetuning.losses import Ignore, infonce, shared_images
 from pcclip.finetuning.pixels import Pixels
 from pcclip.finetuning.precision import autocast
@@ -42,9 +40,8 @@ from pcclip.finetuning.score_distillation import fit_latent_map, load_distillati
 from pcclip.images import batches
 from pcclip.runs.files import write_tensors
 
-BASELINE, LATENT_MAP, WARMUP = "captions", "latent_map.safetensors", "warmup.csv"
+BASELINE, LATENT_MAP = "captions", "latent_map.safetensors"
 _LOWEST_TEMPERATURE = 0.01  # CLIP's own bound on a learned temperature
-_DIFFERENCE_TEMPERATURE = 1.0  # the paper's
 _DISTILLED_IMAGES = 64  # held-out images that the curve of L_SDS is measured on
 
 
@@ -54,31 +51,22 @@ class BothTowersData(TrainingData):
 
     train: CaptionedImages
     held_out: CaptionedImages
-    pairs: Examples | None  # training comparisons
     pixels: Pixels
 
 
 def gather(
     config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: Encoder
 ) -> BothTowersData:
-    """Read everything that training needs. Raises PcclipError when fewer than two captions or pairs are there."""
+    """Read everything that training needs. Raises PcclipError when fewer than two captions are there."""
     train, held_out = (captioned_images(config, images, split, vectors, model) for split in ("train", "held_out"))
     if len(train) < 2:
         raise PcclipError(f"03_finetune: {len(train)} training images have a caption and a vector; two are needed")
-    pairs = None
-    if config.finetune.difference:
-        pairs = comparison_examples(config, comparisons, "train", vectors, model)
-        if len(pairs) < 2:
-            raise PcclipError(
-                f"03_finetune: {len(pairs)} training comparisons were kept; finetune.difference needs two"
-            )
     return BothTowersData(
         images,
         vectors,
         held_out_pairs=comparison_examples(config, comparisons, "held_out", vectors, model),
         train=train,
         held_out=held_out,
-        pairs=pairs,
         pixels=Pixels(vectors.paths, model.preprocess, config.embed.workers),
     )
 
@@ -105,27 +93,12 @@ class BothTowers(Training):
 
     @property
     def counts(self) -> dict[str, int]:
-        data = self.data
-        return {
-            **super().counts,
-            "held_out": len(data.held_out),
-            "captions": len(data.train.texts),
-            "pairs": len(data.pairs) if data.pairs else 0,
-            "verdicts": 0,
-        }
+        return {**super().counts, "held_out": len(self.data.held_out), "captions": len(self.data.train.texts)}
 
-    def prepare(self, folder: Path, checkpoints: Path) -> list[str]:
-        """Fit h_w to the untuned CLIP. Returns the name of the curve's file, if there was something to fit."""
-        curve = []
+    def prepare(self) -> None:
+        """Fit h_w to the untuned CLIP."""
         if self.distillation is not None:
-            curve = fit_latent_map(
-                self.config, self.distillation, self.data, self.data.train, checkpoints / "warmup.pt"
-            )
-        if not curve:
-            (folder / WARMUP).unlink(missing_ok=True)  # written with other parameters
-            return []
-        write_curve(curve, folder / WARMUP)
-        return [WARMUP]
+            fit_latent_map(self.config, self.distillation, self.data, self.data.train)
 
     def finish(self, folder: Path) -> list[str]:
         if self.distillation is None:
@@ -135,7 +108,7 @@ class BothTowers(Training):
 
     def batches(self, first: int, last: int) -> Iterator[tuple[Batch, Float[Tensor, "k 3 h w"]]]:
         """The batch of each step with the pixels of its images, decoded while the caller computes."""
-        draw = partial(draw_batch, self.config, self.data.train, self.data.pairs)
+        draw = partial(draw_batch, self.config, self.data.train)
         pixels = self.data.pixels.each(draw(step).images for step in range(first, last))
         for step in range(first, last):
             yield draw(step), next(pixels)
@@ -152,31 +125,22 @@ class BothTowers(Training):
 
     def gradients(self, batch: Batch, pixels: Float[Tensor, "k 3 h w"]) -> dict[str, Tensor]:
         """Add the gradients of one batch to the parameters. Returns the terms and their weighted sum, detached."""
-        settings, train, pairs = self.settings, self.data.train, self.data.pairs
-        texts = [train.tokens[batch.captions]]
-        if pairs is not None:
-            texts += [pairs.tokens[batch.pairs]] + ([pairs.twin_tokens[batch.pairs]] if settings.swap else [])
-        sizes, tokens = [*map(len, texts)], Tokens.joined(texts)
+        settings, train = self.settings, self.data.train
+        tokens = train.tokens[batch.captions]
 
         def losses(u: Float[Tensor, "k d"], w: Float[Tensor, "t d"]) -> dict[str, Tensor]:
-            captions, *differences = w.split(sizes)
             own_images = u[_on_device(batch.caption_images, u)]
             text_numbers = train.text_numbers[batch.captions]
             ignore = self._same_texts(text_numbers, u)
-            clip, accuracy = infonce(captions, own_images, self.log_temperature.exp(), ignore)
-            loss, terms = clip, {"clip": clip}
-            if differences:
-                terms["difference"] = self._difference(torch.cat(differences), u, batch)
-                loss = loss + settings.difference * terms["difference"]
-            loss.backward()
+            clip, accuracy = infonce(w, own_images, self.log_temperature.exp(), ignore)
+            clip.backward()
+            values = {"loss": clip.detach(), "clip": clip}
             if self.distillation is not None:
                 weight, noise = self.distillation.settings.weight, ("noise of a training step", self.state.step)
-                terms["sds"] = self.distillation.backward(
-                    u[_on_device(batch.caption_images, u)], text_numbers, noise, weight
-                )
-                loss = loss.detach() + weight * terms["sds"]
-            values = {"loss": loss, **terms, "in_batch_accuracy": accuracy}
-            return {name: value.detach() for name, value in values.items()}
+                own_images = u[_on_device(batch.caption_images, u)]  # a graph of its own: clip's is spent
+                values["sds"] = self.distillation.backward(own_images, text_numbers, noise, weight)
+                values["loss"] = values["loss"] + weight * values["sds"]
+            return {name: value.detach() for name, value in (values | {"in_batch_accuracy": accuracy}).items()}
 
         by_length = np.argsort(tokens.lengths, kind="stable")
         image_parts = gradcache.parts_of(np.arange(len(pixels)), settings.micro_batch)
@@ -236,16 +200,6 @@ class BothTowers(Training):
             return None
         numbers = _on_device(text_numbers, like)
         return partial(shared_images, numbers, numbers, False)
-
-    def _difference(self, w: Float[Tensor, "t d"], u: Float[Tensor, "k d"], batch: Batch) -> Float[Tensor, ""]:
-        """PC-CLIP's objective (paper, equation 1) of difference texts `w` and the image vectors `u` of this step."""
-        settings = self.settings
-        first, second = _on_device(batch.first, u), _on_device(batch.second, u)
-        v = nn.functional.normalize(u[first] - u[second], dim=-1)
-        if settings.swap:
-            v = torch.cat([v, -v])
-        ignore = partial(shared_images, first, second, settings.swap) if settings.mask_shared else None
-        return infonce(w, v, _DIFFERENCE_TEMPERATURE, ignore)[0]
 
 
 def _on_device(rows: Int[np.ndarray, " n"], like: Tensor) -> Int[Tensor, " n"]:

@@ -123,9 +123,9 @@ class Training(ABC):
     def held_out(self) -> dict[str, float]:
         """One point of the held-out curve."""
 
-    def prepare(self, folder: Path, checkpoints: Path) -> list[str]:
-        """What comes before the first step. Returns the names of the files it wrote to `folder`."""
-        return []
+    def prepare(self) -> None:
+        """What comes before the first step."""
+        return
 
     def finish(self, folder: Path) -> list[str]:
         """Save everything learned beside the towers. Returns the names of the files it wrote to `folder`."""

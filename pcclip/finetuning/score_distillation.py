@@ -4,8 +4,8 @@ L_SDS = E_{t, eps} || eps_theta(z_t, t, c) - eps ||^2 (SDS-CLIP, Basu et al. 230
 sqrt(1 - abar_t) eps and z0 = h_w(f(x)), a linear map of CLIP's unit image vector to the latents of a frozen diffusion
 model, as the mean over the latent's values. t and eps are a function of seed and step alone.
 
-Before CLIP learns, h_w is fitted with CLIP frozen towards the pictures' latents, in steps or all at once. The published
-text names this stage and not how long it is.
+Before CLIP learns, h_w is fitted with CLIP frozen towards the pictures' latents, by least squares. The published text
+names this stage, and not how h_w is fitted.
 """
 
 from dataclasses import dataclass
@@ -14,20 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pcclip.config import Config, Sds
 from pcclip.encoders.diffusion import Teacher, identify_teacher, load_teacher
 from pcclip.encoders.dual_encoder import Encoder
-from pcclip.errors import PcclipError
 from pcclip.finetuning.batches import CaptionedImages, TrainingData
-from pcclip.finetuning.loop import State, steps
 from pcclip.finetuning.pixels import Pixels
 from pcclip.finetuning.tensor_cache import CachedTensors, cached_tensors
 from pcclip.runs.files import digest
-from pcclip.runs.progress import Meter, say
+from pcclip.runs.progress import say
 from pcclip.stats.random_streams import stream
 
 FOLDER = "teacher"  # beside 01 and 02, for every run that builds on them
@@ -160,50 +157,10 @@ def image_latents(config: Config, teacher: Teacher, data: TrainingData, rows: In
     )
 
 
-def fit_latent_map(
-    config: Config, distillation: Distillation, data: TrainingData, train: CaptionedImages, checkpoint: Path
-) -> list[dict]:
-    """Fit h_w while CLIP is frozen, as finetune.sds.warmup says, from the checkpoint if there is one.
-
-    Returns:
-        The curve, rows with step, epoch, split, metric, value; empty with no steps.
-
-    Raises:
-        PcclipError: the loss is no number.
-    """
-    settings = distillation.settings
-    last = 0 if settings.warmup == "least_squares" else settings.warmup_steps
-    if settings.warmup == "latent" and not last:
-        return []
-    parameters = dict(distillation.latent_map.linear.named_parameters())
-    state = State(parameters, torch.optim.Adam(parameters.values(), lr=settings.warmup_lr))
-    u = data.vectors.matrix[train.images]
+def fit_latent_map(config: Config, distillation: Distillation, data: TrainingData, train: CaptionedImages) -> None:
+    """Fit h_w to the latents of the training images, as CLIP sees them now."""
     latents = image_latents(config, distillation.teacher, data, train.images)
-    if checkpoint.is_file():
-        state.load(checkpoint)
-    if settings.warmup == "least_squares" and not state.curve:
-        state.add(0, 1, "train", {"latent_error": least_squares(distillation, u, latents)})
-        state.save(checkpoint)
-    meter, per_epoch = Meter(last - state.step, "warm-up steps"), steps(config.finetune, len(train))[0]
-    while state.step < last:
-        generator = stream("warm-up", config.seed, state.step)
-        rows = generator.integers(len(train), size=min(config.finetune.batch_size, len(train)))
-        batch = torch.from_numpy(u[rows]).to(distillation.teacher.device)
-        state.optimizer.zero_grad(set_to_none=True)
-        error = F.mse_loss(distillation.latent_map(batch), latents[rows].to(batch))
-        error.backward()
-        loss = error.item()
-        state.optimizer.step()
-        if not np.isfinite(loss):
-            raise PcclipError(
-                f"the loss of h_w's warm-up became {loss} at step {state.step}; lower finetune.sds.warmup_lr"
-            )
-        state.add(state.step, per_epoch, "train", {"latent_error": loss})
-        state.step += 1
-        meter.add(1, f"latent error {loss:.4f}")
-        if state.step % config.finetune.checkpoint_every == 0 or state.step == last:
-            state.save(checkpoint)
-    return state.curve
+    least_squares(distillation, data.vectors.matrix[train.images], latents)
 
 
 @torch.no_grad()

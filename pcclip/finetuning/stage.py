@@ -106,9 +106,11 @@ def _train(training: Training, own_stage: Stage, name: str) -> list[str]:
     """Train and save the model in the folder `name` of the stage. Returns its files, relative to the stage's folder."""
     model, settings, state = training.model, training.settings, training.state
     folder, storage = own_stage.folder / name, own_stage.storage and own_stage.storage / name
-    files = [CURVES, *training.prepare(folder, own_stage.shards)]
+    files = [CURVES]
     checkpoint = own_stage.shards / f"{name or 'checkpoint'}.pt"
     state.resume(checkpoint, folder, steps(settings, training.size)[1])
+    if not state.step:
+        training.prepare()
     distributed.check_alike([own_stage.key, state.step, training.size], "parameters, checkpoints or comparisons")
 
     def keep(epoch: int) -> None:

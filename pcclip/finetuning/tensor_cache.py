@@ -7,7 +7,6 @@ computing them again.
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,10 @@ _ROWS_IN_FILE = 1024
 
 
 class CachedTensors:
-    """Rows of one shape in the files of a folder: cached[rows] reads those rows, on the CPU."""
+    """Rows of one shape in files of _ROWS_IN_FILE rows: cached[rows] reads those rows, on the CPU."""
 
-    def __init__(self, folder: Path, count: int):
-        self._files = _files(folder, count)
-        self._open = cache(_opened)
+    def __init__(self, files: list[Path]):
+        self._files, self._open = files, cache(_opened)
 
     def __getitem__(self, rows: Int[np.ndarray, " n"]) -> Tensor:
         places = [divmod(int(row), _ROWS_IN_FILE) for row in rows]
@@ -48,38 +46,27 @@ def cached_tensors(
         make: given row ranges (at most `at_once` rows each), yields one tensor per range.
     """
     stage = Stage(folder, {"format": _FORMAT, "rows": count, "at_once": at_once, **inputs})
-    kind = folder.name.partition("-")[0]
+    kind, parts = folder.name.partition("-")[0], batches(count, _ROWS_IN_FILE)
+    names = [f"rows-{k:06d}.safetensors" for k in range(len(parts))]
     if stage.done():
         say(f"{kind}: kept already, read from {folder}")
-        return CachedTensors(folder, count)
+        return CachedTensors([folder / name for name in names])
     with stage.work():
-        files = _files(stage.partial, count)
-        missing = {
-            file: batches(len(rows), at_once, rows.start)
-            for file, rows in zip(files, batches(count, _ROWS_IN_FILE), strict=True)
-            if not file.is_file()
-        }
-        ranges = [rows for file_ranges in missing.values() for rows in file_ranges]
-        meter, tensors = Meter(sum(map(len, ranges)), kind), make(ranges)
-        for file, file_ranges in missing.items():
-            parts = []
-            for part in islice(tensors, len(file_ranges)):
-                parts.append(part.cpu())
-                meter.add(len(part))
-            write_tensors(file, {"rows": torch.cat(parts)})
+        meter = Meter(count, kind)
+        for name, rows in zip(names, parts, strict=True):
+            if not (stage.partial / name).is_file():
+                tensors = make(batches(len(rows), at_once, rows.start))
+                write_tensors(stage.partial / name, {"rows": torch.cat([tensor.cpu() for tensor in tensors])})
+            meter.add(len(rows))
         for stale in folder.glob("*.safetensors"):
             stale.unlink()
-        for file in files:
-            os.replace(file, folder / file.name)
-        stage.finish([file.name for file in files], {kind: count})
-    return CachedTensors(folder, count)
+        for name in names:
+            os.replace(stage.partial / name, folder / name)
+        stage.finish(names, {kind: count})
+    return CachedTensors([folder / name for name in names])
 
 
 def _opened(file: Path) -> Any:
     from safetensors import safe_open
 
     return safe_open(file, framework="pt").get_slice("rows")
-
-
-def _files(folder: Path, count: int) -> list[Path]:
-    return [folder / f"rows-{k:06d}.safetensors" for k in range(-(-count // _ROWS_IN_FILE))]

@@ -30,8 +30,6 @@ STREAMS: dict[str, tuple[int, ...]] = {
     "verdicts and replayed texts": (1,),  # numbers: step
     "structures of a batch": (8,),  # numbers: step
     "captions of a batch": (2,),  # numbers: step
-    "comparisons of a batch": (3,),  # numbers: step
-    "warm-up": (4,),  # numbers: step
     "noise of a training step": (6,),  # numbers: step
     "noise of the held-out curve": (7,),  # numbers: 0
     # stats and arithmetic

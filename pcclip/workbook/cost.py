@@ -27,7 +27,6 @@ from pcclip.config import Config, Data, Generate, root
 from pcclip.data.image_set import ImageSet, published
 from pcclip.encoders.toy_diffusion import SHAPES_DIFFUSION
 from pcclip.errors import PcclipError
-from pcclip.finetuning.batches import PAIRS_IN_BATCH
 from pcclip.workbook.sizes import EncoderSize, encoder_size, language_model_size
 
 PEAKS = {  # FLOP/s of dense products, from NVIDIA's data sheets; fp32 without TF32
@@ -218,9 +217,8 @@ class Cost:
         clip, compares = settings.objective == "clip", settings.objective in ("infonce", "mse")
         examples = counts.pairs if compares else counts.train if clip else counts.train_captions
         batch, runs = min(settings.batch_size, examples), 2 if sds and sds.baseline else 1
-        pairs, directions = PAIRS_IN_BATCH if settings.difference else 0, 2 if settings.swap else 1
-        images = batch + 2 * pairs if clip else 0
-        texts = batch * (directions if compares else 1) + pairs * directions
+        images = batch if clip else 0
+        texts = batch * (2 if compares and settings.swap else 1)
         tokens = texts * self._processed(self._text_length(compares), shared=compares)
         tokens += settings.replay_batch * self._processed(counts.caption_tokens + 2) if settings.replay else 0
         passes = 2 + (settings.tune in ("transformer", "all"))

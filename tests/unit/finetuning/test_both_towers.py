@@ -23,11 +23,11 @@ from pcclip.encoders.diffusion import Teacher
 from pcclip.encoders.dual_encoder import normalisations
 from pcclip.errors import PcclipError
 from pcclip.evaluation.stage import load_models
-from pcclip.finetuning import batches, loop, pixels, score_distillation, tensor_cache
+from pcclip.finetuning import loop, pixels, score_distillation, tensor_cache
 from pcclip.finetuning import stage as finetuning
 from pcclip.finetuning.batches import draw_batch
 from pcclip.finetuning.both_towers import BothTowers, gather
-from pcclip.finetuning.score_distillation import Distillation, LatentMap, fit_latent_map, load_distillation
+from pcclip.finetuning.score_distillation import Distillation, LatentMap, load_distillation
 from pcclip.finetuning.tensor_cache import CachedTensors, cached_tensors
 from pcclip.images import open_image
 
@@ -68,10 +68,9 @@ def teachers(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _loaded_once():
-    """A teacher is frozen, so that one of a kind serves every run here; four comparisons make a step small."""
+    """A teacher is frozen, so that one of a kind serves every run here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(score_distillation, "load_teacher", cache(score_distillation.load_teacher))
-        patch.setattr(batches, "PAIRS_IN_BATCH", 4)
         yield
 
 
@@ -91,7 +90,7 @@ def configured(early, teachers):
     """configured(run, sds={...} or None, **finetune) -> Config."""
 
     def call(run="mine", sds=None, teacher="epsilon", **settings):
-        block = sds and {"teacher": teachers[teacher], "weight": 0.5, "warmup": "least_squares", "map_lr": 1e-3, **sds}
+        block = sds and {"teacher": teachers[teacher], "weight": 0.5, "map_lr": 1e-3, **sds}
         return params.check(
             {**early.values, "run": run, "reuse": "tiny", "finetune": {**CLIP, "sds": block or None, **settings}}
         )
@@ -111,7 +110,7 @@ def looped(early, gathered, fresh_encoder):
 
     def call(config, folder):
         training = BothTowers(config, gathered(config), fresh_encoder)
-        training.prepare(folder, folder)
+        training.prepare()
         return training
 
     return call
@@ -160,7 +159,7 @@ def named(model, tune) -> set[str]:
 def test_gradients_reach_the_named_parameters_and_no_other(configured, looped, tmp_path, tune, fresh_encoder):
     wanted = named(fresh_encoder, tune)
     assert {name.partition(".")[0] for name in wanted} == {"text_tower", "image_tower"}
-    loop = looped(configured(sds={"samples": 1}, tune=tune, difference=1.0, learn_temperature=True), tmp_path)
+    loop = looped(configured(sds={"samples": 1}, tune=tune, learn_temperature=True), tmp_path)
     found = gradients(loop)
     mapping = {"latent_map.linear.weight", "latent_map.linear.bias"}
     assert set(found) == wanted | mapping | {"log_temperature"}
@@ -204,7 +203,7 @@ def test_a_tower_without_layernorm_learns_its_batchnorm_and_keeps_its_statistics
 
 
 def test_what_was_tuned_is_saved_and_nothing_else_moved(early, configured, monkeypatch, tmp_path):
-    config = configured("layernorm", epochs=1, sds={"warmup": "latent", "warmup_steps": 1})
+    config = configured("layernorm", epochs=1, sds={"samples": 1})
     before = {name: value.clone() for name, value in early.model.state_dict().items()}
     finetuned(early, config)
     tuned = load_model(str(config.folder))
@@ -216,11 +215,10 @@ def test_what_was_tuned_is_saved_and_nothing_else_moved(early, configured, monke
     for name in ("movement", "curves"):
         monkeypatch.setattr(plots, name, lambda table, name=name: shown.setdefault(name, []).append(table))
     execute(ROOT / "notebooks" / "03_finetune.ipynb", tmp_path / "03.ipynb", config.model_dump())
-    [moved], [curve, warmed_up] = shown["movement"], shown["curves"]
+    [moved], [curve] = shown["movement"], shown["curves"]
     names = moved.tower + "_tower." + moved["name"]
     assert set(names[moved.share_moved > 0]) == changed
     assert {"loss", "clip", "sds"} <= set(curve.metric)
-    assert set(warmed_up.metric) == {"latent_error"}
 
 
 def test_the_layernorms_alone_learn_in_a_text_objective_too(early, configured):
@@ -320,21 +318,17 @@ def test_noise_is_a_function_of_seed_and_step(term):
 
 
 def test_the_terms_are_summed_by_their_weights(configured, looped, tmp_path):
-    """L_CLIP and PC-CLIP's loss by hand from the vectors, with twins."""
-    loop = looped(configured(sds={"weight": 0.25}, difference=2.0, swap=True), tmp_path)
-    train, pairs = loop.data.train, loop.data.pairs
+    """L_CLIP by hand from the vectors."""
+    loop = looped(configured(sds={"weight": 0.25}), tmp_path)
+    train = loop.data.train
     plan, pixels = first_batch(loop)
     found = {name: float(value) for name, value in loop.gradients(plan, pixels).items()}
     u = loop.model.encode_pixels(pixels).astype(float)
     texts = [train.texts[k] for k in plan.captions]
     images, w = u[plan.caption_images], loop.model.encode_texts(texts).astype(float)
-    v = u[plan.first] - u[plan.second]
-    v = np.concatenate([v, -v]) / np.linalg.norm(np.concatenate([v, v]), axis=1, keepdims=True)
-    told = np.concatenate([loop.model.encode_tokens(t[plan.pairs]) for t in (pairs.tokens, pairs.twin_tokens)])
     clip = cross_entropies(images @ w.T / 0.1, w @ images.T / 0.1)
     assert found["clip"] == pytest.approx(clip, rel=1e-4)
-    assert found["difference"] == pytest.approx(cross_entropies(v @ told.T, told @ v.T), rel=1e-4)
-    assert found["loss"] == pytest.approx(found["clip"] + 2 * found["difference"] + 0.25 * found["sds"], rel=1e-5)
+    assert found["loss"] == pytest.approx(found["clip"] + 0.25 * found["sds"], rel=1e-5)
 
 
 def test_towers_in_bf16_have_nearly_the_same_gradients_and_weights_in_fp32(configured, looped, tmp_path, fresh_encoder):
@@ -359,7 +353,7 @@ def test_equal_captions_are_no_negatives_where_shared_is_masked(configured, loop
 
 
 def test_few_at_once_give_the_same_gradients(configured, looped, tmp_path, fresh_encoder):
-    settings = {"difference": 1.0, "swap": True, "tune": "all", "learn_temperature": True}
+    settings = {"tune": "all", "learn_temperature": True}
     whole = gradients(looped(configured(sds={"samples": 1}, **settings), tmp_path))
     whole = {name: g.clone() for name, g in whole.items()}
     fresh_encoder.zero_grad()
@@ -373,17 +367,12 @@ def test_few_at_once_give_the_same_gradients(configured, looped, tmp_path, fresh
 
 
 def test_an_epoch_is_every_image_once_with_a_caption_of_its_own(configured, gathered):
-    given = gathered(configured(difference=1.0))
-    train = given.train
-    seen = [draw_batch(configured(difference=1.0), train, given.pairs, step) for step in range(2)]
+    train = gathered(configured()).train
+    seen = [draw_batch(configured(), train, step) for step in range(2)]
     assert sorted(np.concatenate([train.images[plan.captions] for plan in seen])) == list(train.images)
     for plan in seen:
         assert list(plan.images[plan.caption_images]) == list(train.images[plan.captions])
-        assert list(plan.images[plan.first]) == list(given.pairs.first[plan.pairs])
-        assert list(plan.images[plan.second]) == list(given.pairs.second[plan.pairs])
-        assert len(set(plan.pairs)) == 4
-    again = draw_batch(configured(difference=1.0), train, given.pairs, 1)
-    assert all(np.array_equal(vars(again)[name], value) for name, value in vars(seen[1]).items())
+    assert all(map(np.array_equal, draw_batch(configured(), train, 1), seen[1]))
 
 
 def test_captions_of_an_image_take_turns(configured, gathered, early, monkeypatch):
@@ -393,9 +382,7 @@ def test_captions_of_an_image_take_turns(configured, gathered, early, monkeypatc
     train = gathered(configured()).train
     assert len(train) == 3
     assert list(np.diff(train.starts)) == [3, 3, 3]
-    drawn = np.array(
-        [draw_batch(configured(batch_size=3, epochs=40), train, None, step).captions for step in range(40)]
-    )
+    drawn = np.array([draw_batch(configured(batch_size=3, epochs=40), train, step).captions for step in range(40)])
     assert set(drawn.ravel()) == set(range(9))
     assert [sorted(row // 3) for row in drawn] == [[0, 1, 2]] * 40
 
@@ -418,7 +405,7 @@ def test_an_image_that_went_away_is_named(early):
 
 
 def test_what_is_kept_is_what_the_teacher_says_afresh(configured, gathered, early):
-    config = configured(sds={"warmup": "latent"}, run="kept")
+    config = configured(sds={"samples": 1}, run="kept")
     given = gathered(config)
     term = load_distillation(config, given.train, early.model)
     train, teacher = given.train, term.teacher
@@ -482,29 +469,23 @@ def test_least_squares_finds_a_linear_map_that_is_there(configured, gathered, ea
     np.testing.assert_allclose(term.latent_map.linear.bias.detach(), bias, atol=0.05)
 
 
-def test_the_warm_up_moves_the_map_alone_and_its_loss_falls(configured, gathered, fresh_encoder, tmp_path):
-    config = configured(sds={"warmup": "latent", "warmup_steps": 8, "warmup_lr": 0.05})
-    given = gathered(config)
-    term = load_distillation(config, given.train, fresh_encoder)
+def test_before_clip_learns_the_map_alone_is_fitted(configured, looped, fresh_encoder, tmp_path):
     before = {name: p.clone() for name, p in fresh_encoder.named_parameters()}
-    curve = pd.DataFrame(fit_latent_map(config, term, given, given.train, tmp_path / "warmup.pt"))
-    assert set(curve.metric) == {"latent_error"}
-    assert list(curve.step) == list(range(8))
-    assert term.latent_map.linear.weight.any()
+    fitted = looped(configured(sds={"samples": 1}), tmp_path)
+    assert fitted.distillation.latent_map.linear.weight.any()
     assert all(p.grad is None and torch.equal(p, before[name]) for name, p in fresh_encoder.named_parameters())
-    assert curve.value.tail(3).mean() < 0.9 * curve.value.head(3).mean()
 
 
 # a whole run
 
 
 def test_a_killed_run_gives_the_same_curve_and_the_same_weights_to_the_bit(configured, early, monkeypatch):
-    block = {"baseline": True, "warmup": "latent", "warmup_steps": 3}
-    settings = {"difference": 0.5, "learn_temperature": True, "evaluate_every": 3}
+    block = {"baseline": True}
+    settings = {"learn_temperature": True, "evaluate_every": 3}
     whole, killed = configured("whole", block, **settings), configured("killed", block, **settings)
     finetuned(early, whole)
     for owner, name, calls in (
-        (LatentMap, "forward", 2),  # in the warm-up
+        (BothTowers, "prepare", 0),
         (BothTowers, "step", 2),
         (BothTowers, "step", 2),
         (BothTowers, "step", 3),
@@ -518,7 +499,6 @@ def test_a_killed_run_gives_the_same_curve_and_the_same_weights_to_the_bit(confi
     expected, found = (files_of(config.folder / "03_finetune") for config in (whole, killed))
     assert set(expected) == {
         "curves.csv",
-        "warmup.csv",
         "latent_map.safetensors",
         "text_tower.safetensors",
         "image_tower.safetensors",
@@ -527,7 +507,7 @@ def test_a_killed_run_gives_the_same_curve_and_the_same_weights_to_the_bit(confi
         "captions/image_tower.safetensors",
     }
     assert found == expected
-    assert set(curve.metric) >= {"loss", "clip", "difference", "sds", "in_batch_accuracy", "zero_shot_accuracy"}
+    assert set(curve.metric) >= {"loss", "clip", "sds", "in_batch_accuracy", "zero_shot_accuracy"}
     assert sorted(curve[(curve.split == "held_out") & (curve.metric == "sds")].step) == [0, 3, 4]
     manifest = json.loads((killed.folder / "03_finetune" / "manifest.json").read_text())
     assert manifest["counts"]["steps"] == 4
@@ -560,13 +540,13 @@ def test_a_learned_temperature_stays_above_that_of_clip(configured, looped, tmp_
 @pytest.mark.parametrize(
     ("finetune", "says"),
     [
-        ({"sds": {"teacher": "x"}}, "sds and difference change the image tower too, so they need objective: clip"),
-        ({"difference": 1.0}, "they need objective: clip"),
+        ({"sds": {"teacher": "x"}}, "sds changes the image tower too, so it needs objective: clip"),
+        ({"difference": 1.0}, "finetune.difference: no longer a key; use objective: infonce"),
         ({"objective": "clip", "replay": 1.0}, "objective: clip has no attribute or replay term and is one process"),
         ({"objective": "clip", "processes": 2}, "is one process"),
         ({"objective": "clip", "sds": {"teacher": "x", "t_min": 0.5, "t_max": 0.5}}, "t_min = 0.5 must be below t_max"),
         ({"objective": "clip", "sds": {}}, "finetune.sds.teacher: missing"),
-        ({"objective": "clip", "sds": {"teacher": "x", "warmup": "none"}}, "finetune.sds.warmup = 'none'"),
+        ({"objective": "clip", "sds": {"teacher": "x", "warmup_lr": 1.0}}, "warmup_lr: no longer a key; use nothing;"),
     ],
 )
 def test_settings_that_do_not_go_together_are_one_line(finetune, says):
@@ -590,12 +570,6 @@ def test_no_such_teacher_is_one_line(early, configured, tmp_path):
     with pytest.raises(PcclipError, match="absent.*: no such folder") as error:
         finetuned(early, config)
     assert "\n" not in str(error.value)
-
-
-def test_too_few_pairs_is_one_line(early, configured):
-    one = early.comparisons[early.comparisons.split == "train"].head(1)
-    with pytest.raises(PcclipError, match="1 training comparisons were kept; finetune.difference needs two"):
-        finetuning.finetune(configured(difference=1.0), early.images, early.vectors, one, early.model)
 
 
 def test_a_loss_that_is_no_number_says_where(early, configured):
