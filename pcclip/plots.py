@@ -133,17 +133,25 @@ def tables(metrics: pd.DataFrame, paired: pd.DataFrame | None = None) -> dict[st
 def paper_table(metrics: pd.DataFrame, paired: pd.DataFrame | None = None) -> pd.DataFrame:
     """One metric of one task: a row for each model, a column for each data set (and protocol), `value [low, high]`.
 
-    `paired` adds a row of differences for each two models compared; a star marks a p value below 0.05 after Holm's
-    adjustment. The last row is the number of items. A cell without a measurement is empty.
+    `tied` follows where a model cannot be told apart from the best of its column. `paired` adds a row of differences
+    for each two models compared, in which a star marks a p value below 0.05 after Holm's adjustment, and a row of the
+    smallest difference that the items would show. The last row is the number of items. A cell without a measurement is
+    empty.
     """
     cells = metrics.assign(column=_datasets(metrics), cell=_cells(metrics, "value"))
+    if "tied" in cells:
+        cells.loc[cells.tied.astype(bool), "cell"] += " tied"
     rows, columns = _distinct(cells.model), _distinct(cells.column)
     table = cells.pivot(index="model", columns="column", values="cell").loc[rows, columns].fillna("")
     if paired is not None and len(paired):
         change = differences(paired).assign(column=_datasets(paired), cell=_cells(paired, "difference", "+"))
         change.loc[change.p_holm < 0.05, "cell"] += " *"
         for name, part in change.groupby("name", sort=False):
-            table.loc[name] = part.set_index("column").cell.reindex(columns).fillna("")
+            by_column = part.set_index("column").reindex(columns)
+            table.loc[name] = by_column.cell.fillna("")
+            if "detectable" in part:
+                detectable = by_column.detectable.map("{:.3f}".format, na_action="ignore").fillna("")
+                table.loc[f"{name}, detectable"] = detectable
     table.loc["n"] = cells.groupby("column").n.first().reindex(columns).astype(str)
     return table.rename_axis(index=None, columns=None)
 

@@ -1,13 +1,13 @@
 """Claims about the arithmetic, and whether they hold on a run's images: computed, never written down.
 
-Each claim is a number that should be above 0, with a 95% interval from paired resamples. It holds where the interval is
-above 0, it fails where the interval is below 0, and otherwise it is undecided.
+Each claim is a number that should be above 0, with a 95% interval from paired resamples and a p value that Holm's method
+adjusts for all claims. Below 0.05 the claim holds where the number is above 0 and fails where it is below 0; otherwise
+it is undecided.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from pcclip.arithmetic.analogies import OPEN
@@ -15,8 +15,9 @@ from pcclip.arithmetic.differences import IMAGES, MEASURE
 from pcclip.arithmetic.geometry import Measures
 from pcclip.arithmetic.retrieval import RANK, Sweep
 from pcclip.stats.intervals import Estimate
+from pcclip.stats.metrics import holm, p_value
 
-COLUMNS = ["claim", "of", "number", "ci_low", "ci_high", "holds", "how", "n"]
+COLUMNS = ["claim", "of", "number", "ci_low", "ci_high", "holds", "how", "n", "detectable", "p_holm"]
 PAPER, OURS = "the paper", "this workbook"
 _STRENGTH = -1.0  # stands for the run's arithmetic.strength in a search's alpha
 _INF = float("inf")
@@ -238,25 +239,27 @@ def table(measures: Measures, sweeps: Mapping[str, Sweep], strength: float) -> p
     for model, sweep in sweeps.items():
         known |= {(model, form, alpha): estimate for (form, alpha, metric), estimate in sweep.items() if metric == RANK}
         known |= {(model, form, _STRENGTH): sweep[form, strength, RANK] for form, _, _ in sweep}
-    rows = []
+    numbers: dict[str, Estimate] = {}
     for claim in CLAIMS:
         if all(key in known for key in (*filter(None, [claim.plus]), *claim.minus)):
             first = known[claim.plus or claim.minus[0]]
             number = first if claim.plus else first - first
             for key in claim.minus:
                 number = number - known[key]
-            rows.append(
-                [claim.words, claim.source, number.value, *number.interval, verdict(number), claim.how, number.n]
-            )
+            numbers[claim.words] = number
+    p_holm = dict(zip(numbers, holm([p_value(number) for number in numbers.values()]), strict=True))
+    claims = [(claim, numbers[claim.words], p_holm[claim.words]) for claim in CLAIMS if claim.words in numbers]
+    rows = [
+        [claim.words, claim.source, number.value, *number.interval, verdict(number.value, p), claim.how, number.n]
+        + [number.detectable, p]
+        for claim, number, p in claims
+    ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def verdict(number: Estimate) -> str:
-    """'yes' where the interval is above 0, 'no' where it is below, else 'undecided'; a constant is its own interval."""
-    low, high = number.interval
-    if np.isnan([low, high]).any():
-        return "undecided"
-    return "yes" if low > 0 else "no" if high < 0 else "undecided"
+def verdict(number: float, p: float) -> str:
+    """'yes' for a number above 0 with p below 0.05, 'no' for one below 0, else 'undecided'."""
+    return "undecided" if not p < 0.05 else "yes" if number > 0 else "no"
 
 
 def as_markdown(claims: pd.DataFrame) -> str:

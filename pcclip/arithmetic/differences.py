@@ -5,16 +5,16 @@ the measure and its controls, as name -> one value per row. `shuffle` is a permu
 another row's text.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from pcclip.comparisons.stage import template_pairs
 from pcclip.config import Config
-from pcclip.data.image_set import ImageSet
+from pcclip.data.image_set import ImageSet, units
 from pcclip.embedding.vectors import Vectors
 from pcclip.stats.random_streams import stream
 from pcclip.stats.vectors import cosines, unit
@@ -38,6 +38,7 @@ class HeldOut:
         quadruples: number of image analogies.
         draws: bootstrap resamples.
         seed: of every random draw.
+        unit_of: what intervals draw for each image id (data.image_set.units); the image itself where it is not there.
     """
 
     vectors: Vectors
@@ -47,11 +48,27 @@ class HeldOut:
     quadruples: int
     draws: int
     seed: int
+    unit_of: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sides(self) -> Int[np.ndarray, "m 2"]:
         """Rows of the image vectors of both images of each pair."""
         return np.stack([self.vectors.rows(self.pairs[side]) for side in ("first", "second")], axis=1)
+
+    @property
+    def unit_of_row(self) -> Shaped[np.ndarray, " n"]:
+        """What intervals draw for each row of the image vectors."""
+        return np.array([self.unit_of.get(image, image) for image in self.vectors.ids])
+
+    @property
+    def units(self) -> Shaped[np.ndarray, "m 2"]:
+        """What intervals draw for each pair."""
+        return self.unit_of_row[self.sides]
+
+    @property
+    def image_units(self) -> Shaped[np.ndarray, "n 1"]:
+        """What intervals draw for each image of `table`."""
+        return self.unit_of_row[self.rows][:, None]
 
     @property
     def rows(self) -> Int[np.ndarray, " n"]:
@@ -73,7 +90,8 @@ def held_out_pairs(config: Config, images: ImageSet, vectors: Vectors) -> HeldOu
     settings, table = config.arithmetic, vectors.of(images.held_out)
     pairs = template_pairs(table, settings.pairs, config.seed)
     triples = draw_triples(table, pairs, settings.triples, config.seed)
-    return HeldOut(vectors, table, pairs, triples, settings.quadruples, config.evaluate.bootstrap, config.seed)
+    resampling = config.evaluate.bootstrap, config.seed, units(images, config.data)
+    return HeldOut(vectors, table, pairs, triples, settings.quadruples, *resampling)
 
 
 def draw_triples(

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Shaped
 
 from pcclip.arithmetic import analogies
 from pcclip.arithmetic.differences import (
@@ -62,7 +62,7 @@ def table(measures: Measures) -> pd.DataFrame:
 
 
 def item_table(held_out: HeldOut, models: Mapping[str, TextMemory], strength: float) -> pd.DataFrame:
-    """Cosines and retrieval ranks of every pair: columns first, second, measure, value, model.
+    """Cosines and retrieval ranks of every pair: columns first, second, measure, value, model, first_unit, second_unit.
 
     Args:
         strength: length of the text step that is added to an image for retrieval.
@@ -83,16 +83,16 @@ def item_table(held_out: HeldOut, models: Mapping[str, TextMemory], strength: fl
             "retrieval rank, image + text": rank_share(matrix, own.rows, first, second, strength * right),
         }
         for metric, column in values.items():
-            ids = pairs[["first", "second"]]
-            parts.append(ids.assign(measure=metric, value=column.astype(float), model=name))
+            ids = pairs[["first", "second"]].assign(measure=metric, value=column.astype(float), model=name)
+            parts.append(ids.assign(**dict(zip(("first_unit", "second_unit"), own.units.T, strict=True))))
     return pd.concat(parts, ignore_index=True)
 
 
 def summary(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
-    """Mean of each measure and model of `item_table`, with a 95% interval from resampled images."""
+    """Mean of each measure and model of `item_table`, with a 95% interval from resampled units."""
     estimates = {
-        key: metrics.mean(part["value"].to_numpy(), part["first"].to_numpy(), part["second"].to_numpy(), draws, seed)
-        for key, part in items.groupby(["measure", "model"], sort=False)
+        key: metrics.accuracy(part.assign(correct=part["value"]), draws, seed)
+        for key, part in metrics.in_units(items).groupby(["measure", "model"], sort=False)
     }
     return estimate_table(estimates, ["measure", "model"])
 
@@ -165,7 +165,7 @@ def _of_model(model: str, measures: OneModel) -> Measures:
 
 
 def _means(held_out: HeldOut, metric: str, values: Mapping[str, np.ndarray], members: np.ndarray) -> OneModel:
-    """Bootstrapped means of a measure and its controls; `members` are the images of each item."""
+    """Bootstrapped means of a measure and its controls; `members` are the units of each item."""
     estimates = bootstrap_means(values, members, held_out.draws, held_out.seed)
     return {(metric, control): estimate for control, estimate in estimates.items()}
 
@@ -185,7 +185,7 @@ def _difference_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
         "f(d) with one caption": sides(right, t[first], t[second], shuffle),
         "antisymmetry": antisymmetry(right, reverse, shuffle),
     }
-    means = [_means(held_out, metric, controls, rows) for metric, controls in values.items()]
+    means = [_means(held_out, metric, controls, held_out.units) for metric, controls in values.items()]
     return {key: estimate for part in means for key, estimate in part.items()}
 
 
@@ -198,7 +198,7 @@ def _sum_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
     bc = model.encode_texts([from_captions(b, third) for b, third in zip(pairs.second_caption, c, strict=True)])
     ac = model.encode_texts([from_captions(a, third) for a, third in zip(pairs.first_caption, c, strict=True)])
     values = additivity(ab, bc, ac, ba, shuffled(len(rows), held_out.seed))
-    return _means(held_out, "additivity, texts", values, _triple_rows(held_out))
+    return _means(held_out, "additivity, texts", values, _triple_units(held_out))
 
 
 def _word_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
@@ -219,7 +219,7 @@ def _word_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
 
 def _modality_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
     u, t = held_out.vectors.matrix[held_out.rows], model.encode_texts(list(held_out.table.caption))
-    seed, images = held_out.seed, np.arange(len(u))[:, None]
+    seed, images = held_out.seed, held_out.image_units
     shuffle, half = shuffled(len(u), seed), stream("half of the vectors", seed).permutation(len(u)) % 2 == 0
     centred_u, centred_t = unit(u - u.mean(axis=0)), unit(t - t.mean(axis=0))
 
@@ -249,34 +249,36 @@ def _modality_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
 
 def _text_cloud_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
     captions, differences = (list(held_out.table.caption), list(held_out.pairs.difference))
-    images = np.arange(len(captions))[:, None]
+    images = held_out.image_units
     return {
         **_cloud_measures("captions", model.encode_texts(captions), images, held_out.seed),
-        **_cloud_measures("text differences", model.encode_texts(differences), held_out.sides, held_out.seed),
+        **_cloud_measures("text differences", model.encode_texts(differences), held_out.units, held_out.seed),
     }
 
 
 def _image_measures(held_out: HeldOut) -> OneModel:
     matrix, seed, pairs = held_out.vectors.matrix, held_out.seed, held_out.sides
-    u, images = matrix[held_out.rows], np.arange(len(held_out.table))[:, None]
+    u, images = matrix[held_out.rows], held_out.image_units
     measures = _cloud_measures("images", u, images, seed)
-    measures |= _cloud_measures("image differences", image_differences(matrix, *pairs.T), pairs, seed)
+    measures |= _cloud_measures("image differences", image_differences(matrix, *pairs.T), held_out.units, seed)
     rows, third = held_out.triples
     if len(rows):
         (a, b), c = pairs[rows].T, held_out.rows[third]
         ab, bc, ac = (image_differences(matrix, *legs) for legs in ((a, b), (b, c), (a, c)))
         values = additivity(ab, bc, ac, -ab, shuffled(len(rows), seed))
-        measures |= _means(held_out, "additivity, images", values, _triple_rows(held_out))
+        measures |= _means(held_out, "additivity, images", values, _triple_units(held_out))
     quadruples = analogies.image_quadruples(held_out.table.concept, held_out.quadruples, seed)
     if len(quadruples):
         codes, sizes = np.unique(held_out.table.concept, return_inverse=True, return_counts=True)[1:]
         solved: dict[str, np.ndarray] = {**analogies.solved(u, quadruples, codes)}
         solved["chance"] = np.array([analogies.chance(len(u), float(sizes[codes[d]] - 1)) for d in quadruples[:, 3]])
-        measures |= _means(held_out, "analogies, images", solved, quadruples[:, :3])
+        measures |= _means(held_out, "analogies, images", solved, images[quadruples[:, :3], 0])
     return measures
 
 
-def _cloud_measures(name: str, cloud: Float[np.ndarray, "m d"], members: Int[np.ndarray, "m k"], seed: int) -> OneModel:
+def _cloud_measures(
+    name: str, cloud: Float[np.ndarray, "m d"], members: Shaped[np.ndarray, "m k"], seed: int
+) -> OneModel:
     """Anisotropy and effective rank of a cloud, and of random directions as the control."""
     clouds = {MEASURE: cloud, "random directions": random_directions(len(cloud), cloud.shape[1], seed)}
     return {
@@ -289,10 +291,9 @@ def _cloud_measures(name: str, cloud: Float[np.ndarray, "m d"], members: Int[np.
 def _movement_measures(held_out: HeldOut, base: TextMemory, model: TextMemory) -> OneModel:
     """Cosine of a text's vector with the base's vector of the same text; the control is another text's."""
     measures: OneModel = {}
-    images = np.arange(len(held_out.table))[:, None]
     for name, texts, members in (
-        ("captions", list(held_out.table.caption), images),
-        ("text differences", list(held_out.pairs.difference), held_out.sides),
+        ("captions", list(held_out.table.caption), held_out.image_units),
+        ("text differences", list(held_out.pairs.difference), held_out.units),
     ):
         after, before = model.encode_texts(texts), base.encode_texts(texts)
         shuffle = shuffled(len(texts), held_out.seed)
@@ -307,9 +308,9 @@ def _caption_differences(held_out: HeldOut, model: TextMemory) -> Float[np.ndarr
     return unit(first - second)
 
 
-def _triple_rows(held_out: HeldOut) -> Int[np.ndarray, "t 3"]:
+def _triple_units(held_out: HeldOut) -> Shaped[np.ndarray, "t 3"]:
     rows, third = held_out.triples
-    return np.concatenate([held_out.sides[rows], held_out.rows[third][:, None]], axis=1)
+    return np.concatenate([held_out.units[rows], held_out.image_units[third]], axis=1)
 
 
 def _finds_image(images: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:

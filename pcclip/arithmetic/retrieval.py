@@ -84,7 +84,7 @@ def sweep(held_out: HeldOut, model: TextMemory, alphas: Sequence[float]) -> Swee
             values[form, alpha, RANK] = rank / max(1, len(pool) - 2)
             for k in RECALLS:
                 values[form, alpha, f"recall@{k}"] = (rank < k).astype(float)
-    return bootstrap_means(values, held_out.sides, held_out.draws, held_out.seed)
+    return bootstrap_means(values, held_out.units, held_out.draws, held_out.seed)
 
 
 def sweeps(held_out: HeldOut, models: Mapping[str, TextMemory], alphas: Sequence[float]) -> dict[str, Sweep]:

@@ -2,14 +2,14 @@
 
 Each measure module makes its own tables; this module decides when, and stores them. The tables are
 
-    items           first, second, measure, value, model: every measure of every held-out pair
+    items           first, second, measure, value, model, first_unit, second_unit: every measure of every held-out pair
     changes         start, text, position, id, path, cosine, model: photos nearest to image + text difference
-    geometry        metric, model, control, value, ci_low, ci_high, n
+    geometry        metric, model, control, value, ci_low, ci_high, n, detectable
     spectra         what, model, share, component
-    sweep           model, form, alpha, metric, value, ci_low, ci_high, n
-    claims          claim, of, number, ci_low, ci_high, holds, how, n
+    sweep           model, form, alpha, metric, value, ci_low, ci_high, n, detectable
+    claims          claim, of, number, ci_low, ci_high, holds, how, n, detectable, p_holm
     explanations    pair, first, second, model, position, of, text, source, score, own
-    composed        dataset, model, form, alpha, metric, value, ci_low, ci_high, n
+    composed        dataset, model, form, alpha, metric, value, ci_low, ci_high, n, detectable
     composed_left_out  dataset, reason, rows, example: what the composed sets lack
     pictures        row, what, model, kind, picture, start
 """

@@ -133,6 +133,16 @@ def load_images(config: Config) -> ImageSet:
     return ImageSet(data.source, table[COLUMNS + attributes].reset_index(drop=True), left_out, captions)
 
 
+def units(images: ImageSet, data: Data) -> dict[str, str]:
+    """What intervals draw, by image id: its concept where whole concepts are held out, else the image itself.
+
+    The photos of a concept share one truth, such as a body mass or a class. 'soccer ball' and 'tennis ball', which the
+    split keeps together, are two.
+    """
+    by_concept = data.split == "concept" or not set(images.train.concept) & set(images.held_out.concept)
+    return dict(zip(images.table["id"], images.table["concept" if by_concept else "id"], strict=True))
+
+
 def _read(data: Data) -> tuple[pd.DataFrame, pd.Series, pd.DataFrame]:
     """The usable rows, all their captions (with the rows' index) and the rows left out (path, reason)."""
     absent = missing(data)

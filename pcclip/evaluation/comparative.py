@@ -28,7 +28,7 @@ RELEASED_ALPHA, CONFUSED_PAIRS = 0.8, 3
 SWEEP = ["model", "alpha", "value", "plain", "split", "chosen"]
 KEYS = ["form", "protocol", "model"]
 TESTED = ["dataset", *KEYS, "n", "plain", "comparative", "helped", "hurt", "difference", "ci_low", "ci_high"]
-TESTED += ["p_mcnemar", "p_bootstrap", "test", "p_holm"]
+TESTED += ["detectable", "p_mcnemar", "p_bootstrap", "test", "p_holm"]
 BY_CLASS = ["name", "changed", "n", "plain", "comparative", "helped", "hurt"]
 BY_PAIR = ["first", "second", "n", "plain", "comparative", "helped", "hurt", "names_fit", "text_fit", "text_names"]
 
@@ -236,7 +236,7 @@ def tested(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     Returns:
         A row for each data set, form, protocol and model (columns TESTED): n, plain and comparative (accuracies),
         helped (images newly right), hurt (newly wrong), and the paired difference with its interval and p values as
-        stats.metrics.compare gives them; p_holm is adjusted for the data sets of a form, protocol and model.
+        stats.metrics.compare gives them; p_holm is adjusted for all rows.
     """
     tables = []
     for key, part in items.groupby(KEYS, sort=False):
@@ -245,7 +245,10 @@ def tested(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
         correct = [[own.correct for own in _by_prompting(own)] for _, own in part.groupby("dataset", sort=False)]
         counts = pd.DataFrame([_counts(*both) for both in correct])
         tables.append(table.drop(columns="n").assign(**dict(zip(KEYS, key, strict=True))).join(counts))
-    return pd.concat(tables, ignore_index=True)[TESTED] if tables else pd.DataFrame(columns=TESTED)
+    if not tables:
+        return pd.DataFrame(columns=TESTED)
+    table = pd.concat(tables, ignore_index=True)
+    return table.assign(p_holm=metrics.holm(metrics.deciding(table).to_numpy()))[TESTED]
 
 
 def by_class(items: pd.DataFrame, choice: Choice, names: Sequence[str]) -> pd.DataFrame:

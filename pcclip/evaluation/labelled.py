@@ -65,6 +65,12 @@ class ClassifiedImages:
         return self.vectors.seen_by(model).matrix
 
     @property
+    def class_names(self) -> list[str]:
+        """The class of each image that has a vector: what intervals draw where texts compare classes."""
+        label_of = dict(zip(self.benchmark.images["id"], self.benchmark.images.label, strict=True))
+        return [self.benchmark.classes[int(label_of[image])] for image in self.vectors.ids]
+
+    @property
     def unseen(self) -> bool:
         """Whether tune and test images are of different classes by the set's own splits, as AwA2's are.
 
@@ -137,7 +143,7 @@ def _score_set(
         for subject, protocol, pairs in image_pairs:
             for task, items in difference_items(encoder.encode_texts, images.seen_by(model), pairs).items():
                 if protocol == "corrected" or task in SCORED_AS_RELEASED:
-                    predictions.add((task, f"{name}/{subject}", protocol), model, items, ids)
+                    predictions.add((task, f"{name}/{subject}", protocol), model, items, ids, images.class_names)
         for protocol in PROTOCOLS if "distances" in tasks else ():
             classes = images.benchmark.classes
             items = class_differences.distance_items(encoder.encode_texts, classes, written, protocol)

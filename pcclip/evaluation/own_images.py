@@ -19,7 +19,7 @@ from pcclip.comparisons.llm import Template
 from pcclip.comparisons.sentences import inside
 from pcclip.comparisons.structures import STRUCTURES
 from pcclip.config import Attribute, Config
-from pcclip.data.image_set import ImageSet
+from pcclip.data.image_set import ImageSet, units
 from pcclip.embedding import stage as embedding_stage
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
@@ -52,6 +52,12 @@ class HeldOut:
     def table(self) -> pd.DataFrame:
         """The held-out images that have a vector."""
         return self.vectors.of(self.images.held_out)
+
+    @cached_property
+    def units(self) -> list[str]:
+        """What intervals draw for each image that has a vector."""
+        unit_of = units(self.images, self.config.data)
+        return [unit_of.get(image, image) for image in self.vectors.ids]
 
     @cached_property
     def pairs(self) -> dict[tuple[str, str], pd.DataFrame]:
@@ -108,12 +114,12 @@ def score(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predict
         vectors = held_out.vectors.seen_by(name)
         for scored in (_differences, _structures, _zero_shot, _retrieval, _rankings):
             for task, items in scored(held_out, vectors, model):
-                predictions.add(task, name, items, vectors.ids)
+                predictions.add(task, name, items, vectors.ids, held_out.units)
         toy_relation.probe(config, images, vectors, (name, model), predictions)
         for task, items in _verdicts(held_out, vectors, model):
-            predictions.add(task, name, items, vectors.ids)
+            predictions.add(task, name, items, vectors.ids, held_out.units)
     for task, items in _supervised_rankings(held_out):
-        predictions.add(task, "supervised", items, held_out.vectors.ids)
+        predictions.add(task, "supervised", items, held_out.vectors.ids, held_out.units)
 
 
 def _in_rows(pairs: pd.DataFrame, vectors: Vectors) -> pd.DataFrame:

@@ -4,6 +4,9 @@ Beside each text axis there is the share of the supervised axis's Spearman corre
 reaches. The first is how work on rankability counts (On the rankability of visual embeddings, 2507.03683, fits such
 axes; Zero-Shot Rankability, ICML 2026, reports 61% for CLIP-like models and 90% for conditional embeddings of
 multimodal language models). From pairwise accuracies a half, which a random order gets, is subtracted first.
+
+Intervals draw units: first_unit and second_unit name what carries the truth of an item, a concept or class with all its
+photos, or the photo itself (stats.intervals).
 """
 
 from collections.abc import Sequence
@@ -13,10 +16,11 @@ import pandas as pd
 from jaxtyping import Bool, Shaped
 
 from pcclip.stats.intervals import Estimate, estimate_table, ratio
-from pcclip.stats.metrics import MEASURES, compare, metrics_of
+from pcclip.stats.metrics import MEASURES, compare, holm, in_units, metrics_of, p_value
 
 FOLDER = "04_evaluate"  # the stage's folder
 COLUMNS = ["task", "dataset", "protocol", "model", "item", "first", "second", "score", "reference", "correct"]
+COLUMNS += ["first_unit", "second_unit"]
 SUPERVISED = "supervised"  # the model, and the end of the data set's name, of a ceiling
 CHANCE = {"spearman": 0.0, "pairwise_accuracy": 0.5, "accuracy": 0.5}
 SHARES = {
@@ -24,6 +28,7 @@ SHARES = {
     "relative_values": ("spearman", "pairwise_accuracy"),
     "relative_pairs": ("accuracy",),
 }  # task -> the metrics of which a share is taken
+LOWER_IS_BETTER = ("mean_score",)  # a distance
 _KEYS, _SAME = ["task", "dataset", "protocol"], ["first", "second", "reference"]
 Task = tuple[str, str, str]  # name, data set, protocol: 'as_released', 'corrected' or ''
 
@@ -47,18 +52,17 @@ class Predictions:
     def __init__(self) -> None:
         self._tables: list[pd.DataFrame] = []
 
-    def add(self, task: Task, model: str, items: pd.DataFrame, ids: Sequence[str]) -> None:
-        """Add one model's items of one task, whose `first` and `second` are positions in `ids`."""
-        names = np.asarray(ids, dtype=object)
-        self._tables.append(
-            items.assign(
-                **dict(zip(COLUMNS, task, strict=False)),
-                model=model,
-                item=np.arange(len(items)),
-                first=names[items["first"].to_numpy()],
-                second=names[items["second"].to_numpy()],
-            )
-        )
+    def add(
+        self, task: Task, model: str, items: pd.DataFrame, ids: Sequence[str], units: Sequence[str] | None = None
+    ) -> None:
+        """Add one model's items of one task, whose `first` and `second` are positions in `ids`.
+
+        `units` names what the bootstrap draws for each of `ids`; by default these themselves.
+        """
+        names = {"": np.asarray(ids, dtype=object), "_unit": np.asarray(ids if units is None else units, dtype=object)}
+        sides = {f"{side}{end}": names[end][items[side].to_numpy()] for side in ("first", "second") for end in names}
+        task_columns = dict(zip(COLUMNS, task, strict=False))
+        self._tables.append(items.assign(**task_columns, **sides, model=model, item=np.arange(len(items))))
 
     def table(self) -> pd.DataFrame:
         """All items, with COLUMNS: protocol is 'as_released', 'corrected' or '', item a number within its task."""
@@ -83,14 +87,14 @@ def measured(predictions: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
         draws, seed: of the bootstrap.
 
     Returns:
-        task, dataset, protocol, model, metric, value, ci_low, ci_high, n. The metric METRIC_share is of the text axes
-        of tasks that have a supervised one for the same items, where that is above chance with its whole interval: of
-        a ceiling that may be no better than chance nothing has a share.
+        task, dataset, protocol, model, metric, value, ci_low, ci_high, n, detectable, tied (of `tied`). The metric
+        METRIC_share is of the text axes of tasks that have a supervised one for the same items, where that is above
+        chance with its whole interval: of a ceiling that may be no better than chance nothing has a share.
     """
     groups = dict(iter(predictions.groupby(_KEYS, sort=False)))
     estimates = {
         key: {
-            (metric, model): MEASURES[metric](part, draws, seed)
+            (metric, model): MEASURES[metric](in_units(part), draws, seed)
             for metric in metrics_of(key[0])
             for model, part in items.groupby("model", sort=False)
         }
@@ -102,7 +106,31 @@ def measured(predictions: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
         for (metric, model), estimate in (estimates[key] | _shares(key, groups, estimates)).items()
         if estimate.n
     }
-    return estimate_table(values, [*_KEYS, "model", "metric"])
+    table = estimate_table(values, [*_KEYS, "model", "metric"])
+    return table.assign(tied=tied(table, list(values.values())))
+
+
+def tied(table: pd.DataFrame, estimates: Sequence[Estimate]) -> Bool[np.ndarray, " r"]:
+    """Which models cannot be told apart from the best of their task, data set, protocol and metric.
+
+    The paired bootstrap p value of a model's distance to the best, adjusted by Holm's method for all rows of the same
+    task and metric, is 0.05 or more. The best is tied where some other model is.
+
+    Args:
+        table: columns task, dataset, protocol, metric, value.
+        estimates: of the rows of `table`.
+    """
+    is_tied, best, p = np.zeros(len(table), dtype=bool), np.arange(len(table)), np.full(len(table), np.nan)
+    for (*_, metric), rows in table.groupby([*_KEYS, "metric"]).indices.items():
+        values = table.value.to_numpy()[rows] * (-1 if metric in LOWER_IS_BETTER else 1)
+        best[rows] = rows[np.nan_to_num(values, nan=-np.inf).argmax()]
+        for row in rows[best[rows] != rows]:
+            if len(estimates[row].draws) == len(estimates[best[row]].draws):
+                p[row] = p_value(estimates[best[row]] - estimates[row])
+    for rows in table.groupby(["task", "metric"]).indices.values():
+        is_tied[rows] = holm(p[rows]) >= 0.05
+    is_tied[best[is_tied]] = True
+    return is_tied
 
 
 def share(axis: Estimate, ceiling: Estimate, chance: float = 0.0) -> Estimate:
@@ -126,8 +154,9 @@ def _shares(
     own = items[items.model == models[0]][_SAME].reset_index(drop=True)
     shares: dict[tuple[str, str], Estimate] = {}
     for other, group in groups.items():
-        supervised = group[group.model == SUPERVISED][_SAME].reset_index(drop=True)
-        if other[0] == task and len(supervised) and supervised.equals(own):
+        if other[0] != task or (SHARES[task][0], SUPERVISED) not in estimates[other]:
+            continue
+        if group[group.model == SUPERVISED][_SAME].reset_index(drop=True).equals(own):
             for metric in SHARES[task]:
                 ceiling = estimates[other][metric, SUPERVISED]
                 for model in models if ceiling.interval[0] > CHANCE[metric] else ():

@@ -34,6 +34,7 @@ from pcclip.finetuning import stage as finetuning
 from pcclip.images import BadImage, data_url, thumbnail
 from pcclip.runs.files import atomic, read_parquet
 from pcclip.runs.stage import read_manifest
+from pcclip.stats.metrics import deciding
 
 STAGES = (comparisons.FOLDER, embedding.FOLDER, finetuning.FOLDER, evaluation.FOLDER, arithmetic.FOLDER)
 _STRIP, _PAIRS = 8, 3  # photos in a strip, pairs of a data set
@@ -235,6 +236,7 @@ def results(run: _Run) -> Part | None:
             "": change.what.map(_label),
             "metric": change.metric.map(plots.words),
             "difference": _signed(change.difference),
+            "detectable": change.detectable.map("{:.3f}".format),
         }
         columns |= {"McNemar p": change.p_mcnemar.map(_p), "bootstrap p": change.p_bootstrap.map(_p)}
         columns |= {"the one that counts": change.test.map(plots.words), "adjusted by Holm": change.p_holm.map(_p)}
@@ -248,12 +250,12 @@ def comparative(run: _Run) -> Part | None:
     sweep = run.table(evaluation.FOLDER, evaluation.COMPARATIVE)
     if gains is None or sweep is None or not len(gains):
         return None
-    deciding = gains.p_mcnemar.where(gains.test == "mcnemar", gains.p_bootstrap)
     interval = _signed(gains.difference) + " [" + _signed(gains.ci_low) + ", " + _signed(gains.ci_high) + "]"
     columns = {"data set": gains.dataset, "form": gains.form, "protocol": gains.protocol.map(plots.words)}
     columns |= {"model": gains.model, "plain": gains.plain.map("{:.3f}".format)}
     columns |= {"comparative": gains.comparative.map("{:.3f}".format), "helped": gains.helped, "hurt": gains.hurt}
-    columns |= {"difference": interval, "p": deciding.map(_p), "adjusted by Holm": gains.p_holm.map(_p)}
+    columns |= {"difference": interval, "detectable": gains.detectable.map("{:.3f}".format)}
+    columns |= {"p": deciding(gains).map(_p), "adjusted by Holm": gains.p_holm.map(_p)}
     figure = plots.alpha_sweep(sweep.assign(dataset=sweep.dataset + ", " + sweep.form))
     return {"gains": table(pd.DataFrame(columns)), "figure": svg(figure)}
 

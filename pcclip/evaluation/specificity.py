@@ -25,7 +25,7 @@ Pairs = list[tuple[str, str]]  # of texts, for more and for less
 
 
 def score(held_out: HeldOut, models: Mapping[str, Encoder]) -> pd.DataFrame:
-    """Columns question, truth, model, metric (pairwise_accuracy, partial_spearman), value, ci_low, ci_high, n (photos).
+    """Columns question, truth, model, metric (pairwise_accuracy, partial_spearman), and of an estimate (n counts photos).
 
     The truths are the image set's attributes of which the held-out photos have two values; partial_spearman holds the
     truth evaluate.fixed and has no row of it. Of more than MOST photos a random part is taken.
@@ -74,7 +74,8 @@ def matrices(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def as_metrics(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """The rows of `score` as rows of metrics.csv."""
-    return table.assign(task=TASK, dataset=f"{dataset}/" + table.question + "/" + table.truth, protocol="")
+    dataset_names = f"{dataset}/" + table.question + "/" + table.truth
+    return table.assign(task=TASK, dataset=dataset_names, protocol="", tied=False)
 
 
 def _draws(concepts: pd.Series, config: Config) -> Float[np.ndarray, "b n"]:

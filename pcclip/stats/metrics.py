@@ -1,10 +1,10 @@
 """Metrics of predictions with bootstrap intervals, and tests between two models on the same items.
 
-Models are compared on the same resamples of the images. None of this says how much another training seed would change a
-metric: that is a separate source of variation, see `t_interval`.
+Models are compared on the same resamples. None of this says how much another training seed would change a metric: that is
+a separate source of variation, see `t_interval`.
 
-Items are tables with a row for each image or pair: first and second (image ids, equal for a single image), score,
-reference, correct.
+Items are tables with a row for each image or pair: first and second (equal for a single image), score, reference,
+correct. The bootstrap draws what first and second name; `in_units` puts the units of draw in their place.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +19,11 @@ from pcclip.errors import PcclipError
 from pcclip.stats.intervals import Estimate, chunks, no_estimate, ratio, resamples
 from pcclip.stats.random_streams import stream
 from pcclip.stats.rank_measures import clear_pairwise_accuracy, pairwise_accuracy, spearman
+
+
+def in_units(items: pd.DataFrame) -> pd.DataFrame:
+    """The items with first_unit and second_unit, where they have these columns, as first and second."""
+    return items.assign(first=items.first_unit, second=items.second_unit) if "first_unit" in items else items
 
 
 def accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
@@ -121,13 +126,21 @@ def metrics_of(task: str) -> tuple[str, ...]:
 
 
 def p_value(change: Estimate) -> float:
-    """Two-sided bootstrap p value of no change: twice the smaller share of draws on one side of 0, 0 included.
+    """Two-sided p value of no change. Of a bootstrap it is twice the smaller share of draws on one side of 0, 0 included.
 
-    One draw is added to either side, so with b draws nothing is below 2 / (b + 1). `change` is a paired difference.
+    One draw is added to either side, so b draws say no more than p <= 2 / (b + 1). Where all lie on one side, the tail
+    is that of the normal distribution with their mean and standard deviation, if that is smaller: Holm's method could
+    reject nothing in a table of b / 40 rows otherwise. A jackknifed `change` has a t test, and NaN without draws.
     """
+    if change.jackknife:
+        error, groups = change.standard_error, int((~np.isnan(change.draws)).sum())
+        return float(2 * stats.t.sf(abs(change.value) / error, groups - 1)) if error else float(not change.value)
     draws = change.draws[~np.isnan(change.draws)]
     tail = min((draws <= 0).sum(), (draws >= 0).sum())
-    return float(min(1.0, 2 * (tail + 1) / (len(draws) + 1)))
+    share = float(min(1.0, 2 * (tail + 1) / (len(draws) + 1)))
+    if tail or len(draws) < 2 or not draws.std():
+        return share
+    return min(share, float(2 * stats.norm.sf(abs(draws.mean()) / draws.std(ddof=1))))
 
 
 def mcnemar(items_a: pd.DataFrame, items_b: pd.DataFrame) -> float:
@@ -173,15 +186,16 @@ def compare(predictions: pd.DataFrame, after: str, before: str, draws: int, seed
     """Two models on the same items: a row for each task, dataset, protocol where there is one, and metric.
 
     Args:
-        predictions: per-item predictions, columns task, dataset, model, the items' columns, and protocol if known.
+        predictions: per-item predictions, columns task, dataset, model, the items' columns, and, where they have
+            them, protocol and the units of draw, first_unit and second_unit.
         after, before: names of models; the difference is after - before.
         draws, seed: of the bootstrap.
 
     Returns:
-        The keys, then after, before (names), difference, ci_low, ci_high, n; p_mcnemar (accuracies alone), p_bootstrap;
-        test, which of the two counts: 'mcnemar' where every item has an image of its own, else 'bootstrap', as
-        McNemar's test is too sure where pairs share images; and p_holm, that p value adjusted by Holm's method
-        for all data sets of the same task (and protocol) and metric.
+        The keys, then after, before (names), difference, ci_low, ci_high, n, detectable; p_mcnemar (accuracies alone),
+        p_bootstrap; test, which of the two counts: 'mcnemar' where every item has a unit of its own, else 'bootstrap',
+        as McNemar's test is too sure where items share units; and p_holm, that p value adjusted by Holm's method for
+        what one table claims: all data sets and protocols of a task and metric.
 
     Raises:
         PcclipError: no predictions of a model, or the two were scored on different items.
@@ -197,7 +211,8 @@ def compare(predictions: pd.DataFrame, after: str, before: str, draws: int, seed
         if not len(new) or not len(old):
             continue
         _check_same_items(new, old, f"{', '.join(map(str, group))}: ")
-        own_image = (new["first"] == new["second"]).all() and new["first"].is_unique
+        new, old = in_units(new), in_units(old)
+        own_unit = (new["first"] == new["second"]).all() and new["first"].is_unique
         for metric in metrics_of(group[0]):
             change = MEASURES[metric](new, draws, seed) - MEASURES[metric](old, draws, seed)
             if not change.n:
@@ -214,16 +229,22 @@ def compare(predictions: pd.DataFrame, after: str, before: str, draws: int, seed
                     "ci_low": low,
                     "ci_high": high,
                     "n": change.n,
+                    "detectable": change.detectable,
                     "p_mcnemar": mcnemar(new, old) if right_or_wrong else np.nan,
                     "p_bootstrap": p_value(change),
-                    "test": "mcnemar" if right_or_wrong and own_image else "bootstrap",
+                    "test": "mcnemar" if right_or_wrong and own_unit else "bootstrap",
                 }
             )
-    columns = "metric after before difference ci_low ci_high n p_mcnemar p_bootstrap test"
+    columns = "metric after before difference ci_low ci_high n detectable p_mcnemar p_bootstrap test"
     table = pd.DataFrame(rows, columns=[*keys, *columns.split()])
-    deciding = table.p_mcnemar.where(table.test == "mcnemar", table.p_bootstrap)
-    family = [table[key] for key in keys if key != "dataset"] + [table.metric]
-    return table.assign(p_holm=deciding.groupby(family).transform(lambda p: holm(p.to_numpy())))
+    return table.assign(
+        p_holm=deciding(table).groupby([table.task, table.metric]).transform(lambda p: holm(p.to_numpy()))
+    )
+
+
+def deciding(table: pd.DataFrame) -> pd.Series:
+    """The p value that counts, of each row of `compare`."""
+    return table.p_mcnemar.where(table.test == "mcnemar", table.p_bootstrap)
 
 
 def _check_same_items(a: pd.DataFrame, b: pd.DataFrame, where: str = "") -> None:

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
-from scipy import stats
+from scipy.sparse import csr_array
 
 from pcclip.stats.intervals import Estimate, chunks, no_estimate, ratio, resamples
-from pcclip.stats.random_streams import stream
 
 CLEAR = 2.0  # two references differ clearly when they differ by this factor
 
@@ -22,8 +21,8 @@ CLEAR = 2.0  # two references differ clearly when they differ by this factor
 def spearman(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
     """Spearman's rank correlation of score and reference over images."""
     score, reference, n = items.score.to_numpy(), items.reference.to_numpy(), len(items)
-    sampled = [_rank_correlation(score[rows], reference[rows]) for rows in _drawn_rows(items, draws, seed)]
-    return Estimate(float(_rank_correlation(score[None], reference[None])[0]), np.concatenate(sampled), n)
+    sampled = [_rank_correlation(score, reference, counts) for counts in _item_counts(items, draws, seed)]
+    return Estimate(float(_rank_correlation(score, reference, np.ones((1, n)))[0]), np.concatenate(sampled), n)
 
 
 def pairwise_accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estimate:
@@ -44,18 +43,6 @@ def clear_pairwise_accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estim
     return _pairs_in_order(
         items, lambda first, second: (first >= CLEAR * second) | (second >= CLEAR * first), draws, seed
     )
-
-
-def _drawn_rows(items: pd.DataFrame, draws: int, seed: int) -> Iterator[Int[np.ndarray, "b m"]]:
-    """Row numbers of the items drawn with replacement: many resamples at a time, or one where classes are drawn."""
-    n = len(items)
-    if len(np.unique(_unit_of_draw(items))) == n:
-        rng = stream("bootstrap", seed)
-        yield from (rng.integers(0, n, (size, n)) for size in chunks(draws, n))
-    else:
-        for counts in _item_counts(items, draws, seed):
-            for count in counts.astype(np.int64):
-                yield np.repeat(np.arange(n), count)[None]
 
 
 def _item_counts(items: pd.DataFrame, draws: int, seed: int) -> Iterator[Float[np.ndarray, "k n"]]:
@@ -98,7 +85,18 @@ def _pairs_in_order(
     return Estimate(value, ratio(right, total), n if all_pairs else 0)
 
 
-def _rank_correlation(a: Float[np.ndarray, "b n"], b: Float[np.ndarray, "b n"]) -> Float[np.ndarray, " b"]:
-    a, b = stats.rankdata(a, axis=1), stats.rankdata(b, axis=1)
-    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
-    return ratio((a * b).sum(axis=1), np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1)))
+def _rank_correlation(
+    a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"], counts: Float[np.ndarray, "k n"]
+) -> Float[np.ndarray, " k"]:
+    """Correlation of the ranks in each resample, where an item counts as often as it was drawn."""
+    a, b = _centred_ranks(a, counts), _centred_ranks(b, counts)
+    products = [(counts * left * right).sum(axis=1) for left, right in ((a, b), (a, a), (b, b))]
+    return ratio(products[0], np.sqrt(products[1] * products[2]))
+
+
+def _centred_ranks(values: Float[np.ndarray, " n"], counts: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "k n"]:
+    """Mean ranks of tied values less the mean of all ranks, in each resample."""
+    code = np.unique(values, return_inverse=True)[1]
+    tied = counts @ csr_array((np.ones(len(code)), (np.arange(len(code)), code)))
+    ranks = (tied.cumsum(axis=1) - tied / 2)[:, code]
+    return ranks - ((counts * ranks).sum(axis=1) / counts.sum(axis=1))[:, None]

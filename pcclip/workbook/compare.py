@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from pcclip.errors import PcclipError
-from pcclip.stats.metrics import t_interval
+from pcclip.stats.intervals import POWER
+from pcclip.stats.metrics import holm, t_interval
 from pcclip.workbook.sweep import TABLE
 
 MEASURES = {  # name -> task, end of the dataset's name, metric; template sentences are the same for every variant
@@ -98,7 +100,8 @@ def variation(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(table: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Every variant minus `reference` on the same seeds: measure, mean difference, 95% t interval.
+    """Every variant minus `reference` on the same seeds: measure, mean difference, 95% t interval, the smallest
+    difference that so many seeds would show, and the t test's p value, adjusted by Holm's method for the whole table.
 
     Raises PcclipError where the sweep has no such variant.
     """
@@ -120,9 +123,12 @@ def differences(table: pd.DataFrame, reference: str) -> pd.DataFrame:
                     "ci_low": low,
                     "ci_high": high,
                     "seeds": len(values),
+                    "detectable": POWER * stats.sem(values) if len(values) > 1 else np.nan,
+                    "p_holm": stats.ttest_1samp(values, 0).pvalue if len(values) > 1 else np.nan,
                 }
             )
-    return pd.DataFrame(changes)
+    changes = pd.DataFrame(changes)
+    return changes.assign(p_holm=holm(changes.p_holm)) if len(changes) else changes
 
 
 def _variant(row: dict[str, str], keys: list[str]) -> str:

@@ -96,7 +96,8 @@ def test_every_stage_has_a_manifest(survivor):
 def test_metrics_are_one_tidy_table(survivor):
     _, folder = survivor
     table = pd.read_csv(folder / "metrics.csv")
-    assert list(table.columns) == ["task", "dataset", "protocol", "model", "metric", "value", "ci_low", "ci_high", "n"]
+    keys = ["task", "dataset", "protocol", "model", "metric"]
+    assert list(table.columns) == [*keys, "value", "ci_low", "ci_high", "n", "detectable", "tied"]
     assert set(table.model) == {"base", "finetuned", "supervised"}
     assert set(table.task) == {
         "difference_classification",

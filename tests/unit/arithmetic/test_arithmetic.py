@@ -13,7 +13,8 @@ from pcclip.arithmetic.differences import HeldOut
 from pcclip.arithmetic.geometry import item_table, summary
 from pcclip.arithmetic.retrieval import RANK, change_table, check_changes, rank_share, ranks, sweep
 from pcclip.arithmetic.texts import TextMemory
-from pcclip.data.image_set import ImageSet
+from pcclip.config import Data
+from pcclip.data.image_set import ImageSet, units
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
 from pcclip.stats.vectors import unit
@@ -44,6 +45,15 @@ def images(vectors):
         ),
         pd.DataFrame(),
     )
+
+
+def test_intervals_draw_concepts_where_whole_concepts_are_held_out(images):
+    by_concept, official = Data(split="concept"), Data(split="official")
+    assert units(images, by_concept)["photo0"] == units(images, by_concept)["photo1"] == "thing0"
+    assert units(images, official) == units(images, by_concept), "the authors held out whole concepts too"
+    images.table.loc[N - 1, "concept"] = "thing0"  # now on both sides
+    assert units(images, official) == {image: image for image in images.table["id"]}
+    assert units(images, by_concept)["photo1"] == "thing0"
 
 
 @pytest.fixture
@@ -226,6 +236,6 @@ def test_the_sweep_says_what_the_items_say(parallelograms, held_out):
 def test_the_table_of_sweeps(parallelograms, held_out):
     found = sweep(held_out, parallelograms, [0.0, 1.0])
     table = retrieval.table({"base": found, "finetuned": found})
-    assert list(table.columns) == ["model", "form", "alpha", "metric", "value", "ci_low", "ci_high", "n"]
+    assert list(table.columns) == ["model", "form", "alpha", "metric", "value", "ci_low", "ci_high", "n", "detectable"]
     assert len(table) == 2 * 5 * 2 * 4
     assert (table.n == 120).all()

@@ -36,7 +36,16 @@ def test_every_table_is_there_and_in_the_manifest(made):
     config, *_, tables = made
     manifest = read_manifest(config.folder / arithmetic.FOLDER)
     assert set(manifest["outputs"]) == {f"{name}.parquet" for name in arithmetic.TABLES}
-    assert list(tables["geometry"].columns) == ["metric", "model", "control", "value", "ci_low", "ci_high", "n"]
+    assert list(tables["geometry"].columns) == [
+        "metric",
+        "model",
+        "control",
+        "value",
+        "ci_low",
+        "ci_high",
+        "n",
+        "detectable",
+    ]
     assert set(tables["geometry"].model) >= {"images", "base", "finetuned"}
     assert list(tables["claims"].columns) == claims.COLUMNS
     assert set(tables["claims"].holds) <= {"yes", "no", "undecided"}

@@ -268,7 +268,7 @@ def models(u, rng):
 
 def test_the_whole_table(held_out, models):
     table = geometry.table(geometry.measure(held_out, models))
-    assert list(table.columns) == ["metric", "model", "control", "value", "ci_low", "ci_high", "n"]
+    assert list(table.columns) == ["metric", "model", "control", "value", "ci_low", "ci_high", "n", "detectable"]
     assert not table.duplicated(["metric", "model", "control"]).any()
     assert set(table.model) == {"images", "base", "finetuned"}
     assert (table.ci_low <= table.value + 1e-6).all()

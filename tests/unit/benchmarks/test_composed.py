@@ -282,7 +282,7 @@ def test_a_model_scores_a_set_from_its_files(cirr, tiny_encoder, tmp_path):
     )
     models = {"base": TextMemory(tiny_encoder)}
     table = composed.table(config, composed.load(config), models, [0.0, 1.0, float("inf")])
-    columns = ["dataset", "model", "form", "alpha", "metric", "value", "ci_low", "ci_high", "n"]
+    columns = ["dataset", "model", "form", "alpha", "metric", "value", "ci_low", "ci_high", "n", "detectable"]
     assert list(table.columns) == columns
     assert set(table.dataset) == {"cirr"}
     assert len(table) == 3 * (4 + 3)

@@ -283,7 +283,16 @@ def test_every_corrected_difference_has_a_test(everything):
             continue
         values = told.loc[[key]].set_index("model").value
         assert paired.difference[key] == pytest.approx(values["finetuned"] - values["base"], abs=2e-6)
-        assert 0 < paired.p_holm[key] <= 1
+        assert 0 <= paired.p_holm[key] <= 1  # stored to six digits
+
+
+def test_classes_are_drawn_where_texts_compare_classes(everything):
+    items = everything.predictions
+    compared = items[items.dataset == "cifar10/class names"]
+    assert set(compared.first_unit) | set(compared.second_unit) <= set(TEN)
+    assert (compared.first_unit != compared.second_unit).all()
+    single = items[items.dataset == "cifar10/single"]
+    assert (single.first_unit == single["first"]).all(), "the class of a photo is the photo's own truth"
 
 
 def test_a_peer_is_a_row_like_any_other(everything):

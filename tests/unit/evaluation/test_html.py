@@ -190,7 +190,8 @@ def test_the_same_run_gives_the_same_bytes(made, copy):
 def test_every_value_stands_in_the_results(made):
     cells = {cell.strip() for table in made.page.tables for row in table for cell in row}
     for row in made.metrics.itertuples():
-        assert f"{row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]".replace("-", "−") in cells, row
+        cell = f"{row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]".replace("-", "−")
+        assert cell + " tied" * row.tied in cells, row
     zero_shot = [row for table in made.page.tables for row in table if row[0] == "folder"]
     values = made.metrics[made.metrics.task == "zero_shot"].set_index("model").value
     assert [row[1].split()[0] for row in zero_shot] == [f"{values['base']:.3f}"]
@@ -350,7 +351,16 @@ def test_photos_that_are_gone_leave_their_captions(made, copy):
 def test_stored_p_values_are_shown_and_absent_ones_found(made, copy):
     predictions = report.read(made.config, report.PREDICTIONS)
     paired = statistics.compare(predictions, "finetuned", "base", made.config.evaluate.bootstrap, made.config.seed)
-    head = ["", "metric", "difference", "McNemar p", "bootstrap p", "the one that counts", "adjusted by Holm"]
+    head = [
+        "",
+        "metric",
+        "difference",
+        "detectable",
+        "McNemar p",
+        "bootstrap p",
+        "the one that counts",
+        "adjusted by Holm",
+    ]
     assert [row[-1] for row in made.page.table(*head)] == [html._p(value) for value in paired.p_holm]
     paired.assign(p_holm=0.0123).to_csv(copy.folder / "04_evaluate" / "differences.csv", index=False)
     assert {row[-1] for row in copy.write().table(*head)} == {"0.0123"}

@@ -78,6 +78,21 @@ def test_rankings_have_all_measures_and_are_tested_by_them(predictions):
     assert set(paired.metric) == {"spearman", "pairwise_accuracy", "clear_pairwise_accuracy"}
 
 
+def test_what_cannot_be_told_from_the_best_is_tied():
+    right = np.arange(200) < 180
+    models = {"best": right, "near": np.roll(right, 1), "far": np.arange(200) < 60}
+    rows = [
+        pd.DataFrame({"model": model, "first": range(200), "second": range(200), "correct": correct, "score": 0.0})
+        for model, correct in models.items()
+    ]
+    items = pd.concat(rows).assign(task="zero_shot", dataset="set", protocol="", reference=0.0)
+    assert dict(zip(models, measured(items, 200, 0).tied, strict=True)) == {"best": True, "near": True, "far": False}
+    alone = measured(items[items.model != "near"], 200, 0)
+    assert not alone.tied.any(), "the best is tied only with another"
+    distances = measured(items.assign(task="embedding_distance", score=1.0 * ~items.correct), 200, 0)
+    assert list(distances.tied) == [True, True, False], "a smaller distance is better"
+
+
 def test_the_share_is_that_of_the_supervised_axis_on_the_same_resamples(predictions):
     metrics = measured(predictions, 100, 0)
     estimate = {

@@ -47,6 +47,15 @@ def test_the_papers_table_by_hand():
     }
 
 
+def test_models_that_cannot_be_told_apart_are_printed_as_tied():
+    table = plots.paper_table(
+        METRICS[:5].assign(tied=[False, False, True, False, True]), PAIRED.assign(detectable=0.14)
+    )
+    assert table.loc[["base", "finetuned"], "birds"].str.endswith("]").all()
+    assert table.fields.str.endswith(" tied").tolist() == [True, False, True, False, False, False]
+    assert table.loc["finetuned - base, detectable"].tolist() == ["0.140", "0.140"]
+
+
 def test_every_task_and_metric_has_a_table_the_papers_first():
     found = plots.tables(METRICS)
     assert list(found) == [

@@ -64,3 +64,19 @@ def test_a_pair_is_left_out_with_either_of_its_images():
     jackknife(lambda rows: float(seen.append(members[rows]) or 0), members, 0)
     groups = seen[:-1]
     assert all(len(np.unique(rows)) <= 3 for rows in groups), "one of four images is in none of the pairs"
+
+
+def test_the_smallest_effect_that_is_found():
+    bootstrap = Estimate(1.5, np.array([0.0, 1.0, 2.0, 3.0, np.nan]), 4)
+    assert bootstrap.detectable == pytest.approx(2.8 * np.sqrt(5 / 3))
+    assert np.isnan(Estimate(1.0, np.array([1.0]), 1).detectable)
+    values = np.arange(20.0)
+    mean = jackknife(lambda rows: float(values[rows].mean()), np.arange(20)[:, None], 0)
+    assert mean.detectable == pytest.approx(2.8 * values.std(ddof=1) / np.sqrt(20))
+
+
+def test_an_effect_of_that_size_is_found_in_four_of_five_samples():
+    rng, n = np.random.default_rng(0), 100
+    effect = Estimate(0.0, rng.normal(0, 1 / np.sqrt(n), 4000), n).detectable
+    found = [stats.ttest_1samp(rng.normal(effect, 1, n), 0).pvalue < 0.05 for _ in range(400)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.06)

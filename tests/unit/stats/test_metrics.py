@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr, ttest_1samp
 
 from pcclip.errors import PcclipError
 from pcclip.stats import intervals, metrics, rank_measures
@@ -296,13 +296,12 @@ def test_accuracy_equals_a_loop_over_draws_and_items(kind, rng):
 
 def test_rank_measures_equal_a_loop_over_draws(rng):
     items = scored(rng.integers(0, 9, 20), rng.integers(0, 9, 20))
-    rows = np.random.default_rng(3).integers(0, 20, (50, 20))
-    np.testing.assert_allclose(
-        rank_measures.spearman(items, 50, 3).draws,
-        [spearmanr(items.score[row], items.reference[row]).statistic for row in rows],
-    )
     counts = np.random.default_rng(3).multinomial(20, np.full(20, 1 / 20), 50)
     drawn = [items.loc[np.repeat(np.arange(20), count)] for count in counts]  # an image and its copy are a tied pair
+    np.testing.assert_allclose(
+        rank_measures.spearman(items, 50, 3).draws,
+        [spearmanr(part.score, part.reference).statistic for part in drawn],
+    )
     np.testing.assert_allclose(
         rank_measures.pairwise_accuracy(items, 50, 3).draws,
         [brute_pairwise(part.score.to_numpy(), part.reference.to_numpy()) for part in drawn],
@@ -405,6 +404,19 @@ def test_bootstrap_p_value_by_hand(draws, expected):
     assert metrics.p_value(intervals.Estimate(0.0, np.array(draws, dtype=float), 4)) == pytest.approx(expected)
 
 
+def test_a_p_value_far_from_zero_is_not_held_up_by_the_number_of_draws():
+    draws = np.random.default_rng(0).normal(5, 1, 999)
+    far = metrics.p_value(intervals.Estimate(5.0, draws, 4))
+    assert far == pytest.approx(2 * norm.sf(draws.mean() / draws.std(ddof=1)))
+    assert metrics.holm([far] * 100).max() < 0.05 < 100 * 2 / 1000
+
+
+def test_the_p_value_of_a_jackknifed_mean_is_a_t_test(rng):
+    values = rng.normal(0.5, 1, 20)
+    estimate = intervals.jackknife(lambda rows: float(values[rows].mean()), np.arange(20)[:, None], 0)
+    assert metrics.p_value(estimate) == pytest.approx(ttest_1samp(values, 0).pvalue)
+
+
 def test_p_values_of_no_difference_are_uniform():
     found = {"mcnemar": [], "bootstrap": []}
     for seed in range(200):
@@ -496,14 +508,49 @@ def test_an_image_in_two_items_makes_it_a_matter_of_the_bootstrap():
     assert found.p_mcnemar[:3].notna().all()
 
 
-def test_protocols_are_families_of_their_own():
+def test_protocols_stand_in_one_table_and_so_are_one_family():
     one = predictions_of(base=0.0, finetuned=0.3)
     both = pd.concat([one.assign(protocol="as_released"), one.assign(protocol="corrected")])
     plain, found = (metrics.compare(table, "finetuned", "base", 100, 0) for table in (one, both))
     assert list(found.protocol.unique()) == ["as_released", "corrected"]
     assert len(found) == 2 * len(plain)
-    for protocol, part in found.groupby("protocol"):
-        np.testing.assert_allclose(part.p_holm, plain.p_holm, err_msg=protocol)
+    pairs = found[found.task == "difference_order"]
+    np.testing.assert_allclose(pairs.p_holm, metrics.holm([*plain.p_bootstrap[plain.task == "difference_order"]] * 2))
+
+
+# units of draw
+
+
+def test_a_concept_is_drawn_with_all_its_photos():
+    """Two concepts, by hand: a has two right photos, b a wrong one; resamples are aa, ab, ba and bb."""
+    photos = singles([True, True, False]).assign(first_unit=list("aab"), second_unit=list("aab"))
+    estimate = metrics.accuracy(metrics.in_units(photos), 4000, 0)
+    value, count = np.unique(estimate.draws.round(9), return_counts=True)
+    assert list(value) == pytest.approx([0, 2 / 3, 1])
+    assert count / 4000 == pytest.approx([1 / 4, 1 / 2, 1 / 4], abs=0.03)
+    assert (estimate.value, estimate.n, estimate.interval) == (pytest.approx(2 / 3), 3, (0, 1))
+
+
+def test_a_pair_counts_as_often_as_both_its_concepts_were_drawn():
+    units = {"first_unit": ["a", "a", "a"], "second_unit": ["b", "c", "a"]}  # the third pair is of two photos of a
+    pairs = pair_items([True, False, True], [0, 1, 0], [2, 3, 1]).assign(**units)
+    right = [a * b + a for a, b, _ in next(intervals.resamples(3, 50, 1))]
+    total = [a * b + a * c + a for a, b, c in next(intervals.resamples(3, 50, 1))]
+    by_hand = np.divide(right, total, out=np.full(50, np.nan), where=np.array(total) > 0)
+    np.testing.assert_allclose(metrics.accuracy(metrics.in_units(pairs), 50, 1).draws, by_hand)
+    members, values = pairs[["first_unit", "second_unit"]].to_numpy(dtype=str), {"": pairs.correct.to_numpy(float)}
+    np.testing.assert_allclose(intervals.bootstrap_means(values, members, 50, 1)[""].draws, by_hand)
+
+
+def test_photos_that_share_a_concept_make_it_a_matter_of_the_bootstrap():
+    predictions = predictions_of(base=0.0, finetuned=0.5)
+    own = predictions.assign(first_unit=predictions["first"], second_unit=predictions["second"])
+    shared = own.assign(first_unit=own["first"] // 2, second_unit=own["second"] // 2)
+    by_image, by_unit = (metrics.compare(table, "finetuned", "base", 200, 0) for table in (own, shared))
+    assert list(by_image.test[:2]) == ["mcnemar", "mcnemar"]
+    assert set(by_unit.test) == {"bootstrap"}
+    np.testing.assert_array_equal(by_image.difference, by_unit.difference)
+    assert (by_image.detectable > 0).all()
 
 
 def test_compare_refuses_what_cannot_be_paired():

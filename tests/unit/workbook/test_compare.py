@@ -99,6 +99,7 @@ def test_differences_are_paired_by_seed_with_a_t_interval(table):
     half = 4.302653 * 0.1 / np.sqrt(3)
     assert [ours["minus reference"], ours.ci_low, ours.ci_high] == pytest.approx([0.2, 0.2 - half, 0.2 + half])
     assert ours.seeds == 3
+    assert ours.detectable == pytest.approx(2.8 * half / 4.302653)
     assert result.loc["base", "minus reference"] == pytest.approx(-0.1)
 
 
