@@ -35,8 +35,8 @@ class LLMServer(ThreadingHTTPServer):
 
     daemon_threads, request_queue_size = True, 1024
 
-    def __init__(self, behave):
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, behave, port=0):
+        super().__init__(("127.0.0.1", port), Handler)
         self.behave, self.retry_after, self.slow, self.refuses = behave, None, 5.0, ()
         self.grants_schema, self.keeps_alive = True, True
         self.probabilities = "vllm"  # or "llama.cpp", or None
@@ -138,8 +138,8 @@ def sentence(text: str) -> str:
 
 
 @contextmanager
-def serving(behave=lambda text, n: "ok"):
-    server = LLMServer(behave)
+def serving(behave=lambda text, n: "ok", port=0):
+    server = LLMServer(behave, port)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield server

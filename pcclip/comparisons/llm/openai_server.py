@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import time
 from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Set
@@ -30,6 +31,7 @@ from pcclip.runs.progress import say
 
 _FIRST_WAIT, _LONGEST_WAIT, _LONGEST_RETRY_AFTER = 0.5, 8.0, 60.0  # seconds between tries
 _CONNECT = 10.0  # seconds
+_ABSENT = 60.0  # seconds until a server that was not there is asked again
 _LARGEST = 2_000_000  # bytes of a reply
 _SHORTEST_SECRET = 6  # characters; a shorter key may be a word of an answer
 _TRIED_AGAIN = {408, 409, 425, 429}
@@ -65,8 +67,9 @@ class OpenAIServer:
 
     Requests run on an event loop in a thread of its own, as a notebook's own loop is running already. A request is
     repeated after status 429 (with Retry-After), 5xx, a lost connection, an unreadable reply or a time-out. A field
-    that the server refuses is left out from then on. What fails even so becomes an error reply. The run ends when there
-    is no server, when it refuses the key or the model, or when many questions in a row fail.
+    that the server refuses is left out from then on. Requests of a server that is not there go to the others, and it is
+    asked again after a minute. What fails even so becomes an error reply. The run ends when there is no server, when one
+    refuses the key or the model, or when many questions in a row fail.
     """
 
     def __init__(self, settings: Generate, prompt: Prompt):
@@ -75,6 +78,7 @@ class OpenAIServer:
         self._key, self._secrets = _secrets(settings)
         self._accepted: dict[str, set[str]] = defaultdict(set)  # fields by the end of the URL
         self._refused: dict[str, set[str]] = defaultdict(set)
+        self._absent_until: dict[str, float] = {}  # on the monotonic clock
         self._failures = 0  # in a row
 
     def answers(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Reply]]:
@@ -206,8 +210,9 @@ class OpenAIServer:
     ) -> Result:
         """Post until `read` can read the first choice of the reply. Raises NoAnswer."""
         failure, wait, content = NoAnswer(), 0.0, json.dumps(body, default=str)
-        for attempt in range(self._settings.retries + 1):
+        for attempt in range(self._settings.retries + len(self._settings.servers)):
             await asyncio.sleep(wait)
+            server = self._reachable(server)
             wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt) * random.uniform(0.75, 1)
             usage.get()["requests"] += 1
             text = ""
@@ -225,11 +230,24 @@ class OpenAIServer:
                 failure = NoAnswer(f"not an answer: {_complaint(text)[0][:80]!r}")
             except _NO_SERVER as error:
                 failure = Refused(f"{type(error).__name__}: {error}", _NOBODY, server)
+                news = server not in self._absent_until
+                self._absent_until[server] = time.monotonic() + _ABSENT
+                if self._reachable(server) != server:
+                    wait = 0.0
+                    if news:
+                        say(f"{without_password(server)}: no server there; the others get its requests")
             except (TimeoutError, httpx.TimeoutException):
                 failure = NoAnswer(f"no whole reply within {self._settings.timeout:g} s")
             except httpx.RequestError as error:
                 failure = NoAnswer(f"{type(error).__name__}: {error}")
         raise failure
+
+    def _reachable(self, server: str) -> str:
+        """The server, or the next that was not absent within the last minute; the server itself when all were."""
+        servers, now = self._settings.servers, time.monotonic()
+        start = servers.index(server)
+        turn = [*servers[start:], *servers[:start]]
+        return next((other for other in turn if self._absent_until.get(other, 0.0) <= now), server)
 
     def _reason(self, error: NoAnswer) -> str:
         """Why one question failed. Raises PcclipError when the next question would fail for the same reason."""

@@ -326,12 +326,28 @@ def test_the_server_says_how_long_to_wait(wait, least):
 # the whole server
 
 
-def test_several_servers_are_asked_in_turn_and_the_one_that_is_not_there_is_named():
+def test_several_servers_are_asked_in_turn():
     with serving() as one, serving() as two:
         assert not any(reply.failed for reply in answers([one.url, two.url]).values())
         assert sum(one.asked.values()) == sum(two.asked.values()) == len(QUESTIONS) / 2
-    with serving() as one, pytest.raises(PcclipError, match=f"{re.escape(two.url)}: no server there"):
+
+
+def test_what_a_dead_server_was_asked_goes_to_the_others_until_it_is_back(capsys):
+    with serving() as one, serving() as two:
+        pass
+    with pytest.raises(PcclipError, match=f"{re.escape(one.url)}|{re.escape(two.url)}: no server there"):
         answers([one.url, two.url], retries=0)
+    capsys.readouterr()
+    with serving() as one:
+        assert not any(reply.failed for reply in answers([one.url, two.url], retries=0).values())
+        assert sum(one.asked.values()) == len(QUESTIONS)
+        assert capsys.readouterr().out.count("the others get its requests") == 1
+        backend = start_backend(settings_of([two.url, one.url], retries=0, in_flight=1), PROMPT)
+        list(backend.answers(QUESTIONS[:2]))
+        backend._absent_until[two.url] = 0.0
+        with serving(port=two.server_port) as back:
+            list(backend.answers(QUESTIONS))
+        assert sum(back.asked.values()) == len(QUESTIONS) / 2
 
 
 @pytest.mark.parametrize("already", [0, 5])
