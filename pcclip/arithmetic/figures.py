@@ -47,22 +47,6 @@ def controls(
     return finished(fig)
 
 
-def spectra(table: pd.DataFrame) -> Figure:
-    """Cumulative variance of the first components: the steeper, the fewer directions are used."""
-    names = [name for name in dict.fromkeys(table.what) if name != "random directions"]
-    chance = table[table.what == "random directions"]
-    fig, axes = plt.subplots(1, len(names), figsize=(3.1 * len(names), 3), squeeze=False, sharey=True)
-    for ax, name in zip(axes[0], names, strict=True):
-        part = table[(table.what == name) & table.model.isin(list(_COLOURS))]
-        for model, own in part.groupby("model", sort=False):
-            ax.plot(own.component, own.share.cumsum(), color=_COLOURS[model], marker="o", ms=3, label=model)
-        ax.plot(chance.component, chance.share.cumsum(), color="black", lw=0.9, ls=":", label="random directions")
-        ax.set(xlabel="components", title=name, ylim=(0, 1.02))
-    axes[0, 0].set_ylabel("share of the variance")
-    shared_legend(fig, axes[0])
-    return finished(fig)
-
-
 def sweep(table: pd.DataFrame, metric: str = RANK) -> Figure:
     """What each form of step finds as alpha grows from the image alone to the text alone, a panel for each model."""
     part = table[(table.metric == metric) & table.model.isin(list(MODELS))]

@@ -33,26 +33,16 @@ from pcclip.stats.vectors import cosines, image_differences, unit
 Measures = dict[tuple[str, str, str], Estimate]  # (metric, model, control)
 OneModel = dict[tuple[str, str], Estimate]  # (metric, control)
 Rows = Bool[np.ndarray, " n"] | slice  # of the vectors that are measured
-_ALL = slice(None)
-_COMPONENTS = 30
 
 
 def measure(held_out: HeldOut, models: Mapping[str, TextMemory]) -> Measures:
-    """All measures of all models; for a finetuned model also how far its texts moved from the base's."""
+    """All measures of all models."""
     measures: Measures = {}
     for tower, images in held_out.by_tower(models).items():
         measures |= _of_model(tower, _image_measures(images))
     for name, model in models.items():
-        for measures_of in (
-            _difference_measures,
-            _sum_measures,
-            _word_measures,
-            _modality_measures,
-            _text_cloud_measures,
-        ):
+        for measures_of in (_difference_measures, _sum_measures, _word_measures, _modality_measures, _spread_measures):
             measures |= _of_model(name, measures_of(held_out.seen_by(name), model))
-        if name != "base" and "base" in models:
-            measures |= _of_model(name, _movement_measures(held_out, models["base"], model))
     return measures
 
 
@@ -97,29 +87,6 @@ def summary(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     return estimate_table(estimates, ["measure", "model"])
 
 
-def spectra(held_out: HeldOut, models: Mapping[str, TextMemory]) -> pd.DataFrame:
-    """Fractions of the variance of differences along their first principal components.
-
-    Columns what, model, share, component.
-    """
-    first, second = held_out.sides.T
-    clouds = {
-        ("image differences", tower): image_differences(images.vectors.matrix, first, second)
-        for tower, images in held_out.by_tower(models).items()
-    }
-    for name, model in models.items():
-        clouds["text differences", name] = model.encode_texts(list(held_out.pairs.difference))
-        clouds["caption differences", name] = _caption_differences(held_out, model)
-    width = held_out.vectors.matrix.shape[1]
-    clouds["random directions", "chance"] = random_directions(len(first), width, held_out.seed)
-    parts = []
-    for (cloud_name, name), cloud in clouds.items():
-        share = spectrum(cloud)[:_COMPONENTS]
-        components = np.arange(1, len(share) + 1)
-        parts.append(pd.DataFrame({"what": cloud_name, "model": name, "share": share, "component": components}))
-    return pd.concat(parts, ignore_index=True)
-
-
 # ---- a cloud of vectors
 
 
@@ -128,33 +95,16 @@ def modality_gap(images: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "m d
     return float(np.linalg.norm(images.mean(axis=0) - texts.mean(axis=0)))
 
 
-def anisotropy(vectors: Float[np.ndarray, "n d"], rows: Rows = _ALL) -> float:
-    """Mean inner product of two different rows (Ethayarajh, 2019): 1 for equal unit rows, 0 for no common direction."""
-    vectors = vectors[rows]
-    n = len(vectors)
-    total = vectors.sum(axis=0, dtype=np.float64)
-    return float((total @ total - (vectors.astype(np.float64) ** 2).sum()) / (n * (n - 1)))
+def effective_rank(vectors: Float[np.ndarray, "n d"], rows: Rows = slice(None)) -> float:
+    """exp of the entropy of the variance's shares along the principal components (Roy and Vetterli, 2007).
 
-
-def spectrum(vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " k"]:
-    """Fractions of the variance about the mean along the principal components, largest first."""
-    centred = (vectors - vectors.mean(axis=0)).astype(np.float64)
+    k for equal variance in k directions.
+    """
+    centred = (vectors[rows] - vectors[rows].mean(axis=0)).astype(np.float64)
     gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
-    power = np.maximum(np.linalg.eigvalsh(gram)[::-1], 0)
-    return power / max(power.sum(), 1e-300)
-
-
-def effective_rank(vectors: Float[np.ndarray, "n d"], rows: Rows = _ALL) -> float:
-    """exp of the entropy of the spectrum (Roy and Vetterli, 2007): k for equal variance in k directions."""
-    shares = spectrum(vectors[rows])
-    shares = shares[shares > 1e-12]
+    power = np.maximum(np.linalg.eigvalsh(gram), 0)
+    shares = power[power > 1e-12 * power.sum()] / max(power.sum(), 1e-300)
     return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-def random_directions(n: int, width: int, seed: int) -> Float[np.ndarray, "n d"]:
-    """Unit vectors without any structure, as a control for the figures of a cloud."""
-    drawn = stream("random axes", seed).normal(size=(n, width))
-    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
 
 
 # ---- the measures of one model
@@ -203,32 +153,22 @@ def _sum_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
 
 def _word_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
     """Analogies of words. An item depends on its two nouns, so nouns are resampled."""
-    measures: OneModel = {}
     values, members = [], []
     for name, (_, _, nouns) in analogies.WORDS.items():
         quadruples = analogies.word_quadruples(len(nouns))
         solved: dict[str, np.ndarray] = {**analogies.solved(model.encode_texts(analogies.word_texts(name)), quadruples)}
         solved["chance"] = np.full(len(quadruples), analogies.chance(2 * len(nouns)))
-        names = np.array([f"{name} {noun}" for noun in nouns])[quadruples[:, [0, 2]] % len(nouns)]
-        measures |= _means(held_out, f"analogies, {name}", solved, names)
         values.append(solved)
-        members.append(names)
+        members.append(np.array([f"{name} {noun}" for noun in nouns])[quadruples[:, [0, 2]] % len(nouns)])
     together = {method: np.concatenate([solved[method] for solved in values]) for method in values[0]}
-    return measures | _means(held_out, "analogies, all words", together, np.concatenate(members))
+    return _means(held_out, "analogies, all words", together, np.concatenate(members))
 
 
 def _modality_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
     u, t = held_out.vectors.matrix[held_out.rows], model.encode_texts(list(held_out.table.caption))
     seed, images = held_out.seed, held_out.image_units
-    shuffle, half = shuffled(len(u), seed), stream("half of the vectors", seed).permutation(len(u)) % 2 == 0
+    half = stream("half of the vectors", seed).permutation(len(u)) % 2 == 0
     centred_u, centred_t = unit(u - u.mean(axis=0)), unit(t - t.mean(axis=0))
-
-    matches = {
-        MEASURE: cosines(u, t),
-        "shuffled": cosines(u, t[shuffle]),
-        "centred": cosines(centred_u, centred_t),
-        "centred, shuffled": cosines(centred_u, centred_t[shuffle]),
-    }
     finds = {
         MEASURE: _finds_image(u, t),
         "centred": _finds_image(centred_u, centred_t),
@@ -242,25 +182,25 @@ def _modality_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
         ("modality gap", "captions of the other half"): jackknife(
             lambda rows: modality_gap(u[rows & half], t[rows & ~half]), images, seed
         ),
-        **_means(held_out, "image with its caption", matches, images),
         **_means(held_out, "caption finds its image", finds, images),
     }
 
 
-def _text_cloud_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
-    captions, differences = (list(held_out.table.caption), list(held_out.pairs.difference))
-    images = held_out.image_units
-    return {
-        **_cloud_measures("captions", model.encode_texts(captions), images, held_out.seed),
-        **_cloud_measures("text differences", model.encode_texts(differences), held_out.units, held_out.seed),
-    }
+def _spread_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
+    texts = model.encode_texts(list(held_out.pairs.difference))
+    return _spread("text differences", texts, held_out)
+
+
+def _spread(name: str, differences: Float[np.ndarray, "m d"], held_out: HeldOut) -> OneModel:
+    """The effective rank of the differences of all pairs."""
+    rank = jackknife(partial(effective_rank, differences), held_out.units, held_out.seed)
+    return {(f"effective rank, {name}", MEASURE): rank}
 
 
 def _image_measures(held_out: HeldOut) -> OneModel:
     matrix, seed, pairs = held_out.vectors.matrix, held_out.seed, held_out.sides
     u, images = matrix[held_out.rows], held_out.image_units
-    measures = _cloud_measures("images", u, images, seed)
-    measures |= _cloud_measures("image differences", image_differences(matrix, *pairs.T), held_out.units, seed)
+    measures = _spread("image differences", image_differences(matrix, *pairs.T), held_out)
     rows, third = held_out.triples
     if len(rows):
         (a, b), c = pairs[rows].T, held_out.rows[third]
@@ -273,32 +213,6 @@ def _image_measures(held_out: HeldOut) -> OneModel:
         solved: dict[str, np.ndarray] = {**analogies.solved(u, quadruples, codes)}
         solved["chance"] = np.array([analogies.chance(len(u), float(sizes[codes[d]] - 1)) for d in quadruples[:, 3]])
         measures |= _means(held_out, "analogies, images", solved, images[quadruples[:, :3], 0])
-    return measures
-
-
-def _cloud_measures(
-    name: str, cloud: Float[np.ndarray, "m d"], members: Shaped[np.ndarray, "m k"], seed: int
-) -> OneModel:
-    """Anisotropy and effective rank of a cloud, and of random directions as the control."""
-    clouds = {MEASURE: cloud, "random directions": random_directions(len(cloud), cloud.shape[1], seed)}
-    return {
-        (f"{metric}, {name}", control): jackknife(partial(figure, vectors), members, seed)
-        for metric, figure in (("anisotropy", anisotropy), ("effective rank", effective_rank))
-        for control, vectors in clouds.items()
-    }
-
-
-def _movement_measures(held_out: HeldOut, base: TextMemory, model: TextMemory) -> OneModel:
-    """Cosine of a text's vector with the base's vector of the same text; the control is another text's."""
-    measures: OneModel = {}
-    for name, texts, members in (
-        ("captions", list(held_out.table.caption), held_out.image_units),
-        ("text differences", list(held_out.pairs.difference), held_out.units),
-    ):
-        after, before = model.encode_texts(texts), base.encode_texts(texts)
-        shuffle = shuffled(len(texts), held_out.seed)
-        values = {MEASURE: cosines(after, before), "shuffled": cosines(after, before[shuffle])}
-        measures |= _means(held_out, f"stayed where it was, {name}", values, members)
     return measures
 
 

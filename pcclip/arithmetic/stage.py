@@ -5,7 +5,6 @@ Each measure module makes its own tables; this module decides when, and stores t
     items           first, second, measure, value, model, first_unit, second_unit: every measure of every held-out pair
     changes         start, text, position, id, path, cosine, model: photos nearest to image + text difference
     geometry        metric, model, control, value, ci_low, ci_high, n, detectable
-    spectra         what, model, share, component
     sweep           model, form, alpha, metric, value, ci_low, ci_high, n, detectable
     claims          claim, of, number, ci_low, ci_high, holds, how, n, detectable, p_holm
     explanations    pair, first, second, model, position, of, text, source, score, own
@@ -38,7 +37,6 @@ TABLES: tuple[str, ...] = (
     "items",
     "changes",
     "geometry",
-    "spectra",
     "sweep",
     "claims",
     "explanations",
@@ -132,7 +130,6 @@ def _tables(
         "items": items,
         "changes": changes,
         "geometry": geometry.table(measures),
-        "spectra": geometry.spectra(held_out, readers),
         "sweep": retrieval.table(sweeps),
         "claims": claims.table(measures, sweeps, settings.strength),
         "explanations": explain.explanations(held_out, readers, comparisons, bank),

@@ -37,7 +37,6 @@ STREAMS: dict[str, tuple[int, ...]] = {
     "sign flips": (),
     "item pairs": (),
     "jackknife groups": (),
-    "random axes": (),
     "parallelograms": (),
     "shuffled pairs": (),
     "triples": (),

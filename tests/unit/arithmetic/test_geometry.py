@@ -15,7 +15,7 @@ from pcclip.arithmetic.differences import (
     shuffled,
     sides,
 )
-from pcclip.arithmetic.geometry import anisotropy, effective_rank, modality_gap, random_directions, spectrum
+from pcclip.arithmetic.geometry import effective_rank, modality_gap
 from pcclip.arithmetic.retrieval import sweeps
 from pcclip.arithmetic.texts import TextMemory
 from pcclip.embedding.vectors import Vectors
@@ -134,7 +134,7 @@ def test_words_that_are_all_the_same_solve_nothing(offset):
 
 
 def test_words_without_structure_are_guessed(rng):
-    found = analogies.solved(random_directions(40, 512, 0), analogies.word_quadruples(20))
+    found = analogies.solved(unit(rng.normal(size=(40, 512))), analogies.word_quadruples(20))
     for method in ("3CosAdd", "3CosMul", "pair distance", "nearest to c"):
         assert found[method].mean() == pytest.approx(analogies.chance(40), abs=0.06), method
     assert found[analogies.OPEN].mean() < 0.01, "without a way to leave c, nothing else comes first"
@@ -184,7 +184,7 @@ def test_images_of_groups(rng):
     assert found["nearest to b"].all(), "which is why this control stands beside it"
     assert not found["nearest to c"].any()
     random = analogies.solved(
-        random_directions(200, WIDTH, 1), analogies.image_quadruples(np.arange(200) % 5, 300, 0), np.arange(200) % 5
+        unit(rng.normal(size=(200, WIDTH))), analogies.image_quadruples(np.arange(200) % 5, 300, 0), np.arange(200) % 5
     )
     assert random["3CosAdd"].mean() == pytest.approx(39 / 197, abs=0.09)
 
@@ -198,25 +198,12 @@ def test_modality_gap(u, rng):
     assert modality_gap(u, u) == 0
 
 
-def test_anisotropy(u, offset):
-    assert anisotropy(u) == pytest.approx(0, abs=1e-6)
-    assert anisotropy(np.tile(u[0], (9, 1))) == pytest.approx(1, abs=1e-5)
-    assert anisotropy(np.stack([u[0], -u[0]])) == pytest.approx(-1, abs=1e-5)
-    assert anisotropy(unit(u + offset)) == pytest.approx(25 / 26, abs=0.02)
-
-
 def test_effective_rank(u, offset, rng):
     both = np.concatenate([u[:7], -u[:7]])
     assert effective_rank(both) == pytest.approx(7, rel=1e-4)
     assert effective_rank(both + offset) == pytest.approx(7, rel=1e-4), "a constant is no variance"
     assert effective_rank(np.outer(rng.normal(size=20), u[0])) == pytest.approx(1, abs=1e-3)
-    assert effective_rank(random_directions(5000, 20, 0)) == pytest.approx(20, rel=0.01)
-
-
-def test_spectrum(u):
-    shares = spectrum(np.concatenate([2 * u[:1], -2 * u[:1], u[1:2], -u[1:2]]))
-    np.testing.assert_allclose(shares[:3], [0.8, 0.2, 0], atol=1e-6)
-    assert shares.sum() == pytest.approx(1)
+    assert effective_rank(unit(rng.normal(size=(5000, 20)))) == pytest.approx(20, rel=0.01)
 
 
 # all of it in one table
@@ -290,13 +277,7 @@ def test_the_whole_table(held_out, models):
     assert value("analogies, all words", control="3CosAdd") == 1
     assert value("modality gap") == pytest.approx(0, abs=1e-5), "captions lie on their images"
     assert value("modality gap", "base") > 0.8
-    assert value("image with its caption") == pytest.approx(1, abs=1e-4)
     assert value("caption finds its image") == 1
-    assert value("anisotropy, text differences", "base") > 0.9
-    assert abs(value("anisotropy, text differences")) < 0.05
-    assert abs(value("anisotropy, images", "images")) < 0.01
-    assert value("effective rank, images", "images") == pytest.approx(N - 1, rel=0.01)
-    assert value("stayed where it was, captions") < 0.4
 
 
 def test_the_same_images_are_resampled_for_both_models(held_out, models):
@@ -304,14 +285,6 @@ def test_the_same_images_are_resampled_for_both_models(held_out, models):
     for (metric, model, control), one in twice.items():
         if model == "finetuned" and (metric, "base", control) in twice:
             assert (one - twice[metric, "base", control]).interval == pytest.approx((0, 0), abs=1e-9), metric
-
-
-def test_spectra(held_out, models):
-    table = geometry.spectra(held_out, models)
-    assert list(table.columns) == ["what", "model", "share", "component"]
-    whole = table.groupby(["what", "model"]).share.sum()
-    assert (whole <= 1 + 1e-9).all()
-    assert set(table.what) == {"image differences", "text differences", "caption differences", "random directions"}
 
 
 def test_third_images_are_of_another_subject(held_out):
