@@ -475,10 +475,6 @@ class Matcher(Diffusion):
     unconditional: bool = Field(
         default=True, description="If images are compared: whether the error without any text is subtracted."
     )
-    stop: Positive | None = Field(
-        default=3.0,
-        description="Standard errors behind the best text at which a text is dropped; null never drops one.",
-    )
     limit: Count | None = Field(
         default=200, description="Items of each part of a set, drawn with the run's seed; null takes all."
     )
@@ -825,6 +821,7 @@ OLD_KEYS = {  # a key of older files (* stands for a name, such as a set's) -> w
     "evaluate.labelled.*.shots": "nothing; the linear probe is gone, as text tuning never changes the image vectors that it sees",
     "evaluate.labelled.*.descriptions": "its default, now fixed: a class has 2 descriptions",
     "evaluate.judge": "evaluate.peers, or generate.attributes, whose verdicts are the language model's own",
+    "evaluate.teacher.stop": "nothing; every text sees all evaluate.teacher.samples draws",
     "evaluate.changes.*.distractors": "its default, now fixed: each text competes with 9 others",
     "evaluate.relative.*.attributes": "pcclip/benchmarks/relative_attributes/texts.csv, which has the texts of each attribute",
     "arithmetic.alphas": "its default, now fixed: 0.1 to 4, and arithmetic.strength",

@@ -122,11 +122,5 @@ def photos_of(table: pd.DataFrame, vectors: Vectors, images: pd.DataFrame) -> tu
     return [vectors.paths[row] for row in vectors.rows(ids)], [caption_of.get(image, image) for image in ids]
 
 
-def explained_pairs(config: Config, table: pd.DataFrame) -> pd.DataFrame:
-    """The explained pairs with 01's sentences, for the arrows of the map."""
-    comparisons = held_out_comparisons(config).drop_duplicates(["first", "second"])
-    return table.drop_duplicates("pair")[["first", "second"]].merge(comparisons, on=["first", "second"])
-
-
 def _with_vectors(comparisons: pd.DataFrame, vectors: Vectors) -> pd.DataFrame:
     return comparisons[vectors.has(comparisons["first"], comparisons["second"])].reset_index(drop=True)

@@ -18,8 +18,6 @@ from pcclip.plots import DOTTED, MODELS, bars, dots, escaped, finished, notice, 
 _COLOURS = {**MODELS, IMAGES: "#3d5a80", f"{IMAGES}, finetuned": "#e9a03b"}
 _VERDICTS = {"yes": ("holds", "#4f9d69"), "no": ("does not hold", "#d1495b"), "undecided": ("undecided", "#9aa5b1")}
 _FORMS = ("#d1495b", "#e9a03b", "#2e86ab", "#4f9d69", "#b8bec6")
-_LABELS = 7  # of the map; other labels share one colour
-_NAMED = 14  # photos of the map with their captions
 
 
 def controls(
@@ -86,39 +84,6 @@ def composed(table: pd.DataFrame) -> Figure:
     grid.set_titles("{col_name}").set_axis_labels("alpha (0 image, inf text alone)", "recall")
     plt.close(grid.figure)
     return grid.figure
-
-
-def photo_map(points: pd.DataFrame, arrows: pd.DataFrame, share: float) -> Figure:
-    """Photos as dots by label on their first two principal components, with arrows from second to first photos."""
-    labels = points.label.fillna("(no label)")
-    top = list(labels.value_counts().index[:_LABELS])
-    photos = points.assign(label=labels.where(labels.isin(top), "other").map(escaped))
-    fig, ax = plt.subplots(figsize=(8.6, 5.6))
-    sns.scatterplot(photos, x="x", y="y", hue="label", s=26, alpha=0.75, lw=0, palette="muted", ax=ax)
-    for row in photos.iloc[:: max(1, len(photos) // _NAMED)].itertuples():
-        name = escaped(row.caption[:22])
-        ax.annotate(name, (row.x, row.y), (3, 3), textcoords="offset points", fontsize=6, alpha=0.7)
-    colours = {"photos": "black", **MODELS}
-    for name, part in arrows[arrows.what.isin(list(colours))].groupby("what", sort=False):
-        look: dict[str, Any] = {
-            "angles": "xy",
-            "scale_units": "xy",
-            "scale": 1,
-            "width": 0.0045,
-            "alpha": 0.9,
-            "zorder": 3,
-        }
-        ax.quiver(part.x, part.y, part.dx, part.dy, color=colours[str(name)], **look)
-        label = "where the first photo is" if name == "photos" else f"where f(d) of {name} points"
-        ax.plot([], [], color=colours[str(name)], lw=2, label=label)
-    x = np.concatenate([points.x, arrows.x + arrows.dx])  # the arrows' ends do not move the axes' limits by themselves
-    y = np.concatenate([points.y, arrows.y + arrows.dy])
-    edge = 0.05 * max(np.ptp(x), np.ptp(y))
-    ax.set(xlabel="first component", xlim=(x.min() - edge, x.max() + edge))
-    ax.set(ylabel="second component", ylim=(y.min() - edge, y.max() + edge))
-    ax.set_title(f"Held-out photos; the plane shows {share:.0%} of their variance", loc="left", fontsize=10)
-    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
-    return finished(fig)
 
 
 def claims(table: pd.DataFrame) -> Figure:

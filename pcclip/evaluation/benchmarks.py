@@ -8,7 +8,6 @@ import pandas as pd
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.registry import load_benchmarks, missing_benchmarks
 from pcclip.benchmarks.relative_attributes import shipped_texts
-from pcclip.comparisons.llm import backend_identity
 from pcclip.config import Config
 from pcclip.encoders.diffusion import identify_teacher, missing_teacher
 from pcclip.encoders.dual_encoder import Encoder
@@ -58,8 +57,6 @@ def inputs(config: Config, sets: Sets) -> dict[str, Any]:
     }
     if settings.teacher:
         values["teacher"] = identify_teacher(settings.teacher.spec)
-    if sets["compositionality"] and config.generate.backend == compositional.LIKELIHOOD:
-        values["likelihoods"] = backend_identity(config.generate)
     return values
 
 

@@ -29,8 +29,6 @@ SWEEP = ["model", "alpha", "value", "plain", "split", "chosen"]
 KEYS = ["form", "protocol", "model"]
 TESTED = ["dataset", *KEYS, "n", "plain", "comparative", "helped", "hurt", "difference", "ci_low", "ci_high"]
 TESTED += ["detectable", "p_mcnemar", "p_bootstrap", "test", "p_holm"]
-BY_CLASS = ["name", "changed", "n", "plain", "comparative", "helped", "hurt"]
-BY_PAIR = ["first", "second", "n", "plain", "comparative", "helped", "hurt", "names_fit", "text_fit", "text_names"]
 
 Images = tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]  # rows of the image vectors, and each image's class
 
@@ -249,72 +247,6 @@ def tested(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
         return pd.DataFrame(columns=TESTED)
     table = pd.concat(tables, ignore_index=True)
     return table.assign(p_holm=metrics.holm(metrics.deciding(table).to_numpy()))[TESTED]
-
-
-def by_class(items: pd.DataFrame, choice: Choice, names: Sequence[str]) -> pd.DataFrame:
-    """Count, for one model's items, where comparing helps and hurts: a row for each class with images (BY_CLASS).
-
-    `changed` says whether the class is in a pair; plain and comparative are accuracies, helped and hurt counts.
-    """
-    before, after = _by_prompting(items)
-    after = after.set_axis(before.index)
-    rows = [
-        {
-            "name": names[int(label)],
-            "changed": label in choice.pairs[:, 1],
-            **_counts(own.correct, after.correct[own.index]),
-        }
-        for label, own in before.groupby("reference")
-    ]
-    return pd.DataFrame(rows, columns=BY_CLASS)
-
-
-def by_pair(
-    items: pd.DataFrame, choice: Choice, vectors: ClassVectors, matrix: Float[np.ndarray, "n d"]
-) -> pd.DataFrame:
-    """Explain one model's gains: does a pair's text point along the difference of the images, and tell them apart?
-
-    Args:
-        items: one model's items of `comparative_items`.
-        choice, vectors: that model's.
-        matrix: the image vectors that the items are rows of.
-
-    Returns:
-        A row (BY_PAIR) for each chosen pair whose classes both have images: n, the images of either class that both
-        ways of prompting give to one of the two, and of these the accuracies plain and comparative (NaN without
-        images), helped and hurt; names_fit and text_fit, the cosines of f(a) - f(b) and of f(d_ab) - f(d_ba) with the
-        difference of the classes' mean images; text_names, the cosine of the two.
-    """
-    before, after = _by_prompting(items)
-    labels, plain, comparative = (
-        column.to_numpy(dtype=np.int64) for column in (after.reference, before.score, after.score)
-    )
-    image_vectors, rows = matrix[after["first"].to_numpy()], []
-    for a, b in dict.fromkeys(tuple(sorted(pair)) for pair in choice.pairs.tolist()):
-        if not ((labels == a).any() and (labels == b).any()):
-            continue
-        images, class_names, texts = unit(
-            np.stack(
-                [
-                    image_vectors[labels == a].mean(axis=0) - image_vectors[labels == b].mean(axis=0),
-                    vectors.classes[a] - vectors.classes[b],
-                    vectors.differences[a, b] - vectors.differences[b, a],
-                ]
-            )
-        )
-        between = np.isin([labels, plain, comparative], [a, b]).all(axis=0)
-        right = labels[between]
-        rows.append(
-            {
-                "first": vectors.names[a],
-                "second": vectors.names[b],
-                **_counts(plain[between] == right, comparative[between] == right),
-                "names_fit": class_names @ images,
-                "text_fit": texts @ images,
-                "text_names": texts @ class_names,
-            }
-        )
-    return pd.DataFrame(rows, columns=BY_PAIR)
 
 
 def _by_prompting(items: pd.DataFrame) -> list[pd.DataFrame]:

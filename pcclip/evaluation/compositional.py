@@ -4,8 +4,7 @@ Beside every model stands 'MODEL, blind': the same texts scored with the mean of
 each item's own image, so by the text tower alone (the prior of P(text) that 2306.01879 warns of). Where the blind model
 does as well, the benchmark tells nothing of images. On sets of two images and two texts it is never right: a text that
 wins for one image wins for the other. SugarCrepe++'s text-only task has no image to leave out, and no blind row.
-Where the run's language model can say how likely a text is (generate.backend: transformers), it is one more blind
-model: the likelier text is its answer. A text-to-image model (evaluate.teacher) matches images and texts too, with no
+A text-to-image model (evaluate.teacher) matches images and texts too, with no
 blind row, as it has no vectors of images.
 """
 
@@ -29,7 +28,6 @@ from pcclip.evaluation.predictions import Predictions
 from pcclip.runs.progress import say
 
 FOLDER = "compositional"  # below the run's folder: vectors of each set
-LIKELIHOOD = "transformers"  # the backend that says how likely a text is
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def score(
 
     Returns the cost of the text-to-image model, a row for each set; no rows without evaluate.teacher.
     """
-    settings, costs, scored = config.evaluate.teacher, [pd.DataFrame(columns=COLUMNS)], []
+    settings, costs = config.evaluate.teacher, [pd.DataFrame(columns=COLUMNS)]
     teacher = load_teacher(settings.spec, settings.precision) if settings and benchmarks else None
     for name, benchmark in benchmarks.items():
         images = benchmark.only_images(benchmark.max_bad)
@@ -75,14 +73,6 @@ def score(
             matcher = DiffusionMatcher(teacher, settings, config.seed)
             add_teacher(match_items(sample, vectors), matcher, (images, vectors), config.embed.workers, predictions)
             costs.append(matcher.cost(name))
-        scored.append(items)
-    if scored and config.generate.backend == LIKELIHOOD:
-        from pcclip.comparisons.llm.transformers_model import log_likelihoods
-
-        texts = list(dict.fromkeys(text for items in scored for text in items.texts))
-        likelihood = dict(zip(texts, log_likelihoods(config.generate, texts), strict=True))
-        for items in scored:
-            add_blind(items, [likelihood[text] for text in items.texts], "language model", predictions)
     return pd.concat(costs[1:] or costs)
 
 

@@ -40,8 +40,6 @@ _COLUMNS = {  # of each table that `score` returns
     "class_texts.parquet": [*_TEXTS, "dataset"],
     "comparative.csv": ["dataset", "form", "protocol", *comparative.SWEEP],
     "comparative_gains.csv": comparative.TESTED,
-    "comparative_classes.csv": ["dataset", "form", "model", *comparative.BY_CLASS],
-    "comparative_pairs.csv": ["dataset", "form", "model", *comparative.BY_PAIR],
 }
 Tables = dict[str, list[pd.DataFrame]]  # parts of the tables, by file name
 
@@ -86,8 +84,7 @@ def score(
 
     class_texts.parquet: the texts about classes (dataset, first, second or '', text, swapped or '', source, verdict).
     comparative.csv: the accuracy at each alpha of comparative prompting; `chosen` marks the alpha that was used.
-    comparative_gains.csv: comparative against plain prompting, tested; comparative_classes.csv and
-    comparative_pairs.csv: the gains by class and by chosen pair, for each corrected form and model.
+    comparative_gains.csv: comparative against plain prompting, tested.
     """
     parts: Tables = {name: [] for name in _COLUMNS}
     for name, benchmark in benchmarks.items():
@@ -248,15 +245,8 @@ def _comparative(
             if prompting == "comparative" or form == "released":  # plain items are the same for every form
                 predictions.add(("comparative_prompting", dataset, protocol), model, part, images.vectors.ids)
         parts["comparative_gains.csv"].append(items.drop(columns=["score", "reference"]).assign(**keys))
-        if protocol == "as_released":
-            continue
-        parts["comparative.csv"].append(choices["base"].sweep.assign(**keys))
-        for model, part in items.groupby("model", sort=False):
-            own, choice = vectors[protocol][model], choices[model]
-            by_class = comparative.by_class(part, choice, own.names)
-            by_pair = comparative.by_pair(part, choice, own, matrices[model])
-            parts["comparative_classes.csv"].append(by_class.assign(**keys, model=model))
-            parts["comparative_pairs.csv"].append(by_pair.assign(**keys, model=model))
+        if protocol == "corrected":
+            parts["comparative.csv"].append(choices["base"].sweep.assign(**keys))
 
 
 def _corrected_pairs(config: Config, images: ClassifiedImages, base: Encoder) -> list[tuple[int, int]]:

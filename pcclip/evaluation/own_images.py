@@ -24,7 +24,6 @@ from pcclip.embedding import stage as embedding_stage
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
-from pcclip.evaluation import toy_relation
 from pcclip.evaluation.class_differences import released_pairs
 from pcclip.evaluation.differences import difference_items, ranking_items, subtracted_items, verdict_items
 from pcclip.evaluation.predictions import Predictions, Task, item_table
@@ -109,15 +108,11 @@ def check_attributes(config: Config, images: ImageSet) -> None:
 
 def score(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predictions) -> None:
     """Score every model on every task, and the supervised axes."""
-    config, images = held_out.config, held_out.images
     for name, model in track(models.items(), len(models), "models"):
         vectors = held_out.vectors.seen_by(name)
-        for scored in (_differences, _structures, _zero_shot, _retrieval, _rankings):
+        for scored in (_differences, _structures, _zero_shot, _retrieval, _rankings, _verdicts):
             for task, items in scored(held_out, vectors, model):
                 predictions.add(task, name, items, vectors.ids, held_out.units)
-        toy_relation.probe(config, images, vectors, (name, model), predictions)
-        for task, items in _verdicts(held_out, vectors, model):
-            predictions.add(task, name, items, vectors.ids, held_out.units)
     for task, items in _supervised_rankings(held_out):
         predictions.add(task, "supervised", items, held_out.vectors.ids, held_out.units)
 

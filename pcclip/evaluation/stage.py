@@ -2,9 +2,8 @@
 
 Writes to 04_evaluate: predictions.parquet (per item), differences.csv (paired, finetuned - base, with p values),
 teacher.csv, specificity.csv (every question against every truth), left_out.csv, class_texts.parquet and, of comparative
-prompting, comparative.csv, comparative_gains.csv, comparative_classes.csv and comparative_pairs.csv; and to the run's
-folder metrics.csv with columns task, dataset, protocol, model, metric, value, ci_low, ci_high, n,
-detectable, tied.
+prompting, comparative.csv and comparative_gains.csv; and to the run's folder metrics.csv with columns task, dataset,
+protocol, model, metric, value, ci_low, ci_high, n, detectable, tied.
 """
 
 from pathlib import Path
@@ -24,7 +23,7 @@ from pcclip.runs.stage import Stage
 
 METRICS, PREDICTIONS, DIFFERENCES = "metrics.csv", "predictions.parquet", "differences.csv"
 PAGE = "report.html"  # report.py writes it
-COMPARATIVE, GAINS, CLASSES, PAIRS = (f"comparative{end}.csv" for end in ("", "_gains", "_classes", "_pairs"))
+COMPARATIVE, GAINS = "comparative.csv", "comparative_gains.csv"
 TEXTS, TEACHER = "class_texts.parquet", "teacher.csv"
 __all__ = ["FOLDER", "check_attributes", "evaluate", "lacking", "load_models", "predict", "read", "stage", "summarise"]
 _FORMAT = 9  # a higher number computes every run's results again

@@ -4,31 +4,20 @@ On held-out combinations: `relation`, the caption against the one with the roles
 circle, a blue circle left of a red square; chance 1/2), and with the picture that the other caption describes
 Winoground's scores and GroupMatch (relation_text, _image, _group, _group_match). `object` is the control, the caption
 against one in which an object has another colour or another shape: an ability that must not be lost.
-
-Where a model fails, `relation_probe` says which side does not know: a linear map fitted to the training pictures'
-vectors (dataset shapes/images) or to their captions' (shapes/texts) predicts where each colour is, and on held-out
-combinations it is right where the prediction fits the scene better than the exchanged one (chance 1/2).
 """
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
-from sklearn.linear_model import Ridge
 
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.compositionality import FAMILY
 from pcclip.config import Config
-from pcclip.data.image_set import ImageSet
 from pcclip.data.sources import toy_scenes as draw
 from pcclip.data.sources.toy_scenes import picture_paths, published
-from pcclip.embedding.vectors import Vectors
-from pcclip.encoders.dual_encoder import Encoder
-from pcclip.evaluation.predictions import Predictions, item_table
 from pcclip.finetuning.both_towers import BASELINE
 from pcclip.stats.metrics import compare
 
 SOURCE, PAIRS = "shapes", "relation_groups"
-_PENALTY = 1e-3  # of the probe, as a share of the vectors' mean variance
 
 
 def load(config: Config) -> dict[str, Benchmark]:
@@ -49,28 +38,6 @@ def load(config: Config) -> dict[str, Benchmark]:
     }
 
 
-def probe(
-    config: Config, images: ImageSet, vectors: Vectors, model: tuple[str, Encoder], predictions: Predictions
-) -> None:
-    """Add how well the relation can be read from one model's image vectors and from its texts' vectors.
-
-    Nothing is added where data.source is not shapes. `model` is a name with its encoder.
-    """
-    if config.data.source != SOURCE:
-        return
-    sides = [vectors.of(side) for side in (images.train, images.held_out)]
-    train_steps, steps = (_steps([_scene(config, name) for name in side["id"]]) for side in sides)
-    drawn, names = pd.factorize(np.array([_scene(config, name).combination for name in sides[1]["id"]], dtype=object))
-    features = {
-        "images": [vectors.matrix[vectors.rows(side["id"])] for side in sides],
-        "texts": [model[1].encode_texts(list(side.caption)) for side in sides],
-    }
-    for name, (train, held_out) in features.items():
-        score = (_predicted_steps(train, train_steps, held_out) * steps).sum(axis=1)
-        items = item_table(drawn, drawn, score, 0.0, score > 0)
-        predictions.add(("relation_probe", f"{SOURCE}/{name}", ""), model[0], items, list(names))
-
-
 def gained(config: Config, predictions: pd.DataFrame) -> pd.DataFrame:
     """What the teacher taught beyond the captions alone: finetuned minus `captions`, paired, as stats.metrics.compare.
 
@@ -80,30 +47,6 @@ def gained(config: Config, predictions: pd.DataFrame) -> pd.DataFrame:
     if config.data.source != SOURCE or BASELINE not in set(items.model):
         return pd.DataFrame()
     return compare(items, "finetuned", BASELINE, config.evaluate.bootstrap, config.seed)
-
-
-def _scene(config: Config, name: str) -> draw.Scene:
-    """The scene of an image by its id, SPLIT/NUMBER."""
-    split, number = name.split("/")
-    return draw.scene(int(config.data.part or 0), split, int(number))
-
-
-def _steps(scenes: list[draw.Scene]) -> Float[np.ndarray, "n t"]:
-    """For each colour the step to it from the other object, x and y; 0 where the scene lacks the colour."""
-    steps, names = np.zeros((len(scenes), len(draw.COLOURS), 2)), list(draw.COLOURS)
-    for row, scene in enumerate(scenes):
-        for sign, (colour, _) in ((1, scene.first), (-1, scene.second)):
-            steps[row, names.index(colour)] = sign * np.array(draw.RELATIONS[scene.relation])
-    return steps.reshape(len(scenes), -1)
-
-
-def _predicted_steps(
-    train: Float[np.ndarray, "n d"], steps: Float[np.ndarray, "n t"], held_out: Float[np.ndarray, "m d"]
-) -> Float[np.ndarray, "m t"]:
-    """Ridge regression of the steps on the training vectors, at the held-out vectors."""
-    x = train.astype(float)
-    penalty = _PENALTY * len(x) * x.var(axis=0).mean()
-    return Ridge(alpha=penalty).fit(x, steps).predict(held_out.astype(float))
 
 
 def _changed(seed: int, number: int, scene: draw.Scene) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """ImageNet-1k's validation images, and the four sets that ask whether a result on them holds elsewhere.
 
-    imagenet         val/<wnid>/*.JPEG, or all in val/ beside Kaggle's LOC_val_solution.csv (Russakovsky et al. 2015)
+    imagenet         val/<wnid>/*.JPEG (Russakovsky et al. 2015)
     imagenet_v2      imagenetv2-matched-frequency-format-val/<0..999>/*.jpeg (Recht et al. 2019)
     imagenet_r       imagenet-r/<wnid>/*.jpg: art, toys, sketches of 200 classes (Hendrycks et al. 2021)
     imagenet_a       imagenet-a/<wnid>/*.jpg: what a ResNet-50 got wrong, of 200 classes (Hendrycks et al. 2021)
@@ -12,13 +12,12 @@ train/<wnid>, the first TUNE_EACH of a class by name, are the 'tune' split; with
 """
 
 import os
-from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader, benchmark_of_images, find, read_table
+from pcclip.benchmarks.benchmark import Benchmark, Reader, benchmark_of_images, find
 from pcclip.benchmarks.classification import FAMILY
 from pcclip.encoders.imagenet_classes import imagenet_names
 from pcclip.errors import PcclipError
@@ -27,8 +26,7 @@ from pcclip.runs.progress import say
 from pcclip.torchvision_shim import declare_missing
 
 TUNE_EACH = 50  # training images of a class, as many as there are validation images of it
-_KAGGLE, _SOLUTION = "ILSVRC/Data/CLS-LOC", "LOC_val_solution.csv"
-_SOLUTIONS = (f"../{_SOLUTION}", f"../../../../{_SOLUTION}")  # beside val/ or beside ILSVRC/
+_KAGGLE = "ILSVRC/Data/CLS-LOC"
 _RENAMED = {744: "projectile missile", 836: "sunglass"}
 _BERKELEY = "https://people.eecs.berkeley.edu/~hendrycks"
 _HUB = "https://huggingface.co/datasets"
@@ -53,16 +51,13 @@ def _read(name: str, size: int, place: Path) -> Benchmark:
     """The set `name`, of `size` test images as published; `left_out` are folders and images of none of its classes.
 
     Of the sets of 200 classes only the classes that have a folder are candidates, as is usual. Raises PcclipError when
-    there are no images of its classes, or Kaggle's solution is not as published.
+    there are no images of its classes.
     """
     known = {str(k) if name == "imagenet_v2" else wnid: k for k, wnid in enumerate(wnids())}
     rows: list[Row] = []
     for folder in sorted(path for path in place.iterdir() if path.is_dir()):
         number = known.get(folder.name, -1)
         rows += _pictures(folder, number, "test") if number >= 0 else [(str(folder), -1, "test", "no class")]
-    solution = find(place, *_SOLUTIONS) if name == "imagenet" else None
-    if solution and all(number < 0 for _, number, _, _ in rows):
-        rows = list(_flat(place, solution))
     present = sorted({number for _, number, _, _ in rows} - {-1})
     if not present:
         raise PcclipError(f"{place}: no images of any class in it; unpack the set again")
@@ -88,17 +83,6 @@ def _read(name: str, size: int, place: Path) -> Benchmark:
     )
 
 
-def _flat(place: Path, solution: Path) -> Iterator[Row]:
-    """The images of one folder by Kaggle's solution: ImageId, PredictionString 'wnid x y x y [wnid ...]'."""
-    labels = read_table(solution, ["ImageId", "PredictionString"], "download it again", dtype=str)
-    numbers = {wnid: number for number, wnid in enumerate(wnids())}
-    wnid = labels.PredictionString.fillna("").str.split(" ").str[0]
-    number_of = dict(zip(labels.ImageId, wnid.map(numbers).fillna(-1).astype(int), strict=True))
-    for path, *_ in _pictures(place, -1, "test"):
-        number = number_of.get(Path(path).stem, -1)
-        yield path, number, "test", "no class" if number < 0 else ""
-
-
 def _pictures(folder: Path, number: int, split: str) -> list[Row]:
     """The image files of a folder, by name."""
     names = [name for name in sorted(os.listdir(folder)) if os.path.splitext(name)[1].lower() in SUFFIXES]
@@ -110,8 +94,6 @@ def _reader(name: str, size: int, folders: tuple[str, ...], source: str) -> Read
     classes = "[0-9]*/" if name == "imagenet_v2" else "n[0-9]*/"
     itself = [f"../{Path(folder).name}/{classes}" for folder in folders]
     alternatives = (f"{folders[0]}/ with a folder {classes} for each class", *itself)
-    if name == "imagenet":
-        alternatives += _SOLUTIONS
     needs = {f"download {source} and unpack it there": [alternatives]}
     return Reader(name, partial(_read, name, size), needs, folders=("", *folders))
 

@@ -6,7 +6,6 @@ from itertools import islice
 from typing import Any
 
 import jinja2
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -16,7 +15,6 @@ from pcclip.comparisons.llm.identity import backend_identity, weights_source
 from pcclip.comparisons.prompts import Prompt
 from pcclip.config import Generate
 from pcclip.errors import PcclipError
-from pcclip.runs.progress import Meter
 from pcclip.torchvision_shim import declare_missing
 
 _WINDOW = 8  # batches whose rows are sorted by length together, which leaves less padding
@@ -117,27 +115,6 @@ class TransformersModel:
 
 
 @torch.inference_mode()
-def log_likelihoods(settings: Generate, texts: Sequence[str]) -> Float[np.ndarray, " n"]:
-    """log P(text) in nats for each text: the sum over its tokens, after a start token and without an end token.
-
-    The start token is the tokenizer's own, or else its end token. Raises PcclipError when the model cannot be loaded.
-    """
-    tokenizer, model, ends = _load(settings.llm or "")
-    start = next(token for token in (tokenizer.bos_token_id, tokenizer.eos_token_id, *ends, 0) if token is not None)
-    rows = [ids if ids[:1] == [start] else [start, *ids] for ids in (tokenizer(text).input_ids for text in texts)]
-    sums, meter = np.empty(len(rows)), Meter(len(rows), "texts")
-    order = np.argsort([len(row) for row in rows], kind="stable")
-    for first in range(0, len(order), settings.in_flight):
-        batch = order[first : first + settings.in_flight]
-        ids, mask = _padded([rows[k] for k in batch], model.device)
-        with _memory_errors(settings):
-            logs = model(ids, attention_mask=mask).logits[:, :-1].float().log_softmax(-1)
-        token_logs = logs.gather(-1, ids[:, 1:, None])[..., 0]
-        sums[batch] = (token_logs * mask[:, 1:]).sum(dim=1).cpu().numpy()
-        meter.add(len(batch))
-    return sums
-
-
 def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Int[Tensor, "n t"], Int[Tensor, "n t"]]:
     """Rows of token ids, filled up with zeros on the right, and a mask that is 0 there."""
     width = max(map(len, rows))

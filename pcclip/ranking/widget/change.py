@@ -1,20 +1,18 @@
-"""Two boxes of notebook 05: photos found by a typed change, and a map of photos from which some can be selected."""
+"""The box of notebook 05: photos found by a typed change."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
-from importlib.util import find_spec
 
 import ipywidgets
 import pandas as pd
 
-from pcclip.arithmetic.explain import explain
 from pcclip.arithmetic.retrieval import nearest
 from pcclip.arithmetic.texts import TextMemory
 from pcclip.comparisons.sentences import from_captions, sides
 from pcclip.embedding.vectors import Vectors
 from pcclip.ranking.widget.thumbnails import gallery
 
-_FOUND, _SELECTED = 8, 24  # photos that are shown
+_FOUND = 8  # photos that are shown
 _STARTS = 500  # photos in the list to start from
 
 
@@ -79,55 +77,3 @@ class ChangeBox(ipywidgets.VBox):
             captions = [f"{row.position}. {caption_of[row.id]} {row.cosine:+.3f}" for row in photos.itertuples()]
             parts.append(f"<br><b>{escape(model, True)}</b><br>" + gallery(list(photos.path), captions))
         self.result.value = "".join(parts)
-
-
-class MapBox(ipywidgets.VBox):
-    """Photos as dots (jupyter-scatter). Selected photos are shown below; for two of them also what changed.
-
-    Args:
-        points: from arithmetic.plane.points_of.
-        arrows: from arithmetic.plane.arrows_of; drawn as lines from the second photo of a pair.
-        vectors, model, bank: for `explain`, which compares two selected photos.
-    """
-
-    def __init__(
-        self, points: pd.DataFrame, arrows: pd.DataFrame, vectors: Vectors, model: TextMemory, bank: pd.DataFrame
-    ):
-        import jscatter
-
-        self._points, self._vectors, self._model, self._bank = points, vectors, model, bank
-        labelled = points.assign(label=points.label.fillna("(no label)").astype("category"))
-        lines = [
-            jscatter.Line(
-                [(row.x, row.y), (row.x + row.dx, row.y + row.dy)],
-                line_color="#333333" if row.what == "photos" else "#d1495b",
-                line_width=2,
-            )
-            for row in arrows.itertuples()
-        ]
-        self.scatter = jscatter.Scatter(data=labelled, x="x", y="y", color_by="label", height=420, legend=True)
-        self.scatter.annotations(lines)
-        self.gallery = ipywidgets.HTML("Hold shift and draw around some photos.")
-        super().__init__([self.scatter.show(), self.gallery])
-        self.scatter.widget.observe(lambda change: self.select(change["new"]), names="selection")
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Show these rows of the points."""
-        photos = self._points.iloc[list(rows)]
-        explanation = ""
-        if len(photos) == 2 and not self._bank.empty:
-            first, second = photos["id"]
-            sentences = explain(self._model, self._vectors, (first, second), self._bank, 2)
-            lines = [f"{row.position}. {escape(row.text, True)} {row.score:+.3f}" for row in sentences.itertuples()]
-            explanation = f"<p>{'<br>'.join(lines)}</p>"
-        photos = photos.head(_SELECTED)
-        self.gallery.value = explanation + gallery(list(photos.path), list(photos.caption))
-
-
-def live_map(
-    points: pd.DataFrame, arrows: pd.DataFrame, vectors: Vectors, model: TextMemory, bank: pd.DataFrame
-) -> MapBox | str:
-    """The map to select on, or how to install jupyter-scatter for it; arguments as in MapBox."""
-    if find_spec("jscatter") is None:
-        return "for a map to select on: pip install 'pcclip[pictures]' (jupyter-scatter)"
-    return MapBox(points, arrows, vectors, model, bank)

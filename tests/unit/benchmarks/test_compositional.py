@@ -8,11 +8,9 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from helpers.compositional_sets import write
 from helpers.files import picture, put
 from helpers.public_sets import PublicSets
-from helpers.tiny_llm import save_llm
 from PIL import Image
 from scipy.stats import binomtest
 
@@ -22,7 +20,6 @@ from pcclip.benchmarks.compositionality import measures as matching
 from pcclip.benchmarks.compositionality.order import shuffled_options, tidied
 from pcclip.benchmarks.registry import load_benchmarks
 from pcclip.comparisons import stage as generate
-from pcclip.comparisons.llm.transformers_model import log_likelihoods
 from pcclip.data.image_set import load_images
 from pcclip.data.parts_of_speech import parts_of_speech
 from pcclip.embedding.stage import embed
@@ -673,38 +670,6 @@ def test_the_stage_has_rows_of_every_set(values, tmp_path, tiny_encoder, fresh_e
     assert report.stage(config, images).done()
     picture(tmp_path / "w" / "data" / "images" / "ex_0_img_0.png", size=(9, 9))
     assert not report.stage(config, images).done()
-
-
-def test_a_language_model_is_blind_too(config, tiny_encoder, tmp_path):
-    words = "the dog chases mug grass is in man horse on person opens closes door".split()
-    writer = {"backend": "transformers", "llm": str(save_llm(tmp_path / "llm", words)), "in_flight": 3}
-    config = params.check({**config.model_dump(), "generate": writer})
-    found = {name: one for name, one in load_benchmarks(config, FAMILY).items() if name in ("winoground", "sugarcrepe")}
-    predictions = Predictions()
-    compositional.score(config, found, {"base": tiny_encoder}, predictions)
-    table = predictions.table()
-    blind = table[table.model == "language model, blind"]
-    assert set(blind.task) == {f"winoground{end}" for end in TASKS["groups"]} | {"sugarcrepe"}
-    assert not blind[blind.task != "sugarcrepe"].correct.any()
-    item = found["sugarcrepe"].items.iloc[3]
-    right, wrong = log_likelihoods(config.generate, [item.text_0, item.text_1])
-    mine = blind[(blind.dataset == "sugarcrepe") & (blind.item == 3)]
-    assert list(mine.score) == [pytest.approx(right - wrong, abs=1e-4)]
-
-
-def test_likelihoods_by_hand(tmp_path):
-    from transformers import AutoModelForCausalLM
-
-    folder = save_llm(tmp_path / "llm", "a dog sees the cat".split())
-    writer = params.Generate(backend="transformers", llm=str(folder), in_flight=2)
-    texts = ["a dog", "a dog sees the cat", "the cat"]
-    model, ids = AutoModelForCausalLM.from_pretrained(folder), [[1, 2, 3], [1, 2, 3, 4, 5, 6], [1, 5, 6]]  # 1 is [end]
-    with torch.inference_mode():
-        logs = [model(torch.tensor([row])).logits[0].log_softmax(-1) for row in ids]
-    expected = [
-        sum(float(log[k, token]) for k, token in enumerate(row[1:])) for log, row in zip(logs, ids, strict=True)
-    ]
-    np.testing.assert_allclose(log_likelihoods(writer, texts), expected, rtol=1e-4)
 
 
 def test_every_model_has_its_rows(config, tiny_encoder, encoded):

@@ -274,27 +274,6 @@ def test_imagenet_and_its_variants(tmp_path, capsys, name, folder, tench, tissue
     assert (loaded.images["id"] == images.images["id"]).all()
 
 
-def test_validation_images_in_one_folder(tmp_path):
-    for k in (1, 2, 3, 4):
-        picture(tmp_path / "val" / f"ILSVRC2012_val_0000000{k}.JPEG")
-    put(
-        tmp_path / "LOC_val_solution.csv",
-        "ImageId,PredictionString\n"
-        f"ILSVRC2012_val_00000002,{TABBY} 85 1 499 272 \nILSVRC2012_val_00000001,{TISSUE} 1 1 2 2 {TISSUE} 3 3 4 4 \n"
-        "ILSVRC2012_val_00000003,n99999999 1 1 2 2 \n",
-    )
-    images = SETS.read("imagenet", tmp_path)
-    assert shown(images) == {
-        "ILSVRC2012_val_00000001.JPEG": "toilet paper",
-        "ILSVRC2012_val_00000002.JPEG": "tabby cat",
-    }
-    assert reasons(images) == {"ILSVRC2012_val_00000003.JPEG": "no class", "ILSVRC2012_val_00000004.JPEG": "no class"}
-    put(tmp_path / "LOC_val_solution.csv", "image,label\n1,2\n")
-    with pytest.raises(PcclipError, match="LOC_val_solution.csv: has no column 'ImageId'") as error:
-        SETS.read("imagenet", tmp_path)
-    assert "\n" not in str(error.value)
-
-
 def test_some_training_images_are_to_tune_on(tmp_path, monkeypatch):
     monkeypatch.setattr(imagenet, "TUNE_EACH", 2)
     picture(tmp_path / "imagenet-r" / TABBY / "art_0.jpg")

@@ -289,27 +289,3 @@ def test_its_pictures_are_those_of_the_run(tmp_path):
     images, whole = load_images(given), relation.load(given)["relation"]
     assert list(whole.items.text_0) == list(images.held_out.caption)
     assert np.array_equal(open_image(whole.images.path[3]), open_image(images.held_out.path[3]))
-
-
-class Places:
-    """Vectors that hold where each colour is, or that hold nothing."""
-
-    def __init__(self, images, matrix):
-        self.ids, self.matrix = list(images.table["id"]), matrix
-
-    def rows(self, ids):
-        return np.array([self.ids.index(name) for name in ids])
-
-    def of(self, table):
-        return table
-
-
-def test_the_probe_says_which_side_knows(tmp_path):
-    given, predictions = config(tmp_path, limit=80, held_out_limit=30), Predictions()
-    images = load_images(given)
-    knowing = Reader(places=True).encode_texts(images.table.caption)
-
-    relation.probe(given, images, Places(images, knowing), ("model", Reader(places=False)), predictions)
-    found = predictions.table().groupby(["task", "dataset"]).correct.mean()
-    assert found["relation_probe", "shapes/images"] == 1
-    assert 0.2 < found["relation_probe", "shapes/texts"] < 0.8

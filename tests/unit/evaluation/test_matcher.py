@@ -1,4 +1,4 @@
-"""The teacher as a matcher: common random numbers, stopping in between, chance for a random one and 1 for an oracle."""
+"""The teacher as a matcher: common random numbers, chance for a random one and 1 for an oracle."""
 
 import re
 
@@ -18,7 +18,7 @@ from pcclip.encoders.diffusion import Teacher
 from pcclip.errors import PcclipError
 from pcclip.evaluation import benchmarks, compositional
 from pcclip.evaluation import stage as report
-from pcclip.evaluation.diffusion_matcher import COLUMNS, ROUND, DiffusionMatcher, eliminate, noise_draws
+from pcclip.evaluation.diffusion_matcher import COLUMNS, DiffusionMatcher, noise_draws
 from pcclip.evaluation.predictions import Predictions
 
 RED, BLUE = "a red square left of a blue circle", "a blue circle left of a red square"
@@ -42,7 +42,7 @@ def latent(seed: int) -> torch.Tensor:
 
 def test_the_score_is_the_mean_error_over_the_draws(teacher):
     """One UNet evaluation at a time, written out."""
-    settings = matcher(stop=None)
+    settings = matcher()
     levels, noises = noise_draws(teacher, settings, 3)
     z0 = latent(0)
     wanted = []
@@ -58,120 +58,44 @@ def test_the_score_is_the_mean_error_over_the_draws(teacher):
 
 def test_equal_texts_have_equal_scores_and_their_order_does_not_matter(teacher):
     texts, z0 = [RED, BLUE, RED, "green"], latent(0)
-    for stop in (None, 1.0):
-        scores = DiffusionMatcher(teacher, matcher(stop=stop), 0).scores(z0, texts)
-        assert scores[0] == scores[2]
-        assert len(set(scores)) == 3
-        order = [3, 1, 0, 2]
-        again = DiffusionMatcher(teacher, matcher(stop=stop), 0).scores(z0, [texts[k] for k in order])
-        np.testing.assert_array_equal(again, scores[order])
+    scores = DiffusionMatcher(teacher, matcher(), 0).scores(z0, texts)
+    assert scores[0] == scores[2]
+    assert len(set(scores)) == 3
+    order = [3, 1, 0, 2]
+    again = DiffusionMatcher(teacher, matcher(), 0).scores(z0, [texts[k] for k in order])
+    np.testing.assert_array_equal(again, scores[order])
+
+
+def test_errors_that_are_not_finite_are_refused(teacher, monkeypatch):
+    monkeypatch.setattr(teacher, "denoising", lambda z0, *given: torch.full((len(z0),), torch.nan))
+    with pytest.raises(PcclipError, match="not finite"):
+        DiffusionMatcher(teacher, matcher(), 0).scores(latent(0), [RED, BLUE])
 
 
 def test_every_image_sees_the_same_draws_and_another_seed_sees_others(teacher):
-    one = DiffusionMatcher(teacher, matcher(stop=None), 0)
+    one = DiffusionMatcher(teacher, matcher(), 0)
     first = one.scores(latent(0), [RED])
     one.scores(latent(1), [RED, BLUE])
     np.testing.assert_array_equal(one.scores(latent(0), [RED]), first)
-    assert DiffusionMatcher(teacher, matcher(stop=None), 1).scores(latent(0), [RED]) != first
+    assert DiffusionMatcher(teacher, matcher(), 1).scores(latent(0), [RED]) != first
 
 
 def test_levels_cover_the_range_evenly(teacher):
     found, _ = noise_draws(teacher, matcher(samples=10, t_min=0.2, t_max=0.8), 0)
     assert sorted(found.tolist()) == [230, 290, 350, 410, 470, 530, 590, 650, 710, 770]
-    assert found.tolist() != sorted(found.tolist()), "the first few must cover it too"
     assert noise_draws(teacher, matcher(samples=2000, t_min=0.9), 0)[0].max() == teacher.steps - 1
 
 
 def test_no_text_is_subtracted_where_images_are_compared(teacher):
     z0 = latent(0)
-    plain = DiffusionMatcher(teacher, matcher(stop=None, unconditional=False), 0)
-    free = DiffusionMatcher(teacher, matcher(stop=None), 0)
+    plain = DiffusionMatcher(teacher, matcher(unconditional=False), 0)
+    free = DiffusionMatcher(teacher, matcher(), 0)
     apart = plain.scores(z0, [RED, BLUE, ""], between_images=True)
     np.testing.assert_allclose(
         free.scores(z0, [RED, BLUE], between_images=True), apart[:2] - apart[2], rtol=0, atol=1e-7
     )
     np.testing.assert_array_equal(free.scores(z0, [RED, BLUE]), plain.scores(z0, [RED, BLUE]))
     assert (plain.evaluations, free.evaluations) == (5 * 4, 5 * 4)
-
-
-# ---- stopping in between ---------------------------------------------------------------------------------------------
-
-
-def scored(errors: np.ndarray):
-    """`eliminate`'s errors from a table of (texts, draws), and what was asked for."""
-    asked = []
-
-    def found(texts, some):
-        asked.append((texts.tolist(), some))
-        return errors[texts, some.start : some.stop]
-
-    return found, asked
-
-
-def test_a_hopeless_text_is_given_up_and_the_winner_never(rng):
-    spread = rng.normal(size=(1, 64))  # of the draws: common to all texts
-    errors = spread + np.array([[0.0], [0.05], [3.0], [4.0]]) + 0.1 * rng.normal(size=(4, 64))
-    ask, asked = scored(errors)
-    found, spent = eliminate(ask, 4, 64, stop=3.0)
-    assert asked[1][0] == [0, 1], "two were out of the question after the first look"
-    assert found.argmin() == errors.mean(axis=1).argmin() == 0
-    assert spent == sum(len(texts) * len(some) for texts, some in asked) < 4 * 64
-    np.testing.assert_allclose(found[2:] - found[0], [3.0, 4.0], atol=0.2)
-
-
-def test_the_winner_of_all_draws_is_kept_whatever_the_errors(rng):
-    """Its lead is the same in every draw, as large or small as may be: no look can find it behind."""
-    for lead in 10.0 ** np.arange(-6, 1):
-        errors = np.vstack([spread := rng.normal(size=(1, 40)), spread + lead * rng.uniform(0.1, 2, size=(5, 40))])
-        found, spent = eliminate(scored(errors)[0], 6, 40, stop=1.0)
-        assert found.argmin() == 0
-        assert spent < 6 * 40
-
-
-def test_without_stopping_it_is_the_mean(rng):
-    errors = rng.normal(size=(5, 21))
-    found, spent = eliminate(scored(errors)[0], 5, 21, stop=None)
-    np.testing.assert_allclose(found, errors.mean(axis=1))
-    assert spent == 5 * 21
-
-
-def test_few_are_wrongly_given_up_where_texts_are_close(rng):
-    right = 0
-    for _ in range(300):
-        errors = rng.normal(size=(3, 64)) + np.array([[0.0], [0.3], [0.6]])
-        right += eliminate(scored(errors)[0], 3, 64, stop=3.0)[0].argmin() == errors.mean(axis=1).argmin()
-    assert right >= 290
-
-
-def test_the_last_one_goes_on_where_images_are_compared():
-    errors = np.vstack([np.linspace(0, 1, 32), np.linspace(0, 1, 32) + 5])
-    short, few = eliminate(scored(errors)[0], 2, 32, stop=3.0)
-    whole, more = eliminate(scored(errors)[0], 2, 32, stop=3.0, to_the_end=True)
-    assert (few, more) == (2 * ROUND, 2 * ROUND + 24)
-    np.testing.assert_allclose(short, errors[:, :ROUND].mean(axis=1))
-    np.testing.assert_allclose(whole, errors.mean(axis=1))
-
-
-def test_texts_that_are_equal_are_not_given_up():
-    found, spent = eliminate(scored(np.ones((3, 16)))[0], 3, 16, stop=3.0)
-    assert (found.tolist(), spent) == ([1.0] * 3, 48)
-
-
-def test_one_that_was_best_and_is_given_up_itself_leaves_the_order_whole():
-    """0 leads at first and has 1 given up; then 2 overtakes it, and 0 is given up too."""
-    errors = np.zeros((3, 80))
-    errors[0] = np.r_[np.full(8, -0.5), np.full(72, 5.0)]
-    errors[1, :8] = 2.0
-    errors[2, ::2] = 1.0
-    errors[2, 1::2] = -1.0
-    found, _ = eliminate(scored(errors)[0], 3, 80, stop=3.0)
-    assert np.isfinite(found).all()
-    assert found.argsort().tolist() == [2, 0, 1]
-
-
-def test_errors_that_are_not_finite_are_refused():
-    with pytest.raises(PcclipError, match="not finite"):
-        eliminate(scored(np.full((2, 4), np.nan))[0], 2, 4, 3.0)
 
 
 # ---- as a row of the sets --------------------------------------------------------------------------------------------
@@ -230,18 +154,7 @@ def test_an_oracle_is_right_on_every_item(winoground):
     assert (items.dataset == "winoground").sum() == 4 * 12
     assert cost.dataset.tolist() == ["winoground"]
     assert (cost.images[0], cost.texts[0]) == (24, 48)
-    assert cost.without_stopping[0] == 24 * 3 * 32
-    assert cost.evaluations[0] == cost.without_stopping[0], "one that is given up looks too far behind"
-
-
-def test_a_choice_between_texts_stops_with_the_last_one(tmp_path):
-    found = SETS.load("sugarcrepe", write("sugarcrepe", tmp_path, 2))
-    told = Oracle()
-    told.conditions = lambda texts: torch.tensor([float(not text.startswith("the dog")) for text in texts])
-    told.denoising = lambda z0, t, noise, condition: condition + 0.01 * noise.flatten()
-    items, cost = matched(found, told, matcher(samples=64))
-    assert cost.evaluations[0] == cost.images[0] * 2 * ROUND < cost.without_stopping[0]
-    assert set(items.task) == {"sugarcrepe"}
+    assert cost.evaluations[0] == 24 * 3 * 32
 
 
 def test_a_random_teacher_is_at_chance(teacher, rng):
@@ -296,7 +209,6 @@ def test_a_teacher_that_is_not_there_is_said_before_any_work(tmp_path):
     [
         ({"t_min": 0.9, "t_max": 0.1}, "t_min = 0.9 must be below t_max = 0.1"),
         ({"samples": 0}, "samples = 0"),
-        ({"stop": -1}, "stop = -1"),
     ],
 )
 def test_settings_that_cannot_be(changes, says):

@@ -15,7 +15,6 @@ from pcclip import config as params
 from pcclip import load_model, rank
 from pcclip.arithmetic import composed, explain
 from pcclip.arithmetic import stage as arithmetic
-from pcclip.arithmetic.plane import arrows_of, plane_of
 from pcclip.arithmetic.retrieval import rank_share
 from pcclip.arithmetic.texts import with_memory
 from pcclip.benchmarks.benchmark import Benchmark, LazyPictures
@@ -598,10 +597,6 @@ def test_the_boxes_of_05_start_from_own_vectors(made):
         scores = seen @ query / np.linalg.norm(query)
         scores[0] = -np.inf
         assert box.nearest(which)["id"].iloc[0] == table["id"][scores.argmax()]
-    own = made.vectors.seen_by("finetuned")
-    pairs = generate.template_pairs(table, 5, 0)
-    arrows = arrows_of(made.vectors, pairs, known, plane_of(own.matrix), 1.0)
-    assert set(arrows.what) == {"photos", "finetuned"}, "the base's texts have no place among these photos"
 
 
 def test_composed_retrieval(made, pictures, tmp_path):
