@@ -104,17 +104,20 @@ class Encoder(nn.Module):
         wanted = {id(p) for layer in chosen for p in layer.parameters()}
         return {name: p for name, p in module.named_parameters() if id(p) in wanted}
 
-    def encode_texts(self, texts: str | Sequence[str], batch_size: int = 256) -> Float[np.ndarray, "n d"]:
+    def encode_texts(
+        self, texts: str | Sequence[str], batch_size: int = 256, normalise: bool = True
+    ) -> Float[np.ndarray, "n d"]:
         """Unit text vectors, float32, in the order given; a plain string is one text, whose vector has shape (1, d).
 
-        Texts over the context length are cut. Raises PcclipError naming the first that is no string.
+        Without `normalise` they have the text tower's lengths. Texts over the context length are cut. Raises PcclipError
+        naming the first that is no string.
         """
         texts = [texts] if isinstance(texts, str) else texts
-        return self.encode_tokens(self.tokenised([_checked(text) for text in texts]), batch_size)
+        return self.encode_tokens(self.tokenised([_checked(text) for text in texts]), batch_size, normalise)
 
     @torch.inference_mode()
-    def encode_tokens(self, tokens: Tokens, batch_size: int = 256) -> Float[np.ndarray, "n d"]:
-        """Unit text vectors, float32, in the order given, of texts that are tokens already.
+    def encode_tokens(self, tokens: Tokens, batch_size: int = 256, normalise: bool = True) -> Float[np.ndarray, "n d"]:
+        """As `encode_texts`, of texts that are tokens already.
 
         Texts of similar length share a batch, so that short texts get little padding.
         """
@@ -124,7 +127,8 @@ class Encoder(nn.Module):
         meter = Meter(len(tokens), "texts") if len(tokens) > batch_size else None
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            out[rows] = nn.functional.normalize(self.features(tokens[rows]).float(), dim=-1).cpu().numpy()
+            vectors = self.features(tokens[rows]).float()
+            out[rows] = (nn.functional.normalize(vectors, dim=-1) if normalise else vectors).cpu().numpy()
             if meter:
                 meter.add(len(rows))
         return out

@@ -167,7 +167,8 @@ def distance_items(
     """Cosine distance of the text of a difference to the difference of two class texts, f(a) - f(b).
 
     Args:
-        encode: texts to unit vectors.
+        encode: texts to unit vectors; as_released to vectors before normalisation, because the release subtracts the
+            class texts as they are and normalises their difference.
         classes: names, put into `prompt`.
         pairs: first, second (names of classes a and b), difference (how a differs from b), swapped.
         protocol: 'as_released' takes f(difference); 'corrected' takes f(difference) - f(swapped), in which whatever
@@ -189,9 +190,9 @@ def distance_items(
         return distinct[codes]
 
     class_vectors = vectors([prompt.format(name) for name in classes])
-    text_vectors = vectors(list(pairs.difference))
+    text_vectors = unit(vectors(list(pairs.difference)))
     if protocol == "corrected":
-        text_vectors = unit(text_vectors - vectors(list(pairs.swapped)))
+        text_vectors = unit(text_vectors - unit(vectors(list(pairs.swapped))))
     cosine = cosines(text_vectors, unit(class_vectors[first] - class_vectors[second])).astype(float)
     return item_table(first, second, 1 - cosine, 1 + cosine, beats(cosine, 0.0))
 

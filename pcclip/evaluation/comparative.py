@@ -2,8 +2,8 @@
 
 As published (PC-CLIP, section 4), for pairs (a, b) with a text d_ab on how a differs from b:
     f'_b = mean over a of ( f(a) - f(d_ab) ),    t_b = normalise( alpha f(b) + (1 - alpha) f'_b ),
-and classes in no pair keep their text. The released code takes three pairs from the confusions on the test images,
-other pairs for each model, and a fixed alpha. Corrected, the pairs are chosen on one half of the tune images and alpha
+and classes in no pair keep their text. The released code takes three pairs from the confusions on the test images, as run
+the finetuned model's for both, and alpha 0.9. Corrected, the pairs are chosen on one half of the tune images and alpha
 on the other half, and both are the same for every model. The centred form subtracts the vector of a text that names
 no difference from each f(d_ab), so that what all such texts share does not move the classes.
 """
@@ -24,7 +24,7 @@ from pcclip.stats.vectors import unit
 NULL = "The first image shows a thing, while the second image shows a thing."
 VARIANTS = (("released", "as_released"), ("released", "corrected"), ("centred", "corrected"))  # (form, protocol)
 ALPHAS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)  # 1 is plain zero-shot
-RELEASED_ALPHA, CONFUSED_PAIRS = 0.8, 3
+RELEASED_ALPHA, CONFUSED_PAIRS = 0.9, 3  # what run.py passes; the 0.8 of a function is never used
 SWEEP = ["model", "alpha", "value", "plain", "split", "chosen"]
 KEYS = ["form", "protocol", "model"]
 TESTED = ["dataset", *KEYS, "n", "plain", "comparative", "helped", "hurt", "difference", "ci_low", "ci_high"]
@@ -109,14 +109,20 @@ def comparative_items(
     if protocol == "corrected":
         choices = dict.fromkeys(models, choose(models, matrices, tune, form))
     else:
-        rates = {name: confusions(vectors.classes, matrices[name], *test) for name, vectors in models.items()}
-        choices = {name: Choice(confused_pairs(rate, both_ways=False), RELEASED_ALPHA) for name, rate in rates.items()}
+        chooser = pair_chooser(models)
+        rates = confusions(models[chooser].classes, matrices[chooser], *test)
+        choices = dict.fromkeys(models, Choice(confused_pairs(rates, both_ways=False), RELEASED_ALPHA))
     tables = []
     for name, vectors in models.items():
         moved = blended(vectors, compared(vectors, choices[name].pairs, form), choices[name])
         for prompting, classes in (("plain", vectors.classes), ("comparative", moved)):
             tables.append(classify(matrices[name], classes, *test).assign(model=name, prompting=prompting))
     return pd.concat(tables, ignore_index=True), choices
+
+
+def pair_chooser(models: Iterable[str]) -> str:
+    """The model whose confusions give every model its pairs as released: run.py passes the finetuned model's list to both."""
+    return "finetuned" if "finetuned" in models else "base"
 
 
 def choose(

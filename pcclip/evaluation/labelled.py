@@ -143,7 +143,8 @@ def _score_set(
                     predictions.add((task, f"{name}/{subject}", protocol), model, items, ids, images.class_names)
         for protocol in PROTOCOLS if "distances" in tasks else ():
             classes = images.benchmark.classes
-            items = class_differences.distance_items(encoder.encode_texts, classes, written, protocol)
+            encode = partial(encoder.encode_texts, normalise=protocol == "corrected")
+            items = class_differences.distance_items(encode, classes, written, protocol)
             predictions.add(("embedding_distance", name, protocol), model, items, classes)
     if "comparative" in tasks:
         _comparative(images, encoders, {"corrected": written, "as_released": released}, predictions, parts)
@@ -265,14 +266,12 @@ def _corrected_pairs(config: Config, images: ClassifiedImages, base: Encoder) ->
 
 
 def _released_pairs(images: ClassifiedImages, encoders: Mapping[str, Encoder]) -> list[tuple[int, int]]:
-    """The pairs that each model confuses most on the test images, which the released protocol looks at."""
+    """The pairs of the released protocol, which looks at test images."""
     if "comparative" not in images.settings.tasks or images.unseen:
         return []
-    pairs, names = set(), images.benchmark.released or images.benchmark.classes
-    for model, encoder in encoders.items():
-        confusions = comparative.confusions(_plain_texts(encoder, names), images.seen_by(model), *images.test)
-        pairs |= {tuple(sorted(pair)) for pair in comparative.confused_pairs(confusions, both_ways=False).tolist()}
-    return sorted(pairs)
+    model, names = comparative.pair_chooser(encoders), images.benchmark.released or images.benchmark.classes
+    confusions = comparative.confusions(_plain_texts(encoders[model], names), images.seen_by(model), *images.test)
+    return sorted({tuple(sorted(pair)) for pair in comparative.confused_pairs(confusions, both_ways=False).tolist()})
 
 
 def _plain_texts(encoder: Encoder, names: list[str]) -> Float[np.ndarray, "c d"]:

@@ -16,16 +16,16 @@ NOTES = {  # how the name of a task or data set begins -> what the released code
     "/a/airport_terminal). Corrected: readable names.",
     "extended": "Extended prompts as released have raw names and one description a class. Corrected: readable names, "
     "and the mean of all descriptions.",
-    "comparative": "Comparative prompting as released takes its pairs of classes from confusions on the test set, other "
-    "pairs for each model. Corrected: pairs and alpha are chosen on a split that is never scored, the same for every "
-    "model.",
+    "comparative": "Comparative prompting as released takes its pairs of classes from the finetuned model's "
+    "confusions on the test set, for every model, and alpha 0.9. Corrected: the base's confusions choose the pairs and "
+    "all models alpha, on a split that is never scored.",
     "awa2/": "AwA2 as released gives the test animals attributes of other animals, leaves out attributes one place off, "
     "and takes the column 'small' for 'big'. Corrected: each animal's own attributes, the right columns.",
     "cifar100/size": "CIFAR-100's sizes as released have a misspelt text ('whiel'). Corrected: it is spelt right.",
     "flowers/colour": "Blue and yellow flowers as released are picked by numbers that belong to flowers of other "
     "colours. Corrected: they are picked by name.",
-    "embedding_distance": "Embedding distances as released take f(d), most of which all texts of differences share. "
-    "Corrected: f(d) less f of its twin.",
+    "embedding_distance": "Embedding distances as released subtract class texts of whatever length, and take f(d), most "
+    "of which all texts of differences share. Corrected: unit class texts, and f(d) less f of its twin.",
 }
 
 

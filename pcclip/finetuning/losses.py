@@ -72,7 +72,9 @@ def mse(
     temperature: Float[Tensor, ""] | float = 1.0,
     ignore: Ignore | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The paper's MSE variant, mean of || w - (u1 - u2) ||^2, with u1 - u2 not normalised.
+    """The paper's MSE variant as released: torch.nn.MSELoss of w and u1 - u2, which is not normalised.
+
+    It is the mean over the batch and the d dimensions, || w - (u1 - u2) ||^2 / d.
 
     Args:
         w: unit text vectors of the differences.
@@ -82,9 +84,8 @@ def mse(
     Returns:
         The loss, and the fraction of texts whose own image difference is the nearest.
     """
-    loss = ((w - target) ** 2).sum(dim=-1).mean()
     nearest = (w @ F.normalize(target, dim=-1).T).argmax(dim=1)
-    return loss, (nearest == torch.arange(len(w), device=w.device)).float().mean()
+    return F.mse_loss(w, target), (nearest == torch.arange(len(w), device=w.device)).float().mean()
 
 
 OBJECTIVES = {"infonce": direction_infonce, "mse": mse, "captions": direction_infonce}

@@ -7,7 +7,8 @@ counted: the benchmarks of stage 04, the held-out curve, the attribute term's te
 A teacher's UNet is counted as Stable Diffusion 1's.
 
 Beside the paper (30 A100 hours of generation, 12 of finetuning): its configuration, 499,500 pairs of Llama-2-13b and
-20 epochs of ViT-L-14's text tower in fp32, comes to 11 and 5.6 hours here.
+20 epochs of ViT-L-14's text tower in fp32, comes to 11 and 5.6 hours here. The paper's reproducibility card says roughly
+560,000 comparatives; 1000 images have 499,500 unordered pairs, and how the others came about is unknown.
 """
 
 import json

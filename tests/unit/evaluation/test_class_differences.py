@@ -448,6 +448,14 @@ def test_the_distance_of_a_known_pair(protocol, distance):
     assert items[["first", "second", "correct"]].values.tolist() == [[0, 1, True]]
 
 
+def test_the_released_distance_subtracts_class_texts_of_their_own_lengths():
+    """By hand: (3, 0) - (0, 1) = (3, -1) has a cosine of 3 / sqrt(10) with d; unit vectors would give 1 / sqrt(2)."""
+    lengths = known({"a": [3, 0], "b": [0, 1], "d": [5, 0], "e": [0, 1]})
+    [item] = distance_items(lengths, ["a", "b"], AB, "as_released", "{}").to_dict("records")
+    assert item["score"] == pytest.approx(1 - 3 / np.sqrt(10), abs=1e-6)
+    assert item["reference"] == pytest.approx(1 + 3 / np.sqrt(10), abs=1e-6)
+
+
 def test_an_offset_of_all_texts_fools_the_released_distance():
     """All texts of differences point nearly where a is; what they say is the wrong way round."""
     model = directions(a=[1, 0, 0], b=[0, 1, 0], d=[9, 0.9, 0.1], e=[9, -0.9, 0.1])

@@ -184,9 +184,14 @@ def test_as_released():
     none, test = (np.zeros(0, dtype=int), np.zeros(0, dtype=int)), (np.arange(4), labels)
     items, choices = co.comparative_items(models, dict.fromkeys(models, images), none, test, co.VARIANTS[0])
     assert choices["base"].pairs.tolist() == [[0, 1]]  # class 1's image is taken for class 0
-    assert choices["other"].pairs.tolist() == [[0, 2], [2, 0], [2, 1]]  # the last for half its images
-    assert {choice.alpha for choice in choices.values()} == {0.8}
-    expected = classify(images, moved(base, [(0, 1)], 0.8), *test)
+    assert choices["other"].pairs.tolist() == [[0, 1]], "the same list for both"
+    assert {choice.alpha for choice in choices.values()} == {0.9}
+    tuned = {"base": models["base"], "finetuned": models["other"]}
+    released = co.comparative_items(tuned, dict.fromkeys(tuned, images), none, test, co.VARIANTS[0])[1]
+    assert {str(choice.pairs.tolist()) for choice in released.values()} == {"[[0, 2], [2, 0], [2, 1]]"}, (
+        "the finetuned's"
+    )
+    expected = classify(images, moved(base, [(0, 1)], 0.9), *test)
     found = items[(items.model == "base") & (items.prompting == "comparative")].drop(columns=["model", "prompting"])
     pd.testing.assert_frame_equal(found.reset_index(drop=True), expected)
 

@@ -362,7 +362,7 @@ def test_both_protocols_stand_side_by_side(everything):
         row = table.loc["comparative_prompting", "cifar10/released", model]
         assert row.as_released[0].isdigit()
         assert row.corrected[0].isdigit()
-        assert "other pairs for each model" in row.correction
+        assert "the finetuned model's confusions" in row.correction
     assert not table.index.get_level_values("task").isin(["difference_order", "difference_centred"]).any()
 
 
@@ -588,7 +588,7 @@ def test_a_limit_draws_test_pairs_by_the_seed(everything, tiny_encoder):
 def with_texts(encoder, vector):
     """The model with other text vectors: those of a function."""
     model = copy.copy(encoder)
-    model.encode_texts = lambda texts: np.stack([vector(text) for text in texts]).astype(np.float32)
+    model.encode_texts = lambda texts, normalise=True: np.stack([vector(text) for text in texts]).astype(np.float32)
     return model
 
 
