@@ -176,7 +176,7 @@ def test_nothing_is_confused():
 
 
 def test_as_released():
-    """Each model's own pairs, from the very images it is tested on, one class of a pair changed, alpha fixed."""
+    """The finetuned model's pairs for both, from the very images they are tested on; one class of a pair changed, alpha fixed."""
     texts = {(0, 1): -Y, (1, 0): X, (0, 2): X, (2, 0): Y, (1, 2): Y, (2, 1): Z}
     base = vectors_of([X, Y, Z], texts)
     models = {"base": base, "other": replace(base, classes=base.classes[[2, 1, 0]])}
