@@ -253,10 +253,11 @@ def contact_sheet(
     columns: int = 6,
     side: int = 160,
     numbers: Sequence[int] | None = None,
+    title: str = "",
 ) -> Image.Image:
     """A grid of photos in the given order, each with its number (by default 1, 2, ...) and one line of its caption.
 
-    `side` is the pixels of a photo's square; a photo that cannot be read is a grey square.
+    A title stands above. `side` is the pixels of a photo's square; a photo that cannot be read is a grey square.
     """
     from matplotlib import get_data_path
     from PIL import ImageDraw, ImageFont
@@ -264,12 +265,13 @@ def contact_sheet(
     font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", 10)
     columns = min(columns, max(1, len(photos)))
     rows = -(-len(photos) // columns)
-    cell, margin = side + 34, 6
-    sheet = Image.new("RGB", (columns * (side + margin) + margin, max(1, rows) * cell + margin), "white")
+    cell, margin, above = side + 34, 6, 26 if title else 0
+    sheet = Image.new("RGB", (columns * (side + margin) + margin, max(1, rows) * cell + margin + above), "white")
     draw = ImageDraw.Draw(sheet)
+    draw.text((margin, margin), title, fill="black", font=font.font_variant(size=14))
     numbers = range(1, len(photos) + 1) if numbers is None else numbers
     for i, (source, caption, number) in enumerate(zip(photos, captions, numbers, strict=True)):
-        x, y = margin + (i % columns) * (side + margin), margin + (i // columns) * cell
+        x, y = margin + (i % columns) * (side + margin), above + margin + (i // columns) * cell
         try:
             photo = contained(open_image(source), side)
         except BadImage:

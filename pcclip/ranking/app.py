@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from pcclip.config import Rank, read
+from pcclip.config import Rank, check, load_yaml, resolve
 from pcclip.encoders import load_model
 from pcclip.ranking.saved import data_folder
 from pcclip.ranking.widget.photos import growing_photos, load_photos, votes_file
@@ -114,7 +114,7 @@ def open_app(
     """Serve the page until the process is interrupted; photos that are new are encoded meanwhile.
 
     Args:
-        place: a folder, a glob, or a parameter file, whose photos and models notebook 06 would show.
+        place: a folder, a glob, or a run's folder or parameter file, whose photos and models notebook 06 would show.
         settings: the words to begin with.
         model: the spec of the model that ranks a folder.
         port: of the address; 0 takes any that is free.
@@ -124,8 +124,10 @@ def open_app(
         PcclipError: no photos, none readable, an unknown model.
     """
     answers = data_folder() / "answers.jsonl"
-    if place.endswith((".yaml", ".yml")):
-        config = read(place)
+    parameters = resolve(place) / "parameters.yaml"  # of a run's folder, wherever it was moved
+    if place.endswith((".yaml", ".yml")) or parameters.is_file():
+        moved = {"outputs": str(parameters.parents[1])} if parameters.is_file() else {}
+        config = check({**load_yaml(parameters if moved else place), **moved}, where=place)
         growing, settings, answers = iter([(load_photos(config), 0)]), config.rank, votes_file(config)
     else:
         growing = growing_photos(place, {"base": load_model(model)})

@@ -16,7 +16,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the commands."""
     _add_rank(commands.add_parser("rank", help="order photos by an attribute"))
     app = commands.add_parser("app", help="open the page that ranks a folder's photos, in the browser")
-    app.add_argument("photos", help="a folder, a glob in quotes, or a parameter file such as params/demo.yaml")
+    app.add_argument("photos", help="a folder, a glob in quotes, or a run: its folder or its parameter file")
     app.add_argument("--model", default="minilm-efficientnet", help="the model that ranks a folder")
     app.add_argument("--port", type=int, default=0, help="the port of the address (default: any that is free)")
     app.add_argument("--no-browser", action="store_true", help="only print the address")

@@ -4,12 +4,14 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from PIL import Image
 
 from pcclip.config import Embed, Generate, resolve
 from pcclip.embedding.stage import FOLDER as EMBED
@@ -138,7 +140,12 @@ def rank(
         elif text is not None:  # words, examples or votes are given: rank() has checked it
             table = _ranked(vectors, project(matrix, text), top, bottom)
     if sheet:
-        _write_sheet(table, Path(sheet), top or 0, bottom or 0)
+        titles = [
+            f"most: {query.more}" if query else "most",
+            f"least: {query.less or query.more}" if query else "least",
+        ]
+        with atomic(Path(sheet)) as temporary:
+            ranked_sheet(table, titles, bottom or 0).save(temporary, format="PNG")
     room = None if top is None and bottom is None else max((top or 0) + (bottom or 0) - len(table), 0)
     problems = pd.DataFrame(unreadable[:room], columns=["path", "problem"], dtype=object)
     problems.insert(0, "position", np.arange(len(table) + 1, len(table) + 1 + len(problems)))
@@ -255,13 +262,27 @@ def _ranked(vectors: Vectors, scores: Float[np.ndarray, " n"], top: int | None, 
     return table
 
 
-def _write_sheet(table: pd.DataFrame, path: Path, top: int, bottom: int) -> None:
-    if len(table) > SHEET_PHOTOS:  # half from either end, or more where the other end is shorter
-        last = min(bottom, max(SHEET_PHOTOS // 2, SHEET_PHOTOS - top))
-        table = pd.concat([table.head(SHEET_PHOTOS - last), table.tail(last)])
-    captions = [f"{Path(name).stem} {score:+.3f}" for name, score in zip(table.path, table.score, strict=True)]
-    with atomic(path) as temporary:
-        contact_sheet(list(table.path), captions, numbers=list(table.position)).save(temporary, format="PNG")
+def ranked_sheet(table: pd.DataFrame, titles: Sequence[str], bottom: int = 0) -> Image.Image:
+    """A contact sheet of at most 60 photos, the last `bottom` of the table under a title of their own.
+
+    Of more than 60, half are from either end, or more where the other end is shorter.
+
+    Args:
+        table: columns position, path, score and possibly caption, best first.
+        titles: of the top, and of the bottom where there is one.
+    """
+    last = min(bottom, len(table), max(SHEET_PHOTOS // 2, SHEET_PHOTOS - len(table) + bottom))
+    first = min(SHEET_PHOTOS, len(table)) - last
+    sheets = []
+    for part, title in zip((table.head(first), table.tail(last)), titles, strict=False):
+        names = part.get("caption", part.path.map(lambda path: Path(path).stem))
+        captions = [f"{name} {score:+.3f}" for name, score in zip(names, part.score, strict=True)]
+        if len(part):
+            sheets.append(contact_sheet(list(part.path), captions, numbers=list(part.position), title=title))
+    whole = Image.new("RGB", (max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)), "white")
+    for sheet, end in zip(sheets, accumulate(sheet.height for sheet in sheets), strict=True):
+        whole.paste(sheet, (0, end - sheet.height))
+    return whole
 
 
 # ---- the photos

@@ -35,6 +35,16 @@ test("keys move an end of the brush, never past the other one", () => {
 
 test("the brush is grabbed at a near end, or begun anew", () => {
   assert.deepEqual([0.21, 0.79, 0.5].map((share) => logic.fixedEnd(share, [0.2, 0.8], 0.02)), [0.8, 0.2, 0.5]);
+  assert.deepEqual([0.01, 0.99, 0.5].map((share) => logic.fixedEnd(share, [0, 1], 0.02)), [0, 1, 0.5], "a drag from the edge selects");
+});
+
+test("what is taken away: the ticked photos, else the shown ones, best first", () => {
+  const all = Uint32Array.of(3, 1, 0, 2), shown = all.slice(0, 2);
+  assert.deepEqual(logic.chosenRows(all, shown, new Set([2, 3])), { rows: [3, 2], text: "2 ticked photos" });
+  assert.deepEqual(logic.chosenRows(all, shown, new Set()), { rows: [3, 1], text: "the 2 shown photos" });
+  assert.deepEqual(logic.chosenRows(all, all, new Set()), { rows: null, text: "all 4 photos" });
+  assert.deepEqual(logic.rowsBetween(all, 0, 3), [3, 1, 0]);
+  assert.deepEqual(logic.rowsBetween(shown, 0, 1), [1], "the other end is not shown any more");
 });
 
 test("a bar is as high as its count, and an empty bin has none", () => {

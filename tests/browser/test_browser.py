@@ -361,13 +361,58 @@ def test_the_app(app, servers):
     before = order(app)
     app.fill(".pcclip-ranking input[name=more]", "a green balloon")
     eventually(lambda: order(app) != before)
-    with app.expect_download() as download:
-        app.click(".pcclip-ranking button[name=csv]")
-    lines = Path(download.value.path()).read_text().splitlines()
-    assert lines[0] == "position,id,caption,score,path"
+    lines = taken(app, "csv").splitlines()
+    assert lines[0] == "rank,path,id,caption,score,more,less,model,estimator"
     assert [line.split(",")[0] for line in lines[1:]] == [str(k) for k in range(1, 61)]
     assert all(url.startswith((servers[1].url, "blob:", "data:")) for url in app.requests)
     assert len(app.requests) > 2
+
+
+def taken(page, kind: str) -> str:
+    """The text of the file that the page gives away."""
+    page.select_option(".pcclip-ranking select[name=kind]", kind)
+    with page.expect_download() as download:
+        page.click(".pcclip-ranking button[name=take]")
+    assert "is in this browser's downloads" in page.locator(".pcclip-ranking .placed").text_content()
+    return Path(download.value.path()).read_text()
+
+
+def test_a_drag_from_the_edge_selects_the_top_and_takes_it_away(app, work):
+    histogram = app.locator(".pcclip-ranking .histogram")
+    box = histogram.bounding_box()
+    x, y = box["x"], box["y"] + box["height"] / 2
+    app.mouse.move(x + 1, y)
+    app.mouse.down()
+    app.mouse.move(x + box["width"] * 0.3, y, steps=4)
+    app.mouse.up()
+    count = app.locator(".pcclip-ranking .count").text_content()
+    shown = [place for place, _ in walked(app)]
+    assert 0 < len(shown) < 60
+    assert sorted(shown) == list(range(1, len(shown) + 1)), "the top, not what is below it"
+    assert count == f"{len(shown)} of 60 photos"
+    assert len(taken(app, "jsonl").splitlines()) == len(shown)
+    app.fill(".pcclip-ranking input[name=top]", "7")
+    assert app.locator(".pcclip-ranking .chosen").text_content() == "the 7 shown photos"
+    app.select_option(".pcclip-ranking select[name=kind]", "copy")
+    app.fill(".pcclip-ranking input[name=to]", str(work / "taken"))
+    app.click(".pcclip-ranking button[name=take]")
+    eventually(lambda: f"7 of 7 photos copied to {work / 'taken'}" in app.locator(".placed").text_content())
+    assert len([*(work / "taken").glob("*.jpg")]) == 7
+
+
+def test_photos_are_ticked_by_keys_and_by_shift_click(app):
+    app.locator(".pcclip-ranking .photo[tabindex='0']").first.focus()
+    for key in ("Home", "x", "ArrowRight", "ArrowRight", "Shift+X"):
+        app.keyboard.press(key)
+    chosen = app.locator(".pcclip-ranking .chosen")
+    assert chosen.text_content() == "3 ticked photos"
+    app.locator(".tile[aria-posinset='2'] .tick").click()
+    assert chosen.text_content() == "2 ticked photos"
+    app.locator(".tile[aria-posinset='6'] .photo").click(modifiers=["Shift"])
+    assert chosen.text_content() == "6 ticked photos"
+    assert [json.loads(line)["rank"] for line in taken(app, "jsonl").splitlines()] == [1, 2, 3, 4, 5, 6]
+    app.click(".pcclip-ranking button[name=untick]")
+    assert chosen.text_content() == "all 60 photos"
 
 
 def test_examples_lie_in_a_tray_and_a_ranking_keeps_them(app, work):

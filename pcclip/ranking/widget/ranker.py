@@ -1,5 +1,6 @@
 """What a person has said about an attribute, in words, examples and votes, and the order that follows."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,11 +12,11 @@ from PIL import Image
 
 from pcclip.config import Rank
 from pcclip.errors import PcclipError
-from pcclip.images import contact_sheet
 from pcclip.ranking import saved
 from pcclip.ranking.axes import Query, query_axis
 from pcclip.ranking.examples import example_differences
 from pcclip.ranking.posterior import Ballot, Order, ballot, learnt_order, next_pair
+from pcclip.ranking.rank import ranked_sheet
 from pcclip.ranking.votes import Example, Vote, VoteFile, Words
 from pcclip.ranking.widget.photos import Photos
 from pcclip.stats.random_streams import stream
@@ -219,15 +220,18 @@ class Ranker:
             float(np.maximum(chances, 1 - chances).mean()),
         )
 
-    def table(self, model: str | None = None) -> pd.DataFrame:
-        """Columns position, id, caption, score, deviation (after votes or examples) and path of one model, in order."""
+    def table(self, model: str | None = None, rows: Collection[int] | None = None) -> pd.DataFrame:
+        """Columns position, id, caption, score, deviation (after votes or examples) and path of one model, in order.
+
+        The index has the photos' rows. With `rows` only these photos, at their positions in the complete order.
+        """
         standing, vectors = self.standing(model or self.shown[-1]), self.photos.vectors
         table = pd.DataFrame({"id": vectors.ids, "caption": self.photos.captions, "score": standing.scores})
         if standing.deviations is not None:
             table["deviation"] = standing.deviations
-        table = table.assign(path=vectors.paths).iloc[standing.order].reset_index(drop=True)
+        table = table.assign(path=vectors.paths).iloc[standing.order]
         table.insert(0, "position", np.arange(1, len(table) + 1))
-        return table
+        return table if rows is None else table[table.index.isin(rows)]
 
     def tables(self) -> pd.DataFrame:
         """`table` of every model, one below the other, with a column model."""
@@ -235,9 +239,7 @@ class Ranker:
 
     def sheet(self, top: int) -> Image.Image:
         """A contact sheet of the first `top` photos."""
-        table = self.table().head(top)
-        captions = [f"{caption} {score:+.3f}" for caption, score in zip(table.caption, table.score, strict=True)]
-        return contact_sheet(list(table.path), captions)
+        return ranked_sheet(self.table().head(top), [f"most: {self.query.more}"])
 
     @property
     def _ballot(self) -> Ballot:

@@ -2,9 +2,9 @@
 // The kernel holds photos, models and votes; the page has only scores, the few thumbnails in sight, and the drawing.
 // Texts reach the page as text nodes alone, so that a caption or a file name can never be markup.
 import {
-  answerOfKey, barPath, brushAfterKey, brushedRows, clamp, comingText, counted, factTexts, fixedEnd, gridOf, histogramOf,
-  learntText, likesOfKey, orderByScore, placeAfterKey, placesIn, placeText, plainColour, pointOf, rowsInSight,
-  rowsToAsk, rowsToForget, scoreText, scrollFor, shareOf, signed,
+  answerOfKey, barPath, brushAfterKey, brushedRows, chosenRows, clamp, comingText, counted, factTexts, fixedEnd, gridOf,
+  histogramOf, isTickKey, learntText, likesOfKey, orderByScore, placeAfterKey, placesIn, placeText, plainColour, pointOf,
+  rowsBetween, rowsInSight, rowsToAsk, rowsToForget, scoreText, scrollFor, shareOf, signed,
 } from "./ranking_logic.js";
 
 const LAYOUT = { gap: 10, smallest: 124, strip: 9 }; // pixels: between tiles, of the smallest tile, of its score strip
@@ -106,8 +106,9 @@ class Histogram {
     this.svg.addEventListener("pointerdown", (event) => this.grab(event));
     this.svg.addEventListener("dblclick", () => this.set(0, 1));
     this.ends = [el("span"), el("span")];
+    this.count = el("span", { class: "count" });
     this.node = el("div", { class: "spread-of-scores" }, this.svg,
-      el("div", { class: "ends", "aria-hidden": "true" }, this.ends[0], this.ends[1]));
+      el("div", { class: "ends", "aria-hidden": "true" }, this.ends[0], this.count, this.ends[1]));
   }
   show(scores) {
     this.data = histogramOf(scores, BINS);
@@ -138,10 +139,10 @@ class Histogram {
     this.ends[0].textContent = `most ${signed(least + this.high * width)}`;
     this.ends[1].textContent = `least ${signed(least + this.low * width)}`;
   }
-  set(low, high) {
+  set(low, high, most = Infinity) {
     [this.low, this.high] = [clamp(Math.min(low, high), 0, 1), clamp(Math.max(low, high), 0, 1)];
     this.draw();
-    this.changed();
+    this.changed(most);
   }
   grab(event) {
     if (event.button) return;
@@ -184,8 +185,11 @@ class Tile {
     this.row = row;
     this.image = el("img", { alt: "", draggable: "false" });
     this.problem = el("span", { class: "broken" });
-    this.photo = el("button", { class: "photo", type: "button", tabindex: -1,
-      "aria-keyshortcuts": "Enter + -", onclick: () => gallery.open(row) }, this.image, this.problem);
+    this.photo = el("button", { class: "photo", type: "button", tabindex: -1, "aria-keyshortcuts": "Enter + - x Shift+x",
+      onclick: (event) => event.shiftKey || event.ctrlKey || event.metaKey ? gallery.tick(row, event.shiftKey) : gallery.open(row) },
+    this.image, this.problem);
+    this.box = el("input", { class: "tick", type: "checkbox", tabindex: -1, title: "Tick (x, or shift-click for many)",
+      onclick: (event) => gallery.tick(row, event.shiftKey) });
     this.place = el("span", { class: "place", "aria-hidden": "true" });
     this.caption = el("span", { class: "caption" });
     this.score = el("span", { class: "score" });
@@ -195,7 +199,7 @@ class Tile {
     this.less = mark(-1, "−", "Less like this");
     this.band = el("i", { class: "band" });
     this.dot = el("i", { class: "dot" });
-    this.node = el("div", { class: "tile", role: "listitem" }, this.photo, this.place,
+    this.node = el("div", { class: "tile", role: "listitem" }, this.photo, this.place, this.box,
       el("div", { class: "marks" }, this.more, this.less),
       el("div", { class: "told", "aria-hidden": "true" }, this.caption, this.score),
       el("div", { class: "strip", "aria-hidden": "true" }, this.band, this.dot));
@@ -207,7 +211,7 @@ class Tile {
     this.node.style.transform = `translate(${x}px, ${y}px)`;
   }
   fill(item, gallery) {
-    const { scores, deviations, places, histogram, likes } = gallery;
+    const { scores, deviations, places, histogram, likes, ticked } = gallery;
     const score = scores[this.row], sd = deviations ? deviations[this.row] : 0, place = places[this.row] + 1;
     const told = scoreText(score, sd);
     this.place.textContent = place;
@@ -216,6 +220,9 @@ class Tile {
     this.photo.setAttribute("aria-label", `${place}. ${item ? item.caption : "photo"}, score ${told}`);
     this.node.setAttribute("aria-posinset", place);
     this.node.setAttribute("aria-setsize", scores.length);
+    this.box.checked = ticked.has(this.row);
+    this.box.setAttribute("aria-label", `tick ${place}. ${item ? item.caption : "photo"}`);
+    this.node.classList.toggle("ticked", this.box.checked);
     const at = shareOf(score, histogram.data), half = sd / histogram.data.width;
     this.dot.style.left = `${100 * (1 - at)}%`;
     this.band.style.left = `${100 * clamp(1 - at - half, 0, 1)}%`;
@@ -244,14 +251,15 @@ class Tile {
 class Gallery {
   constructor(name, thumbnails, actions) {
     this.thumbnails = thumbnails;
-    Object.assign(this, actions); // open, like, point, filtered
+    Object.assign(this, actions); // open, like, point, filtered, tick, and the set ticked
+    this.most = Infinity; // photos shown
     this.name = name;
     this.tiles = new Map();
     this.likes = new Map();
     this.at = 0;
     this.canvas = el("div", { class: "canvas", role: "list", "aria-label": `Photos, ordered by ${name}` });
     this.scroller = el("div", { class: "scroller" }, this.canvas);
-    this.histogram = new Histogram(name, () => this.filter());
+    this.histogram = new Histogram(name, (most) => this.filter(most));
     this.title = el("h3", {}, name);
     this.empty = el("p", { class: "empty", hidden: true }, "No photo has such a score.");
     this.node = el("section", { class: "gallery", "aria-label": name },
@@ -275,17 +283,26 @@ class Gallery {
     Object.assign(this, { scores, deviations, likes });
     this.all = orderByScore(scores);
     this.places = placesIn(this.all, scores.length);
-    if (fresh) (this.histogram.low = 0), (this.histogram.high = 1);
+    if (fresh) [this.histogram.low, this.histogram.high, this.most] = [0, 1, Infinity];
     this.histogram.show(scores);
     this.arrange(fresh);
   }
-  filter() {
+  filter(most) {
+    this.most = most;
     this.arrange(false);
     this.filtered(this);
   }
+  /** Show the n highest photos, or all. */
+  top(n) {
+    const last = this.all[n - 1];
+    if (last === undefined) this.histogram.set(0, 1);
+    else this.histogram.set(shareOf(this.scores[last], this.histogram.data), 1, n);
+  }
   arrange(toTop) {
     const { data, low, high } = this.histogram, before = this.order ? this.index : null;
-    this.order = brushedRows(this.all, this.scores, data, low, high);
+    this.order = brushedRows(this.all, this.scores, data, low, high).slice(0, this.most);
+    const brushed = this.order.length < this.all.length;
+    this.histogram.count.textContent = brushed ? `${this.order.length.toLocaleString("en")} of ${counted(this.all.length, "photo")}` : "";
     this.index = placesIn(this.order, this.scores.length);
     this.empty.hidden = this.order.length > 0;
     this.at = clamp(this.at, 0, Math.max(0, this.order.length - 1));
@@ -381,6 +398,7 @@ class Gallery {
     const likes = likesOfKey(event.key);
     if (to !== undefined) this.focus(to);
     else if (likes) this.like(this.order[this.at], likes);
+    else if (isTickKey(event.key)) this.tick(this.order[this.at], event.shiftKey);
     else return;
     event.preventDefault();
   }
@@ -509,7 +527,7 @@ class Surface {
     this.build();
     this.root = el("div", { class: "pcclip-ranking", role: "region", "aria-label": "Photos ranked by an attribute",
       [QUIET]: "true" }, this.form, this.problem, this.coming, this.bar, this.rankings, this.tray, this.duel.node, this.panels,
-      this.keys, this.live, this.viewer.node);
+      this.away, this.placed, this.keys, this.live, this.viewer.node);
     this.root.addEventListener("contextmenu", (event) => event.target.closest("img") && event.stopPropagation());
     root.append(this.root);
     this.receive = (content, buffers) => this.take(content, buffers || []);
@@ -554,12 +572,27 @@ class Surface {
     this.rankings = el("details", { class: "rankings" }, el("summary", {}, "rankings"),
       el("div", {}, this.saved, this.name, this.save, ...this.own));
     this.forget = button("forget", "forget examples", () => this.send({ do: "forget" }), { hidden: true });
-    this.bar = el("div", { class: "bar" }, this.facts, this.learning, this.forget, this.compare,
-      button("csv", "order as CSV", () => this.send({ do: "export", kind: "csv" })),
-      button("sheet", "contact sheet", () => this.send({ do: "export", kind: "png" })));
+    this.bar = el("div", { class: "bar" }, this.facts, this.learning, this.forget, this.compare);
+    this.ticked = new Set();
+    this.chosen = el("span", { class: "chosen" });
+    this.top = el("input", { name: "top", type: "number", min: 1, "aria-label": "show only so many of the top", placeholder: "all",
+      oninput: () => this.active.top(Number(this.top.value)) });
+    this.kind = el("select", { name: "kind", "aria-label": "take away as", onchange: () => this.takes() },
+      ...[["csv", "CSV table"], ["jsonl", "JSON lines"], ["labels", "label column (CSV)"], ["png", "contact sheet"],
+        ["copy", "copies of the files in"], ["link", "links to the files in"], ["move", "the files, moved to"]]
+        .map(([value, text]) => el("option", { value }, text)));
+    this.to = el("input", { name: "to", type: "text", "aria-label": "folder", hidden: true, autocomplete: "off" });
+    this.untick = button("untick", "untick", () => (this.ticked.clear(), this.tell()));
+    this.placed = el("p", { class: "placed", role: "status" });
+    this.away = el("form", { class: "away", "aria-label": "Take away", onsubmit: (event) => (event.preventDefault(), this.takeAway()) },
+      el("label", {}, "top ", this.top), button("tick", "tick shown", () =>
+        (this.active.order.forEach((row) => this.ticked.add(row)), this.tell())), this.untick,
+      el("span", { class: "gap" }), "take ", this.chosen, " as ", this.kind, this.to,
+      el("button", { name: "take", type: "submit" }, "take away"));
     this.panels = el("div", { class: "panels" });
     this.keys = el("p", { class: "keys" });
-    for (const [key, does] of [["← ↑ ↓ →", "walk the photos"], ["Enter", "look closer"], ["+ −", "more, less like it"]])
+    for (const [key, does] of [["← ↑ ↓ →", "walk the photos"], ["Enter", "look closer"], ["+ −", "more, less like it"],
+      ["x", "tick"], ["Shift x", "tick up to here"]])
       this.keys.append(el("kbd", {}, key), ` ${does}   `);
     this.live = el("p", { class: "hidden", role: "status", "aria-live": "polite" });
   }
@@ -582,6 +615,26 @@ class Surface {
   }
   like(row, likes) {
     this.send({ do: "example", row, likes: this.state.likes.get(row) === likes ? 0 : likes });
+  }
+  /** The panel that was filtered last, else the last one. */
+  get active() {
+    const last = [...this.galleries.values()].at(-1);
+    return this.galleries.get(this.filtered) ?? last;
+  }
+  tick(row, range) {
+    const on = !this.ticked.has(row);
+    for (const other of range ? rowsBetween(this.active.order, this.lastTick ?? row, row) : [row])
+      on ? this.ticked.add(other) : this.ticked.delete(other);
+    this.lastTick = row;
+    this.tell();
+  }
+  takes() {
+    this.to.hidden = !["copy", "link", "move"].includes(this.kind.value);
+  }
+  takeAway() {
+    const { name, all, order } = this.active;
+    this.send({ do: "export", kind: this.kind.value, model: name, rows: chosenRows(all, order, this.ticked).rows,
+      to: this.to.hidden ? "" : this.to.value });
   }
   start() {
     this.duel.node.hidden = false;
@@ -609,6 +662,7 @@ class Surface {
     else if (content.is === "pair") this.paired(content, buffers);
     else if (content.is === "photo") this.viewer.take(content.item, buffers[0]);
     else if (content.is === "file") this.download(content, buffers[0]);
+    else if (content.is === "placed") this.placed.textContent = content.text;
     else if (content.is === "progress") this.progress(content.coming);
     else if (content.is === "problem") this.complain(content.text), this.duel.again();
   }
@@ -622,7 +676,9 @@ class Surface {
     state.panels.forEach((name, k) => {
       if (!this.galleries.has(name)) this.galleries.set(name, new Gallery(name, this.thumbnails, {
         open: (row) => this.open(row), like: (row, likes) => this.like(row, likes),
-        point: (row) => this.galleries.forEach((gallery) => gallery.mark(row)), filtered: () => this.tell() }));
+        point: (row) => this.galleries.forEach((gallery) => gallery.mark(row)), ticked: this.ticked,
+        tick: (row, range) => ((this.filtered = name), this.tick(row, range)),
+        filtered: () => ((this.filtered = name), this.tell()) }));
       const gallery = this.galleries.get(name);
       if (this.panels.children[k] !== gallery.node) this.panels.insertBefore(gallery.node, this.panels.children[k] ?? null);
       gallery.title.hidden = state.panels.length < 2;
@@ -659,6 +715,7 @@ class Surface {
     this.learning.hidden = !state.votes && !state.examples.length;
     this.learn.checked = state.learn;
     this.forget.hidden = !state.examples.length;
+    if (fresh) this.to.value = state.folder;
     this.compare.disabled = state.photos < 2;
     this.duel.tell(state, learntText(state));
     if (fresh && !this.duel.node.hidden) this.send({ do: "pair" });
@@ -691,7 +748,11 @@ class Surface {
     }));
   }
   tell() {
-    const { photos, more } = this.state, galleries = [...this.galleries.values()];
+    const { photos, more } = this.state, galleries = [...this.galleries.values()], { all, order, most } = this.active;
+    this.chosen.textContent = chosenRows(all, order, this.ticked).text;
+    if (document.activeElement !== this.top) this.top.value = most < Infinity ? most : "";
+    this.untick.hidden = !this.ticked.size;
+    galleries.forEach((gallery) => gallery.grid && gallery.fill());
     const brushed = galleries.filter((g) => g.histogram.brushed).map((g) => ({ name: g.name, shown: g.order.length }));
     const parts = factTexts(this.state, brushed, galleries.length);
     this.facts.replaceChildren(`${counted(photos, "photo")} from most to least `, el("q", {}, more),
@@ -709,7 +770,7 @@ class Surface {
     link.click();
     link.remove();
     setTimeout(() => URL.revokeObjectURL(url), 10000);
-    this.live.textContent = `${name} saved`;
+    this.placed.textContent = `${name} is in this browser's downloads: ${this.chosen.textContent}`;
   }
   close() {
     clearTimeout(this.waiting);

@@ -51,10 +51,27 @@ export function brushAfterKey(key, end, [low, high], bins) {
   return key === "Escape" ? [0, 1] : null;
 }
 
-/** The end that stays when the brush is grabbed at `share`: the other one of an end that is near, else `share` itself. */
+/**
+ * The end that stays when the brush is grabbed at `share`: the other one of a set end that is near, else `share` itself,
+ * or the edge near it, so that a drag from the edge selects what it passes.
+ */
 export function fixedEnd(share, [low, high], near) {
-  if (Math.abs(share - low) < near) return high;
-  return Math.abs(share - high) < near ? low : share;
+  if (low > 0 && Math.abs(share - low) < near) return high;
+  if (high < 1 && Math.abs(share - high) < near) return low;
+  return share < near ? 0 : share > 1 - near ? 1 : share;
+}
+
+/** The rows of `order` from one row to another, in either direction. */
+export function rowsBetween(order, from, to) {
+  const ends = [from, to].map((row) => order.indexOf(row)).sort((a, b) => a - b);
+  return ends[0] < 0 ? [to] : [...order.slice(ends[0], ends[1] + 1)];
+}
+
+/** The rows that are taken away, best first: the ticked ones, else the shown ones; and in words which these are. */
+export function chosenRows(all, shown, ticked) {
+  if (ticked.size) return { rows: [...all].filter((row) => ticked.has(row)), text: `${counted(ticked.size, "ticked photo")}` };
+  if (shown.length < all.length) return { rows: [...shown], text: `the ${counted(shown.length, "shown photo")}` };
+  return { rows: null, text: `all ${counted(all.length, "photo")}` };
 }
 
 /** SVG path of one bar with round corners, or "" for an empty bin. */
@@ -95,6 +112,9 @@ export function placeAfterKey(key, at, { columns, tall }, height, n) {
 
 /** More (1) or less (-1) like the photo, by key; undefined for any other key. */
 export const likesOfKey = (key) => ({ "+": 1, "=": 1, "-": -1 })[key];
+
+/** Whether a key ticks a photo. */
+export const isTickKey = (key) => key === "x" || key === "X";
 
 /** What a key does while two photos are compared: a choice, 'undo', 'close', or undefined. */
 export function answerOfKey(key) {

@@ -4,10 +4,8 @@ The page (ranking.js) holds scores and the thumbnails in sight; photos, models a
 travels in custom messages, with pictures and scores as binary buffers, so that nothing of it is saved in the notebook.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,9 @@ from pcclip.errors import PcclipError
 from pcclip.images import BadImage, thumbnail
 from pcclip.ranking import saved
 from pcclip.ranking.axes import ESTIMATORS
-from pcclip.ranking.rank import SHEET_PHOTOS
+from pcclip.ranking.widget.export import PLACINGS, exported, file_name, place_files
 from pcclip.ranking.widget.ranker import Ranker, Standing
 from pcclip.ranking.widget.thumbnails import thumbnails
-from pcclip.runs.files import spreadsheet
 from pcclip.runs.progress import interactive
 
 _HERE = Path(__file__).parent
@@ -58,7 +55,7 @@ class Conversation:
     """What the page asks and what it gets: a ranking to look at, to search, and to disagree with.
 
     A message from the page names an action (`do`). An answer names its kind (`is`): ranking, pair, thumbnails, photo,
-    file, progress, problem.
+    file, placed, progress, problem.
 
     Args:
         send: takes an answer, and pictures and scores as binary buffers.
@@ -138,6 +135,7 @@ class Conversation:
             "agree": standings[-1].agree,
             "expected": standings[-1].expected,
             "said": self._spoken_order(standings[-1]),
+            "folder": f"~/pcclip/{file_name(ranker)}",
             "problem": "",
         }
         columns = [column for standing in standings for column in (standing.scores, standing.deviations)]
@@ -195,14 +193,11 @@ class Conversation:
     def _item(self, row: int, problem: str) -> dict:
         return {"row": row, "caption": self.ranker.photos.captions[row], "problem": problem}
 
-    def _export(self, kind: str) -> None:
-        name = re.sub(r"[^\w]+", "_", self.ranker.query.more).strip("_")[:60] or "ranking"
-        if kind == "json":
-            content, media = json.dumps(saved.summary(self.ranker.name), indent=1).encode(), "application/json"
-        elif kind == "csv":
-            content, media = spreadsheet(self.ranker.table()).to_csv(index=False).encode(), "text/csv"
+    def _export(self, kind: str, model: str = "", rows: list[int] | None = None, to: str = "") -> None:
+        """A file for the browser's downloads, or photos placed in a folder of the kernel's computer."""
+        model = model or self.ranker.shown[-1]
+        if kind in PLACINGS:
+            self.send({"is": "placed", "text": place_files(self.ranker, kind, model, rows, to)})
         else:
-            buffer = BytesIO()
-            self.ranker.sheet(SHEET_PHOTOS).save(buffer, "PNG")
-            content, media = buffer.getvalue(), "image/png"
-        self.send({"is": "file", "name": f"{name}.{kind}", "type": media}, [content])
+            name, media, content = exported(self.ranker, kind, model, rows)
+            self.send({"is": "file", "name": name, "type": media}, [content])

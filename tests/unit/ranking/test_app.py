@@ -5,8 +5,10 @@ import struct
 import threading
 from http.client import HTTPConnection
 from itertools import accumulate, pairwise
+from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from pcclip import cli
@@ -130,7 +132,7 @@ def test_photos_come_in_while_the_page_is_open(photos, tmp_path, tiny_model, own
     assert (len(ranker.standing("base").scores), ranker.examples, ranker.coming) == (4, {0: 1}, 1)
 
 
-def test_the_app_serves_a_folder_from_its_address(photos, tiny_model, monkeypatch, capsys):
+def test_the_app_serves_a_folder_or_a_run_from_its_address(photos, tiny_model, tmp_path, monkeypatch, capsys):
     opened = []
     monkeypatch.setattr(app_module.webbrowser, "open", opened.append)
     monkeypatch.setattr(App, "serve_forever", lambda server: opened.append(server))
@@ -139,6 +141,17 @@ def test_the_app_serves_a_folder_from_its_address(photos, tiny_model, monkeypatc
     assert address == server.address
     assert address in capsys.readouterr().out
     server.server_close()
+    opened.clear()
+    run = tmp_path / "moved" / "tiny"
+    run.mkdir(parents=True)
+    values = yaml.safe_load((Path(__file__).parents[3] / "params" / "demo.yaml").read_text())
+    values |= {"run": "tiny", "model": tiny_model, "rank": {"photos": str(photos), "more": MORE, "less": LESS}}
+    (run / "parameters.yaml").write_text(yaml.safe_dump(values))
+    assert cli.main(["app", str(run)]) == 0
+    assert opened[1].ranker.query.label == f"{MORE} / {LESS}"
+    opened[1].ranker.vote(0, 1, "first")
+    assert (run / "06_rank" / "votes.jsonl").is_file(), "in the run's folder, wherever it is now"
+    opened[1].server_close()
     assert cli.main(["app", str(photos / "nowhere"), "--model", tiny_model]) == 1
     assert "no photos there" in capsys.readouterr().err
 
@@ -233,7 +246,7 @@ def test_rankings_on_the_page(app, ranker):
     assert "short name" in message(app, do="save", name=" ")[0][0]["text"]
     assert message(app, do="rename", name="reds")[0][0]["ranking"] == "reds"
     [(file, [content])] = message(app, do="export", kind="json")
-    assert (file["name"], json.loads(content)["name"]) == ("something_red.json", "reds")
+    assert (file["name"], json.loads(content)["name"]) == ("reds.json", "reds")
     state = message(app, do="delete")[0][0]
     assert (state["ranking"], state["rankings"], state["examples"]) == ("", [], [[2, 1]])
 

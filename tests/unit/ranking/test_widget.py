@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,8 +19,10 @@ from PIL import Image
 from pcclip import config as params
 from pcclip import load_model
 from pcclip.config import Rank
+from pcclip.data.sources import folder as captioned
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
+from pcclip.ranking.rank import ranked_sheet
 from pcclip.ranking.votes import Vote, VoteFile
 from pcclip.ranking.widget import surface as ranking
 from pcclip.ranking.widget import thumbnails as small
@@ -298,7 +302,9 @@ def test_csv_is_the_whole_order(page, some):
     content, (data,) = page.do("export", kind="csv")["file"]
     assert content["name"] == "something_red.csv"
     table = pd.read_csv(BytesIO(data))
-    assert list(table.columns) == ["position", "id", "caption", "score", "path"]
+    words = ["more", "less", "model", "estimator"]
+    assert list(table.columns) == ["rank", "path", "id", "caption", "score", *words]
+    assert list(table[words].drop_duplicates().iloc[0]) == [ASKED.more, ASKED.less, "finetuned", "two_prompt"]
     assert [some.vectors.ids[row] for row in ordered(page.do("hello"))] == list(table["id"])
     assert HOSTILE in set(table.caption)
 
@@ -309,6 +315,81 @@ def test_csv_starts_no_formula(some, models, tmp_path):
     data = Page(Ranker(few, ASKED, tmp_path / "v.jsonl")).do("export", kind="csv")["file"][1][0]
     table = pd.read_csv(BytesIO(data)).set_index("id").caption[few.vectors.ids]
     assert list(table) == ["'=1+1", "'+a", "'-b", "'@c", "plain", "'\td"]
+
+
+def test_a_table_of_the_chosen_photos_keeps_their_ranks(page, some):
+    page.do("vote", first=0, second=1, choice="first")
+    order = ordered(page.do("hello"))
+    _, (data,) = page.do("export", kind="jsonl", model="base", rows=[order[5], order[2]])["file"]
+    lines = [json.loads(line) for line in data.splitlines()]
+    base = list(page.conversation.ranker.standing("base").order)
+    assert [line["rank"] for line in lines] == sorted(base.index(order[k]) + 1 for k in (2, 5))
+    assert {line["deviation"] > 0 for line in lines} == {True}
+
+
+def test_labels_are_a_captions_file_with_an_attribute(page, some, photos, tmp_path):
+    content, (data,) = page.do("export", kind="labels", rows=[1, 2])["file"]
+    (tmp_path / "captions.csv").write_bytes(data)
+    source = params.Data(source="folder", path=str(tmp_path), images=str(photos))
+    table, left_out, _ = captioned.read(source)
+    assert (content["name"], left_out.empty) == ("something_red.csv", True)
+    assert table.set_index("id").something_red[some.vectors.ids].tolist() == [0.0, 1.0, 1.0] + [0.0] * 21
+
+
+def test_a_sheet_has_both_ends_apart(some):
+    many = some.vectors.paths * 3
+    table = pd.DataFrame({"path": many, "score": 0.5, "position": range(1, 73), "caption": "x"})
+    whole, row, title, margin = ranked_sheet(table, ["most: a", "least: b"], 36), 160 + 34, 26, 6
+    assert whole.height == 2 * (5 * row + title + margin), "thirty photos of either end"
+    assert ranked_sheet(table, ["most: a"]).height == 10 * row + title + margin
+    assert ranked_sheet(table.head(3), ["most: a", "least: b"], 1).height == 2 * (row + title + margin)
+
+
+@pytest.fixture
+def mine(some, models, tmp_path) -> Page:
+    """Four photos of a folder that may be moved."""
+    (tmp_path / "mine").mkdir()
+    paths = [str(shutil.copy(path, tmp_path / "mine")) for path in some.vectors.paths[:4]]
+    return Page(
+        Ranker(photos_of(paths, some.vectors.matrix[:4], some.captions[:4], models), ASKED, tmp_path / "v.jsonl")
+    )
+
+
+@pytest.mark.parametrize("kind", ["copy", "link", "move"])
+def test_files_are_placed_in_a_folder_and_nothing_is_overwritten(mine, tmp_path, kind):
+    paths = mine.conversation.ranker.photos.vectors.paths
+    before, names = list(paths), [os.path.basename(path) for path in paths]
+    bytes_before = Path(before[2]).read_bytes()
+    to = tmp_path / "taken"
+    to.mkdir()
+    (to / names[2]).write_bytes(b"mine already")
+    os.unlink(before[3])
+    text = mine.do("export", kind=kind, rows=[0, 2, 3], to=str(to))["placed"][0]["text"]
+    done = 3 if kind == "link" else 2  # a link to nothing is a link
+    assert f"{done} of 3 photos" in text
+    assert str(to) in text
+    assert (to / names[2]).read_bytes() == b"mine already"
+    numbered = Path(names[2]).stem + " (2).png"
+    assert (to / numbered).read_bytes() == bytes_before
+    assert (to / numbered).is_symlink() == (kind == "link")
+    assert Path(before[2]).exists() == (kind != "move")
+    table = pd.read_csv(to / "order.csv", keep_default_na=False).set_index("id")
+    assert dict(table.path[[names[0], names[2]]]) == {names[k]: before[k] for k in (0, 2)}, "where they were"
+    assert dict(table.file[[names[0], names[2]]]) == {names[0]: names[0], names[2]: numbered}
+    assert (paths[0] == before[0]) == (kind != "move")
+    assert mine.do("thumbnails", rows=[0, 2])["thumbnails"][0]["items"][1]["problem"] == ""
+    mine.do("export", kind="copy", rows=[0], to=str(to))
+    assert sorted(path.name for path in to.glob("order*")) == ["order (2).csv", "order.csv"]
+    assert not (to / f"{Path(names[0]).stem} (2).png").exists(), "the same file is there already"
+
+
+def test_files_that_must_stay_where_they_are(mine, some, models, tmp_path):
+    assert "whole path" in mine.do("export", kind="copy", to="here")["problem"][0]["text"]
+    mine.conversation.ranker.coming = 1
+    assert "stay where they are" in mine.do("export", kind="move", to=str(tmp_path))["problem"][0]["text"]
+    packed = photos_of(["/a.tar#0+9#x.png", "/a.tar#9+9#y.png"], some.vectors.matrix[:2], ["x", "y"], models)
+    page = Page(Ranker(packed, ASKED, tmp_path / "v.jsonl"))
+    assert "inside tar files" in page.do("export", kind="copy", to=str(tmp_path))["problem"][0]["text"]
 
 
 def test_the_sheet_is_a_picture(page):
