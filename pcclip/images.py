@@ -26,6 +26,7 @@ if _HEIC := find_spec("pillow_heif") is not None:
     pillow_heif.register_heif_opener()
 
 if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont
     from torch import Tensor
 
 SUFFIXES = frozenset(
@@ -253,25 +254,22 @@ def contact_sheet(
     columns: int = 6,
     side: int = 160,
     numbers: Sequence[int] | None = None,
-    title: str = "",
 ) -> Image.Image:
     """A grid of photos in the given order, each with its number (by default 1, 2, ...) and one line of its caption.
 
-    A title stands above. `side` is the pixels of a photo's square; a photo that cannot be read is a grey square.
+    `side` is the pixels of a photo's square; a photo that cannot be read is a grey square.
     """
-    from matplotlib import get_data_path
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw
 
-    font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", 10)
+    font = _font(10)
     columns = min(columns, max(1, len(photos)))
     rows = -(-len(photos) // columns)
-    cell, margin, above = side + 34, 6, 26 if title else 0
-    sheet = Image.new("RGB", (columns * (side + margin) + margin, max(1, rows) * cell + margin + above), "white")
+    cell, margin = side + 34, 6
+    sheet = Image.new("RGB", (columns * (side + margin) + margin, max(1, rows) * cell + margin), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((margin, margin), title, fill="black", font=font.font_variant(size=14))
     numbers = range(1, len(photos) + 1) if numbers is None else numbers
     for i, (source, caption, number) in enumerate(zip(photos, captions, numbers, strict=True)):
-        x, y = margin + (i % columns) * (side + margin), above + margin + (i // columns) * cell
+        x, y = margin + (i % columns) * (side + margin), margin + (i // columns) * cell
         try:
             photo = contained(open_image(source), side)
         except BadImage:
@@ -282,6 +280,23 @@ def contact_sheet(
             text = text[:-2].rstrip(" ….") + "…" if len(text) > 5 else text[:-1]
         draw.text((x, y + side + 6), text, fill="black", font=font)
     return sheet
+
+
+def below_title(sheet: Image.Image, title: str) -> Image.Image:
+    """The sheet with a line of text above it."""
+    from PIL import ImageDraw
+
+    page = Image.new("RGB", (sheet.width, sheet.height + 26), "white")
+    page.paste(sheet, (0, 26))
+    ImageDraw.Draw(page).text((6, 6), title, fill="black", font=_font(14))
+    return page
+
+
+def _font(size: int) -> "FreeTypeFont":
+    from matplotlib import get_data_path
+    from PIL import ImageFont
+
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

@@ -21,7 +21,7 @@ from pcclip.encoders import load_model
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.finetuning.stage import FOLDER as FINETUNE
-from pcclip.images import SUFFIXES, as_text, contact_sheet, left_alone, photos_below
+from pcclip.images import SUFFIXES, as_text, below_title, contact_sheet, left_alone, photos_below
 from pcclip.ranking import topk
 from pcclip.ranking.axes import ESTIMATORS, Query, agreeing, query_axis
 from pcclip.ranking.cache import embed_parts, embed_photos
@@ -278,11 +278,12 @@ def ranked_sheet(table: pd.DataFrame, titles: Sequence[str], bottom: int = 0) ->
         names = part.get("caption", part.path.map(lambda path: Path(path).stem))
         captions = [f"{name} {score:+.3f}" for name, score in zip(names, part.score, strict=True)]
         if len(part):
-            sheets.append(contact_sheet(list(part.path), captions, numbers=list(part.position), title=title))
-    whole = Image.new("RGB", (max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)), "white")
+            photos = contact_sheet(list(part.path), captions, numbers=list(part.position))
+            sheets.append(below_title(photos, title))
+    page = Image.new("RGB", (max(sheet.width for sheet in sheets), sum(sheet.height for sheet in sheets)), "white")
     for sheet, end in zip(sheets, accumulate(sheet.height for sheet in sheets), strict=True):
-        whole.paste(sheet, (0, end - sheet.height))
-    return whole
+        page.paste(sheet, (0, end - sheet.height))
+    return page
 
 
 # ---- the photos

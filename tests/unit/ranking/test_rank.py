@@ -484,7 +484,7 @@ def test_top_and_bottom(photos, tiny_encoder):
 def test_a_sheet_keeps_both_ends_and_numbers_them_by_position(photos, tiny_encoder, tmp_path, monkeypatch, ends, shown):
     drawn = {}
 
-    def noted(paths, captions, numbers, title):
+    def noted(paths, captions, numbers):
         drawn.update(zip(numbers, paths, strict=True))
         return Image.new("RGB", (4, 4))
 
