@@ -1,4 +1,4 @@
-"""The command line: run, plan, params, convert and those of ranking. Each command parses, calls one function and prints."""
+"""The command line: run, plan, params, export, convert and those of ranking. Each parses, calls one function and prints."""
 
 import argparse
 import signal
@@ -57,6 +57,18 @@ def parser() -> argparse.ArgumentParser:
 
     add_commands(commands)
 
+    export = commands.add_parser("export", help="write a finetuned model for open_clip, transformers, ...")
+    export.add_argument("run", help="a run's folder, such as outputs/demo")
+    export.add_argument("--to", required=True, help="a new folder, or hf-hub:OWNER/NAME with a token in $HF_TOKEN")
+    export.add_argument(
+        "--format",
+        default="all",
+        choices=["all", "open_clip", "transformers", "sentence-transformers"],
+        help="whose files; all (default): of each library that can hold the model",
+    )
+    export.add_argument("--alpha", type=float, default=1.0, help="weight of the finetuned weights, beside the base's")
+    export.set_defaults(command=_export)
+
     convert = commands.add_parser("convert", help="convert the paper's released pickles to tables")
     convert.add_argument("embeddings", type=Path, help="the pickle of image embeddings and captions")
     convert.add_argument("differences", type=Path, help="the pickle of differences")
@@ -93,6 +105,14 @@ def _params(options: argparse.Namespace) -> None:
         print(parameters_page(), end="")
     else:
         print(*parameters(options.key), sep="\n")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from pcclip.workbook.model_card import publish
+
+    formats = [] if options.format == "all" else [options.format]
+    for name, reason in publish(options.run, options.to, formats, options.alpha).items():
+        print(f"{options.to}: {name}: {reason and 'no: '}{reason or 'written'}")
 
 
 def _convert(options: argparse.Namespace) -> None:

@@ -678,7 +678,8 @@ class Config(Block):
     seed: CountOrZero = Field(default=0, description="Seed of every random draw.")
     model: str = Field(
         default="ViT-L-14:datacomp_xl_s13b_b90k",
-        description="The base model: minilm-efficientnet, shapes-clip:SEED, or an OpenCLIP model as NAME:WEIGHTS.",
+        description="The base model: minilm-efficientnet, shapes-clip:SEED, an OpenCLIP model as NAME:WEIGHTS, or a model of "
+        "transformers as hf:NAME or hf:FOLDER.",
     )
     outputs: str = Field(default="outputs", description="Folder of all runs, relative to the workbook's root.")
     engine: Literal["local", "ray"] = Field(

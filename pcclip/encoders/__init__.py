@@ -1,14 +1,15 @@
 """Encoders: one interface (dual_encoder.py), one file for each family of towers, load and save.
 
 A spec is `minilm-efficientnet`, an open_clip `NAME:TAG` or `NAME:/path/to/checkpoint`, `hf-hub:...`, `local-dir:...`,
-`shapes-clip:SEED` (trained on drawn pictures the first time), or the folder of a run or of one of its kept epochs, which
-gives the finetuned model, with its own image tower where that was tuned too.
+`hf:NAME` or `hf:FOLDER` (transformers, sentence-transformers), `shapes-clip:SEED` (trained on drawn pictures the first
+time), or the folder of a run or of one of its kept epochs, which gives the finetuned model, with its own image tower
+where that was tuned too.
 """
 
 from functools import partial
 from pathlib import Path
 
-from pcclip.encoders import minilm_efficientnet, openclip, saved
+from pcclip.encoders import huggingface, minilm_efficientnet, openclip, saved
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.encoders.toy_clip import SHAPES_CLIP
 from pcclip.errors import PcclipError
@@ -36,6 +37,8 @@ def load_model(spec: str, alpha: float = 1.0, device: str | None = None) -> Enco
         model = saved.load(folder, alpha, partial(load_model, device="cpu"))
     elif spec == minilm_efficientnet.SPEC:
         model = minilm_efficientnet.MiniLMEfficientNet()
+    elif spec.startswith(huggingface.SCHEMA):
+        model = huggingface.load(spec)
     elif (seed := SHAPES_CLIP.seed(spec)) is not None:
         model = openclip.OpenClip(f"local-dir:{SHAPES_CLIP.trained(seed)}")
         model.spec, model.architecture = spec, {**model.architecture, "name": spec}
@@ -46,7 +49,9 @@ def load_model(spec: str, alpha: float = 1.0, device: str | None = None) -> Enco
 
 def check_name(spec: str) -> None:
     """Raise PcclipError unless a model has this name; its weights may be missing."""
-    if not saved.folder_of(spec) and spec != minilm_efficientnet.SPEC and SHAPES_CLIP.seed(spec) is None:
+    if spec.startswith(huggingface.SCHEMA):
+        huggingface.check(spec)
+    elif not saved.folder_of(spec) and spec != minilm_efficientnet.SPEC and SHAPES_CLIP.seed(spec) is None:
         openclip.check(spec)
 
 
@@ -63,6 +68,9 @@ def identify(spec: str) -> str:
         return digest([minilm_efficientnet.SOFTNESS, *map(file_digest, minilm_efficientnet.weight_files())])[:16]
     if (seed := SHAPES_CLIP.seed(spec)) is not None:
         return SHAPES_CLIP.stage(seed).key[:16]
+    if spec.startswith(huggingface.SCHEMA):
+        place, files = huggingface.identity(spec)
+        return digest([place, *map(file_digest, files)])[:16]
     openclip.check(spec)
     name, tag = openclip.split(spec)
     local = Path(name.removeprefix("local-dir:"))

@@ -148,7 +148,8 @@ class OpenClip(Encoder):
         except Exception as error:  # open_clip, safetensors, pickle and the hub each raise their own
             reason = one_line(error)
             raise PcclipError(f"model {spec!r}: cannot be loaded ({type(error).__name__}: {reason})") from error
-        self.spec = spec
+        self.spec, self.name = spec, name
+        self.logits = {scale: value for scale, value in model.named_parameters() if scale in _SCALES}
         self.image_tower, self.text_tower = model.visual, model.text
         self.image_tower.requires_grad_(False)
         self._preprocess = preprocess

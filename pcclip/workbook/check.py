@@ -22,7 +22,7 @@ from pcclip.comparisons.prompts import load_prompt
 from pcclip.config import COMPARISONS, Config, Generate, resolve, without_password
 from pcclip.data import image_set as data
 from pcclip.embedding.stage import FOLDER as EMBED
-from pcclip.encoders import check_name, minilm_efficientnet, openclip, saved
+from pcclip.encoders import check_name, huggingface, minilm_efficientnet, openclip, saved
 from pcclip.encoders.diffusion import missing_teacher
 from pcclip.encoders.toy_clip import SHAPES_CLIP
 from pcclip.encoders.toy_diffusion import SHAPES_DIFFUSION
@@ -192,6 +192,13 @@ def _encoder(spec: str) -> Iterator[Finding]:
     toy = SHAPES_CLIP.seed(spec)
     if toy is not None:
         yield FINE, f"weights of {spec}: {_trained(SHAPES_CLIP.stage(toy))}"
+    elif spec.startswith(huggingface.SCHEMA):
+        place, files = huggingface.split(spec)[0], ["model.safetensors", "model.safetensors.index.json", "modules.json"]
+        label, size = f"weights of {spec}", 4 * (image.parameters + text.parameters)
+        if Path(place).is_dir():
+            yield FINE, f"{label}: in {place}"
+        else:
+            yield _on_hub(label, place, [files], size, "give model as hf:FOLDER")
     elif spec != minilm_efficientnet.SPEC:
         yield _open_clip_weights(spec, 4 * (image.parameters + text.parameters))
         if tokenizer := openclip.tokenizer_source(spec):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pcclip.comparisons.llm.identity import gguf_path, weights_source
 from pcclip.config import Generate, resolve
-from pcclip.encoders import minilm_efficientnet, openclip, packed_text, saved, toy_clip
+from pcclip.encoders import huggingface, minilm_efficientnet, openclip, packed_text, saved, toy_clip
 from pcclip.errors import PcclipError, one_line
 from pcclip.torchvision_shim import declare_missing
 
@@ -62,6 +62,8 @@ def encoder_size(spec: str) -> EncoderSize:
     if spec == minilm_efficientnet.SPEC:
         minilm_efficientnet.weight_files()
         return _EMBEDDED
+    if spec.startswith(huggingface.SCHEMA):
+        return _transformers_size(spec)
     settings = _open_clip_settings(spec)
     if settings is None or "hf_model_name" in settings.get("text_cfg", {}):
         return EncoderSize()
@@ -84,6 +86,34 @@ def encoder_size(spec: str) -> EncoderSize:
     token = Network(texts.parameters, texts.flop / text.context_length)
     shortens, packs = packed_text.causal(text), packed_text.packs(text)
     return EncoderSize(image, token, settings["embed_dim"], text.context_length, shortens, packs)
+
+
+def _transformers_size(spec: str) -> EncoderSize:
+    """Size of a model of transformers with two towers by its config.json; unknown where it is not here, and of a peer."""
+    declare_missing()
+    import torch
+    from transformers import AutoConfig
+
+    huggingface.check(spec)
+    file = stored(spec.removeprefix(huggingface.SCHEMA), "config.json")
+    try:
+        kind = file and huggingface.model_class(str(file.parent))
+        if not file or not kind:
+            return EncoderSize()
+        with torch.device("meta"):
+            model = kind(AutoConfig.from_pretrained(file.parent))
+            image, text = huggingface.tower(model, "vision"), huggingface.tower(model, "text")
+            settings, side = model.config.get_text_config(), getattr(model.config.vision_config, "image_size", None)
+            length = settings.max_position_embeddings
+            image.forward, text.forward = image.get_image_features, text.get_text_features
+            images = Network(sum(parameter.numel() for parameter in image.parameters()))
+            if side:  # SigLIP 2 takes any format
+                images = _measured(image, torch.zeros(1, 3, side, side))
+            texts = _measured(text, torch.zeros(1, length, dtype=torch.long))
+    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, OSError) as error:
+        raise PcclipError(f"model {spec!r}: transformers cannot build it ({one_line(error)})") from None
+    width = getattr(model.config, "projection_dim", None) or settings.hidden_size
+    return EncoderSize(images, Network(texts.parameters, texts.flop / length), width, length)
 
 
 def stored(place: str, file: str) -> Path | None:
