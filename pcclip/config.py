@@ -12,6 +12,7 @@ import os
 import re
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from importlib.metadata import files
 from importlib.util import find_spec
 from itertools import chain
 from math import inf
@@ -373,6 +374,9 @@ class Finetune(Block):
         default=100, description="Steps between checkpoints that a killed run resumes from."
     )
     evaluate_every: Count = Field(default=100, description="Steps between points of the held-out curve.")
+    tracker: Literal["tensorboard"] | None = Field(
+        default=None, description="Where every point of the curves goes too: tensorboard, in 03_finetune/tensorboard."
+    )
 
     @model_validator(mode="after")
     def _terms_fit_the_objective(self) -> "Finetune":
@@ -773,6 +777,16 @@ def root() -> Path:
         if (folder / "notebooks").is_dir() and (folder / "params").is_dir():
             return folder
     return current
+
+
+def shipped(folder: str) -> Path:
+    """The root's `notebooks` or `params`; outside a workbook those that were installed with the package."""
+    if (root() / folder).is_dir():
+        return root() / folder
+    for file in files("pcclip") or ():
+        if f"share/pcclip/{folder}/" in file.as_posix():
+            return Path(str(file.locate())).resolve().parent
+    raise PcclipError(f"{root()}: no {folder} here, and none was installed; `pcclip new FOLDER` makes a workbook")
 
 
 def resolve(path: str | Path) -> Path:

@@ -163,12 +163,15 @@ def train(training: Training, folder: Path, checkpoint: Path, keep: Callable[[in
     per_epoch, total = steps(settings, training.size)
     batches = training.batches(state.step, total)
     meter = Meter(total - state.step, "steps")
+    track, tracked = tracker(settings, folder), len(state.curve)
     while True:
         epoch, step_of_epoch = divmod(state.step, per_epoch)
         last = state.step == total
         has_point = any(point["split"] == "held_out" and point["step"] == state.step for point in state.curve)
         if (state.step % settings.evaluate_every == 0 or last) and not has_point:
             state.add(state.step, per_epoch, "held_out", training.held_out())
+        track(state.curve[tracked:])
+        tracked = len(state.curve)
         if step_of_epoch == 0 and epoch in settings.keep_epochs and distributed.is_first():
             keep(epoch)
         if ((state.step % settings.checkpoint_every == 0 and state.step) or last) and distributed.is_first():
@@ -261,6 +264,27 @@ def mean_over_batches(
     losses, accuracies = zip(*(map(float, objective(rows)) for rows in batches), strict=True)
     sizes = [len(rows) for rows in batches]
     return float(np.average(losses, weights=sizes)), float(np.average(accuracies, weights=sizes))
+
+
+def tracker(settings: Finetune, folder: Path) -> Callable[[list[dict]], None]:
+    """A function that sends rows of the curve to finetune.tracker, from the first process.
+
+    Raises PcclipError when its package is not installed.
+    """
+    if settings.tracker is None or not distributed.is_first():
+        return lambda rows: None
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise PcclipError("finetune.tracker = tensorboard needs tensorboardX: pip install tensorboardX") from None
+    writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def send(rows: list[dict]) -> None:
+        for row in rows:
+            writer.add_scalar(f"{row['split']}/{row['metric']}", row["value"], row["step"])
+        writer.flush()
+
+    return send
 
 
 def write_curve(curve: list[dict], path: Path) -> None:

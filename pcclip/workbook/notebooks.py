@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from pcclip.arithmetic import stage as arithmetic
 from pcclip.comparisons import stage as comparisons
-from pcclip.config import Config, root
+from pcclip.config import Config, root, shipped
 from pcclip.data.image_set import ImageSet, load_images
 from pcclip.embedding import stage as embedding
 from pcclip.errors import PcclipError
@@ -126,7 +126,7 @@ def run_notebook(config: Config, name: str, images: ImageSet | None = None) -> b
         PcclipError: the notebook or its kernel failed, its stage is not finished after it, or another one is at work.
     """
     images = images or load_images(config)
-    source, executed = root() / "notebooks" / f"{name}.ipynb", config.folder / f"{name}.ipynb"
+    source, executed = shipped("notebooks") / f"{name}.ipynb", config.folder / f"{name}.ipynb"
     with _alone(config.folder / f".{name}.lock"):
         if finished(config, name, images):
             say(f"{name}: finished already, skipped")
@@ -159,7 +159,7 @@ def finished(config: Config, name: str, images: ImageSet | None = None) -> bool:
     Raises PcclipError when a stage that it builds on has not finished.
     """
     stage, mark = NOTEBOOKS[name](config, images), _mark(config, name)
-    key = _key(stage, root() / "notebooks" / f"{name}.ipynb")
+    key = _key(stage, shipped("notebooks") / f"{name}.ipynb")
     return stage.done() and (config.folder / f"{name}.ipynb").is_file() and _marked(mark) == key
 
 
@@ -181,8 +181,11 @@ def _mark(config: Config, name: str) -> Path:
 
 
 def execute(notebook: Path, executed: Path, parameters: dict) -> None:
-    import papermill
-    from nbclient.exceptions import DeadKernelError
+    try:
+        import papermill
+        from nbclient.exceptions import DeadKernelError
+    except ImportError:
+        raise PcclipError("running notebooks needs papermill: pip install 'pcclip[workbook]'") from None
 
     os.environ[BATCH] = "1"  # for the kernel: log lines, no bars
     beat = Heartbeat(notebook.stem)

@@ -1,13 +1,14 @@
 """Exported models: each library that reads the files gives the vectors of the model that wrote them."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
 from helpers import tiny_hf
-from helpers.runs import run_values, up_to_03
+from helpers.runs import ROOT, run_values, up_to_03
 from PIL import Image
 
 import pcclip
@@ -176,6 +177,42 @@ def test_the_embedded_models_text_tower(tmp_path):
     library = pytest.importorskip("sentence_transformers")
     theirs = library.SentenceTransformer(str(tmp_path)).encode(TEXTS)
     np.testing.assert_allclose(theirs, model.encode_texts(TEXTS), atol=1e-5)
+
+
+# docs/interop.md
+
+SNIPPETS = dict(re.findall(r"```python (\w+)\n(.*?)```", (ROOT / "docs" / "interop.md").read_text(), re.DOTALL))
+
+
+def test_there_are_six_snippets():
+    assert list(SNIPPETS) == ["open_clip", "transformers", "pipeline", "sentence", "rank", "vectors"]
+
+
+@pytest.mark.parametrize("name", SNIPPETS)
+@torch.inference_mode()
+def test_a_snippet_runs(name, run, exported, pictures, tmp_path, monkeypatch):
+    if name == "sentence":
+        pytest.importorskip("sentence_transformers")
+    (tmp_path / "Photos").mkdir()
+    whole = [picture.resize((32, 32)) for picture in pictures]
+    whole[0].save(tmp_path / "Photos" / "a.png")
+    whole[1].save(tmp_path / "Photos" / "b.png")
+    (tmp_path / "exported").symlink_to(exported)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PCCLIP_ROOT", str(tmp_path))
+    names = {"photo": whole[0]}
+    exec(SNIPPETS[name], names)
+    model, words = load_model(str(run)), ["a large animal", "a small animal"]
+    if "texts" in names:
+        texts, images = (np.asarray(names[side]) for side in ("texts", "images"))
+        np.testing.assert_allclose(texts, model.encode_texts(words), atol=1e-5)
+        np.testing.assert_allclose(images, model.encode_images(whole[:1]), atol=1e-5)
+    elif name == "pipeline":
+        assert {answer["label"] for answer in names["answers"]} == {"large animal", "small animal"}
+    else:
+        less = {"less": words[1]} if name == "rank" else {}
+        expected = pcclip.rank("Photos", words[0], model=str(run), **less)
+        assert [f"{score:.4f}" for score in names["table"].score] == [f"{score:.4f}" for score in expected.score]
 
 
 # the card and the command
