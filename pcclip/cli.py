@@ -129,7 +129,8 @@ class _Version(argparse.Action):
         except PackageNotFoundError:
             origin = {}
         build = build or origin.get("vcs_info", {}).get("commit_id", "")[:12]
-        parser.exit(message=f"pcclip {__version__}{build and f' ({build})'}\n")
+        print(f"pcclip {__version__}{build and f' ({build})'}")
+        parser.exit()
 
 
 def _new(options: argparse.Namespace) -> None:
