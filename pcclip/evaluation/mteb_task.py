@@ -16,6 +16,7 @@ from pcclip.config import Evaluate
 from pcclip.errors import PcclipError
 from pcclip.stats.intervals import Estimate
 from pcclip.stats.rank_measures import pairwise_accuracy, spearman
+from pcclip.torchvision_shim import declare_missing
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -48,6 +49,7 @@ def attribute_ranking(name: str, photos: pd.DataFrame, more: str, less: str) -> 
     Raises:
         PcclipError: mteb is not installed.
     """
+    declare_missing()
     try:
         from datasets import Dataset, Image
         from mteb._evaluators import ZeroShotClassificationEvaluator

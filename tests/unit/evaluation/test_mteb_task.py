@@ -10,6 +10,7 @@ from pcclip import load_model
 from pcclip.encoders.export import export
 from pcclip.errors import PcclipError
 from pcclip.evaluation.mteb_task import attribute_ranking, scores
+from pcclip.torchvision_shim import declare_missing
 
 MORE, LESS = "a photo of a large square", "a photo of a small disc"
 
@@ -28,6 +29,7 @@ def test_without_mteb(monkeypatch):
 
 
 def test_its_runner_gives_the_same_as_pcclip(photos, tmp_path):
+    declare_missing()
     mteb = pytest.importorskip("mteb")
     from sentence_transformers import SentenceTransformer
 
