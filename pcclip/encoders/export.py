@@ -100,12 +100,12 @@ def _open_clip(model: Encoder, folder: Path) -> None:
 def _transformers(model: Encoder, folder: Path) -> None:
     """config.json, model.safetensors and the processor: `AutoModel` and `AutoProcessor`, here `hf:FOLDER`."""
     if isinstance(model, DualEncoder):
-        whole, processor = model.whole(), model.processor
+        network, processor = model.whole(), model.processor
     elif isinstance(model, OpenClip):
-        whole, processor = _clip(model), _clip_processor(model)
+        network, processor = _clip(model), _clip_processor(model)
     else:
         raise Unsupported("transformers has no class with its image tower; sentence-transformers holds its text tower")
-    whole.save_pretrained(folder)
+    network.save_pretrained(folder)
     processor.save_pretrained(folder)
     _check(model, f"hf:{folder.resolve()}")
 
@@ -207,9 +207,9 @@ def _clip(model: OpenClip) -> Any:
     words = {"vocab_size": text.vocab_size, "max_position_embeddings": model.context_length, "bos_token_id": start}
     words |= {**sizes(text), "eos_token_id": end, "pad_token_id": end}
     pixels = {**sizes(image), "image_size": image.image_size[0], "patch_size": image.patch_size[0]}
-    whole = CLIPModel(CLIPConfig(text_config=words, vision_config=pixels, projection_dim=model.width))
-    whole.load_state_dict(_clip_state(_state(model)))
-    return whole.eval()
+    network = CLIPModel(CLIPConfig(text_config=words, vision_config=pixels, projection_dim=model.width))
+    network.load_state_dict(_clip_state(_state(model)))
+    return network.eval()
 
 
 def _clip_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
