@@ -26,7 +26,7 @@ if _HEIC := find_spec("pillow_heif") is not None:
     pillow_heif.register_heif_opener()
 
 if TYPE_CHECKING:
-    from PIL.ImageFont import FreeTypeFont
+    from PIL.ImageFont import FreeTypeFont, ImageFont
     from torch import Tensor
 
 SUFFIXES = frozenset(
@@ -292,11 +292,14 @@ def below_title(sheet: Image.Image, title: str) -> Image.Image:
     return page
 
 
-def _font(size: int) -> "FreeTypeFont":
-    from matplotlib import get_data_path
+def _font(size: int) -> "FreeTypeFont | ImageFont":
     from PIL import ImageFont
 
-    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+    with suppress(ImportError):  # its font has more alphabets
+        from matplotlib import get_data_path
+
+        return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+    return ImageFont.load_default(size)
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
