@@ -1,10 +1,12 @@
 """The figures and result tables that several notebooks share, in one seaborn style.
 
-Each figure is a function of a table and returns a matplotlib figure; other modules compute the tables. Figures of the
-base and the finetuned model use the colours in MODELS.
+Each figure is a function of a table and returns a matplotlib figure; other modules compute the tables. Figures are WIDTH
+inches wide, made of small panels with a line of names above them in the colours of what they name. Models and splits
+have the same colours everywhere.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from textwrap import shorten
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,9 +16,11 @@ import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-MODELS = {"base": "#9aa5b1", "finetuned": "#d1495b"}
-_SPLITS = {"train": MODELS["base"], "held_out": MODELS["finetuned"]}
+WIDTH = 9.0  # inches of every figure
+MODELS = {"base": "#77848f", "finetuned": "#d1495b"}
+_SPLITS = {"train": "#2e86ab", "held_out": "#e08e1b"}
 _PEERS = ("#2e86ab", "#e9a03b", "#4f9d69", "#7b5ea7", "#8d6346", "#3d5a80")  # colours of other models, in their order
 TABLES = {  # task -> title of its table. The paper's tasks come first, in its order; tasks missing here follow.
     "difference_classification": "Difference-based classification",
@@ -29,12 +33,30 @@ TABLES = {  # task -> title of its table. The paper's tasks come first, in its o
     "relative_pairs": "Pairs of public images: which has more of an attribute",
     "verdict_agreement": "Agreement with the language model's sure verdicts",
 }
+_WORDS = {  # of tables' names that are no words
+    "structures": "",
+    "llm": "sentences of 01",
+    "template": "template sentences",
+    "one_sided": "one text",
+    "antisymmetric": "text minus twin",
+    "two_prompt": "two prompts",
+    "ensemble": "many prompts",
+    "in_batch_accuracy": "in-batch accuracy",
+    "loss": "loss: weighted sum of all terms",
+    "train": "training",
+    "infonce": "objective: InfoNCE",
+    "mse": "objective: MSE",
+    "zero_shot_accuracy": "zero-shot accuracy",
+}
+_UNITS = {"body_mass": "body mass, kg", "top_speed": "top speed, km/h"}
 
 
 def style() -> None:
-    """Set the look of every figure; call once per notebook."""
-    sns.set_theme(style="whitegrid", context="notebook", font_scale=0.9)
-    plt.rcParams.update({"figure.dpi": 110, "axes.spines.top": False, "axes.spines.right": False})
+    """Set the look of every figure and the width of tables' texts; call once per notebook."""
+    layout = {"figure.dpi": 110, "figure.constrained_layout.use": True, "axes.titlelocation": "left"}
+    spines = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+    sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85, rc=layout | spines)
+    pd.set_option("display.max_colwidth", 200)
 
 
 # ---- notebooks 01 to 03 ----------------------------------------------------------------------------------------------
@@ -45,21 +67,24 @@ def image_set(table: pd.DataFrame) -> Figure:
     table = table.assign(label=table.label.fillna("(no label)").map(escaped))
     counts = table.groupby(["label", "split"]).size().unstack(fill_value=0)
     counts = counts.loc[counts.sum(axis=1).sort_values().index]
-    fig, ax = plt.subplots(figsize=(7, 0.28 * len(counts) + 1.2))
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.25 * len(counts) + 1.2))
     splits = [split for split in _SPLITS if split in counts]
-    counts[splits].plot.barh(stacked=True, color=_SPLITS, width=0.8, ax=ax)
+    counts[splits].rename(columns=words).plot.barh(
+        stacked=True, color=[_SPLITS[split] for split in splits], width=0.8, ax=ax, legend=False
+    )
     ax.set(xlabel="images", ylabel="", title="Images by label")
-    ax.legend(frameon=False)
+    names_above(fig)
     return finished(fig)
 
 
 def filter_yield(table: pd.DataFrame) -> Figure:
     """Fraction of the sentences left after each rule (a table of comparisons.filters.yield_table)."""
-    fig, ax = plt.subplots(figsize=(7, 0.32 * len(table) + 1.2))
-    sns.barplot(table, y="rule", x="share_left", color=MODELS["finetuned"], ax=ax)
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.28 * len(table) + 1.2))
+    ax.barh(table.rule.map(words), table.share_left, color=_SPLITS["train"])
     for row, (share_left, dropped) in enumerate(zip(table.share_left, table.dropped, strict=True)):
-        ax.text(share_left + 0.01, row, f"-{dropped}", va="center", fontsize=8)
-    ax.set(xlim=(0, 1.1), xlabel="share of the sentences left", ylabel="", title="What each rule leaves")
+        ax.text(share_left + 0.01, row, f"drops {dropped}", va="center", fontsize=8)
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 1.12), xlabel="share of the sentences left after the rule", title="What each rule leaves")
     return finished(fig)
 
 
@@ -77,18 +102,26 @@ def label_cosines(matrix: Float[np.ndarray, "n d"], labels: pd.Series) -> Figure
     totals, pairs = sums @ sums.T, np.outer(sizes, sizes)
     np.fill_diagonal(totals, np.diag(totals) - sizes)  # leave out each image's cosine of 1 with itself
     np.fill_diagonal(pairs, np.diag(pairs) - sizes)
-    fig, ax = plt.subplots(figsize=(0.5 * len(names) + 3, 0.42 * len(names) + 2))
-    shown = [escaped(name) for name in names]
-    cosines = pd.DataFrame(totals / pairs, index=shown, columns=shown)
-    sns.heatmap(cosines, cmap="vlag", center=0, annot=True, fmt=".2f", annot_kws={"size": 7}, cbar=False, ax=ax)
-    ax.set(title="Mean cosine between photos")
+    return heat_map(totals / pairs, names, names, "Mean cosine between photos of two labels")
+
+
+def heat_map(matrix: Float[np.ndarray, "n m"], rows: Iterable[str], columns: Iterable[Any], title: str) -> Figure:
+    """A matrix with its numbers, red above 0 and blue below; a name for each row and column."""
+    table = pd.DataFrame(np.asarray(matrix), map(escaped, rows), [escaped(str(name)) for name in columns])
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.36 * len(table) + 1.8))
+    sns.heatmap(table, cmap="vlag", center=0, annot=True, fmt=".2f", annot_kws={"size": 8}, cbar=False, ax=ax)
+    ax.set(title=title)
     return finished(fig)
 
 
 def curves(curve: pd.DataFrame) -> Figure:
     """Training and held-out curves, a panel for each metric (columns step, split, metric, value)."""
-    curve = curve.assign(metric=curve.metric.map(words))
-    return _grid(sns.relplot(curve, x="step", y="value", hue="split", palette=_SPLITS, kind="line", **_PANELS), "")
+    colours = {words(split): colour for split, colour in _SPLITS.items()}
+    table = curve.assign(panel=curve.metric.map(words), line=curve.split.map(words), x=curve.step)
+    fig, axes = line_panels(table, colours, marker="")
+    for ax in axes.values():
+        ax.set_xlabel("step")
+    return finished(fig)
 
 
 def movement(table: pd.DataFrame) -> Figure:
@@ -97,15 +130,18 @@ def movement(table: pd.DataFrame) -> Figure:
     Columns layer, part, relative, share_moved, and tower if there are several (finetuning.weight_change).
     """
     towers = table.groupby("tower", sort=False) if "tower" in table else [("text", table)]
-    fig, axes = plt.subplots(len(towers), 2, figsize=(8.4, 3 * len(towers)), squeeze=False)
+    fig, axes = plt.subplots(len(towers), 2, figsize=(WIDTH, 2.7 * len(towers)), squeeze=False)
     for (relative, share), (tower, tensors) in zip(axes, towers, strict=True):
         blocks = tensors[(tensors.layer >= 0) & (tensors.part != "other")].sort_values("layer")
         sns.stripplot(blocks, x="layer", y="relative", hue="part", ax=relative, size=4)
         sns.stripplot(blocks, x="layer", y="share_moved", hue="part", ax=share, size=4, legend=False)
         if blocks.relative.gt(0).any():
             relative.set_yscale("log")
-        relative.set(title=f"Step over weights (norms), {tower} tower", ylabel="")
-        share.set(title="Share of the values that moved", ylabel="", ylim=(-0.05, 1.05))
+        if relative.get_legend():
+            sns.move_legend(relative, "lower left", bbox_to_anchor=(-0.03, 0.97), ncols=4, title=None)
+        relative.set_title(f"{tower} tower: length of the step / length of the weights", pad=28)
+        relative.set_ylabel("")
+        share.set(title="share of the values that moved", ylabel="", ylim=(-0.05, 1.05))
     return finished(fig)
 
 
@@ -157,53 +193,37 @@ def paper_table(metrics: pd.DataFrame, paired: pd.DataFrame | None = None) -> pd
 
 
 def differences(paired: pd.DataFrame) -> pd.DataFrame:
-    """Add `name` ('after - before') and `what` (task and data set) to the rows of stats.metrics.compare."""
+    """Add `name` ('after - before') and `what` (task and data set in words) to the rows of stats.metrics.compare."""
     return paired.assign(name=paired.after + " - " + paired.before, what=_tasks(paired))
 
 
+def headline(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of metrics or differences that a figure shows: accuracies, without those of single sentence structures."""
+    shown = table.metric.isin(["accuracy", "pairwise_accuracy"]) & ~table.dataset.str.contains(r"/structures/\w+/")
+    shown &= table.task != "specificity"  # every question against every truth: a matrix, no row of dots
+    return table[shown]
+
+
 def words(name: str) -> str:
-    """A name of a table with spaces for its underscores."""
-    return name.replace("_", " ")
+    """A name of a table as words."""
+    return _WORDS.get(name, name.replace("_", " "))
 
 
 # ---- notebook 04: figures --------------------------------------------------------------------------------------------
 
 
-def metrics(table: pd.DataFrame, metric: str, title: str) -> Figure:
-    """One metric of metrics.csv with 95% intervals: a row for each task and data set, base beside finetuned.
-
-    The dotted line is chance; for a share it is 1, the supervised axis.
-    """
-    table = table[table.metric == metric]
-    table = table.set_index(_tasks(table))
-    names = _distinct(table.index)
-    if not names:
-        return notice(f"no {words(metric)} here")
-    fig, ax = plt.subplots(figsize=(7, 0.45 * len(names) + 1.4))
-    dots(ax, table, names, MODELS)
-    ax.axvline(0.0 if metric == "spearman" else 1.0 if metric.endswith("_share") else 0.5, **DOTTED)
-    ax.set_xlabel(metric)
-    ax.set_title(title, loc="left")
-    ax.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1.0))
-    return finished(fig)
-
-
 def overview(metrics: pd.DataFrame) -> Figure:
-    """All results of `tables` but specificity: a panel for each table, a row for each data set, a dot for each model.
+    """A panel for each table of `tables`, a row for each data set, a dot with its 95% interval for each model.
 
-    `metrics` has the columns that `tables` needs; bars are the 95% intervals.
+    `metrics` has the columns that `tables` needs. The dotted line is chance, where it is the same for every data set.
     """
-    metrics = metrics[metrics.task != "specificity"]  # every question against every truth: a matrix, no row of dots
-    panels, colours = list(_titled_tables(metrics)), _colours(_distinct(metrics.model))
-    sizes = [0.34 * rows.dataset.nunique() + 0.9 for _, rows in panels]
-    heights = [max(sizes[k : k + 2]) for k in range(0, len(sizes), 2)]
-    fig, axes = plt.subplots(len(heights), 2, figsize=(14, sum(heights)), squeeze=False, height_ratios=heights)
-    for ax, (title, rows) in zip(used(axes, len(panels)), panels, strict=True):
-        rows = rows.set_index(pd.Index(_datasets(rows)))
-        dots(ax, rows, _distinct(rows.index), colours)
-        ax.set_title(title, loc="left")
-    shared_legend(fig, axes.flat)
-    return finished(fig)
+    if metrics.empty:
+        return notice("nothing was measured")
+    parts = [
+        rows.assign(panel=title, row=_rows(rows), reference=_chance(rows.task.iloc[0], rows.metric.iloc[0]))
+        for title, rows in _titled_tables(metrics)
+    ]
+    return dot_panels(pd.concat(parts), _colours(_distinct(metrics.model)))
 
 
 def forest(paired: pd.DataFrame) -> Figure:
@@ -213,8 +233,8 @@ def forest(paired: pd.DataFrame) -> Figure:
     """
     paired = differences(paired)
     metrics = _distinct(paired.metric) or ["nothing was compared"]
-    heights = [0.34 * max(1, (paired.metric == metric).sum()) + 0.9 for metric in metrics]
-    fig, axes = plt.subplots(len(metrics), 1, figsize=(7.6, sum(heights)), squeeze=False, height_ratios=heights)
+    heights = [0.26 * max(1, (paired.metric == metric).sum()) + 0.9 for metric in metrics]
+    fig, axes = plt.subplots(len(metrics), 1, figsize=(WIDTH, sum(heights)), squeeze=False, height_ratios=heights)
     for ax, metric in zip(axes[:, 0], metrics, strict=True):
         rows = paired[paired.metric == metric].reset_index(drop=True)
         hollow = rows.p_holm >= 0.05
@@ -223,7 +243,7 @@ def forest(paired: pd.DataFrame) -> Figure:
             (rows[hollow], MODELS["base"], "white"),
         ):
             spread = bars(part, "difference")
-            ax.errorbar(part.difference, part.index, xerr=spread, fmt="o", color=colour, capsize=3, mfc=face)
+            ax.errorbar(part.difference, part.index, xerr=spread, fmt="o", ms=5, color=colour, capsize=2, mfc=face)
         ax.axvline(0, **DOTTED)
         ax.set(yticks=rows.index, yticklabels=rows.what.map(escaped), ylim=(len(rows) - 0.4, -0.6))
         ax.set_title(f"{words(metric)}: {', '.join(_distinct(rows['name']))}", loc="left")
@@ -232,23 +252,27 @@ def forest(paired: pd.DataFrame) -> Figure:
     return finished(fig)
 
 
-def ranking(predictions: pd.DataFrame, dataset: str, captions: dict[str, str]) -> Figure:
+def ranking(predictions: pd.DataFrame, dataset: str, captions: dict[str, str], column: str = "") -> Figure:
     """Score against the attribute's true value (log axis if all are positive), base and finetuned.
 
-    Columns task, dataset, model, first (an image), score, reference (the true value); `captions` by image.
+    Columns task, dataset, model, first (an image), score, reference (the true value); `captions` by image; `column`
+    names the true values.
     """
     shown = (predictions.task == "ranking") & (predictions.dataset == dataset) & predictions.model.isin(list(MODELS))
-    table = predictions[shown]
+    table = predictions[shown].sort_values("reference")
     positive = (table.reference > 0).all()
     table = table.assign(truth=np.log10(table.reference) if positive else table.reference)
-    fig, axes = plt.subplots(1, table.model.nunique(), figsize=(8.4, 3.6), squeeze=False, sharex=True)
-    for ax, (model, images) in zip(axes[0], table.groupby("model", sort=False), strict=True):
-        sns.regplot(images, x="truth", y="score", ax=ax, color=MODELS[model], scatter_kws={"s": 14})
-        for row in images.iloc[:: max(1, len(images) // 14)].itertuples():
-            caption = escaped(captions.get(row.first, "")[:18])
-            ax.annotate(caption, (row.truth, row.score), fontsize=6, alpha=0.7)
-        xlabel = "log10 of the true value" if positive else "true value"
-        ax.set(title=f"{model}: {dataset}", ylabel="score on the axis", xlabel=xlabel)
+    fig, axes = plt.subplots(1, table.model.nunique(), figsize=(WIDTH, 3.6), squeeze=False, sharex=True)
+    for ax, (model, images) in zip(axes[0], table.groupby("model"), strict=True):
+        sns.regplot(images, x="truth", y="score", ax=ax, color=MODELS[str(model)], scatter_kws={"s": 14}, seed=0)
+        for row in images.iloc[:: max(1, len(images) // 6)].itertuples():
+            place: dict[str, Any] = {"xytext": (3, 3), "textcoords": "offset points", "fontsize": 8}
+            caption = shorten(captions.get(row.first, "").rstrip("."), 20, placeholder=" …")
+            ax.annotate(escaped(caption), (row.truth, row.score), **place)
+        ax.set(title=model, ylabel="score on the axis", xlabel=_UNITS.get(column, words(column) or "true value"))
+        if positive:
+            ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda power, _: f"{10**power:g}"))
     return finished(fig)
 
 
@@ -257,13 +281,13 @@ def alpha_sweep(table: pd.DataFrame) -> Figure:
 
     Columns dataset, model, alpha, value, chosen.
     """
-    table = table.assign(dataset=table.dataset.map(escaped), model=table.model.map(escaped))
-    lines = {"x": "alpha", "y": "value", "hue": "model", "palette": _colours(_distinct(table.model))}
-    grid = sns.relplot(table, kind="line", marker="o", errorbar=None, col="dataset", col_wrap=3, height=3, **lines)
-    for name, ax in grid.axes_dict.items():
+    table = table.assign(panel=table.dataset, line=table.model, x=table.alpha)
+    fig, axes = line_panels(table, _colours(_distinct(table.model)))
+    for name, ax in axes.items():
         ring = table[table.chosen.astype(bool) & (table.dataset == name)]
         ax.scatter(ring.alpha, ring.value, s=70, facecolors="none", edgecolors="black", zorder=4)
-    return _grid(grid, "accuracy")
+        ax.set(xlabel="alpha", ylabel="accuracy")
+    return finished(fig)
 
 
 # ---- notebooks 05 to 07 ----------------------------------------------------------------------------------------------
@@ -271,19 +295,25 @@ def alpha_sweep(table: pd.DataFrame) -> Figure:
 
 def distributions(items: pd.DataFrame, measures: list[str]) -> Figure:
     """Distribution of each measure, base beside finetuned (columns measure, model, value)."""
-    rows = items[items.measure.isin(measures) & items.model.isin(list(MODELS))]
-    shape = {"kind": "kde", "fill": True, "common_norm": False, "warn_singular": False}
-    panels = {"col": "measure", "col_wrap": 2, "height": 2.6, "aspect": 1.5, "facet_kws": {"sharey": False}}
-    grid = sns.displot(rows, x="value", hue="model", palette=MODELS, **shape, **panels)
-    grid.refline(x=0, **DOTTED).set_axis_labels("cosine")
-    return _grid(grid, "density")
+    fig, axes = _grid(len(measures), 2, 2.4)
+    for ax, measure in zip(axes, measures, strict=True):
+        for model, colour in MODELS.items():
+            values = items.value[(items.measure == measure) & (items.model == model)]
+            if len(values):
+                sns.kdeplot(values, color=colour, lw=2, warn_singular=False, label=model, ax=ax)
+        ax.axvline(0, **DOTTED)
+        ax.set(title=measure, xlabel="cosine", ylabel="density")
+    names_above(fig)
+    return finished(fig)
 
 
 def scores(table: pd.DataFrame) -> Figure:
     """Histogram of the scores of all photos for each model (columns model, score)."""
-    colours = {"hue": "model", "palette": _colours(_distinct(table.model)), "legend": False}
-    grid = sns.displot(table, x="score", col="model", bins=40, height=2.6, aspect=1.6, **colours)
-    return _grid(grid.set_axis_labels("score on the axis"), "photos")
+    fig, axes = _grid(table.model.nunique(), 3, 2.4)
+    for ax, (model, colour) in zip(axes, _only(_colours(_distinct(table.model)), table.model).items(), strict=True):
+        ax.hist(table.score[table.model == model], bins=40, color=colour)
+        ax.set(title=escaped(model), xlabel="score on the axis", ylabel="photos")
+    return finished(fig)
 
 
 def learning_curve(table: pd.DataFrame, references: dict[str, float] | None = None) -> Figure:
@@ -297,7 +327,7 @@ def learning_curve(table: pd.DataFrame, references: dict[str, float] | None = No
     )
     colours = {"text as the prior": MODELS["finetuned"], "votes alone": MODELS["base"]}
     resampling = {"errorbar": ("ci", 95), "n_boot": 500, "seed": 0}
-    fig, axes = plt.subplots(1, 2, figsize=(10.4, 3.8), sharey=True)
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.8), sharey=True)
     ticks = sorted(set(table.votes))
     titles = {"voted": "What votes teach on the photos voted on", "other": "... and on photos never voted on"}
     for ax, (photos, title) in zip(axes, titles.items(), strict=True):
@@ -308,16 +338,15 @@ def learning_curve(table: pd.DataFrame, references: dict[str, float] | None = No
         ax.set_xscale("symlog", linthresh=1)
         ax.set_xticks(ticks, [str(count) for count in ticks])
         ax.set(xlabel="votes", ylabel="pairwise accuracy", title=title)
-        ax.legend(frameon=False, fontsize=8)
+        ax.legend(fontsize=8)
     return finished(fig)
 
 
 def study(table: pd.DataFrame, metrics: list[str]) -> Figure:
     """Variants of a sweep: a dot for every seed, the mean as a bar (columns variant and metrics)."""
     order = _distinct(table.variant)
-    size = (2.2 + 2.6 * len(metrics), 0.27 * len(order) + 1.3)
-    fig, axes = plt.subplots(1, len(metrics), figsize=size, squeeze=False, sharey=True)
-    for ax, metric in zip(axes[0], metrics, strict=True):
+    fig, axes = _grid(len(metrics), 3, 0.27 * len(order) + 0.8, sharey=True)
+    for ax, metric in zip(axes, metrics, strict=True):
         sns.barplot(table, x=metric, y="variant", order=order, color="#dfe4ea", errorbar=None, ax=ax)
         sns.stripplot(table, x=metric, y="variant", order=order, color=MODELS["finetuned"], size=4, ax=ax)
         values = table[metric].dropna()
@@ -328,12 +357,10 @@ def study(table: pd.DataFrame, metrics: list[str]) -> Figure:
 # ---- parts of figures and tables -------------------------------------------------------------------------------------
 
 DOTTED: dict[str, Any] = {"color": "black", "lw": 0.8, "ls": ":"}
-_PANELS: dict[str, Any] = {"col": "metric", "height": 3, "aspect": 1.1, "facet_kws": {"sharey": False}}
 
 
 def finished(fig: Figure) -> Figure:
-    """The figure, laid out and closed: a notebook shows it once, where a cell returns it."""
-    fig.tight_layout()
+    """The figure, closed: a notebook shows it once, where a cell returns it."""
     plt.close(fig)
     return fig
 
@@ -346,16 +373,68 @@ def notice(text: str) -> Figure:
     return finished(fig)
 
 
-def dots(ax: Axes, table: pd.DataFrame, names: list[str], colours: dict[str, str]) -> None:
+def line_panels(
+    table: pd.DataFrame, colours: Mapping[str, str], marker: str = "o", columns: int = 3
+) -> tuple[Figure, dict[str, Axes]]:
+    """A panel for each value of `panel`, a line for each value of `line` over `x`, its name above the panels.
+
+    `table` has columns panel, line, x, value, and ci_low and ci_high for shaded 95% intervals. Returns the figure and
+    its axes by panel.
+    """
+    names = _distinct(table.panel)
+    fig, axes = _grid(len(names), columns, 2.4)
+    for ax, name in zip(axes, names, strict=True):
+        ax.set_title(escaped(name))
+        for line, colour in _only(colours, table.line[table.panel == name]).items():
+            rows = table[(table.panel == name) & (table.line == line)].sort_values("x")
+            ax.plot(rows.x, rows.value, color=colour, marker=marker, ms=3.5, lw=1.2, label=escaped(line))
+            if "ci_low" in rows:
+                ax.fill_between(rows.x, rows.ci_low, rows.ci_high, color=colour, alpha=0.13, lw=0)
+    names_above(fig)
+    return fig, dict(zip(names, axes, strict=True))
+
+
+def dot_panels(table: pd.DataFrame, colours: Mapping[str, str], columns: int = 2, xlabel: str = "") -> Figure:
+    """A panel for each value of `panel`, a row for each value of `row`, a dot with its 95% interval for each model.
+
+    `table` has columns panel, row, model, value, ci_low, ci_high and reference, where a dotted line is drawn. A panel
+    with the rows of its left neighbour does not name them again.
+    """
+    panels = {str(name): rows for name, rows in table.groupby("panel", sort=False)}
+    rows_of = {name: _distinct(rows.row) for name, rows in panels.items()}
+    columns = min(columns, len(panels))
+    most = [max(map(len, list(rows_of.values())[k : k + columns])) for k in range(0, len(panels), columns)]
+    heights = [0.26 * count + 0.55 for count in most]
+    size = (WIDTH, sum(heights) + 0.5)
+    fig, axes = plt.subplots(
+        len(heights), columns, figsize=size, squeeze=False, height_ratios=heights, sharex=bool(xlabel)
+    )
+    left: list[str] = []
+    for k, (ax, (name, rows)) in enumerate(zip(used(axes, len(panels)), panels.items(), strict=True)):
+        dots(ax, rows.set_index("row"), rows_of[name], colours)
+        ax.set_ylim(most[k // columns] - 0.5, -0.5)
+        if k % columns and rows_of[name] == left:
+            ax.tick_params(labelleft=False)
+        left, reference = rows_of[name], rows.reference.iloc[0]
+        if pd.notna(reference):
+            ax.axvline(reference, **DOTTED)
+        ax.set_title(escaped(name), loc="left")
+        ax.set_xlabel(xlabel if k >= len(panels) - columns else "")
+        ax.locator_params(axis="x", nbins=6 if columns < 4 else 3)
+    names_above(fig)
+    return finished(fig)
+
+
+def dots(ax: Axes, table: pd.DataFrame, names: list[str], colours: Mapping[str, str]) -> None:
     """Draw a row for each of `names`, the first on top, with a dot and its 95% interval for each model in `colours`.
 
     `table` has the names as its index, and columns model, value, ci_low, ci_high.
     """
-    models = [model for model in colours if (table.model == model).any()]
+    models = list(_only(colours, table.model))
     for k, model in enumerate(models):
         rows = table[table.model == model].reindex(names)
         y = np.arange(len(names)) + 0.6 * ((k + 0.5) / len(models) - 0.5)
-        look: dict[str, Any] = {"fmt": "o", "ms": 5, "capsize": 3, "color": colours[model], "label": escaped(model)}
+        look: dict[str, Any] = {"fmt": "o", "ms": 4, "capsize": 2, "color": colours[model], "label": escaped(model)}
         ax.errorbar(rows.value, y, xerr=bars(rows, "value"), **look)
     ax.set(yticks=range(len(names)), yticklabels=[escaped(name) for name in names], ylim=(len(names) - 0.5, -0.5))
 
@@ -372,13 +451,14 @@ def bars(table: pd.DataFrame, value: str) -> np.ndarray:
     return np.nan_to_num(np.maximum(0, np.array([table[value] - table.ci_low, table.ci_high - table[value]], float)))
 
 
-def shared_legend(fig: Figure, axes: Iterable[Axes]) -> None:
-    """One legend for several panels, beside them."""
-    lines: dict[str, Any] = {}
-    for ax in axes:
+def names_above(fig: Figure, colour: str = "linecolor") -> None:
+    """The names of what all panels draw in one line above them, each in its own colour unless one is given."""
+    drawn: dict[str, Any] = {}
+    for ax in fig.axes:
         handles, labels = ax.get_legend_handles_labels()
-        lines |= dict(zip(labels, handles, strict=True))
-    fig.legend(list(lines.values()), list(lines), frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        drawn |= dict(zip(labels, handles, strict=True))
+    look: dict[str, Any] = {"loc": "outside upper left", "ncols": 5, "labelcolor": colour, "handlelength": 1.2}
+    fig.legend(list(drawn.values()), list(drawn), **look)
 
 
 def escaped(text: str) -> str:
@@ -386,10 +466,20 @@ def escaped(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _grid(grid: sns.FacetGrid, ylabel: str) -> Figure:
-    """The closed figure of a grid whose panels are titled by their value alone."""
-    plt.close(grid.set_titles("{col_name}").set_ylabels(ylabel).figure)
-    return grid.figure
+def in_words(names: Sequence[str]) -> list[str]:
+    """Data sets such as 'stamps/body_mass/one_sided' as words, without the leading parts that all of them share."""
+    parts = [name.split("/") for name in names]
+    different = [len(set(level)) > 1 for level in zip(*parts, strict=False)]
+    shared = (*different, True).index(True)
+    return [", ".join(filter(None, map(words, part[min(shared, len(part) - 1) :]))) for part in parts]
+
+
+def _grid(count: int, columns: int, height: float, **layout: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, each `height` inches high, and their axes."""
+    columns = min(count, columns) or 1
+    rows = -(-count // columns) or 1
+    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, height * rows + 0.3), squeeze=False, **layout)
+    return fig, used(axes, count)
 
 
 def _distinct(values: Iterable[str]) -> list[str]:
@@ -406,20 +496,31 @@ def _titled_tables(metrics: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
             yield title if len(names) == 1 else f"{title}, {words(name)}", rows[rows.metric == name]
 
 
-def _datasets(table: pd.DataFrame) -> list[str]:
-    """Each row's data set, with its protocol if it has one."""
+def _chance(task: str, metric: str) -> float:
+    """What a random order or a coin gets, 1 for a share of the supervised axis; NaN where data sets differ in it."""
+    if metric == "spearman" or metric.endswith("_share"):
+        return float(metric != "spearman")
+    coin = task.startswith(("difference_", "verdict_", "ranking", "relative_")) and "accuracy" in metric
+    return 0.5 if coin else np.nan
+
+
+def _datasets(table: pd.DataFrame, names: Sequence[str] | None = None) -> list[str]:
+    """Each row's data set (or its name among `names`), with its protocol if it has one."""
     protocols = table.protocol.fillna("") if "protocol" in table else [""] * len(table)
-    return [
-        f"{dataset}, {words(protocol)}" if protocol else dataset
-        for dataset, protocol in zip(table.dataset, protocols, strict=True)
-    ]
+    named = table.dataset if names is None else names
+    return [f"{name}, {words(protocol)}" if protocol else name for name, protocol in zip(named, protocols, strict=True)]
+
+
+def _rows(table: pd.DataFrame) -> list[str]:
+    """Each row's data set in words, with its protocol."""
+    return _datasets(table, in_words(list(table.dataset)))
 
 
 def _tasks(table: pd.DataFrame) -> pd.Series:
-    """Each row's task and data set; a ranking's data set needs no task."""
+    """Each row's task and data set in words; a ranking's data set needs no task."""
     names = [
         dataset if task == "ranking" else f"{words(task)}, {dataset}"
-        for task, dataset in zip(table.task, _datasets(table), strict=True)
+        for task, dataset in zip(table.task, _rows(table), strict=True)
     ]
     return pd.Series(names, index=table.index, dtype=str)
 
@@ -437,3 +538,8 @@ def _colours(models: list[str]) -> dict[str, str]:
     """The colours of MODELS and one for each other model."""
     peers = [model for model in models if model not in MODELS]
     return MODELS | {model: _PEERS[k % len(_PEERS)] for k, model in enumerate(peers)}
+
+
+def _only(colours: Mapping[str, str], models: pd.Series) -> dict[str, str]:
+    """The colours of the models that are there."""
+    return {model: colour for model, colour in colours.items() if (models == model).any()}

@@ -15,7 +15,7 @@ from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation import retrieval
 from pcclip.evaluation.predictions import Predictions
-from pcclip.runs.progress import say
+from pcclip.runs.progress import next_part, say
 
 FOLDER = "changes"  # below the run's folder: vectors of each set
 DISTRACTORS = 9  # wrong texts beside the right one
@@ -37,6 +37,7 @@ def score(
 ) -> None:
     """Score every model on every set."""
     for name, benchmark in benchmarks.items():
+        next_part(name)
         images = benchmark.only_images(benchmark.max_bad)
         vectors = benchmark_vectors(config, config.home / FOLDER / name, images, encoders)
         pairs = benchmark.items

@@ -25,7 +25,7 @@ from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation.diffusion_matcher import COLUMNS, MODEL, DiffusionMatcher
 from pcclip.evaluation.predictions import Predictions
-from pcclip.runs.progress import say
+from pcclip.runs.progress import next_part, say
 
 FOLDER = "compositional"  # below the run's folder: vectors of each set
 
@@ -62,6 +62,7 @@ def score(
     settings, costs = config.evaluate.teacher, [pd.DataFrame(columns=COLUMNS)]
     teacher = load_teacher(settings.spec, settings.precision) if settings and benchmarks else None
     for name, benchmark in benchmarks.items():
+        next_part(name)
         images = benchmark.only_images(benchmark.max_bad)
         vectors = benchmark_vectors(config, config.home / FOLDER / name, images, encoders)
         items = match_items(benchmark, vectors)

@@ -28,7 +28,7 @@ from pcclip.evaluation.class_differences import Contrast
 from pcclip.evaluation.differences import difference_items
 from pcclip.evaluation.predictions import Predictions
 from pcclip.evaluation.protocols import PROTOCOLS, SCORED_AS_RELEASED
-from pcclip.runs.progress import say
+from pcclip.runs.progress import next_part, say
 from pcclip.stats.random_streams import stream
 
 FOLDER = "labelled"  # below the run's folder: vectors of each set, and the logs of texts about classes
@@ -88,6 +88,7 @@ def score(
     """
     parts: Tables = {name: [] for name in _COLUMNS}
     for name, benchmark in benchmarks.items():
+        next_part(name)
         images = classified_images(config, benchmark, encoders)
         say(f"{name}: {len(images.test[0])} test, {len(images.tune[0])} tune images, {len(benchmark.classes)} classes")
         _score_set(config, images, encoders, predictions, parts)

@@ -24,7 +24,7 @@ from pcclip.encoders.dual_encoder import Encoder
 from pcclip.evaluation.differences import ranking_items, verdict_items
 from pcclip.evaluation.predictions import SUPERVISED, Predictions
 from pcclip.ranking.axes import ESTIMATORS, attribute_axis, ridge_axis
-from pcclip.runs.progress import say
+from pcclip.runs.progress import next_part, say
 
 FOLDER = "relative"  # below the run's folder: vectors of each set
 _FEWEST = 3  # different values, or decided pairs, without which no axis is fitted
@@ -54,6 +54,7 @@ def score(
 ) -> None:
     """Score every estimator of every model on every attribute of every set, and the supervised axis."""
     for name, benchmark in benchmarks.items():
+        next_part(name)
         images = benchmark.only_images(benchmark.max_bad)
         vectors = benchmark_vectors(config, config.home / FOLDER / name, images, encoders)
         score_set(benchmark, vectors, shipped_texts(name), encoders, predictions)

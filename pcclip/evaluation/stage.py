@@ -18,7 +18,7 @@ from pcclip.encoders.dual_encoder import Encoder
 from pcclip.evaluation import benchmarks, left_out, models, own_images, specificity
 from pcclip.evaluation.predictions import FOLDER, Predictions, summarise
 from pcclip.runs.files import atomic, read_parquet, write_parquet
-from pcclip.runs.progress import say
+from pcclip.runs.progress import begin, next_part, say
 from pcclip.runs.stage import Stage
 
 METRICS, PREDICTIONS, DIFFERENCES = "metrics.csv", "predictions.parquet", "differences.csv"
@@ -81,9 +81,12 @@ def evaluate(
     with own_stage.work():
         (config.folder / METRICS).unlink(missing_ok=True)
         predictions = Predictions()
+        begin("04", 1 + sum(map(len, sets.values())))
+        next_part(images.name)
         held_out = own_images.HeldOut(config, images, vectors, comparisons)
         own_images.score(held_out, encoders, predictions)
         tables = benchmarks.score(config, sets, encoders, predictions)
+        begin("", 0)
         unused = left_out.of_sets(config, sets)
         items = predictions.table()
         metrics, paired = summarise(items, config.evaluate.bootstrap, config.seed)

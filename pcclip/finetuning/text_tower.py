@@ -115,7 +115,7 @@ class TextTower(Training):
             yield batch_rows(self.config, step, self.size)
 
     def step(self, batch: Int[np.ndarray, " b"]) -> dict[str, float]:
-        """One optimiser step on the training texts `batch`. Returns loss, in_batch_accuracy and each added term."""
+        """One optimiser step on the training texts `batch`. Returns loss, in_batch_accuracy, the objective and each term."""
         optimizer, train = self.state.optimizer, self.data.train
         own, added = self._tokens(train, batch), self._added_terms()
         tokens = Tokens.joined([own, *(term.tokens for term in added)])
@@ -128,7 +128,7 @@ class TextTower(Training):
         def losses(leaf: Float[Tensor, "s d"]) -> dict[str, Tensor]:
             w, *term_vectors = share.gather(leaf).split([len(own), *(len(term.tokens) for term in added)])
             loss, accuracy = self.objective(w, train, batch, self.log_temperature.exp())
-            values = {}
+            values = {self.settings.objective: loss}
             for term, vectors in zip(added, term_vectors, strict=True):
                 values[term.name] = term.loss(vectors)
                 loss = loss + term.weight * values[term.name]
@@ -169,7 +169,7 @@ class TextTower(Training):
 
     def held_out(self) -> dict[str, float]:
         """The run's own objective in batches of the run's size, and two accuracies."""
-        examples, temperature, metrics = self.data.held_out, self.temperature, {}
+        examples, temperature, metrics = self.data.held_out, self.temperature, dict[str, float]()
         encode = partial(encoded, self.settings, self.model)
         if len(examples) >= 2:
             own = encode(examples.tokens)
@@ -179,7 +179,8 @@ class TextTower(Training):
             def objective(rows: Int[np.ndarray, " b"]) -> tuple[Tensor, Tensor]:
                 return self.objective(vectors[:, rows].flatten(0, 1), examples, rows, temperature)
 
-            metrics["loss"], metrics["in_batch_accuracy"] = mean_over_batches(self.settings, len(examples), objective)
+            loss, accuracy = mean_over_batches(self.settings, len(examples), objective)
+            metrics = {self.settings.objective: loss, "in_batch_accuracy": accuracy}
         return metrics | self._held_out.accuracies(self.data.vectors.matrix, encode)
 
     def _tokens(self, examples: Examples, rows: Int[np.ndarray, " b"]) -> Tokens:

@@ -24,10 +24,25 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+_part = {"notebook": "", "total": 0, "number": 0, "name": ""}
+
+
+def begin(notebook: str, total: int) -> None:
+    """Say that a notebook has `total` parts from here on; 0 ends them."""
+    _part.update(notebook=notebook, total=total, number=0)
+
+
+def next_part(name: str) -> None:
+    """Start the notebook's next part: every Meter of it is named '04: 3 of 9, NAME, images'."""
+    _part.update(number=int(_part["number"]) + 1, name=name)
+
+
 class Meter:
     """Counts up to `total` things called `noun`; `add(n)` shows how many are done, the rate and the time left."""
 
     def __init__(self, total: int, noun: str):
+        if _part["total"]:
+            noun = "{notebook}: {number} of {total}, {name}, ".format(**_part) + noun
         self._total, self._noun, self._done = total, noun, 0
         self._started = self._last = time.monotonic()
         self._bar = None
@@ -41,6 +56,8 @@ class Meter:
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(n)
+            if self._done >= self._total:
+                self._bar.close()  # turns it green
             return
         now = time.monotonic()
         if now - self._last >= _SECONDS or self._done >= self._total:

@@ -30,7 +30,7 @@ def read(folder: Path) -> pd.DataFrame:
     """
     path = Path(folder) / TABLE
     if not path.is_file():
-        raise PcclipError(f"{path}: not there; run a parameter file with a `sweep` first, e.g. params/study.yaml")
+        raise PcclipError(f"{path}: not there; run a parameter file with a `sweep` first, e.g. params/demo_sweep.yaml")
     columns = list(pd.read_csv(path, nrows=0).columns)
     keys = columns[columns.index("variant") :]  # the variant's name and, behind it, the grid's keys
     numbers = ("value", "ci_low", "ci_high")

@@ -11,7 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from filelock import FileLock, Timeout
@@ -30,6 +32,10 @@ from pcclip.runs.stage import Stage
 from pcclip.workbook.check import check, refuse
 from pcclip.workbook.sweep import NEEDS, TABLE, Member, collect, planned, read_sweep
 
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+_NEEDS = "needs:"  # begins the tag of a cell that only some runs have
 PARAMETERS = "parameters.yaml"  # in the run's folder; the first cell of an executed notebook names it
 NOTEBOOKS: dict[str, Callable[[Config, ImageSet | None], Stage]] = dict(
     zip(
@@ -137,7 +143,7 @@ def run_notebook(config: Config, name: str, images: ImageSet | None = None) -> b
         stage, started = NOTEBOOKS[name](config, images), time.monotonic()
         key = _key(stage, source)
         say(f"{name}: started")
-        execute(source, executed, {"parameters": str(_written(config)), "changes": {}})
+        execute(source, executed, {"parameters": str(_written(config)), "changes": {}}, config)
         if not NOTEBOOKS[name](config, images).done():
             raise PcclipError(f"{name}: the notebook ended without finishing its stage; see {executed}")
         write_json(_mark(config, name), {"key": key})
@@ -180,7 +186,32 @@ def _mark(config: Config, name: str) -> Path:
     return config.folder / f".{name}.done.json"
 
 
-def execute(notebook: Path, executed: Path, parameters: dict) -> None:
+def sections(notebook: Path, config: Config) -> "NotebookNode":
+    """The notebook without the cells that a run has no use for.
+
+    A cell tagged `needs:evaluate.teacher` needs that parameter to be set, one tagged `needs:data.source=shapes` needs
+    that value; a cell with several such tags needs any of them.
+    """
+    import nbformat
+
+    node = nbformat.read(notebook, as_version=4)
+    needs = [[tag for tag in cell.metadata.get("tags", []) if tag.startswith(_NEEDS)] for cell in node.cells]
+    node.cells = [
+        cell
+        for cell, tags in zip(node.cells, needs, strict=True)
+        if not tags or any(_met(tag.removeprefix(_NEEDS), config) for tag in tags)
+    ]
+    return node
+
+
+def _met(need: str, config: Config) -> bool:
+    key, _, wanted = need.partition("=")
+    value = attrgetter(key)(config)
+    return str(value) == wanted if wanted else bool(value)
+
+
+def execute(notebook: Path, executed: Path, parameters: dict, config: Config | None = None) -> None:
+    """Run one notebook under papermill, with a config only its `sections`. Raises PcclipError when it failed."""
     try:
         import papermill
         from nbclient.exceptions import DeadKernelError
@@ -192,7 +223,7 @@ def execute(notebook: Path, executed: Path, parameters: dict) -> None:
     try:
         with beat:
             papermill.execute_notebook(
-                notebook,
+                sections(notebook, config) if config else notebook,
                 executed,
                 parameters,
                 cwd=root(),

@@ -153,13 +153,18 @@ def test_alphas_are_rows_between_base_and_finetuned(given):
 
 
 def test_the_notebooks_ranking_is_of_the_runs_own_attributes_alone():
-    """With evaluate.relative and no evaluate.attributes there is no ranking to draw, and the cell says so."""
+    """With evaluate.relative and no evaluate.attributes there is no ranking to draw, and the cell shows nothing."""
     cells = json.loads((root() / "notebooks" / "04_evaluate.ipynb").read_text(encoding="utf8"))["cells"]
-    [cell] = ["".join(cell["source"]) for cell in cells if "plots.ranking(" in "".join(cell["source"])]
+    [cell] = [cell for cell in cells if "plots.ranking(" in "".join(cell["source"])]
+    assert cell["metadata"]["tags"] == ["needs:evaluate.attributes"]
     relative = pd.DataFrame({"task": ["relative_pairs"], "dataset": ["zap50k/open/two_prompt"]})
-    read = SimpleNamespace(read=lambda config, name: relative, PREDICTIONS="")
-    images = SimpleNamespace(table=pd.DataFrame({"id": [], "caption": []}))
-    assert eval_cell(cell, report=read, config=None, images=images, plots=plots) == "no attribute to rank by"
+    names = {
+        "report": SimpleNamespace(read=lambda config, name: relative, PREDICTIONS=""),
+        "images": SimpleNamespace(table=pd.DataFrame({"id": [], "caption": []}), name="stamps"),
+        "config": SimpleNamespace(evaluate=SimpleNamespace(attributes={})),
+        "plots": plots,
+    }
+    assert eval_cell("".join(cell["source"]), **names) is None
 
 
 def eval_cell(source: str, **names):

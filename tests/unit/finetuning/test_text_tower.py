@@ -158,9 +158,9 @@ def test_the_loss_falls(prepare, objective):
     curve = run(given)
     assert list(curve.columns) == ["step", "epoch", "split", "metric", "value"]
     assert set(curve.split) == {"train", "held_out"}
-    assert set(curve.metric[curve.split == "train"]) == {"loss", "in_batch_accuracy"}
+    assert set(curve.metric[curve.split == "train"]) == {"loss", objective, "in_batch_accuracy"}
     assert set(curve.metric[curve.split == "held_out"]) == {
-        "loss",
+        objective,
         "in_batch_accuracy",
         "difference_accuracy",
         "zero_shot_accuracy",
@@ -169,7 +169,8 @@ def test_the_loss_falls(prepare, objective):
     steps = 2 if objective == "captions" else 5  # 15 captions, or 40 pairs, in batches of 8
     assert len(loss) == 6 * steps
     assert loss[-steps:].mean() < 0.95 * loss[:steps].mean()
-    points = curve[(curve.split == "held_out") & (curve.metric == "loss")].step
+    assert list(values_of(curve, "train", objective)) == list(loss), "no term was added"
+    points = curve[(curve.split == "held_out") & (curve.metric == objective)].step
     assert list(points) == [*range(0, 6 * steps, 5), 6 * steps]
     assert (curve.epoch == curve.step / steps).all()
 
@@ -219,7 +220,7 @@ def test_bf16_computes_in_bf16_in_training_and_held_out_and_a_slow_processor_is_
     monkeypatch.setattr(finetuning, "has_bf16", lambda device: False)
     curves = [run(prepare(p, precision=p, epochs=1, batch_size=40)) for p in ("fp32", "bf16")]
     for split in ("train", "held_out"):
-        full, half = (values_of(curve, split, "loss")[0] for curve in curves)  # of the base model
+        full, half = (values_of(curve, split, "infonce")[0] for curve in curves)  # of the base model
         assert full != half
         assert full == pytest.approx(half, rel=0.05)
     said = capsys.readouterr()
@@ -595,9 +596,9 @@ def test_terms_are_added_by_their_weights(judged, monkeypatch):
         for name, settings in (("plain", {}), ("added", {"attribute_weight": 0.7, "replay": 3.0}))
     )
     term = values_of(added, "train", "attribute")[0]
-    assert values_of(added, "train", "loss")[0] == pytest.approx(
-        values_of(plain, "train", "loss")[0] + 0.7 * term + 3 * 2, rel=1e-6
-    )
+    objective = values_of(plain, "train", "loss")[0]
+    assert values_of(added, "train", "infonce")[0] == objective
+    assert values_of(added, "train", "loss")[0] == pytest.approx(objective + 0.7 * term + 3 * 2, rel=1e-6)
 
 
 @pytest.mark.parametrize(("objective", "swap"), [("infonce", True), ("infonce", False), ("captions", False)])
@@ -734,7 +735,8 @@ def gradients(given, **changes) -> tuple[dict[str, float], dict[str, torch.Tenso
 def test_a_few_texts_at_once_give_the_gradients_of_all(judged, settings):
     given = judged(**settings)
     whole, expected = gradients(given)
-    assert set(whole) == {"loss", "in_batch_accuracy", *(("attribute", "replay") if "replay" in settings else ())}
+    terms = ("attribute", "replay") if "replay" in settings else ()
+    assert set(whole) == {"loss", "in_batch_accuracy", given.config.finetune.objective, *terms}
     assert ("log_temperature" in expected) == ("replay" in settings)
     for micro_batch in (1, 5):
         terms, found = gradients(given, micro_batch=micro_batch)

@@ -148,7 +148,7 @@ def test_tables_of_what_statistics_finds(rng):
 def test_differences_are_named_by_their_models_task_and_data_set():
     changes = plots.differences(PAIRED)
     assert set(changes.name) == {"finetuned - base"}
-    assert list(changes.what) == ["zero shot, birds", "zero shot, fields", "birds/size"]
+    assert list(changes.what) == ["zero shot, birds", "zero shot, fields", "birds, size"]
 
 
 # figures
@@ -202,5 +202,44 @@ def test_the_alpha_sweep_draws_every_line_and_rings_what_was_chosen():
 
 
 def test_without_results_the_figure_says_so():
-    [ax] = plots.metrics(METRICS, "clear_pairwise_accuracy", "title").axes
-    assert ax.texts[0].get_text() == "no clear pairwise accuracy here"
+    [ax] = plots.overview(METRICS[:0]).axes
+    assert ax.texts[0].get_text() == "nothing was measured"
+
+
+def test_data_sets_in_words():
+    names = ["stamps/body_mass/one_sided", "stamps/top_speed/two_prompt", "stamps"]
+    assert plots.in_words(names) == ["body mass, one text", "top speed, two prompts", "stamps"]
+    assert plots.in_words(["cub", "stamps/structures/images shuffled"]) == ["cub", "stamps, images shuffled"]
+    assert plots.in_words(["s/structures/trained/a_b", "s/structures/held_out/c"]) == ["trained, a b", "held out, c"]
+
+
+def test_the_headline_is_accuracies_without_single_structures():
+    table = pd.DataFrame(
+        [
+            ("s/template", "accuracy"),
+            ("s/size", "spearman"),
+            ("s/size", "pairwise_accuracy"),
+            ("s/structures/trained/forward", "accuracy"),
+            ("s/structures/images shuffled", "accuracy"),
+        ],
+        columns=["dataset", "metric"],
+    )
+    assert list(plots.headline(table).index) == [0, 2, 4]
+
+
+def test_panels_with_the_same_rows_name_them_once_and_mark_chance():
+    rows = [
+        (task, dataset, "base", "accuracy", 0.5)
+        for task in ("difference_classification", "difference_order", "zero_shot")
+        for dataset in ("s/template", "s/llm")
+    ]
+    table = pd.DataFrame(rows, columns=["task", "dataset", "model", "metric", "value"])
+    left, zero_shot, right, _ = plots.overview(table.assign(ci_low=0.4, ci_high=0.6, n=9)).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["template sentences", "sentences of 01"]
+    assert left.yaxis.get_tick_params()["labelleft"]
+    assert not zero_shot.yaxis.get_tick_params()["labelleft"]
+    dotted = [
+        [line.get_xdata()[0] for line in ax.get_lines() if line.get_linestyle() == ":"]
+        for ax in (left, zero_shot, right)
+    ]
+    assert dotted == [[0.5], [], [0.5]], "zero-shot chance hangs on the classes"

@@ -57,6 +57,19 @@ def test_a_line_every_few_seconds_and_one_at_the_end(clock, capsys):
     assert told[-1] == "things: 100/100, 1.0/s, 0 s left"
 
 
+def test_a_notebook_with_parts_says_which_one_is_at_work(capsys):
+    progress.begin("04", 2)
+    for name in ("stamps", "sugarcrepe"):
+        progress.next_part(name)
+        progress.Meter(1, "images").add()
+    progress.begin("", 0)
+    progress.Meter(1, "steps").add()
+    starts = [line.split(":", 2)[:2] for line in lines(capsys)]
+    assert starts[0] == ["04", " 1 of 2, stamps, images"]
+    assert starts[1] == ["04", " 2 of 2, sugarcrepe, images"]
+    assert starts[2][0] == "steps"
+
+
 def test_track_yields_everything(capsys):
     assert list(progress.track("abc", 3, "letters")) == ["a", "b", "c"]
     assert lines(capsys)[-1].startswith("letters: 3/3")

@@ -1,0 +1,84 @@
+"""The cells of the notebooks that only some runs have, and an error's single line."""
+
+import ast
+import builtins
+from operator import attrgetter
+
+import nbformat
+import pytest
+from helpers.runs import ROOT
+from IPython.core.interactiveshell import InteractiveShell
+
+from pcclip import config as params
+from pcclip.workbook.notebooks import sections
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+DEMO = ROOT / "params" / "demo.yaml"
+
+
+def needs(cell) -> list[str]:
+    return [tag.removeprefix("needs:") for tag in cell.metadata.get("tags", []) if tag.startswith("needs:")]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_need_is_a_parameter(path):
+    config = params.read(DEMO)
+    for cell in nbformat.read(path, 4).cells:
+        for need in needs(cell):
+            attrgetter(need.partition("=")[0])(config)
+
+
+def undefined(sources: list[str]) -> set[str]:
+    """Names that are read and that no cell up to then has bound."""
+    bound, missing = {*dir(builtins)}, set()
+    for source in sources:
+        nodes = list(ast.walk(ast.parse(source)))
+        names = [node for node in nodes if isinstance(node, ast.Name)]
+        bound |= {name.id for name in names if isinstance(name.ctx, ast.Store)}
+        bound |= {
+            (a.asname or a.name).split(".")[0]
+            for n in nodes
+            if isinstance(n, ast.Import | ast.ImportFrom)
+            for a in n.names
+        }
+        bound |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+        bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+        missing |= {name.id for name in names} - bound
+    return missing
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_section_needs_another(path):
+    """Whichever single section a run has, or none, its cells bind all names that they read."""
+    code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    for need in ["", *{need for cell in code for need in needs(cell)}]:
+        kept = [cell.source for cell in code if not needs(cell) or need in needs(cell)]
+        assert undefined(kept) == set(), need
+
+
+def test_a_run_has_the_sections_that_it_asks_for():
+    evaluate, demo = ROOT / "notebooks" / "04_evaluate.ipynb", params.read(DEMO)
+    teacher = params.Matcher(spec="shapes-diffusion:0")
+    taught = demo.model_copy(update={"evaluate": demo.evaluate.model_copy(update={"teacher": teacher})})
+    shapes = demo.model_copy(update={"data": params.Data(source="shapes", split="official")})
+    kept = {
+        name: {need for cell in sections(evaluate, config).cells for need in needs(cell)}
+        for name, config in {"demo": demo, "taught": taught, "shapes": shapes}.items()
+    }
+    assert "evaluate.attributes" in kept["demo"]
+    assert not {"evaluate.teacher", "evaluate.labelled", "data.source=shapes"} & kept["demo"]
+    assert kept["taught"] - kept["demo"] == {"evaluate.teacher"}
+    assert kept["shapes"] - kept["demo"] == {"evaluate.compositional", "data.source=shapes"}, "any of several is enough"
+    assert len(sections(evaluate, demo).cells) < len(nbformat.read(evaluate, 4).cells)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_cell_says_what_a_run_lacks(path):
+    code = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    assert not [source for source in code if "in this run" in source]
+
+
+def test_an_error_is_one_line_in_a_notebook(capsys):
+    shell = InteractiveShell()
+    shell.run_cell("from pcclip.errors import PcclipError\ndef f():\n    raise PcclipError('set x')\nf()")
+    assert capsys.readouterr().out.splitlines() == ["PcclipError: set x"]
