@@ -216,13 +216,14 @@ def test_data_sets_in_words():
 def test_the_headline_is_accuracies_without_single_structures():
     table = pd.DataFrame(
         [
-            ("s/template", "accuracy"),
-            ("s/size", "spearman"),
-            ("s/size", "pairwise_accuracy"),
-            ("s/structures/trained/forward", "accuracy"),
-            ("s/structures/images shuffled", "accuracy"),
+            ("difference_order", "s/template", "accuracy"),
+            ("ranking", "s/size", "spearman"),
+            ("ranking", "s/size", "pairwise_accuracy"),
+            ("difference_order", "s/structures/trained/forward", "accuracy"),
+            ("difference_classification", "s/structures/images shuffled", "accuracy"),
+            ("specificity", "s/size/speed", "pairwise_accuracy"),
         ],
-        columns=["dataset", "metric"],
+        columns=["task", "dataset", "metric"],
     )
     assert list(plots.headline(table).index) == [0, 2, 4]
 
