@@ -133,14 +133,11 @@ def movement(table: pd.DataFrame) -> Figure:
     fig, axes = plt.subplots(len(towers), 2, figsize=(WIDTH, 2.7 * len(towers)), squeeze=False)
     for (relative, share), (tower, tensors) in zip(axes, towers, strict=True):
         blocks = tensors[(tensors.layer >= 0) & (tensors.part != "other")].sort_values("layer")
-        sns.stripplot(blocks, x="layer", y="relative", hue="part", ax=relative, size=4)
-        sns.stripplot(blocks, x="layer", y="share_moved", hue="part", ax=share, size=4, legend=False)
+        sns.stripplot(blocks, x="layer", y="relative", hue="part", ax=relative, size=4, legend=False)
+        sns.stripplot(blocks, x="layer", y="share_moved", hue="part", ax=share, size=4)
         if blocks.relative.gt(0).any():
             relative.set_yscale("log")
-        if relative.get_legend():
-            sns.move_legend(relative, "lower left", bbox_to_anchor=(-0.03, 0.97), ncols=4, title=None)
-        relative.set_title(f"{tower} tower: length of the step / length of the weights", pad=28)
-        relative.set_ylabel("")
+        relative.set(title=f"{tower} tower: length of the step / length of the weights", ylabel="")
         share.set(title="share of the values that moved", ylabel="", ylim=(-0.05, 1.05))
     return finished(fig)
 
@@ -199,9 +196,9 @@ def differences(paired: pd.DataFrame) -> pd.DataFrame:
 
 def headline(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of metrics or differences that a figure shows: accuracies, without those of single sentence structures."""
-    shown = table.metric.isin(["accuracy", "pairwise_accuracy"]) & ~table.dataset.str.contains(r"/structures/\w+/")
-    shown &= table.task != "specificity"  # every question against every truth: a matrix, no row of dots
-    return table[shown]
+    structures = table.dataset.str.contains(r"/structures/\w+/")
+    matrix = table.task == "specificity"  # every question against every truth, which no row of dots shows
+    return table[table.metric.isin(["accuracy", "pairwise_accuracy"]) & ~structures & ~matrix]
 
 
 def words(name: str) -> str:
@@ -266,9 +263,8 @@ def ranking(predictions: pd.DataFrame, dataset: str, captions: dict[str, str], c
     for ax, (model, images) in zip(axes[0], table.groupby("model"), strict=True):
         sns.regplot(images, x="truth", y="score", ax=ax, color=MODELS[str(model)], scatter_kws={"s": 14}, seed=0)
         for row in images.iloc[:: max(1, len(images) // 6)].itertuples():
-            place: dict[str, Any] = {"xytext": (3, 3), "textcoords": "offset points", "fontsize": 8}
-            caption = shorten(captions.get(row.first, "").rstrip("."), 20, placeholder=" …")
-            ax.annotate(escaped(caption), (row.truth, row.score), **place)
+            caption = escaped(shorten(captions.get(row.first, "").rstrip("."), 20, placeholder=" …"))
+            ax.annotate(caption, (row.truth, row.score), (3, 3), textcoords="offset points", fontsize=8)
         ax.set(title=model, ylabel="score on the axis", xlabel=_UNITS.get(column, words(column) or "true value"))
         if positive:
             ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))

@@ -126,7 +126,7 @@ def test_the_figure_draws_the_table():
     assert dots(relative) == sorted(TABLE.relative[:3])
     assert dots(share) == sorted(TABLE.share_moved[:3])
     assert relative.get_yscale() == "log"
-    assert {text.get_text() for text in relative.get_legend().get_texts()} == {"MLP", "attention"}
+    assert {text.get_text() for text in share.get_legend().get_texts()} == {"MLP", "attention"}
 
 
 def test_the_figure_of_weights_that_did_not_move(towers):
