@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar, get_type_hints
 from zlib import crc32
@@ -28,7 +29,6 @@ from pcclip.runs.ray_cluster import over_shards
 _SUFFIX = ".jsonl"
 _CHECKSUM = "crc"  # field of an answer's line: the checksum of all others
 _SYNC_SECONDS = 0.5  # lines wait at most this long for the fsync that they share
-_BLOCK = 2**16  # bytes read at once in search of the last line
 
 Record = TypeVar("Record")
 Item = TypeVar("Item")
@@ -122,18 +122,14 @@ class Log(Generic[Record]):
 
     def _report(self, bad: dict[int, bytes], lines: int) -> None:
         """Say in one line which lines were left out, and copy those that are not the end of a kill."""
-        parts = []
         ended_lines = {number: line for number, line in bad.items() if line.endswith(b"\n")}
+        parts = [f"line {lines} was cut short and is left out"] * (len(bad) - len(ended_lines))
         if ended_lines:
-            kept = ""
+            first = f"{len(ended_lines)} of {lines} lines cannot be read and are left out, the first is line {min(bad)}"
+            parts.insert(0, first)
             with suppress(OSError, PcclipError):  # a folder that may only be read
                 self._keep(ended_lines.values())
-                kept = f"; a copy is kept in {self.bad_path.name}"
-            parts.append(
-                f"{len(ended_lines)} of {lines} lines cannot be read and are left out, the first is line {min(ended_lines)}{kept}"
-            )
-        if len(ended_lines) < len(bad):
-            parts.append(f"line {lines} was cut short and is left out")
+                parts[0] = f"{first}; a copy is kept in {self.bad_path.name}"
         if parts:
             say(f"{self.path}: {', and '.join(parts)}")
 
@@ -157,10 +153,8 @@ class Log(Generic[Record]):
         try:
             with disk_errors(self.path):
                 make_folder(self.path.parent)
-                is_new = not self.path.exists()
                 with open(self.path, "ab+") as file:
-                    if is_new:
-                        sync_folder(self.path.parent)
+                    sync_folder(self.path.parent)
                     yield file
         except OSError as error:
             raise PcclipError(
@@ -169,27 +163,21 @@ class Log(Generic[Record]):
 
     def _mend_end(self, file: BinaryIO) -> None:
         """Complete a last line without its newline if it is a record; else move it to the file of bad lines."""
-        size = start = file.seek(0, os.SEEK_END)
-        end = b""
-        while start and b"\n" not in end:
-            start = max(0, start - (_BLOCK if end else 1))
-            file.seek(start)
-            end = file.read(size - start)
-        line = end.rpartition(b"\n")[2]
-        if not line:
+        if not file.seek(0, os.SEEK_END):
             return
-        if self._record(line) is not None:
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            start = content.rfind(b"\n") + 1
+            line = content[start:]
+        if line and self._record(line) is not None:
             file.write(b"\n")
-            return
-        self._keep([line])
-        file.truncate(size - len(line))
+        elif line:
+            self._keep([line])
+            file.truncate(start)
 
     def _send(self, rows: Iterable[tuple[Item, Mapping[str, Any]]]) -> Iterator[Item]:
         """Send the whole file, with what it held, at the end or when making the rows fails."""
-        content = [self.path.read_bytes()] if self.path.exists() else []
-        if content and content[0] and not content[0].endswith(b"\n"):
-            content.append(b"\n")
-        items = []
+        stored = self.path.read_bytes() if self.path.exists() else b""
+        content, items = [stored and stored.removesuffix(b"\n") + b"\n"], []
         try:
             for item, row in rows:
                 content.append(_line(row))

@@ -133,8 +133,7 @@ def test_a_last_line_without_its_newline_is_completed(answers):
     assert not answers.bad_path.exists()
 
 
-def test_the_end_is_mended_whatever_its_length(tmp_path, monkeypatch):
-    monkeypatch.setattr(log, "_BLOCK", 7)
+def test_the_end_is_mended_whatever_its_length(tmp_path):
     numbers = Log(tmp_path / "n.jsonl", lambda row: row["n"], "numbers")
     numbers.append({"n": 1})
     with numbers.path.open("ab") as file:
