@@ -259,36 +259,13 @@ def check_first(table: pd.DataFrame, min_yield: float, noun: str) -> None:
     )
 
 
-def agreement(
-    table: pd.DataFrame, model: Encoder, first: str | list[str] = "ours", second: str | list[str] = "as_released"
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Compare two rule lists on the same raw replies; `table` and `model` as in `judged`.
+def side_by_side(table: pd.DataFrame, model: Encoder, names: tuple[str, str] = ("ours", "as_released")) -> pd.DataFrame:
+    """How many of the same raw replies get each verdict by two rule lists; `table` and `model` as in `judged`.
 
-    Returns:
-        One row with the number of replies, how many both lists keep, only one keeps, and both drop, the share on which
-        they agree, and Cohen's kappa (None when both keep all or both drop all); and the disagreements: kept_by,
-        dropped_by, rule, count, the commonest first.
+    A row for each verdict of the first list, a column for each of the second.
     """
-    lists = [rule_list(first), rule_list(second)]
-    verdicts = [judged(table, rules, model).verdict for rules in lists]
-    a, b = (verdict == "kept" for verdict in verdicts)
-    agree, chance = (a == b).mean(), a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
-    counts = {
-        "replies": len(table),
-        "both_keep": (a & b).sum(),
-        f"only_{lists[0].name}": (a & ~b).sum(),
-        f"only_{lists[1].name}": (b & ~a).sum(),
-        "neither": (~a & ~b).sum(),
-        "agreement": agree,
-        "kappa": (agree - chance) / (1 - chance) if chance < 1 else None,
-    }
-    rows = [
-        (lists[keeper].name, lists[dropper].name, rule, count)
-        for keeper, dropper, disputed in ((0, 1, a & ~b), (1, 0, b & ~a))
-        for rule, count in verdicts[dropper][disputed].value_counts().items()
-    ]
-    disagreements = pd.DataFrame(rows, columns=["kept_by", "dropped_by", "rule", "count"])
-    return pd.DataFrame([counts]), disagreements.sort_values("count", ascending=False, ignore_index=True)
+    verdicts = [judged(table, rule_list(name), model).verdict.rename(name) for name in names]
+    return pd.crosstab(*verdicts)
 
 
 def yield_table(verdicts: pd.Series, rules: RuleList) -> pd.DataFrame:

@@ -29,7 +29,6 @@ from pcclip.runs.ray_cluster import cluster
 from pcclip.runs.stage import Stage
 
 FOLDER, TABLE, LEFT_OUT = COMPARISONS, "comparisons.parquet", "left_out.parquet"
-_COUNTED = 200  # questions whose tokens are counted
 _FORMAT = 2  # raise it when the meaning of the table changes: old stages are then done again
 _NO_KEYS = {"in_flight", "shard", "timeout", "retries", "base_url", "request"}  # no answer, or own inputs
 
@@ -136,8 +135,6 @@ def compare(
         for pair in pairs.itertuples()
     ]
     path = config.journals / f"answers-{digest([prompt.hash, backend.identity, sampling])[:12]}.jsonl"
-    cost = partial(budget, prompt=prompt, model=model, max_tokens=config.generate.max_tokens)
-    announce = None if config.generate.backend == "template" else cost
     log, rules = AnswerLog(path, Reply, "comparisons"), filters.rule_list(config.generate.filters)
 
     def judged(part: Sequence[Question], replies: Mapping[str, Reply]) -> pd.DataFrame:
@@ -150,7 +147,7 @@ def compare(
     first, rest = questions[: filters.FIRST], questions[filters.FIRST :]
     replies = log.answer_all(first, backend.answers, config)
     filters.check_first(judged(first, replies), config.generate.min_yield, "comparisons")
-    table = judged(questions, replies | log.answer_all(rest, backend.answers, config, announce))
+    table = judged(questions, replies | log.answer_all(rest, backend.answers, config))
     twins = [
         swapped(sentence) if verdict == "kept" and sides(sentence) else ""
         for sentence, verdict in zip(table.difference, table.verdict, strict=True)
@@ -158,18 +155,6 @@ def compare(
     table.insert(0, "pair", range(len(table)))
     return table.assign(
         swapped=twins, prompt_hash=prompt.hash, model_hash=backend.identity, sampling=json.dumps(sampling)
-    )
-
-
-def budget(questions: Sequence[Question], prompt: Prompt, model: Encoder, max_tokens: int) -> str:
-    """One line on the tokens that the questions will cost, estimated with the model's own tokenizer on a sample."""
-    some = questions[:: max(1, len(questions) // _COUNTED)]
-    shared = sum(map(len, model.tokens([message["content"] for message in prompt.prefix])))
-    own = sum(map(len, model.tokens([prompt.messages(q.first, q.second)[-1]["content"] for q in some]))) / len(some)
-    return (
-        f"comparisons: asking {len(questions):,} questions of about {own:.0f} tokens, each after a prompt of "
-        f"{shared}: about {len(questions) * (shared + own):,.0f} tokens in and at most "
-        f"{len(questions) * max_tokens:,} out; the first answers show how long it takes"
     )
 
 

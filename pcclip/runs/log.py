@@ -209,7 +209,6 @@ class AnswerLog(Log[tuple[str, Any]]):
         questions: Sequence[Any],
         ask: Callable[[list], Iterable[tuple]],
         config: Config | None = None,
-        announce: Callable[[list], str] | None = None,
     ) -> dict[str, Any]:
         """Answers by the questions' keys: those in the log, and the rest asked now and stored as they come in.
 
@@ -218,7 +217,6 @@ class AnswerLog(Log[tuple[str, Any]]):
             ask: takes the questions that have no answer yet, yields (question, answer) in any order.
             config: the run whose engine asks and whose storage has the parts; None asks here. With engine: ray `ask`
                 is sent to the workers, so it must be picklable, as a LazyBackend's methods are.
-            announce: describes what asking a list of questions will cost.
 
         Raises:
             PcclipError: some question was never answered, or the disk is full.
@@ -231,8 +229,6 @@ class AnswerLog(Log[tuple[str, Any]]):
         rest = [question for key, question in wanted.items() if key not in answers]
         if answers:
             say(f"{self.noun}: {len(answers)} of {len(wanted)} answers found in the journal, asking for {len(rest)}")
-        if rest and announce:
-            say(announce(rest))
         if rest and config and (storage is not None or config.engine == "ray"):
             self._ask_in_groups(
                 question_groups(list(wanted.values()), answers, config.generate.shard), ask, parts, config

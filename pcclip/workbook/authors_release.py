@@ -10,7 +10,8 @@ functions of this file, which check their arguments; any other name is refused.
 import pickle
 import pickletools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
 from math import prod
@@ -24,7 +25,8 @@ from jaxtyping import Float
 
 from pcclip.comparisons.filters import LISTS, Candidate
 from pcclip.data.concepts import concept_of
-from pcclip.errors import PcclipError
+from pcclip.embedding.vectors import vector_table
+from pcclip.errors import PcclipError, one_line
 from pcclip.runs.files import atomic, file_digest, write_json, write_parquet
 
 VECTORS, CAPTIONS, COMPARISONS, CARD = "vectors.parquet", "captions.csv", "comparisons.parquet", "conversion.json"
@@ -156,41 +158,54 @@ def read_embeddings(path: Path | str) -> tuple[pd.DataFrame, Float[np.ndarray, "
     Raises:
         PcclipError: not such a file, or its parts do not fit together.
     """
-    data = _fields(path, "clip_embedding", "captions")
-    captions, matrix = data["captions"], _matrix(path, data["clip_embedding"])
-    try:
-        ids, texts = ([str(caption[key]) for caption in captions] for key in ("image_id", "caption"))
-    except (TypeError, LookupError):
-        raise PcclipError(
-            f"{path}: captions must be dicts with image_id and caption; name the embeddings pickle"
-        ) from None
-    numbers = _numbers(path, "inds", data.get("inds", range(len(captions))))
-    if not len(captions) == len(matrix) == len(numbers) == len(set(numbers.tolist())):
-        raise PcclipError(
-            f"{path}: needs as many vectors and distinct inds as it has captions, {len(captions)}; fetch it again"
-        )
-    return pd.DataFrame({"id": ids, "caption": texts, "index": numbers}), matrix
+    with _as_released(path) as data:
+        vectors = [vector.reshape(-1) for vector in data["clip_embedding"]]
+        matrix = np.stack(vectors).astype(np.float32)
+        captions = [{"id": str(c["image_id"]), "caption": str(c["caption"])} for c in data["captions"]]
+        numbers = _whole(data["inds"] if "inds" in data else range(len(captions)))
+        table = pd.DataFrame(captions).assign(index=numbers)
+        if len(table) != len(matrix) or table["index"].duplicated().any():
+            raise ValueError(f"{len(captions)} captions need as many vectors and distinct inds")
+        if not np.isfinite(matrix).all():
+            raise ValueError("clip_embedding has values that are not finite")
+    return table, matrix
 
 
-def read_differences(path: Path | str, known: Iterable[int] | None = None) -> pd.DataFrame:
+def read_differences(path: Path | str, known: Iterable[int]) -> pd.DataFrame:
     """The sentences as they are in the file: first_index, second_index, raw.
 
     Args:
         path: the differences pickle.
-        known: numbers that an index can be (`index` of `read_embeddings`); any when None.
+        known: numbers that an index can be (`index` of `read_embeddings`).
 
     Raises:
         PcclipError: not such a file, lengths that differ, or an index that is not known.
     """
-    data = _fields(path, "indices", "llm_diffs")
-    pairs, sentences = data["indices"], data["llm_diffs"]
-    if len(pairs) != len(sentences):
-        raise PcclipError(f"{path}: {len(pairs)} indices for {len(sentences)} llm_diffs; fetch it again")
-    paired = all(isinstance(pair, (tuple, list, np.ndarray)) and len(pair) == 2 for pair in pairs)
-    if not paired or not all(isinstance(sentence, str) for sentence in sentences):
-        raise PcclipError(f"{path}: needs pairs of indices and sentences; name the differences pickle")
-    flat = _numbers(path, "indices", [number for pair in pairs for number in pair], known)
-    return pd.DataFrame({"first_index": flat[::2], "second_index": flat[1::2], "raw": pd.Series(sentences, dtype=str)})
+    with _as_released(path) as data:
+        sentences = [text for text in data["llm_diffs"] if isinstance(text, str)]
+        pairs = _whole([number for first, second in data["indices"] for number in (first, second)]).reshape(-1, 2)
+        if not len(pairs) == len(sentences) == len(data["llm_diffs"]):
+            raise ValueError(f"{len(pairs)} indices for {len(sentences)} sentences in llm_diffs")
+        if unknown := set(pairs.ravel().tolist()) - set(known):
+            raise ValueError(f"indices name {min(unknown)}, which the embeddings do not have")
+    return pd.DataFrame(pairs, columns=["first_index", "second_index"]).assign(raw=pd.Series(sentences, dtype=str))
+
+
+@contextmanager
+def _as_released(path: Path | str) -> Iterator[dict]:
+    """The pickle's dict. Whatever the block raises because the file has another form is one line."""
+    data = read_pickle(path)
+    try:
+        yield data
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise PcclipError(
+            f"{path}: not as released ({type(error).__name__}: {one_line(error)}); name the embeddings first, then the "
+            "differences, of one release"
+        ) from None
+
+
+def _whole(values: Iterable) -> np.ndarray:
+    return np.array([index(value) for value in values], dtype=np.int64)
 
 
 def convert(embeddings: Path | str, differences: Path | str, folder: Path | str) -> dict:
@@ -200,8 +215,6 @@ def convert(embeddings: Path | str, differences: Path | str, folder: Path | str)
     file does not say which model made it. captions.csv has a line per caption. comparisons.parquet has the raw
     sentence, the cleaned one, and the verdict of the rules as released.
     """
-    import pyarrow as pa
-
     folder = Path(folder)
     images, matrix = read_embeddings(embeddings)
     image = pd.factorize(images["id"])[0]
@@ -209,17 +222,7 @@ def convert(embeddings: Path | str, differences: Path | str, folder: Path | str)
     if not np.allclose(matrix, matrix[rows[image]], atol=1e-2 * np.abs(matrix).max()):
         raise PcclipError(f"{embeddings}: captions of one image_id have different vectors; ids must name one image")
     table = _comparisons(images, read_differences(differences, images["index"]))
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix[rows].ravel()), matrix.shape[1])
-    write_parquet(
-        folder / VECTORS,
-        pa.table(
-            {
-                "id": pa.array(images["id"].iloc[rows], pa.string()),
-                "path": pa.array([""] * len(rows)),
-                "vector": vectors,
-            }
-        ),
-    )
+    write_parquet(folder / VECTORS, vector_table(images.iloc[rows].assign(path=""), matrix[rows]))
     with atomic(folder / CAPTIONS) as temporary:
         images.to_csv(temporary, index=False)
     write_parquet(folder / COMPARISONS, table)
@@ -230,16 +233,10 @@ def convert(embeddings: Path | str, differences: Path | str, folder: Path | str)
         "comparisons": len(table),
         "kept": int((table.verdict == "kept").sum()),
     }
-    write_json(
-        folder / CARD,
-        {
-            "format": 1,
-            "counts": counts,
-            "rules": "as_released",
-            "sources": {path.name: file_digest(path) for path in map(Path, (embeddings, differences))},
-            "outputs": {name: file_digest(folder / name) for name in (VECTORS, CAPTIONS, COMPARISONS)},
-        },
-    )
+    sources = {path.name: file_digest(path) for path in map(Path, (embeddings, differences))}
+    outputs = {name: file_digest(folder / name) for name in (VECTORS, CAPTIONS, COMPARISONS)}
+    card = {"format": 1, "counts": counts, "rules": "as_released", "sources": sources, "outputs": outputs}
+    write_json(folder / CARD, card)
     return counts
 
 
@@ -258,39 +255,3 @@ def _comparisons(images: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFram
     rows = table.rename(columns={"difference": "sentence"})[fields].to_dict("records")
     table["verdict"] = [rules.judge(Candidate(**row, tokens=0, context_length=0))[0] for row in rows]
     return table
-
-
-def _fields(path: Path | str, *names: str) -> dict:
-    data = read_pickle(path)
-    for name in names:
-        if not isinstance(data, dict) or not isinstance(data.get(name), (list, tuple, np.ndarray)):
-            raise PcclipError(f"{path}: has no list {name!r}; name the embeddings pickle first, then the differences")
-    return data
-
-
-def _matrix(path: Path | str, vectors: Iterable) -> Float[np.ndarray, "n d"]:
-    """From an array (n, d) or (n, 1, d), or a sequence of n arrays (d,) or (1, d)."""
-    try:
-        matrix = np.stack(
-            [np.asarray(vector, np.float32).reshape(-1) for vector in vectors if isinstance(vector, np.ndarray)]
-        )
-    except (TypeError, ValueError) as error:
-        raise PcclipError(f"{path}: clip_embedding is no matrix ({error}); fetch it again") from None
-    if matrix.shape[1] < 2 or not np.isfinite(matrix).all():
-        raise PcclipError(f"{path}: clip_embedding has values that are not finite, or width 1; fetch it again")
-    return matrix
-
-
-def _numbers(path: Path | str, name: str, values: Iterable, known: Iterable[int] | None = None) -> np.ndarray:
-    """`values` as integers. Raises PcclipError unless each is in `known`."""
-    try:
-        numbers = np.array([index(value) for value in values], dtype=np.int64).reshape(-1)
-    except (TypeError, OverflowError):
-        raise PcclipError(f"{path}: {name} must be whole numbers; fetch it again") from None
-    unknown = [] if known is None else sorted(set(numbers.tolist()) - set(known))
-    if unknown:
-        raise PcclipError(
-            f"{path}: {name} name {unknown[0]}, which the embeddings do not have ({len(unknown)} such "
-            "numbers); use the two files of one release"
-        )
-    return numbers

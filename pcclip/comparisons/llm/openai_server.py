@@ -7,11 +7,9 @@ import random
 import re
 import time
 from base64 import b64encode
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future
-from contextlib import suppress
-from contextvars import ContextVar
 from functools import cache, partial
 from itertools import cycle
 from threading import Thread
@@ -50,8 +48,6 @@ _AS_JSON = 'Reply with JSON only: {"answer": "first", "second" or "neither", "co
 _NOBODY = 0  # in place of a status where there is no server
 _NO_SERVER = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol, httpx.InvalidURL)
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-
-usage: ContextVar[Counter[str]] = ContextVar("usage")  # requests and tokens of the task's question
 
 
 class Refused(NoAnswer):
@@ -125,7 +121,6 @@ class OpenAIServer:
             ) from None
 
     async def _result(self, ask: Callable[[Item], Awaitable], failure: Callable[[str], Result], item: Item) -> Result:
-        usage.set(usage.get(Counter()))
         try:
             result = await ask(item)
         except NoAnswer as error:
@@ -214,13 +209,12 @@ class OpenAIServer:
             await asyncio.sleep(wait)
             server = self._reachable(server)
             wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt) * random.uniform(0.75, 1)
-            usage.get()["requests"] += 1
             text = ""
             try:
                 async with asyncio.timeout(self._settings.timeout):
                     response, text = await _exchange(client, f"{server.rstrip('/')}/{path}", content)
                 if response.is_success:
-                    return _read(text, read)
+                    return read(json.loads(text)["choices"][0])
                 failure = _refusal(server, response.status_code, text, body)
                 if response.status_code not in _TRIED_AGAIN and response.status_code < 500:
                     break
@@ -330,16 +324,6 @@ async def _exchange(client: httpx.AsyncClient, url: str, content: str) -> tuple[
             if len(body) > _LARGEST:
                 raise NoAnswer(f"a reply of more than {_LARGEST / 1e6:g} MB; lower generate.max_tokens")
     return response, body.decode("utf-8-sig", "replace")
-
-
-def _read(text: str, read: Callable[[dict], Result]) -> Result:
-    """`read` of the first choice; the tokens that the server counted are added to `usage`."""
-    completion = json.loads(text)
-    with suppress(*_UNREADABLE):  # a server that does not count
-        counts = completion["usage"]
-        tokens = {"tokens_in": int(counts["prompt_tokens"]), "tokens_out": int(counts["completion_tokens"])}
-        usage.get().update(tokens, metered=1)
-    return read(completion["choices"][0])
 
 
 def _refusal(server: str, status: int, text: str, body: Mapping[str, Any]) -> Refused:

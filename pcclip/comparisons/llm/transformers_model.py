@@ -114,7 +114,6 @@ class TransformersModel:
             )
 
 
-@torch.inference_mode()
 def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Int[Tensor, "n t"], Int[Tensor, "n t"]]:
     """Rows of token ids, filled up with zeros on the right, and a mask that is 0 there."""
     width = max(map(len, rows))

@@ -10,8 +10,10 @@ import json
 import os
 import re
 import unicodedata
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -102,17 +104,17 @@ def _columns(file: Path, names: list[str]) -> dict[str, str]:
 
 def _json_rows(file: Path, text: str) -> tuple[list[dict], dict[str, str], str]:
     rows: list[dict] = []
+    broken: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            row = json.loads(line) if line.strip() else None
-        except ValueError:
-            row = []
-        if row is not None:
-            broken = {} if isinstance(row, dict) else {"path": f"{file.name} line {number}", _REASON: "broken JSON"}
-            rows.append({**({} if broken else row), _REASON: "", **broken})
-    names = dict.fromkeys(name for row in rows if not row[_REASON] for name in row if name != _REASON)
-    columns = _columns(file, list(names))
-    return [{columns["path"]: row["path"], _REASON: row[_REASON]} if row[_REASON] else row for row in rows], columns, ""
+        row: Any = None
+        with suppress(ValueError):
+            row = json.loads(line or "null")
+        if isinstance(row, dict):
+            rows.append({**row, _REASON: ""})
+        elif line.strip():
+            broken.append(f"{file.name} line {number}")
+    columns = _columns(file, list(dict.fromkeys(name for row in rows for name in row if name != _REASON)))
+    return [*rows, *({columns["path"]: place, _REASON: "broken JSON"} for place in broken)], columns, ""
 
 
 def _csv_rows(file: Path, text: str) -> tuple[list[dict], dict[str, str], str]:

@@ -8,19 +8,19 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from pcclip.config import Data
-from pcclip.data.rows import root_of
+from pcclip.data.rows import root_of, sort_out
 from pcclip.errors import PcclipError, one_line
 from pcclip.images import SUFFIXES
 from pcclip.runs.files import cache_folder, disk_errors
 from pcclip.runs.progress import track
 
-_NO_LIBRARY = "source 'huggingface' needs the `datasets` library: pip install 'pcclip[paper]'"
 _NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:\w[\w.-]*)?")  # owner/name:configuration
 _USUAL = {
     "image": ["image", "img", "jpg", "png", "picture", "photo"],
@@ -31,9 +31,9 @@ _MAGIC = {b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".
 
 def missing(data: Data) -> list[str]:
     """A line that says why the set cannot be opened here; a set that may be downloaded is not missing."""
-    if not _library():
-        return [_NO_LIBRARY]
     folder = root_of(data)
+    if find_spec("datasets") is None:
+        return ["source 'huggingface' needs the `datasets` library: pip install 'pcclip[paper]'"]
     if not folder.is_dir() and not _NAME.fullmatch(data.path or ""):
         return [f"{folder}: no such folder, and not a data set's name on the hub; set data.path to one of the two"]
     if folder.is_dir() or data.download:
@@ -54,15 +54,15 @@ def to_fetch(data: Data) -> list[str]:
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Open the set and unpack its images. Returns the table, the rows left out (path, reason), and how many are bad."""
+    import datasets
+
     dataset = _open(data)
     columns = _columns(dataset.features, data)
     folder = cache_folder() / "huggingface" / dataset._fingerprint
     names = getattr(dataset.features.get(columns.get("label")), "names", None)
     dataset = _undecoded(dataset.select_columns(list(dict.fromkeys(columns.values()))), columns["image"])
-    rows, left_out = [], []
-    library = _library()
-    places = (folder, root_of(data), library.config.HF_CACHE_HOME, library.config.HF_DATASETS_CACHE)
-    roots = tuple(f"{os.path.realpath(place)}{os.sep}" for place in places)
+    places = (folder, root_of(data), datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE)
+    roots, rows = tuple(f"{os.path.realpath(place)}{os.sep}" for place in places), []
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for number, values in enumerate(track(dataset, len(dataset), "images of the set")):
@@ -70,70 +70,40 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
             path, reason = _file(row["image"], folder, f"{number:07d}")
             if not (reason or data.absolute_paths or os.path.realpath(path).startswith(roots)):
                 reason = "outside the set (data.absolute_paths)"
-            if reason:
-                left_out.append({"path": f"{data.path} row {number}", "reason": reason})
-                continue
             rows.append(
                 {
                     "id": str(row.get("id", f"{number:07d}")),
-                    "path": path,
+                    "path": f"{data.path} row {number}" if reason else path,
                     "captions": row["text"] if isinstance(row["text"], list) else [row["text"]],
                     "label": _label(row.get("label"), names),
+                    "reason": reason,
                 }
             )
-    table = pd.DataFrame(rows, columns=["id", "path", "captions", "label"])
-    return table, pd.DataFrame(left_out, columns=["path", "reason"]), len(left_out)
-
-
-def _library() -> Any:
-    """The module `datasets`, or None where it is not installed."""
-    try:
-        import datasets
-    except ImportError:
-        return None
-    return datasets
+    table = pd.DataFrame(rows, columns=["id", "path", "captions", "label", "reason"])
+    return sort_out(table, table.pop("reason"))
 
 
 def _open(data: Data) -> Any:
     """The chosen part of the set as a datasets.Dataset. Raises PcclipError."""
-    library = _library()
-    if library is None:
-        raise PcclipError(_NO_LIBRARY)
+    import datasets
+
     folder = root_of(data)
     saved = any((folder / file).is_file() for file in ("state.json", "dataset_dict.json"))
     name, _, config = (str(folder), "", "") if folder.is_dir() else (data.path or "").partition(":")
     try:
         with _offline(not data.download):
-            if saved:
-                return _part(library, library.load_from_disk(str(folder)), data)
-            return library.load_dataset(name, config or None, split=data.part or "train")
-    except (OSError, ValueError, KeyError, library.exceptions.DatasetsError) as error:
-        reason = one_line(error)
+            if not saved:
+                return datasets.load_dataset(name, config or None, split=data.part or "train")
+            dataset = datasets.load_from_disk(name)
+            return dataset if isinstance(dataset, datasets.Dataset) else dataset[data.part or "train"]
+    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
         hint = ""
         if not folder.is_dir() and not data.download:
             hint = (
                 "; nothing is downloaded unless data.download is true, or load it once by hand with "
                 f"datasets.load_dataset({name!r})"
             )
-        raise PcclipError(f"{data.path}: cannot be opened as a data set ({reason}){hint}") from None
-
-
-def _part(library: Any, saved: Any, data: Data) -> Any:
-    """data.part of a set saved by save_to_disk; all of a set without splits, unless a part is named."""
-    if isinstance(saved, library.Dataset):
-        if data.part is None:
-            return saved
-        saved = {str(saved.split or "train"): saved}
-    lengths = {name: len(split) for name, split in saved.items()}
-    ranges = library.ReadInstruction.from_spec(data.part or "train").to_absolute(lengths)
-    return library.concatenate_datasets(
-        [
-            saved[rows.splitname].select(
-                range(rows.from_ or 0, lengths[rows.splitname] if rows.to is None else rows.to)
-            )
-            for rows in ranges
-        ]
-    )
+        raise PcclipError(f"{data.path}: cannot be opened as a data set ({one_line(error)}){hint}") from None
 
 
 @contextmanager
@@ -142,27 +112,23 @@ def _offline(active: bool) -> Iterator[None]:
     import datasets.config
     import huggingface_hub.constants
 
-    switches = [
-        (datasets.config, "HF_HUB_OFFLINE"),
-        (datasets.config, "HF_DATASETS_OFFLINE"),
-        (huggingface_hub.constants, "HF_HUB_OFFLINE"),
-    ]
-    before = [getattr(module, name) for module, name in switches]
+    hub, own = vars(huggingface_hub.constants), vars(datasets.config)
+    before = hub["HF_HUB_OFFLINE"], own["HF_HUB_OFFLINE"], own["HF_DATASETS_OFFLINE"]
     try:
-        for module, name in switches if active else []:
-            setattr(module, name, True)
+        if active:
+            hub["HF_HUB_OFFLINE"] = own["HF_HUB_OFFLINE"] = own["HF_DATASETS_OFFLINE"] = True
         yield
     finally:
-        for (module, name), value in zip(switches, before, strict=True):
-            setattr(module, name, value)
+        hub["HF_HUB_OFFLINE"], own["HF_HUB_OFFLINE"], own["HF_DATASETS_OFFLINE"] = before
 
 
 def _columns(features: dict, data: Data) -> dict[str, str]:
     """The columns of image and text, and of label and id where known."""
-    library = _library()
-    classes = [name for name, feature in features.items() if isinstance(feature, library.ClassLabel)]
+    import datasets
+
+    classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
     columns = {
-        "image": _column("image", features, data, lambda feature: isinstance(feature, library.Image)),
+        "image": _column("image", features, data, lambda feature: isinstance(feature, datasets.Image)),
         "text": _column("text", features, data, _is_text),
         **({"label": classes[0]} if classes else {}),
     }
@@ -192,11 +158,12 @@ def _is_text(feature: Any) -> bool:
 
 def _undecoded(dataset: Any, image: str) -> Any:
     """The set with its images as bytes and paths. Raises PcclipError when the column holds no images."""
-    library = _library()
+    import datasets
+
     try:
-        return dataset.cast_column(image, library.Image(decode=False))
+        return dataset.cast_column(image, datasets.Image(decode=False))
     except (NotImplementedError, TypeError, ValueError) as error:
-        raise PcclipError(f"column {image!r} holds no images ({' '.join(str(error).split())[:200]})") from None
+        raise PcclipError(f"column {image!r} holds no images ({one_line(error)})") from None
 
 
 def _file(image: dict | None, folder: Path, name: str) -> tuple[str, str]:
@@ -208,14 +175,14 @@ def _file(image: dict | None, folder: Path, name: str) -> tuple[str, str]:
     target = folder / f"{name}{_suffix(image)}"
     if not target.is_file() or target.stat().st_size != len(image["bytes"]):
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(image["bytes"])
+        temporary.write_bytes(image["bytes"])  # without the fsync of each file that `atomic` has
         os.replace(temporary, target)
     return str(target), ""
 
 
 def _suffix(image: dict) -> str:
-    own = Path(image["path"] or "").suffix.lower()
     by_content = (suffix for magic, suffix in _MAGIC.items() if image["bytes"].startswith(magic))
+    own = Path(image["path"] or "").suffix.lower()
     return own if own in SUFFIXES else next(by_content, ".image")
 
 

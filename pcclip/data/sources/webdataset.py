@@ -12,20 +12,21 @@ import re
 import tarfile
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pandas as pd
 
 from pcclip.config import Data, resolve
 from pcclip.data.captions import decoded
+from pcclip.data.rows import sort_out
 from pcclip.images import in_tar
 from pcclip.runs.files import cache_folder, digest, write_json
 from pcclip.runs.progress import track
 
-_FORMAT = 3  # raise it when the contents of an index change
+_FORMAT = 4  # raise it when the contents of an index change
 _IMAGES, _TEXTS = ("jpg", "jpeg", "png", "webp"), ("txt", "json")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_COLUMNS = ["id", "path", "captions", "label"]
+_COLUMNS = ["id", "path", "captions", "label", "reason"]
 
 
 def missing(data: Data) -> list[str]:
@@ -42,12 +43,10 @@ def missing(data: Data) -> list[str]:
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Index every shard. Returns the table, the rows left out (path, reason), and how many of them are bad."""
-    files, rows, left_out = shards(data.path or ""), [], []
-    for file in track(files, len(files), "shards"):
-        good, bad = _index(os.path.realpath(file))
-        rows += good
-        left_out += bad
-    return pd.DataFrame(rows, columns=_COLUMNS), pd.DataFrame(left_out, columns=["path", "reason"]), len(left_out)
+    files = shards(data.path or "")
+    rows = [row for file in track(files, len(files), "shards") for row in _index(os.path.realpath(file))]
+    table = pd.DataFrame(rows, columns=_COLUMNS)
+    return sort_out(table, table.pop("reason"))
 
 
 def shards(path: str) -> list[str]:
@@ -77,36 +76,29 @@ def _expanded(pattern: str) -> list[str]:
     ]
 
 
-def _index(tar: str) -> tuple[list[dict], list[dict]]:
-    """The rows of one shard and the rows left out, from the cache where it has them."""
+def _index(tar: str) -> list[dict]:
+    """The rows of one shard, from the cache where it has them."""
     state = os.stat(tar)
     index = cache_folder() / "shards" / f"{digest([_FORMAT, tar, state.st_size, state.st_mtime_ns])[:32]}.json"
     with suppress(OSError, ValueError, TypeError):  # an absent or damaged index is made again
-        rows, bad, checksum = json.loads(index.read_bytes())
-        if checksum == digest([rows, bad]):
-            return rows, bad
-    rows, bad = _read_shard(tar)
-    write_json(index, [rows, bad, digest([rows, bad])])
-    return rows, bad
+        rows, checksum = json.loads(index.read_bytes())
+        if checksum == digest(rows):
+            return rows
+    rows = _read_shard(tar)
+    write_json(index, [rows, digest(rows)])
+    return rows
 
 
-def _read_shard(tar: str) -> tuple[list[dict], list[dict]]:
-    """The rows of one shard, and the rows left out (path, reason)."""
-    rows: list[dict] = []
+def _read_shard(tar: str) -> list[dict]:
+    """The rows of one shard; a row that cannot be used has a reason, and its place in the shard as its path."""
     samples, lost_share, fault = _samples(tar)
     if fault:
         last = next(reversed(samples), None)
         if last and not _complete(samples[last]):
             del samples[last]  # the cut went through it
-    left_out = [{"path": tar, "reason": fault}] * bool(fault)
-    left_out += [{"path": tar, "reason": "lost in a damaged shard"}] * _lost(tar, samples, lost_share)
-    for key, sample in samples.items():
-        row, reason = _row(tar, key, sample)
-        if row is None:
-            left_out.append({"path": f"{tar}#{key}", "reason": reason})
-        else:
-            rows.append(row)
-    return rows, left_out
+    rows = [_row(tar, key, sample) for key, sample in samples.items()]
+    faults = [fault] * bool(fault) + ["lost in a damaged shard"] * _lost(tar, samples, lost_share)
+    return [*({"path": tar, "reason": reason} for reason in faults), *rows]
 
 
 def _lost(tar: str, samples: dict[str, dict], lost_share: float) -> int:
@@ -167,28 +159,26 @@ def _complete(sample: dict) -> bool:
     return any(kind in sample for kind in _IMAGES) and any(kind in sample for kind in _TEXTS)
 
 
-def _row(tar: str, key: str, sample: dict) -> tuple[dict | None, str]:
-    """One sample as a row, or None and the reason why it cannot be used."""
+def _row(tar: str, key: str, sample: dict) -> dict:
+    """One sample as a row, or the reason why it cannot be used."""
     image = next((sample[kind] for kind in _IMAGES if kind in sample), None)
-    if image is None:
-        return None, "no image"
-    if "double" in sample:
-        return None, "key used twice"
-    try:
+    metadata: Any = None
+    with suppress(ValueError):
         metadata = json.loads(decoded(sample.get("json", b"{}"))[0])
-    except ValueError:
-        return None, "broken JSON"
-    if not isinstance(metadata, dict):
-        return None, "broken JSON"
-    text = (
-        decoded(sample["txt"])[0]
-        if "txt" in sample
-        else next((metadata[key] for key in ("caption", "captions", "text") if metadata.get(key)), None)
-    )
+    checks = {
+        "no image": image is None,
+        "key used twice": "double" in sample,
+        "broken JSON": not isinstance(metadata, dict),
+    }
+    if reason := next((reason for reason, fails in checks.items() if fails), ""):
+        return {"path": f"{tar}#{key}", "reason": reason}
+    captions = (metadata[name] for name in ("caption", "captions", "text") if metadata.get(name))
+    text = decoded(sample["txt"])[0] if "txt" in sample else next(captions, None)
     name, label = metadata.get("id"), metadata.get("label")
     return {
         "id": f"{Path(tar).stem}/{key}" if name is None else str(name),
         "path": image,
         "captions": text if isinstance(text, list) else [text],
         "label": None if label is None else str(label),
-    }, ""
+        "reason": "",
+    }

@@ -1,4 +1,4 @@
-"""Which sentences are kept: every rule with sentences it keeps and drops, mending, cutting a raw reply, agreement."""
+"""Which sentences are kept: every rule with sentences it keeps and drops, mending, cutting a raw reply, two lists."""
 
 from dataclasses import replace
 
@@ -12,11 +12,11 @@ from pcclip.comparisons.filters import (
     LISTS,
     RULES,
     Candidate,
-    agreement,
     clean,
     clean_as_released,
     judged,
     rule_list,
+    side_by_side,
     yield_table,
 )
 from pcclip.comparisons.llm.odds import odds_of_verdict
@@ -293,30 +293,13 @@ def test_judged_counts_a_mended_sentence_anew(replies, tiny_encoder):
     assert list(table.tokens) == [len(ids) for ids in tiny_encoder.tokens(list(table.difference))]
 
 
-def test_agreement_of_two_lists(replies, tiny_encoder):
-    counts, differ = agreement(replies, tiny_encoder, ["finished", "length"], "as_released")
-    row = counts.iloc[0]
-    assert dict(row[["replies", "both_keep", "only_chosen", "only_as_released", "neither"]]) == {
-        "replies": 6,
-        "both_keep": 2,
-        "only_chosen": 1,
-        "only_as_released": 2,
-        "neither": 1,
-    }
-    assert row.agreement == pytest.approx(0.5)
-    assert row.kappa == pytest.approx((0.5 - (0.5 * 4 / 6 + 0.5 * 2 / 6)) / (1 - 0.5))
-    assert sorted(differ.itertuples(index=False, name=None)) == [
-        ("as_released", "chosen", "finished", 1),
-        ("as_released", "chosen", "two_sides", 1),
-        ("chosen", "as_released", "ascii", 1),
-    ]
-
-
-def test_agreement_of_a_list_with_itself(replies, tiny_encoder):
-    counts, differ = agreement(replies, tiny_encoder, "none", "none")
-    assert (counts.agreement[0], counts.kappa[0]) == (1, 1)
-    assert differ.empty
-    assert agreement(replies[:1], tiny_encoder)[0].kappa.isna().all()
+def test_two_lists_side_by_side(replies, tiny_encoder):
+    counts = side_by_side(replies, tiny_encoder)
+    assert counts.to_numpy().sum() == len(replies)
+    verdicts = [judged(replies, rule_list(name), tiny_encoder).verdict for name in ("ours", "as_released")]
+    both = (verdicts[0] == "kept") & (verdicts[1] == "kept")
+    assert counts.loc["kept", "kept"] == both.sum()
+    assert counts["kept"].sum() == (verdicts[1] == "kept").sum()
 
 
 def test_yield_table_adds_up():

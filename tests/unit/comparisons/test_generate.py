@@ -9,7 +9,6 @@ from helpers.fake_backend import Fake
 
 from pcclip import config as params
 from pcclip.comparisons import stage as generate
-from pcclip.comparisons.llm import Question
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.comparisons.sentences import from_captions
 from pcclip.data.image_set import load_images
@@ -95,28 +94,6 @@ def test_the_yield_must_reach_its_minimum(ask, every, fails):
 def test_errors_of_the_backend_are_not_answers(ask):
     with pytest.raises(PcclipError, match="'answered'"):
         ask(Fake(finish="error: RuntimeError('full')"))
-
-
-def test_what_it_will_cost_is_told_before_anything_is_asked(tiny_encoder):
-    prompt = load_prompt("differences")
-    questions = [Question(str(k), "A red disc.", "A blue bar.") for k in range(1000)]
-    shared = sum(len(ids) for ids in tiny_encoder.tokens([message["content"] for message in prompt.prefix]))
-    [own] = tiny_encoder.tokens([prompt.question.format(first="A red disc.", second="A blue bar.")])
-    told = generate.budget(questions, prompt, tiny_encoder, 64)
-    assert told.startswith(f"comparisons: asking 1,000 questions of about {len(own)} tokens")
-    assert f"a prompt of {shared}: about {1000 * (shared + len(own)):,} tokens in and at most 64,000 out" in told
-
-
-def test_only_what_is_left_is_counted(config, images, tiny_encoder, monkeypatch, capsys):
-    """A language model's run says how much it asks for after the first twenty: after a kill, of the rest."""
-    asked = config.model_copy(
-        update={"generate": config.generate.model_copy(update={"backend": "openai", "llm": "tiny"})}
-    )
-    with pytest.raises(Crash):
-        generate.generate(asked, images, tiny_encoder, Fake(stop=30))
-    generate.generate(asked, images, tiny_encoder, Fake())
-    told = [line for line in capsys.readouterr().out.splitlines() if "asking" in line and "tokens in" in line]
-    assert [line.split(" questions")[0] for line in told] == ["comparisons: asking 40", "comparisons: asking 30"]
 
 
 @pytest.mark.parametrize("stop", [0, 1, 23, 59])

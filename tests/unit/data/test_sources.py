@@ -484,7 +484,7 @@ def test_shards_are_indexed_where_they_are(shards, pattern):
 def test_a_shard_is_read_again_only_when_it_changed(shards, monkeypatch):
     first = load("webdataset", shards).table
     monkeypatch.setattr(
-        "pcclip.data.sources.webdataset._read_shard", lambda tar: ([], [{"path": tar, "reason": "read again"}])
+        "pcclip.data.sources.webdataset._read_shard", lambda tar: [{"path": tar, "reason": "read again"}]
     )
     assert load("webdataset", shards).table.equals(first)
     shard(shards / "00001.tar", NOUNS[3:5], first=3)
@@ -797,7 +797,7 @@ def test_the_usual_name_wins_among_several_texts(hf):
     assert list(load("huggingface", saved).table.caption) == SENTENCES
 
 
-def test_part_is_a_split_or_a_slice(hf, tmp_path):
+def test_part_is_a_split(hf, tmp_path):
     import datasets
 
     made = datasets.load_from_disk(str(hf(SENTENCES)))
@@ -805,8 +805,6 @@ def test_part_is_a_split_or_a_slice(hf, tmp_path):
     datasets.DatasetDict({"train": made.select(range(4)), "test": made.select(range(4, 6))}).save_to_disk(str(both))
     assert list(load("huggingface", both).table.caption) == SENTENCES[:4]
     assert list(load("huggingface", both, part="test").table.caption) == SENTENCES[4:]
-    assert list(load("huggingface", both, part="train[1:3]").table.caption) == SENTENCES[1:3]
-    assert list(load("huggingface", tmp_path / "saved", part="train[:50%]").table.caption) == SENTENCES[:3]
     with pytest.raises(PcclipError, match="both: cannot be opened as a data set .*dev"):
         load("huggingface", both, part="dev")
 
@@ -895,7 +893,7 @@ def test_a_folder_that_is_not_there_is_no_name(path):
 
 def test_without_the_library_the_extra_is_named(hf, monkeypatch):
     saved = hf(SENTENCES)
-    monkeypatch.setattr(hub, "_library", lambda: None)
+    monkeypatch.setattr(hub, "find_spec", lambda name: None)
     assert lines_of("huggingface", saved) == [
         "source 'huggingface' needs the `datasets` library: pip install 'pcclip[paper]'"
     ]
