@@ -2,7 +2,7 @@
 
 A source is a module with two functions of the `data` block: `missing`, a line for each thing that is absent with the
 place to get it, and `read`, which returns a table, the rows it left out and how many of those are bad. It may also have
-`to_fetch` and `published`, see below. A new source is a module that is added to SOURCES; docs/data.md describes each.
+`to_fetch`, see below. A new source is a module that is added to SOURCES; docs/data.md describes each.
 """
 
 import hashlib
@@ -102,11 +102,6 @@ def missing(data: Data) -> list[str]:
 def to_fetch(data: Data) -> list[str]:
     """A line for each thing that `load_images` would fetch: its name, and its size where known; [] if none."""
     return getattr(SOURCES[data.source], "to_fetch", lambda data: [])(data)
-
-
-def published(data: Data) -> dict[str, tuple[int, int]]:
-    """(images, captions) of each side of the set as published; {} for a set of the user's own."""
-    return getattr(SOURCES[data.source], "published", lambda data: {})(data)
 
 
 def load_images(config: Config) -> ImageSet:

@@ -25,7 +25,7 @@ from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.prompts import load_prompt
 from pcclip.comparisons.sentences import from_captions
 from pcclip.config import Config, Data, Generate, root
-from pcclip.data.image_set import ImageSet, published
+from pcclip.data.image_set import ImageSet
 from pcclip.encoders.toy_diffusion import SHAPES_DIFFUSION
 from pcclip.errors import PcclipError
 from pcclip.workbook.sizes import EncoderSize, encoder_size, language_model_size
@@ -50,7 +50,7 @@ DEFAULTS = {  # name -> value, unit and source
     "distinct": (0.73, "of a batch's tokens are left when shared beginnings are computed once: outputs/demo"),
 }
 _UNET_FLOP = 8.033e11  # of Stable Diffusion 1's UNet for one latent of 4 x 64 x 64, counted by torch
-_UNKNOWN_SET = 1_000  # training images of a set that is neither here nor published: as many as the paper has
+_UNKNOWN_SET = 1_000  # training images of a set that is not here: as many as the paper has
 _LARGEST_SET = 10**18
 _AMOUNTS = ["tokens", "flop", "disk", "hours"]  # columns of the table that a sum makes sense of
 _CHAT_MARKS = 5  # tokens that a chat template puts around a message
@@ -114,7 +114,7 @@ class Row(NamedTuple):
 
 
 def counts(config: Config, scale: Scale, images: ImageSet | None) -> Counts:
-    """Counted in `images` where they are here; otherwise the published set's numbers, or `scale.images`.
+    """Counted in `images` where they are here; otherwise `scale.images`, or what the parameters keep of the set.
 
     Pairs are counted as if no two images shared a caption or a concept.
     """
@@ -125,26 +125,20 @@ def counts(config: Config, scale: Scale, images: ImageSet | None) -> Counts:
         sample = images.captions.caption.sample(min(500, len(images.captions)), random_state=0)
         caption_tokens = float(sample.map(text_tokens).mean())
     else:
-        train, held_out, captions, assumed = _assumed_images(config.data, scale.images)
-        caption_tokens = constant("caption")
+        train, held_out, assumed = _assumed_images(config.data, scale.images)
+        captions, caption_tokens = train, constant("caption")
     possible = train * (train - 1) // 2
     pairs = min(settings.pairs or (possible if scale.images is None else train), possible)
     held_out_pairs = min(settings.held_out_pairs, held_out * (held_out - 1) // 2)
     return Counts(train, held_out, captions, pairs, held_out_pairs, caption_tokens, assumed)
 
 
-def _assumed_images(data: Data, images: float | None) -> tuple[int, int, int, str]:
-    """Training images, held-out images, training captions, and the line that states the assumption."""
-    sides = {} if images else published(data)
-    total = captions = round(images or (data.limit or _UNKNOWN_SET) / (1 - data.held_out))
-    if sides:
-        total, captions = (sum(side[k] for side in sides.values()) for k in (0, 1))
-    official = data.split == "official" and "held_out" in sides
-    held_out = sides["held_out"][0] if official else max(1, round(data.held_out * total))
-    shown = min(held_out, data.held_out_limit or held_out)
-    train = total - shown if images else min(total - held_out, data.limit or total)
-    assumed = f"{total:,} images with {captions:,} captions in the set, {shown:,} of them held out"
-    return train, shown, round(captions / total * train), assumed
+def _assumed_images(data: Data, images: float | None) -> tuple[int, int, str]:
+    """Training images, held-out images, and the line that states the assumption: one caption each."""
+    total = round(images or (data.limit or _UNKNOWN_SET) / (1 - data.held_out))
+    held_out = min(max(1, round(data.held_out * total)), data.held_out_limit or total)
+    train = total - held_out if images else min(total, data.limit or _UNKNOWN_SET)
+    return train, held_out, f"{train:,} training and {held_out:,} held-out images with one caption each"
 
 
 def text_tokens(text: str) -> int:

@@ -14,7 +14,7 @@ from pcclip.comparisons.llm.backend import Choice, Item, Odds, Question, Reply
 from pcclip.comparisons.llm.identity import backend_identity, weights_source
 from pcclip.comparisons.prompts import Prompt
 from pcclip.config import Generate
-from pcclip.errors import PcclipError
+from pcclip.errors import PcclipError, one_line
 from pcclip.torchvision_shim import declare_missing
 
 _WINDOW = 8  # batches whose rows are sorted by length together, which leaves less padding
@@ -30,7 +30,7 @@ class TransformersModel:
         self.identity = backend_identity(settings)
         self._settings, self._prompt = settings, prompt
         self._tokenizer, self._model, self._ends = _load(settings.llm or "")
-        self._folds_system = self._template_refuses_system()
+        self._chat_text(prompt.messages("", ""))  # refused before the first question
 
     def answers(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Reply]]:
         for batch in self._batches(questions, self._chat_ids):
@@ -53,26 +53,21 @@ class TransformersModel:
                 yield window[start : start + size]
 
     def _chat_ids(self, question: Question) -> list[int]:
-        messages = self._prompt.messages(question.first, question.second)
-        text = self._chat_text(_system_folded(messages) if self._folds_system else messages)
+        text = self._chat_text(self._prompt.messages(question.first, question.second))
         return self._tokenizer(text, add_special_tokens=False).input_ids
 
     def _chat_text(self, messages: list[dict]) -> str:
-        return self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-
-    def _template_refuses_system(self) -> bool:
-        """Whether the chat template has no system role. Raises PcclipError without a template that takes the prompt."""
-        key = f"generate.llm = {self._settings.llm}"
-        if not self._tokenizer.chat_template:
-            raise PcclipError(f"{key}: its tokenizer has no chat template; take the model's chat or instruct version")
-        messages = self._prompt.messages("", "")
-        for refuses, variant in ((False, messages), (True, _system_folded(messages))):
-            try:
-                self._chat_text(variant)
-                return refuses
-            except jinja2.TemplateError as error:
-                reason = error
-        raise PcclipError(f"{key}: its chat template refuses the prompt {self._prompt.name} ({reason}); change one")
+        """The chat by the model's template, without a system role where it refuses one. Raises PcclipError."""
+        try:
+            return self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except (jinja2.TemplateError, ValueError) as error:  # ValueError: there is no template
+            if messages[0]["role"] == "system" and self._tokenizer.chat_template:
+                system, first, *rest = messages
+                return self._chat_text([{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest])
+            raise PcclipError(
+                f"generate.llm = {self._settings.llm}: its tokenizer's chat template refuses the prompt "
+                f"{self._prompt.name} ({one_line(error)}); take the model's chat or instruct version, or change the prompt"
+            ) from None
 
     def _replies(self, batch: list[tuple[Question, list[int]]]) -> list[Reply]:
         settings = self._settings
@@ -154,14 +149,6 @@ class NucleusSampler:
         return torch.full_like(scores, -torch.inf).scatter(1, tokens.gather(1, place), 0.0)
 
 
-def _system_folded(messages: list[dict]) -> list[dict]:
-    """The messages with the system's text at the beginning of the first user's message."""
-    if messages[0]["role"] != "system":
-        return messages
-    system, first, *rest = messages
-    return [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
-
-
 def _load(name: str) -> tuple[Any, Any, set[int]]:
     """(tokenizer, model in eval mode, ids that end a reply). Runs no code of the model's own. Raises PcclipError.
 
@@ -184,9 +171,8 @@ def _load(name: str) -> tuple[Any, Any, set[int]]:
             device_map="auto" if gpu else None,
         )
     except Exception as error:  # transformers, safetensors, tokenizers and the hub each raise their own
-        reason = " ".join(str(error).split())[:200]
         raise PcclipError(
-            f"generate.llm = {name}: cannot be loaded ({type(error).__name__}: {reason}); fetch it with "
+            f"generate.llm = {name}: cannot be loaded ({type(error).__name__}: {one_line(error)}); fetch it with "
             f"`hf download {source}`, or give a local folder with safetensors"
         ) from error
     end = model.generation_config.eos_token_id

@@ -28,11 +28,6 @@ def missing(data: Data) -> list[str]:
     return [line for side in _needed(data) for line in _missing(data, f"{side}{_year(data)}")]
 
 
-def published(data: Data) -> dict[str, tuple[int, int]]:
-    """(images, captions) of each side that the run needs, as published."""
-    return {_SPLITS[side]: _PUBLISHED[f"{side}{_year(data)}"][:2] for side in _needed(data)}
-
-
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Read train, and val where it exists. Returns the table, the rows left out (path, reason), and the bad ones."""
     sides = [_read(data, side) for side in _SPLITS if not _missing(data, f"{side}{_year(data)}")]

@@ -13,8 +13,6 @@ _BIRDS = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz (1
 _CAPTIONS = "cvpr2016_cub.tar.gz (linked from https://github.com/reedscot/cvpr2016)"
 _TABLES = {"images.txt": "file", "image_class_labels.txt": "class", "train_test_split.txt": "is_training"}
 _CLASSES = "classes.txt"
-_IMAGES = {"train": 5_994, "held_out": 5_794}
-_CAPTIONS_EACH = 10
 
 
 def missing(data: Data) -> list[str]:
@@ -31,11 +29,6 @@ def missing_birds(root: Path) -> list[str]:
     absent = [name for name in (*_TABLES, _CLASSES) if not (root / name).is_file()]
     absent += ["images/"] if not (root / "images").is_dir() else []
     return [f"{root}: no {', '.join(absent)}; download {_BIRDS}"] if absent else []
-
-
-def published(data: Data) -> dict[str, tuple[int, int]]:
-    """(images, captions) of each side as published."""
-    return {side: (count, _CAPTIONS_EACH * count) for side, count in _IMAGES.items()}
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:

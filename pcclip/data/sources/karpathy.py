@@ -12,8 +12,6 @@ from pcclip.runs.files import read_json
 _JSON = "http://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 _FOLDERS = ["images", "Images", "flickr30k-images", "flickr30k_images", "Flicker8k_Dataset", "train2014", "val2014"]
 _SPLITS = {"train": "train", "restval": "train", "test": "held_out"}
-_IMAGES = {"dataset_flickr8k": (6_000, 1_000), "dataset_flickr30k": (29_000, 1_000), "dataset_coco": (113_287, 5_000)}
-_CAPTIONS_EACH = 5
 
 
 def missing(data: Data) -> list[str]:
@@ -30,12 +28,6 @@ def missing(data: Data) -> list[str]:
     elif not images.is_dir():
         lines.append(f"{images}: no such folder; set data.images to the folder of the set's images")
     return lines
-
-
-def published(data: Data) -> dict[str, tuple[int, int]]:
-    """(images, captions) of each side as published; {} for a file with another name."""
-    counts = _IMAGES.get(root_of(data).stem, (0, 0))
-    return {side: (n, _CAPTIONS_EACH * n) for side, n in zip(("train", "held_out"), counts, strict=True) if n}
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:

@@ -147,7 +147,7 @@ def test_too_many_rows_for_the_memory(tiny_llm, prompt, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"chat_template.jinja": None}, "its tokenizer has no chat template"),
+        ({"chat_template.jinja": None}, "its tokenizer's chat template refuses the prompt"),
         ({"chat_template.jinja": b"{{ raise_exception('never') }}"}, r"refuses the prompt short \(never\)"),
         ({"model.safetensors": None}, r"cannot be loaded .*`hf download"),
         ({"model.safetensors": b"cut"}, r"cannot be loaded .*`hf download"),

@@ -71,7 +71,7 @@ def test_a_set_that_is_not_there(checked):
     assert status == 1
     assert "499,520 sentences by template" in out  # and 20 held-out ones
     assert "1,050 images" in out
-    assert "assumed   118,287 images with 591,753 captions in the set" in out
+    assert "assumed   1,000 training and 50 held-out images with one caption each" in out
     assert error.splitlines()[0].endswith("changed.yaml: missing:")
     assert ["download" in line for line in error.splitlines()[1:]] == [True, True]
 
