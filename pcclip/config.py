@@ -603,8 +603,8 @@ class Rank(Block):
     )
     more: str = Field(default="something large", description="A text for the top of the ranking.")
     less: str = Field(default="something small", description="A text for the bottom of the ranking; may be empty.")
-    estimator: str = Field(
-        default="two_prompt", description="How texts become an axis: a name in pcclip/ranking/axes.py."
+    estimator: Literal["one_sided", "antisymmetric", "two_prompt", "ensemble"] = Field(
+        default="two_prompt", description="How texts become an axis (pcclip/ranking/axes.py)."
     )
     votes: str | None = Field(
         default=None, description="The file of the votes; by default outputs/RUN/06_rank/votes.jsonl."

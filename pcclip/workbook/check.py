@@ -5,7 +5,6 @@ No weights are loaded and nothing is fetched. A mistake in the file itself raise
 
 import os
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
 from http.client import HTTPException
 from importlib.util import find_spec
 from math import isnan, nan
@@ -29,10 +28,9 @@ from pcclip.encoders.toy_diffusion import SHAPES_DIFFUSION
 from pcclip.errors import PcclipError
 from pcclip.evaluation import stage as evaluation
 from pcclip.finetuning import stage as finetuning
-from pcclip.ranking.axes import ESTIMATORS
 from pcclip.runs.progress import say
 from pcclip.runs.stage import Stage, finished
-from pcclip.workbook.cost import Cost, Scale, constants, in_bytes, table
+from pcclip.workbook.cost import Cost, Scale, constants, in_thousands, table
 from pcclip.workbook.sizes import encoder_size, language_model_size, stored
 from pcclip.workbook.sweep import planned, read_sweep
 
@@ -98,11 +96,6 @@ def refuse(config: Config, notebooks: list[str], images: data.ImageSet) -> None:
     elif config.arithmetic.composed and "04_evaluate" in notebooks:
         raise PcclipError("arithmetic.composed: 05 is not run with `tuned`, nor in a sweep; leave composed out")
     rank = config.rank
-    if rank.estimator not in ESTIMATORS:
-        nearest = get_close_matches(rank.estimator, ESTIMATORS, 1, cutoff=0)[0]
-        raise PcclipError(
-            f"rank.estimator = {rank.estimator!r}: did you mean {nearest}? known: {', '.join(ESTIMATORS)}"
-        )
     if rank.attribute and not rank.photos and rank.attribute not in images.attributes:
         known = ", ".join(images.attributes) or "none"
         raise PcclipError(f"rank.attribute: {images.name} has no attribute {rank.attribute!r}; it has: {known}")
@@ -118,7 +111,7 @@ def _show(costs: list[tuple[Cost, list[str]]]) -> None:
     """The table of all runs, what is assumed where the images are not here, and the constants."""
     shown = [row for cost, names in costs for row in cost.rows if row.stage[:2] in {name[:2] for name in names}]
     say(f"\n{table(shown)}\n")
-    for line in dict.fromkeys(cost.counts.assumed for cost, _ in costs if cost.counts.assumed):
+    for line in dict.fromkeys(cost.assumed for cost, _ in costs if cost.assumed):
         say(f"assumed   {line}")
     for value, source in constants().values():
         say(f"constant  {value:g} {source}")
@@ -274,7 +267,7 @@ def _on_hub(label: str, repository: str, files: list[list[str]], size: float, ad
 
     if all(any(stored(repository, file) for file in names) for names in files):
         return FINE, f"{label}: in the hub's cache"
-    amount = "of unknown size" if isnan(size) else f"about {in_bytes(size)}"
+    amount = "of unknown size" if isnan(size) else f"about {in_thousands(size)}B"
     if not hub.HF_HUB_OFFLINE and reachable(hub.ENDPOINT):
         return FETCHED, f"{label}: {amount}"
     command = f"`hf download {repository.partition('@')[0]}` where there is a network and {advice}"

@@ -23,8 +23,7 @@ import pandas as pd
 
 from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.prompts import load_prompt
-from pcclip.comparisons.sentences import from_captions
-from pcclip.config import Config, Data, Generate, root
+from pcclip.config import Config, Generate, root
 from pcclip.data.image_set import ImageSet
 from pcclip.encoders.toy_diffusion import SHAPES_DIFFUSION
 from pcclip.errors import PcclipError
@@ -45,14 +44,14 @@ DEFAULTS = {  # name -> value, unit and source
     "decoding": (4.8e-3, "core seconds to decode and prepare a photo of 640 x 480: speed/constants.py on an AMD EPYC"),
     "answer": (350, "bytes on disk of a comparison and its logged answer: outputs/demo"),
     "item": (16, "bytes on disk of a text scored in stages 04 and 05: outputs/demo"),
-    "caption": (12, "tokens of a caption, where the set is not here: COCO's ten or eleven words and a full stop"),
+    "caption": (12, "tokens of a caption: COCO's ten or eleven words and a full stop"),
     "sentence": (29, "tokens of a written comparison: SmolLM2-135M in outputs/demo"),
     "distinct": (0.73, "of a batch's tokens are left when shared beginnings are computed once: outputs/demo"),
 }
 _UNET_FLOP = 8.033e11  # of Stable Diffusion 1's UNet for one latent of 4 x 64 x 64, counted by torch
 _UNKNOWN_SET = 1_000  # training images of a set that is not here: as many as the paper has
 _LARGEST_SET = 10**18
-_AMOUNTS = ["tokens", "flop", "disk", "hours"]  # columns of the table that a sum makes sense of
+_AMOUNTS = ["tokens", "flop", "bytes", "hours"]  # columns of the table that a sum makes sense of
 _CHAT_MARKS = 5  # tokens that a chat template puts around a message
 
 
@@ -89,18 +88,6 @@ class Scale:
             raise PcclipError(f"--gpus needs at least 1, --images at least 2 and at most {_LARGEST_SET:g}")
 
 
-class Counts(NamedTuple):
-    """How many images, captions and pairs a run has; `assumed` is a line where they are not counted."""
-
-    train: int
-    held_out: int
-    train_captions: int
-    pairs: int
-    held_out_pairs: int
-    caption_tokens: float
-    assumed: str = ""
-
-
 class Row(NamedTuple):
     """One line of the table; NaN is unknown."""
 
@@ -108,62 +95,49 @@ class Row(NamedTuple):
     work: str
     tokens: float = 0.0
     flop: float = 0.0
-    disk: float = 0.0  # bytes written
+    bytes: float = 0.0  # written to disk
     hours: float = 0.0  # with all `machines` at work
     machines: str = ""
 
 
-def counts(config: Config, scale: Scale, images: ImageSet | None) -> Counts:
-    """Counted in `images` where they are here; otherwise `scale.images`, or what the parameters keep of the set.
-
-    Pairs are counted as if no two images shared a caption or a concept.
-    """
-    settings = config.generate
-    if images is not None and scale.images is None:
-        train, held_out, assumed = len(images.train), len(images.held_out), ""
-        captions = int(images.captions["id"].isin(set(images.train["id"])).sum())
-        sample = images.captions.caption.sample(min(500, len(images.captions)), random_state=0)
-        caption_tokens = float(sample.map(text_tokens).mean())
-    else:
-        train, held_out, assumed = _assumed_images(config.data, scale.images)
-        captions, caption_tokens = train, constant("caption")
-    possible = train * (train - 1) // 2
-    pairs = min(settings.pairs or (possible if scale.images is None else train), possible)
-    held_out_pairs = min(settings.held_out_pairs, held_out * (held_out - 1) // 2)
-    return Counts(train, held_out, captions, pairs, held_out_pairs, caption_tokens, assumed)
-
-
-def _assumed_images(data: Data, images: float | None) -> tuple[int, int, str]:
-    """Training images, held-out images, and the line that states the assumption: one caption each."""
-    total = round(images or (data.limit or _UNKNOWN_SET) / (1 - data.held_out))
-    held_out = min(max(1, round(data.held_out * total)), data.held_out_limit or total)
-    train = total - held_out if images else min(total, data.limit or _UNKNOWN_SET)
-    return train, held_out, f"{train:,} training and {held_out:,} held-out images with one caption each"
-
-
-def text_tokens(text: str) -> int:
-    """Words and punctuation marks: about the tokens of CLIP and of a language model."""
-    return len(re.findall(r"\w+|[^\w\s]", text))
-
-
 class Cost:
-    """The cost of one run, as `rows` of the table in the order of the stages."""
+    """The cost of one run.
+
+    Images, captions and pairs are counted where the images are here; otherwise there are `scale.images`, or as many as
+    the parameters keep, with one caption each, and `assumed` is a line that says so. Pairs are counted as if no two
+    images shared a caption or a concept.
+
+    Attributes:
+        rows: the lines of the table, in the order of the stages.
+    """
 
     def __init__(self, config: Config, scale: Scale, images: ImageSet | None = None):
-        self.config, self.scale, self.counts = config, scale, counts(config, scale, images)
+        self.config, self.scale, self.assumed = config, scale, ""
+        if images is not None and scale.images is None:
+            self.train, self.held_out = len(images.train), len(images.held_out)
+            self.captions = int(images.captions["id"].isin(set(images.train["id"])).sum())
+        else:
+            data, limit = config.data, config.data.limit or _UNKNOWN_SET
+            total = round(scale.images or limit / (1 - data.held_out))
+            self.held_out = min(max(1, round(data.held_out * total)), data.held_out_limit or total)
+            self.train = self.captions = total - self.held_out if scale.images else limit
+            self.assumed = f"{self.train:,} training and {self.held_out:,} held-out images with one caption each"
+        possible = self.train * (self.train - 1) // 2
+        self.pairs = min(config.generate.pairs or (self.train if scale.images else possible), possible)
+        self.held_out_pairs = min(config.generate.held_out_pairs, self.held_out * (self.held_out - 1) // 2)
         self.model = EncoderSize()
         with suppress(PcclipError):  # `pcclip run --check` says what is missing
             self.model = encoder_size(config.model)
         self.rows = [*self._generation(), *self._embedding(), *self._finetuning(), self._evaluation()]
 
     def _generation(self) -> Iterator[Row]:
-        settings, counts = self.config.generate, self.counts
-        prompt = self._prompt_tokens(settings.prompt, ("first", "second")) + 2 * counts.caption_tokens
+        settings, caption = self.config.generate, constant("caption")
+        prompt = self._prompt_tokens(settings.prompt, ("first", "second")) + 2 * caption
         written = min(constant("sentence"), settings.max_tokens)
-        yield self._questions("01 comparisons", counts.pairs + counts.held_out_pairs, (prompt, written), settings)
+        yield self._questions("01 comparisons", self.pairs + self.held_out_pairs, (prompt, written), settings)
         if settings.rewrites:
-            read = self._prompt_tokens(settings.rewrites, ("first",)) + counts.caption_tokens
-            yield self._questions("01 rewrites", counts.train_captions, (read, counts.caption_tokens), settings)
+            read = self._prompt_tokens(settings.rewrites, ("first",)) + caption
+            yield self._questions("01 rewrites", self.captions, (read, caption), settings)
         if settings.attributes:
             bank = load_bank(settings.attributes)
             stems = [text_tokens(stem.text) for attribute in bank.attributes for stem in attribute.stems]
@@ -175,7 +149,7 @@ class Cost:
         """Questions to a language model; `lengths` are the tokens that it reads and writes for each."""
         disk = constant("answer") * count
         if settings.backend == "template":
-            return Row(stage, f"{count:,} sentences by template", disk=disk)
+            return Row(stage, f"{count:,} sentences by template", bytes=disk)
         read, written = (count * length for length in lengths)
         flop = nan
         with suppress(PcclipError):
@@ -195,7 +169,7 @@ class Cost:
         return sum(text_tokens(message["content"]) + _CHAT_MARKS for message in read)
 
     def _embedding(self) -> Iterator[Row]:
-        images, gpus = self.counts.train + self.counts.held_out, self.scale.gpus
+        images, gpus = self.train + self.held_out, self.scale.gpus
         flop, disk = images * self.model.image.flop, 4 * images * self.model.width
         yield self._timed(Row("02 embed", f"{images:,} images", 0, flop, disk), "fp32", "encoding", gpus)
         threads = self.config.embed.workers * gpus
@@ -208,14 +182,13 @@ class Cost:
         On disk are the towers at the end and for each kept epoch, and a checkpoint with both moments of Adam. Noised
         latents go through the UNet of SDS's teacher at every step.
         """
-        settings, counts, model, sds = self.config.finetune, self.counts, self.model, self.config.finetune.sds
+        settings, model, sds = self.config.finetune, self.model, self.config.finetune.sds
         clip, compares = settings.objective == "clip", settings.objective in ("infonce", "mse")
-        examples = counts.pairs if compares else counts.train if clip else counts.train_captions
+        examples = self.pairs if compares else self.train if clip else self.captions
         batch, runs = min(settings.batch_size, examples), 2 if sds and sds.baseline else 1
         images = batch if clip else 0
         texts = batch * (2 if compares and settings.swap else 1)
-        tokens = texts * self._processed(self._text_length(compares), shared=compares)
-        tokens += settings.replay_batch * self._processed(counts.caption_tokens + 2) if settings.replay else 0
+        tokens = texts * self._tokens(compares) + settings.replay_batch * self._tokens(False) * bool(settings.replay)
         passes = 2 + (settings.tune in ("transformer", "all"))
         passes += settings.micro_batch is not None and settings.micro_batch < max(images, texts)
         steps = max(1, min(-(-examples // settings.batch_size), examples // 2)) * settings.epochs
@@ -234,9 +207,9 @@ class Cost:
     def _evaluation(self) -> Row:
         """Both texts of every template and of every written pair, by each model in 04 and by two in 05."""
         settings, models = self.config.evaluate, 2 + len(self.config.evaluate.alphas)
-        texts = 2 * models * (settings.pairs + self.counts.held_out_pairs) + 4 * self.config.arithmetic.pairs
+        texts = 2 * models * (settings.pairs + self.held_out_pairs) + 4 * self.config.arithmetic.pairs
         compares = self.config.finetune.objective in ("infonce", "mse")
-        tokens = texts * self._processed(self._text_length(compares), shared=True)
+        tokens = texts * self._tokens(compares)
         flop, disk = tokens * self.model.text.flop, constant("item") * texts
         return self._timed(
             Row("04, 05 evaluate", f"{texts:,} texts by {models} models", tokens, flop, disk), "fp32", "encoding"
@@ -251,21 +224,19 @@ class Cost:
         """Their name, and their peak together in FLOP/s."""
         return f"{number:,} {self.scale.gpu}", number * PEAKS[self.scale.gpu][precision]
 
-    def _text_length(self, compares: bool) -> float:
-        """Tokens of a mean text of stage 03, a comparison or a caption, with its start and end marks."""
-        captions = self.counts.caption_tokens
-        if not compares:
-            return captions + 2
-        if self.config.finetune.comparisons == "template" or self.config.generate.backend == "template":
-            frame = text_tokens(from_captions("A dog.", "A dog.")) - 2 * text_tokens("A dog.")
-            return frame + 2 * captions + 2
-        return min(constant("sentence"), self.config.generate.max_tokens) + 2
+    def _tokens(self, compares: bool) -> float:
+        """Tokens that the text tower processes of a mean text of stage 03, a comparison or a caption, with two marks.
 
-    def _processed(self, tokens: float, shared: bool = False) -> float:
-        """Tokens that the text tower processes for a text of `tokens`; `shared` ones begin alike."""
-        if not self.model.shortens:
-            return self.model.context_length
-        return min(tokens, self.model.context_length) * (constant("distinct") if shared and self.model.packs else 1)
+        Comparisons begin alike, and what they share is computed once by a tower that can.
+        """
+        length = 2 + (min(constant("sentence"), self.config.generate.max_tokens) if compares else constant("caption"))
+        distinct = constant("distinct") if compares and self.model.packs else 1
+        return min(length, self.model.context_length) * distinct if self.model.shortens else self.model.context_length
+
+
+def text_tokens(text: str) -> int:
+    """Words and punctuation marks: about the tokens of CLIP and of a language model."""
+    return len(re.findall(r"\w+|[^\w\s]", text))
 
 
 def table(rows: list[Row]) -> str:
@@ -279,16 +250,10 @@ def table(rows: list[Row]) -> str:
     frame["work"] = frame.work.where(frame.times == 1, frame.times.astype(str) + " times " + frame.work)
     total = {"stage": "sum", "work": "of what is known", "machines": "", **frame[_AMOUNTS].sum()}
     frame = pd.concat([frame, pd.DataFrame([total])])
-    frame["disk"] = frame.disk.map(in_bytes)
-    frame[["tokens", "flop", "hours"]] = frame[["tokens", "flop", "hours"]].map(_amount)
+    frame[_AMOUNTS] = frame[_AMOUNTS].map(_amount)
     left = {name: f"{{:<{frame[name].str.len().max()}}}".format for name in ("stage", "work")}
     columns = ["stage", "work", *_AMOUNTS, "machines"]
     return frame[columns].to_string(index=False, formatters=left, max_colwidth=None)
-
-
-def in_bytes(count: float) -> str:
-    """1234567 -> '1.23 MB'."""
-    return "?" if isnan(count) else f"{in_thousands(count)}B"
 
 
 def in_thousands(count: float) -> str:
@@ -302,6 +267,4 @@ def in_thousands(count: float) -> str:
 
 def _amount(number: float) -> str:
     """Three digits; '?' for an unknown amount and '-' for none."""
-    if isnan(number):
-        return "?"
-    return f"{number:,.0f}" if 100 <= number < 1e6 else f"{number:.3g}" if number else "-"
+    return "?" if isnan(number) else f"{number:.3g}" if number else "-"

@@ -64,10 +64,10 @@ def encoder_size(spec: str) -> EncoderSize:
         return _EMBEDDED
     if spec.startswith(huggingface.SCHEMA):
         return _transformers_size(spec)
+    declare_missing()
     settings = _open_clip_settings(spec)
     if settings is None or "hf_model_name" in settings.get("text_cfg", {}):
         return EncoderSize()
-    declare_missing()
     import torch
     from open_clip.coca_model import CoCa
     from open_clip.model import CustomTextCLIP

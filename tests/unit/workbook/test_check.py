@@ -87,7 +87,7 @@ def test_a_set_that_is_not_there(checked):
         ({"rank": {"attribute": "weight"}}, "rank.attribute: folder has no attribute 'weight'; it has: size"),
         (
             {"rank": {"estimator": "two_promt"}},
-            "rank.estimator = 'two_promt': did you mean two_prompt? known: one_sided",
+            "rank.estimator = 'two_promt': Input should be 'one_sided', 'antisymmetric', 'two_prompt' or 'ensemble'",
         ),
         (
             {"tuned": "other", "arithmetic": {"composed": {"cirr": {"path": "x"}}}},

@@ -13,12 +13,12 @@ from pcclip.data.image_set import load_images
 from pcclip.encoders import toy_clip
 from pcclip.errors import PcclipError
 from pcclip.workbook import cost
-from pcclip.workbook.cost import Cost, Row, Scale, counts
+from pcclip.workbook.cost import Cost, Row, Scale
 from pcclip.workbook.sizes import EncoderSize, Network, encoder_size, language_model_size
 
 BLOCKS = 2 * (12 * 32**2 + 13 * 32)  # two of width 32: attention 4w^2+4w, MLP 8w^2+5w, two norms 4w
 TEXT = BLOCKS + 49408 * 32 + 40 * 32 + 2 * 32 + 32 * 32  # words, places, last norm, projection
-CAPTION = len("a red disc .".split()) + 2
+CAPTION, SENTENCE = 12 + 2, 29 + 2  # tokens with their marks, by the constants
 V1 = "CompVis/stable-diffusion-v1-4"
 PAPER = ROOT / "params" / "paper_coco.yaml"
 FIRST = {  # 1.2 and 1.4 of the paper's appendix and code: all pairs of 1000 COCO photos
@@ -123,16 +123,15 @@ def test_a_model_that_cannot_be_built_is_one_line_and_costs_an_unknown_amount(tm
     ],
 )
 def test_finetuning_as_by_hand(values, changes, passes):
-    """40 pairs with their twins in batches of 8, 4 epochs; 'The first image shows a red disc , while ...'."""
+    """40 pairs with their twins in batches of 8, 4 epochs."""
     config = params.check({**values, "finetune": {**values["finetune"], **changes}})
     finetune, size = row(cost_of(config), "03"), encoder_size(config.model)
-    length = len("The first image shows a red disc , while the second image shows a blue bar .".split()) + 2
-    assert finetune.tokens == pytest.approx(4 * 40 * 2 * 0.73 * length)
+    assert finetune.tokens == pytest.approx(4 * 40 * 2 * 0.73 * SENTENCE)
     assert finetune.flop == pytest.approx(passes * finetune.tokens * size.text.flop)
     assert finetune.hours == pytest.approx(finetune.flop / (0.3 * 19.5e12) / 3600)
     if not changes:
-        assert finetune.disk == 4 * (2 + 3) * TEXT  # the last one and epoch 2; weights, two moments of Adam
-        assert row(cost_of(config), "02").disk == 24 * 32 * 4
+        assert finetune.bytes == 4 * (2 + 3) * TEXT  # the last one and epoch 2; weights, two moments of Adam
+        assert row(cost_of(config), "02").bytes == 24 * 32 * 4
 
 
 def test_replayed_captions_are_counted(values):
@@ -202,9 +201,9 @@ def test_a_billion_images_by_hand(writer):
     writer(Network(13e9, 26e9))
     costs = cost_of(config, Scale(1e9, 64, "H100"), here=False)
     embed, comparisons = row(costs, "02"), row(costs, "01")
-    assert (costs.counts.train, costs.counts.held_out, costs.counts.pairs) == (10**9 - 500, 500, 10**9 - 500)
+    assert (costs.train, costs.held_out, costs.pairs) == (10**9 - 500, 500, 10**9 - 500)
     assert embed.flop == costs.model.image.flop * 10**9
-    assert embed.disk == 4 * 768 * 10**9
+    assert embed.bytes == 4 * 768 * 10**9
     assert (embed.machines, embed.hours) == ("64 H100", pytest.approx(embed.flop / (64 * 0.3 * 67e12) / 3600))
     assert row(costs, "02 decoding").hours == pytest.approx(4.8e-3 * 1e9 / (64 * config.embed.workers) / 3600)
     asked, written = 10**9 - 500 + 5000, 29  # one comparison for each training image, and the held-out ones
@@ -219,10 +218,10 @@ def test_a_billion_images_by_hand(writer):
 
 def test_sets_that_are_not_here_are_counted_as_the_file_limits_them():
     config = params.check({**FIRST, "data": {**FIRST["data"], "held_out_limit": 50}})
-    known = counts(config, Scale(), None)
+    known = cost_of(config, here=False)
     assert (known.train, known.held_out, known.pairs) == (1000, 50, 499_500)
-    own = counts(params.check({"data": {"source": "folder", "path": "/nowhere"}}), Scale(), None)
-    assert (own.train, own.train_captions) == (1000, 1000)
+    own = cost_of(params.check({"data": {"source": "folder", "path": "/nowhere"}}), here=False)
+    assert (own.train, own.captions) == (1000, 1000)
 
 
 def test_a_language_model_on_cores_uses_no_gpus(values, writer):
@@ -244,8 +243,8 @@ def test_an_unknown_size_is_a_question_mark_and_left_out_of_the_sum(values):
 def test_equal_rows_of_a_sweep_are_one_row():
     same = Row("02 embed", "9 images", 1.0, 2.0, 3.0, 4.0, "1 A100")
     lines = [line.split() for line in cost.table([same, same]).splitlines()]
-    assert lines[1] == "02 embed 2 times 9 images 2 4 6 B 8 1 A100".split()
-    assert lines[2] == "sum of what is known 2 4 6 B 8".split()
+    assert lines[1] == "02 embed 2 times 9 images 2 4 6 8 1 A100".split()
+    assert lines[2] == "sum of what is known 2 4 6 8".split()
 
 
 # ---- the command and the constants -----------------------------------------------------------------------------------
