@@ -664,8 +664,8 @@ class Slurm(Machine):
 
     def machine(self, notebook: str) -> Machine:
         """Resources of the job that runs the notebook of a block such as `finetune`."""
-        own = self.notebooks.get(notebook, Machine()).model_dump(exclude_none=True)
-        return Machine(**self.model_dump(include=set(Machine.model_fields)) | own)
+        own = next((machine for name, machine in self.notebooks.items() if name == notebook), Machine())
+        return Machine(**self.model_dump(include=set(Machine.model_fields)) | own.model_dump(exclude_none=True))
 
 
 # ---- all blocks ------------------------------------------------------------------------------------------------------

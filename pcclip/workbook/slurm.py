@@ -109,7 +109,8 @@ def unfinished_jobs(members: list[Member]) -> list[Job]:
     for config, names in planned(members):
         images = load_images(config)
         for name in names:
-            after = [job for need in NEEDS[name] if (job := f"{_run_of(config, need)}/{need}") in jobs]
+            needs = [f"{_run_of(config, need)}/{need}" for need in NEEDS[name]]
+            after = [need for need in needs if need in jobs]
             done = False
             with suppress(PcclipError):  # a stage that it builds on is not there yet
                 done = not after and finished(config, name, images)
