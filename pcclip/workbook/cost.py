@@ -188,7 +188,9 @@ class Cost:
         batch, runs = min(settings.batch_size, examples), 2 if sds and sds.baseline else 1
         images = batch if clip else 0
         texts = batch * (2 if compares and settings.swap else 1)
-        tokens = texts * self._tokens(compares) + settings.replay_batch * self._tokens(False) * bool(settings.replay)
+        tokens = texts * self._tokens(compares) + (settings.replay_batch if settings.replay else 0) * self._tokens(
+            False
+        )
         passes = 2 + (settings.tune in ("transformer", "all"))
         passes += settings.micro_batch is not None and settings.micro_batch < max(images, texts)
         steps = max(1, min(-(-examples // settings.batch_size), examples // 2)) * settings.epochs
