@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from pcclip.config import Data, resolve
+from pcclip.data.rows import sort_out
 from pcclip.errors import PcclipError
 from pcclip.runs.files import cache_folder, disk_errors
 from pcclip.runs.progress import say
@@ -73,23 +74,28 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     stamps = resolve(data.path) if data.path else find()
     exceptions = pd.read_csv(_HERE / "stamps_exceptions.csv").set_index("stamp").fillna("")
     facts = pd.read_csv(_HERE / "stamps_facts.csv").pivot(index="stamp", columns="fact", values="value")
-    rows, left_out = [], []
+    rows = []
     for png in sorted(stamps.rglob("*.png")):
         stamp = png.relative_to(stamps).with_suffix("").as_posix()
         exception = exceptions.loc[stamp] if stamp in exceptions.index else {"leave_out": "", "concept": ""}
         text = png.with_suffix(".txt")
         caption = text.read_text("utf8", "replace").split("\n")[0].strip() if text.is_file() else ""
         reason = _by_folder(stamp) or ("" if caption else "no caption") or exception["leave_out"]
-        if reason:
-            left_out.append({"path": stamp, "reason": reason})
-            continue
         rows.append(
-            {"id": stamp, "path": str(png), "caption": caption, "concept": exception["concept"], "label": _label(stamp)}
+            {
+                "id": stamp,
+                "path": stamp if reason else str(png),
+                "caption": caption,
+                "concept": exception["concept"],
+                "label": None if reason else _label(stamp),
+                "reason": reason,
+            }
         )
-    if not rows:
+    table = pd.DataFrame(rows, columns=["id", "path", "caption", "concept", "label", "reason"])
+    table, left_out, _ = sort_out(table, table.pop("reason"))
+    if table.empty:
         raise PcclipError(f"{stamps}: no stamps in it; {HELP}")
-    table = pd.DataFrame(rows).join(facts, on="id")
-    return table, pd.DataFrame(left_out, columns=["path", "reason"]), 0
+    return table.join(facts, on="id"), left_out, 0
 
 
 def _label(stamp: str) -> str | None:
