@@ -411,6 +411,6 @@ def test_convert_on_the_command_line(files, tmp_path, capsys):
     assert main(["convert", *map(str, files), "--to", str(tmp_path / "out")]) == 0
     assert "comparisons 4, kept 2" in capsys.readouterr().out
     assert main(["convert", *map(str, reversed(files)), "--to", str(tmp_path / "out")]) == 1
-    assert "embeddings pickle first" in capsys.readouterr().err
+    assert "name the embeddings first" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["convert", *map(str, files)])
