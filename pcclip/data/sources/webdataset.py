@@ -98,7 +98,7 @@ def _read_shard(tar: str) -> list[dict]:
             del samples[last]  # the cut went through it
     rows = [_row(tar, key, sample) for key, sample in samples.items()]
     faults = [fault] * bool(fault) + ["lost in a damaged shard"] * _lost(tar, samples, lost_share)
-    return [*({"path": tar, "reason": reason} for reason in faults), *rows]
+    return [*({"path": tar, "label": None, "reason": reason} for reason in faults), *rows]
 
 
 def _lost(tar: str, samples: dict[str, dict], lost_share: float) -> int:
@@ -171,7 +171,7 @@ def _row(tar: str, key: str, sample: dict) -> dict:
         "broken JSON": not isinstance(metadata, dict),
     }
     if reason := next((reason for reason, fails in checks.items() if fails), ""):
-        return {"path": f"{tar}#{key}", "reason": reason}
+        return {"path": f"{tar}#{key}", "label": None, "reason": reason}
     captions = (metadata[name] for name in ("caption", "captions", "text") if metadata.get(name))
     text = decoded(sample["txt"])[0] if "txt" in sample else next(captions, None)
     name, label = metadata.get("id"), metadata.get("label")

@@ -484,7 +484,7 @@ def test_shards_are_indexed_where_they_are(shards, pattern):
 def test_a_shard_is_read_again_only_when_it_changed(shards, monkeypatch):
     first = load("webdataset", shards).table
     monkeypatch.setattr(
-        "pcclip.data.sources.webdataset._read_shard", lambda tar: [{"path": tar, "reason": "read again"}]
+        "pcclip.data.sources.webdataset._read_shard", lambda tar: [{"path": tar, "label": None, "reason": "read again"}]
     )
     assert load("webdataset", shards).table.equals(first)
     shard(shards / "00001.tar", NOUNS[3:5], first=3)
