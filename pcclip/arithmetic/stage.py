@@ -7,7 +7,6 @@ Each measure module makes its own tables; this module decides when, and stores t
     geometry        metric, model, control, value, ci_low, ci_high, n, detectable
     sweep           model, form, alpha, metric, value, ci_low, ci_high, n, detectable
     claims          claim, of, number, ci_low, ci_high, holds, how, n, detectable, p_holm
-    explanations    pair, first, second, model, position, of, text, source, score, own
     composed        dataset, model, form, alpha, metric, value, ci_low, ci_high, n, detectable
     composed_left_out  dataset, reason, rows, example: what the composed sets lack
     pictures        row, what, model, kind, picture, start
@@ -15,11 +14,10 @@ Each measure module makes its own tables; this module decides when, and stores t
 
 import pandas as pd
 
-from pcclip.arithmetic import claims, composed, explain, geometry, pictures, retrieval
+from pcclip.arithmetic import claims, composed, geometry, pictures, retrieval
 from pcclip.arithmetic.differences import held_out_pairs
 from pcclip.arithmetic.texts import with_memory
 from pcclip.comparisons import stage as generate
-from pcclip.comparisons.attributes import load_bank
 from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
 from pcclip.data.rows import by_reason
@@ -39,7 +37,6 @@ TABLES: tuple[str, ...] = (
     "geometry",
     "sweep",
     "claims",
-    "explanations",
     "composed",
     "composed_left_out",
     "pictures",
@@ -49,8 +46,7 @@ _FORMAT = 6
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
-    """Stage 05 of a run. Raises PcclipError when an earlier stage, a composed set or a bank is missing."""
-    bank = config.generate.attributes
+    """Stage 05 of a run. Raises PcclipError when an earlier stage or a composed set is missing."""
     return Stage(
         config.folder / FOLDER,
         {
@@ -58,7 +54,6 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
             "arithmetic": config.arithmetic.model_dump(),
             "alpha": config.evaluate.alpha,
             "bootstrap": config.evaluate.bootstrap,
-            **({"attributes": load_bank(bank).hash} if bank else {}),
             **composed.inputs(config),
             **built_on(
                 (config.source_folder / generate.FOLDER, config.source_folder / EMBED, config.folder / FINETUNE),
@@ -123,7 +118,6 @@ def _tables(
     measures = geometry.measure(held_out, readers)
     alphas = sorted({0.0, settings.strength, *ALPHAS, float("inf")})
     sweeps = retrieval.sweeps(held_out, readers, alphas)
-    comparisons, bank = explain.held_out_comparisons(config), explain.sentence_bank(config)
     sets = composed.load(config)
     picture_table, picture_files = pictures.picture_table(config, held_out, readers, arithmetic_stage.folder)
     tables = {
@@ -132,7 +126,6 @@ def _tables(
         "geometry": geometry.table(measures),
         "sweep": retrieval.table(sweeps),
         "claims": claims.table(measures, sweeps, settings.strength),
-        "explanations": explain.explanations(held_out, readers, comparisons, bank),
         "composed": composed.table(config, sets, readers, alphas),
         "composed_left_out": left_out(config.home / composed.FOLDER, sets),
         "pictures": picture_table,

@@ -50,7 +50,6 @@ def test_every_table_is_there_and_in_the_manifest(made):
     assert list(tables["claims"].columns) == claims.COLUMNS
     assert set(tables["claims"].holds) <= {"yes", "no", "undecided"}
     assert set(tables["sweep"].alpha) == {0.0, *arithmetic.ALPHAS, float("inf")}
-    assert set(tables["explanations"].model) == {"base", "finetuned"}
     assert tables["composed"].empty
     assert set(tables["pictures"].kind) == {pictures.STAND_IN}
     assert manifest["counts"]["claims"] == len(tables["claims"])
@@ -91,7 +90,6 @@ def test_what_the_stage_depends_on(made):
     for block, change in (
         ("arithmetic", {"triples": 11}),
         ("evaluate", {"bootstrap": 101}),
-        ("generate", {"attributes": "size"}),
     ):
         part = getattr(config, block).model_copy(update=change)
         assert arithmetic.stage(config.model_copy(update={block: part}), images).key != key, change

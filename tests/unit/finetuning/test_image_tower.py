@@ -13,7 +13,7 @@ from torch import nn
 
 from pcclip import config as params
 from pcclip import load_model, rank
-from pcclip.arithmetic import composed, explain
+from pcclip.arithmetic import composed
 from pcclip.arithmetic import stage as arithmetic
 from pcclip.arithmetic.retrieval import rank_share
 from pcclip.arithmetic.texts import with_memory
@@ -570,14 +570,6 @@ def test_measures_are_of_a_models_own_vectors(made, analyzed):
         alone = rank_share(matrix, rows, *(made.vectors.rows(pairs[side]) for side in ("first", "second")), 0 * texts)
         part = tables["sweep"].query("metric == 'rank share' and alpha == 0")
         assert part[part.model == which].value.to_numpy() == pytest.approx(alone.mean(), abs=1e-5)
-        told = tables["explanations"].query("model == @which")
-        again = explain.explain(
-            made.models[which],
-            Vectors(made.vectors.ids, made.vectors.paths, matrix),
-            (told["first"].iloc[0], told.second.iloc[0]),
-            explain.sentence_bank(made.config),
-        )
-        assert told[told.pair == told.pair.iloc[0]].score.to_numpy() == pytest.approx(again.score.to_numpy(), abs=1e-5)
 
 
 def test_geometry_of_the_images_is_told_of_both_towers(analyzed):
