@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pcclip.data.sources import toy_scenes as draw
-from pcclip.encoders.toy_model import ToyModel, load_checkpoint, save_checkpoint
+from pcclip.encoders.toy_model import ToyModel
 from pcclip.runs.files import write_json, write_tensors
 from pcclip.runs.progress import Meter
 from pcclip.stats.random_streams import stream
@@ -39,7 +39,6 @@ RECIPE = {
     "lr": 1e-3,
     "warmup": 50,
     "weight_decay": 0.05,
-    "checkpoint_every": 100,
 }
 
 
@@ -49,15 +48,15 @@ def share_of_twins(batch: int) -> float:
     return 1 - (1 - 1 / arrangements) ** (batch - 1)
 
 
-def _write(seed: int, recipe: dict, folder: Path, checkpoint: Path) -> list[str]:
+def _write(seed: int, recipe: dict, folder: Path) -> list[str]:
     """Train the model and write it in open_clip's local-dir layout."""
-    model = _train(seed, recipe, checkpoint)
+    model = _train(seed, recipe)
     write_json(folder / CARD, {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS})
     write_tensors(folder / WEIGHTS, model.state_dict())
     return [CARD, WEIGHTS]
 
 
-def _train(seed: int, recipe: dict, checkpoint: Path) -> nn.Module:
+def _train(seed: int, recipe: dict) -> nn.Module:
     """The trained model, in fp32 on the CPU, where the same seed gives the same weights."""
     declare_missing()
     import open_clip
@@ -79,11 +78,8 @@ def _train(seed: int, recipe: dict, checkpoint: Path) -> nn.Module:
         lr=0.0,
         betas=(0.9, 0.98),
     )
-    parts = {"model": model, "optimizer": optimizer}
-    first = load_checkpoint(checkpoint, parts)
     meter = Meter(recipe["steps"], "shapes-clip: steps")
-    meter.add(first)
-    for step in range(first, recipe["steps"]):
+    for step in range(recipe["steps"]):
         for group in optimizer.param_groups:
             group["lr"] = (
                 recipe["lr"]
@@ -95,8 +91,6 @@ def _train(seed: int, recipe: dict, checkpoint: Path) -> nn.Module:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if (step + 1) % recipe["checkpoint_every"] == 0:
-            save_checkpoint(checkpoint, step + 1, parts)
         meter.add(note=f"loss {loss.item():.2f}")
     return model.eval()
 

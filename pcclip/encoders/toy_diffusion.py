@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pcclip.data.sources import toy_scenes as draw
-from pcclip.encoders.toy_model import ToyModel, load_checkpoint, save_checkpoint
+from pcclip.encoders.toy_model import ToyModel
 from pcclip.runs.progress import Meter
 from pcclip.stats.random_streams import stream
 from pcclip.torchvision_shim import declare_missing
@@ -55,15 +55,14 @@ RECIPE = {
     "without_text": 0.1,
     "levels": [0.25, 0.8],
     "text_steps": 150,
-    "checkpoint_every": 250,
 }
 SIDES = ("left of", "right of", "above", "below")  # read from the last four tokens of the padding
 _END = "</w>"
 
 
-def _write(seed: int, recipe: dict, folder: Path, checkpoint: Path) -> list[str]:
+def _write(seed: int, recipe: dict, folder: Path) -> list[str]:
     """Train the model and write its parts in diffusers' pipeline layout."""
-    trained_parts = _train(seed, recipe, checkpoint)
+    trained_parts = _train(seed, recipe)
     for name, part in trained_parts.items():
         part.save_pretrained(folder / name)
     files = [file for name in trained_parts for file in (folder / name).iterdir()]
@@ -122,7 +121,7 @@ def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     return tuple(made)
 
 
-def _train(seed: int, recipe: dict, checkpoint: Path) -> dict[str, Any]:
+def _train(seed: int, recipe: dict) -> dict[str, Any]:
     """The trained parts, with the mean of the last steps' weights, in fp32 on the CPU."""
     from diffusers.models.attention_processor import AttnAddedKVProcessor
 
@@ -136,15 +135,11 @@ def _train(seed: int, recipe: dict, checkpoint: Path) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(
         learning.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=recipe["weight_decay"], fused=True
     )
-    saved_parts = {"model": learning, "average": averaged, "optimizer": optimizer}
-    first = load_checkpoint(checkpoint, saved_parts)
-    if not first:
-        _teach_sides(made["text_encoder"], texts, _sides(scenes), seed, recipe)
-        average["text_encoder"].load_state_dict(made["text_encoder"].state_dict())
+    _teach_sides(made["text_encoder"], texts, _sides(scenes), seed, recipe)
+    average["text_encoder"].load_state_dict(made["text_encoder"].state_dict())
     meter = Meter(recipe["steps"], "shapes-diffusion: steps")
     losses: list[float] = []
-    meter.add(first)
-    for step in range(first, recipe["steps"]):
+    for step in range(recipe["steps"]):
         for group in optimizer.param_groups:
             group["lr"] = (
                 recipe["lr"]
@@ -165,8 +160,6 @@ def _train(seed: int, recipe: dict, checkpoint: Path) -> dict[str, Any]:
         with torch.no_grad():
             torch._foreach_lerp_(list(averaged.parameters()), list(learning.parameters()), 1 - kept)
         losses = [*losses[-99:], loss.item()]
-        if (step + 1) % recipe["checkpoint_every"] == 0:
-            save_checkpoint(checkpoint, step + 1, saved_parts)
         meter.add(note=f"loss {np.mean(losses):.3f}")
     return average
 

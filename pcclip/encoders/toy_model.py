@@ -1,4 +1,4 @@
-"""What the two toy models share: a spec with a seed, a folder in the cache, and a training that a kill interrupts.
+"""What the two toy models share: a spec with a seed, a folder in the cache, and a training of a minute or two.
 
 A toy model is trained from scratch on drawn pictures the first time its spec is used, and kept in
 ~/.cache/pcclip/shapes.
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pcclip.data.sources import toy_scenes
-from pcclip.runs.files import cache_folder, digest, read_checkpoint, write_checkpoint
+from pcclip.runs.files import cache_folder, digest
 from pcclip.runs.progress import say
 from pcclip.runs.stage import Stage
 
@@ -24,13 +24,13 @@ class ToyModel:
         name: the spec without a seed, such as 'shapes-clip'.
         architecture: everything but seed and recipe that determines the trained weights, JSON-able.
         recipe: sizes and rates of the training, with `pictures` and `steps`.
-        write: trains into a folder, given seed, recipe, folder and checkpoint file; returns the names of its files.
+        write: trains into a folder, given seed, recipe and folder; returns the names of its files.
     """
 
     name: str
     architecture: dict[str, Any]
     recipe: dict[str, Any]
-    write: Callable[[int, dict[str, Any], Path, Path], list[str]]
+    write: Callable[[int, dict[str, Any], Path], list[str]]
 
     def seed(self, spec: str) -> int | None:
         """3 for 'shapes-clip:3', 0 for 'shapes-clip', None for a spec of another family."""
@@ -45,7 +45,7 @@ class ToyModel:
         return Stage(cache_folder() / "shapes" / folder, inputs)
 
     def trained(self, seed: int, recipe: dict[str, Any] | None = None) -> Path:
-        """The folder of the model of a seed, trained unless that is done; a killed training continues.
+        """The folder of the model of a seed, trained unless that is done.
 
         Raises PcclipError when the folder cannot be written, or another process is training there.
         """
@@ -54,21 +54,6 @@ class ToyModel:
             return stage.folder
         say(f"{self.name}:{seed} is trained once, {recipe['steps']} steps, into {stage.folder}")
         with stage.work():
-            files = self.write(seed, recipe, stage.folder, stage.partial / "state.pt")
+            files = self.write(seed, recipe, stage.folder)
             stage.finish(files, {"pictures": recipe["pictures"], "steps": recipe["steps"]}, self.name)
         return stage.folder
-
-
-def save_checkpoint(path: Path, step: int, parts: dict[str, Any]) -> None:
-    """Save the number of steps done and the state of the parts (modules and optimiser)."""
-    write_checkpoint(path, {"step": step, **{name: part.state_dict() for name, part in parts.items()}})
-
-
-def load_checkpoint(path: Path, parts: dict[str, Any]) -> int:
-    """Load what `save_checkpoint` saved into the parts. Returns the number of steps done, 0 without a checkpoint."""
-    if not path.is_file():
-        return 0
-    checkpoint = read_checkpoint(path)
-    for name, part in parts.items():
-        part.load_state_dict(checkpoint[name])
-    return checkpoint["step"]

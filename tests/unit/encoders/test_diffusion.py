@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import diffusion
-from helpers.crash import Crash, crash_after
 from PIL import Image
 
 from pcclip.data.sources import toy_scenes as draw
@@ -237,7 +236,6 @@ TINY = {
     "without_text": 0.5,
     "text_steps": 2,
     "levels": [0.3, 0.65],
-    "checkpoint_every": 2,
 }
 
 
@@ -259,19 +257,6 @@ def test_the_shapes_teacher_is_trained_once_and_read_as_any_other(small, monkeyp
     assert teacher.fingerprint() == load_teacher(str(folder)).fingerprint()
     assert missing_teacher("shapes-diffusion:3") == []
     assert identify_teacher("shapes-diffusion:3") != identify_teacher("shapes-diffusion:4")
-
-
-def test_a_killed_training_continues_to_the_same_weights(small, monkeypatch, tmp_path):
-    whole = load_teacher(str(shapes.SHAPES_DIFFUSION.trained(0, TINY))).fingerprint()
-    loss, calls = shapes._loss, []
-    monkeypatch.setenv("PCCLIP_CACHE", str(tmp_path / "another"))
-    with monkeypatch.context() as patch, pytest.raises(Crash):
-        crash_after(patch, shapes, "_loss", 3)
-        shapes.SHAPES_DIFFUSION.trained(0, TINY)
-    monkeypatch.setattr(shapes, "_loss", lambda *given: calls.append(1) or loss(*given))
-    again = load_teacher(str(shapes.SHAPES_DIFFUSION.trained(0, TINY)))
-    assert len(calls) == 4, "steps 3 to 6 after the checkpoint at 2"
-    assert again.fingerprint() == whole
 
 
 def test_its_words_are_whole_tokens_and_their_order_counts(small):
