@@ -7,11 +7,11 @@ alpha is a row.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from pcclip.arithmetic.retrieval import Sweep
 from pcclip.arithmetic.texts import TextMemory
@@ -30,31 +30,6 @@ FAMILY = "composed_retrieval"  # in pcclip.benchmarks
 FOLDER = "composed"  # in the run's folder: the vectors of each set
 _ROWS = 512  # queries scored at once
 _SUBSET_RECALLS = (1, 2, 3)
-
-
-@dataclass(frozen=True)
-class Search:
-    """Queries of one gallery, as rows of its images.
-
-    A class of its own because a benchmark's queries name images, and scoring needs their rows.
-
-    Attributes:
-        matrix: unit vectors of the gallery.
-        start: row of each query's image.
-        right: whether an image answers a query.
-        candidates: whether an image may be retrieved for a query.
-        members: whether an image is in the query's subset; None where the set has no subsets.
-        weight: of each query.
-        recalls: the k of recall@k.
-    """
-
-    matrix: Float[np.ndarray, "n d"]
-    start: Int[np.ndarray, " m"]
-    right: Bool[np.ndarray, "m n"]
-    candidates: Bool[np.ndarray, "m n"]
-    members: Bool[np.ndarray, "m n"] | None
-    weight: Float[np.ndarray, " m"]
-    recalls: tuple[int, ...]
 
 
 def load(config: Config) -> dict[str, Benchmark]:
@@ -79,7 +54,7 @@ def table(
 ) -> pd.DataFrame:
     """Every model, by its own image tower, on every set and gallery. 'base' is one of the models.
 
-    Columns dataset, model, form, alpha, metric, value, ci_low, ci_high, n.
+    Columns dataset, model, form, alpha, metric, and an estimate's.
     """
     estimates: dict[tuple, Estimate] = {}
     for name, benchmark in sets.items():
@@ -88,59 +63,48 @@ def table(
         vectors = benchmark_vectors(config, config.home / FOLDER / name, pictures, encoders)
         say(f"{name}: {len(queries)} composed queries, {len(vectors.ids)} images")
         for gallery, part in queries.groupby("gallery", sort=True):
-            images = vectors.of(benchmark.images[benchmark.images.gallery == gallery])
-            part = answerable(part, images)
+            ids = list(vectors.of(benchmark.images[benchmark.images.gallery == gallery])["id"])
             dataset = name if queries.gallery.nunique() == 1 else f"{name}/{gallery}"
-            for model_name, model in models.items() if len(part) else ():
-                search = search_of(benchmark, part, images, vectors.seen_by(model_name))
-                recalls = scored(search, steps(model, part), alphas, config.evaluate.bootstrap, config.seed)
+            for model_name, model in models.items():
+                shown = Vectors(ids, ids, vectors.seen_by(model_name).matrix[vectors.rows(ids)])
+                bootstrap = config.evaluate.bootstrap, config.seed
+                recalls = scored(replace(benchmark, items=part), shown, model, alphas, bootstrap)
                 estimates |= {(dataset, model_name, *key): estimate for key, estimate in recalls.items()}
     return estimate_table(estimates, ["dataset", "model", "form", "alpha", "metric"])
 
 
-def answerable(queries: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
-    """The queries whose start and at least one answer are among the images."""
-    ids = set(images["id"])
-    known = [
-        start in ids and any(image in ids for image in right)
-        for start, right in zip(queries.start, queries.right, strict=True)
-    ]
-    return queries[known]
+def scored(
+    benchmark: Benchmark, gallery: Vectors, model: TextMemory, alphas: Sequence[float], bootstrap: tuple[int, int]
+) -> Sweep:
+    """(form, alpha, metric) -> weighted recall@k of the queries whose start and an answer are in the gallery.
 
-
-def search_of(benchmark: Benchmark, queries: pd.DataFrame, images: pd.DataFrame, vectors: Vectors) -> Search:
-    """The search for these queries, all of them answerable, in a gallery of these images."""
-    row_of = {image: row for row, image in enumerate(images["id"])}
-    start = np.array([row_of[image] for image in queries.start])
-    candidates = np.ones((len(queries), len(images)), dtype=bool)
+    Args:
+        benchmark: with the queries of this gallery as its items.
+        gallery: vectors of the images that are searched, by the model's image tower.
+        bootstrap: resamples and seed; starting images are resampled.
+    """
+    row_of, matrix = {image: row for row, image in enumerate(gallery.ids)}, gallery.matrix
+    right = _mask(benchmark.items.right, row_of)
+    known = benchmark.items.start.isin(row_of).to_numpy() & right.any(axis=1)
+    queries, right, recalls = benchmark.items[known], right[known], Sweep()
+    start, weight = queries.start.map(row_of).to_numpy(dtype=np.int64), queries.weight.to_numpy(dtype=float)
+    candidates, members = np.ones_like(right), _mask(queries.members, row_of)
     if not benchmark.start_is_candidate:
         candidates[np.arange(len(queries)), start] = False
-    return Search(
-        vectors.matrix[vectors.rows(images["id"])],
-        start,
-        _mask(queries.right, row_of),
-        candidates,
-        _mask(queries.members, row_of) if queries.members.str.len().gt(0).all() else None,
-        queries.weight.to_numpy(dtype=float),
-        benchmark.recalls,
-    )
-
-
-def scored(
-    search: Search, forms: Mapping[str, Float[np.ndarray, "m d"]], alphas: Sequence[float], draws: int, seed: int
-) -> Sweep:
-    """(form, alpha, metric) -> weighted recall@k; the bootstrap resamples starting images."""
-    recalls: Sweep = {}
-    for form, step in forms.items():
+    searched = {"": (candidates, benchmark.recalls)}
+    if members.any(axis=1).all():
+        searched["subset "] = candidates & members, _SUBSET_RECALLS
+    for form, step in steps(model, queries).items() if len(queries) else ():
         for alpha in map(float, alphas):
-            query = step if np.isinf(alpha) else search.matrix[search.start] + alpha * step
-            rank = _ranks(search, query, search.candidates)
-            values = {f"recall@{k}": rank < k for k in search.recalls}
-            if search.members is not None:
-                rank = _ranks(search, query, search.candidates & search.members)
-                values |= {f"subset recall@{k}": rank < k for k in _SUBSET_RECALLS}
-            means = _weighted_means(values, search, draws, seed)
-            recalls |= {(form, alpha, metric): estimate for metric, estimate in means.items()}
+            query, values = step if np.isinf(alpha) else matrix[start] + alpha * step, {"weight": weight}
+            for prefix, (images, counts) in searched.items():
+                rank = _ranks(matrix, query, images & right, images & ~right)
+                values |= {f"{prefix}recall@{k}": weight * (rank < k) for k in counts}
+            sums = bootstrap_means(values, start[:, None], *bootstrap)
+            total = sums.pop("weight")
+            for metric, found_weight in sums.items():
+                shares = found_weight.draws / total.draws
+                recalls[form, alpha, metric] = Estimate(found_weight.value / total.value, shares, found_weight.n)
     return recalls
 
 
@@ -155,28 +119,19 @@ def steps(model: TextMemory, queries: pd.DataFrame) -> dict[str, Float[np.ndarra
 
 
 def _ranks(
-    search: Search, query: Float[np.ndarray, "m d"], candidates: Bool[np.ndarray, "m n"]
+    matrix: Float[np.ndarray, "n d"],
+    query: Float[np.ndarray, "m d"],
+    right: Bool[np.ndarray, "m n"],
+    wrong: Bool[np.ndarray, "m n"],
 ) -> Float[np.ndarray, " m"]:
-    """Number of wrong candidates ahead of the best right one, or tied with it; inf without a right candidate."""
-    ranks = []
+    """Number of wrong images ahead of the best right one, or tied with it; inf without a right image."""
+    ranks = np.full(len(query), np.inf)
     for start in range(0, len(query), _ROWS):
         rows = slice(start, start + _ROWS)
-        right, wrong = (candidates[rows] & answers for answers in (search.right[rows], ~search.right[rows]))
-        scores = query[rows] @ search.matrix.T
-        best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
-        ahead = ((scores >= best - 1e-6) & wrong).sum(axis=1)
-        ranks.append(np.where(right.any(axis=1), ahead, np.inf))
-    return np.concatenate(ranks)
-
-
-def _weighted_means(values: Mapping[str, np.ndarray], search: Search, draws: int, seed: int) -> dict[str, Estimate]:
-    weighted = {metric: search.weight * column for metric, column in values.items()}
-    sums = bootstrap_means({**weighted, "weight": search.weight}, search.start[:, None], draws, seed)
-    total = sums.pop("weight")
-    return {
-        metric: Estimate(estimate.value / total.value, estimate.draws / total.draws, estimate.n)
-        for metric, estimate in sums.items()
-    }
+        scores = query[rows] @ matrix.T
+        best = np.where(right[rows], scores, -np.inf).max(axis=1, keepdims=True)
+        ranks[rows] = np.where(np.isfinite(best[:, 0]), ((scores >= best - 1e-6) & wrong[rows]).sum(axis=1), np.inf)
+    return ranks
 
 
 def _mask(ids: pd.Series, row_of: Mapping[str, int]) -> Bool[np.ndarray, "m n"]:

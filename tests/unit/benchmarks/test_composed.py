@@ -195,9 +195,7 @@ def given(rows: list[dict], start_is_candidate: bool = False, recalls=(1, 2)) ->
 
 def recalls(made: Benchmark, texts: dict, alphas=(0.0, 1.0, float("inf"))) -> dict:
     vectors = Vectors(list(made.images["id"]), list(made.images.path), AXES)
-    model, queries = TextMemory(Fake(texts)), composed.answerable(made.items, made.images)
-    search = composed.search_of(made, queries, made.images, vectors)
-    found = composed.scored(search, composed.steps(model, queries), list(alphas), 50, 0)
+    found = composed.scored(made, vectors, TextMemory(Fake(texts)), list(alphas), (50, 0))
     return {key: round(one.value, 6) for key, one in found.items()}
 
 
