@@ -28,9 +28,11 @@ def load_models(config: Config) -> dict[str, Encoder]:
     Equal image towers are held in memory once.
 
     Raises:
-        PcclipError: a peer was finetuned on another split and may have seen held-out images.
+        PcclipError: 03 has not finished, or a peer was finetuned on another split and may have seen held-out images.
     """
     tuned = str(config.tuned_folder)
+    if read_manifest(config.tuned_folder / FINETUNE) is None:
+        raise PcclipError(f"{config.tuned_folder / FINETUNE}: not finished; run notebook 03 first")
     models = {
         "base": load_model(config.model),
         "finetuned": load_model(tuned, config.evaluate.alpha),

@@ -21,6 +21,11 @@ def finetuned(folder, model, inputs):
         stage.finish(saved.save(model, saved.describe(model), folder), {})
 
 
+def test_04_before_03_says_what_to_run_first(values):
+    with pytest.raises(PcclipError, match=r"outputs/tiny/03_finetune: not finished; run notebook 03 first$"):
+        load_models(params.check(values))
+
+
 @pytest.fixture
 def compared(values, tiny_encoder, tmp_path):
     """compared(table) -> the models of a run with a peer whose own 02 had the images of the table (ids by paths)."""
