@@ -541,6 +541,11 @@ class Evaluate(Block):
         default=None,
         description="The truth that is held fixed when a question's correlation with another is taken.",
     )
+    published: Literal["pc_clip", "clip"] | None = Field(
+        default=None,
+        description="Published figures to put beside ours in 04_evaluate/published.csv: those of PC-CLIP's paper (finetuned is "
+        "PC-CLIP, the peers are called COCO captions and rewrites), or of its base model by other evaluations.",
+    )
     bootstrap: int = Field(default=2000, ge=100, description="Resamples of a bootstrap interval.")
 
     @model_validator(mode="after")

@@ -125,6 +125,28 @@ def pair_chooser(models: Iterable[str]) -> str:
     return "finetuned" if "finetuned" in models else "base"
 
 
+def confused_items(
+    models: Mapping[str, ClassVectors],
+    matrices: Mapping[str, Float[np.ndarray, "n d"]],
+    test: Images,
+    choices: Mapping[str, Choice],
+) -> pd.DataFrame:
+    """The released subset mode (the paper's Table 3): only the classes of the pairs are candidates, and only their images.
+
+    Arguments and columns as in `comparative_items`; no rows where no class is confused with another.
+    """
+    tables = [pd.DataFrame(columns=["model", "prompting"])]
+    for name, vectors in models.items():
+        classes = np.unique(choices[name].pairs)
+        own = np.isin(test[1], classes)
+        images = test[0][own], np.searchsorted(classes, test[1][own])
+        moved = blended(vectors, compared(vectors, choices[name].pairs, "released"), choices[name])
+        for prompting, texts in (("plain", vectors.classes), ("comparative", moved)) if len(classes) else ():
+            items = classify(matrices[name], texts[classes], *images)
+            tables.append(items.assign(model=name, prompting=prompting))
+    return pd.concat(tables[1:] or tables, ignore_index=True)
+
+
 def choose(
     models: Mapping[str, ClassVectors], matrices: Mapping[str, Float[np.ndarray, "n d"]], tune: Images, form: str
 ) -> Choice:

@@ -249,6 +249,11 @@ def _comparative(
         parts["comparative_gains.csv"].append(items.drop(columns=["score", "reference"]).assign(**keys))
         if protocol == "corrected":
             parts["comparative.csv"].append(choices["base"].sweep.assign(**keys))
+            continue
+        confused = comparative.confused_items(vectors[protocol], matrices, images.test, choices)
+        for (model, prompting), part in confused.groupby(["model", "prompting"], sort=False):
+            dataset = f"{name}/confused" + (", plain" if prompting == "plain" else "")
+            predictions.add(("comparative_prompting", dataset, protocol), model, part, images.vectors.ids)
 
 
 def _corrected_pairs(config: Config, images: ClassifiedImages, base: Encoder) -> list[tuple[int, int]]:

@@ -1,9 +1,9 @@
 """Stage 04: compare the base with the finetuned model on held-out concepts and public sets, by the same texts.
 
 Writes to 04_evaluate: predictions.parquet (per item), differences.csv (paired, finetuned - base, with p values),
-teacher.csv, specificity.csv (every question against every truth), left_out.csv, class_texts.parquet and, of comparative
-prompting, comparative.csv and comparative_gains.csv; and to the run's folder metrics.csv with columns task, dataset,
-protocol, model, metric, value, ci_low, ci_high, n, detectable, tied.
+teacher.csv, specificity.csv (every question against every truth), published.csv (evaluate.published), left_out.csv,
+class_texts.parquet and, of comparative prompting, comparative.csv and comparative_gains.csv; and to the run's folder
+metrics.csv with columns task, dataset, protocol, model, metric, value, ci_low, ci_high, n, detectable, tied.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from pcclip.data.image_set import ImageSet
 from pcclip.data.rows import by_reason
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
-from pcclip.evaluation import benchmarks, left_out, models, own_images, specificity
+from pcclip.evaluation import benchmarks, left_out, models, own_images, published, specificity
 from pcclip.evaluation.predictions import FOLDER, Predictions, summarise
 from pcclip.runs.files import atomic, read_parquet, write_parquet
 from pcclip.runs.progress import begin, next_part, say
@@ -94,6 +94,8 @@ def evaluate(
         specific = specificity.as_metrics(tables[specificity.TABLE], images.name)
         metrics = pd.concat([metrics, specific[list(metrics.columns)]], ignore_index=True)
         tables |= {PREDICTIONS: items, DIFFERENCES: paired, left_out.TABLE: unused, f"../{METRICS}": metrics}
+        if config.evaluate.published:
+            tables[published.TABLE] = published.beside(metrics, config.evaluate.published)
         for name, table in tables.items():
             _write(own_stage.folder / name, table)
         own_stage.finish(list(tables), {"predictions": len(items), "left_out": by_reason(unused)})

@@ -6,6 +6,7 @@ Their notebooks run in this process.
 import pandas as pd
 import pytest
 import yaml
+from helpers.animals import make_zoo
 from helpers.coco import coco_side
 from helpers.in_process import execute
 from helpers.llm_server import serving
@@ -117,6 +118,28 @@ def test_the_caption_baseline_trains_on_every_caption(run):
     assert notebooks == ["01", "02", "03", "04", "05"]
     assert counts(folder, "03_finetune")["train"] == 12
     assert set(metrics(folder).task) == DIFFERENCES
+
+
+def test_the_papers_tables_have_every_model_as_released_and_corrected_beside_the_papers_figures(paper, run, tmp_path):
+    """Sets and models are tiny; everything else is the file's."""
+    names = {"COCO captions": "paper_coco_captions", "rewrites": "paper_coco_rewrites"}
+    peers = {
+        name: str(run(file, **({"generate": {}} if "captions" in file else {}))[0]) for name, file in names.items()
+    }
+    values = yaml.safe_load((ROOT / "params" / "paper_tables.yaml").read_text())["evaluate"]
+    zoo = {"path": str(make_zoo(tmp_path)), "texts": "template", "tasks": ["zero_shot", "differences", "distances"]}
+    own = {"labelled": {"awa2": zoo}, "peers": peers, "pairs": 20, "structures": 4, "bootstrap": 100}
+    folder, notebooks = run("paper_tables", evaluate=values | own)
+    assert notebooks == ["04"]
+    table = pd.read_csv(folder / "metrics.csv")
+    assert {"base", "finetuned", "COCO captions", "rewrites"} == set(table.model)
+    assert set(table[table.dataset == "awa2/attributes"].protocol) == {"as_released", "corrected"}
+    assert table.dataset.str.contains("structures/held_out").any()
+    beside = pd.read_csv(folder / "04_evaluate" / "published.csv")
+    animals = beside[beside.dataset == "awa2/attributes"]
+    assert len(animals) == 4
+    assert animals.ours.notna().all()
+    assert beside[beside.dataset != "awa2/attributes"].ours.isna().all()
 
 
 def test_ours_runs_with_a_server(run):

@@ -215,7 +215,9 @@ def rows_of_cifar10() -> set[tuple[str, str, str, str]]:
         for how in ("classification", "order", "centred")
         for what in ("class names", "llm texts")
     ]
-    found += [("comparative_prompting", name, "as_released") for name in ("plain", "released")]
+    found += [
+        ("comparative_prompting", name, "as_released") for name in ("plain", "released", "confused", "confused, plain")
+    ]
     found += [("comparative_prompting", name, "corrected") for name in ("plain", *FORMS)]
     rows = {(task, f"cifar10/{name}", protocol, model) for task, name, protocol in found for model in MODELS}
     rows |= {("embedding_distance", "cifar10", protocol, model) for protocol in labelled.PROTOCOLS for model in MODELS}
