@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from pcclip.config import Config
+from pcclip.comparisons.stage import TABLE as PAIRS
+from pcclip.config import COMPARISONS, Config
 from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import FOLDER as EMBED
 from pcclip.embedding.stage import shared_inputs
@@ -92,7 +93,7 @@ def _check_split(config: Config, name: str, spec: str) -> None:
 def _may_have_seen(held_out: pd.DataFrame, run: Path, inputs: dict[str, Any]) -> str:
     """Why the training of the run in the folder `run` may have seen a held-out image; '' where it cannot have.
 
-    All images of its 02 count, on either side of its split. Two images are the same when their paths are, or their ids
+    All images of its 02 count but those of its own held-out pairs. Two images are the same when their paths are, or their ids
     and their bytes.
     """
     ours = dict(zip(held_out["id"], held_out.path, strict=True))
@@ -100,12 +101,21 @@ def _may_have_seen(held_out: pd.DataFrame, run: Path, inputs: dict[str, Any]) ->
         files = (read_manifest(folder) or {"outputs": {}})["outputs"]
         if files and {file: entry["sha256"] for file, entry in files.items()} == inputs.get(EMBED):
             theirs = read_parquet(folder / TABLE, columns=["id", "path"]).to_pandas()
+            theirs = theirs[~theirs["id"].isin(_held_out_pairs(folder.parent / COMPARISONS / PAIRS))]
             same = set(theirs.path) & set(ours.values())
             same |= {
                 path for i, path in zip(theirs["id"], theirs.path, strict=True) if i in ours and _alike(ours[i], path)
             }
             return f"{min(same)} is one of its images" if same else ""
     return "its 02 is not there to tell which images it had"
+
+
+def _held_out_pairs(path: Path) -> set[str]:
+    """The images of a run's held-out pairs; none where its 01 is not there."""
+    if not path.is_file():
+        return set()
+    table = read_parquet(path, columns=["split", "first", "second"]).to_pandas()
+    return {*table[["first", "second"]][table["split"] == "held_out"].to_numpy().ravel()}
 
 
 def _alike(first: str, second: str) -> bool:
