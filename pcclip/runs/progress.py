@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TextIO
+from typing import Any, TextIO
 
 _SECONDS = 5.0
 _SILENT = 30.0
@@ -24,7 +24,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-_part = {"notebook": "", "total": 0, "number": 0, "name": ""}
+_part: dict[str, Any] = {"notebook": "", "total": 0, "number": 0, "name": ""}
 
 
 def begin(notebook: str, total: int) -> None:
@@ -34,7 +34,7 @@ def begin(notebook: str, total: int) -> None:
 
 def next_part(name: str) -> None:
     """Start the notebook's next part: every Meter of it is named '04: 3 of 9, NAME, images'."""
-    _part.update(number=int(_part["number"]) + 1, name=name)
+    _part.update(number=_part["number"] + 1, name=name)
 
 
 class Meter:
