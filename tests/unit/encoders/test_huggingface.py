@@ -127,12 +127,13 @@ def test_check_names_weights_and_size(photos, clip, tmp_path, capsys):
 
 def test_a_model_without_two_towers_is_a_frozen_peer(tmp_path, pictures):
     """An MLLM, whose images become vectors by sentence-transformers."""
-    pytest.importorskip("sentence_transformers")
-    from sentence_transformers import SentenceTransformer
-
     from pcclip.encoders.export import export
 
     tiny_hf.write("clip", tmp_path / "clip")
+    pytest.importorskip("sentence_transformers")
+    from sentence_transformers import SentenceTransformer
+
+    (tmp_path / "sentence").mkdir()
     export(load_model(f"hf:{tmp_path / 'clip'}"), tmp_path / "sentence", ["sentence-transformers"])
     SentenceTransformer(str(tmp_path / "sentence")).save(str(tmp_path / "old"))
     (tmp_path / "peer").mkdir()
