@@ -375,7 +375,8 @@ class Finetune(Block):
     )
     evaluate_every: Count = Field(default=100, description="Steps between points of the held-out curve.")
     tracker: Literal["tensorboard"] | None = Field(
-        default=None, description="Where every point of the curves goes too: tensorboard, in 03_finetune/tensorboard."
+        default=None,
+        description="Where the curves go too, with each checkpoint: tensorboard, in 03_finetune/tensorboard.",
     )
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ mteb.evaluate(mteb.get_model("openai/clip-vit-base-patch32"), [task])
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from pcclip.config import Evaluate
@@ -85,8 +86,9 @@ def attribute_ranking(name: str, photos: pd.DataFrame, more: str, less: str) -> 
                 **{key: options[key] for key in ("hf_split", "hf_subset", "timer")},
             )
             cosines = evaluator(model, encode_kwargs=options["encode_kwargs"], num_proc=options.get("num_proc"))
-            score = (cosines[0] - cosines[1]).cpu().numpy()
-            return scores(pd.DataFrame({"score": score, "reference": data_split["value"]}))
+            rows = np.asarray(cosines)  # mteb turns the matrix for some models
+            up, down = rows if rows.shape == (2, len(photos)) else rows.T
+            return scores(pd.DataFrame({"score": up - down, "reference": list(data_split["value"])}))
 
         def _calculate_descriptive_statistics_from_split(self, *ignored: Any, **options: Any) -> dict[str, float]:
             return {"num_samples": len(photos)}

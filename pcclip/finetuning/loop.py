@@ -163,20 +163,23 @@ def train(training: Training, folder: Path, checkpoint: Path, keep: Callable[[in
     per_epoch, total = steps(settings, training.size)
     batches = training.batches(state.step, total)
     meter = Meter(total - state.step, "steps")
-    track, tracked = tracker(settings, folder), len(state.curve)
+    writer, tracked = settings.tracker and summary_writer(), len(state.curve)
     while True:
         epoch, step_of_epoch = divmod(state.step, per_epoch)
         last = state.step == total
         has_point = any(point["split"] == "held_out" and point["step"] == state.step for point in state.curve)
         if (state.step % settings.evaluate_every == 0 or last) and not has_point:
             state.add(state.step, per_epoch, "held_out", training.held_out())
-        track(state.curve[tracked:])
-        tracked = len(state.curve)
         if step_of_epoch == 0 and epoch in settings.keep_epochs and distributed.is_first():
             keep(epoch)
         if ((state.step % settings.checkpoint_every == 0 and state.step) or last) and distributed.is_first():
             state.save(checkpoint)
             write_curve(state.curve, folder / CURVES)
+            if writer and len(state.curve) > tracked:  # a file for each checkpoint: a killed run sends no point twice
+                with writer(str(folder / "tensorboard"), filename_suffix=f".{state.step}") as events:
+                    for row in state.curve[tracked:]:
+                        events.add_scalar(f"{row['split']}/{row['metric']}", row["value"], row["step"])
+                tracked = len(state.curve)
         if last:
             return
         for group, lr in zip(state.optimizer.param_groups, state.rates, strict=True):
@@ -266,25 +269,13 @@ def mean_over_batches(
     return float(np.average(losses, weights=sizes)), float(np.average(accuracies, weights=sizes))
 
 
-def tracker(settings: Finetune, folder: Path) -> Callable[[list[dict]], None]:
-    """A function that sends rows of the curve to finetune.tracker, from the first process.
-
-    Raises PcclipError when its package is not installed.
-    """
-    if settings.tracker is None or not distributed.is_first():
-        return lambda rows: None
+def summary_writer() -> Any:
+    """TensorBoard's writer of event files. Raises PcclipError when its package is not installed."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
         raise PcclipError("finetune.tracker = tensorboard needs tensorboardX: pip install tensorboardX") from None
-    writer = SummaryWriter(str(folder / "tensorboard"))
-
-    def send(rows: list[dict]) -> None:
-        for row in rows:
-            writer.add_scalar(f"{row['split']}/{row['metric']}", row["value"], row["step"])
-        writer.flush()
-
-    return send
+    return SummaryWriter
 
 
 def write_curve(curve: list[dict], path: Path) -> None:

@@ -31,6 +31,7 @@ def test_without_mteb(monkeypatch):
 def test_its_runner_gives_the_same_as_pcclip(photos, tmp_path):
     declare_missing()
     mteb = pytest.importorskip("mteb")
+    from mteb.models import SentenceTransformerEncoderWrapper
     from sentence_transformers import SentenceTransformer
 
     model = load_model(tiny_hf.write("clip", tmp_path / "base"))
@@ -41,7 +42,9 @@ def test_its_runner_gives_the_same_as_pcclip(photos, tmp_path):
         Image.open(photos / path.name).resize((32, 32)).save(path)
     table = pd.DataFrame({"path": paths, "value": np.random.default_rng(0).random(len(paths))})
     task = attribute_ranking("Size", table, MORE, LESS)
-    results = mteb.evaluate(SentenceTransformer(str(tmp_path / "out")), [task], cache=None)
+    encoder = SentenceTransformerEncoderWrapper(SentenceTransformer(str(tmp_path / "out")))
+    encoder.mteb_model_meta.modalities = ["text", "image"]  # of a folder without a name it assumes texts alone
+    results = mteb.evaluate(encoder, [task], cache=None)
     (found,) = results.task_results[0].scores["test"]
     images = model.encode_images(paths)
     up, down = model.encode_texts([MORE, LESS])
