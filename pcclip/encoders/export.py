@@ -45,12 +45,6 @@ _NAMES = {  # patterns of open_clip's names of tensors -> their names in transfo
     r"\.positional_embedding$": ".embeddings.position_embedding.weight",
 }
 _SIDES = ("text", "image")
-_SENTENCE = "sentence_transformers"
-_MODULES = {  # class of a module -> its package
-    "Transformer": f"{_SENTENCE}.base.modules.transformer",
-    "Pooling": f"{_SENTENCE}.{_SENTENCE[:-1]}.modules.pooling",
-    "Normalize": f"{_SENTENCE}.base.modules.normalize",
-}
 
 
 class Unsupported(PcclipError):
@@ -135,7 +129,7 @@ def _sentence_transformers(model: Encoder, folder: Path) -> None:
         }
     write_json(folder / "sentence_bert_config.json", settings)
     entries = [
-        {"idx": k, "name": str(k), "path": f"{k}_{name}" if k else "", "type": f"{_MODULES[name]}.{name}"}
+        {"idx": k, "name": str(k), "path": f"{k}_{name}" if k else "", "type": f"sentence_transformers.models.{name}"}
         for k, name in enumerate(modules)
     ]
     write_json(folder / f"{len(modules) - 1}_Normalize" / "config.json", {})
