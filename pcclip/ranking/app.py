@@ -10,7 +10,7 @@ import struct
 import threading
 import traceback
 import webbrowser
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,16 @@ from urllib.parse import parse_qs, urlsplit
 
 from pcclip.config import Rank, check, load_yaml, resolve
 from pcclip.encoders import load_model
-from pcclip.ranking.saved import data_folder
-from pcclip.ranking.widget.photos import growing_photos, load_photos, votes_file
+from pcclip.errors import PcclipError
+from pcclip.ranking.saved import data_folder, summary
+from pcclip.ranking.widget.offline import offline_page
+from pcclip.ranking.widget.photos import Photos, growing_photos, load_photos, votes_file
 from pcclip.ranking.widget.ranker import Ranker
-from pcclip.ranking.widget.surface import Conversation, page_code
+from pcclip.ranking.widget.surface import POLICY, Conversation, page_html
+from pcclip.runs.files import atomic
 from pcclip.runs.progress import say
 
-_WIDGET = Path(__file__).parent / "widget"
 _LONGEST = 2**20  # bytes of a message
-_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>pcclip</title>
-<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style nonce="{nonce}">{style}</style></head>
-<body><main></main><script type="module" nonce="{nonce}">{code}</script></body></html>"""
-_POLICY = (
-    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src blob: data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 
 
 class App(ThreadingHTTPServer):
@@ -67,10 +62,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_allowed(parse_qs(urlsplit(self.path).query).get("token", [""])[0]):
             return
         nonce = secrets.token_urlsafe(16)
-        style = "".join((_WIDGET / name).read_text(encoding="utf8") for name in ("ranking.css", "app.css"))
-        code = page_code().replace("export default", "const page =") + (_WIDGET / "app.js").read_text(encoding="utf8")
-        html = _PAGE.format(nonce=nonce, style=style, code=code)
-        self._reply(html.encode(), "text/html; charset=utf-8", _POLICY.format(nonce=nonce))
+        policy = POLICY.format(nonce=nonce) + "; connect-src 'self'; frame-ancestors 'none'"
+        self._reply(page_html("app.js", nonce).encode(), "text/html; charset=utf-8", policy)
 
     def do_POST(self) -> None:
         if not self._is_allowed(self.headers.get("X-Token", "")):
@@ -123,14 +116,7 @@ def open_app(
     Raises:
         PcclipError: no photos, none readable, an unknown model.
     """
-    answers = data_folder() / "answers.jsonl"
-    parameters = resolve(place) / "parameters.yaml"  # of a run's folder, wherever it was moved
-    if place.endswith((".yaml", ".yml")) or parameters.is_file():
-        moved = {"outputs": str(parameters.parents[1])} if parameters.is_file() else {}
-        config = check({**load_yaml(parameters if moved else place), **moved}, where=place)
-        growing, settings, answers = iter([(load_photos(config), 0)]), config.rank, votes_file(config)
-    else:
-        growing = growing_photos(place, {"base": load_model(model)})
+    growing, settings, answers = photos_at(place, settings, model)
     photos, coming = next(growing)
     app = App(Ranker(photos, settings, answers), port)
     app.ranker.coming = coming
@@ -145,3 +131,40 @@ def open_app(
     if browse:
         webbrowser.open(app.address)
     app.serve_forever()
+
+
+def export_page(name: str, to: Path, place: str = "", most: int = 500) -> int:
+    """Write a saved ranking of photos as one HTML file that needs no Python. Return its size in bytes.
+
+    Args:
+        name: of the ranking.
+        to: the file.
+        place: the photos, as in `open_app`; by default those on which the ranking was saved.
+        most: photos in the file; of more both ends.
+
+    Raises:
+        PcclipError: no such ranking, no place, no photos there.
+    """
+    ranking = summary(name)
+    if not (place or ranking["photos"]):
+        raise PcclipError(f"ranking {name!r} does not say where its photos are; give --photos FOLDER")
+    growing, settings, answers = photos_at(
+        place or ranking["photos"], Rank(), ranking["model"] or "minilm-efficientnet"
+    )
+    *_, (photos, _) = growing
+    ranker = Ranker(photos, settings, answers)
+    ranker.open(name)
+    page = offline_page(ranker, most).encode()
+    with atomic(to) as temporary:
+        temporary.write_bytes(page)
+    return len(page)
+
+
+def photos_at(place: str, settings: Rank, model: str) -> tuple[Iterator[tuple[Photos, int]], Rank, Path]:
+    """The growing photos of a place, the words to begin with, and the file of answers without a name."""
+    parameters = resolve(place) / "parameters.yaml"  # of a run's folder, wherever it was moved
+    if place.endswith((".yaml", ".yml")) or parameters.is_file():
+        moved = {"outputs": str(parameters.parents[1])} if parameters.is_file() else {}
+        config = check({**load_yaml(parameters if moved else place), **moved}, where=place)
+        return iter([(load_photos(config), 0)]), config.rank, votes_file(config)
+    return growing_photos(place, {"base": load_model(model)}), settings, data_folder() / "answers.jsonl"

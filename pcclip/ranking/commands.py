@@ -27,6 +27,12 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     actions.add_argument("--rename", nargs=2, metavar=("NAME", "TO"))
     actions.add_argument("--delete", metavar="NAME")
     rankings.set_defaults(command=_rankings)
+    page = commands.add_parser("export-page", help="write a saved ranking as one HTML file that needs no Python")
+    page.add_argument("ranking", help="its name")
+    page.add_argument("--to", type=Path, required=True, metavar="FILE")
+    page.add_argument("--photos", default="", help="the photos (default: those on which the ranking was saved)")
+    page.add_argument("--most", type=int, default=500, metavar="N", help="photos in the file; of more both ends (500)")
+    page.set_defaults(command=_export_page)
     cache = commands.add_parser("cache", help="show and bound the stored vectors of photos")
     cache.add_argument(
         "--limit", type=float, metavar="GB", help="the most that they may take from now on; 0 deletes all"
@@ -127,6 +133,13 @@ def _app(options: argparse.Namespace) -> None:
     from pcclip.ranking.app import open_app
 
     open_app(options.photos, Rank(), options.model, options.port, not options.no_browser)
+
+
+def _export_page(options: argparse.Namespace) -> None:
+    from pcclip.ranking.app import export_page
+
+    size = export_page(options.ranking, options.to, options.photos, options.most)
+    print(f"{options.to}: {size / 1e6:.1f} MB")
 
 
 def _rankings(options: argparse.Namespace) -> None:

@@ -50,13 +50,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Words:
-    """An attribute in words, how they become an axis, the model's spec, and the words that the page began with."""
+    """An attribute in words, how they become an axis, the model's spec, the words that the page began with, the photos' place."""
 
     more: str
     less: str
     estimator: str
     model: str = ""
     begun: str = ""
+    photos: str = ""
 
 
 class VoteFile:

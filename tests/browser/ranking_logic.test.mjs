@@ -92,6 +92,16 @@ test("a photo on a plain ground is known by its corners", () => {
   assert.equal(logic.plainColour([[250, 250, 250], [10, 250, 240], [250, 249, 250], [251, 250, 250]]), null);
 });
 
+test("an exported page asks for fresh pairs, and writes tables that start no formula", () => {
+  const draws = [0, 0, 0, 0.4, 0.9, 0.1], random = () => draws.shift();
+  assert.deepEqual(logic.freshPair(3, [[1, 0]], random), [2, 0]);
+  assert.equal(logic.freshPair(2, [[1, 0]], random), null);
+  const records = [{ rank: 1, path: '=a"b,c' }, { rank: 2, path: "d" }];
+  assert.equal(logic.tableText("csv", records), 'rank,path\n1,"\'=a""b,c"\n2,d\n');
+  assert.equal(logic.tableText("jsonl", records).split("\n").length, 3);
+  assert.deepEqual(logic.solved([[0, 2], [4, 0]], [2, 8]), [2, 1]);
+});
+
 test("what is told", () => {
   assert.deepEqual([logic.signed(0.25), logic.signed(-0.25), logic.scoreText(0.1, 0.02)], ["+0.250", "−0.250", "+0.100 ± 0.020"]);
   assert.deepEqual([1, 2000].map((n) => logic.counted(n, "photo")), ["1 photo", "2,000 photos"]);

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -19,6 +20,14 @@ import psutil
 import pytest
 from helpers.drawn import write_balloons
 from helpers.runs import ROOT
+
+from pcclip.config import Rank
+from pcclip.encoders import load_model
+from pcclip.ranking.app import export_page
+from pcclip.ranking.rank import rank
+from pcclip.ranking.votes import VoteFile
+from pcclip.ranking.widget.photos import growing_photos
+from pcclip.ranking.widget.ranker import Ranker
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (apt-get install chromium)")
@@ -415,6 +424,35 @@ def test_photos_are_ticked_by_keys_and_by_shift_click(app):
     assert chosen.text_content() == "all 60 photos"
 
 
+def test_an_exported_page_needs_no_server(browser, work, tiny_model, monkeypatch):
+    """By keys: votes re-rank the photos of the file, and go back into a ranking."""
+    monkeypatch.setenv("PCCLIP_DATA", str(work / "data"))
+    monkeypatch.setenv("PCCLIP_CACHE", str(work / "cache"))
+    *_, (photos, _) = growing_photos(str(work / "photos"), {"base": load_model(tiny_model)})
+    Ranker(photos, Rank(more=MORE, less=LESS), work / "offline.jsonl").save("for the web")
+    export_page("for the web", work / "ranked.html")
+    page = browser.new_page(viewport={"width": 1200, "height": 900}, reduced_motion="reduce", accept_downloads=True)
+    page.set_default_timeout(WAIT)
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((work / "ranked.html").as_uri())
+    page.wait_for_selector(".pcclip-ranking .tile.ready")
+    before = order(page)
+    page.locator(".pcclip-ranking button[name=compare]").focus()
+    for key in ("Enter", "ArrowLeft", "ArrowLeft", "ArrowRight", "z"):
+        page.keyboard.press(key)
+        page.wait_for_selector(".pcclip-ranking .duel:not(.waiting) .side img[src^=blob]")
+    assert told(page).startswith("2 answers")
+    assert order(page) != before
+    assert HOSTILE in [caption for _, caption in walked(page)]
+    lines = taken(page, "votes").splitlines()
+    (work / "back.jsonl").write_text("\n".join(lines))
+    assert [vote.choice for vote in VoteFile(work / "back.jsonl").read(f"{MORE} / {LESS}")] == ["first", "first"]
+    assert len(rank(work / "photos", MORE, LESS, photos.models["base"], votes=work / "back.jsonl")) == 61
+    assert all(url.startswith(("file:", "blob:", "data:")) for url in requests)
+    page.close()
+
+
 def test_examples_lie_in_a_tray_and_a_ranking_keeps_them(app, work):
     """By the keyboard alone: mark two photos, take one back, save, type other words, and open the ranking again."""
     keys = app.keyboard
@@ -442,6 +480,44 @@ def test_examples_lie_in_a_tray_and_a_ranking_keeps_them(app, work):
     eventually(lambda: tray.count() == 1)
     eventually(lambda: order(app) == kept)
     assert (work / "data" / "rankings" / "my balloons.jsonl").is_file()
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory) -> str:
+    """axe-core's code, out of the npm package."""
+    folder = tmp_path_factory.mktemp("axe")
+    if not shutil.which("npm"):
+        pytest.skip("no npm on this machine (apt-get install npm)")
+    packed = subprocess.run(["npm", "pack", "--silent", "axe-core@4.10.3"], cwd=folder, capture_output=True, text=True)
+    if packed.returncode:
+        pytest.skip(f"npm cannot fetch axe-core: {packed.stderr.strip()[-200:]}")
+    with tarfile.open(folder / packed.stdout.strip()) as archive:
+        return archive.extractfile("package/axe.min.js").read().decode()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible(app, axe, scheme):
+    """No violation of WCAG A and AA with every part of the page open, and no two buttons of one name."""
+    app.emulate_media(color_scheme=scheme)
+    app.click(".pcclip-ranking button[name=compare]")
+    app.wait_for_selector(".pcclip-ranking .duel .side img[src^=blob]")
+    app.click(".pcclip-ranking .rankings summary")
+    app.select_option(".pcclip-ranking select[name=kind]", "copy")
+    app.evaluate(axe)
+    result = app.evaluate("axe.run('.pcclip-ranking', {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})")
+    found = [f"{rule['id']}: {node['html'][:120]}" for rule in result["violations"] for node in rule["nodes"]]
+    assert not found
+    assert len(result["passes"]) > 10
+    names = app.eval_on_selector_all(
+        ".pcclip-ranking button:not([hidden])",
+        """buttons => buttons.filter(button => button.checkVisibility())
+        .map(button => button.getAttribute('aria-label') ?? button.textContent)""",
+    )
+    assert len(names) == len(set(names)), sorted(name for name in names if names.count(name) > 1)
+    assert all(names)
+    assert (
+        app.locator(".pcclip-ranking [role=status]").last.text_content().startswith(("Left: ", "0 answers", "1 answer"))
+    )
 
 
 @pytest.mark.skipif("PCCLIP_SCREENSHOTS" not in os.environ, reason="draws the README's pictures when asked to")

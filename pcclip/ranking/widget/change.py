@@ -10,13 +10,13 @@ from pcclip.arithmetic.retrieval import nearest
 from pcclip.arithmetic.texts import TextMemory
 from pcclip.comparisons.sentences import from_captions, sides
 from pcclip.embedding.vectors import Vectors
-from pcclip.ranking.widget.thumbnails import gallery
+from pcclip.ranking.widget.thumbnails import Pictured, gallery
 
 _FOUND = 8  # photos that are shown
 _STARTS = 500  # photos in the list to start from
 
 
-class ChangeBox(ipywidgets.VBox):
+class ChangeBox(Pictured, ipywidgets.VBox):
     """A photo, a change in words and a step size; below, the photos nearest to photo + alpha * f(text), by each model.
 
     The text may be a comparison whose first side is wanted, or the wanted side alone: then the photo's caption becomes
@@ -64,6 +64,10 @@ class ChangeBox(ipywidgets.VBox):
         """The photos nearest to photo + alpha * f(text): columns position, id, path, cosine."""
         step = self.alpha.value * self._models[model].encode_texts([self.text])[0]
         return nearest(self._vectors.seen_by(model), self._table, self.photo.value, step, _FOUND)
+
+    def picture(self) -> str:
+        """The photos that were nearest at first, as HTML."""
+        return f"<p>{escape(self.text, True)}, alpha {self.alpha.value:g}</p>{self.result.value}"
 
     def _refresh(self, change: object = None) -> None:
         if not self.text:

@@ -20,6 +20,7 @@ from pcclip.ranking.widget.ranker import Ranker
 from pcclip.runs.files import atomic, disk_errors, make_folder, spreadsheet
 
 PLACINGS: dict[str, Callable[[str, Path], object]] = {"copy": shutil.copy2, "link": os.symlink, "move": shutil.move}
+KINDS = ["csv", "jsonl", "labels", "png", *PLACINGS]
 _MEDIA = {"csv": "text/csv", "jsonl": "application/jsonl", "png": "image/png", "json": "application/json"}
 
 

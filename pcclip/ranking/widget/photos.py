@@ -42,6 +42,7 @@ class Photos:
         models: name -> model, 'base' first.
         unreadable: columns id, path, reason of the other photos.
         images: the run's image set, whose attributes are true values; None for a folder.
+        place: the folder, the glob or the run's folder that has them.
     """
 
     vectors: Vectors
@@ -49,6 +50,7 @@ class Photos:
     models: dict[str, Encoder]
     unreadable: pd.DataFrame
     images: ImageSet | None = None
+    place: str = ""
 
     @cached_property
     def index(self) -> PhotoIndex:
@@ -108,7 +110,7 @@ def _of_the_run(config: Config, models: dict[str, Encoder]) -> Photos:
     vectors, unreadable = embed(config, images, models["base"])
     vectors = with_towers(config.source_folder / EMBED, vectors, models, config.embed)
     captions = list(images.table.set_index("id").caption.loc[vectors.ids])
-    return Photos(vectors, captions, models, unreadable, images)
+    return Photos(vectors, captions, models, unreadable, images, str(config.folder))
 
 
 def _of_a_folder(place: str, models: dict[str, Encoder]) -> Photos:
@@ -131,6 +133,7 @@ def growing_photos(place: str, models: dict[str, Encoder]) -> Iterator[tuple[Pho
     is_folder = folder.is_dir()
     photo_files = find_photos(folder if folder.exists() else place)
     paths = [as_text(os.path.abspath(path)) for path in photo_files]  # a link keeps its own name and place
+    origin = str(folder if folder.exists() else os.path.abspath(os.path.expanduser(place)))
     captions, fingerprint = _captions_in(folder) if is_folder else {}, models["base"].image_fingerprint()
     rows: list[int] = []
     problems: list[tuple[str, str, str]] = []
@@ -143,7 +146,7 @@ def growing_photos(place: str, models: dict[str, Encoder]) -> Iterator[tuple[Pho
             ids = [os.path.relpath(path, folder) if is_folder else path for path in own]
             texts = [captions.get(os.path.realpath(path)) or Path(path).stem for path in own]
             bad = pd.DataFrame(problems, columns=["id", "path", "reason"], dtype=object)
-            photos = Photos(Vectors(ids, own, matrix, fingerprint), texts, models, bad)
+            photos = Photos(Vectors(ids, own, matrix, fingerprint), texts, models, bad, place=origin)
             yield photos, len(paths) - len(rows) - len(problems)
     if not rows:
         raise PcclipError(f"none of the {len(paths)} photos can be read, e.g. {problems[0][0]}: {problems[0][2]}")

@@ -103,7 +103,9 @@ class Ranker:
 
     def _keep_words(self) -> None:
         spec = self.photos.models[self.shown[-1]].spec
-        self.file.append(Words(self.query.more, self.query.less or "", self.estimator, spec, self._begun))
+        self.file.append(
+            Words(self.query.more, self.query.less or "", self.estimator, spec, self._begun, self.photos.place)
+        )
 
     # ---- rankings with a name
 

@@ -194,7 +194,7 @@ class Tile {
     this.caption = el("span", { class: "caption" });
     this.score = el("span", { class: "score" });
     const mark = (likes, sign, text) => el("button", { class: "mark", type: "button", tabindex: -1, title: text,
-      "aria-label": text, onclick: () => gallery.like(row, likes) }, sign);
+      onclick: () => gallery.like(row, likes) }, sign);
     this.more = mark(1, "+", "More like this");
     this.less = mark(-1, "−", "Less like this");
     this.band = el("i", { class: "band" });
@@ -221,7 +221,10 @@ class Tile {
     this.node.setAttribute("aria-posinset", place);
     this.node.setAttribute("aria-setsize", scores.length);
     this.box.checked = ticked.has(this.row);
-    this.box.setAttribute("aria-label", `tick ${place}. ${item ? item.caption : "photo"}`);
+    const name = `${place}. ${item ? item.caption : "photo"}`;
+    this.box.setAttribute("aria-label", `tick ${name}`);
+    this.more.setAttribute("aria-label", `more like ${name}`);
+    this.less.setAttribute("aria-label", `less like ${name}`);
     this.node.classList.toggle("ticked", this.box.checked);
     const at = shareOf(score, histogram.data), half = sd / histogram.data.width;
     this.dot.style.left = `${100 * (1 - at)}%`;
@@ -550,7 +553,7 @@ class Surface {
       el("label", { class: "words" }, el("span", {}, "more"), this.more),
       el("label", { class: "words" }, el("span", {}, "less"), this.less),
       el("label", {}, el("span", {}, "axis"), this.estimator), this.models,
-      el("button", { class: "hidden", type: "submit" }, "rank"));
+      el("button", { type: "submit", hidden: true }, "rank"));
     this.problem = el("p", { class: "problem", role: "alert", hidden: true });
     this.facts = el("p", { class: "facts" });
     const button = (name, label, act, more = {}) => el("button", { name, type: "button", onclick: act, ...more }, label);
@@ -578,7 +581,7 @@ class Surface {
     this.top = el("input", { name: "top", type: "number", min: 1, "aria-label": "show only so many of the top", placeholder: "all",
       oninput: () => this.active.top(Number(this.top.value)) });
     this.kind = el("select", { name: "kind", "aria-label": "take away as", onchange: () => this.takes() },
-      ...[["csv", "CSV table"], ["jsonl", "JSON lines"], ["labels", "label column (CSV)"], ["png", "contact sheet"],
+      ...[["csv", "CSV table"], ["votes", "my votes (JSON lines)"], ["jsonl", "JSON lines"], ["labels", "label column (CSV)"], ["png", "contact sheet"],
         ["copy", "copies of the files in"], ["link", "links to the files in"], ["move", "the files, moved to"]]
         .map(([value, text]) => el("option", { value }, text)));
     this.to = el("input", { name: "to", type: "text", "aria-label": "folder", hidden: true, autocomplete: "off" });
@@ -595,6 +598,12 @@ class Surface {
       ["x", "tick"], ["Shift x", "tick up to here"]])
       this.keys.append(el("kbd", {}, key), ` ${does}   `);
     this.live = el("p", { class: "hidden", role: "status", "aria-live": "polite" });
+  }
+  /** A page without a kernel takes no other words and no examples, and has fewer things to take away. */
+  offline() {
+    this.root.classList.add("offline");
+    for (const input of [this.more, this.less]) input.readOnly = true;
+    for (const node of [this.estimator.parentNode, this.rankings]) node.hidden = true;
   }
   send(content) {
     if (!this.waiting) this.waiting = setTimeout(() => this.complain(
@@ -614,7 +623,7 @@ class Surface {
     this.send({ do: "rank", ...asked });
   }
   like(row, likes) {
-    this.send({ do: "example", row, likes: this.state.likes.get(row) === likes ? 0 : likes });
+    if (!this.state.offline) this.send({ do: "example", row, likes: this.state.likes.get(row) === likes ? 0 : likes });
   }
   /** The panel that was filtered last, else the last one. */
   get active() {
@@ -712,9 +721,11 @@ class Surface {
     this.saved.hidden = !state.rankings.length;
     if (document.activeElement !== this.name) this.name.value = state.ranking;
     this.own.forEach((button) => (button.hidden = !state.ranking));
-    this.learning.hidden = !state.votes && !state.examples.length;
+    this.learning.hidden = state.offline || !state.votes && !state.examples.length;
     this.learn.checked = state.learn;
     this.forget.hidden = !state.examples.length;
+    for (const option of this.kind.options) option.hidden = option.disabled = !state.kinds.includes(option.value);
+    if (state.offline) this.offline();
     if (fresh) this.to.value = state.folder;
     this.compare.disabled = state.photos < 2;
     this.duel.tell(state, learntText(state));

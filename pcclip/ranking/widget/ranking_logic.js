@@ -139,12 +139,72 @@ export function plainColour(corners) {
   return [0, 1, 2].every((c) => range(c) < 24) ? `rgb(${corners[0].join(" ")})` : null;
 }
 
+/** The solution of a small linear system, by Gauss's elimination with pivots. */
+export function solved(matrix, right) {
+  const rows = matrix.map((row, k) => [...row, right[k]]), n = rows.length;
+  for (let k = 0; k < n; k++) {
+    const pivot = rows.reduce((best, row, i) => (i >= k && Math.abs(row[k]) > Math.abs(rows[best][k]) ? i : best), k);
+    [rows[k], rows[pivot]] = [rows[pivot], rows[k]];
+    for (let i = k + 1; i < n; i++) {
+      const share = rows[i][k] / rows[k][k];
+      if (share) for (let j = k; j <= n; j++) rows[i][j] -= share * rows[k][j];
+    }
+  }
+  const x = new Array(n).fill(0);
+  for (let k = n - 1; k >= 0; k--) x[k] = (rows[k][n] - x.reduce((sum, value, j) => (j > k ? sum + rows[k][j] * value : sum), 0)) / rows[k][k];
+  return x;
+}
+
+/**
+ * Scores in logits after votes: the mode of Bradley and Terry's model with a Gaussian process as the prior, whose mean is
+ * `prior` and whose covariance is `kernel(row, row)`. Outcomes are 1 where the first of a pair has more, 0 or 0.5 (a tie).
+ */
+export function learntScores(prior, kernel, pairs, outcomes) {
+  const ahead = (row, [a, b]) => kernel(row, a) - kernel(row, b);
+  const gram = pairs.map(([a, b]) => pairs.map((pair) => ahead(a, pair) - ahead(b, pair)));
+  const chances = (dual) => pairs.map(([a, b], i) => 1 / (1 + Math.exp(-(prior[a] - prior[b] + gram[i].reduce((s, g, j) => s + g * dual[j], 0)))));
+  const missOf = (dual) => chances(dual).map((chance, i) => outcomes[i] - chance - dual[i]);
+  const norm = (miss) => Math.hypot(...miss);
+  let dual = pairs.map(() => 0), miss = missOf(dual);
+  for (let k = 0; k < 100 && norm(miss) > 1e-9; k++) {
+    const slopes = chances(dual).map((chance) => chance * (1 - chance));
+    const step = solved(gram.map((row, i) => row.map((g, j) => slopes[i] * g + (i === j ? 1 : 0))), miss);
+    let size = 1;
+    const moved = () => dual.map((value, i) => value + size * step[i]);
+    while (size > 1e-6 && norm(missOf(moved())) > norm(miss)) size /= 2;
+    dual = moved();
+    miss = missOf(dual);
+  }
+  return prior.map((value, row) => pairs.reduce((sum, pair, j) => sum + dual[j] * ahead(row, pair), value));
+}
+
+/** Two photos of n that were not compared yet, or null. */
+export function freshPair(n, asked, random) {
+  const past = new Set(asked.map(([a, b]) => Math.min(a, b) * n + Math.max(a, b)));
+  if (past.size >= (n * (n - 1)) / 2) return null;
+  for (;;) {
+    const pair = [Math.floor(random() * n), Math.floor(random() * n)];
+    if (pair[0] !== pair[1] && !past.has(Math.min(...pair) * n + Math.max(...pair))) return pair;
+  }
+}
+
+/** Records as CSV, or as JSON lines. A text that a spreadsheet would read as a formula gets an apostrophe. */
+export function tableText(kind, records) {
+  if (kind !== "csv") return records.map((record) => `${JSON.stringify(record)}\n`).join("");
+  const cell = (value) => {
+    const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  return [Object.keys(records[0] ?? {}), ...records.map(Object.values)].map((row) => `${row.map(cell).join(",")}\n`).join("");
+}
+
 /** What votes have taught, in a sentence. */
 export function learntText({ votes, preferred, agree, expected, learn, examples }) {
   if (!votes && examples.length) return `No answers yet: the words and ${counted(examples.length, "example")} make the order.`;
   if (!votes) return "No answers yet: the words alone make the order.";
   const known = `${counted(votes, "answer")}; the order agrees with ${agree} of the ${preferred} that prefer a photo`;
   if (!learn) return `${known}, not used now.`;
+  if (!expected) return `${known}.`;
   return `${known} and, by its own estimate, will agree with ${Math.round(100 * expected)}% of further ones.`;
 }
 

@@ -6,6 +6,7 @@ travels in custom messages, with pictures and scores as binary buffers, so that 
 
 import re
 from collections.abc import Callable, Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,21 @@ from pcclip.errors import PcclipError
 from pcclip.images import BadImage, thumbnail
 from pcclip.ranking import saved
 from pcclip.ranking.axes import ESTIMATORS
-from pcclip.ranking.widget.export import PLACINGS, exported, file_name, place_files
+from pcclip.ranking.widget.export import KINDS, PLACINGS, exported, file_name, place_files
 from pcclip.ranking.widget.ranker import Ranker, Standing
-from pcclip.ranking.widget.thumbnails import thumbnails
+from pcclip.ranking.widget.thumbnails import Pictured, gallery, thumbnails
 from pcclip.runs.progress import interactive
 
 _HERE = Path(__file__).parent
+POLICY = (
+    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src blob: data:; "
+    "base-uri 'none'; form-action 'none'"
+)
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">{head}<title>pcclip</title>
+<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style nonce="{nonce}">{style}</style></head>
+<body><main></main><script type="module" nonce="{nonce}">{code}</script></body></html>"""
 _PAIR_SIDE, _LOOK_SIDE = 640, 1280  # pixels
+_PICTURED = 12  # photos of either end in a saved notebook
 
 
 def surface(ranker: Ranker, top: int) -> "RankingSurface | Image.Image":
@@ -39,7 +48,14 @@ def page_code() -> str:
     return re.sub(r"^export (?=function|const)", "", logic, flags=re.MULTILINE) + imports.sub("", page)
 
 
-class RankingSurface(anywidget.AnyWidget):
+def page_html(script: str, nonce: str, head: str = "") -> str:
+    """A page that needs no other file: style, the page's code, and a script that answers it."""
+    style = "".join((_HERE / name).read_text(encoding="utf8") for name in ("ranking.css", "app.css"))
+    code = page_code().replace("export default", "const page =") + (_HERE / script).read_text(encoding="utf8")
+    return _PAGE.format(nonce=nonce, style=style, code=code, head=head)
+
+
+class RankingSurface(Pictured, anywidget.AnyWidget):
     """The page in a notebook's output, which a kernel answers."""
 
     _esm = page_code()
@@ -47,8 +63,21 @@ class RankingSurface(anywidget.AnyWidget):
 
     def __init__(self, ranker: Ranker):
         super().__init__()
-        conversation = Conversation(ranker, self.send)
+        self._ranker, conversation = ranker, Conversation(ranker, self.send)
         self.on_msg(lambda _, message, buffers: conversation.receive(message))
+
+    def picture(self) -> str:
+        """The photos with the most and the least of the attribute, as HTML."""
+        table, words, pictures = self._ranker.table(), self._ranker.query, []
+        first = min(_PICTURED, len(table))
+        ends = [
+            (words.more, table.head(first)),
+            (f"least: {words.less or words.more}", table.tail(min(first, len(table) - first))),
+        ]
+        for title, part in ends:
+            names = [f"{row.position}. {row.caption} {row.score:+.3f}" for row in part.itertuples()]
+            pictures.append(f"<p>{escape(title, True)}</p>{gallery(list(part.path), names)}")
+        return "".join(pictures)
 
 
 class Conversation:
@@ -135,6 +164,7 @@ class Conversation:
             "agree": standings[-1].agree,
             "expected": standings[-1].expected,
             "said": self._spoken_order(standings[-1]),
+            "kinds": KINDS,
             "folder": f"~/pcclip/{file_name(ranker)}",
             "problem": "",
         }

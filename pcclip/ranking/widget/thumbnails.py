@@ -1,4 +1,7 @@
-"""Small JPEGs of photos for notebook outputs, made when they are asked for and kept within a bounded number."""
+"""Small JPEGs of photos for notebook outputs, made when they are asked for and kept within a bounded number.
+
+A live box also leaves a picture in the saved notebook, since a box without its kernel cannot be shown.
+"""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +17,27 @@ _FIGURE = (
     "<img src='{url}' alt='{caption}' style='max-width:100%;border-radius:6px'>"
     "<figcaption style='font-size:11px;line-height:1.25'>{caption}</figcaption></figure>"
 )
+_STYLE = """<style>
+.jp-OutputArea-child:has(.widget-box, .pcclip-ranking) + .jp-OutputArea-child:has(.pcclip-picture),
+.jp-OutputArea-child:not(:has(.widget-box, .pcclip-ranking)):has(+ .jp-OutputArea-child .pcclip-picture) { display: none; }
+</style>"""  # in JupyterLab either the live box or its picture is shown
 
 cached_thumbnail = lru_cache(maxsize=4096)(thumbnail)  # at about 10 kB each some 40 MB; a BadImage is not kept
+
+
+class Pictured:
+    """A widget whose output in a saved notebook, or in its HTML, is a picture of how it began."""
+
+    def picture(self) -> str:
+        """HTML of the picture."""
+        raise NotImplementedError
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import HTML, display
+
+        bundle = self._repr_mimebundle_()  # type: ignore[attr-defined]
+        display(bundle[0] if isinstance(bundle, tuple) else bundle, raw=True)
+        display(HTML(f"{_STYLE}<div class='pcclip-picture'>{self.picture()}</div>"))
 
 
 def thumbnails(paths: Sequence[str]) -> list[bytes | BadImage]:

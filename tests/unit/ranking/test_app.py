@@ -221,18 +221,24 @@ def test_a_ranking_orders_any_folder_that_has_the_photos(dangerous, photos, tmp_
         rank(photos, MORE, ranking="dangerous", model=tiny_encoder)
 
 
-def test_rankings_on_the_command_line(dangerous, photos, capsys):
+def test_rankings_on_the_command_line(dangerous, photos, data, capsys):
     assert cli.main(["rankings"]) == 0
     assert capsys.readouterr().out.startswith(f"dangerous: {MORE} / {LESS}; 2 examples, 1 votes, ")
     assert cli.main(["rankings", "--rename", "dangerous", "wild & ../free"]) == 0
     assert cli.main(["rankings", "--export", "wild & ../free"]) == 0
     exported = json.loads(capsys.readouterr().out)
     assert [set(exported), len(exported["examples"][0]["content"])] == [
-        {"name", "changed", "more", "less", "estimator", "model", "begun", "examples", "votes"},
+        {"name", "changed", "more", "less", "estimator", "model", "begun", "photos", "examples", "votes"},
         64,
     ]
     assert cli.main(["rank", str(photos), "--ranking", "wild & ../free", "--top", "2"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
+    assert cli.main(["export-page", "wild & ../free", "--to", str(data / "page.html"), "--most", "5"]) == 0
+    html = (data / "page.html").read_text()
+    values = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
+    assert len(values["photos"]) == 5
+    assert values["logits"] == sorted(values["logits"], reverse=True)
+    assert "http" not in html.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
     assert cli.main(["rankings", "--delete", "wild & ../free"]) == 0
     assert cli.main(["rankings", "--delete", "wild & ../free"]) == 1
     assert "no ranking 'wild & ../free'; there are: none" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The surface of notebook 06 from the kernel's side: what it answers, what it keeps, what it never loads."""
 
+import html
 import json
 import os
 import shutil
@@ -429,6 +430,22 @@ def test_little_is_saved_in_a_notebook(ranker):
     state = json.dumps(RankingSurface(ranker).get_state())
     assert len(state) < 80_000
     assert "no. 5" not in state
+
+
+def test_a_saved_notebook_has_a_picture_beside_the_live_page(ranker, monkeypatch):
+    outputs = []
+    monkeypatch.setattr("IPython.display.display", lambda *output, raw=False: outputs.append((output[0], raw)))
+    RankingSurface(ranker)._ipython_display_()
+    (live, raw), (picture, _) = outputs
+    live = live[0] if isinstance(live, tuple) else live
+    assert raw
+    assert "application/vnd.jupyter.widget-view+json" in live
+    table = ranker.table()
+    assert picture.data.count("<img src='data:image/jpeg") == 24
+    assert f"1. {html.escape(table.caption.iloc[0])}" in picture.data
+    assert "<img src=x" not in picture.data
+    assert picture.data.index("least: something blue") < picture.data.index("24. ")
+    assert len(picture.data) < 300_000
 
 
 def test_the_page_makes_text_of_captions():

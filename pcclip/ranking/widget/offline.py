@@ -1,0 +1,66 @@
+"""A ranking as one file that needs no Python: look, vote, rank anew and export in any browser, offline."""
+
+import base64
+import json
+import secrets
+
+import numpy as np
+
+from pcclip.images import BadImage
+from pcclip.ranking.widget.export import file_name
+from pcclip.ranking.widget.ranker import Ranker
+from pcclip.ranking.widget.surface import POLICY, Conversation, page_html
+from pcclip.ranking.widget.thumbnails import thumbnails
+
+_KINDS = ["csv", "jsonl", "votes"]
+
+
+def offline_page(ranker: Ranker, most: int) -> str:
+    """HTML of the order as one model sees it: thumbnails, int8 vectors, scores, the page's code and style.
+
+    Votes in the page come on top of what words, examples and votes have taught, which the scores have. Of more than
+    `most` photos both ends are there.
+    """
+    model = ranker.shown[-1]
+    learnt, order, photos = ranker.learnt(model), ranker.standing(model).order, ranker.photos
+    rows = order if len(order) <= most else np.concatenate([order[: -(-most // 2)], order[-(most // 2) :]])
+    vectors = photos.matrix(model)[rows]
+    scales = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-12) / 127
+    paths = [photos.vectors.paths[row] for row in rows]
+    shown = [
+        {
+            "path": photos.vectors.ids[row],
+            "caption": photos.captions[row],
+            "content": photos.index.content(row),
+            "jpeg": "" if isinstance(jpeg, BadImage) else base64.b64encode(jpeg).decode(),
+            "problem": str(jpeg) if isinstance(jpeg, BadImage) else "",
+        }
+        for row, jpeg in zip(rows.tolist(), thumbnails(paths), strict=True)
+    ]
+    states: list[dict] = []
+    Conversation(ranker, lambda state, buffers=(): states.append(state)).receive({"do": "hello"})
+    overrides = {
+        "photos": len(rows),
+        "panels": [model],
+        "models": [model],
+        "examples": [],
+        "rankings": [],
+        "kinds": _KINDS,
+    }
+    data = {
+        "state": {**states[0], **overrides, "offline": True, "learn": True, "expected": None},
+        "name": file_name(ranker),
+        "attribute": ranker.query.label,
+        "photos": shown,
+        "vectors": base64.b64encode(np.rint(vectors / scales).astype(np.int8).tobytes()).decode(),
+        "scales": scales.ravel().tolist(),
+        "logits": learnt.axis.scores(learnt.features[rows]).tolist(),
+        "length": learnt.axis.length,
+        "width": learnt.axis.width,
+        "own": float(learnt.own.max()),
+    }
+    nonce = secrets.token_urlsafe(16)
+    policy = POLICY.format(nonce=nonce).partition("; frame-ancestors")[0]  # which a file cannot say
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    text = json.dumps(data).replace("<", "\\u003c")  # so that a caption cannot end the script
+    return page_html("offline.js", nonce, meta + f'<script type="application/json" id="data">{text}</script>')
