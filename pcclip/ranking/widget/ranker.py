@@ -17,6 +17,7 @@ from pcclip.ranking.axes import Query, query_axis
 from pcclip.ranking.examples import example_differences
 from pcclip.ranking.posterior import Ballot, Order, ballot, learnt_order, next_pair
 from pcclip.ranking.rank import ranked_sheet
+from pcclip.ranking.separation import NONSENSE, doubt, without_negation
 from pcclip.ranking.votes import Example, Vote, VoteFile, Words
 from pcclip.ranking.widget.photos import Photos
 from pcclip.stats.random_streams import stream
@@ -198,6 +199,17 @@ class Ranker:
     def text_axis(self, model: str | None = None) -> Float[np.ndarray, " d"]:
         """The unit direction of the words alone, for one model (by default the last one on view)."""
         return self._direction(model or self.shown[-1], self.query.more, self.query.less, self.estimator)
+
+    @property
+    def doubt(self) -> str:
+        """Why the words may not separate these photos, in a sentence, or ''; see `separation.doubt`."""
+        model, plain = self.shown[-1], without_negation(self.query)
+
+        def text(words: str) -> Float[np.ndarray, " d"]:
+            return self._direction(model, words, None, "two_prompt")
+
+        texts = [text(words) for words in (self.query.more, self.query.less) if words]
+        return doubt(self.photos.matrix(model), texts, [*map(text, NONSENSE)], text(plain) if plain else None)
 
     def learnt(self, model: str) -> Order:
         """The order by words, examples and votes."""

@@ -529,7 +529,7 @@ class Surface {
     this.viewer = new Viewer((likes, row) => this.like(row, likes));
     this.build();
     this.root = el("div", { class: "pcclip-ranking", role: "region", "aria-label": "Photos ranked by an attribute",
-      [QUIET]: "true" }, this.form, this.problem, this.coming, this.bar, this.rankings, this.tray, this.duel.node, this.panels,
+      [QUIET]: "true" }, this.form, this.problem, this.doubt, this.coming, this.bar, this.rankings, this.tray, this.duel.node, this.panels,
       this.away, this.placed, this.keys, this.live, this.viewer.node);
     this.root.addEventListener("contextmenu", (event) => event.target.closest("img") && event.stopPropagation());
     root.append(this.root);
@@ -555,6 +555,7 @@ class Surface {
       el("label", {}, el("span", {}, "axis"), this.estimator), this.models,
       el("button", { type: "submit", hidden: true }, "rank"));
     this.problem = el("p", { class: "problem", role: "alert", hidden: true });
+    this.doubt = el("p", { class: "doubt", role: "status", hidden: true });
     this.facts = el("p", { class: "facts" });
     const button = (name, label, act, more = {}) => el("button", { name, type: "button", onclick: act, ...more }, label);
     this.compare = button("compare", "compare pairs", () => (this.duel.node.hidden ? this.start() : this.stop()),
@@ -726,6 +727,8 @@ class Surface {
     this.forget.hidden = !state.examples.length;
     for (const option of this.kind.options) option.hidden = option.disabled = !state.kinds.includes(option.value);
     if (state.offline) this.offline();
+    this.doubt.textContent = state.doubt;
+    this.doubt.hidden = !state.doubt;
     if (fresh) this.to.value = state.folder;
     this.compare.disabled = state.photos < 2;
     this.duel.tell(state, learntText(state));

@@ -166,6 +166,7 @@ class Conversation:
             "said": self._spoken_order(standings[-1]),
             "kinds": KINDS,
             "folder": f"~/pcclip/{file_name(ranker)}",
+            "doubt": ranker.doubt,
             "problem": "",
         }
         columns = [column for standing in standings for column in (standing.scores, standing.deviations)]
