@@ -1,8 +1,4 @@
-"""The surface of notebook 06 in a real browser: JupyterLab and `pcclip app`, driven through headless Chromium.
-
-PCCLIP_SCREENSHOTS=docs pytest tests/test_browser.py -k screenshots draws the README's pictures there instead, with the
-embedded default model.
-"""
+"""The surface of notebook 06 in a real browser: JupyterLab and `pcclip app`, driven through headless Chromium."""
 
 import json
 import os
@@ -53,13 +49,10 @@ def work(tiny_model, tmp_path_factory) -> Path:
         "outputs": str(folder / "outputs"),
         "rank": {"photos": str(folder / "photos"), "more": MORE, "less": LESS, "votes": str(folder / "votes.jsonl")},
     }
-    if "PCCLIP_SCREENSHOTS" in os.environ:
-        told["model"] = "minilm-efficientnet"
-    else:
-        captions = folder / "photos" / "captions.csv"
-        text = captions.read_text().replace("A small red balloon.", '"' + HOSTILE.replace('"', '""') + '"')
-        captions.write_text(text)
-        (folder / "photos" / "broken.jpg").write_bytes(b"no image")
+    captions = folder / "photos" / "captions.csv"
+    text = captions.read_text().replace("A small red balloon.", '"' + HOSTILE.replace('"', '""') + '"')
+    captions.write_text(text)
+    (folder / "photos" / "broken.jpg").write_bytes(b"no image")
     for name, settings in SETTINGS.items():
         file = folder / ".jupyter" / "JUPYTERLAB_SETTINGS_DIR" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True)
@@ -139,7 +132,6 @@ class Server:
 @pytest.fixture(scope="module")
 def servers(work, tiny_model):
     """JupyterLab and `pcclip app`, started at once: neither waits for the other."""
-    model = tiny_model if "PCCLIP_SCREENSHOTS" not in os.environ else "minilm-efficientnet"
     quiet = ("--no-browser", "--ServerApp.ip=127.0.0.1")
     lab = Server(
         work,
@@ -152,7 +144,9 @@ def servers(work, tiny_model):
         "--LabApp.expose_app_in_browser=True",
         f"--ServerApp.root_dir={work}",
     )
-    app = Server(work, "pcclip.cli", "app", str(work / "photos"), "--model", model, "--port={port}", "--no-browser")
+    app = Server(
+        work, "pcclip.cli", "app", str(work / "photos"), "--model", tiny_model, "--port={port}", "--no-browser"
+    )
     yield lab, app
     lab.stop()
     app.stop()
@@ -518,25 +512,3 @@ def test_the_page_is_accessible(app, axe, scheme):
     assert (
         app.locator(".pcclip-ranking [role=status]").last.text_content().startswith(("Left: ", "0 answers", "1 answer"))
     )
-
-
-@pytest.mark.skipif("PCCLIP_SCREENSHOTS" not in os.environ, reason="draws the README's pictures when asked to")
-@pytest.mark.parametrize("theme", ["Light", "Dark"])
-def test_screenshots(lab, theme):
-    """A dozen honest answers about size, then the surface as it looks."""
-    lab.evaluate(f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
-    lab.wait_for_selector(f"body[data-jp-theme-name='JupyterLab {theme}']", state="attached")
-    lab.set_viewport_size({"width": 1360, "height": 1500})
-    if lab.locator(".pcclip-ranking .duel").is_hidden():
-        lab.click(".pcclip-ranking button[name=compare]")
-    lab.fill(".pcclip-ranking input[name=more]", "a large balloon")
-    lab.fill(".pcclip-ranking input[name=less]", "a small balloon")
-    lab.press(".pcclip-ranking input[name=less]", "Enter")
-    for _ in range(12 if theme == "Light" else 1):
-        lab.wait_for_timeout(700)
-        large = [" large " in lab.locator(".side .caption").nth(k).text_content() for k in (0, 1)]
-        lab.locator(".duel").press("ArrowDown" if large[0] == large[1] else "ArrowLeft" if large[0] else "ArrowRight")
-    lab.mouse.move(0, 0)
-    lab.wait_for_timeout(1500)
-    folder = ROOT / os.environ["PCCLIP_SCREENSHOTS"]
-    lab.locator(".pcclip-ranking").screenshot(path=folder / f"rank_{theme.lower()}.png")
