@@ -23,7 +23,9 @@ from pcclip.config import Rank
 from pcclip.data.sources import folder as captioned
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
+from pcclip.ranking.axes import Query
 from pcclip.ranking.rank import ranked_sheet
+from pcclip.ranking.separation import doubt, without_negation
 from pcclip.ranking.votes import Vote, VoteFile
 from pcclip.ranking.widget import surface as ranking
 from pcclip.ranking.widget import thumbnails as small
@@ -99,6 +101,27 @@ def test_hello_is_answered_with_scores_of_the_shown_model(page, some, models):
     expected = some.vectors.matrix @ unit((red - blue)[None])[0]
     np.testing.assert_allclose(np.frombuffer(buffers[0], "<f4"), expected, atol=1e-5)
     assert buffers[1] == b"", "nothing is known to be uncertain before anything was learnt"
+
+
+def test_nonsense_and_negations_are_doubted(rng):
+    """Photos of which a tenth show a thing: its word stands out, other directions do not."""
+    photos = unit(rng.standard_normal((400, 64)).astype(np.float32))
+    thing, other, *nonsense = unit(rng.standard_normal((10, 64)).astype(np.float32))
+    photos[:40] = unit(photos[:40] + 2 * thing)
+    assert doubt(photos, [thing], nonsense) == ""
+    assert doubt(photos, [other, thing], nonsense) == "", "one side is enough"
+    nonsense.append(unit((other + 0.4 * thing)[None])[0])
+    assert doubt(photos, [other], nonsense).startswith("No photo stands out for these words more than for nonsense (0.")
+    assert "negation" in doubt(photos, [thing], nonsense, unit((thing + 0.1 * other)[None])[0])
+    assert doubt(photos, [thing], nonsense, other) == ""
+    queries = ("not a dog", "a dog", "No", "a knot", "a dog without a tail")
+    assert [without_negation(Query(words)) for words in queries] == ["a dog", "", "", "", "a dog a tail"]
+
+
+def test_the_page_shows_a_doubt(page):
+    words = {"less": "", "estimator": "two_prompt", "show": "base"}
+    assert "nonsense" in page.do("rank", more="blorf", **words)["ranking"][0]["doubt"], "a word that sets the threshold"
+    assert isinstance(page.do("rank", more="not red", **words)["ranking"][0]["doubt"], str)
 
 
 def test_words_estimator_and_model_change_the_order(page):
