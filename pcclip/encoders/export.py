@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -112,7 +112,7 @@ def _sentence_transformers(model: Encoder, folder: Path) -> None:
     modules = ["Transformer", "Normalize"]
     if isinstance(model, MiniLMEfficientNet):
         modules = ["Transformer", "Pooling", "Normalize"]
-        model.text_tower.save_pretrained(folder)
+        cast(Any, model.text_tower).save_pretrained(folder)
         _tokenizer(model).save_pretrained(folder)
         pooling = {"word_embedding_dimension": model.width, "pooling_mode_mean_tokens": True}
         write_json(folder / "1_Pooling" / "config.json", pooling)
@@ -177,7 +177,8 @@ def _clip(model: OpenClip) -> Any:
     from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
     from transformers import CLIPConfig, CLIPModel
 
-    image, text = model.image_tower, model.text_tower
+    image: Any = model.image_tower
+    text: Any = model.text_tower
     blocks = [block for tower in (image, text) for block in getattr(tower.transformer, "resblocks", [None])]
     kinds = {(type(block), type(getattr(getattr(block, "mlp", None), "gelu", None)).__name__) for block in blocks}
     activation = _ACTIVATIONS.get(min(name for _, name in kinds), "")
@@ -225,8 +226,8 @@ def _clip_processor(model: OpenClip) -> Any:
     """CLIPProcessor with the tokenizer and the preprocessing of a model of open_clip."""
     from transformers import CLIPImageProcessor, CLIPProcessor
 
-    settings = model.image_tower.preprocess_cfg
-    side = model.image_tower.image_size[0]
+    tower: Any = model.image_tower
+    settings, side = tower.preprocess_cfg, tower.image_size[0]
     square = {"height": side, "width": side}
     if settings["resize_mode"] not in ("shortest", "squash"):
         raise Unsupported("its CLIPImageProcessor cannot pad an image to a square")

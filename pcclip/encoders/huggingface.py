@@ -215,16 +215,18 @@ class FrozenPeer(Encoder):
     def encode_pixels(self, pixels: Float[Tensor, "n d"]) -> Float[np.ndarray, "n d"]:
         return pixels.numpy()
 
-    def encode_texts(self, texts: str | Sequence[str], batch_size: int = 256) -> Float[np.ndarray, "n d"]:
-        return self._vectors([texts] if isinstance(texts, str) else list(texts))
+    def encode_texts(
+        self, texts: str | Sequence[str], batch_size: int = 256, normalise: bool = True
+    ) -> Float[np.ndarray, "n d"]:
+        return self._vectors([texts] if isinstance(texts, str) else list(texts), normalise)
 
     def tokens(self, texts: Sequence[str]) -> NoReturn:
         raise PcclipError(f"model {self.spec!r} is a frozen peer, which is not trained; name it in evaluate.peers")
 
-    def _vectors(self, items: list) -> Float[np.ndarray, "n d"]:
+    def _vectors(self, items: list, normalise: bool = True) -> Float[np.ndarray, "n d"]:
         if not items:
             return np.empty((0, self.width), np.float32)
-        return self._model.encode(items, normalize_embeddings=True, show_progress_bar=False).astype(np.float32)
+        return self._model.encode(items, normalize_embeddings=normalise, show_progress_bar=False).astype(np.float32)
 
 
 def _pooled(output: Any) -> Float[Tensor, "n d"]:

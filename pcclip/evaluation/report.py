@@ -371,8 +371,8 @@ def provenance(run: _Run) -> Part:
     }
 
 
-_PARTS = (tiles, strips, results, comparative, claims, geometry_of_differences, failures, sentences, training, unused)
-_PARTS += (protocols, parameters, provenance)
+_PARTS: tuple[Callable[[_Run], Any], ...] = (tiles, strips, results, comparative, claims, geometry_of_differences)
+_PARTS += (failures, sentences, training, unused, protocols, parameters, provenance)
 
 
 # ---- parts of sections -----------------------------------------------------------------------------------------------

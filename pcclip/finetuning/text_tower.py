@@ -128,7 +128,7 @@ class TextTower(Training):
         def losses(leaf: Float[Tensor, "s d"]) -> dict[str, Tensor]:
             w, *term_vectors = share.gather(leaf).split([len(own), *(len(term.tokens) for term in added)])
             loss, accuracy = self.objective(w, train, batch, self.log_temperature.exp())
-            values = {self.settings.objective: loss}
+            values: dict[str, Tensor] = {self.settings.objective: loss}
             for term, vectors in zip(added, term_vectors, strict=True):
                 values[term.name] = term.loss(vectors)
                 loss = loss + term.weight * values[term.name]

@@ -136,8 +136,9 @@ def bootstrap_means(
     if not len(members):
         return {name: no_estimate(draws) for name in values}
     matrix = np.stack([np.asarray(column, dtype=float) for column in values.values()])
-    distinct, place = np.unique(members, return_inverse=True)
-    place, sums, totals = place.reshape(members.shape), [], []
+    distinct, inverse = np.unique(members, return_inverse=True)
+    place: np.ndarray = inverse.reshape(members.shape)
+    sums, totals = [], []
     again = np.array([(place[:, :k] == place[:, k : k + 1]).any(axis=1) for k in range(place.shape[1])])
     for counts in resamples(len(distinct), draws, seed):
         for part in np.array_split(counts, -(-len(counts) * len(members) // CELLS)):

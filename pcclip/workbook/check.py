@@ -195,10 +195,10 @@ def _encoder(spec: str) -> Iterator[Finding]:
     elif spec != minilm_efficientnet.SPEC:
         yield _open_clip_weights(spec, 4 * (image.parameters + text.parameters))
         if tokenizer := openclip.tokenizer_source(spec):
-            label, files = f"tokenizer of {spec}", [["tokenizer.json", "tokenizer_config.json"]]
+            label, names = f"tokenizer of {spec}", [["tokenizer.json", "tokenizer_config.json"]]
             advice = "put tokenizer.json beside the checkpoint"
             local = FINE, f"{label}: in {tokenizer}"
-            yield local if Path(tokenizer).is_dir() else _on_hub(label, tokenizer, files, 4e6, advice)
+            yield local if Path(tokenizer).is_dir() else _on_hub(label, tokenizer, names, 4e6, advice)
 
 
 def _trained(stage: Stage) -> str:
