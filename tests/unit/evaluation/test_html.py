@@ -170,7 +170,7 @@ def test_ids_are_unique_in_each_figure(made):
 def test_texts_of_the_data_do_nothing(made):
     for attack in ATTACKS:
         assert attack in made.page.text, "shown as it is written"
-    assert f"folder/{SIZE}/one_sided" in made.page.texts, "a figure's label"
+    assert f"folder, {SIZE}, one text" in made.page.text
     assert made.path.read_text().count("<script") == 0
     assert {a.get("src", "data:")[:5] for tag, a in made.page.tags if tag == "img"} == {"data:"}
     alts = [a["alt"] for tag, a in made.page.tags if tag == "img"]
@@ -227,7 +227,7 @@ def test_what_was_left_out_is_counted(made):
 
 def test_sentences_are_counted_by_verdict(made):
     comparisons = pd.read_parquet(made.folder / "01_generate" / "comparisons.parquet")
-    kept = [row for row in made.page.table("verdict", "held out", "train") if row[0] == "kept"]
+    kept = [row for row in made.page.table("verdict", "held out", "training") if row[0] == "kept"]
     counts = comparisons[comparisons.verdict == "kept"]["split"].value_counts()
     assert kept == [["kept", str(counts["held_out"]), str(counts["train"])]]
 
@@ -252,7 +252,7 @@ def test_the_worst_failure_comes_first(made):
     items = items[(items.task == "difference_order") & (items.model == "finetuned")]
     wrong = items[~items.correct.astype(bool)]
     worst = wrong.loc[(wrong.score - wrong.reference).idxmin()]
-    title = f"Order: a text beats its swapped twin, folder, template: {len(wrong)} of {len(items)} wrong"
+    title = f"Order: a text beats its swapped twin, folder, template sentences: {len(wrong)} of {len(items)} wrong"
     after = made.page.text.split(title)[1]
     first = next(line for line in after.split("\n") if line.startswith("cosine"))
     assert first == f"cosine {worst.score:.3f}, against {worst.reference:.3f} for its swapped twin".replace("-", "−")
