@@ -262,7 +262,11 @@ def test_enter_opens_a_photo_and_escape_gives_the_focus_back(lab):
     viewer = lab.locator(".pcclip-ranking dialog.viewer[open]")
     viewer.locator("img[src^=blob]").wait_for()
     assert viewer.locator(".caption").text_content() == dict(order(lab))[2]
-    assert ": 2 of 60, score" in viewer.locator(".facts").text_content()
+    assert ": 2 of 60, score" in viewer.locator(".facts").first.text_content()
+    eventually(lambda: viewer.locator(".path").text_content().endswith(".jpg"))
+    lab.keyboard.press("ArrowRight")
+    assert ": 3 of 60, score" in viewer.locator(".facts").first.text_content()
+    lab.keyboard.press("ArrowLeft")
     lab.keyboard.press("Escape")
     viewer.wait_for(state="detached")
     focused = "document.activeElement.closest('.tile').getAttribute('aria-posinset')"

@@ -46,7 +46,7 @@ const answers = {
     return [{ is: "file", name: `${data.name}.${kind === "csv" ? "csv" : "jsonl"}`, type: "text/plain" }, [new TextEncoder().encode(text)]];
   },
 };
-const item = (row) => ({ row, caption: data.photos[row].caption, problem: data.photos[row].problem });
+const item = (row) => ({ row, caption: data.photos[row].caption, path: data.photos[row].path, problem: data.photos[row].problem });
 const picture = (row) => view(bytes(data.photos[row].jpeg));
 const answer = (content) => {
   const [said, buffers] = answers[content.do](content) ?? [];

@@ -314,7 +314,7 @@ class Gallery {
   measure() {
     const wide = this.canvas.clientWidth;
     if (!wide || !this.order) return;
-    this.grid = gridOf(wide, LAYOUT);
+    this.grid = gridOf(wide, { ...LAYOUT, smallest: this.size() });
     this.canvas.style.height = `${Math.ceil(this.order.length / this.grid.columns) * this.grid.tall}px`;
     this.canvas.style.setProperty("--side", `${this.grid.side}px`);
     this.histogram.draw();
@@ -491,26 +491,30 @@ class Duel {
 
 /** One photo at its full caption and size, with its place under each model. */
 class Viewer {
-  constructor(act) {
+  constructor(act, step) {
     this.image = el("img", { alt: "" });
     this.caption = el("p", { class: "caption" });
     this.facts = el("p", { class: "facts" });
+    this.path = el("p", { class: "facts path" });
     const button = (text, does) => el("button", { type: "button", onclick: () => (this.node.close(), act(does, this.row)) }, text);
     this.node = el("dialog", { class: "viewer", "aria-label": "Photo", onclick: (event) =>
       event.target === this.node && this.node.close() },
-      this.image, this.caption, this.facts, el("div", { class: "answers" }, button("+ more like this", 1),
-        button("− less like this", -1), el("button", { type: "button", onclick: () => this.node.close() }, "close")));
+      this.image, this.caption, this.facts, this.path, el("div", { class: "answers" },
+        el("button", { type: "button", onclick: () => step(-1) }, "← previous"), button("+ more like this", 1),
+        button("− less like this", -1), el("button", { type: "button", onclick: () => step(1) }, "next →"), el("button", { type: "button", onclick: () => this.node.close() }, "close")));
   }
   show(row, facts) {
     this.row = row;
+    this.path.textContent = "";
     this.facts.textContent = facts;
     this.caption.textContent = "";
     this.image.hidden = true;
-    this.node.showModal();
+    if (!this.node.open) this.node.showModal();
   }
   take(item, buffer) {
     if (item.row !== this.row || !this.node.open) return;
     this.caption.textContent = item.problem ? `${item.caption} (cannot be shown: ${item.problem})` : item.caption;
+    this.path.textContent = item.path;
     this.image.hidden = Boolean(item.problem);
     if (item.problem) return;
     URL.revokeObjectURL(this.image.src);
@@ -526,7 +530,11 @@ class Surface {
     this.thumbnails = new Thumbnails((content) => this.send(content));
     this.thumbnails.listeners.add(() => (this.galleries.forEach((gallery) => gallery.fill()), this.state && this.trays()));
     this.duel = new Duel((content) => this.send(content), () => this.stop());
-    this.viewer = new Viewer((likes, row) => this.like(row, likes));
+    this.viewer = new Viewer((likes, row) => this.like(row, likes), (by) => this.step(by));
+    this.viewer.node.addEventListener("keydown", (event) => {
+      const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (by) event.preventDefault(), this.step(by);
+    });
     this.build();
     this.root = el("div", { class: "pcclip-ranking", role: "region", "aria-label": "Photos ranked by an attribute",
       [QUIET]: "true" }, this.form, this.problem, this.doubt, this.coming, this.bar, this.rankings, this.tray, this.duel.node, this.panels,
@@ -586,10 +594,13 @@ class Surface {
         ["copy", "copies of the files in"], ["link", "links to the files in"], ["move", "the files, moved to"]]
         .map(([value, text]) => el("option", { value }, text)));
     this.to = el("input", { name: "to", type: "text", "aria-label": "folder", hidden: true, autocomplete: "off" });
+    this.size = el("select", { name: "size", "aria-label": "size of the photos", onchange: () => this.galleries.forEach((gallery) => gallery.measure()) },
+      ...[[84, "small"], [LAYOUT.smallest, "medium"], [240, "large"]].map(([value, text]) => el("option", { value, selected: text === "medium" }, text)));
+    this.whole = el("input", { name: "whole", type: "checkbox", onchange: () => this.root.classList.toggle("wholes", this.whole.checked) });
     this.untick = button("untick", "untick", () => (this.ticked.clear(), this.tell()));
     this.placed = el("p", { class: "placed", role: "status" });
     this.away = el("form", { class: "away", "aria-label": "Take away", onsubmit: (event) => (event.preventDefault(), this.takeAway()) },
-      el("label", {}, "top ", this.top), button("tick", "tick shown", () =>
+      this.size, el("label", {}, this.whole, " whole"), el("label", {}, "top ", this.top), button("tick", "tick shown", () =>
         (this.active.order.forEach((row) => this.ticked.add(row)), this.tell())), this.untick,
       el("span", { class: "gap" }), "take ", this.chosen, " as ", this.kind, this.to,
       el("button", { name: "take", type: "submit" }, "take away"));
@@ -663,6 +674,11 @@ class Surface {
     this.viewer.show(row, places.join(" · "));
     this.send({ do: "look", row });
   }
+  /** The photo before or after the one that is looked at. */
+  step(by) {
+    const { order, index } = this.active, row = order[index[this.viewer.row] + by];
+    if (row !== undefined) this.open(row);
+  }
   take(content, buffers) {
     if (this.waiting && this.problem.textContent.startsWith("The kernel is busy")) this.complain("");
     clearTimeout(this.waiting);
@@ -686,7 +702,7 @@ class Surface {
     state.panels.forEach((name, k) => {
       if (!this.galleries.has(name)) this.galleries.set(name, new Gallery(name, this.thumbnails, {
         open: (row) => this.open(row), like: (row, likes) => this.like(row, likes),
-        point: (row) => this.galleries.forEach((gallery) => gallery.mark(row)), ticked: this.ticked,
+        point: (row) => this.galleries.forEach((gallery) => gallery.mark(row)), ticked: this.ticked, size: () => Number(this.size.value),
         tick: (row, range) => ((this.filtered = name), this.tick(row, range)),
         filtered: () => ((this.filtered = name), this.tell()) }));
       const gallery = this.galleries.get(name);

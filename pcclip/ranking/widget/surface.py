@@ -222,7 +222,8 @@ class Conversation:
             return self._item(row, str(problem)), b""
 
     def _item(self, row: int, problem: str) -> dict:
-        return {"row": row, "caption": self.ranker.photos.captions[row], "problem": problem}
+        photos = self.ranker.photos
+        return {"row": row, "caption": photos.captions[row], "path": photos.vectors.paths[row], "problem": problem}
 
     def _export(self, kind: str, model: str = "", rows: list[int] | None = None, to: str = "") -> None:
         """A file for the browser's downloads, or photos placed in a folder of the kernel's computer."""
