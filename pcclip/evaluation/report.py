@@ -7,6 +7,7 @@ escapes every text of the run; the page forbids scripts and loads nothing. The s
 
 import json
 import re
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any

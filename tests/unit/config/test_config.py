@@ -227,7 +227,9 @@ def test_the_splits_are_the_demos_recipe():
         for block in ("model", "data", "embed", "finetune"):
             assert getattr(member.config, block) == getattr(demo, block), block
         assert member.config.generate == demo.generate.model_copy(update={"held_out_pairs": 20})
-        assert member.config.evaluate == demo.evaluate.model_copy(update={"bootstrap": 500, "questions": {}, "fixed": None})
+        assert member.config.evaluate == demo.evaluate.model_copy(
+            update={"bootstrap": 500, "questions": {}, "fixed": None}
+        )
 
 
 # ---- notebooks -------------------------------------------------------------------------------------------------------

