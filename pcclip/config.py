@@ -339,6 +339,11 @@ class Finetune(Block):
         description="Temperature of the attribute term. 2 / temperature bounds the log-odds, and with them how closely "
         "noisy verdicts are followed.",
     )
+    attribute_kept: NotNegative = Field(
+        default=0.0,
+        description="Weight of the term that lets questions about other things mean what they mean to the base model; "
+        "the bank's `kept` has them.",
+    )
     attribute_batch: Count = Field(default=256, description="Verdicts of the attribute term in one step.")
     tune: Literal["transformer", "all", "layernorm", "lora"] = Field(
         default="transformer",
@@ -383,11 +388,15 @@ class Finetune(Block):
     def _terms_fit_the_objective(self) -> "Finetune":
         if self.objective != "clip" and self.sds:
             raise ValueError("sds changes the image tower too, so it needs objective: clip")
-        if self.objective == "clip" and (self.attribute_weight or self.replay or self.processes > 1):
+        if self.objective == "clip" and (
+            self.attribute_weight or self.attribute_kept or self.replay or self.processes > 1
+        ):
             raise ValueError(
                 "objective: clip has no attribute or replay term and is one process; it needs "
-                "attribute_weight: 0, replay: 0 and processes: 1"
+                "attribute_weight: 0, attribute_kept: 0, replay: 0 and processes: 1"
             )
+        if self.attribute_kept and not self.attribute_weight:
+            raise ValueError("attribute_kept needs attribute_weight, whose pairs of images it looks at")
         return self
 
 

@@ -26,6 +26,7 @@ from pcclip.runs.progress import say
 from pcclip.stats.random_streams import stream
 
 PARAPHRASES_IN_BATCH = 8  # of each attribute in a step
+KEPT_IN_BATCH = 6  # questions in a step that keep their meaning
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,20 @@ class ReplayedTexts:
         kinds, starts, counts = np.unique(self.kinds, return_index=True, return_counts=True)
         chosen = np.searchsorted(kinds, generator.choice(kinds, size))
         return starts[chosen] + generator.integers(counts[chosen])
+
+
+@dataclass(frozen=True)
+class KeptQuestions:
+    """Questions that should mean what they mean to the base model: `base` is the direction of each."""
+
+    more: Tokens
+    less: Tokens
+    base: Float[Tensor, "n d"]
+
+    def draw(self, generator: np.random.Generator) -> tuple[Tokens, Float[Tensor, "b d"]]:
+        """Some texts for more, then their twins for less, and the directions."""
+        rows = generator.permutation(len(self.more))[:KEPT_IN_BATCH]
+        return Tokens.joined([self.more[rows], self.less[rows]]), self.base[torch.from_numpy(rows).to(self.base.device)]
 
 
 @dataclass(frozen=True)
@@ -303,6 +318,21 @@ def training_verdicts(config: Config, vectors: Vectors, model: Encoder) -> Verdi
         less=model.tokenised([less for _, less in paraphrases]),
         paraphrases=np.array([len(bank[name].paraphrases) for name in names]),
     )
+
+
+def kept_questions(config: Config, model: Encoder) -> KeptQuestions:
+    """The bank's `kept` questions, with the base model's directions in the first frame.
+
+    Raises PcclipError when the run has no bank, or the bank no such questions.
+    """
+    bank = load_bank(config.generate.attributes) if config.generate.attributes else None
+    if bank is None or bank.kept is None:
+        raise PcclipError("finetune.attribute_kept needs generate.attributes, a bank with `kept` words and frames")
+    more, less = map(list, zip(*bank.kept.pairs, strict=True))
+    words = len(bank.kept.words)
+    directions = model.encode_texts(more[:words]) - model.encode_texts(less[:words])
+    base = torch.from_numpy(np.tile(directions, (len(bank.kept.frames), 1))).to(model.device)
+    return KeptQuestions(model.tokenised(more), model.tokenised(less), base)
 
 
 def _differences(

@@ -123,6 +123,22 @@ def replay(tuned: Float[Tensor, "b d"], base: Float[Tensor, "b d"]) -> Float[Ten
     return 1 - (tuned * base).sum(dim=-1).mean()
 
 
+def kept(tuned: Float[Tensor, "t d"], base: Float[Tensor, "q d"], v: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
+    """How far questions are from telling image differences apart as the base model does: mean cosine distance of scores.
+
+    Without it the attribute term turns every comparison, of beauty or of price, towards the attribute that is learned. It
+    is the scores that are compared: images differ along few directions, and a small part of the learned axis decides their
+    order although the directions' own cosine hardly changes.
+
+    Args:
+        tuned: unit vectors of the texts P+, "The first is warm and the second cold.", then of their twins P-.
+        base: the base model's direction of the same words.
+        v: unit image differences.
+    """
+    more, less = tuned.chunk(2)
+    return 1 - F.cosine_similarity((more - less) @ v.T, base @ v.T).mean()
+
+
 def shared_images(
     first: Int[Tensor, " b"], second: Int[Tensor, " b"], swap: bool, rows: Int[Tensor, " r"] | None = None
 ) -> Bool[Tensor, "r n"]:

@@ -24,17 +24,19 @@ from pcclip.errors import PcclipError
 from pcclip.finetuning import distributed, gradcache
 from pcclip.finetuning.batches import (
     Examples,
+    KeptQuestions,
     ReplayedTexts,
     TrainingData,
     Verdicts,
     caption_examples,
     comparison_examples,
+    kept_questions,
     plain_texts,
     training_verdicts,
 )
 from pcclip.finetuning.held_out import HeldOut
 from pcclip.finetuning.loop import Training, batch_rows, mean_over_batches
-from pcclip.finetuning.losses import OBJECTIVES, attribute, replay, shared_images
+from pcclip.finetuning.losses import OBJECTIVES, attribute, kept, replay, shared_images
 from pcclip.finetuning.precision import autocast
 from pcclip.stats.random_streams import stream
 
@@ -51,6 +53,7 @@ class TextTowerData(TrainingData):
     held_out: Examples
     verdicts: Verdicts | None
     replayed: ReplayedTexts | None
+    kept: KeptQuestions | None
     matrix: Float[Tensor, "n d"]
 
 
@@ -87,6 +90,7 @@ def gather(
         held_out=texts["held_out"],
         verdicts=verdicts,
         replayed=_replayed(config, images, model) if settings.replay else None,
+        kept=kept_questions(config, model) if settings.attribute_kept else None,
         matrix=torch.from_numpy(rows).to(model.device),
     )
 
@@ -195,16 +199,17 @@ class TextTower(Training):
         generator = stream("verdicts and replayed texts", self.config.seed, self.state.step)
         terms = []
         if data.verdicts is not None:
-            rows, texts, tokens = data.verdicts.draw(settings.attribute_batch, generator)
-            terms.append(
-                Term(
-                    "attribute", settings.attribute_weight, tokens, partial(self._attribute, data.verdicts, rows, texts)
-                )
-            )
+            pairs, texts, tokens = data.verdicts.draw(settings.attribute_batch, generator)
+            loss = partial(self._attribute, data.verdicts, pairs, texts)
+            terms.append(Term("attribute", settings.attribute_weight, tokens, loss))
         if data.replayed is not None:
             rows = data.replayed.draw(settings.replay_batch, generator)
             base = data.replayed.base[torch.from_numpy(rows).to(data.replayed.base.device)]
             terms.append(Term("replay", settings.replay, data.replayed.tokens[rows], partial(replay, base=base)))
+        if data.verdicts is not None and data.kept is not None:
+            tokens, directions = data.kept.draw(generator)
+            v = nn.functional.normalize(data.verdicts.differences(data.matrix, pairs), dim=-1)
+            terms.append(Term("kept", settings.attribute_kept, tokens, partial(kept, base=directions, v=v)))
         return terms
 
     def _attribute(

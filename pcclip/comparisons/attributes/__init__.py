@@ -15,6 +15,8 @@ A bank has these keys:
         held_out   such pairs that are only evaluated
         words      pairs of words for more and less: a text of `train` or `held_out` with {more} and {less} (or
                    {a_more} and {a_less}: 'a big', 'an enormous') stands for one pair of texts for each
+    kept         words and frames of questions about something else, which should mean what they mean to the base model:
+                 in each frame two words point where they point in the first frame before training
 
 In stems and questions {first} is 'a fox', {First} is 'A fox' and {bare} is 'fox'.
 """
@@ -150,6 +152,24 @@ class BankAttribute(BaseModel):
         return self
 
 
+class Kept(BaseModel):
+    """Questions about other things than the bank's attributes: every pair of `words` in every one of `frames`."""
+
+    model_config = _STRICT_KEYS
+    words: Annotated[Pairs, Field(min_length=1)]
+    frames: Texts
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The texts for more and less: the first frame with each pair of words, then the second frame, and so on."""
+        return [(_filled(frame, *pair), _filled(frame, *pair[::-1])) for frame in self.frames for pair in self.words]
+
+    @model_validator(mode="after")
+    def _frames_have_two_sides(self) -> "Kept":
+        _distinct_pairs(self.pairs)
+        return self
+
+
 def _named(attributes: Any) -> Any:
     """A file's attributes by name, each with its name among its values."""
     if not isinstance(attributes, dict):
@@ -169,6 +189,7 @@ class Bank(BaseModel):
     version: Any = None
     subject: Literal["concept", "caption"] = "concept"
     things: Annotated[list[Text], BeforeValidator(_nouns), AfterValidator(_lower_case)] = []
+    kept: Kept | None = None
     by_name: Annotated[dict[str, BankAttribute], BeforeValidator(_named), Field(alias="attributes")]
 
     @property
@@ -183,6 +204,7 @@ class Bank(BaseModel):
         trained = {text for a in self.attributes if a.split == "train" for pair in a.paraphrases for text in pair}
         if not trained:
             raise ValueError("no attribute has split: train")
+        trained |= {text for pair in (self.kept.pairs if self.kept else []) for text in pair}
         if self.subject == "caption" and any("{bare}" in stem.text for a in self.attributes for stem in a.stems):
             raise ValueError("{bare} is for subject: concept; a caption has its own article")
         for a in self.attributes:

@@ -103,7 +103,21 @@ def test_no_comparison_that_is_evaluated_is_trained_on(path):
     config = read_sweep(path)[0].config
     bank = load_bank(config.generate.attributes)
     trained = {text for a in bank.attributes if a.split == "train" for pair in a.paraphrases for text in pair}
+    trained |= {text for pair in bank.kept.pairs for text in pair}
     asked = {text for a in config.evaluate.attributes.values() for text in (a.comparison, a.comparison_swapped)}
+    asked |= {text for texts in config.evaluate.questions.values() for text in texts}
+    words = {word for pair in bank.kept.words for text in pair for word in text.split()}
+    assert not words & {
+        "beautiful",
+        "expensive",
+        "cheaper",
+        "colourful",
+        "longer",
+        "calories",
+        "legs",
+        "sleeps",
+        "many",
+    }
     assert trained
     assert asked
     assert not trained & asked
@@ -247,6 +261,27 @@ def test_a_frame_whose_words_change_nothing(bank_file):
 def test_words_do_not_bring_a_held_out_text_into_training(bank_file):
     with pytest.raises(PcclipError, match="size: held out, but also trained on: 'It is larger.'"):
         worded(bank_file, ["It is {more}."], held_out=[["It is larger.", "It is not."]])
+
+
+def test_questions_about_other_things_are_kept_in_every_frame(bank_file):
+    kept = {"words": [["warm", "cold"], ["wet", "dry"]], "frames": ["It is {a_more} one.", "No {less} one, {more}."]}
+    assert load_bank(bank_file({**BANK, "kept": kept})).kept.pairs == [
+        ("It is a warm one.", "It is a cold one."),
+        ("It is a wet one.", "It is a dry one."),
+        ("No cold one, warm.", "No warm one, cold."),
+        ("No dry one, wet.", "No wet one, dry."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("frame", "says"),
+    [("It is one.", "two different texts"), ("{size}", "has braces but"), ("The first is {more}.", "also trained on")],
+)
+def test_a_frame_that_cannot_be_kept(bank_file, frame, says):
+    bank = deepcopy(BANK)
+    bank["attributes"]["size"]["held_out"] = [["The first is warm.", "The first is cold."]]
+    with pytest.raises(PcclipError, match=says):
+        load_bank(bank_file({**bank, "kept": {"words": [["warm", "cold"]], "frames": [frame]}}))
 
 
 @pytest.mark.parametrize("key", ["split", "stems", "question", "train", "held_out"])

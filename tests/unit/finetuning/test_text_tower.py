@@ -22,6 +22,7 @@ from pcclip import config as params
 from pcclip import load_model
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons import verdicts
+from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.captions import load_rewrites
 from pcclip.comparisons.llm import Reply
 from pcclip.comparisons.sentences import from_captions
@@ -41,6 +42,7 @@ from pcclip.finetuning.stage import finetune
 from pcclip.finetuning.text_tower import TextTower
 from pcclip.ranking.axes import paraphrase_axis
 from pcclip.runs.files import digest
+from pcclip.stats.vectors import unit
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -569,6 +571,65 @@ def test_a_new_wording_starts_anew_and_only_where_it_is_used(prepare, bank):
     before, after = stages(bank()), stages(bank(size={"train": [["The first is vast.", "The first is minute."]]}))
     assert before[0] != after[0], "01's verdicts are the same, but not what is trained on"
     assert before[1] == after[1]
+
+
+# questions that keep their meaning
+
+
+KEPT = {
+    "words": [["warm", "cold"], ["loud", "quiet"]],
+    "frames": ["It is {more}, not {less}.", "Not {less}, it is {more}."],
+}
+
+
+@pytest.fixture
+def keeping(prepare, tmp_path):
+    """keeping(run, attribute_kept=...) is a run with a bank that has questions of other things."""
+    path = tmp_path / "keeping.yaml"
+    path.write_text(yaml.safe_dump({**BANK, "kept": KEPT}))
+    asks = {"attributes": str(path), "attribute_pairs": 60, "held_out_attribute_pairs": 20, "thing_pairs": 6}
+    return lambda run, **settings: prepare(run, asks=asks, backend=Judge, **settings)
+
+
+def test_in_every_frame_a_question_points_where_the_base_has_it_in_the_first(keeping):
+    given = keeping("kept", attribute_weight=1.0, attribute_kept=1.0)
+    questions = batches.kept_questions(given.config, given.model)
+    texts = ["It is warm, not cold.", "It is loud, not quiet.", "Not cold, it is warm.", "Not quiet, it is loud."]
+    assert lists(questions.more) == given.model.tokens(texts)
+    more, less = (
+        given.model.encode_texts([f"It is {a}, not {b}." for a, b in words])
+        for words in (KEPT["words"], [pair[::-1] for pair in KEPT["words"]])
+    )
+    assert questions.base.numpy() == pytest.approx(np.tile(more - less, (2, 1)), abs=1e-6)
+    tokens, base = questions.draw(np.random.default_rng(3))
+    assert len(tokens) == 8
+    assert len(base) == 4
+
+
+def test_questions_about_other_things_stay_while_size_is_learned(keeping):
+    """The term is what keeps them: without it the attribute term moves them too."""
+    settings = {"attribute_weight": 3.0, "lr": 2e-3, "epochs": 12, "keep_epochs": [], "evaluate_every": 100}
+
+    def moved(name: str, weight: float) -> tuple[float, float]:
+        given = keeping(name, attribute_kept=weight, **settings)
+        run(given)
+        tuned = load_model(str(given.config.folder))
+        pairs = load_bank(given.config.generate.attributes).kept.pairs[:2]
+        centred = given.vectors.matrix - given.vectors.matrix.mean(axis=0)
+        now, before = (
+            unit(np.stack([centred @ paraphrase_axis(m, [pair]) for pair in pairs])) for m in (tuned, given.model)
+        )
+        return float((now * before).sum(axis=1).mean()), agreement(given, tuned)
+
+    (free, _), (held, taught) = moved("free", 0.0), moved("held", 20.0)
+    assert held > 0.9
+    assert held > free + 0.1
+    assert taught > 0.75
+
+
+def test_kept_questions_need_a_bank_that_has_them(judged):
+    with pytest.raises(PcclipError, match="attribute_kept needs generate.attributes, a bank with `kept`"):
+        run(judged(attribute_weight=1.0, attribute_kept=1.0))
 
 
 # replay, and pairs that share an image
