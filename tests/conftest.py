@@ -87,7 +87,7 @@ def tiny_sweep(photos, tiny_model, tmp_path_factory) -> SimpleNamespace:
     path = work / "swept.yaml"
     path.write_text(yaml.safe_dump(given | {"sweep": sweep}, sort_keys=False))
 
-    def noted(notebook, executed, parameters):
+    def noted(notebook, executed, parameters, config=None):
         execute(notebook, executed, parameters)
         ran.append((params.read(parameters["parameters"]).run, notebook.stem))
 
@@ -199,7 +199,7 @@ def ran(monkeypatch) -> list[tuple[str, str]]:
 
     found = []
 
-    def noted(notebook, executed, parameters):
+    def noted(notebook, executed, parameters, config=None):
         execute(notebook, executed, parameters)
         found.append((params.read(parameters["parameters"]).run, notebook.stem))
 

@@ -23,6 +23,7 @@ from pcclip.ranking.axes import ESTIMATORS
 from pcclip.runs.stage import read_manifest
 from pcclip.workbook import notebooks as workbook
 
+RECALL = ("recall_at_1", "recall_at_5", "recall_at_10")
 STAGES = ["01_generate", "02_embed", "03_finetune", "04_evaluate", "05_arithmetic"]
 
 
@@ -58,7 +59,7 @@ def survivor(write):
         assert done.returncode == -9, done.stderr
         assert read_manifest(folder / unfinished) is None
         left = [*(folder / unfinished).glob("partial-*/*"), *(folder / unfinished).glob("answers-*.jsonl")]
-        assert left, "a killed stage leaves something to resume from"
+        assert left, f"{unfinished}: a killed stage leaves something to resume from"
     run(path)
     return path, folder
 
@@ -105,6 +106,8 @@ def test_metrics_are_one_tidy_table(survivor):
         "difference_centred",
         "zero_shot",
         "ranking",
+        "specificity",
+        *RECALL,
     }
     assert {name for name in table.metric if not name.endswith("_share")} == {
         "accuracy",
@@ -277,6 +280,7 @@ def test_photos_with_a_caption_and_nothing_else(write, photos, tmp_path, ran):
         "difference_classification",
         "difference_order",
         "difference_centred",
+        *RECALL,
     }
 
 
