@@ -191,7 +191,8 @@ def test_another_runs_model_is_evaluated_in_a_folder_of_its_own(survivor, ran, c
     }
     own, theirs = (pd.read_csv(place / "metrics.csv") for place in (other, folder))
     assert set(own.model) == {"base", "finetuned", "supervised", "alpha=0.5"}
-    pd.testing.assert_frame_equal(own[own.model != "alpha=0.5"].reset_index(drop=True), theirs)
+    same = own[own.model != "alpha=0.5"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(same.drop(columns="tied"), theirs.drop(columns="tied"))  # ties depend on who is there
     assert "05_arithmetic has not finished" not in (other / "report.html").read_text()
     run(again)
     assert len(ran) == 1
