@@ -18,6 +18,7 @@ from pcclip.encoders.dual_encoder import Encoder
 from pcclip.evaluation.own_images import HeldOut
 from pcclip.ranking.axes import paraphrase_axis
 from pcclip.stats.intervals import Estimate, estimate_table, ratio, resamples
+from pcclip.stats.rank_measures import pairwise_accuracy
 
 TABLE, TASK = "specificity.csv", "specificity"
 MOST = 2000  # photos whose pairs are compared
@@ -43,15 +44,16 @@ def score(held_out: HeldOut, models: Mapping[str, Encoder]) -> pd.DataFrame:
         known = images[images[truth].notna()]
         known = known.sample(min(MOST, len(known)), random_state=config.seed).sort_index()
         both = known[known[fixed].notna()] if fixed in truths and fixed != truth else known.head(0)
-        draws, partial_draws = (_draws(photos.concept, config) for photos in (known, both))
+        draws = _draws(both.concept, config)
         for (question, name), axis in axes.items():
             vectors = held_out.vectors.seen_by(name)
             scores = pd.Series(vectors.matrix[vectors.rows(known["id"])] @ axis, known.index)
-            pairwise = _pairwise(scores.to_numpy(), known[truth].to_numpy(), draws)
+            items = {"score": scores, "reference": known[truth], "first": known.concept, "second": known.concept}
+            pairwise = pairwise_accuracy(pd.DataFrame(items), config.evaluate.bootstrap, config.seed)
             estimates[question, truth, name, "pairwise_accuracy"] = pairwise
             if len(both):
                 ranks = [rankdata(column) for column in (scores[both.index], both[truth], both[fixed])]
-                estimates[question, truth, name, "partial_spearman"] = _partial(ranks, partial_draws)
+                estimates[question, truth, name, "partial_spearman"] = _partial(ranks, draws)
     return estimate_table(estimates, ["question", "truth", "model", "metric"])
 
 
@@ -85,15 +87,6 @@ def _draws(concepts: pd.Series, config: Config) -> Float[np.ndarray, "b n"]:
     return np.concatenate([np.ones((1, len(names))), *drawn])[:, codes]
 
 
-def _pairwise(
-    scores: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"], draws: Float[np.ndarray, "b n"]
-) -> Estimate:
-    """The share of the pairs of different values that the scores order rightly; a tied score counts half."""
-    ahead, higher = (np.sign(np.subtract.outer(x, x)) for x in (scores, values))
-    right, pairs = (((draws @ x) * draws).sum(axis=1) for x in ((1 + higher * ahead) / 2 * abs(higher), abs(higher)))
-    return _estimate(ratio(right, pairs), len(scores))
-
-
 def _partial(ranks: list[Float[np.ndarray, " n"]], draws: Float[np.ndarray, "b n"]) -> Estimate:
     """The correlation of two ranks given a third: Spearman's, of the first two's residuals."""
     mean = [draws @ x / draws.sum(axis=1) for x in ranks]
@@ -104,8 +97,5 @@ def _partial(ranks: list[Float[np.ndarray, " n"]], draws: Float[np.ndarray, "b n
     xy, xz, yz = (
         ratio(covariance(i, k), np.sqrt(covariance(i, i) * covariance(k, k))) for i, k in ((0, 1), (0, 2), (1, 2))
     )
-    return _estimate(ratio(xy - xz * yz, np.sqrt(np.maximum((1 - xz**2) * (1 - yz**2), 0))), len(ranks[0]))
-
-
-def _estimate(values: Float[np.ndarray, " b"], n: int) -> Estimate:
-    return Estimate(float(values[0]), values[1:], n)
+    values = ratio(xy - xz * yz, np.sqrt(np.maximum((1 - xz**2) * (1 - yz**2), 0)))
+    return Estimate(float(values[0]), values[1:], len(ranks[0]))

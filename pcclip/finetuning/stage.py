@@ -44,7 +44,7 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
     settings = config.finetune
     inputs = {
         "format": _FORMAT,
-        "finetune": {**settings.model_dump(exclude=_NO_INPUTS), "negatives": "none"},  # a key that is gone
+        "finetune": settings.model_dump(exclude=_NO_INPUTS),
         "zero_shot": config.evaluate.zero_shot_prompt,
     }
     if settings.attribute_weight and config.generate.attributes:

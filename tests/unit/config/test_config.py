@@ -286,6 +286,9 @@ def test_notebook_only_calls_and_shows_but_where_it_teaches(path):
     assert max(len(source.splitlines()) for source in sources) <= 22
     nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
     assert [type(node).__name__ for node in nodes if isinstance(node, kinds)] == TAUGHT.get(path.name[:2], [])
+    untagged = [c for c in nbformat.read(path, as_version=4).cells if "teaches" not in c.metadata.get("tags", [])]
+    trees = [ast.parse(cell.source) for cell in untagged if cell.cell_type == "code"]
+    assert not any(isinstance(node, kinds) for tree in trees for node in ast.walk(tree))
 
 
 # ---- environment.yml beside pyproject.toml ---------------------------------------------------------------------------
