@@ -223,6 +223,7 @@ class Ours:
             train=examples,
             held_out=examples,
             verdicts=None,
+            kept=None,
             replayed=None,
             matrix=vectors,
         )

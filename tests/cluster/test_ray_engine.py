@@ -85,7 +85,8 @@ def test_the_rays_demo_is_the_demo():
     demo, rays = (params.read(ROOT / "params" / f"{name}.yaml") for name in ("demo", "demo_ray"))
     assert (rays.engine, rays.ray.workers) == ("ray", 2)
     moved = rays.generate.model_copy(update={key: getattr(demo.generate, key) for key in ("in_flight", "shard")})
-    elsewhere = {"run": demo.run, "engine": demo.engine, "ray": demo.ray, "generate": moved}
+    questions = rays.evaluate.model_copy(update={key: getattr(demo.evaluate, key) for key in ("questions", "fixed")})
+    elsewhere = {"run": demo.run, "engine": demo.engine, "ray": demo.ray, "generate": moved, "evaluate": questions}
     assert rays.run != demo.run
     assert rays.model_copy(update=elsewhere) == demo
 

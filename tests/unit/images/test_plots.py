@@ -189,9 +189,10 @@ def test_the_alpha_sweep_draws_every_line_and_rings_what_was_chosen():
             for model, shift in (("base", 0.2), ("peer", 0.4))
         ]
     )
+    plots.style()
     figure = plots.alpha_sweep(table.assign(chosen=table.alpha == 0.5))
     birds, fields = figure.axes
-    assert (birds.get_title(), fields.get_title()) == ("birds", "fields")
+    assert (birds.get_title("left"), fields.get_title("left")) == ("birds", "fields")
     base, peer = (line for line in birds.get_lines() if len(line.get_xdata()))
     assert [list(values) for values in peer.get_data()] == [[0, 0.5, 1], pytest.approx([0.4, 0.45, 0.5])]
     assert base.get_color() == plots.MODELS["base"]

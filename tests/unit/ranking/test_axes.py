@@ -266,8 +266,10 @@ def test_the_figure_has_a_line_for_each_way_and_each_reference(monkeypatch):
     monkeypatch.setattr(curves, "VOTES", (0, 2))
     matrix, truth = gallery(20, 4)
     table = learning_curve(matrix, matrix @ truth, np.arange(20), truth, seeds=range(2))
+    plots.style()
     voted, ax = plots.learning_curve(table, {"two prompts": 0.7}).axes
-    assert [voted.get_title(), ax.get_title()][1].endswith("never voted on")
+    assert voted.get_title("left") != ax.get_title("left")
+    assert ax.get_title("left").endswith("never voted on")
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert {"text as the prior", "votes alone", "two prompts"} <= {*labels}
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "2"]

@@ -170,8 +170,9 @@ def test_without_a_sweep_it_says_what_to_run(tmp_path):
 
 
 def test_a_dot_for_every_seed(table):
+    plots.style()
     figure = plots.study(compare.by_seed(table), list(table.measure.cat.categories))
     (axis,) = figure.axes
-    assert (axis.get_title() or axis.get_title("left")) == "difference"
+    assert axis.get_title("left") == "difference"
     assert [label.get_text() for label in axis.get_yticklabels()] == ["base", "ours", "plain"]
     assert sum(len(dots.get_offsets()) for dots in axis.collections) == 9
