@@ -14,6 +14,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -255,16 +256,16 @@ def contact_sheet(
     side: int = 160,
     numbers: Sequence[int] | None = None,
 ) -> Image.Image:
-    """A grid of photos in the given order, each with its number (by default 1, 2, ...) and one line of its caption.
+    """A grid of photos in the given order, each with its number (by default 1, 2, ...) and two lines of its caption.
 
     `side` is the pixels of a photo's square; a photo that cannot be read is a grey square.
     """
     from PIL import ImageDraw
 
-    font = _font(10)
+    font = _font(11)
     columns = min(columns, max(1, len(photos)))
     rows = -(-len(photos) // columns)
-    cell, margin = side + 34, 6
+    cell, margin = side + 42, 6
     sheet = Image.new("RGB", (columns * (side + margin) + margin, max(1, rows) * cell + margin), "white")
     draw = ImageDraw.Draw(sheet)
     numbers = range(1, len(photos) + 1) if numbers is None else numbers
@@ -275,9 +276,7 @@ def contact_sheet(
         except BadImage:
             photo = Image.new("RGB", (side, side), "lightgrey")
         sheet.paste(photo, (x + (side - photo.width) // 2, y + (side - photo.height) // 2))
-        text = " ".join(f"{number}. {caption}".split())
-        while draw.textlength(text, font) > side and len(text) > 4:
-            text = text[:-2].rstrip(" ….") + "…" if len(text) > 5 else text[:-1]
+        text = fill(f"{number}. {caption}", max(8, side * 2 // 13), max_lines=2, placeholder="…")  # 6.5 pixels a letter
         draw.text((x, y + side + 6), text, fill="black", font=font)
     return sheet
 

@@ -48,7 +48,14 @@ _WORDS = {  # of tables' names that are no words
     "mse": "objective: MSE",
     "zero_shot_accuracy": "zero-shot accuracy",
 }
-_UNITS = {"body_mass": "body mass, kg", "top_speed": "top speed, km/h"}
+UNITS = {  # of a source's true values
+    "stamps/body mass": "kg",
+    "stamps/top speed": "km/h",
+    "stamps/lifespan": "years",
+    "stamps/gestation": "days",
+    "stamps/sleep": "hours a day",
+    "stamps/energy": "kcal in 100 g",
+}
 
 
 def style() -> None:
@@ -56,7 +63,7 @@ def style() -> None:
     layout = {"figure.dpi": 110, "figure.constrained_layout.use": True, "axes.titlelocation": "left"}
     spines = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
     sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85, rc=layout | spines)
-    pd.set_option("display.max_colwidth", 200)
+    pd.set_option("display.max_colwidth", None)
 
 
 # ---- notebooks 01 to 03 ----------------------------------------------------------------------------------------------
@@ -84,6 +91,7 @@ def filter_yield(table: pd.DataFrame) -> Figure:
     for row, (share_left, dropped) in enumerate(zip(table.share_left, table.dropped, strict=True)):
         ax.text(share_left + 0.01, row, f"drops {dropped}", va="center", fontsize=8)
     ax.invert_yaxis()
+    ax.grid(visible=False, axis="y")
     ax.set(xlim=(0, 1.12), xlabel="share of the sentences left after the rule", title="What each rule leaves")
     return finished(fig)
 
@@ -164,7 +172,7 @@ def tables(metrics: pd.DataFrame, paired: pd.DataFrame | None = None) -> dict[st
 
 
 def paper_table(metrics: pd.DataFrame, paired: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One metric of one task: a row for each model, a column for each data set (and protocol), `value [low, high]`.
+    """One metric of one task: a row for each model, a column for each data set in words, `value [low, high]`.
 
     `tied` follows where a model cannot be told apart from the best of its column. `paired` adds a row of differences
     for each two models compared, in which a star marks a p value below 0.05 after Holm's adjustment, and a row of the
@@ -176,6 +184,7 @@ def paper_table(metrics: pd.DataFrame, paired: pd.DataFrame | None = None) -> pd
         cells.loc[cells.tied.astype(bool), "cell"] += " tied"
     rows, columns = _distinct(cells.model), _distinct(cells.column)
     table = cells.pivot(index="model", columns="column", values="cell").loc[rows, columns].fillna("")
+    names = dict(zip(cells.column, _rows(metrics), strict=True))
     if paired is not None and len(paired):
         change = differences(paired).assign(column=_datasets(paired), cell=_cells(paired, "difference", "+"))
         change.loc[change.p_holm < 0.05, "cell"] += " *"
@@ -186,7 +195,7 @@ def paper_table(metrics: pd.DataFrame, paired: pd.DataFrame | None = None) -> pd
                 detectable = by_column.detectable.map("{:.3f}".format, na_action="ignore").fillna("")
                 table.loc[f"{name}, detectable"] = detectable
     table.loc["n"] = cells.groupby("column").n.first().reindex(columns).astype(str)
-    return table.rename_axis(index=None, columns=None)
+    return table.rename(columns=names).rename_axis(index=None, columns=None)
 
 
 def differences(paired: pd.DataFrame) -> pd.DataFrame:
@@ -258,14 +267,15 @@ def ranking(predictions: pd.DataFrame, dataset: str, captions: dict[str, str], c
     shown = (predictions.task == "ranking") & (predictions.dataset == dataset) & predictions.model.isin(list(MODELS))
     table = predictions[shown].sort_values("reference")
     positive = (table.reference > 0).all()
+    labels = words(column) or "true value", UNITS.get(f"{dataset.split('/')[0]}/{words(column)}")
     table = table.assign(truth=np.log10(table.reference) if positive else table.reference)
     fig, axes = plt.subplots(1, table.model.nunique(), figsize=(WIDTH, 3.6), squeeze=False, sharex=True)
     for ax, (model, images) in zip(axes[0], table.groupby("model"), strict=True):
         sns.regplot(images, x="truth", y="score", ax=ax, color=MODELS[str(model)], scatter_kws={"s": 14}, seed=0)
-        for row in images.iloc[:: max(1, len(images) // 6)].itertuples():
+        for row in images.iloc[:: max(1, len(images) // 4)].itertuples():
             caption = escaped(shorten(captions.get(row.first, "").rstrip("."), 20, placeholder=" …"))
             ax.annotate(caption, (row.truth, row.score), (3, 3), textcoords="offset points", fontsize=8)
-        ax.set(title=model, ylabel="score on the axis", xlabel=_UNITS.get(column, words(column) or "true value"))
+        ax.set(title=model, ylabel="score on the axis", xlabel=", ".join(filter(None, labels)))
         if positive:
             ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             ax.xaxis.set_major_formatter(FuncFormatter(lambda power, _: f"{10**power:g}"))

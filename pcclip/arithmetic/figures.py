@@ -37,7 +37,7 @@ def sweep(table: pd.DataFrame, metric: str = RANK) -> Figure:
     fig, axes = line_panels(part.assign(panel=part.model, line=part.form, x=_places(part)), _colours(part.form), "o", 2)
     for ax in axes.values():
         _alphas(ax, part)
-        ax.set_ylabel("rank: 0 is first, 0.5 chance" if metric == RANK else metric)
+        ax.set_ylabel("rank (0 is first)" if metric == RANK else metric)
         if metric == RANK:
             ax.axhline(0.5, **DOTTED)
     return finished(fig)

@@ -110,13 +110,13 @@ def check_changes(config: Config, images: ImageSet) -> None:
 def change_table(config: Config, held_out: HeldOut, models: Mapping[str, TextMemory]) -> pd.DataFrame:
     """The held-out photos nearest to image + text difference, for each of arithmetic.changes: CHANGE_COLUMNS."""
     settings, table, parts = config.arithmetic, held_out.table, []
-    for name, model in models.items():
-        for change in settings.changes:
-            starts = np.flatnonzero(table.concept == change.start)
-            if not len(starts):
-                say(f"arithmetic: no held-out photo of {change.start!r} with this seed, so that change is left out")
-                continue
-            start = int(starts[0])
+    for change in settings.changes:
+        starts = np.flatnonzero(table.concept == change.start)
+        if not len(starts):
+            say(f"arithmetic: no held-out photo of {change.start!r} with this seed, so that change is left out")
+            continue
+        start = int(starts[0])
+        for name, model in models.items():
             step = settings.strength * model.encode_texts([change.text])[0]
             photos = nearest(held_out.vectors.seen_by(name), table, start, step, settings.neighbours)
             parts.append(photos.assign(start=table["id"][start], text=change.text, model=name)[CHANGE_COLUMNS])
@@ -137,12 +137,6 @@ def nearest(
     photos = table[["id", "path"]].iloc[best].reset_index(drop=True).assign(cosine=cosine[best])
     photos.insert(0, "position", np.arange(1, len(best) + 1))
     return photos
-
-
-def change_captions(changes: pd.DataFrame, model: str) -> tuple[list[str], list[str]]:
-    """Paths and captions of one model's changes, row by row, for a contact sheet."""
-    rows = changes[changes.model == model]
-    return list(rows.path), [f"{row.start.split('/')[-1]} -> {row.id.split('/')[-1]}" for row in rows.itertuples()]
 
 
 def _columns(pool: Int[np.ndarray, " p"], *rows: Int[np.ndarray, " m"]) -> list[Int[np.ndarray, " m"]]:

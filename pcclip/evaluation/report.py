@@ -207,9 +207,10 @@ def strips(run: _Run) -> list[Part]:
     own = own[own["first"].isin(list(run.paths)) & own.model.isin(list(plots.MODELS))]
     parts = []
     for (dataset, model), items in own.groupby(["dataset", "model"], sort=False):
+        unit = plots.UNITS.get(f"{run.config.data.source}/{run.rankings[str(dataset)]}", "")
         items, size = items.sort_values("score", ascending=False, kind="stable"), min(_STRIP, len(items) // 2)
         ends = {
-            end: [run.photo(row.first, f"{row.reference:.4g}") for row in photos.itertuples()]
+            end: [run.photo(row.first, f"{row.reference:.4g} {unit}".strip()) for row in photos.itertuples()]
             for end, photos in (("most", items.head(size)), ("least", items.tail(size)))
         }
         parts += [{"attribute": run.rankings[str(dataset)], "model": model, "ends": ends}] if size else []
@@ -224,14 +225,15 @@ def results(run: _Run) -> Part | None:
     if run.metrics is None:
         return None
     is_shown = run.metrics.metric.isin(_SHOWN) & ~run.metrics.dataset.str.contains("/structures/")
+    is_shown &= run.metrics.task != "specificity"
     part: Part = {"forest": None, "p_values": None}
     for kind, rows in (("tables", run.metrics[is_shown]), ("details", run.metrics[~is_shown])):
         frames = plots.tables(rows, run.paired).items()
-        part[kind] = [table(_label_rows(frame.T), title) for title, frame in frames]
+        part[kind] = [table(frame.T.rename_axis("").reset_index(), title) for title, frame in frames]
     part["has_shares"] = run.metrics.metric.str.endswith("_share").any()
     if run.paired is not None and len(run.paired):
         change = plots.differences(run.paired)
-        shown = run.paired[~run.paired.dataset.str.contains("/structures/")]
+        shown = plots.headline(run.paired)
         part["forest"] = svg(plots.forest(shown if len(shown) else run.paired))
         columns = {
             "": change.what.map(_label),
@@ -278,7 +280,7 @@ def geometry_of_differences(run: _Run) -> Part | None:
     if items is None:
         return None
     summary = geometry.summary(items, run.values["evaluate.bootstrap"], run.values["seed"])
-    frame = _label_rows(plots.paper_table(summary.rename(columns={"measure": "dataset"})).T)
+    frame = plots.paper_table(summary.rename(columns={"measure": "dataset"})).T.rename_axis("").reset_index()
     figure = plots.distributions(items, ["image difference", "image difference, reversed text"])
     title = "Mean cosine; and rank of the image that was meant, as a share: 0 is first, 0.5 is chance"
     return {"table": table(frame, title), "figure": svg(figure)}
@@ -493,11 +495,6 @@ def table(frame: pd.DataFrame, caption: str = "") -> Part:
 def _label(name: str) -> str:
     """The name of a data set in words: stamps, body mass, two prompt."""
     return ", ".join(map(plots.words, name.split("/")))
-
-
-def _label_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table of data sets with their names in words as its first column."""
-    return frame.rename(index=_label).rename_axis("").reset_index()
 
 
 def _signed(values: pd.Series) -> pd.Series:

@@ -68,8 +68,10 @@ def questions_of(config: Config) -> dict[str, Pairs]:
 
 
 def matrices(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The values of `score` by metric: a row for each question and model, a column for each truth."""
-    named = table.assign(question=table.question + ", " + table.model)
+    """The values of `score` by metric: a row for each question and model, a column for each truth, in words."""
+    named = table.assign(question=table.question + ", " + table.model).replace(
+        {"question": "_", "truth": "_"}, " ", regex=True
+    )
     columns = {"index": "question", "columns": "truth", "values": "value"}
     return {metric: part.pivot(**columns).round(3) for metric, part in named.groupby("metric", sort=False)}
 

@@ -112,6 +112,7 @@ test("what is told", () => {
   assert.equal(logic.comingText(70, 50, begun, 5000), "70 of 120 photos looked at, 5 s left");
   assert.equal(logic.comingText(21, 99, begun, 5000), "21 of 120 photos looked at, 8 min left");
   const state = { votes: 3, preferred: 2, agree: 1, expected: 0.756, learn: true };
+  assert.match(logic.learntText({ ...state, votes: 1, preferred: 0 }), /^1 answer\. The order expects/);
   assert.match(logic.learntText(state), /^3 answers; the order agrees with 1 of the 2 .* agree with 76% of further ones\.$/);
   assert.match(logic.learntText({ ...state, learn: false }), /not used now\.$/);
   const facts = logic.factTexts({ unreadable: 2, examples: [[1, 1]] }, [{ name: "base", shown: 9 }], 2);

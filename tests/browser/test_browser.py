@@ -473,7 +473,7 @@ def test_examples_lie_in_a_tray_and_a_ranking_keeps_them(app, work):
     app.locator(".pcclip-ranking input[name=less]").focus()
     keys.type(" and round")
     eventually(lambda: tray.count() == 0)
-    assert app.locator(".pcclip-ranking .rankings summary").text_content() == "rankings"
+    assert app.locator(".pcclip-ranking .rankings summary").text_content() == "saved rankings"
     app.select_option(".pcclip-ranking select[name=rankings]", "my balloons")
     eventually(lambda: tray.count() == 1)
     eventually(lambda: order(app) == kept)

@@ -67,7 +67,7 @@ class ChangeBox(Pictured, ipywidgets.VBox):
 
     def picture(self) -> str:
         """The photos that were nearest at first, as HTML."""
-        return f"<p>{escape(self.text, True)}, alpha {self.alpha.value:g}</p>{self.result.value}"
+        return f"<p>{escape(self.text, True)} (alpha {self.alpha.value:g})</p>{self.result.value}"
 
     def _refresh(self, change: object = None) -> None:
         if not self.text:

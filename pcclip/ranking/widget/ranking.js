@@ -136,8 +136,8 @@ class Histogram {
       handle.setAttribute("aria-valuetext", `score ${signed(least + at * width)}`);
     });
     this.svg.classList.toggle("brushed", this.brushed);
-    this.ends[0].textContent = `most ${signed(least + this.high * width)}`;
-    this.ends[1].textContent = `least ${signed(least + this.low * width)}`;
+    this.ends[0].textContent = `most: score ${signed(least + width)}`;
+    this.ends[1].textContent = `least: score ${signed(least)}`;
   }
   set(low, high, most = Infinity) {
     [this.low, this.high] = [clamp(Math.min(low, high), 0, 1), clamp(Math.max(low, high), 0, 1)];
@@ -305,7 +305,7 @@ class Gallery {
     const { data, low, high } = this.histogram, before = this.order ? this.index : null;
     this.order = brushedRows(this.all, this.scores, data, low, high).slice(0, this.most);
     const brushed = this.order.length < this.all.length;
-    this.histogram.count.textContent = brushed ? `${this.order.length.toLocaleString("en")} of ${counted(this.all.length, "photo")}` : "";
+    this.histogram.count.textContent = brushed ? `${this.order.length.toLocaleString("en")} of ${counted(this.all.length, "photo")}, scores ${signed(data.least + low * data.width)} to ${signed(data.least + high * data.width)}` : "";
     this.index = placesIn(this.order, this.scores.length);
     this.empty.hidden = this.order.length > 0;
     this.at = clamp(this.at, 0, Math.max(0, this.order.length - 1));
@@ -560,7 +560,7 @@ class Surface {
     this.form = el("form", { class: "ask", onsubmit: (event) => (event.preventDefault(), this.rank()) },
       el("label", { class: "words" }, el("span", {}, "more"), this.more),
       el("label", { class: "words" }, el("span", {}, "less"), this.less),
-      el("label", {}, el("span", {}, "axis"), this.estimator), this.models,
+      el("label", {}, el("span", {}, "asked by"), this.estimator), this.models,
       el("button", { type: "submit", hidden: true }, "rank"));
     this.problem = el("p", { class: "problem", role: "alert", hidden: true });
     this.doubt = el("p", { class: "doubt", role: "status", hidden: true });
@@ -581,7 +581,7 @@ class Surface {
     this.save = button("save", "save", act("save"));
     this.own = [button("rename", "rename", act("rename")), button("delete", "delete", act("delete")),
       button("json", "as JSON", () => this.send({ do: "export", kind: "json" }))];
-    this.rankings = el("details", { class: "rankings" }, el("summary", {}, "rankings"),
+    this.rankings = el("details", { class: "rankings" }, el("summary", {}, "saved rankings"),
       el("div", {}, this.saved, this.name, this.save, ...this.own));
     this.forget = button("forget", "forget examples", () => this.send({ do: "forget" }), { hidden: true });
     this.bar = el("div", { class: "bar" }, this.facts, this.learning, this.forget, this.compare);
@@ -589,7 +589,7 @@ class Surface {
     this.chosen = el("span", { class: "chosen" });
     this.top = el("input", { name: "top", type: "number", min: 1, "aria-label": "show only so many of the top", placeholder: "all",
       oninput: () => this.active.top(Number(this.top.value)) });
-    this.kind = el("select", { name: "kind", "aria-label": "take away as", onchange: () => this.takes() },
+    this.kind = el("select", { name: "kind", "aria-label": "save as", onchange: () => this.takes() },
       ...[["csv", "CSV table"], ["votes", "my votes (JSON lines)"], ["jsonl", "JSON lines"], ["labels", "label column (CSV)"], ["png", "contact sheet"],
         ["copy", "copies of the files in"], ["link", "links to the files in"], ["move", "the files, moved to"]]
         .map(([value, text]) => el("option", { value }, text)));
@@ -599,11 +599,11 @@ class Surface {
     this.whole = el("input", { name: "whole", type: "checkbox", onchange: () => this.root.classList.toggle("wholes", this.whole.checked) });
     this.untick = button("untick", "untick", () => (this.ticked.clear(), this.tell()));
     this.placed = el("p", { class: "placed", role: "status" });
-    this.away = el("form", { class: "away", "aria-label": "Take away", onsubmit: (event) => (event.preventDefault(), this.takeAway()) },
-      this.size, el("label", {}, this.whole, " whole"), el("label", {}, "top ", this.top), button("tick", "tick shown", () =>
+    this.go = el("button", { name: "take", type: "submit" }, "download");
+    this.away = el("form", { class: "away", "aria-label": "Save photos", onsubmit: (event) => (event.preventDefault(), this.takeAway()) },
+      this.size, el("label", {}, this.whole, " whole"), el("label", {}, "top ", this.top), button("tick", "tick all shown", () =>
         (this.active.order.forEach((row) => this.ticked.add(row)), this.tell())), this.untick,
-      el("span", { class: "gap" }), "take ", this.chosen, " as ", this.kind, this.to,
-      el("button", { name: "take", type: "submit" }, "take away"));
+      el("span", { class: "gap" }), "save ", this.chosen, " as ", this.kind, this.to, this.go);
     this.panels = el("div", { class: "panels" });
     this.keys = el("p", { class: "keys" });
     for (const [key, does] of [["← ↑ ↓ →", "walk the photos"], ["Enter", "look closer"], ["+ −", "more, less like it"],
@@ -611,7 +611,7 @@ class Surface {
       this.keys.append(el("kbd", {}, key), ` ${does}   `);
     this.live = el("p", { class: "hidden", role: "status", "aria-live": "polite" });
   }
-  /** A page without a kernel takes no other words and no examples, and has fewer things to take away. */
+  /** A page without a kernel takes no other words and no examples, and has fewer things to save. */
   offline() {
     this.root.classList.add("offline");
     for (const input of [this.more, this.less]) input.readOnly = true;
@@ -651,6 +651,7 @@ class Surface {
   }
   takes() {
     this.to.hidden = !["copy", "link", "move"].includes(this.kind.value);
+    this.go.textContent = this.to.hidden ? "download" : this.kind.value;
   }
   takeAway() {
     const { name, all, order } = this.active;
@@ -732,7 +733,7 @@ class Surface {
     for (const input of this.models.querySelectorAll("input")) input.checked = input.value === state.show;
     this.progress(state.coming);
     this.trays();
-    this.rankings.querySelector("summary").textContent = state.ranking ? `ranking: ${state.ranking}` : "rankings";
+    this.rankings.querySelector("summary").textContent = state.ranking ? `saved ranking: ${state.ranking}` : "saved rankings";
     this.saved.replaceChildren(el("option", { value: "" }, "open …"), ...state.rankings.map((name) => el("option", { value: name }, name)));
     this.saved.value = state.ranking;
     this.saved.hidden = !state.rankings.length;

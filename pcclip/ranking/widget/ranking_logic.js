@@ -202,15 +202,17 @@ export function tableText(kind, records) {
 export function learntText({ votes, preferred, agree, expected, learn, examples }) {
   if (!votes && examples.length) return `No answers yet: the words and ${counted(examples.length, "example")} make the order.`;
   if (!votes) return "No answers yet: the words alone make the order.";
-  const known = `${counted(votes, "answer")}; the order agrees with ${agree} of the ${preferred} that prefer a photo`;
+  const agrees = preferred ? `; the order agrees with ${agree} of the ${preferred} that prefer a photo` : "";
+  const known = counted(votes, "answer") + agrees;
   if (!learn) return `${known}, not used now.`;
   if (!expected) return `${known}.`;
-  return `${known} and, by its own estimate, will agree with ${Math.round(100 * expected)}% of further ones.`;
+  return `${known}. The order expects to agree with ${Math.round(100 * expected)}% of further ones.`;
 }
 
 /** What is shown beside the number of photos: of each brushed gallery (name, shown) the photos kept, and so on. */
-export function factTexts({ unreadable, examples }, brushed, galleries) {
+export function factTexts({ unreadable, examples, encoder }, brushed, galleries) {
   const shown = brushed.map(({ name, shown }) => `${shown.toLocaleString("en")} shown${galleries > 1 ? ` (${name})` : ""}`);
+  if (encoder) shown.unshift(`model ${encoder}`);
   if (unreadable) shown.push(`${unreadable} cannot be read`);
   if (examples.length) shown.push(counted(examples.length, "example"));
   return shown;

@@ -31,6 +31,7 @@ POLICY = (
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">{head}<title>pcclip</title>
 <meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style nonce="{nonce}">{style}</style></head>
 <body><main></main><script type="module" nonce="{nonce}">{code}</script></body></html>"""
+_ESTIMATORS = dict(zip(ESTIMATORS, ("one text", "text minus twin", "two prompts", "many prompts"), strict=True))
 _PAIR_SIDE, _LOOK_SIDE = 640, 1280  # pixels
 _PICTURED = 12  # photos of either end in a saved notebook
 
@@ -153,7 +154,8 @@ class Conversation:
             "more": ranker.query.more,
             "less": ranker.query.less or "",
             "estimator": ranker.estimator,
-            "estimators": [[name, name.replace("_", " ")] for name in ESTIMATORS],
+            "estimators": [*_ESTIMATORS.items()],
+            "encoder": Path(ranker.photos.models[ranker.shown[-1]].spec).name,
             "models": ranker.models,
             "show": ranker.show,
             "panels": ranker.shown,

@@ -170,7 +170,7 @@ def test_ids_are_unique_in_each_figure(made):
 def test_texts_of_the_data_do_nothing(made):
     for attack in ATTACKS:
         assert attack in made.page.text, "shown as it is written"
-    assert f"folder, {SIZE}, one text" in made.page.text
+    assert f"{SIZE}, one text" in made.page.text
     assert made.path.read_text().count("<script") == 0
     assert {a.get("src", "data:")[:5] for tag, a in made.page.tags if tag == "img"} == {"data:"}
     alts = [a["alt"] for tag, a in made.page.tags if tag == "img"]

@@ -408,7 +408,7 @@ def test_a_draft_of_other_formats_is_the_picture_itself(large, tmp_path):
 def test_sheet_is_a_grid(count, columns, grid):
     photos = [Image.new("RGB", (30, 20))] * count
     sheet = contact_sheet(photos, ["a caption"] * count, columns=columns, side=50)
-    assert sheet.size == (grid[0] * 56 + 6, grid[1] * 84 + 6)
+    assert sheet.size == (grid[0] * 56 + 6, grid[1] * 92 + 6)
 
 
 def test_sheet_shows_photos_in_order_and_grey_for_an_unreadable_one(broken):

@@ -363,7 +363,7 @@ def test_labels_are_a_captions_file_with_an_attribute(page, some, photos, tmp_pa
 def test_a_sheet_has_both_ends_apart(some):
     many = some.vectors.paths * 3
     table = pd.DataFrame({"path": many, "score": 0.5, "position": range(1, 73), "caption": "x"})
-    whole, row, title, margin = ranked_sheet(table, ["most: a", "least: b"], 36), 160 + 34, 26, 6
+    whole, row, title, margin = ranked_sheet(table, ["most: a", "least: b"], 36), 160 + 42, 26, 6
     assert whole.height == 2 * (5 * row + title + margin), "thirty photos of either end"
     assert ranked_sheet(table, ["most: a"]).height == 10 * row + title + margin
     assert ranked_sheet(table.head(3), ["most: a", "least: b"], 1).height == 2 * (row + title + margin)
