@@ -79,9 +79,8 @@ def _rank(options: argparse.Namespace) -> None:
     from pcclip.ranking.rank import rank
     from pcclip.runs.files import atomic, spreadsheet
 
-    for path in (options.csv, options.sheet):
-        if path and not path.absolute().parent.is_dir():
-            raise PcclipError(f"rank: {path}: there is no folder {path.parent}; make it, or name another file")
+    if options.csv and not options.csv.absolute().parent.is_dir():
+        raise PcclipError(f"{options.csv.parent}: no such folder; make it first")
     ways = (options.more, options.less, options.examples, options.most, options.least, options.votes, options.ranking)
     if ways == (None,) * len(ways) and _has_display():
         _app(

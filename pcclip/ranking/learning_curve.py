@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from scipy.stats import kendalltau
 
 from pcclip.errors import PcclipError
-from pcclip.ranking.posterior import Ballot, Order, learnt_order, next_pair
+from pcclip.ranking.posterior import LEARN, Ballot, Order, learnt_order, next_pair
 from pcclip.runs.progress import Meter
 from pcclip.stats.random_streams import stream
+from pcclip.stats.rank_measures import pairwise_accuracy
 
 VOTES = (0, 1, 2, 5, 10, 20, 40)  # numbers of votes after which the order is judged
 WRONG = 0.1  # chance that the voter prefers the other photo
@@ -52,12 +52,10 @@ def learning_curve(
             for strategy in ("next_pair", "random"):
                 rng = stream("votes of a voter", seed)
                 for count, order in _voting(matrix[voted], values[voted], prior, strategy, rng):
-                    scores = {"voted": np.zeros(voted.sum()), "other": np.zeros((~voted).sum())}
-                    if order is not None:
-                        direction = order.axis.direction[: matrix.shape[1]]
-                        scores = {"voted": order.scores, "other": matrix[~voted] @ direction}
+                    scores = {"voted": order.logits, "other": matrix[~voted] @ order.mean}
                     for photos, judged in (("voted", voted), ("other", ~voted)):
-                        accuracy = pairwise_accuracy(scores[photos], values[judged])
+                        items = pd.DataFrame({"score": scores[photos], "reference": values[judged]})
+                        accuracy = pairwise_accuracy(items, 1, 0).value
                         rows.append((prior_name, strategy, photos, count, seed, accuracy))
                 meter.add()
     return pd.DataFrame(rows, columns=["prior", "asked", "photos", "votes", "seed", "accuracy"])
@@ -80,8 +78,8 @@ def _voting(
     prior: Float[np.ndarray, " d"] | None,
     strategy: str,
     rng: np.random.Generator,
-) -> Iterator[tuple[int, Order | None]]:
-    """The number of votes and the order (None without text and preferences) at each number in VOTES.
+) -> Iterator[tuple[int, Order]]:
+    """The number of votes and the order at each number in VOTES.
 
     Args:
         strategy: 'next_pair' asks about the most informative pair, 'random' about any.
@@ -89,31 +87,13 @@ def _voting(
     pairs: list[tuple[int, int]] = []
     outcomes: list[float] = []
     for count in range(max(VOTES) + 1):
-        order = None
         asked_pairs = {(min(pair), max(pair)) for pair in pairs}
-        if (count in VOTES or strategy == "next_pair") and (prior is not None or {*outcomes} - {0.5}):
-            votes = Ballot(np.array(pairs, dtype=np.int64).reshape(-1, 2), np.array(outcomes), asked_pairs)
-            order = learnt_order(matrix, votes, matrix[:0], prior)
+        votes = Ballot(np.array(pairs, dtype=np.int64).reshape(-1, 2), np.array(outcomes), asked_pairs)
         if count in VOTES:
-            yield count, order
+            yield count, learnt_order(matrix, votes, matrix[:0], prior)
         if count < max(VOTES):
-            first, second = next_pair(order if strategy == "next_pair" else None, len(matrix), asked_pairs, rng)
+            order = learnt_order(matrix, votes, matrix[:0], prior, LEARN) if strategy == "next_pair" else None
+            first, second = next_pair(order, len(matrix), asked_pairs, rng)
             sign = np.sign(values[first] - values[second]) * (1 if rng.random() >= WRONG else -1)
             pairs.append((first, second))
             outcomes.append(float(sign + 1) / 2)
-
-
-def pairwise_accuracy(scores: Float[np.ndarray, " n"], values: Float[np.ndarray, " n"]) -> float:
-    """Fraction of the pairs with different values that the scores order correctly; a tied score counts half.
-
-    Kendall's tau-b is (correct - wrong pairs) / sqrt(pairs untied in scores * pairs untied in values).
-    """
-    untied_scores, untied_values = _untied_pairs(scores), _untied_pairs(values)
-    if not untied_scores:
-        return 0.5
-    return float((1 + kendalltau(scores, values).statistic * np.sqrt(untied_scores / untied_values)) / 2)
-
-
-def _untied_pairs(values: Float[np.ndarray, " n"]) -> int:
-    counts = np.unique(values, return_counts=True)[1]
-    return (len(values) ** 2 - int((counts**2).sum())) // 2

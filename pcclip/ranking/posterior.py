@@ -1,85 +1,46 @@
-"""The axis that examples and votes speak for, how uncertain it is, and the pair whose vote would teach most.
+"""The order that words, examples and votes speak for, how uncertain it is, and the pair whose vote would teach most.
 
-The model is Bradley and Terry's (1952): the first of two photos is preferred with probability sigmoid(w . (u1 - u2)),
-where u are the photos' unit vectors. The weights w have a Gaussian prior of the same width in every direction. Its mean
-is the text direction where there is one, so that without votes the order is the text's own, and each vote moves it. The
-posterior is Laplace's approximation. It differs from the prior only within the span of the voted differences and is
-computed there, so that the width of the embedding costs next to nothing. Each photo has besides a score of its own, which
-no vector knows (a Gaussian process with a linear and a per-photo part): LOG.md has what it gains.
+The model is Bradley and Terry's (1952): the first of two photos is preferred with probability sigmoid(f1 - f2). The scores
+f are a Gaussian process: the words' direction is their mean, so that without votes the order is the words' own; a part
+that is linear in the photos' vectors carries a vote to similar photos; and each photo has a part of its own, which no
+vector knows, because people rank the very photos that they vote on. The posterior is Laplace's approximation, computed
+over the votes, so that neither the width of the embedding nor the number of photos costs much.
+
+How much each part counts is one of two settings, whichever has the larger marginal likelihood: LEARN, or WORDS, in which
+votes hardly move good words. LOG.md has what both gain.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.sparse import csr_array
 from scipy.special import expit, ndtr
 
 from pcclip.errors import PcclipError
 from pcclip.ranking.photo_index import PhotoIndex
 from pcclip.ranking.votes import Vote
 from pcclip.stats.random_streams import stream
-from pcclip.stats.vectors import unit
 
-# By how much the text direction, and every other direction, are believed to move a typical pair, in logits. Of 1/4 to 4
-# these did best for three texts and up to 40 votes on training photos of the stamps: with a weaker prior the first
-# votes can spoil a good text's order, with a stronger one votes are not heard. Maximising the evidence did no better.
-_STRENGTH = _WIDTH = 1.0
-_OWN = np.sqrt(0.5)  # logits that a photo's own part moves it, so that it moves a pair by one
 _ZERO_LENGTH = 1e-6  # of an axis, as a fraction of the prior's width: no longer than rounding
-_TYPICAL_PAIRS = 2000
+_SAMPLE = 5000  # photos that are enough for their typical distance
 _OUTCOME = {"first": 1.0, "second": 0.0, "tie": 0.5}
-ROWS_AT_ONCE = 2**14  # vectors converted to float64 at a time
+_NORMAL = 1.96  # deviations on either side of the mean within which 95% lie
+_FEW = 5  # fewer votes do not show whether they help
+ROWS_AT_ONCE = 2**14  # rows whose covariance with the votes is held at a time
 
 
-@dataclass(frozen=True)
-class Axis:
-    """The posterior of the weights w, in logits per unit of the embedding.
+class Parts(NamedTuple):
+    """By how many logits the words, the linear part and the photos' own parts move a typical pair."""
 
-    Attributes:
-        mean: posterior mean.
-        basis: orthonormal basis of the span of the voted differences.
-        covariance: posterior covariance of w within that span.
-        width: standard deviation of w in every direction outside the span.
-        strength: length of the prior mean.
-    """
+    words: float
+    linear: float
+    own: float
 
-    mean: Float[np.ndarray, " d"]
-    basis: Float[np.ndarray, "d r"]
-    covariance: Float[np.ndarray, "r r"]
-    width: float
-    strength: float
 
-    @property
-    def direction(self) -> Float[np.ndarray, " d"]:
-        """The posterior mean scaled to length one."""
-        return unit(self.mean[None])[0].astype(np.float32)
-
-    @property
-    def length(self) -> float:
-        """Logits per unit along the direction. Raises PcclipError when all votes cancel out and there is no text."""
-        length = float(np.linalg.norm(self.mean))
-        if length < _ZERO_LENGTH * self.width:
-            raise PcclipError("votes: they cancel out and there is no text axis; give a text, or vote on another pair")
-        return length
-
-    def scores(self, matrix: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-        """Posterior mean score of each photo, in logits: score differences are the log odds of a vote."""
-        return matrix @ self.mean.astype(matrix.dtype)
-
-    def deviations(self, matrix: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-        """Posterior standard deviation of each row's score, in logits.
-
-        Votes determine only differences of scores, so the rows should be differences: matrix[i] - matrix[j] for
-        pairs, matrix - matrix.mean(axis=0) for photos against the mean photo.
-        """
-        if len(matrix) > ROWS_AT_ONCE:
-            starts = range(0, len(matrix), ROWS_AT_ONCE)
-            return np.concatenate([self.deviations(matrix[k : k + ROWS_AT_ONCE]) for k in starts])
-        matrix = np.asarray(matrix, dtype=np.float64)
-        inside = matrix @ self.basis
-        outside = np.maximum((matrix**2).sum(axis=1) - (inside**2).sum(axis=1), 0)
-        return np.sqrt(self.width**2 * outside + ((inside @ self.covariance) * inside).sum(axis=1))
+LEARN, WORDS = Parts(1.0, 1.0, 1.0), Parts(2.0, 0.25, 0.25)
 
 
 @dataclass(frozen=True)
@@ -121,43 +82,96 @@ def ballot(votes: Iterable[Vote], index: PhotoIndex) -> Ballot:
 
 @dataclass(frozen=True)
 class Order:
-    """What words, votes and examples say about the photos of a matrix.
-
-    A class of its own because a voted photo moves by more than its vector says: people rank the very photos that they
-    vote on, so each voted photo has a part of its own.
+    """The posterior of the photos' scores.
 
     Attributes:
-        axis: the posterior, of the vectors with the voted photos' own parts.
-        features: the vectors with these parts.
-        own: (n,) for each photo the standard deviation, in logits, of an own part that is not among the features.
+        matrix: unit vectors of the photos.
+        parts: the setting, as it was chosen.
+        mean: posterior mean of the weights of the vectors, in logits per unit.
+        width, own: standard deviations of the linear part in every direction and of a photo's own part, in logits.
+        votes: difference of the vectors in each vote.
+        sides: which photo is first (1) and second (-1) in each vote; examples have neither.
+        shifts: by how many logits each photo's own part moves it.
+        half: what each vote takes away from the variance, as a square root.
+        evidence: logarithm of the marginal likelihood of the votes.
     """
 
-    axis: Axis
-    features: Float[np.ndarray, "n f"]
-    own: Float[np.ndarray, " n"]
+    matrix: Float[np.ndarray, "n d"]
+    parts: Parts
+    mean: Float[np.ndarray, " d"]
+    width: float
+    own: float
+    votes: Float[np.ndarray, "m d"]
+    sides: csr_array
+    shifts: Float[np.ndarray, " n"]
+    half: Float[np.ndarray, "m m"]
+    evidence: float
+
+    @property
+    def length(self) -> float:
+        """Logits per unit along the mean. Raises PcclipError: no text, and no votes but ties or ones that cancel out."""
+        length = float(np.linalg.norm(self.mean))
+        if length < _ZERO_LENGTH * self.width:
+            raise PcclipError(
+                "votes: they are ties, or cancel out, and there are no words; give words, or vote on another pair"
+            )
+        return length
+
+    @property
+    def logits(self) -> Float[np.ndarray, " n"]:
+        """Posterior mean score of each photo: differences are the log odds of a vote."""
+        return self.matrix @ self.mean.astype(self.matrix.dtype) + self.shifts
 
     @property
     def scores(self) -> Float[np.ndarray, " n"]:
-        """Projection of each photo on the axis."""
-        return self.features @ self.axis.direction
+        """Score of each photo in the unit of a projection on the words' direction. Raises PcclipError: no length."""
+        return self.logits / self.length
 
     @property
     def deviations(self) -> Float[np.ndarray, " n"]:
         """Standard deviation of each photo's score against the mean photo. Raises PcclipError: no length."""
-        spread = self.axis.deviations(self.features - self.features.mean(axis=0))
-        return np.sqrt(spread**2 + self.own**2) / self.axis.length
+        middle, n = self.matrix.mean(axis=0), len(self.matrix)
+        parts = [slice(start, start + ROWS_AT_ONCE) for start in range(0, n, ROWS_AT_ONCE)]
+        own = self.sides.T.tocsr()
+        return np.concatenate([self.spread(self.matrix[part] - middle, own[part], 1) for part in parts]) / self.length
 
-    def gaps(self, pairs: Int[np.ndarray, "m 2"]) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+    def spread(self, vectors: Float[np.ndarray, "k d"], sides: csr_array, photos: int) -> Float[np.ndarray, " k"]:
+        """Posterior standard deviation, in logits, of sums of scores of so many photos each, by their vectors and sides."""
+        shared = self.width**2 * vectors @ self.votes.T + self.own**2 * sides.toarray()
+        prior = self.width**2 * np.einsum("kd,kd->k", vectors, vectors) + photos * self.own**2
+        taken = shared @ self.half.T
+        return np.sqrt(np.maximum(prior - np.einsum("km,km->k", taken, taken), 0))
+
+    def gaps(self, pairs: Int[np.ndarray, "p 2"]) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
         """By how many logits the first photo of each pair is ahead: mean and standard deviation."""
-        first, second = pairs.T
-        differences = self.features[first] - self.features[second]
-        spread = self.axis.deviations(differences) ** 2 + self.own[first] ** 2 + self.own[second] ** 2
-        return self.axis.scores(differences), np.sqrt(spread)
+        (first, second), own, logits = pairs.T, self.sides.T.tocsr(), self.logits
+        spread = self.spread(self.matrix[first] - self.matrix[second], own[first] - own[second], 2)
+        return logits[first] - logits[second], spread
 
-    def chances(self, pairs: Int[np.ndarray, "m 2"]) -> Float[np.ndarray, " m"]:
-        """Probability that the first photo of each pair is voted to have more, averaged over w (MacKay, 1992)."""
+    @property
+    def unhelpful(self) -> str:
+        """Why votes do not help so far, in a sentence; '' where they do, or are too few to tell.
+
+        The marginal likelihood is the product of how likely each vote was after the ones before.
+        """
+        if len(self.votes) < _FEW:
+            return ""
+        if self.evidence < len(self.votes) * np.log(0.5):
+            return "So far a coin foretells these answers as well as words and photos do: they help no other photos."
+        return "So far these answers say what the words say, and hardly move the order." if self.parts == WORDS else ""
+
+    def chances(self, pairs: Int[np.ndarray, "p 2"]) -> Float[np.ndarray, " p"]:
+        """Probability that the first photo of each pair is voted to have more, averaged over the scores (MacKay, 1992)."""
         means, deviations = self.gaps(pairs)
         return expit(means / np.sqrt(1 + np.pi / 8 * deviations**2))
+
+
+def rank_interval(scores: Float[np.ndarray, " n"], deviations: Float[np.ndarray, " n"]) -> Int[np.ndarray, "2 n"]:
+    """The best and the worst rank of each photo in its 95% interval; the others' scores are drawn, being uncertain, too."""
+    n, drawn = len(scores), np.sort(scores + deviations * stream("ranks of photos", 0).standard_normal(len(scores)))
+    rank = n - np.searchsorted(np.sort(scores), scores, side="right") + 1
+    above, below = (n - np.searchsorted(drawn, scores + sign * _NORMAL * deviations) for sign in (1, -1))
+    return np.stack([np.minimum(above + 1, rank), np.maximum(below, rank)])
 
 
 def learnt_order(
@@ -165,6 +179,7 @@ def learnt_order(
     ballot: Ballot,
     examples: Float[np.ndarray, "e d"],
     text: Float[np.ndarray, " d"] | None,
+    parts: Parts | None = None,
 ) -> Order:
     """The order by a text direction, votes and examples, each example being a vote for the first side.
 
@@ -172,89 +187,68 @@ def learnt_order(
         matrix: unit vectors of the ranked photos.
         examples: differences as `examples.example_differences` makes them.
         text: the text direction, of length one; None orders by votes and examples alone.
+        parts: the setting; by default the more likely one of LEARN and WORDS.
     """
-    voted = np.unique(ballot.pairs)
-    own = np.zeros((len(matrix), len(voted)), np.float32)
-    own[voted, np.arange(len(voted))] = _OWN * _typical_length(np.linalg.norm(_typical_pairs(matrix), axis=1)) / _WIDTH
-    features = np.hstack([matrix, own])
-
-    def widened(vectors: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m f"]:
-        return np.hstack([vectors, np.zeros((len(vectors), len(voted)), np.float32)])
-
-    first, second = ballot.pairs.T
-    differences = np.concatenate([features[first] - features[second], widened(examples)])
+    if parts is None:
+        settings = [LEARN] if text is None else [LEARN, WORDS]
+        orders = [learnt_order(matrix, ballot, examples, text, setting) for setting in settings]
+        return max(orders, key=lambda order: order.evidence)  # the first of equal ones
     outcomes = np.append(ballot.outcomes, np.ones(len(examples)))
-    axis = vote_axis(differences, outcomes, None if text is None else widened(text[None])[0], matrix)
-    return Order(axis, features, np.where(np.isin(np.arange(len(matrix)), voted), 0.0, _OWN))
-
-
-def vote_axis(
-    differences: Float[np.ndarray, "m f"],
-    outcomes: Float[np.ndarray, " m"],
-    text: Float[np.ndarray, " f"] | None,
-    matrix: Float[np.ndarray, "n d"],
-    strength: float = _STRENGTH,
-) -> Axis:
-    """The axis from votes and, where given, a text direction.
-
-    Args:
-        differences: first minus second unit vector of each vote.
-        outcomes: 1 where the first has more, 0 where the second has, 0.5 for a tie.
-        text: the text direction, of length one, which is the prior's mean.
-        matrix: the ranked photos, whose pairs say how far a typical pair lies apart; without own parts.
-        strength: by how much the text direction moves a typical pair, in logits.
-
-    Raises:
-        PcclipError: neither a text direction nor a vote that prefers a photo.
-    """
-    x, y = np.asarray(differences, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
-    if text is None and (y == 0.5).all():
-        raise PcclipError("votes: no text axis, and no vote that prefers a photo; give a text, or vote on a pair")
-    prior = np.zeros(x.shape[1]) if text is None else np.asarray(text, dtype=np.float64)
-    pairs = _typical_pairs(matrix)
-    strength = strength / _typical_length(pairs @ prior[: pairs.shape[1]]) if prior.any() else 0.0
-    width = _WIDTH / _typical_length(np.linalg.norm(pairs, axis=1))
-    basis = np.linalg.qr(x.T)[0]
-    mode, covariance = _laplace(x @ basis, y, strength * x @ prior, width)
-    return Axis(strength * prior + basis @ mode, basis, covariance, width, strength)
+    first, second = ballot.pairs.T
+    votes = np.concatenate([matrix[first] - matrix[second], examples])
+    rows = np.tile(np.arange(len(first)), 2)
+    signs = np.repeat([1.0, -1.0], len(first))
+    sides = csr_array((signs, (rows, np.append(first, second))), shape=(len(votes), len(matrix)))
+    prior = np.zeros(matrix.shape[1]) if text is None else np.asarray(text, dtype=np.float64)
+    strength = parts.words / _typical_gap(matrix @ prior[:, None])
+    width, own = parts.linear / _typical_gap(matrix), parts.own / 2**0.5
+    x = votes.astype(np.float64)
+    gram = width**2 * x @ x.T + own**2 * (sides @ sides.T).toarray()
+    weights, slopes, cost = _laplace(gram, strength * x @ prior, outcomes)
+    root = np.linalg.cholesky(np.eye(len(x)) + np.sqrt(slopes)[:, None] * gram * np.sqrt(slopes))
+    return Order(
+        matrix,
+        parts,
+        strength * prior + width**2 * weights @ x,
+        width,
+        own,
+        votes,
+        sides,
+        own**2 * (sides.T @ weights),
+        np.linalg.solve(root, np.diag(np.sqrt(slopes))),
+        -cost - float(np.log(np.diag(root)).sum()),
+    )
 
 
 def _laplace(
-    z: Float[np.ndarray, "m r"], y: Float[np.ndarray, " m"], offset: Float[np.ndarray, " m"], width: float
-) -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, "r r"]]:
-    """Mode and covariance of v in sigmoid(offset + z v), with a centred Gaussian prior of this width."""
-    v, precision = np.zeros(z.shape[1]), np.eye(z.shape[1]) / width**2
+    gram: Float[np.ndarray, "m m"], offset: Float[np.ndarray, " m"], outcomes: Float[np.ndarray, " m"]
+) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"], float]:
+    """Weight of each vote at the mode of sigmoid(offset + gram @ weights), slopes of the likelihood there, and its cost."""
+    weights = np.zeros(len(gram))
 
-    def cost(v: np.ndarray) -> float:
-        logits = offset + z @ v
-        return float((np.logaddexp(0, logits) - y * logits).sum() + (v**2).sum() / (2 * width**2))
-
-    def curvature(chance: np.ndarray) -> np.ndarray:
-        return precision + (z.T * (chance * (1 - chance))) @ z
+    def cost(weights: np.ndarray) -> float:
+        logits = offset + gram @ weights
+        return float((np.logaddexp(0, logits) - outcomes * logits).sum() + weights @ gram @ weights / 2)
 
     for _ in range(100):  # Newton's method; the cost is convex, so that halving a step finds a lower cost
-        chance = expit(offset + z @ v)
-        step = np.linalg.solve(curvature(chance), z.T @ (y - chance) - v / width**2)
-        if np.abs(step).max(initial=0) < 1e-9 * width:
-            break
-        size, before = 1.0, cost(v)
-        while size > 1e-8 and cost(v + size * step) > before:
+        chances = expit(offset + gram @ weights)
+        slopes = chances * (1 - chances)
+        target = np.linalg.solve(
+            np.eye(len(gram)) + slopes[:, None] * gram, slopes * (gram @ weights) + outcomes - chances
+        )
+        size, step, before = 1.0, target - weights, cost(weights)
+        while size > 1e-8 and cost(weights + size * step) > before:
             size /= 2
-        v = v + size * step
-    return v, np.linalg.inv(curvature(expit(offset + z @ v)))
+        weights = weights + size * step
+        if np.abs(step).max(initial=0) < 1e-9:
+            break
+    return weights, slopes, cost(weights)
 
 
-def _typical_length(lengths: Float[np.ndarray, " p"]) -> float:
-    """Root mean square, or 1 where that is zero."""
-    length = float(np.sqrt((lengths**2).mean()))
-    return length if length > 1e-9 else 1.0
-
-
-def _typical_pairs(matrix: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "p d"]:
-    """Differences of pairs drawn at random, the same ones each time."""
-    rng = stream("typical pairs", 0)
-    first = np.asarray(matrix[rng.integers(len(matrix), size=_TYPICAL_PAIRS)], dtype=np.float64)
-    return first - matrix[rng.integers(len(matrix), size=_TYPICAL_PAIRS)]
+def _typical_gap(vectors: Float[np.ndarray, "n d"]) -> float:
+    """Root mean square of the distance between two photos, or 1 where that is zero."""
+    gap = float(np.sqrt(2 * vectors[:: -(-len(vectors) // _SAMPLE)].var(axis=0, dtype=np.float64).sum()))
+    return gap if gap > 1e-9 else 1.0
 
 
 def next_pair(

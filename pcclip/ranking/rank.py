@@ -28,7 +28,7 @@ from pcclip.ranking.cache import embed_parts, embed_photos
 from pcclip.ranking.examples import Examples, example_differences, read_examples
 from pcclip.ranking.paraphrases import paraphrases
 from pcclip.ranking.photo_index import PhotoIndex
-from pcclip.ranking.posterior import ballot, learnt_order
+from pcclip.ranking.posterior import ballot, learnt_order, rank_interval
 from pcclip.ranking.saved import summary as saved_ranking
 from pcclip.ranking.votes import Vote, VoteFile
 from pcclip.runs.files import atomic, cache_folder, read_parquet
@@ -37,6 +37,7 @@ from pcclip.runs.stage import finished, read_manifest
 from pcclip.stats.vectors import project
 
 SHEET_PHOTOS = 60  # at most, on a contact sheet
+DEVIATION = ["deviation", "best_rank", "worst_rank"]  # columns that votes and examples add
 
 
 def rank(
@@ -82,8 +83,9 @@ def rank(
             of the model where none is given. Its examples and votes on other photos are left out, which one line says.
 
     Returns:
-        Columns position, path, score, problem and, with examples or votes, deviation: the posterior standard deviation
-        of the score against the mean photo. Unreadable photos come last, with their problem and without a score.
+        Columns position, path, score and problem. Examples and votes add deviation, the posterior standard deviation of
+        the score against the mean photo, and best_rank and worst_rank, the 95% interval of the position. Unreadable
+        photos come last, with their problem and without a score.
 
     Raises:
         PcclipError: no photos, none readable, nothing to rank by or an empty text, an unknown model or estimator,
@@ -131,14 +133,15 @@ def rank(
         else:
             vectors, unreadable = embed_photos(paths, model)
         matrix = vectors.matrix
+        differences = example_differences(matrix, *sides) if sides else matrix[:0]
+        learnt = learnt_order(matrix, ballot(votes or [], PhotoIndex(vectors.ids, vectors.paths)), differences, text)
+        table = _ranked(vectors, learnt.scores, top, bottom)
         if has_feedback:
-            differences = example_differences(matrix, *sides) if sides else matrix[:0]
-            votes_here = ballot(votes or [], PhotoIndex(vectors.ids, vectors.paths))
-            learnt = learnt_order(matrix, votes_here, differences, text)
-            table = _ranked(vectors, learnt.scores, top, bottom)
-            table["deviation"] = learnt.deviations[table.row]
-        elif text is not None:  # words, examples or votes are given: rank() has checked it
-            table = _ranked(vectors, project(matrix, text), top, bottom)
+            deviations = learnt.deviations
+            table["deviation"] = deviations[table.row]
+            table["best_rank"], table["worst_rank"] = rank_interval(learnt.scores, deviations)[:, table.row]
+            if learnt.unhelpful:
+                say(learnt.unhelpful)
     if sheet:
         titles = [
             f"most: {query.more}" if query else "most",
@@ -150,7 +153,7 @@ def rank(
     problems = pd.DataFrame(unreadable[:room], columns=["path", "problem"], dtype=object)
     problems.insert(0, "position", np.arange(len(table) + 1, len(table) + 1 + len(problems)))
     result = pd.concat([table.assign(problem=""), problems.assign(score=np.nan)], ignore_index=True)
-    return result[["position", "path", "score", "problem", *(["deviation"] if "deviation" in result else [])]]
+    return result[["position", "path", "score", "problem", *result.columns.intersection(DEVIATION)]]
 
 
 def words_axis(

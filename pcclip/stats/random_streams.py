@@ -44,8 +44,8 @@ STREAMS: dict[str, tuple[int, ...]] = {
     # ranking
     "questions to a voter": (),
     "votes of a voter": (1,),
-    "typical pairs": (),
     "future pairs": (),
+    "ranks of photos": (),
     "groups voted on": (),
     # evaluation
     "matcher noise levels": (),

@@ -4,7 +4,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 const view = (array) => new DataView(array.buffer, array.byteOffset, array.byteLength);
 const vectors = new Int8Array(bytes(data.vectors).buffer), width = vectors.length / data.photos.length;
-const listeners = new Set(), votes = [];
+const listeners = new Set(), votes = [], none = new Uint8Array();
 
 /** Prior covariance of two photos' scores, in squared logits. */
 const kernel = (a, b) => {
@@ -25,7 +25,7 @@ const answers = {
   hello: () => {
     const now = scores(), agree = preferring().filter(({ pair: [a, b], choice }) => now[a] > now[b] === (choice === "first")).length;
     const state = { ...data.state, votes: counts().length, preferred: preferring().length, agree };
-    return [{ is: "ranking", ...state }, [view(now), view(new Uint8Array())]];
+    return [{ is: "ranking", ...state }, [now, none, none].map(view)];
   },
   thumbnails: ({ rows }) => [{ is: "thumbnails", items: rows.map(item) }, rows.map(picture)],
   look: ({ row }) => [{ is: "photo", item: item(row) }, [picture(row)]],

@@ -54,10 +54,10 @@ def offline_page(ranker: Ranker, most: int) -> str:
         "photos": shown,
         "vectors": base64.b64encode(np.rint(vectors / scales).astype(np.int8).tobytes()).decode(),
         "scales": scales.ravel().tolist(),
-        "logits": learnt.axis.scores(learnt.features[rows]).tolist(),
-        "length": learnt.axis.length,
-        "width": learnt.axis.width,
-        "own": float(learnt.own.max()),
+        "logits": learnt.logits[rows].tolist(),
+        "length": learnt.length,
+        "width": learnt.width,
+        "own": learnt.own,
     }
     nonce = secrets.token_urlsafe(16)
     policy = POLICY.format(nonce=nonce).partition("; frame-ancestors")[0]  # which a file cannot say

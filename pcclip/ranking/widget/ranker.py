@@ -15,7 +15,7 @@ from pcclip.errors import PcclipError
 from pcclip.ranking import saved
 from pcclip.ranking.axes import Query, query_axis
 from pcclip.ranking.examples import example_differences
-from pcclip.ranking.posterior import Ballot, Order, ballot, learnt_order, next_pair
+from pcclip.ranking.posterior import LEARN, Ballot, Order, Parts, ballot, learnt_order, next_pair, rank_interval
 from pcclip.ranking.rank import ranked_sheet
 from pcclip.ranking.separation import NONSENSE, doubt, without_negation
 from pcclip.ranking.votes import Example, Vote, VoteFile, Words
@@ -35,14 +35,18 @@ class Standing:
         scores: projections on the unit direction.
         deviations: standard deviation of each score after votes and examples, against the mean photo and in the same
             unit; None without votes and examples.
+        ranks: the best and the worst rank of each photo in its 95% interval; None without votes and examples.
         agree: number of votes for one of two photos that the order agrees with.
         expected: fraction of further votes, on random pairs, that the posterior expects to agree with.
+        unhelpful: why votes do not help so far, in a sentence.
     """
 
     scores: Float[np.ndarray, " n"]
     deviations: Float[np.ndarray, " n"] | None = None
+    ranks: Int[np.ndarray, "2 n"] | None = None
     agree: int = 0
     expected: float | None = None
+    unhelpful: str = ""
 
     @property
     def order(self) -> Int[np.ndarray, " n"]:
@@ -182,7 +186,7 @@ class Ranker:
     def pair(self) -> tuple[int, int]:
         """Rows of the two photos to ask about next. Raises PcclipError when all pairs were asked."""
         model = self.shown[-1]
-        return next_pair(self.learnt(model), len(self.photos.captions), self._ballot.asked_pairs, self._rng)
+        return next_pair(self.learnt(model, LEARN), len(self.photos.captions), self._ballot.asked_pairs, self._rng)
 
     @property
     def counted(self) -> int:
@@ -211,12 +215,12 @@ class Ranker:
         texts = [text(words) for words in (self.query.more, self.query.less) if words]
         return doubt(self.photos.matrix(model), texts, [*map(text, NONSENSE)], text(plain) if plain else None)
 
-    def learnt(self, model: str) -> Order:
-        """The order by words, examples and votes."""
+    def learnt(self, model: str, parts: Parts | None = None) -> Order:
+        """The order by words, examples and votes; `parts` as in `posterior.learnt_order`."""
         matrix = self.photos.matrix(model)
         most, least = ([row for row, likes in self.examples.items() if likes == sign] for sign in (1, -1))
         differences = example_differences(matrix, matrix[most], matrix[least]) if self.examples else matrix[:0]
-        return learnt_order(matrix, self._ballot, differences, self.text_axis(model))
+        return learnt_order(matrix, self._ballot, differences, self.text_axis(model), parts)
 
     def standing(self, model: str) -> Standing:
         """How one model orders all photos."""
@@ -225,24 +229,28 @@ class Ranker:
             scores = self.photos.matrix(model) @ self.text_axis(model)
             return Standing(scores, agree=_agreement(votes, scores))
         order = self.learnt(model)
-        pairs = stream("future pairs", 0).integers(len(order.own), size=(_FUTURE_PAIRS, 2))
+        scores, deviations = order.scores, order.deviations
+        pairs = stream("future pairs", 0).integers(len(scores), size=(_FUTURE_PAIRS, 2))
         chances = order.chances(pairs)
         return Standing(
-            order.scores,
-            order.deviations.astype(np.float32),
-            _agreement(votes, order.scores),
+            scores,
+            deviations.astype(np.float32),
+            rank_interval(scores, deviations),
+            _agreement(votes, scores),
             float(np.maximum(chances, 1 - chances).mean()),
+            order.unhelpful,
         )
 
     def table(self, model: str | None = None, rows: Collection[int] | None = None) -> pd.DataFrame:
-        """Columns position, id, caption, score, deviation (after votes or examples) and path of one model, in order.
+        """Columns position, id, caption, score, path and, after votes or examples, deviation, best_rank and worst_rank.
 
         The index has the photos' rows. With `rows` only these photos, at their positions in the complete order.
         """
         standing, vectors = self.standing(model or self.shown[-1]), self.photos.vectors
         table = pd.DataFrame({"id": vectors.ids, "caption": self.photos.captions, "score": standing.scores})
-        if standing.deviations is not None:
+        if standing.ranks is not None:
             table["deviation"] = standing.deviations
+            table["best_rank"], table["worst_rank"] = standing.ranks
         table = table.assign(path=vectors.paths).iloc[standing.order]
         table.insert(0, "position", np.arange(1, len(table) + 1))
         return table if rows is None else table[table.index.isin(rows)]

@@ -3,7 +3,7 @@
 // Texts reach the page as text nodes alone, so that a caption or a file name can never be markup.
 import {
   answerOfKey, barPath, brushAfterKey, brushedRows, chosenRows, clamp, comingText, counted, factTexts, fixedEnd, gridOf,
-  histogramOf, isTickKey, learntText, likesOfKey, orderByScore, placeAfterKey, placesIn, placeText, plainColour, pointOf,
+  histogramOf, isTickKey, learntText, likesOfKey, orderByScore, placeAfterKey, placesIn, placeText, plainColour, pointOf, rangeOf,
   rowsBetween, rowsInSight, rowsToAsk, rowsToForget, scoreText, scrollFor, shareOf, signed,
 } from "./ranking_logic.js";
 
@@ -213,9 +213,9 @@ class Tile {
   fill(item, gallery) {
     const { scores, deviations, places, histogram, likes, ticked } = gallery;
     const score = scores[this.row], sd = deviations ? deviations[this.row] : 0, place = places[this.row] + 1;
-    const told = scoreText(score, sd);
+    const told = scoreText(score, sd), range = rangeOf(gallery.ranks, this.row);
     this.place.textContent = place;
-    this.score.textContent = told;
+    this.score.textContent = range ? `${told}, place ${range[0]} to ${range[1]}` : told;
     this.caption.textContent = item ? item.caption : "";
     this.photo.setAttribute("aria-label", `${place}. ${item ? item.caption : "photo"}, score ${told}`);
     this.node.setAttribute("aria-posinset", place);
@@ -282,8 +282,8 @@ class Gallery {
     this.thumbnails.wanted.delete(this);
   }
   /** New scores: the photos flow to their new places. */
-  rank(scores, deviations, likes, fresh) {
-    Object.assign(this, { scores, deviations, likes });
+  rank(scores, deviations, ranks, likes, fresh) {
+    Object.assign(this, { scores, deviations, ranks, likes });
     this.all = orderByScore(scores);
     this.places = placesIn(this.all, scores.length);
     if (fresh) [this.histogram.low, this.histogram.high, this.most] = [0, 1, Infinity];
@@ -670,8 +670,8 @@ class Surface {
     this.compare.focus();
   }
   open(row) {
-    const places = [...this.galleries.values()].map(({ name, places, scores, deviations }) =>
-      placeText(name, places[row], scores.length, scores[row], deviations?.[row]));
+    const places = [...this.galleries.values()].map(({ name, places, scores, deviations, ranks }) =>
+      placeText(name, places[row], scores.length, scores[row], deviations?.[row], rangeOf(ranks, row)));
     this.viewer.show(row, places.join(" · "));
     this.send({ do: "look", row });
   }
@@ -709,8 +709,8 @@ class Surface {
       const gallery = this.galleries.get(name);
       if (this.panels.children[k] !== gallery.node) this.panels.insertBefore(gallery.node, this.panels.children[k] ?? null);
       gallery.title.hidden = state.panels.length < 2;
-      const deviations = buffers[2 * k + 1];
-      gallery.rank(floats(buffers[2 * k]), deviations.byteLength ? floats(deviations) : null, this.state.likes, fresh);
+      const columns = buffers.slice(3 * k, 3 * k + 3).map((column) => (column.byteLength ? floats(column) : null));
+      gallery.rank(...columns, this.state.likes, fresh);
     });
     this.panels.classList.toggle("two", state.panels.length > 1);
     this.tell();

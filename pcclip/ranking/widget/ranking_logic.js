@@ -218,9 +218,12 @@ export function factTexts({ unreadable, examples, encoder }, brushed, galleries)
   return shown;
 }
 
-/** A photo's place and score under one model. */
-export const placeText = (name, place, n, score, deviation) =>
-  `${name}: ${place + 1} of ${n.toLocaleString("en")}, score ${scoreText(score, deviation)}`;
+/** A photo's place and score under one model, and the best and the worst rank of its interval, if known. */
+export const placeText = (name, place, n, score, deviation, range) =>
+  `${name}: ${place + 1} of ${n.toLocaleString("en")}${range ? ` (95%: ${range[0]} to ${range[1]})` : ""}, score ${scoreText(score, deviation)}`;
+
+/** The interval of a photo's rank out of the best ranks of all photos, followed by their worst; null without any. */
+export const rangeOf = (ranks, row) => (ranks ? [ranks[row], ranks[ranks.length / 2 + row]] : null);
 
 /** How many photos are encoded and how long the others will take, by the pace since `begun` (time and coming then). */
 export function comingText(photos, coming, begun, now) {

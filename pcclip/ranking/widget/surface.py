@@ -102,6 +102,7 @@ class Conversation:
             "learn": ranker.set_learning,
             "example": ranker.example,
             "forget": ranker.forget,
+            "vote": ranker.vote,
             "save": ranker.save,
             "open": ranker.open,
             "rename": ranker.rename,
@@ -111,7 +112,6 @@ class Conversation:
             "hello": self._rank,
             "progress": self._progress,
             "pair": self._pair,
-            "vote": self._vote,
             "undo": self._undo,
             "thumbnails": self._thumbnails,
             "look": self._look,
@@ -123,6 +123,8 @@ class Conversation:
             if action in changes:
                 changes[action](**arguments)
                 self._rank()
+                if action == "vote":
+                    self._pair()
             else:
                 questions[action](**arguments)
         except PcclipError as error:
@@ -168,11 +170,15 @@ class Conversation:
             "said": self._spoken_order(standings[-1]),
             "kinds": KINDS,
             "folder": f"~/pcclip/{file_name(ranker)}",
-            "doubt": ranker.doubt,
+            "doubt": f"{ranker.doubt} {standings[-1].unhelpful}".strip(),
             "problem": "",
         }
-        columns = [column for standing in standings for column in (standing.scores, standing.deviations)]
-        self.send(state, [b"" if column is None else np.asarray(column, dtype="<f4").tobytes() for column in columns])
+        columns = [(standing.scores, standing.deviations, standing.ranks) for standing in standings]
+        empty = np.empty(0)
+        self.send(
+            state,
+            [np.asarray(empty if k is None else k, dtype="<f4").tobytes() for column in columns for k in column],
+        )
 
     def _spoken_order(self, standing: Standing) -> str:
         """The order in a sentence, for screen readers."""
@@ -181,11 +187,6 @@ class Conversation:
         return f"Ordered by {self.ranker.query.more}. First: {first}. Last: {captions[order[-1]]}."
 
     # ---- votes
-
-    def _vote(self, first: int, second: int, choice: str) -> None:
-        self.ranker.vote(first, second, choice)
-        self._rank()
-        self._pair()
 
     def _undo(self) -> None:
         pair = self.ranker.undo()

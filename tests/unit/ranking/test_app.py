@@ -102,7 +102,7 @@ def test_requests_of_others_are_refused(app, ranker, method, path, headers):
 
 
 def test_messages_are_answered_with_buffers_or_a_problem(app, capsys):
-    [(state, (scores, deviations))] = message(app, do="hello")
+    [(state, (scores, deviations, _))] = message(app, do="hello")
     assert (state["is"], state["photos"], len(scores), deviations) == ("ranking", 24, 96, b"")
     [(_, jpegs)] = message(app, do="thumbnails", rows=[3, 1])
     assert [jpeg[:2] for jpeg in jpegs] == [b"\xff\xd8"] * 2

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from scipy.special import expit
 
 from pcclip.errors import PcclipError
-from pcclip.ranking.posterior import Ballot, Order, learnt_order, next_pair, vote_axis
+from pcclip.ranking.posterior import LEARN, WORDS, Ballot, Parts, learnt_order, next_pair, rank_interval
 from pcclip.stats.vectors import unit
 
 NONE = np.empty((0, 8), np.float32), np.empty(0)
@@ -26,11 +27,25 @@ def answered(matrix, truth, pairs, rng, sharpness=np.inf):
     return differences, (rng.random(len(pairs)) < chance).astype(float)
 
 
+class Axis:
+    """The part of the order that is linear in the vectors, without parts of the photos' own."""
+
+    def __init__(self, differences, outcomes, text, matrix, strength=1.0):
+        nothing = Ballot(np.empty((0, 2), np.int64), np.empty(0), set())
+        votes = differences * (2 * outcomes - 1)[:, None]  # as examples, each a vote for the first
+        self.order = learnt_order(matrix, nothing, votes, text, Parts(strength, 1.0, 0.0))
+        self.mean, self.width = self.order.mean, self.order.width
+
+    @property
+    def direction(self):
+        return unit(self.mean[None])[0]
+
+    def deviations(self, rows):
+        return self.order.spread(rows, csr_array((len(rows), len(self.order.votes))), 0)
+
+
 def chances(found, differences) -> np.ndarray:
-    """Of votes on pairs with these differences: the order of photos that are each a difference, against a zero vector."""
-    rows = np.vstack([differences, np.zeros((1, differences.shape[1]))])
-    against = np.stack([np.arange(len(differences)), np.full(len(differences), len(differences))], axis=1)
-    return Order(found, rows, np.zeros(len(rows))).chances(against)
+    return expit(differences @ found.mean / np.sqrt(1 + np.pi / 8 * found.deviations(differences) ** 2))
 
 
 def some_pairs(n: int, m: int, rng) -> np.ndarray:
@@ -58,10 +73,11 @@ def test_the_posterior_is_that_of_the_full_width(m, with_text):
     matrix, text = photos(20, 12, 1).astype(np.float64), axis(12, 2).astype(np.float64)
     x, y = answered(matrix, axis(12, 3), some_pairs(20, m, rng), rng)
     y[0] = 1.0
-    found = vote_axis(x, y, text if with_text else None, matrix)
-    mode, covariance = full_width(x, y, found.strength * text * with_text, found.width)
+    found = Axis(x, y, text if with_text else None, matrix)
+    start = Axis(*(part[:0] for part in (x, y)), text, matrix).mean * with_text
+    mode, covariance = full_width(x, y, start, found.width)
     np.testing.assert_allclose(found.mean, mode, atol=1e-6)
-    np.testing.assert_allclose(found.scores(matrix), matrix @ mode, atol=1e-6)
+    np.testing.assert_allclose(matrix @ found.mean, matrix @ mode, atol=1e-6)
     np.testing.assert_allclose(
         found.deviations(matrix), np.sqrt(np.einsum("nd,de,ne->n", matrix, covariance, matrix)), atol=1e-6
     )
@@ -73,33 +89,25 @@ def test_strength_and_width_are_in_logits_of_a_typical_pair():
     rng = np.random.default_rng(2)
     pairs = some_pairs(400, 4000, rng)
     gaps = matrix[pairs[:, 0]] - matrix[pairs[:, 1]]
-    found = vote_axis(np.empty((0, 16)), np.empty(0), text, matrix, 2.0)
-    assert np.sqrt((found.scores(gaps) ** 2).mean()) == pytest.approx(2.0, rel=0.05)
+    found = Axis(np.empty((0, 16)), np.empty(0), text, matrix, 2.0)
+    assert np.sqrt(((gaps @ found.mean) ** 2).mean()) == pytest.approx(2.0, rel=0.05)
     assert np.sqrt((found.deviations(gaps) ** 2).mean()) == pytest.approx(1.0, rel=0.05)
 
 
 def test_without_votes_the_order_is_the_texts():
     matrix, text = photos(30, 8, 0), axis(8, 1)
-    found = vote_axis(*NONE, text, matrix)
+    found = Axis(*NONE, text, matrix)
     np.testing.assert_allclose(found.direction, text, atol=1e-6)
-    assert list(np.argsort(found.scores(matrix))) == list(np.argsort(matrix @ text))
-
-
-@pytest.mark.parametrize("outcomes", [[], [0.5, 0.5]])
-def test_neither_text_nor_a_vote_that_prefers(outcomes):
-    with pytest.raises(PcclipError, match="no text axis, and no vote that prefers a photo"):
-        vote_axis(photos(len(outcomes), 8, 0), np.array(outcomes), None, photos(5, 8, 0))
+    assert list(np.argsort(matrix @ found.mean)) == list(np.argsort(matrix @ text))
 
 
 def test_votes_that_cancel_out_leave_no_axis():
     x = photos(3, 8, 0)
-    ring = np.stack([x[0] - x[1], x[1] - x[2], x[2] - x[0]])
-    for differences, outcomes in ((ring, np.ones(3)), (np.stack([ring[0]] * 2), np.array([0.0, 1.0]))):
-        with pytest.raises(PcclipError, match="they cancel out and there is no text axis"):
-            _ = vote_axis(differences, outcomes, None, x).length
-        assert vote_axis(differences, outcomes, axis(8, 1), x).length > 0.1
-    found = vote_axis(ring[:1], np.ones(1), None, x)
-    assert found.length == pytest.approx(np.linalg.norm(found.mean))
+    ring = [(0, 1), (1, 2), (2, 0)]
+    for pairs, outcomes in ((ring, [1.0] * 3), (ring[:1] * 2, [0.0, 1.0]), (ring[:2], [0.5] * 2), ([], [])):
+        with pytest.raises(PcclipError, match="they are ties, or cancel out, and there are no words"):
+            _ = learnt_order(x, voted(pairs, outcomes), x[:0], None).scores
+        assert learnt_order(x, voted(pairs, outcomes), x[:0], axis(8, 1)).length > 0.1
 
 
 def test_a_vote_moves_its_photos_and_swapping_it_is_the_same():
@@ -107,21 +115,21 @@ def test_a_vote_moves_its_photos_and_swapping_it_is_the_same():
     before = matrix @ text
     one, two = np.argsort(before)[[5, 25]]
     gap = (matrix[one] - matrix[two])[None]
-    found = vote_axis(gap, np.array([1.0]), text, matrix)
+    found = Axis(gap, np.array([1.0]), text, matrix)
     assert found.direction @ gap[0] > text @ gap[0]
-    np.testing.assert_allclose(found.mean, vote_axis(-gap, np.array([0.0]), text, matrix).mean, atol=1e-9)
+    np.testing.assert_allclose(found.mean, Axis(-gap, np.array([0.0]), text, matrix).mean, atol=1e-9)
 
 
 def test_many_votes_overrule_a_wrong_text():
     rng, matrix, truth = np.random.default_rng(0), photos(60, 8, 0), axis(8, 1)
     x, y = answered(matrix, truth, some_pairs(60, 150, rng), rng)
-    assert vote_axis(x, y, -truth, matrix).direction @ truth > 0.9
+    assert Axis(x, y, -truth, matrix).direction @ truth > 0.9
 
 
 def test_deviations_shrink_with_votes():
     rng, matrix, truth = np.random.default_rng(0), photos(60, 8, 0), axis(8, 1)
     x, y = answered(matrix, truth, some_pairs(60, 80, rng), rng)
-    means = [vote_axis(x[:m], y[:m], truth, matrix).deviations(matrix).mean() for m in (0, 5, 20, 80)]
+    means = [Axis(x[:m], y[:m], truth, matrix).deviations(matrix).mean() for m in (0, 5, 20, 80)]
     assert (np.diff(means) < 0).all()
 
 
@@ -129,26 +137,26 @@ def test_contradictory_votes_say_less_than_agreeing_ones():
     """Of twenty votes on a pair, half for each photo: the pair is known to be close, and no other pair is known."""
     matrix = photos(30, 8, 0)
     gaps = np.repeat((matrix[0] - matrix[1])[None], 20, axis=0)
-    torn = vote_axis(gaps, np.tile([1.0, 0.0], 10), axis(8, 1), matrix)
-    agreed = vote_axis(gaps, np.ones(20), axis(8, 1), matrix)
-    assert abs(torn.scores(gaps[:1])[0]) < 0.3
+    torn = Axis(gaps, np.tile([1.0, 0.0], 10), axis(8, 1), matrix)
+    agreed = Axis(gaps, np.ones(20), axis(8, 1), matrix)
+    assert abs(gaps[0] @ torn.mean) < 0.3
     assert chances(torn, gaps[:1])[0] == pytest.approx(0.5, abs=0.1)
     assert chances(agreed, gaps[:1])[0] > 0.85
     across = matrix[2:] - matrix[2:].mean(axis=0)
     across -= np.outer(across @ gaps[0], gaps[0]) / (gaps[0] @ gaps[0])
-    assert torn.deviations(across) == pytest.approx(vote_axis(*NONE, axis(8, 1), matrix).deviations(across))
+    assert torn.deviations(across) == pytest.approx(Axis(*NONE, axis(8, 1), matrix).deviations(across))
 
 
 def test_stated_chances_come_true():
     """Simulated voters with the model's own spread of axes: among pairs given 80%, about 80% are answered so."""
     rng, stated, happened = np.random.default_rng(0), [], []
     matrix, text = photos(80, 16, 0), axis(16, 1)
-    prior = vote_axis(np.empty((0, 16)), np.empty(0), text, matrix)
+    prior = Axis(np.empty((0, 16)), np.empty(0), text, matrix)
     for _ in range(40):
         truth = prior.mean + prior.width * rng.normal(size=16)
         x, y = answered(matrix, truth, some_pairs(80, 25, rng), rng, sharpness=1.0)
         new, answers = answered(matrix, truth, some_pairs(80, 100, rng), rng, sharpness=1.0)
-        stated.append(chances(vote_axis(x, y, text, matrix), new))
+        stated.append(chances(Axis(x, y, text, matrix), new))
         happened.append(answers)
     stated, happened = np.concatenate(stated), np.concatenate(happened)
     for low in (0.1, 0.3, 0.5, 0.7):
@@ -160,12 +168,12 @@ def test_true_scores_lie_within_the_stated_deviations():
     rng, within = np.random.default_rng(1), []
     matrix, text = photos(80, 16, 0), axis(16, 1)
     gaps = matrix - matrix.mean(axis=0)
-    prior = vote_axis(np.empty((0, 16)), np.empty(0), text, matrix)
+    prior = Axis(np.empty((0, 16)), np.empty(0), text, matrix)
     for _ in range(40):
         truth = prior.mean + prior.width * rng.normal(size=16)
         x, y = answered(matrix, truth, some_pairs(80, 25, rng), rng, sharpness=1.0)
-        found = vote_axis(x, y, text, matrix)
-        within.append(np.abs(found.scores(gaps) - gaps @ truth) < found.deviations(gaps))
+        found = Axis(x, y, text, matrix)
+        within.append(np.abs(gaps @ found.mean - gaps @ truth) < found.deviations(gaps))
     assert np.mean(within) == pytest.approx(0.683, abs=0.06)
 
 
@@ -173,13 +181,13 @@ def test_strength_says_how_much_the_text_counts():
     rng, matrix, truth = np.random.default_rng(0), photos(60, 8, 0), axis(8, 1)
     x, y = answered(matrix, truth, some_pairs(60, 10, rng), rng)
     text = axis(8, 2)
-    held = [vote_axis(x, y, text, matrix, strength=strength).direction @ text for strength in (0.25, 1.0, 4.0)]
+    held = [Axis(x, y, text, matrix, strength=strength).direction @ text for strength in (0.25, 1.0, 4.0)]
     assert held[0] < held[1] < held[2]
 
 
 def test_deviations_of_many_rows_are_those_of_each(monkeypatch):
     matrix = photos(50, 8, 0)
-    found = vote_axis(matrix[:3] - matrix[3:6], np.ones(3), axis(8, 1), matrix)
+    found = Axis(matrix[:3] - matrix[3:6], np.ones(3), axis(8, 1), matrix)
     whole = found.deviations(matrix)
     monkeypatch.setattr("pcclip.ranking.posterior.ROWS_AT_ONCE", 7)
     np.testing.assert_allclose(found.deviations(matrix), whole)
@@ -198,19 +206,19 @@ def test_the_order_is_that_of_a_gaussian_process_over_photos():
     """Laplace's approximation in the space of the photos' scores, with the kernel of both parts written out."""
     matrix, text = photos(12, 6, 1), axis(6, 2)
     pairs, outcomes = some_pairs(12, 15, np.random.default_rng(3)), np.array([1.0, 0.0, 0.5] * 5)
-    order = learnt_order(matrix, voted(pairs, outcomes), matrix[:0], text)
-    prior = vote_axis(np.empty((0, 6)), np.empty(0), text, matrix)
+    order = learnt_order(matrix, voted(pairs, outcomes), matrix[:0], text, LEARN)
+    prior = learnt_order(matrix, voted([], []), matrix[:0], text)
     wide = matrix.astype(float)
     kernel = prior.width**2 * wide @ wide.T + np.eye(12) / 2
     design = np.eye(12)[pairs[:, 0]] - np.eye(12)[pairs[:, 1]]
-    start = scores = prior.strength * wide @ text
+    start = scores = wide @ prior.mean
     for _ in range(200):
         chance = expit(design @ scores)
         hessian = np.linalg.inv(kernel) + design.T @ np.diag(chance * (1 - chance)) @ design
         gradient = design.T @ (outcomes - chance) - np.linalg.solve(kernel, scores - start)
         scores = scores + 0.5 * np.linalg.solve(hessian, gradient)
     covariance = np.linalg.inv(hessian)
-    np.testing.assert_allclose(order.scores * order.axis.length, scores, atol=1e-4)
+    np.testing.assert_allclose(order.logits, scores, atol=1e-4)
     new = some_pairs(12, 30, np.random.default_rng(4))
     means, deviations = order.gaps(new)
     np.testing.assert_allclose(means, scores[new[:, 0]] - scores[new[:, 1]], atol=1e-4)
@@ -232,6 +240,71 @@ def test_without_votes_the_order_of_photos_is_the_words():
     matrix, text = photos(30, 8, 0), axis(8, 1)
     order = learnt_order(matrix, voted([], []), matrix[:0], text)
     np.testing.assert_allclose(order.scores, matrix @ text, atol=1e-6)
+
+
+# ---- which parts, and what they are worth -------------------------------------------------------------------------------
+
+
+def test_the_marginal_likelihood_is_the_product_of_the_chances():
+    """By the chain rule; Laplace's approximation errs by little for few votes."""
+    matrix, text = photos(12, 6, 1), axis(6, 2)
+    pairs, outcomes = some_pairs(12, 6, np.random.default_rng(3)), np.array([1.0, 0, 1, 1, 0, 1])
+    foretold = 0.0
+    for k in range(6):
+        order = learnt_order(matrix, voted(pairs[:k], outcomes[:k]), matrix[:0], text, LEARN)
+        chance = order.chances(pairs[k : k + 1])[0]
+        foretold += np.log(chance if outcomes[k] else 1 - chance)
+    whole = learnt_order(matrix, voted(pairs, outcomes), matrix[:0], text, LEARN)
+    assert whole.evidence == pytest.approx(foretold, abs=0.15)
+    assert learnt_order(matrix, voted([], []), matrix[:0], text).evidence == 0
+
+
+def test_good_words_stay_and_others_learn():
+    """A voter who errs in one answer of ten: where the words are right, votes leave them so, and where not, they teach."""
+    matrix, text = photos(60, 16, 0), axis(16, 1)
+    for truth, parts in ((text, WORDS), (-text, LEARN)):
+        gained = []
+        for seed in range(6):
+            rng = np.random.default_rng(seed)
+            pairs = some_pairs(60, 25, rng)
+            _, outcomes = answered(matrix, truth, pairs, rng)
+            outcomes = np.abs(outcomes - (rng.random(25) < 0.1))
+            orders = [learnt_order(matrix, voted(pairs, outcomes), matrix[:0], text, fixed) for fixed in (None, LEARN)]
+            gained.append([np.corrcoef(order.scores, matrix @ truth)[0, 1] for order in orders])
+            assert orders[0].parts == parts
+            assert ("say what the words say" in orders[0].unhelpful) == (parts == WORDS)
+        chosen, learning = np.mean(gained, axis=0)
+        assert chosen > learning + 0.02 if parts == WORDS else chosen == learning > -0.5
+
+
+def test_answers_at_random_help_nobody():
+    """Most voters who answer at random are told so; after four answers it cannot be known."""
+    matrix, said = photos(60, 16, 0), []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        pairs = some_pairs(60, 30, rng)
+        order = learnt_order(matrix, voted(pairs, rng.integers(2, size=30)), matrix[:0], axis(16, 1))
+        said.append(order.unhelpful.startswith("So far a coin foretells these answers as well"))
+        assert learnt_order(matrix, voted(pairs[:4], [1.0, 0, 1, 0]), matrix[:0], axis(16, 1)).unhelpful == ""
+    assert np.mean(said) > 0.6
+
+
+def test_true_ranks_lie_in_their_interval():
+    """Voters with the model's own spread of scores: 95% of the true ranks, to within a few per cent."""
+    within, matrix, text = [], photos(80, 16, 0), axis(16, 1)
+    prior = learnt_order(matrix, voted([], []), matrix[:0], text, LEARN)
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        truth = matrix @ (prior.mean + prior.width * rng.normal(size=16)) + prior.own * rng.normal(size=80)
+        pairs = some_pairs(80, 40, rng)
+        outcomes = (rng.random(40) < expit(truth[pairs[:, 0]] - truth[pairs[:, 1]])).astype(float)
+        order = learnt_order(matrix, voted(pairs, outcomes), matrix[:0], text, LEARN)
+        best, worst = rank_interval(order.scores, order.deviations)
+        ranks = 1 + np.argsort(np.argsort(-truth))
+        within.append((best <= ranks) & (ranks <= worst))
+        places = 1 + np.argsort(np.argsort(-order.scores))
+        assert ((best >= 1) & (best <= places) & (places <= worst) & (worst <= 80)).all()
+    assert np.mean(within) == pytest.approx(0.95, abs=0.03)
 
 
 # ---- the next pair ---------------------------------------------------------------------------------------------------

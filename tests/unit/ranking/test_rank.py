@@ -395,7 +395,7 @@ def test_votes_on_another_attribute_are_not_used(photos, tiny_encoder, votes, tm
 def test_votes_that_cancel_without_words(photos, tiny_encoder):
     one, other = paths_of(photos, "disc-red", "bar-blue")
     cast = [Vote(one, other, "first"), Vote(other, one, "first")]
-    with pytest.raises(PcclipError, match="votes: they cancel out and there is no text axis"):
+    with pytest.raises(PcclipError, match="votes: they are ties, or cancel out, and there are no words"):
         rank(photos, model=tiny_encoder, votes=cast)
     assert np.isfinite(rank(photos, MORE, model=tiny_encoder, votes=cast).deviation).all()
 
@@ -611,7 +611,7 @@ def test_cli_examples_votes_csv(photos, tiny_model, votes, tmp_path, capfd):
     table = pd.read_csv(tmp_path / "t.csv")
     assert status == 0
     assert list(table.position) == [1, 2, 24]
-    assert list(table.columns) == ["position", "path", "score", "problem", "deviation"]
+    assert list(table.columns) == ["position", "path", "score", "problem", "deviation", "best_rank", "worst_rank"]
     for line, row in zip(out.splitlines(), table.itertuples(), strict=True):
         assert f"{row.score:+.4f} +/- {row.deviation:.4f}" in line
         assert row.path in line

@@ -138,7 +138,7 @@ def test_side_by_side_has_both_models(page):
     alone = [page.do("rank", **asked, show=model)["ranking"][1][0] for model in ("base", "finetuned")]
     state, buffers = page.do("rank", **asked, show=BOTH)["ranking"]
     assert state["panels"] == ["base", "finetuned"]
-    assert [buffers[0], buffers[2]] == alone
+    assert [buffers[0], buffers[3]] == alone
 
 
 @pytest.mark.parametrize(
