@@ -26,7 +26,7 @@ from pcclip.runs.files import digest, read_parquet, write_parquet
 from pcclip.runs.log import AnswerLog
 from pcclip.runs.progress import say
 from pcclip.runs.ray_cluster import cluster
-from pcclip.runs.stage import Stage
+from pcclip.runs.stage import Stage, output
 
 FOLDER, TABLE, LEFT_OUT = COMPARISONS, "comparisons.parquet", "left_out.parquet"
 _FORMAT = 2  # raise it when the meaning of the table changes: old stages are then done again
@@ -68,7 +68,7 @@ def generate(config: Config, images: ImageSet, model: Encoder, backend: Backend 
     run = stage(config, images)
     if run.done_or_fetched():
         say(f"{FOLDER}: done already, read from {run.folder}")
-        return read_parquet(run.folder / TABLE).to_pandas()
+        return load(config)
     if backend:
         config = config.model_copy(update={"engine": "local"})  # a backend of this process cannot be sent to workers
 
@@ -94,6 +94,11 @@ def generate(config: Config, images: ImageSet, model: Encoder, backend: Backend 
         }
         run.finish([TABLE, LEFT_OUT, *others], counts, model=table.model_hash[0])
     return table
+
+
+def load(config: Config) -> pd.DataFrame:
+    """The table of the finished stage. Raises PcclipError when it has not finished, or the table has changed since."""
+    return read_parquet(output(config.source_folder / FOLDER, TABLE)).to_pandas()
 
 
 def draw_pairs(config: Config, images: ImageSet) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.runs.files import read_parquet
+from pcclip.runs.stage import output
 
 TABLE = "vectors.parquet"
 
@@ -82,8 +83,11 @@ def fingerprints(models: Mapping[str, Encoder]) -> dict[str, str]:
 
 
 def load_vectors(folder: Path, model: Encoder) -> Vectors:
-    """Read the vectors that this model's image tower made. Raises PcclipError when another tower made them."""
-    path, fingerprint = Path(folder) / TABLE, model.image_fingerprint()
+    """Read the vectors that this model's image tower made.
+
+    Raises PcclipError when another tower made them, their stage has not finished, or the file has changed since.
+    """
+    path, fingerprint = output(Path(folder), TABLE), model.image_fingerprint()
     table = read_parquet(path, ["id", "path", "vector", "fingerprint"])
     made_by = set(table["fingerprint"].to_pylist())
     if made_by != {fingerprint}:

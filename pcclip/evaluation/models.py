@@ -18,7 +18,7 @@ from pcclip.errors import PcclipError
 from pcclip.finetuning.both_towers import BASELINE
 from pcclip.finetuning.stage import FOLDER as FINETUNE
 from pcclip.runs.files import read_parquet
-from pcclip.runs.stage import read_manifest
+from pcclip.runs.stage import output, read_manifest
 
 
 def load_models(config: Config) -> dict[str, Encoder]:
@@ -100,8 +100,8 @@ def _may_have_seen(held_out: pd.DataFrame, run: Path, inputs: dict[str, Any]) ->
     for folder in (run / EMBED, run.parent / EMBED, *run.parent.glob(f"*/{EMBED}")):
         files = (read_manifest(folder) or {"outputs": {}})["outputs"]
         if files and {file: entry["sha256"] for file, entry in files.items()} == inputs.get(EMBED):
-            theirs = read_parquet(folder / TABLE, columns=["id", "path"]).to_pandas()
-            theirs = theirs[~theirs["id"].isin(_held_out_pairs(folder.parent / COMPARISONS / PAIRS))]
+            theirs = read_parquet(output(folder, TABLE), columns=["id", "path"]).to_pandas()
+            theirs = theirs[~theirs["id"].isin(_held_out_pairs(folder.parent / COMPARISONS))]
             same = set(theirs.path) & set(ours.values())
             same |= {
                 path for i, path in zip(theirs["id"], theirs.path, strict=True) if i in ours and _alike(ours[i], path)
@@ -110,11 +110,11 @@ def _may_have_seen(held_out: pd.DataFrame, run: Path, inputs: dict[str, Any]) ->
     return "its 02 is not there to tell which images it had"
 
 
-def _held_out_pairs(path: Path) -> set[str]:
+def _held_out_pairs(folder: Path) -> set[str]:
     """The images of a run's held-out pairs; none where its 01 is not there."""
-    if not path.is_file():
+    if not (folder / PAIRS).is_file():
         return set()
-    table = read_parquet(path, columns=["split", "first", "second"]).to_pandas()
+    table = read_parquet(output(folder, PAIRS), columns=["split", "first", "second"]).to_pandas()
     return {*table[["first", "second"]][table["split"] == "held_out"].to_numpy().ravel()}
 
 

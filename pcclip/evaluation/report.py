@@ -34,7 +34,7 @@ from pcclip.evaluation.protocols import NOTES
 from pcclip.finetuning import stage as finetuning
 from pcclip.images import BadImage, data_url, thumbnail
 from pcclip.runs.files import atomic, read_parquet
-from pcclip.runs.stage import read_manifest
+from pcclip.runs.stage import changed_output, output, read_manifest
 from pcclip.stats.metrics import deciding
 
 STAGES = (comparisons.FOLDER, embedding.FOLDER, finetuning.FOLDER, evaluation.FOLDER, arithmetic.FOLDER)
@@ -135,7 +135,7 @@ class _Run:
         """A file of a finished stage; None when the stage has not finished or wrote no such file."""
         if name not in self.manifests.get(stage, {}).get("outputs", {}):
             return None
-        path = self.place(stage) / name
+        path = output(self.place(stage), name)
         if not name.endswith(".csv"):
             return read_parquet(path, columns).to_pandas()
         try:
@@ -160,12 +160,12 @@ class _Run:
 
     @property
     def spoilt(self) -> dict[str, list[str]]:
-        """Stage -> its files that do not have the size that its manifest records."""
-        sizes = {name: manifest["outputs"].items() for name, manifest in self.manifests.items()}
+        """Stage -> its files that are not as its manifest records them."""
+        outputs = {name: manifest["outputs"].items() for name, manifest in self.manifests.items()}
         return {
             name: files
-            for name, outputs in sizes.items()
-            if (files := [file for file, output in outputs if not _has_size(self.place(name) / file, output["bytes"])])
+            for name, records in outputs.items()
+            if (files := [file for file, record in records if changed_output(self.place(name), {file: record})])
         }
 
 
@@ -362,8 +362,8 @@ def provenance(run: _Run) -> Part:
         for key, value in _flat(manifest["inputs"]).items():
             if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{12,64}", value):
                 inputs.append([name, key, value[:16]])
-        for file, output in manifest["outputs"].items():
-            outputs.append([name, file, f"{output['bytes']:,}", output["sha256"][:16]])
+        for file, record in manifest["outputs"].items():
+            outputs.append([name, file, f"{record['bytes']:,}", record["sha256"][:16]])
         for program, version in manifest.get("versions", {}).items():
             programs.setdefault((program, version or "none"), []).append(name)
     versions = [[*key, ", ".join(stages)] for key, stages in programs.items()]
@@ -471,10 +471,6 @@ def _p(value: float) -> str:
     if pd.isna(value):
         return ""
     return "<0.0001" if value < 0.0001 else f"{value:.4f}"
-
-
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
 
 
 # ---- elements of the page --------------------------------------------------------------------------------------------

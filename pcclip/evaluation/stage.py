@@ -19,7 +19,7 @@ from pcclip.evaluation import benchmarks, left_out, models, own_images, publishe
 from pcclip.evaluation.predictions import FOLDER, Predictions, summarise
 from pcclip.runs.files import atomic, read_parquet, write_parquet
 from pcclip.runs.progress import begin, next_part, say
-from pcclip.runs.stage import Stage
+from pcclip.runs.stage import Stage, output
 
 METRICS, PREDICTIONS, DIFFERENCES = "metrics.csv", "predictions.parquet", "differences.csv"
 PAGE = "report.html"  # report.py writes it
@@ -112,8 +112,11 @@ def predict(
 
 
 def read(config: Config, name: str) -> pd.DataFrame:
-    """Read a table of the finished stage by its file name, such as GAINS. An empty protocol is '', not missing."""
-    path = config.folder / FOLDER / name
+    """Read a table of the finished stage by its file name, such as GAINS. An empty protocol is '', not missing.
+
+    Raises PcclipError when the stage has not finished, or the file is not the one that it wrote.
+    """
+    path = output(config.folder / FOLDER, name)
     if path.suffix == ".parquet":
         return read_parquet(path).to_pandas()
     table = pd.read_csv(path)

@@ -24,7 +24,6 @@ from pcclip.errors import PcclipError
 from pcclip.finetuning import distributed
 from pcclip.finetuning import stage as finetuning
 from pcclip.finetuning.loop import CURVES
-from pcclip.runs.files import read_parquet
 from pcclip.runs.progress import say
 
 _MODULE = "pcclip.finetuning"
@@ -60,7 +59,7 @@ def train(config: Config) -> None:
                 stage(config, images).done_or_fetched()
         distributed.check_alike(None, "what has been read")  # all wait for all
         vectors = load_vectors(config.source_folder / embed.FOLDER, model)
-        comparisons = read_parquet(config.source_folder / generate.FOLDER / generate.TABLE).to_pandas()
+        comparisons = generate.load(config)
         finetuning.finetune(config, images, vectors, comparisons, model)
 
 

@@ -13,7 +13,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -59,7 +59,7 @@ class Stage:
         manifest = read_manifest(self.folder)
         if not manifest or manifest["key"] != self.key:
             return False
-        changed = _changed_output(self.folder, manifest)
+        changed = changed_output(self.folder, manifest["outputs"])
         if changed:
             say(f"{changed}: not the file that {self.folder.name} wrote; {self.folder.name} is not done any more")
             return False
@@ -80,7 +80,7 @@ class Stage:
                     copy_file(storage / name, self.folder / name)
                 except FileNotFoundError:
                     return False
-            if _changed_output(self.folder, manifest):
+            if changed_output(self.folder, manifest["outputs"]):
                 return False  # another run is writing there
             _write_manifest(self.folder, manifest)
             remove_folder(self.partial)
@@ -153,19 +153,26 @@ def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     write_json(folder / _MANIFEST, {**stored, _DIGEST: digest(stored)})
 
 
-def _changed_output(folder: Path, manifest: dict[str, Any]) -> Path | None:
-    """The first file of a finished stage that is missing or has another SHA-256 than its manifest records."""
-    for name, output in manifest["outputs"].items():
+def changed_output(folder: Path, outputs: Mapping[str, Any]) -> Path | None:
+    """The first file of a finished stage that is missing or has another SHA-256 than its manifest records.
+
+    `outputs` has the manifest's records by the files' names; None for a file without a record.
+    """
+    for name, record in outputs.items():
         file = folder / name
-        if not file.is_file() or file.stat().st_size != output["bytes"] or file_digest(file) != output["sha256"]:
+        is_there = record and file.is_file() and file.stat().st_size == record["bytes"]
+        if not is_there or file_digest(file) != record["sha256"]:
             return file
     return None
 
 
-def finished(folder: Path, **expected: Any) -> dict[str, Any]:
+def finished(folder: Path, *names: str, **expected: Any) -> dict[str, Any]:
     """The manifest of an earlier stage, made with the `expected` inputs (images, seed, model, ...).
 
-    Raises PcclipError when that stage has not finished or was made with other inputs, or one of its files has changed.
+    Args:
+        names: the files that are checked against the manifest; without any, all.
+
+    Raises PcclipError when that stage has not finished or was made with other inputs, or a file has changed.
     """
     manifest = read_manifest(folder)
     if manifest is None:
@@ -173,10 +180,16 @@ def finished(folder: Path, **expected: Any) -> dict[str, Any]:
     other = [name for name, value in expected.items() if manifest["inputs"].get(name) != value]
     if other:
         raise PcclipError(f"{folder}: made with other {' and '.join(other)} than now asked for; run its notebook again")
-    changed = _changed_output(folder, manifest)
+    changed = changed_output(folder, {name: manifest["outputs"].get(name) for name in names or manifest["outputs"]})
     if changed:
         raise PcclipError(f"{changed}: missing or changed since {folder.name} wrote it; run its notebook again")
     return manifest
+
+
+def output(folder: Path, name: str) -> Path:
+    """The path of a file that an earlier stage wrote, checked against its manifest. Raises PcclipError as `finished`."""
+    finished(folder, name)
+    return folder / name
 
 
 def output_hashes(folder: Path, **expected: Any) -> dict[str, str]:

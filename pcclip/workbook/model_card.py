@@ -22,7 +22,7 @@ from pcclip.errors import PcclipError
 from pcclip.evaluation import stage as evaluation
 from pcclip.finetuning import stage as finetuning
 from pcclip.runs.files import make_folder
-from pcclip.runs.stage import finished, read_manifest
+from pcclip.runs.stage import finished, output, read_manifest
 
 _HUB = "hf-hub:"
 _USES = {
@@ -131,7 +131,7 @@ def _results(run: Path, alpha: float) -> str:
         return "Not evaluated."
     name = "finetuned" if alpha == evaluated["inputs"]["evaluate"]["alpha"] else f"alpha={alpha:g}"
     keys = ["task", "dataset", "protocol", "metric"]
-    table = pd.read_csv(run / "metrics.csv", keep_default_na=False, dtype={"n": int})
+    table = pd.read_csv(output(run / evaluation.FOLDER, f"../{evaluation.METRICS}"), keep_default_na=False, dtype={"n": int})
     table["text"] = [f"{row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]" for row in table.itertuples()]
     sides = [table[table.model == model].set_index(keys) for model in ("base", name)]
     both = sides[0].join(sides[1], how="inner", rsuffix="_tuned")

@@ -140,7 +140,7 @@ def test_half_written_vectors(config, tiny_encoder, encoded):
     vectors, _ = embed(config, load_images(config), tiny_encoder)
     table = config.folder / "02_embed" / TABLE
     table.write_bytes(table.read_bytes()[:1000])
-    with pytest.raises(PcclipError, match=r"vectors\.parquet: not a whole Parquet file"):
+    with pytest.raises(PcclipError, match=r"vectors\.parquet: missing or changed since 02_embed wrote it"):
         load_vectors(config.folder / "02_embed", tiny_encoder)
     again, _ = embed(config, load_images(config), tiny_encoder)  # and embedding again mends it
     assert encoded.total == 48
@@ -148,7 +148,7 @@ def test_half_written_vectors(config, tiny_encoder, encoded):
 
 
 def test_vectors_before_02_has_run(config, tiny_encoder):
-    with pytest.raises(PcclipError, match=r"vectors\.parquet: not there; run the notebook"):
+    with pytest.raises(PcclipError, match=r"02_embed: this stage has not finished; run its notebook"):
         load_vectors(config.folder / "02_embed", tiny_encoder)
 
 

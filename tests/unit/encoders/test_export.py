@@ -233,15 +233,14 @@ def test_the_card_shows_results_with_intervals(run, tmp_path):
     from pcclip.workbook.model_card import model_card
 
     copied = shutil.copytree(run, tmp_path / "run")
-    stage = Stage(copied / "04_evaluate", {"evaluate": {"alpha": 1.0}})
-    with stage.work():
-        stage.finish([], {})
     header = "task,dataset,protocol,model,metric,value,ci_low,ci_high,n\n"
     rows = [
         f"zero_shot,tiny,,{model},accuracy,{value},0.1,0.9,24\n"
         for model, value in (("base", 0.25), ("finetuned", 0.5))
     ]
-    (copied / "metrics.csv").write_text(header + "".join(rows))
+    with Stage(copied / "04_evaluate", {"evaluate": {"alpha": 1.0}}).work() as stage:
+        (copied / "metrics.csv").write_text(header + "".join(rows))
+        stage.finish(["../metrics.csv"], {})
     assert "| 0.250 [0.100, 0.900] | 0.500 [0.100, 0.900] | 24 |" in model_card(copied, 1.0, ["open_clip"], "there")
     assert "(alpha = 0.5) were not evaluated" in model_card(copied, 0.5, [], "there")
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from helpers.faults import flipped
 from PIL import Image
 
 from pcclip import config as params
@@ -19,12 +20,22 @@ from pcclip.arithmetic.stage import analyze
 from pcclip.errors import PcclipError
 from pcclip.evaluation import report as html
 from pcclip.evaluation import stage as report
+from pcclip.runs import stage as stages
+from pcclip.runs.files import file_digest
 from pcclip.stats import metrics as statistics
 
 ATTACKS = ["<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", '" onload="alert(3)']
 SIZE = "<u>size"  # an attribute's name is the user's own
 _EMPTY = {"meta", "img", "br", "hr", "input", "link"}
 _FORBIDDEN = {"script", "iframe", "object", "embed", "link", "form", "base", "input", "foreignobject"}
+
+
+def recorded(folder):
+    """Make the manifest that of the files as they are now."""
+    manifest = stages.read_manifest(folder)
+    for name, record in manifest["outputs"].items():
+        record.update(sha256=file_digest(folder / name), bytes=(folder / name).stat().st_size)
+    stages._write_manifest(folder, manifest)
 
 
 class Page(HTMLParser):
@@ -312,19 +323,46 @@ def test_nothing_to_report(made, tmp_path):
 
 def test_a_cut_table_says_what_to_do(copy):
     (copy.folder / "02_embed" / "vectors.parquet").write_bytes(b"PAR1")
+    with pytest.raises(PcclipError, match=r"vectors.parquet: missing or changed since 02_embed wrote it; run its notebook again"):
+        copy.write()
+    recorded(copy.folder / "02_embed")
     with pytest.raises(PcclipError, match="delete it and run its notebook again"):
         copy.write()
     (copy.folder / "02_embed" / "manifest.json").unlink()
     (copy.folder / "03_finetune" / "curves.csv").write_text("")
+    recorded(copy.folder / "03_finetune")
     with pytest.raises(PcclipError, match="curves.csv: cannot be read .* run the notebook of 03_finetune again"):
         copy.write()
 
 
 def test_a_file_that_changed_is_named(copy, made):
     assert "not as the stage left it" not in made.page.text
-    with open(copy.folder / "03_finetune" / "curves.csv", "a") as file:
-        file.write("\n")
-    assert "03_finetune: curves.csv: not as the stage left it." in copy.write().text
+    weights = copy.folder / "03_finetune" / "text_tower.safetensors"
+    weights.write_bytes(flipped(weights.read_bytes(), 12345))
+    assert "03_finetune: text_tower.safetensors: not as the stage left it." in copy.write().text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "metrics.csv",
+        "01_generate/comparisons.parquet",
+        "01_generate/left_out.parquet",
+        "02_embed/vectors.parquet",
+        "03_finetune/curves.csv",
+        "04_evaluate/predictions.parquet",
+        "04_evaluate/differences.csv",
+        "04_evaluate/left_out.csv",
+        "05_arithmetic/claims.parquet",
+        "05_arithmetic/composed_left_out.parquet",
+    ],
+)
+def test_a_table_with_a_flipped_bit_is_not_shown(copy, name):
+    """Whatever the bit is, and though the file's size is the same."""
+    path = copy.folder / name
+    path.write_bytes(flipped(path.read_bytes(), 8 * path.stat().st_size // 2))
+    with pytest.raises(PcclipError, match=f"{path.name}: missing or changed since .* run its notebook again"):
+        copy.write()
 
 
 def test_other_parameters_are_told(made, copy):
@@ -342,6 +380,7 @@ def test_photos_that_are_gone_leave_their_captions(made, copy):
     table = pd.read_parquet(copy.folder / "02_embed" / "vectors.parquet")
     table["path"] = "/nowhere/" + table["id"]
     table.to_parquet(copy.folder / "02_embed" / "vectors.parquet")
+    recorded(copy.folder / "02_embed")
     found = copy.write()
     assert found.images() == []
     assert "missing file" in found.text
@@ -363,6 +402,7 @@ def test_stored_p_values_are_shown_and_absent_ones_found(made, copy):
     ]
     assert [row[-1] for row in made.page.table(*head)] == [html._p(value) for value in paired.p_holm]
     paired.assign(p_holm=0.0123).to_csv(copy.folder / "04_evaluate" / "differences.csv", index=False)
+    recorded(copy.folder / "04_evaluate")
     assert {row[-1] for row in copy.write().table(*head)} == {"0.0123"}
 
 
@@ -371,6 +411,7 @@ def test_protocols_that_were_used_are_explained(copy):
     metrics = pd.read_csv(copy.folder / "metrics.csv")
     more = metrics.head(2).assign(task="zero_shot", dataset="flowers/colour", protocol=["as_released", "corrected"])
     pd.concat([metrics, more]).to_csv(copy.folder / "metrics.csv", index=False)
+    recorded(copy.folder / "04_evaluate")
     found = copy.write()
     assert html.NOTES["flowers/colour"] in found.text
     assert html.NOTES["awa2/"] not in found.text

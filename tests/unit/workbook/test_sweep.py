@@ -6,6 +6,7 @@ import yaml
 
 from pcclip import config as params
 from pcclip.errors import PcclipError
+from pcclip.runs.stage import Stage
 from pcclip.workbook.sweep import Member, collect, parents, read_sweep
 
 LATE = {"variants": {"slow": {"finetune.lr": 1e-4}, "no twins": {"finetune.swap": False}}}
@@ -162,10 +163,10 @@ def test_one_table_of_all_members(members, tmp_path):
     sweep = {"grid": {"seed": [0, 1], "model": ["a", "b"], "finetune.keep_epochs": [[], [1, 2]]}, **LATE}
     found = members(sweep, outputs=str(tmp_path))
     for k, member in enumerate(found):
-        member.config.folder.mkdir(parents=True)
-        pd.DataFrame({"model": ["base", "finetuned"], "value": [0.5, k / 16]}).to_csv(
-            member.config.folder / "metrics.csv", index=False
-        )
+        with Stage(member.config.folder / "04_evaluate", {}).work() as stage:
+            rows = {"model": ["base", "finetuned"], "value": [0.5, k / 16]}
+            pd.DataFrame(rows).to_csv(member.config.folder / "metrics.csv", index=False)
+            stage.finish(["../metrics.csv"], {})
     table = collect(found, tmp_path)
     assert list(table.columns) == ["model", "value", "run", "variant", "seed", "sweep.model", "finetune.keep_epochs"]
     assert list(table.value[1::2]) == [k / 16 for k in range(16)]
@@ -176,3 +177,7 @@ def test_one_table_of_all_members(members, tmp_path):
     assert list(table["finetune.keep_epochs"][:8]) == ["[]"] * 4 + ["[1, 2]"] * 4
     again = pd.read_csv(tmp_path / "sweep.csv", dtype={"seed": str})
     pd.testing.assert_frame_equal(again, table)
+    with open(found[3].config.folder / "metrics.csv", "a") as file:
+        file.write("finetuned,1.0\n")
+    with pytest.raises(PcclipError, match="metrics.csv: missing or changed since 04_evaluate wrote it"):
+        collect(found, tmp_path)
