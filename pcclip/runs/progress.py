@@ -154,16 +154,19 @@ def interactive() -> bool:
     kernel = sys.modules.get("ipykernel.kernelapp")  # starting a kernel imports it too
     if kernel is None or not kernel.IPKernelApp.initialized() or BATCH in os.environ:
         return False
-    return not any(Path(word).stem == "papermill" for word in _parent_commands())
+    return not papermill_commands()
 
 
-def _parent_commands() -> list[str]:
-    """The first words of the commands of the two processes above this one, as far as they may be read."""
+def papermill_commands() -> list[tuple[Path, list[str]]]:
+    """Working folder and words of each command of papermill among the two processes above this one.
+
+    Commands that may not be read are left out.
+    """
     import psutil
 
-    words = []
+    commands = []
     with suppress(psutil.Error):
         for parent in psutil.Process().parents()[:2]:
             with suppress(psutil.Error):
-                words += parent.cmdline()[:3]
-    return words
+                commands.append((Path(parent.cwd()), parent.cmdline()))
+    return [command for command in commands if any(Path(word).stem == "papermill" for word in command[1][:3])]

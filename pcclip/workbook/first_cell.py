@@ -7,14 +7,17 @@
 the package's default, as in `pcclip run FILE`.
 """
 
+from argparse import ArgumentParser
 from typing import Any
 
-from pcclip.config import Config, check, load_yaml, resolve
+from pcclip.config import Config, check, load_yaml, read_yaml, resolve
 from pcclip.encoders import check_name
 from pcclip.errors import PcclipError
+from pcclip.runs.progress import papermill_commands
 from pcclip.workbook.sweep import member_folders, set_value
 
 _PLAIN = (str, int, float, dict, list, type(None))
+_NOT_PARAMETERS = {"parameters", "changes", "In", "Out"}  # IPython has the last two
 _OWN_FOLDER = ("seed", "model", "data", "generate", "embed", "finetune")  # blocks whose change makes another run
 
 
@@ -30,14 +33,24 @@ def from_notebook(variables: dict[str, Any]) -> Config:
     from_papermill = {
         name: value
         for name, value in variables.items()
-        if isinstance(value, _PLAIN) and name.islower() and name[0] != "_" and name not in ("parameters", "changes")
+        if isinstance(value, _PLAIN) and name[0] != "_" and name not in _NOT_PARAMETERS
     }
     if from_papermill.keys() & Config.model_fields.keys():
+        _check_files_of_papermill()
         config = _one_run(from_papermill, "papermill's parameters")
     else:
         config = _changed(str(variables["parameters"]), variables["changes"])
     check_name(config.model)
     return config
+
+
+def _check_files_of_papermill() -> None:
+    """Read again the files of `papermill -f`, which has kept the last of several equal keys. Raises PcclipError."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-f", "--parameters_file", action="append", default=[])
+    for folder, words in papermill_commands():
+        for file in parser.parse_known_args(words)[0].parameters_file:
+            read_yaml(folder / file)
 
 
 def _changed(file: str, changes: dict[str, Any]) -> Config:

@@ -131,7 +131,9 @@ def _results(run: Path, alpha: float) -> str:
         return "Not evaluated."
     name = "finetuned" if alpha == evaluated["inputs"]["evaluate"]["alpha"] else f"alpha={alpha:g}"
     keys = ["task", "dataset", "protocol", "metric"]
-    table = pd.read_csv(output(run / evaluation.FOLDER, f"../{evaluation.METRICS}"), keep_default_na=False, dtype={"n": int})
+    table = pd.read_csv(
+        output(run / evaluation.FOLDER, f"../{evaluation.METRICS}"), keep_default_na=False, dtype={"n": int}
+    )
     table["text"] = [f"{row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]" for row in table.itertuples()]
     sides = [table[table.model == model].set_index(keys) for model in ("base", name)]
     both = sides[0].join(sides[1], how="inner", rsuffix="_tuned")

@@ -323,7 +323,9 @@ def test_nothing_to_report(made, tmp_path):
 
 def test_a_cut_table_says_what_to_do(copy):
     (copy.folder / "02_embed" / "vectors.parquet").write_bytes(b"PAR1")
-    with pytest.raises(PcclipError, match=r"vectors.parquet: missing or changed since 02_embed wrote it; run its notebook again"):
+    with pytest.raises(
+        PcclipError, match=r"vectors.parquet: missing or changed since 02_embed wrote it; run its notebook again"
+    ):
         copy.write()
     recorded(copy.folder / "02_embed")
     with pytest.raises(PcclipError, match="delete it and run its notebook again"):

@@ -91,7 +91,7 @@ def test_processes_that_may_not_be_seen_say_nothing(monkeypatch, parents, looked
         return words
 
     def of(words):
-        return SimpleNamespace(cmdline=lambda: told(words))
+        return SimpleNamespace(cmdline=lambda: told(words), cwd=lambda: "/")
 
     kernel = SimpleNamespace(IPKernelApp=SimpleNamespace(initialized=lambda: True))
     monkeypatch.setitem(sys.modules, "ipykernel.kernelapp", kernel)

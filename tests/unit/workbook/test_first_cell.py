@@ -1,5 +1,10 @@
 """The first cell of a notebook: by hand, changed, and with papermill -f, where it means what `pcclip run` means."""
 
+import ast
+import json
+from types import SimpleNamespace
+
+import psutil
 import pytest
 import yaml
 from helpers.runs import ROOT
@@ -70,8 +75,32 @@ def test_changed_results_have_a_folder_of_their_own(changes, run, reuse):
         ({"parameters": "params/study.yaml", "changes": {}}, "params/study.yaml: sweep: a notebook is one run"),
         ({"run": "x", "sweep": {}}, "sweep: a notebook is one run"),
         ({"run": "x", "sed": 3}, "sed: unknown key; did you mean seed"),
+        ({"run": "x", "Seed": 3, "In": ["a"], "Out": {}}, "Seed: unknown key; did you mean seed"),
     ],
 )
 def test_a_mistake_stops_the_first_cell(notebook, message):
     with pytest.raises(PcclipError, match=message):
         from_notebook(notebook)
+
+
+@pytest.mark.parametrize(
+    "flags", [["-f", "p.yaml"], ["--parameters_file=p.yaml", "-p", "seed", "1"], ["-y", "x", "-fp.yaml"]]
+)
+def test_papermill_with_a_doubled_key_stops(monkeypatch, tmp_path, flags):
+    """papermill itself keeps the last of the two; the first cell reads the file that the command names."""
+    (tmp_path / "p.yaml").write_text("run: x\nmodel: shapes-clip\nfinetune:\n  lr: 0.1\n  lr: 0.2\n")
+    command = ["python", "/usr/bin/papermill", "in.ipynb", "out.ipynb", *flags]
+    parent = SimpleNamespace(cwd=lambda: str(tmp_path), cmdline=lambda: command)
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(parents=lambda: [parent]))
+    with pytest.raises(PcclipError, match=r"p.yaml: .*the key 'lr' is in line 4 and again in line 5"):
+        from_notebook({"parameters": DEMO, "changes": {}, "run": "x", "model": "shapes-clip", "finetune": {"lr": 0.2}})
+
+
+def test_no_cell_gives_a_parameters_name_to_something_else():
+    """Run again, the first cell would take it for papermill's."""
+    for notebook in sorted((ROOT / "notebooks").glob("0[1-6]*.ipynb")):
+        for cell in json.loads(notebook.read_text())["cells"]:
+            if cell["cell_type"] == "code":
+                nodes = ast.walk(ast.parse("".join(cell["source"])))
+                names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+                assert not names & params.Config.model_fields.keys(), f"{notebook.name}: {names}"
