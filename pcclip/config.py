@@ -732,6 +732,12 @@ class Config(Block):
     def _blocks_fit_together(self) -> "Config":
         if self.generate.backend == "template" and any(s.texts == "llm" for s in self.evaluate.labelled.values()):
             raise ValueError("evaluate.labelled: texts: llm needs a language model as generate.backend")
+        if self.finetune.captions == "rewrites" and not self.generate.rewrites:
+            raise ValueError("finetune.captions: rewrites needs generate.rewrites, a prompt for 01 to write them")
+        if self.finetune.attribute_weight and not self.generate.attributes:
+            raise ValueError(
+                "finetune.attribute_weight needs generate.attributes, an attribute bank for 01 to ask about"
+            )
         if self.finetune.sds and self.finetune.sds.baseline and "captions" in self.evaluate.peers:
             raise ValueError("evaluate.peers: 'captions' is the row of finetune.sds.baseline; choose another name")
         return self
@@ -966,7 +972,7 @@ def _explain(item: Any) -> tuple[str, str]:
     if item["type"] == "missing":
         return f"{key}: ", "missing; it must be given"
     value = _shortened(without_password(repr(item["input"])))
-    return f"{_shortened(key)} = {value}: ", item["msg"].removeprefix("Value error, ")
+    return f"{_shortened(key)} = {value}: " if key else "", item["msg"].removeprefix("Value error, ")
 
 
 def _block_at(location: tuple[str | int, ...]) -> type[Block]:

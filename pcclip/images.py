@@ -152,8 +152,7 @@ def open_image(source: str | Path | Image.Image, at_least: int | None = None) ->
             image = _to_eight_bits(image)
         if "A" in image.getbands() or "transparency" in image.info:
             image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image)
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image.convert("RGB")
     except BadImage:
         raise

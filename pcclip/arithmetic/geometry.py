@@ -187,8 +187,7 @@ def _modality_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
 
 
 def _spread_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
-    texts = model.encode_texts(list(held_out.pairs.difference))
-    return _spread("text differences", texts, held_out)
+    return _spread("text differences", model.encode_texts(list(held_out.pairs.difference)), held_out)
 
 
 def _spread(name: str, differences: Float[np.ndarray, "m d"], held_out: HeldOut) -> OneModel:

@@ -19,6 +19,7 @@ from PIL import Image
 from pcclip.arithmetic.differences import HeldOut
 from pcclip.arithmetic.texts import TextMemory
 from pcclip.config import Config, resolve
+from pcclip.encoders.diffusion import on_hub
 from pcclip.errors import PcclipError, one_line
 from pcclip.runs.files import atomic, disk_errors
 from pcclip.stats.vectors import unit
@@ -32,9 +33,12 @@ STEPS = 25  # denoising steps
 
 
 def check(config: Config) -> None:
-    """Raise PcclipError when a decoder is named and diffusers is not installed."""
-    if config.arithmetic.decoder and find_spec("diffusers") is None:
+    """Raise PcclipError when a decoder is named, and diffusers is not installed or there is no such folder."""
+    decoder = config.arithmetic.decoder
+    if decoder and find_spec("diffusers") is None:
         raise PcclipError("arithmetic.decoder needs diffusers: `pip install 'pcclip[pictures]'`")
+    if decoder and not (resolve(decoder).is_dir() or on_hub(decoder)):
+        raise PcclipError(f"arithmetic.decoder = {decoder}: no such folder, and not a name on the hub")
 
 
 def picture_table(

@@ -26,9 +26,9 @@ from pcclip.embedding.stage import left_out, shared_inputs
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.finetuning.stage import FOLDER as FINETUNE
-from pcclip.runs.files import read_parquet, write_parquet
+from pcclip.runs.files import write_parquet
 from pcclip.runs.progress import say
-from pcclip.runs.stage import Stage, built_on
+from pcclip.runs.stage import Stage, built_on, read_output
 
 FOLDER = "05_arithmetic"
 TABLES: tuple[str, ...] = (
@@ -103,9 +103,8 @@ def analyze(config: Config, images: ImageSet, vectors: Vectors, models: dict[str
 
 
 def read(config: Config) -> dict[str, pd.DataFrame]:
-    """The tables of the finished stage by name. Raises PcclipError when one is missing."""
-    folder = config.folder / FOLDER
-    return {name: read_parquet(folder / _file(name)).to_pandas() for name in TABLES}
+    """The tables of the finished stage by name. Raises PcclipError when one is missing or has changed."""
+    return {name: read_output(config.folder / FOLDER, _file(name)) for name in TABLES}
 
 
 def _tables(

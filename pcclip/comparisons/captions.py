@@ -11,9 +11,9 @@ from pcclip.comparisons.prompts import Prompt, load_prompt
 from pcclip.config import COMPARISONS, Config
 from pcclip.data.image_set import ImageSet
 from pcclip.errors import PcclipError
-from pcclip.runs.files import digest, read_parquet
+from pcclip.runs.files import digest
 from pcclip.runs.log import AnswerLog
-from pcclip.runs.stage import finished
+from pcclip.runs.stage import read_output
 
 TABLE = "rewrites.parquet"
 _SHORTEST, _LONGEST = 3, 60  # words of a written caption
@@ -66,11 +66,8 @@ def write_rewrites(config: Config, images: ImageSet, backend_for: Callable[[Prom
 
 def load_rewrites(config: Config) -> pd.DataFrame:
     """Columns id and caption of the rewrites that stage 01 kept. Raises PcclipError when 01 has none by this prompt."""
-    if config.generate.rewrites is None:
-        raise PcclipError("finetune.captions = rewrites needs generate.rewrites, a prompt file for 01 to write them")
-    folder = config.source_folder / COMPARISONS
-    finished(folder, rewrites=single_text_prompt(config.generate.rewrites).hash)
-    table = read_parquet(folder / TABLE).to_pandas()
+    prompt = single_text_prompt(config.generate.rewrites or "").hash
+    table = read_output(config.source_folder / COMPARISONS, TABLE, rewrites=prompt)
     return table.loc[table.verdict == "kept", ["id", "caption"]].reset_index(drop=True)
 
 

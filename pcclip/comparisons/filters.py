@@ -264,8 +264,7 @@ def side_by_side(table: pd.DataFrame, model: Encoder, names: tuple[str, str] = (
 
     A row for each verdict of the first list, a column for each of the second.
     """
-    verdicts = [judged(table, rule_list(name), model).verdict.rename(name) for name in names]
-    return pd.crosstab(*verdicts)
+    return pd.crosstab(*(judged(table, rule_list(name), model).verdict.rename(name) for name in names))
 
 
 def yield_table(verdicts: pd.Series, rules: RuleList) -> pd.DataFrame:

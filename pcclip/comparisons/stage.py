@@ -22,11 +22,11 @@ from pcclip.config import COMPARISONS, Config
 from pcclip.data.image_set import ImageSet, load_images
 from pcclip.encoders import identify
 from pcclip.encoders.dual_encoder import Encoder
-from pcclip.runs.files import digest, read_parquet, write_parquet
+from pcclip.runs.files import digest, write_parquet
 from pcclip.runs.log import AnswerLog
 from pcclip.runs.progress import say
 from pcclip.runs.ray_cluster import cluster
-from pcclip.runs.stage import Stage, output
+from pcclip.runs.stage import Stage, read_output
 
 FOLDER, TABLE, LEFT_OUT = COMPARISONS, "comparisons.parquet", "left_out.parquet"
 _FORMAT = 2  # raise it when the meaning of the table changes: old stages are then done again
@@ -98,7 +98,7 @@ def generate(config: Config, images: ImageSet, model: Encoder, backend: Backend 
 
 def load(config: Config) -> pd.DataFrame:
     """The table of the finished stage. Raises PcclipError when it has not finished, or the table has changed since."""
-    return read_parquet(output(config.source_folder / FOLDER, TABLE)).to_pandas()
+    return read_output(config.source_folder / FOLDER, TABLE)
 
 
 def draw_pairs(config: Config, images: ImageSet) -> pd.DataFrame:

@@ -25,9 +25,9 @@ from pcclip.config import COMPARISONS, Config
 from pcclip.data.concepts import singular, words_of
 from pcclip.data.image_set import ImageSet
 from pcclip.errors import PcclipError
-from pcclip.runs.files import digest, read_parquet
+from pcclip.runs.files import digest
 from pcclip.runs.log import AnswerLog
-from pcclip.runs.stage import finished
+from pcclip.runs.stage import read_output
 
 TABLE = "verdicts.parquet"
 KINDS = ("image", "thing")
@@ -86,9 +86,8 @@ def check_backend(config: Config, images: ImageSet, backend_for: Callable[[Promp
 
 def load(config: Config) -> pd.DataFrame:
     """The verdicts that stage 01 stored. Raises PcclipError when there are none, or they belong to another bank."""
-    folder = config.source_folder / COMPARISONS
-    finished(folder, attributes=load_bank(config.generate.attributes or "").hash)
-    return read_parquet(folder / TABLE).to_pandas()
+    bank = load_bank(config.generate.attributes or "").hash
+    return read_output(config.source_folder / COMPARISONS, TABLE, attributes=bank)
 
 
 def _log(config: Config, backend: Backend) -> AnswerLog:

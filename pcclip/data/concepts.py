@@ -80,9 +80,7 @@ def singular(noun: str) -> str:
         return noun.removesuffix("'s")
     if noun.endswith("ies"):
         return noun[:-3] + "y"
-    if noun.endswith(("ches", "shes", "xes", "sses", "zzes", "oes")):
-        return noun[:-2]
-    return noun.removesuffix("s")
+    return noun[:-2] if noun.endswith(("ches", "shes", "xes", "sses", "zzes", "oes")) else noun.removesuffix("s")
 
 
 def concept_of(caption: str) -> str:

@@ -95,14 +95,18 @@ def identify_teacher(spec: str) -> str:
     return digest([spec if not files else "", {f"{f.parent.name}/{f.name}": file_digest(f) for f in files}])[:16]
 
 
+def on_hub(spec: str) -> bool:
+    """Whether a spec may be the name of a repository on the hub."""
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", spec))
+
+
 def missing_teacher(spec: str) -> list[str]:
     """One line for each part that a folder lacks; the hub is not asked, so a hub name lacks nothing."""
     if SHAPES_DIFFUSION.seed(spec) is not None:
         return []
     place = Path(_place(spec))
     if not place.is_dir():
-        hub_name = re.fullmatch(r"[\w.-]+/[\w.-]+", spec)
-        return [] if hub_name else [f"teacher {spec!r}: no such folder, and not a name on the hub"]
+        return [] if on_hub(spec) else [f"teacher {spec!r}: no such folder, and not a name on the hub"]
     lines = [f"teacher {spec!r}: {place} has no {part}/" for part in PARTS if not (place / part).is_dir()]
     return lines + [
         f"teacher {spec!r}: {place / part} has no safetensors"
@@ -239,8 +243,7 @@ class Teacher:
         condition: Float[Tensor, "n t d"],
     ) -> Float[Tensor, " n"]:
         """Mean squared error of the noise predicted in z_t: the integrand of L_SDS, and of d(x, c)."""
-        predicted = self.noise(self.noised(z0, t, noise), t, condition)
-        return (predicted - noise).square().flatten(1).mean(dim=1)
+        return (self.noise(self.noised(z0, t, noise), t, condition) - noise).square().flatten(1).mean(dim=1)
 
     def fingerprint(self) -> str:
         """A digest of all that its predictions depend on: weights, noise levels, tokenizer."""

@@ -23,7 +23,7 @@ from pcclip.encoders.dual_encoder import Encoder, weights_digest
 from pcclip.encoders.imagenet_classes import imagenet_names
 from pcclip.errors import PcclipError
 from pcclip.images import contained
-from pcclip.runs.files import atomic, cache_folder, digest
+from pcclip.runs.files import cache_folder, digest, read_checkpoint, write_checkpoint
 from pcclip.runs.progress import say
 from pcclip.torchvision_shim import declare_missing
 
@@ -81,18 +81,16 @@ class MiniLMEfficientNet(Encoder):
     def _class_matrix(self, texts: list[str]) -> Float[Tensor, "c d"]:
         """(1000, 384) from the untuned text tower, kept in the cache where it can be: making it takes seconds."""
         made_by = digest([self.architecture["class_texts"], torch.__version__])
-        kept, matrix = cache_folder() / SPEC / f"classes-{made_by[:16]}.npy", None
-        with suppress(OSError, ValueError, EOFError):  # not there, or damaged
-            matrix = np.load(kept)
-        if matrix is None or matrix.shape != (len(texts), self.width):
-            vectors = self.encode_texts(texts)
-            matrix = vectors - vectors.mean(axis=0)
-            try:
-                with atomic(kept) as temporary, open(temporary, "wb") as file:
-                    np.save(file, matrix)
-            except (OSError, PcclipError) as error:
-                say(f"{SPEC}: its class vectors cannot be kept and are made again each time ({error})")
-        return torch.from_numpy(matrix)
+        kept = cache_folder() / SPEC / f"classes-{made_by[:16]}.pt"
+        with suppress(PcclipError):  # not there, or damaged
+            return read_checkpoint(kept)["classes"]
+        vectors = self.encode_texts(texts)
+        matrix = torch.from_numpy(vectors - vectors.mean(axis=0))
+        try:
+            write_checkpoint(kept, {"classes": matrix})
+        except (OSError, PcclipError) as error:
+            say(f"{SPEC}: its class vectors cannot be kept and are made again each time ({error})")
+        return matrix
 
     def preprocess(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
         if max(image.size) > PIXELS * min(image.size):  # ImageOps.pad would leave no pixel of the shorter side

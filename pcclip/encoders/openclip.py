@@ -290,5 +290,4 @@ def _tokenizer(name: str, source: str | None) -> Any:
 
 
 def _activation(tower: nn.Module) -> str:
-    kinds = {type(m).__name__ for m in tower.modules() if "gelu" in type(m).__name__.lower()}
-    return "/".join(sorted(kinds))
+    return "/".join(sorted({type(m).__name__ for m in tower.modules() if "gelu" in type(m).__name__.lower()}))

@@ -11,8 +11,7 @@ from pcclip.data.rows import counted
 from pcclip.embedding.stage import BAD, left_out
 from pcclip.evaluation import change_captions, compositional, labelled, relative_attributes
 from pcclip.evaluation.benchmarks import Sets
-from pcclip.runs.files import read_parquet
-from pcclip.runs.stage import output
+from pcclip.runs.stage import read_output
 
 TABLE, _COMPOSED = "left_out.csv", "composed_left_out.parquet"  # of stage 04 and of stage 05
 _COLUMNS = ["stage", "dataset", "reason", "rows", "example"]
@@ -36,12 +35,9 @@ def of_stages(folders: Iterable[Path]) -> pd.DataFrame:
     """What the finished stages in `folders` could not use: stage, dataset, reason, rows, example."""
     parts = [pd.DataFrame(columns=_COLUMNS, dtype=object)]
     for folder in folders:
-        for name in (LEFT_OUT, BAD):
+        for name in (LEFT_OUT, BAD, TABLE, _COMPOSED):
             if (folder / name).is_file():
-                own = read_parquet(output(folder, name)).to_pandas().assign(dataset="own images")
-                parts.append(counted(own).assign(stage=folder.name))
-        if (folder / TABLE).is_file():
-            parts.append(pd.read_csv(output(folder, TABLE)).assign(stage=folder.name))
-        if (folder / _COMPOSED).is_file():
-            parts.append(read_parquet(output(folder, _COMPOSED)).to_pandas().assign(stage=folder.name))
+                rows = read_output(folder, name)
+                counts = rows if "rows" in rows else counted(rows.assign(dataset="own images"))
+                parts.append(counts.assign(stage=folder.name))
     return pd.concat(parts, ignore_index=True)[_COLUMNS]

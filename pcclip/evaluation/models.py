@@ -12,13 +12,12 @@ from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import FOLDER as EMBED
 from pcclip.embedding.stage import shared_inputs
 from pcclip.embedding.vectors import TABLE
-from pcclip.encoders import identify, load_model, saved
+from pcclip.encoders import check_name, identify, load_model, saved
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.finetuning.both_towers import BASELINE
 from pcclip.finetuning.stage import FOLDER as FINETUNE
-from pcclip.runs.files import read_parquet
-from pcclip.runs.stage import output, read_manifest
+from pcclip.runs.stage import read_manifest, read_output
 
 
 def load_models(config: Config) -> dict[str, Encoder]:
@@ -63,6 +62,7 @@ def lacking(config: Config) -> list[str]:
     lines = []
     for name, spec in config.evaluate.peers.items():
         try:
+            check_name(spec)
             identify(spec)
             _check_split(config, name, spec)
         except PcclipError as error:
@@ -100,7 +100,7 @@ def _may_have_seen(held_out: pd.DataFrame, run: Path, inputs: dict[str, Any]) ->
     for folder in (run / EMBED, run.parent / EMBED, *run.parent.glob(f"*/{EMBED}")):
         files = (read_manifest(folder) or {"outputs": {}})["outputs"]
         if files and {file: entry["sha256"] for file, entry in files.items()} == inputs.get(EMBED):
-            theirs = read_parquet(output(folder, TABLE), columns=["id", "path"]).to_pandas()
+            theirs = read_output(folder, TABLE, ["id", "path"])
             theirs = theirs[~theirs["id"].isin(_held_out_pairs(folder.parent / COMPARISONS))]
             same = set(theirs.path) & set(ours.values())
             same |= {
@@ -114,7 +114,7 @@ def _held_out_pairs(folder: Path) -> set[str]:
     """The images of a run's held-out pairs; none where its 01 is not there."""
     if not (folder / PAIRS).is_file():
         return set()
-    table = read_parquet(output(folder, PAIRS), columns=["split", "first", "second"]).to_pandas()
+    table = read_output(folder, PAIRS, ["split", "first", "second"])
     return {*table[["first", "second"]][table["split"] == "held_out"].to_numpy().ravel()}
 
 

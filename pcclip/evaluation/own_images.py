@@ -99,11 +99,12 @@ def inputs(config: Config, images: ImageSet | None) -> dict[str, Any]:
 
 
 def check_attributes(config: Config, images: ImageSet) -> None:
-    """Raise PcclipError when evaluate.attributes names an attribute that the image set does not have."""
-    for attribute, texts in config.evaluate.attributes.items():
-        if (texts.column or attribute) not in images.attributes:
+    """Raise PcclipError when evaluate.attributes or evaluate.fixed names an attribute that the image set lacks."""
+    named = {f"attributes.{name}": texts.column or name for name, texts in config.evaluate.attributes.items()}
+    for key, column in {**named, "fixed": config.evaluate.fixed}.items():
+        if column and column not in images.attributes:
             known = ", ".join(images.attributes) or "none"
-            raise PcclipError(f"evaluate.attributes.{attribute}: {images.name} has no such attribute; it has: {known}")
+            raise PcclipError(f"evaluate.{key}: {images.name} has no such attribute; it has: {known}")
 
 
 def score(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predictions) -> None:
@@ -159,8 +160,7 @@ def _structures(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
 def _zero_shot(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
     classes, labelled = held_out.images.classes, held_out.table[held_out.table.label.notna()]
     if classes and len(labelled):
-        prompt = held_out.config.evaluate.zero_shot_prompt
-        texts = model.encode_texts([prompt.format(name) for name in classes])
+        texts = model.encode_texts([held_out.config.evaluate.zero_shot_prompt.format(name) for name in classes])
         labels = np.array([classes.index(label) for label in labelled.label])
         items = classify(vectors.matrix, texts, vectors.rows(labelled["id"]), labels)
         yield ("zero_shot", held_out.images.name, ""), items

@@ -33,8 +33,8 @@ from pcclip.evaluation import stage as evaluation
 from pcclip.evaluation.protocols import NOTES
 from pcclip.finetuning import stage as finetuning
 from pcclip.images import BadImage, data_url, thumbnail
-from pcclip.runs.files import atomic, read_parquet
-from pcclip.runs.stage import changed_output, output, read_manifest
+from pcclip.runs.files import atomic
+from pcclip.runs.stage import changed_output, read_manifest, read_output
 from pcclip.stats.metrics import deciding
 
 STAGES = (comparisons.FOLDER, embedding.FOLDER, finetuning.FOLDER, evaluation.FOLDER, arithmetic.FOLDER)
@@ -127,22 +127,13 @@ class _Run:
         config = self.config
         if stage in (comparisons.FOLDER, embedding.FOLDER) and (config.reuse or config.tuned):
             return config.source_folder / stage
-        if stage == finetuning.FOLDER and config.tuned:
-            return config.tuned_folder / stage
-        return self.folder / stage
+        return config.tuned_folder / stage if stage == finetuning.FOLDER and config.tuned else self.folder / stage
 
     def table(self, stage: str, name: str, columns: list[str] | None = None) -> pd.DataFrame | None:
         """A file of a finished stage; None when the stage has not finished or wrote no such file."""
         if name not in self.manifests.get(stage, {}).get("outputs", {}):
             return None
-        path = output(self.place(stage), name)
-        if not name.endswith(".csv"):
-            return read_parquet(path, columns).to_pandas()
-        try:
-            table = pd.read_csv(path, keep_default_na=False, na_values=[""])
-        except (OSError, ValueError) as error:
-            raise PcclipError(f"{path}: cannot be read ({error}); run the notebook of {stage} again") from None
-        return table.assign(protocol=table.protocol.fillna("")) if "protocol" in table else table
+        return read_output(self.place(stage), name, columns)
 
     def photo(self, image: str, value: str = "") -> Part:
         """A small photo with its caption and a value below it; one that cannot be read says why."""

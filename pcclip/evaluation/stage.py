@@ -17,9 +17,9 @@ from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.evaluation import benchmarks, left_out, models, own_images, published, specificity
 from pcclip.evaluation.predictions import FOLDER, Predictions, summarise
-from pcclip.runs.files import atomic, read_parquet, write_parquet
+from pcclip.runs.files import atomic, write_parquet
 from pcclip.runs.progress import begin, next_part, say
-from pcclip.runs.stage import Stage, output
+from pcclip.runs.stage import Stage, read_output
 
 METRICS, PREDICTIONS, DIFFERENCES = "metrics.csv", "predictions.parquet", "differences.csv"
 PAGE = "report.html"  # report.py writes it
@@ -112,15 +112,8 @@ def predict(
 
 
 def read(config: Config, name: str) -> pd.DataFrame:
-    """Read a table of the finished stage by its file name, such as GAINS. An empty protocol is '', not missing.
-
-    Raises PcclipError when the stage has not finished, or the file is not the one that it wrote.
-    """
-    path = output(config.folder / FOLDER, name)
-    if path.suffix == ".parquet":
-        return read_parquet(path).to_pandas()
-    table = pd.read_csv(path)
-    return table.assign(protocol=table.protocol.fillna("")) if "protocol" in table else table
+    """Read a table of the finished stage by its file name, such as GAINS. Raises PcclipError as `read_output`."""
+    return read_output(config.folder / FOLDER, name)
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:

@@ -281,11 +281,9 @@ def training_verdicts(config: Config, vectors: Vectors, model: Encoder) -> Verdi
     Nouns without a photograph stand for themselves: u is the base model's f("a photo of a fox"). The gap between
     photographs and texts cancels in u1 - u2, since no pair mixes them.
 
-    Raises PcclipError when 01 had no attribute bank, or has no verdict on a training pair.
+    Raises PcclipError when 01 had another attribute bank, or has no verdict on a training pair.
     """
-    if config.generate.attributes is None:
-        raise PcclipError("finetune.attribute_weight needs generate.attributes, an attribute bank for 01 to ask about")
-    bank = load_bank(config.generate.attributes)
+    bank = load_bank(config.generate.attributes or "")
     names = [entry.name for entry in bank.attributes if entry.split == "train"]
     table = verdicts.load(config)
     table = table[(table.split == "train") & table.value.notna() & table.attribute.isin(names)]

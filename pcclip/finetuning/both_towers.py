@@ -188,8 +188,7 @@ class BothTowers(Training):
         temperature = self.temperature
 
         def objective(rows: Int[np.ndarray, " b"]) -> tuple[Tensor, Tensor]:
-            ignore = self._same_texts(data.text_numbers[first][rows], v)
-            return infonce(w[rows], v[rows], temperature, ignore)
+            return infonce(w[rows], v[rows], temperature, self._same_texts(data.text_numbers[first][rows], v))
 
         loss, accuracy = mean_over_batches(self.settings, len(data), objective)
         return {"clip": loss, "in_batch_accuracy": accuracy}

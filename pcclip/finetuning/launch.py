@@ -59,8 +59,7 @@ def train(config: Config) -> None:
                 stage(config, images).done_or_fetched()
         distributed.check_alike(None, "what has been read")  # all wait for all
         vectors = load_vectors(config.source_folder / embed.FOLDER, model)
-        comparisons = generate.load(config)
-        finetuning.finetune(config, images, vectors, comparisons, model)
+        finetuning.finetune(config, images, vectors, generate.load(config), model)
 
 
 def _by_accelerate(config: Config) -> None:

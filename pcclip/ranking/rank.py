@@ -260,8 +260,8 @@ def _example_matrices(files: Mapping[str, str], examples: Examples, model: Encod
 def _ranked(vectors: Vectors, scores: Float[np.ndarray, " n"], top: int | None, bottom: int | None) -> pd.DataFrame:
     """Columns position, row, score and path."""
     table = topk.ranked(scores, top, bottom)
-    paths = [vectors.paths[row] for row in table.row]
-    table["path"] = pd.Series(paths, dtype=object)  # a text column has no room for names that are not UTF-8
+    # a text column has no room for names that are not UTF-8
+    table["path"] = pd.Series([vectors.paths[row] for row in table.row], dtype=object)
     return table
 
 

@@ -95,7 +95,7 @@ def atomic(path: Path) -> Iterator[Path]:
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            sync_folder(path.parent)
+            sync(path.parent)
 
 
 @contextmanager
@@ -124,17 +124,24 @@ def make_folder(folder: Path) -> None:
     absent = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in absent:
-        sync_folder(path.parent)
+        sync(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a local folder are on disk; without this a power cut can undo a rename."""
+def sync(path: Path) -> None:
+    """Wait until a local file, or the names in a folder, are on disk; without this a power cut can undo a rename."""
     with suppress(OSError):  # of systems and network stores that cannot sync a folder
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Give a folder its place once everything in it is on disk."""
+    os.sync()
+    os.replace(source, target)
+    sync(target.parent)
 
 
 def is_url(path: Any) -> bool:

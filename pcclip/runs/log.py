@@ -22,7 +22,7 @@ from zlib import crc32
 from pcclip.config import Config
 from pcclip.errors import PcclipError
 from pcclip.images import batches
-from pcclip.runs.files import atomic, digest, disk_errors, is_url, make_folder, names_in, sync_folder
+from pcclip.runs.files import atomic, digest, disk_errors, is_url, make_folder, names_in, sync
 from pcclip.runs.progress import Meter, say, track
 from pcclip.runs.ray_cluster import over_shards
 
@@ -145,7 +145,7 @@ class Log(Generic[Record]):
                     file.write(line + b"\n")
             file.flush()
             os.fsync(file.fileno())
-            sync_folder(self.bad_path.parent)
+            sync(self.bad_path.parent)
 
     @contextmanager
     def _opened(self) -> Iterator[BinaryIO]:
@@ -154,7 +154,7 @@ class Log(Generic[Record]):
             with disk_errors(self.path):
                 make_folder(self.path.parent)
                 with open(self.path, "ab+") as file:
-                    sync_folder(self.path.parent)
+                    sync(self.path.parent)
                     yield file
         except OSError as error:
             raise PcclipError(

@@ -20,11 +20,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from filelock import FileLock, Timeout
 
 from pcclip import __version__
 from pcclip.errors import PcclipError
-from pcclip.runs.files import copy_file, digest, disk_errors, file_digest, remove_folder, write_json
+from pcclip.runs.files import copy_file, digest, disk_errors, file_digest, read_parquet, remove_folder, write_json
 from pcclip.runs.progress import say
 
 _LOCK_SECONDS = 10  # a killed run's kernel needs a moment to notice and let go
@@ -186,10 +187,22 @@ def finished(folder: Path, *names: str, **expected: Any) -> dict[str, Any]:
     return manifest
 
 
-def output(folder: Path, name: str) -> Path:
+def output(folder: Path, name: str, **expected: Any) -> Path:
     """The path of a file that an earlier stage wrote, checked against its manifest. Raises PcclipError as `finished`."""
-    finished(folder, name)
+    finished(folder, name, **expected)
     return folder / name
+
+
+def read_output(folder: Path, name: str, columns: list[str] | None = None, **expected: Any) -> pd.DataFrame:
+    """A table that an earlier stage wrote, checked against its manifest; all columns, or of a Parquet file those named.
+
+    An empty protocol is '', not missing. Raises PcclipError as `finished`.
+    """
+    path = output(folder, name, **expected)
+    if path.suffix == ".parquet":
+        return read_parquet(path, columns).to_pandas()
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    return table.assign(protocol=table.protocol.fillna("")) if "protocol" in table else table
 
 
 def output_hashes(folder: Path, **expected: Any) -> dict[str, str]:

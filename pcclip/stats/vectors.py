@@ -12,8 +12,7 @@ _THREADS = min(os.cpu_count() or 1, 8)  # more do not make memory faster
 
 def unit(vectors: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
     """Rows, or one vector, scaled to length one; a zero vector stays zero."""
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return vectors / np.maximum(length, 1e-12)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def image_differences(

@@ -91,6 +91,18 @@ def plan(params_file: str | Path, scale: Scale) -> None:
 def refuse(config: Config, notebooks: list[str], images: data.ImageSet) -> None:
     """Raise PcclipError when the parameters name something that these images do not have, or that no notebook runs."""
     evaluation.check_attributes(config, images)
+    settings, sides = (
+        config.generate,
+        {"training captions": images.train.caption, "held-out concepts": images.held_out.concept},
+    )
+    for name, values in sides.items():
+        if values.nunique() < 2:
+            raise PcclipError(f"data: a pair needs two different {name}; raise the limit or change data.held_out")
+    for key, backend in (("rewrites", settings.backend), ("attributes", settings.judging.backend)):
+        if "01_generate_comparisons" in notebooks and getattr(settings, key) and backend == "template":
+            raise PcclipError(
+                f"generate.{key}: backend template cannot do it; name a language model's, or leave {key} out"
+            )
     if "05_analyze_embedding_arithmetic" in notebooks:
         arithmetic.check(config, images)
     elif config.arithmetic.composed and "04_evaluate" in notebooks:
@@ -103,8 +115,7 @@ def refuse(config: Config, notebooks: list[str], images: data.ImageSet) -> None:
 
 def _images(config: Config) -> data.ImageSet | None:
     """The images, or None where they are not here yet."""
-    absent = data.missing(config.data) or data.to_fetch(config.data)
-    return None if absent else data.load_images(config)
+    return None if data.missing(config.data) or data.to_fetch(config.data) else data.load_images(config)
 
 
 def _show(costs: list[tuple[Cost, list[str]]]) -> None:
@@ -150,15 +161,19 @@ def _problem(look: Callable[..., object], *arguments: object) -> str:
 def _models(config: Config, stages: set[str]) -> Iterator[Finding]:
     """Every model that the stages of a run use, and the packages that run them."""
     settings, finetune = config.generate, config.finetune
-    parts = [_encoder(config.model)]
+    peers = config.evaluate.peers.values() if "04" in stages else ()
+    parts = [_encoder(spec) for spec in (config.model, *peers)]
     if "01" in stages:
         parts.append(_language_model(settings))
     if "01" in stages and settings.attributes:
         parts.append(_language_model(settings.judging))
-    if config.engine == "ray" and stages & {"01", "02"}:
-        parts.append(_package("ray", "engine = ray needs Ray: `pip install 'pcclip[ray]'`"))
-    if "03" in stages and finetune.tune == "lora":
-        parts.append(_package("peft", "finetune.tune = lora needs peft: `pip install 'pcclip[paper]'`"))
+    packages = [
+        ("ray", "engine = ray", "'pcclip[ray]'", config.engine == "ray" and stages & {"01", "02"}),
+        ("peft", "finetune.tune = lora", "'pcclip[paper]'", "03" in stages and finetune.tune == "lora"),
+        ("accelerate", "finetune.processes", "'pcclip[paper]'", "03" in stages and finetune.processes > 1),
+        ("tensorboardX", "finetune.tracker", "tensorboardX", "03" in stages and finetune.tracker),
+    ]
+    parts += [_package(name, f"{key} needs {name}: `pip install {what}`") for name, key, what, used in packages if used]
     if "03" in stages and finetune.sds:
         parts.append(_teacher(finetune.sds.teacher))
     if "04" in stages and config.evaluate.teacher:

@@ -210,8 +210,7 @@ class Cost:
         """Both texts of every template and of every written pair, by each model in 04 and by two in 05."""
         settings, models = self.config.evaluate, 2 + len(self.config.evaluate.alphas)
         texts = 2 * models * (settings.pairs + self.held_out_pairs) + 4 * self.config.arithmetic.pairs
-        compares = self.config.finetune.objective in ("infonce", "mse")
-        tokens = texts * self._tokens(compares)
+        tokens = texts * self._tokens(self.config.finetune.objective in ("infonce", "mse"))
         flop, disk = tokens * self.model.text.flop, constant("item") * texts
         return self._timed(
             Row("04, 05 evaluate", f"{texts:,} texts by {models} models", tokens, flop, disk), "fp32", "encoding"

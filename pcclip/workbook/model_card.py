@@ -21,7 +21,7 @@ from pcclip.encoders.saved import CARD
 from pcclip.errors import PcclipError
 from pcclip.evaluation import stage as evaluation
 from pcclip.finetuning import stage as finetuning
-from pcclip.runs.files import make_folder
+from pcclip.runs.files import make_folder, move_folder
 from pcclip.runs.stage import finished, output, read_manifest
 
 _HUB = "hf-hub:"
@@ -76,7 +76,7 @@ def publish(run: str, to: str, formats: Collection[str] = (), alpha: float = 1.0
             HfApi().create_repo(place, exist_ok=True)
             HfApi().upload_folder(repo_id=place, folder_path=files)
         else:
-            files.rename(folder)
+            move_folder(files, folder)
     return reasons
 
 

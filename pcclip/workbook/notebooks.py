@@ -26,7 +26,7 @@ from pcclip.embedding import stage as embedding
 from pcclip.errors import PcclipError
 from pcclip.evaluation import stage as evaluation
 from pcclip.finetuning import stage as finetuning
-from pcclip.runs.files import atomic, digest, disk_errors, file_digest, write_json
+from pcclip.runs.files import atomic, digest, disk_errors, file_digest, sync, write_json
 from pcclip.runs.progress import BATCH, Heartbeat, say
 from pcclip.runs.stage import Stage
 from pcclip.workbook.check import check, refuse
@@ -146,6 +146,7 @@ def run_notebook(config: Config, name: str, images: ImageSet | None = None) -> b
         execute(source, executed, {"parameters": str(_written(config)), "changes": {}}, config)
         if not NOTEBOOKS[name](config, images).done():
             raise PcclipError(f"{name}: the notebook ended without finishing its stage; see {executed}")
+        sync(executed)
         write_json(_mark(config, name), {"key": key})
     say(f"{name}: finished in {time.monotonic() - started:.0f} s")
     return True

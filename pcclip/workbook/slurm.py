@@ -6,7 +6,6 @@ is queued again and continues where it was.
 """
 
 import os
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 from pcclip.config import Config, root
 from pcclip.data.image_set import load_images
 from pcclip.errors import PcclipError, one_line
-from pcclip.runs.files import disk_errors, file_digest
+from pcclip.runs.files import copy_file, file_digest
 from pcclip.runs.progress import say
 from pcclip.workbook.notebooks import check_names, conclude, finished, result, run_notebook
 from pcclip.workbook.sweep import NEEDS, Member, planned, read_sweep
@@ -86,9 +85,7 @@ def submit(params_file: str | Path) -> list[str]:
         say(f"{home}: nothing new to do, all finished")
         return []
     copy = home / FOLDER / f"{params_file.stem}-{file_digest(params_file)[:12]}.yaml"
-    with disk_errors(copy):
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(params_file, copy)
+    copy_file(params_file, copy)
     result(members).unlink(missing_ok=True)  # it shows outdated work
     say(f"{params_file}: {len(jobs)} jobs, logs in {copy.parent}")
     ids: dict[str, str] = {}

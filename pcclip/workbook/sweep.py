@@ -21,7 +21,7 @@ import pandas as pd
 from pcclip.config import Config, check, load_yaml
 from pcclip.errors import PcclipError
 from pcclip.runs.files import atomic
-from pcclip.runs.stage import output
+from pcclip.runs.stage import read_output
 
 TABLE = "sweep.csv"
 NEEDS: dict[str, tuple[str, ...]] = {  # notebook -> the notebooks whose stages it builds on
@@ -103,7 +103,7 @@ def collect(members: list[Member], folder: Path) -> pd.DataFrame:
     """
     tables = []
     for member in members:
-        metrics = pd.read_csv(output(member.config.folder / "04_evaluate", "../metrics.csv"))
+        metrics = read_output(member.config.folder / "04_evaluate", "../metrics.csv")
         grid = {f"sweep.{key}" if key in metrics else key: str(value) for key, value in member.grid.items()}
         tables.append(metrics.assign(run=member.config.run, variant=member.variant, **grid))
     table = pd.concat(tables, ignore_index=True)

@@ -173,9 +173,9 @@ def _file(image: dict | None, folder: Path, name: str) -> tuple[str, str]:
     if not image["bytes"]:
         return os.path.realpath(image["path"]), "" if os.path.isfile(image["path"]) else "missing file"
     target = folder / f"{name}{_suffix(image)}"
-    if not target.is_file() or target.stat().st_size != len(image["bytes"]):
+    if not target.is_file() or target.read_bytes() != image["bytes"]:
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(image["bytes"])  # without the fsync of each file that `atomic` has
+        temporary.write_bytes(image["bytes"])  # a power cut may spoil it: it is compared with the set's at each reading
         os.replace(temporary, target)
     return str(target), ""
 

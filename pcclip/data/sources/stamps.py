@@ -7,7 +7,6 @@ value with its line in a source of sources.csv: body_mass (kg), top_speed (km/h)
 litter_size (young or eggs), gestation (days, or those of incubation), sleep (hours a day), legs, energy (kcal in 100 g).
 """
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -18,7 +17,7 @@ import pandas as pd
 from pcclip.config import Data, resolve
 from pcclip.data.rows import sort_out
 from pcclip.errors import PcclipError
-from pcclip.runs.files import cache_folder, disk_errors
+from pcclip.runs.files import cache_folder, disk_errors, move_folder
 from pcclip.runs.progress import say
 
 PACKAGE = "tuxpaint-stamps-default"
@@ -131,7 +130,7 @@ def fetch(target: Path) -> None:
             unpacked = subprocess.run(["dpkg-deb", "-x", str(debs[0]), f"{scratch}/tree"], capture_output=True)
             if unpacked.returncode or not Path(f"{scratch}/tree{SYSTEM}").is_dir():
                 raise PcclipError(f"{debs[0].name}: dpkg-deb could not unpack {PACKAGE}; {HELP}")
-            os.replace(f"{scratch}/tree{SYSTEM}", target)
+            move_folder(Path(f"{scratch}/tree{SYSTEM}"), target)
 
 
 def _cached() -> Path:

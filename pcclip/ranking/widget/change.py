@@ -56,9 +56,8 @@ class ChangeBox(Pictured, ipywidgets.VBox):
     def text(self) -> str:
         """The comparison whose vector is added to the photo; '' while no text is typed."""
         wanted = " ".join(self.wanted.value.split())
-        if not wanted or sides(wanted):
-            return wanted
-        return from_captions(wanted, self._table.caption[self.photo.value])
+        is_whole = not wanted or sides(wanted)
+        return wanted if is_whole else from_captions(wanted, self._table.caption[self.photo.value])
 
     def nearest(self, model: str) -> pd.DataFrame:
         """The photos nearest to photo + alpha * f(text): columns position, id, path, cosine."""

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection
+from functools import partial
 from io import BytesIO
 from itertools import count
 from pathlib import Path
@@ -17,9 +18,20 @@ from pcclip.images import as_text, file_of
 from pcclip.ranking import saved
 from pcclip.ranking.rank import SHEET_PHOTOS, ranked_sheet
 from pcclip.ranking.widget.ranker import Ranker
-from pcclip.runs.files import atomic, disk_errors, make_folder, spreadsheet
+from pcclip.runs.files import atomic, disk_errors, make_folder, spreadsheet, sync
 
-PLACINGS: dict[str, Callable[[str, Path], object]] = {"copy": shutil.copy2, "link": os.symlink, "move": shutil.move}
+
+def _copy(source: str, target: str | Path) -> None:
+    """Copy a photo; it is on disk when this returns, as a move to another disk then deletes the first."""
+    shutil.copy2(source, target)
+    sync(Path(target))
+
+
+PLACINGS: dict[str, Callable[[str, Path], object]] = {
+    "copy": _copy,
+    "link": os.symlink,
+    "move": partial(shutil.move, copy_function=_copy),
+}
 KINDS = ["csv", "jsonl", "labels", "png", *PLACINGS]
 _MEDIA = {"csv": "text/csv", "jsonl": "application/jsonl", "png": "image/png", "json": "application/json"}
 

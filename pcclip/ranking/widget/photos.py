@@ -100,9 +100,7 @@ def load_photos(config: Config) -> Photos:
         models["finetuned"] = load_model(str(config.tuned_folder), config.evaluate.alpha)
         if models["finetuned"].tuned_from != models["base"].image_fingerprint():
             raise PcclipError(f"model: {config.tuned_folder} was not finetuned from {config.model}; name its base")
-    if config.rank.photos:
-        return _of_a_folder(str(config.rank.photos), models)
-    return _of_the_run(config, models)
+    return _of_a_folder(str(config.rank.photos), models) if config.rank.photos else _of_the_run(config, models)
 
 
 def _of_the_run(config: Config, models: dict[str, Encoder]) -> Photos:
@@ -131,8 +129,8 @@ def growing_photos(place: str, models: dict[str, Encoder]) -> Iterator[tuple[Pho
     """
     folder = resolve(place)
     is_folder = folder.is_dir()
-    photo_files = find_photos(folder if folder.exists() else place)
-    paths = [as_text(os.path.abspath(path)) for path in photo_files]  # a link keeps its own name and place
+    # a link keeps its own name and place
+    paths = [as_text(os.path.abspath(path)) for path in find_photos(folder if folder.exists() else place)]
     origin = str(folder if folder.exists() else os.path.abspath(os.path.expanduser(place)))
     captions, fingerprint = _captions_in(folder) if is_folder else {}, models["base"].image_fingerprint()
     rows: list[int] = []

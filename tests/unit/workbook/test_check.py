@@ -16,6 +16,7 @@ from pcclip import config as params
 from pcclip.workbook import check as checks
 
 V1 = "CompVis/stable-diffusion-v1-4"
+TEXTS = dict.fromkeys(["more", "less", "comparison", "comparison_swapped"], "a big shape")
 
 
 @pytest.fixture
@@ -93,6 +94,23 @@ def test_a_set_that_is_not_there(checked):
             {"tuned": "other", "arithmetic": {"composed": {"cirr": {"path": "x"}}}},
             "arithmetic.composed: 05 is not run with `tuned`, nor in a sweep; leave composed out",
         ),
+        (
+            {"sweep": {"variants": {"a": {"arithmetic.composed": {"cirr": {"path": "x"}}}}}},
+            "arithmetic.composed: 05 is not",
+        ),
+        ({"evaluate": {"fixed": "weight"}}, "evaluate.fixed: folder has no such attribute; it has: size"),
+        ({"evaluate": {"attributes": {"label": TEXTS}}}, "evaluate.attributes.label: folder has no such attribute"),
+        ({"evaluate": {"attributes": {"a": {**TEXTS, "column": "path"}}}}, "evaluate.attributes.a: folder has no such"),
+        ({"finetune": {"captions": "rewrites"}}, "finetune.captions: rewrites needs generate.rewrites"),
+        ({"finetune": {"attribute_weight": 1.0}}, "finetune.attribute_weight needs generate.attributes"),
+        (
+            {"generate": {"rewrites": "rewrite"}},
+            "generate.rewrites: backend template cannot do it; name a language model's",
+        ),
+        ({"generate": {"attributes": "zoology"}}, "generate.attributes: backend template cannot do it"),
+        ({"data": {"limit": 1}}, "a pair needs two different training captions"),
+        ({"data": {"held_out_limit": 1}}, "a pair needs two different held-out concepts"),
+        ({"arithmetic": {"decoder": "/nowhere/unclip"}}, "arithmetic.decoder = /nowhere/unclip: no such folder"),
         ({"sweep": {"grid": {"seed": list(range(1000)), "finetune.epochs": list(range(1, 901))}}}, "900,000 runs"),
     ],
 )
@@ -141,8 +159,17 @@ def test_a_tokenizer_that_is_not_clips_own(checked, tmp_path, tiny_model):
     status, _, error = checked(model=f"local-dir:{folder}")
     assert status == 1
     assert "its folder has no tokenizer; put the tokenizer files of some/tokenizer there" in error
+    status, _, error = checked(evaluate={"peers": {"theirs": f"local-dir:{folder}"}})
+    assert status == 1
+    assert "its folder has no tokenizer; put the tokenizer files of some/tokenizer there" in error
     (folder / "tokenizer.json").write_text("{}")
     assert checked(model=f"local-dir:{folder}")[0] == 0
+
+
+def test_weights_of_a_peer_are_looked_for(checked, hub):
+    status, _, error = checked(evaluate={"peers": {"theirs": "ViT-B-32:openai"}})
+    assert status == 1
+    assert "weights of ViT-B-32:openai: not here" in error
 
 
 def test_a_peer_that_may_have_seen_what_is_held_out(values, tmp_path, capsys, tiny_encoder):
