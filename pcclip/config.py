@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.metadata import files
 from importlib.util import find_spec
-from itertools import chain
+from itertools import accumulate, chain
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
@@ -27,13 +27,14 @@ from pcclip.errors import PcclipError
 COMPARISONS = "01_generate"  # the folder of stage 01 in a run's folder
 _LARGEST_YAML = 50_000  # bytes
 _MOST_VALUES = 20_000  # in one YAML file
+_DEEPEST = 100  # open brackets in a YAML file; PyYAML takes seconds for 10,000
 _MOST_MISTAKES = 20  # that one message lists
 _LONGEST_MESSAGE = 300  # characters of a value, or of another library's message
 
 # ---- types of values -------------------------------------------------------------------------------------------------
 
 _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_FOLDER_NAME = r"[A-Za-z0-9][A-Za-z0-9._=,-]*"
+_FOLDER_NAME = r"[A-Za-z0-9][A-Za-z0-9._=,-]{0,199}"
 
 
 def _float_from_text(value: Any) -> Any:
@@ -566,11 +567,8 @@ class Evaluate(Block):
 
     @model_validator(mode="after")
     def _prompt_has_slot(self) -> "Evaluate":
-        try:
-            has_slot = "\0" in self.zero_shot_prompt.format("\0")
-        except (IndexError, KeyError, ValueError):
-            has_slot = False
-        if not has_slot:
+        before, slot, after = self.zero_shot_prompt.partition("{}")
+        if not slot or {"{", "}"} & {*before, *after}:
             raise ValueError("zero_shot_prompt must contain {} once, where the class name goes, and no other braces")
         return self
 
@@ -811,8 +809,16 @@ def shipped(folder: str) -> Path:
 
 
 def resolve(path: str | Path) -> Path:
-    """Expand ~ in a parameter's path and put a relative path below the workbook's root, wherever a kernel runs."""
-    return root() / Path(path).expanduser()
+    """Expand ~ in a parameter's path and put a relative path below the workbook's root, wherever a kernel runs.
+
+    Raises PcclipError when the system cannot look there: a name that is too long, or a folder that may not be entered.
+    """
+    place = root() / os.path.expanduser(path)
+    try:
+        place.exists()
+    except OSError as error:
+        raise PcclipError(f"{_shortened(str(path))}: cannot be looked up ({error.strerror}); correct it") from None
+    return place
 
 
 def place(name: str) -> Path:
@@ -890,7 +896,10 @@ def read_yaml(path: Path) -> Any:
     try:
         if path.stat().st_size > _LARGEST_YAML:
             raise PcclipError(f"{path}: over {_LARGEST_YAML // 1000} kB; name a parameter file, a prompt or a bank")
-        return yaml.load(path.read_text(encoding="utf8"), _Loader)
+        text = path.read_text(encoding="utf8")
+        if max(accumulate((character in "[{") - (character in "]}") for character in text), default=0) > _DEEPEST:
+            raise PcclipError(f"{path}: more than {_DEEPEST} brackets are open at once; close them")
+        return yaml.load(text, _Loader)
     except OSError as error:
         raise PcclipError(f"{path}: cannot read the file ({error.strerror}); see params/README.md") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

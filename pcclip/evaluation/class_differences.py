@@ -228,8 +228,7 @@ def _released_draw(
     comparable: Bool[np.ndarray, "c c"], labels: Int[np.ndarray, " m"], seed: int
 ) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
     """All comparable pairs, in order, of 100 random images whose class is compared with some class."""
-    is_compared = np.asarray(comparable.any(axis=1))
-    pool = np.flatnonzero(is_compared[labels])
+    pool = np.flatnonzero(np.asarray(comparable.any(axis=1))[labels])
     chosen = pool[_released_order(len(pool), seed)[:_IMAGES]]
     i, j = np.triu_indices(len(chosen), 1)
     kept = comparable[labels[chosen[i]], labels[chosen[j]]]

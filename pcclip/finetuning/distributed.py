@@ -33,8 +33,7 @@ class Share:
         self.rows = self._order
         if size() > 1:
             self._order = np.argsort(lengths, kind="stable")
-            even = -(-len(lengths) // size()) * size()
-            self.rows = np.resize(self._order, even)[dist.get_rank() :: size()]
+            self.rows = np.resize(self._order, -(-len(lengths) // size()) * size())[dist.get_rank() :: size()]
 
     def gather(self, own: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
         """The vectors of the whole batch, in its order, from the vectors of each process's `rows`.

@@ -41,7 +41,7 @@ def read_examples(path: str | Path) -> Examples:
 
     Raises PcclipError for a file that cannot be read, lacks a column, or has another word for a side.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     try:
         if path.suffix.lower() == ".csv":
             table = pd.read_csv(path, dtype=str, keep_default_na=False)  # ids like 000123 and null stay text

@@ -94,7 +94,7 @@ def rank(
     for name, count in (("top", top), ("bottom", bottom)):
         if count is not None and count < 1:
             raise PcclipError(f"rank: {name} = {count}; it must be 1 or more")
-    if sheet and not Path(sheet).expanduser().absolute().parent.is_dir():
+    if sheet and not Path(os.path.expanduser(sheet)).absolute().parent.is_dir():
         raise PcclipError(f"{Path(sheet).parent}: no such folder; make it first")
     if ranking is not None:
         if (more, less, examples, votes) != (None,) * 4:
@@ -300,11 +300,11 @@ def stored_vectors(photos: str | Path | Sequence[str | Path]) -> tuple[list[Path
     if not isinstance(photos, str | Path):
         return [], None
     if Path(photos).suffix == ".parquet":
-        paths = sorted(glob.glob(str(Path(photos).expanduser()), recursive=True))
+        paths = sorted(glob.glob(str(Path(os.path.expanduser(photos))), recursive=True))
         if not paths:
             raise PcclipError(f"{photos}: no such file of vectors")
         return [Path(path) for path in paths], None
-    for folder in (Path(photos).expanduser(), resolve(photos)):
+    for folder in (Path(os.path.expanduser(photos)), resolve(photos)):
         embedded = _stage_folder(folder, EMBED)
         if embedded:
             finished(embedded)
@@ -359,7 +359,7 @@ def find_photos(photos: str | Path | Sequence[str | Path]) -> list[str]:
     others: Counter[str] = Counter()
     if not isinstance(photos, str | Path):
         paths = [as_text(str(path)) for path in photos]
-    elif (place := Path(photos).expanduser()).is_dir():
+    elif (place := Path(os.path.expanduser(photos))).is_dir():
         paths, others = photos_below(place)
     elif place.is_file():
         paths = [as_text(str(place))]

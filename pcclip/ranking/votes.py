@@ -4,6 +4,7 @@ A photo has one identity everywhere: the SHA-256 of its file's bytes. Its id or 
 alone it names the photo in files from before the identity was kept (`photo_index.PhotoIndex` finds both).
 """
 
+import os
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -68,7 +69,7 @@ class VoteFile:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser()
+        self.path = Path(os.path.expanduser(path))
         self._log = Log(self.path, _record, "votes")
 
     def read(self, attribute: str | None = None) -> list[Vote]:

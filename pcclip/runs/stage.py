@@ -205,17 +205,16 @@ def read_output(folder: Path, name: str, columns: list[str] | None = None, **exp
     return table.assign(protocol=table.protocol.fillna("")) if "protocol" in table else table
 
 
-def output_hashes(folder: Path, **expected: Any) -> dict[str, str]:
-    """Hashes of an earlier stage's files, for the key of the stage that reads them; `expected` as in `finished`."""
-    return {name: file["sha256"] for name, file in finished(folder, **expected)["outputs"].items()}
-
-
 def built_on(earlier: Iterable[Path], shared: dict[str, Any]) -> dict[str, Any]:
     """Inputs of a stage that reads earlier stages: the `shared` inputs, and the hashes of those stages' files.
 
     Raises PcclipError when an earlier stage has not finished or was made with other shared inputs.
     """
-    return {**shared, **{folder.name: output_hashes(folder, **shared) for folder in earlier}}
+    outputs = {folder.name: finished(folder, **shared)["outputs"] for folder in earlier}
+    return {
+        **shared,
+        **{stage: {name: file["sha256"] for name, file in files.items()} for stage, files in outputs.items()},
+    }
 
 
 def versions() -> dict[str, str | None]:

@@ -91,26 +91,32 @@ def plan(params_file: str | Path, scale: Scale) -> None:
 def refuse(config: Config, notebooks: list[str], images: data.ImageSet) -> None:
     """Raise PcclipError when the parameters name something that these images do not have, or that no notebook runs."""
     evaluation.check_attributes(config, images)
-    settings, sides = (
-        config.generate,
-        {"training captions": images.train.caption, "held-out concepts": images.held_out.concept},
-    )
-    for name, values in sides.items():
-        if values.nunique() < 2:
-            raise PcclipError(f"data: a pair needs two different {name}; raise the limit or change data.held_out")
-    for key, backend in (("rewrites", settings.backend), ("attributes", settings.judging.backend)):
-        if "01_generate_comparisons" in notebooks and getattr(settings, key) and backend == "template":
-            raise PcclipError(
-                f"generate.{key}: backend template cannot do it; name a language model's, or leave {key} out"
-            )
+    config.stored(config.folder)
     if "05_analyze_embedding_arithmetic" in notebooks:
         arithmetic.check(config, images)
-    elif config.arithmetic.composed and "04_evaluate" in notebooks:
-        raise PcclipError("arithmetic.composed: 05 is not run with `tuned`, nor in a sweep; leave composed out")
-    rank = config.rank
-    if rank.attribute and not rank.photos and rank.attribute not in images.attributes:
-        known = ", ".join(images.attributes) or "none"
-        raise PcclipError(f"rank.attribute: {images.name} has no attribute {rank.attribute!r}; it has: {known}")
+    settings, rank, has_01 = config.generate, config.rank, "01_generate_comparisons" in notebooks
+    sides = {"training captions": images.train.caption, "held-out concepts": images.held_out.concept}
+    backends = {"rewrites": settings.backend, "attributes": settings.judging.backend}
+    problems = {
+        f"data: a pair needs two different {name}; raise the limit or change data.held_out": values.nunique() < 2
+        for name, values in sides.items()
+    }
+    problems |= {
+        f"generate.{key}: backend template cannot do it; name a language model's, or leave {key} out": has_01
+        and getattr(settings, key)
+        and backend == "template"
+        for key, backend in backends.items()
+    }
+    problems |= {
+        "arithmetic.composed: 05 is not run with `tuned`, nor in a sweep; leave composed out": config.arithmetic.composed
+        and notebooks[-1] == "04_evaluate",
+        f"rank.attribute: {images.name} has no attribute {rank.attribute!r}; it has: "
+        f"{', '.join(images.attributes) or 'none'}": rank.attribute
+        and not rank.photos
+        and rank.attribute not in images.attributes,
+    }
+    if lines := [line for line, is_so in problems.items() if is_so]:
+        raise PcclipError("\n".join(lines))
 
 
 def _images(config: Config) -> data.ImageSet | None:

@@ -56,7 +56,7 @@ def publish(run: str, to: str, formats: Collection[str] = (), alpha: float = 1.0
         PcclipError: the run has not finished 03, the folder is there already, no token, or as `export`.
     """
     on_hub, place = to.startswith(_HUB), to.removeprefix(_HUB)
-    folder = Path(place).expanduser().absolute()
+    folder = Path(os.path.expanduser(place)).absolute()
     if on_hub and not os.environ.get("HF_TOKEN"):
         raise PcclipError(f"export: {to} needs a token that may write there, in $HF_TOKEN")
     if not on_hub and folder.exists():

@@ -5,16 +5,23 @@
 
 import re
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.comparisons_run import ComparisonsRun
 from helpers.faults import FAULTS, flipped, mutated, no_file_above, told
 from helpers.power_cut import Recording
+from helpers.runs import run_values
 from helpers.toy_run import ToyRun
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from pcclip import config as params
+from pcclip.data.image_set import load_images
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +30,14 @@ def reference(tmp_path_factory) -> dict[str, bytes]:
     return ToyRun(tmp_path_factory.mktemp("reference"))()
 
 
-def stored(folder: Path) -> set[str]:
-    """Keys of the answers in the log."""
-    return {key for key, _ in ToyRun(folder).answers.read()}
+def stored(folder: Path, make: Callable = ToyRun) -> set[str]:
+    """Keys of the answers in the log of the run that `make` makes in a folder."""
+    return {key for key, _ in make(folder).log.read()}
 
 
-def resumed(folder: Path) -> tuple[dict[str, bytes], list[str]]:
+def resumed(folder: Path, make: Callable = ToyRun) -> tuple[dict[str, bytes], list[str]]:
     """Run again, doing what each message says, until it ends. Returns the outputs and the keys that were asked."""
-    run = ToyRun(folder)
+    run = make(folder)
     for _ in range(5):
         message, outputs = told(run)
         if not message:
@@ -89,14 +96,31 @@ def quiet(reference):
     """No lines of progress from thousands of runs."""
     FaultyRun.reference = reference
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("progress", "log", "stage"):
-            patch.setattr(f"pcclip.runs.{module}.say", lambda text: None)
+        for module in ("runs.progress", "runs.log", "runs.stage", "comparisons.stage"):
+            patch.setattr(f"pcclip.{module}.say", lambda text: None)
         yield
 
 
-class FaultyRun(RuleBasedStateMachine):
-    """Any order of faults and of runs that mend them."""
+@pytest.fixture(scope="module", autouse=True)
+def comparisons(photos, tiny_model, tiny_encoder, tmp_path_factory):
+    """Stage 01 of a tiny run for FaultyComparisons, and what it makes without faults."""
+    values = run_values(photos, tiny_model, tmp_path_factory.mktemp("comparisons"))
+    values["generate"] |= {"pairs": 20, "held_out_pairs": 8}
+    config = params.check(values)
+    make = partial(ComparisonsRun, config=config, images=load_images(config), model=tiny_encoder)
+    FaultyComparisons.make = staticmethod(make)
+    FaultyComparisons.reference = make(tmp_path_factory.mktemp("reference of 01"))()
 
+
+class FaultyRun(RuleBasedStateMachine):
+    """Any order of faults and of runs that mend them.
+
+    Attributes:
+        make: makes the run in a folder.
+        reference: its outputs without faults.
+    """
+
+    make: Callable = ToyRun
     reference: dict[str, bytes]
 
     @initialize(seed=st.integers(0, 2**32))
@@ -114,26 +138,26 @@ class FaultyRun(RuleBasedStateMachine):
     @invariant()
     def every_answer_reported_is_there(self):
         if hasattr(self, "home"):
-            assert self.kept <= stored(self.folder)
+            assert self.kept <= stored(self.folder, self.make)
 
     @rule()
     def run(self):
-        outputs, asked = resumed(self.folder)
+        outputs, asked = resumed(self.folder, self.make)
         assert outputs == self.reference
         assert not set(asked) & self.kept
-        self.kept = stored(self.folder)
+        self.kept = stored(self.folder, self.make)
 
     @rule(power=st.booleans())
     def cut(self, power):
         recording = Recording(self.folder)
         with recording.recording():
-            told(ToyRun(self.folder))
+            told(self.make(self.folder))
         self.kept |= recording.reported(recording.cut(self.rng, keep_all=not power))
 
     @rule(size=st.sampled_from([0, 50, 300, 700, 1500, 3000]))
     def fill_the_disk(self, size):
         with no_file_above(size):
-            told(ToyRun(self.folder))
+            told(self.make(self.folder))
 
     @rule(pick=st.floats(0, 1, exclude_max=True), how=st.sampled_from(["flip", "edit", "delete"]))
     def spoil(self, pick, how):
@@ -148,7 +172,7 @@ class FaultyRun(RuleBasedStateMachine):
             file.write_bytes(flipped(content, int(self.rng.integers(8 * len(content)))))
         else:
             file.write_bytes(mutated(content, self.rng, content))
-        self.kept &= stored(self.folder)  # what was spoilt is lost, and nothing else
+        self.kept &= stored(self.folder, self.make)  # what was spoilt is lost, and nothing else
 
 
 FaultyRun.TestCase.settings = settings(
@@ -160,3 +184,11 @@ FaultyRun.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
 )
 TestFaultyRun = FaultyRun.TestCase
+
+
+class FaultyComparisons(FaultyRun):
+    """The same with the real stage 01: its pairs, questions, log, filters and tables."""
+
+
+FaultyComparisons.TestCase.settings = FaultyRun.TestCase.settings
+TestFaultyComparisons = FaultyComparisons.TestCase

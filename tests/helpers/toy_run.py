@@ -44,7 +44,7 @@ class ToyRun:
     asked: list[str] = field(default_factory=list)
 
     @property
-    def answers(self) -> AnswerLog:
+    def log(self) -> AnswerLog:
         return AnswerLog(self.folder / "answers" / "answers.jsonl", Reply, "answers")
 
     def __call__(self) -> dict[str, bytes]:
@@ -62,7 +62,7 @@ class ToyRun:
         stage = Stage(self.folder / "01_ask", {"questions": len(QUESTIONS)})
         if not stage.done():
             with stage.work():
-                answers = self.answers.answer_all(QUESTIONS, self._answered)
+                answers = self.log.answer_all(QUESTIONS, self._answered)
                 rows = [{"key": question.key, "text": answers[question.key].text} for question in QUESTIONS]
                 write_parquet(stage.folder / "table.parquet", pd.DataFrame(rows))
                 stage.finish(["table.parquet"], {"answers": len(rows)})

@@ -92,7 +92,7 @@ def place_files(ranker: Ranker, kind: str, model: str, rows: Collection[int] | N
         PcclipError: no whole path, photos inside tar files, a move of photos that a run's notebooks read or while more
             are coming in, no right to write.
     """
-    folder, table = Path(to).expanduser(), order_table(ranker, model, rows)
+    folder, table = Path(os.path.expanduser(to)), order_table(ranker, model, rows)
     if not folder.is_absolute():
         raise PcclipError(f"folder {to!r}: name its whole path, such as ~/chosen")
     if any("#" in path and file_of(path).endswith(".tar") for path in table.path):

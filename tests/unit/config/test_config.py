@@ -4,6 +4,7 @@ import ast
 import contextlib
 import re
 import tomllib
+from itertools import pairwise
 from typing import get_args
 
 import nbformat
@@ -48,6 +49,49 @@ def test_defaults_are_the_papers():
     assert (finetune.temperature, finetune.optimizer, finetune.tune) == (1.0, "adam", "transformer")
     assert (finetune.objective, finetune.schedule, finetune.swap) == ("infonce", "exponential", False)
     assert params.check({}).model == "ViT-L-14:datacomp_xl_s13b_b90k"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 1\nrun: x\nseed: 2\n", "the key 'seed' is in line 1 and again in line 3"),
+        ("seed: 1\r\n'seed': 2\r\n", "the key 'seed' is in line 1 and again in line 2"),
+        ("finetune: {lr: 0.1,\n  lr: 0.2}\n", "the key 'lr' is in line 1 and again in line 2"),
+        ("finetune:\n  <<: {lr: 0.1}\n  <<: {lr: 0.2}\n", "the key '<<' is in line 2 and again in line 3"),
+        ("sweep:\n  grid: {seed: [1]}\n  grid: {seed: [2]}\n", "the key 'grid' is in line 2 and again in line 3"),
+        ("finetune: &a\n  lr: *a\n", "stand for more than 20,000 values"),
+        (
+            "a: &a [1, 1]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise("abcdefghijklmnopqrst")),
+            "more than 20,000",
+        ),
+        ("a: " + "[" * 20_000, "more than 100 brackets are open at once"),
+        ("a: " + "{a: " * 9_000, "more than 100 brackets are open at once"),
+        ("run: 2001-99-99\n", "line 1: 2001-99-99 is no timestamp; correct or quote it"),
+        ("seed: 1\nrun: 2001-12-14t21:59:43-99:00\n", "line 2: 2001-12-14t21:59:43-99:00 is no timestamp"),
+        ("seed: " + "9" * 5000, "is no int; correct or quote it"),
+        ('run: "a\\0b"\n', "line 1 has a NUL character; remove it"),
+        ("run: x\0\n", "not valid YAML"),
+        ("run: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
+        ("? [a]\n: 1\n", "not valid YAML"),
+        ("#" * 60_000, "over 50 kB"),
+        ("", "found NoneType"),
+        ("on: 1\n", "Keys should be strings"),
+    ],
+)
+def test_a_file_that_cannot_mean_a_run_is_one_line(tmp_path, text, message):
+    """Also one whose reading would take seconds or gigabytes."""
+    path = tmp_path / "p.yaml"
+    path.write_text(text, newline="")
+    with pytest.raises(PcclipError, match=re.escape(message)) as error:
+        read_sweep(path)
+    assert len(str(error.value).splitlines()) == 1
+    assert len(str(error.value)) < 700
+
+
+def test_paths_that_the_system_cannot_look_up():
+    with pytest.raises(PcclipError, match=r"cannot be looked up \(File name too long\)"):
+        params.resolve("a" * 300)
+    assert params.resolve("~nosuchuser/x").name == "x"
 
 
 def test_unknown_key_names_file_key_allowed_names_and_a_guess(tmp_path):
@@ -103,6 +147,9 @@ def test_wrong_type(values, key):
         ({"data": {"source": "folder"}}, "data.path"),
         ({"evaluate": {"alpha": 2}}, "evaluate.alpha"),
         ({"evaluate": {"zero_shot_prompt": "a photo"}}, "zero_shot_prompt must contain {}"),
+        ({"evaluate": {"zero_shot_prompt": "{:>999999999}"}}, "zero_shot_prompt must contain {}"),
+        ({"evaluate": {"zero_shot_prompt": "a {} of a {}"}}, "zero_shot_prompt must contain {} once"),
+        ({"run": "a" * 300}, "String should match pattern"),
         ({"seed": -1}, "seed"),
         ({"evaluate": {"peers": {"base": "x"}}}, "peers: 'base' is the name of another row"),
         (

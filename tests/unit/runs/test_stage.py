@@ -30,7 +30,7 @@ from pcclip.runs.files import (
     write_parquet,
     write_tensors,
 )
-from pcclip.runs.stage import Stage, finished, output_hashes, read_manifest
+from pcclip.runs.stage import Stage, built_on, finished, read_manifest
 
 
 def finish(folder, inputs: dict) -> Stage:
@@ -125,7 +125,7 @@ def test_not_done_with_a_corrupt_manifest(tmp_path, content):
     (tmp_path / "01_x" / "manifest.json").write_bytes(content)
     assert not done.done()
     with pytest.raises(PcclipError, match="has not finished"):
-        output_hashes(tmp_path / "01_x")
+        built_on([tmp_path / "01_x"], {})
 
 
 def test_not_done_while_being_done_again(tmp_path):
@@ -151,11 +151,15 @@ def test_finished_on_an_unfinished_stage(tmp_path):
 def test_hashes_follow_the_content(tmp_path):
     finish(tmp_path / "a", {})
     finish(tmp_path / "b", {})
-    assert output_hashes(tmp_path / "a") == output_hashes(tmp_path / "b")
+
+    def hashes(name):
+        return built_on([tmp_path / name], {})[name]
+
+    assert hashes("a") == hashes("b")
     with Stage(tmp_path / "b", {}).work() as again:
         (tmp_path / "b" / "out.txt").write_text("9876543210")
         again.finish(["out.txt"], {})
-    assert output_hashes(tmp_path / "a") != output_hashes(tmp_path / "b")
+    assert hashes("a") != hashes("b")
 
 
 def test_digest_is_stable_and_blind_to_key_order():

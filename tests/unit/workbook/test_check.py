@@ -107,7 +107,7 @@ def test_a_set_that_is_not_there(checked):
             {"generate": {"rewrites": "rewrite"}},
             "generate.rewrites: backend template cannot do it; name a language model's",
         ),
-        ({"generate": {"attributes": "zoology"}}, "generate.attributes: backend template cannot do it"),
+        ({"generate": {"attributes": "everyday"}}, "generate.attributes: backend template cannot do it"),
         ({"data": {"limit": 1}}, "a pair needs two different training captions"),
         ({"data": {"held_out_limit": 1}}, "a pair needs two different held-out concepts"),
         ({"arithmetic": {"decoder": "/nowhere/unclip"}}, "arithmetic.decoder = /nowhere/unclip: no such folder"),
