@@ -920,7 +920,7 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError, OverflowError):  # 2001-99-99, !!bool maybe, !!int ''
             kind, line = node.tag.rpartition(":")[2], node.start_mark.line + 1
-            raise ValueError(f"line {line}: {_shortened(str(node.value))} is no {kind}; correct or quote it") from None
+            raise ValueError(f"line {line}: {str(node.value)[:60]} is no {kind}; correct or quote it") from None
 
 
 def _count_values(node: yaml.Node, counts: dict[yaml.Node, float]) -> float:

@@ -179,7 +179,9 @@ def _models(config: Config, stages: set[str]) -> Iterator[Finding]:
         ("accelerate", "finetune.processes", "'pcclip[paper]'", "03" in stages and finetune.processes > 1),
         ("tensorboardX", "finetune.tracker", "tensorboardX", "03" in stages and finetune.tracker),
     ]
-    parts += [_package(name, f"{key} needs {name}: `pip install {what}`") for name, key, what, used in packages if used]
+    parts += [
+        _package(name, f"{key} needs {name}: `pip install {package}`") for name, key, package, used in packages if used
+    ]
     if "03" in stages and finetune.sds:
         parts.append(_teacher(finetune.sds.teacher))
     if "04" in stages and config.evaluate.teacher:

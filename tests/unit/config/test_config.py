@@ -61,7 +61,7 @@ def test_defaults_are_the_papers():
         ("sweep:\n  grid: {seed: [1]}\n  grid: {seed: [2]}\n", "the key 'grid' is in line 2 and again in line 3"),
         ("finetune: &a\n  lr: *a\n", "stand for more than 20,000 values"),
         (
-            "a: &a [1, 1]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise("abcdefghijklmnopqrst")),
+            "a: &a [1, 1]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in pairwise("abcdefghijklmnopqr")),
             "more than 20,000",
         ),
         ("a: " + "[" * 20_000, "more than 100 brackets are open at once"),
