@@ -39,13 +39,17 @@ _MOST_THIN = 2_500  # a picture this many times longer than wide: a model's resi
 _PRIVATE = {0xDC80 + k: 0xF780 + k for k in range(128)}  # Python's stand-ins for bytes that are no UTF-8
 _BYTES = {private: byte for byte, private in _PRIVATE.items()}
 _COPIES = frozenset(  # folders of copies and of deleted photos, as NAS, phone and desktop programs name them
-    """@eadir @recycle #recycle #snapshot $recycle.bin recycler recycled trash __macosx thumbnails thumbnail thumbs
-    _thumbs thumb lost+found""".split()
-).union({"ipod photo cache", "system volume information"})
+    """@eadir @recycle #recycle #snapshot @recently-snapshot @tmp $recycle.bin recycler recycled trash trashbox papierkorb
+    corbeille papelera cestino __macosx thumbnails thumbnail thumbs _thumbs thumb _thumb lost+found""".split()
+).union({"ipod photo cache", "system volume information", "recently deleted"})
 _NOTES = frozenset(  # kinds of files beside photos that nobody would take for pictures
     ".csv .tsv .txt .md .json .jsonl .yaml .yml .xml .html .xmp .aae .ini .db .log .npz .npy .parquet".split()
 )
 _ORIENTATION = 0x0112  # EXIF's tag
+_ENTRY = re.compile(  # it in EXIF's first directory, whatever the entries before it are
+    rb"(?:Exif\0\0)?(?:II\*\0.{6}(?:.{12}){,99}?\x12\x01\x03\0\x01\0\0\0|MM\0\*.{6}(?:.{12}){,99}?\x01\x12\0\x03\0\0\0\x01\0)([\1-\x08])",
+    re.DOTALL,
+)
 _TRANSPOSE = dict(
     zip(
         "2345678",
@@ -114,11 +118,11 @@ def photos_below(folder: str | Path) -> tuple[list[str], Counter[str]]:
             continue
         for entry in sorted(entries, key=lambda entry: entry.name):
             suffix = os.path.splitext(entry.name)[1].lower()
-            if entry.is_dir() and entry.name.casefold() not in _COPIES:
+            if os.path.isdir(entry.path) and entry.name.casefold() not in _COPIES:
                 (waiting.append if entry.is_symlink() else waiting.appendleft)(entry.path)  # links come last
-            elif entry.is_file() and suffix in SUFFIXES:
+            elif os.path.isfile(entry.path) and suffix in SUFFIXES:
                 photos.append(as_text(entry.path))
-            elif entry.is_file() and suffix not in _NOTES:
+            elif os.path.isfile(entry.path) and suffix not in _NOTES:
                 others[suffix or "without a suffix"] += 1
             elif entry.is_symlink() and not os.path.exists(entry.path):
                 others["broken link"] += 1
@@ -146,7 +150,10 @@ def open_image(source: str | Path | Image.Image, at_least: int | None = None) ->
         image.load()
         turn = None
         with suppress(Exception):  # of any class too: where EXIF is beyond reading, a photo is shown as it lies
-            turn = _TRANSPOSE.get(str(image.getexif().get(_ORIENTATION)))
+            orientation = image.getexif().get(_ORIENTATION)
+            if orientation is None and (entry := _ENTRY.match(image.info.get("exif", b""))):
+                orientation = ord(entry[1])  # Pillow stops at an entry that it cannot read
+            turn = _TRANSPOSE.get(str(orientation))
         image = image if turn is None else image.transpose(turn)
         if image.mode.startswith("I") or image.mode == "F":
             image = _to_eight_bits(image)
@@ -306,8 +313,9 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     White is the largest number of 12 or 16 bits, whichever holds all values of a picture; of other pictures (32 bits,
     floats, negative values) the smallest value is black and the largest is white.
     """
-    pixels = np.asarray(image)
-    values = np.nan_to_num(pixels) if image.mode == "F" else pixels
+    values = np.asarray(image)
+    if image.mode == "F":
+        values = np.nan_to_num(values, posinf=values.max(initial=1, where=np.isfinite(values)), neginf=0)
     low, high = min(0.0, float(values.min())), float(values.max())
     if image.mode == "F":
         high = max(1.0, high)

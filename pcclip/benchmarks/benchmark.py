@@ -3,7 +3,6 @@
 Below them is what readers share: pictures that are no files, where files are, JSON files, tables and lists of lines.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from PIL import Image
 
 from pcclip.errors import PcclipError, one_line
 from pcclip.images import BadImage, file_of, open_image
-from pcclip.runs.files import digest, files_exist
+from pcclip.runs.files import digest, files_exist, load_json
 
 IMAGE_COLUMNS = ("first", "second", "image_0", "image_1")  # of items, where they name the images of an item
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
@@ -292,20 +291,6 @@ def find_needed(folder: Path, *patterns: str) -> Path:
     if path is None:
         raise PcclipError(f"{folder}: no {patterns[0]}")
     return path
-
-
-def load_json(path: Path, advice: str) -> Any:
-    """The value of a JSON file; a list of the lines' values where it ends in .jsonl.
-
-    Raises PcclipError with the `advice`, what to do, when it cannot be read.
-    """
-    try:
-        text = path.read_text(encoding="utf8")
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        return json.loads(text)
-    except (OSError, ValueError) as error:
-        raise PcclipError(f"{path}: cannot be read as JSON ({one_line(error)}); {advice}") from None
 
 
 def json_values(path: Path, source: str) -> list[Any]:

@@ -147,7 +147,11 @@ def _read(data: Data) -> tuple[pd.DataFrame, pd.Series, pd.DataFrame]:
     garbled = table.index.isin(
         caption_lists(table)
         .explode()
-        .loc[lambda texts: ~(texts.map(lambda text: isinstance(text, str)).astype(bool) | texts.isna())]
+        .loc[
+            lambda texts: (
+                ~(texts.map(lambda text: isinstance(text, str) and "\0" not in text).astype(bool) | texts.isna())
+            )
+        ]
         .index
     )
     texts = all_captions(table[~garbled])

@@ -22,6 +22,7 @@ from zipfile import ZipFile
 import pandas as pd
 
 from pcclip.errors import PcclipError, one_line
+from pcclip.images import as_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -265,12 +266,35 @@ def files_exist(paths: pd.Series) -> pd.Series:
     return pd.Series(exist, paths.index, dtype=bool)
 
 
+def from_json(text: str) -> Any:
+    """The value of JSON from outside; half a surrogate pair, which no table can hold, becomes U+FFFD. Raises ValueError."""
+    try:
+        value = json.loads(text)
+        if "\\ud" in text.lower():
+            plain = as_text(json.dumps(value, ensure_ascii=False)).encode("utf-16", "surrogatepass")
+            value = json.loads(plain.decode("utf-16", "replace"))
+    except RecursionError:
+        raise ValueError("lists within lists beyond counting") from None
+    return value
+
+
+def load_json(path: Path, advice: str = "download or unpack it again") -> Any:
+    """The value of a JSON file; a list of the lines' values where it ends in .jsonl.
+
+    Raises PcclipError with the `advice`, what to do, when it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".jsonl":
+            return [from_json(line) for line in text.split("\n") if line.strip()]
+        return from_json(text)
+    except (OSError, ValueError) as error:
+        raise PcclipError(f"{path}: cannot be read as JSON ({one_line(error)}); {advice}") from None
+
+
 def read_json(path: Path, keys: list[str]) -> dict:
     """The JSON object in `path`. Raises PcclipError when it is not an object with a list under each of `keys`."""
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise PcclipError(f"{path}: cannot be read as JSON ({error}); download or unpack it again") from None
+    values = load_json(path)
     lacking = [key for key in keys if not isinstance(values, dict) or not isinstance(values.get(key), list)]
     if lacking:
         raise PcclipError(f"{path}: has no list {lacking[0]!r}; is it the right file?")

@@ -20,9 +20,10 @@ import pandas as pd
 from jaxtyping import UInt8
 from PIL import Image
 
-from pcclip.benchmarks.benchmark import Benchmark, LazyPictures, Reader, find, load_json, read_lines
+from pcclip.benchmarks.benchmark import Benchmark, LazyPictures, Reader, find, read_lines
 from pcclip.benchmarks.classification import FAMILY
 from pcclip.errors import PcclipError
+from pcclip.runs.files import load_json
 
 _HOME = "https://www.cs.toronto.edu/~kriz"
 _SIDE = 32

@@ -17,9 +17,10 @@ from typing import Any
 
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader, find_needed, first_existing, json_rows, load_json, sentences
+from pcclip.benchmarks.benchmark import Benchmark, Reader, find_needed, first_existing, json_rows, sentences
 from pcclip.benchmarks.composed_retrieval import FAMILY, queries_of
 from pcclip.errors import PcclipError
+from pcclip.runs.files import load_json
 
 _SOURCE = "https://github.com/Cuberick-Orion/CIRR (branch cirr_dataset)"
 _CAPTIONS, _SPLIT = "captions/*.val.json", "image_splits/*.val.json"

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader, json_values, load_json
+from pcclip.benchmarks.benchmark import Benchmark, Reader, json_values
 from pcclip.benchmarks.compositionality import item, located, matching_set
 from pcclip.errors import PcclipError
+from pcclip.runs.files import load_json
 
 _SOURCE = "https://github.com/om-ai-lab/VL-CheckList"
 _KINDS = ("Attribute", "Object", "Relation")

@@ -16,9 +16,10 @@ The collapsed tag (Object, Relation, Both) and Diwan's tags are subsets; they ar
 
 from pathlib import Path
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader, find, find_needed, json_rows, load_json
+from pcclip.benchmarks.benchmark import Benchmark, Reader, find, find_needed, json_rows
 from pcclip.benchmarks.compositionality import item, located, matching_set
 from pcclip.errors import PcclipError
+from pcclip.runs.files import load_json
 
 _SOURCE = "https://huggingface.co/datasets/facebook/winoground"
 _TAGS = "https://github.com/ajd12342/why-winoground-hard"

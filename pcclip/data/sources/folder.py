@@ -1,17 +1,15 @@
-"""The `folder` source: any directory of images with captions.csv (or .tsv, .txt) or captions.jsonl.
+"""The `folder` source: any directory of images with captions.csv (or .tsv, .txt, .jsonl) or metadata.csv (or .jsonl).
 
 One row a caption; a photo may have several. Columns: the photo's path in the directory and its caption, under any of
-_NAMES and in any capitals; optional `id` (else the path), `label`, `concept`; every other numeric column is an
+_NAMES, in any capitals and plural or not; optional `id` (else the path), `label`, `concept`; every other numeric column is an
 attribute, if it has one value a photo.
 """
 
 import csv
-import json
 import os
 import re
 import unicodedata
 from contextlib import suppress
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +20,21 @@ from pcclip.data.captions import decoded
 from pcclip.data.rows import outside, root_of, sort_out
 from pcclip.errors import PcclipError
 from pcclip.images import SUFFIXES, as_text, file_of, photos_below
-from pcclip.runs.files import files_exist
+from pcclip.runs.files import files_exist, from_json
 from pcclip.runs.progress import say
 
-_FILES = ("captions.csv", "captions.tsv", "captions.txt", "captions.jsonl")
-_NAMES = {  # usual names of a column: the first row with a name that is there counts
+_FILES = ("captions.csv", "captions.tsv", "captions.txt", "captions.jsonl", "metadata.csv", "metadata.jsonl")
+_NAMES = {  # usual names of a column, letters alone: the first row with a name that is there counts
     "path": (
         {"path"},
-        {"file", "file_name", "filename", "filepath", "file_path", "image_path", "image_name", "image_file"},
-        {"image", "img", "photo"},
+        {"file", "filename", "filepath", "imagepath", "imagename", "imagefile", "imagefilename", "imagefilepath"},
+        {"image", "img", "photo", "picture", "imageid"},
     ),
-    "caption": ({"caption", "captions"}, {"text", "title", "description", "comment", "sentence", "alt_text"}),
+    "caption": ({"caption"}, {"text", "title", "description", "comment", "sentence", "alttext", "captiontext"}),
 }
 _TEXTS = ("id", "label", "concept")
 _REASON = "left out because"  # a column of rows that cannot be read
+_ROW_NUMBER = re.compile(r"(index|unnamed.*|)$", re.IGNORECASE)  # a column that programs add
 _ROW_WITHIN = re.compile(rf"\n[^\n]*(?:{'|'.join(map(re.escape, sorted(SUFFIXES)))})[\"']?[,;\t|]", re.IGNORECASE)
 
 
@@ -67,18 +66,24 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     bare = table.caption.map(lambda value: (isinstance(value, str) and not value.strip()) or value in (None, []))
     reason = reason.mask((reason == "") & (bare | table.caption.isna()), "empty caption")
     table, left_out, bad = sort_out(table.assign(place=paths), reason)
-    return _photos(table), left_out, bad
+    return _photos(table, "," if separator == ";" else "."), left_out, bad
 
 
-def _photos(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per photo: id, path, captions, and its label, concept and attributes."""
+def _photos(rows: pd.DataFrame, point: str) -> pd.DataFrame:
+    """One row per photo: id, path, captions, and its label, concept and attributes with `point` before the decimals."""
     rows = rows.assign(id=rows["id"].where(rows["id"] != "", rows.path) if "id" in rows else rows.path)
     for name in rows.columns.difference(["path", "place", "caption", *_TEXTS]):
-        cells = rows[name].map(lambda cell: cell if isinstance(cell, str | int | float) else "no number")
+        cells = rows[name].map(
+            lambda cell: str(cell).replace(point, ".") if isinstance(cell, str | int | float) else "no number"
+        )
         values = pd.to_numeric(cells, errors="coerce").astype(float)
         numeric = values.notna().any() and (values.notna() | cells.isin(["", "nan"]) | cells.isna()).all()
         same = (values.groupby(rows.path).nunique() <= 1).all()
-        rows = rows.assign(**{name: values}) if numeric and same else rows.drop(columns=name)
+        rows = (
+            rows.assign(**{name: values})
+            if numeric and same and not _ROW_NUMBER.match(name)
+            else rows.drop(columns=name)
+        )
     photos = rows.groupby(["path", "id"], sort=False)
     lists = photos.caption.agg(
         lambda cells: [x for cell in cells for x in (cell if isinstance(cell, list) else [cell])]
@@ -91,7 +96,7 @@ def _photos(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _columns(file: Path, names: list[str]) -> dict[str, str]:
     """The column of each kind. Raises PcclipError where there is none, or none is surer than another."""
-    plain = {name: re.sub(r"[\s-]+", "_", str(name).strip().lower()) for name in names}
+    plain = {name: re.sub(r"[\W_]", "", str(name).lower()).removesuffix("s") for name in names}
     columns = {kind: name for name, kind in plain.items() if kind in _TEXTS}
     for kind, groups in _NAMES.items():
         fitting = next((fits for group in groups if (fits := [name for name in names if plain[name] in group])), [])
@@ -105,10 +110,10 @@ def _columns(file: Path, names: list[str]) -> dict[str, str]:
 def _json_rows(file: Path, text: str) -> tuple[list[dict], dict[str, str], str]:
     rows: list[dict] = []
     broken: list[str] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         row: Any = None
         with suppress(ValueError):
-            row = json.loads(line or "null")
+            row = from_json(line or "null")
         if isinstance(row, dict):
             rows.append({**row, _REASON: ""})
         elif line.strip():
@@ -119,9 +124,10 @@ def _json_rows(file: Path, text: str) -> tuple[list[dict], dict[str, str], str]:
 
 def _csv_rows(file: Path, text: str) -> tuple[list[dict], dict[str, str], str]:
     """The rows, the columns, and what is between them. Raises PcclipError for a quote that is never closed."""
-    if named := re.match(r"sep=(.)\r?\n", text):
+    text = re.sub("\r\n?", "\n", text)
+    if named := re.match('"?sep=(.)"?\n', text):
         text = text[named.end() :]
-    first, separator = text.split("\n", 1)[0], named[1] if named else ","
+    first, separator = text.lstrip("\n").split("\n", 1)[0], named[1] if named else ","
     for candidate in "," if named else ",;\t|":
         try:
             _columns(file, next(csv.reader([first], delimiter=candidate), []))
@@ -129,13 +135,16 @@ def _csv_rows(file: Path, text: str) -> tuple[list[dict], dict[str, str], str]:
             continue
         separator = candidate
         break
-    reader, rows, last = csv.reader(StringIO(text, newline=""), delimiter=separator), [], 0
+    lines = text.split("\n")
+    spaced = all(f'{separator} "' in line for line in lines[1:] if line)  # path, "caption"
+    reader, rows = csv.reader((f"{line}\n" for line in lines), delimiter=separator, skipinitialspace=spaced), []
     try:
-        header = [name.strip() for name in next(reader, [])]
-        columns = _columns(file, header)
+        header = [name.strip() for name in next(filter(any, reader), [])]
+        columns, last = _columns(file, header), reader.line_num
         for fields in reader:
-            start, last = last + 1, reader.line_num
-            if any(_ROW_WITHIN.search(field) for field in fields):
+            start, last = last, reader.line_num
+            unclosed = last > start + 1 and "\n".join(lines[start:last]).count('"') % 2
+            if unclosed or any(_ROW_WITHIN.search(field) for field in fields):
                 raise PcclipError(f"{file}, line {start + 1}: a quote opens and closes lines later; close or double it")
             if not any(fields):
                 continue
@@ -159,7 +168,12 @@ def _on_disk(folder: Path, names: pd.Series) -> pd.Series:
         for path in photos_below(folder)[0]:
             relative = os.path.relpath(path, folder)
             for spelling in (decoded(os.fsencode(file_of(relative)))[0], relative):
-                spellings[unicodedata.normalize("NFC", spelling)] = path
-        plain = names[paths == ""].str.replace("\\", "/").map(os.path.normpath).str.normalize("NFC")
+                spellings[_spelling(spelling)] = path
+        plain = names[paths == ""].str.replace("\\", "/").map(os.path.normpath).map(_spelling)
         paths.update(plain.map(spellings).fillna(""))
     return paths.map(lambda path: as_text(os.path.realpath(file_of(path))) if path else "")
+
+
+def _spelling(name: str) -> str:
+    """A file's name in one Unicode form, without the folder that Kaggle packs photos in."""
+    return unicodedata.normalize("NFC", name).removeprefix("Images/").removeprefix("images/")

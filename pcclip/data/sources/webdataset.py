@@ -14,18 +14,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pandas as pd
 
 from pcclip.config import Data, resolve
 from pcclip.data.captions import decoded
 from pcclip.data.rows import sort_out
 from pcclip.images import in_tar
-from pcclip.runs.files import cache_folder, digest, write_json
+from pcclip.runs.files import cache_folder, digest, from_json, write_json
 from pcclip.runs.progress import track
 
-_FORMAT = 4  # raise it when the contents of an index change
+_FORMAT = 5  # raise it when the contents of an index change
 _IMAGES, _TEXTS = ("jpg", "jpeg", "png", "webp"), ("txt", "json")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_CUT, _NO_TAR = "shard cut short", "not an uncompressed tar file"
+_FAULTS = {_CUT, _NO_TAR}  # of a shard; any number of its samples may be lost
 _COLUMNS = ["id", "path", "captions", "label", "reason"]
 
 
@@ -44,8 +47,12 @@ def missing(data: Data) -> list[str]:
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Index every shard. Returns the table, the rows left out (path, reason), and how many of them are bad."""
     files = shards(data.path or "")
-    rows = [row for file in track(files, len(files), "shards") for row in _index(os.path.realpath(file))]
-    table = pd.DataFrame(rows, columns=_COLUMNS)
+    samples = [_index(os.path.realpath(file)) for file in track(files, len(files), "shards")]
+    usual = int(np.median([len(rows) for rows in samples if not _FAULTS & {row["reason"] for row in rows}] or [0]))
+    for rows in samples:
+        if rows and rows[0]["reason"] in _FAULTS:
+            rows += [rows[0]] * (usual - len(rows))  # what it lacks of as many samples as whole shards have
+    table = pd.DataFrame([row for rows in samples for row in rows], columns=_COLUMNS)
     return sort_out(table, table.pop("reason"))
 
 
@@ -126,7 +133,7 @@ def _samples(tar: str) -> tuple[dict[str, dict], float, str]:
                 for member in archive:
                     unread += _damaged(file, end, member.offset)
                     if member.offset_data + member.size > size:
-                        return samples, 0.0, "shard cut short"
+                        return samples, 0.0, _CUT
                     end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                     read += end - member.offset
                     if not member.isfile():
@@ -141,18 +148,20 @@ def _samples(tar: str) -> tuple[dict[str, dict], float, str]:
                     )
         except (tarfile.TarError, OSError):
             pass  # an unreadable rest is counted like any other damage
-        unread += _damaged(file, end, size)
+        unread += _damaged(file, end, -(-size // tarfile.RECORDSIZE) * tarfile.RECORDSIZE)
         file.seek(max(size - tarfile.BLOCKSIZE, 0))
         at_end = file.read() == bytes(tarfile.BLOCKSIZE)  # a whole archive ends in zeros
     if not samples and unread:
-        return samples, 0.0, "not an uncompressed tar file"
-    return samples, unread / max(read, 1) if at_end else 0.0, "" if at_end else "shard cut short"
+        return samples, 0.0, _NO_TAR
+    return samples, unread / max(read, 1) if at_end else 0.0, "" if at_end else _CUT
 
 
 def _damaged(file: BinaryIO, start: int, end: int) -> int:
-    """Bytes between two members, or behind the last, if they are not the zeros that may be there."""
+    """Bytes between two members, or behind the last, if they are not the zeros that end an archive and fill its record."""
     file.seek(start)
-    return end - start if any(file.read(max(end - start, 0))) else 0
+    gap = max(end - start, 0)
+    fills = gap <= 2 * tarfile.BLOCKSIZE or (gap < 2 * tarfile.RECORDSIZE and end % tarfile.RECORDSIZE == 0)
+    return 0 if fills and not any(file.read(gap)) else gap
 
 
 def _complete(sample: dict) -> bool:
@@ -164,7 +173,7 @@ def _row(tar: str, key: str, sample: dict) -> dict:
     image = next((sample[kind] for kind in _IMAGES if kind in sample), None)
     metadata: Any = None
     with suppress(ValueError):
-        metadata = json.loads(decoded(sample.get("json", b"{}"))[0])
+        metadata = from_json(decoded(sample.get("json", b"{}"))[0])
     checks = {
         "no image": image is None,
         "key used twice": "double" in sample,

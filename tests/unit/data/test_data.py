@@ -116,6 +116,10 @@ TWO = "a.png{0}A cat\nb.png{0}A dog\n"
         ("captions.csv", "path,caption\na.png,None\nb.png,NA\n", ["None", "NA"]),
         ("captions.csv", "path,caption\na.png,A café “x”\nb.png,A dog\n".encode("cp1252"), ["A café “x”", "A dog"]),
         ("captions.csv", "path,caption\na.png,A café\nb.png,A dog\n".encode("utf-16"), ["A café", "A dog"]),
+        ("captions.csv", "\rpath,caption\ra.png,A cat\rb.png,A dog\r", ["A cat", "A dog"]),
+        ("captions.csv", 'path, caption\na.png, "A cat, asleep"\nb.png, "A dog"\n', ["A cat, asleep", "A dog"]),
+        ("captions.csv", ",Image ID,captions\n0,a.png,A cat\n1,b.png,A dog\n", ["A cat", "A dog"]),
+        ("metadata.csv", "file_name,text\n" + TWO.format(","), ["A cat", "A dog"]),
         ("captions.csv", "path,caption\n.\\a.png,A cat\n./b.png,A dog\n", ["A cat", "A dog"]),
         (
             "captions.jsonl",
@@ -123,6 +127,7 @@ TWO = "a.png{0}A cat\nb.png{0}A dog\n"
             None,
         ),
         ("captions.jsonl", '{"path": "a.png", "caption": ["A cat", "Cat"]}\n', ["A cat", "Cat"]),
+        ("captions.jsonl", '{"path": "a.png", "caption": "A \\ud83d cat\u2028."}\n', ["A \ufffd cat\u2028."]),
     ],
 )
 def test_dialects_of_captions(folder, name, content, captions):
@@ -136,6 +141,7 @@ def test_dialects_of_captions(folder, name, content, captions):
     assert list(table.path) == [str(folder / name) for name in ("a.png", "b.png")[: len(table)]]
     assert [caption for captions in table.captions for caption in captions] == captions
     assert (len(left_out), bad) == (0, 0)
+    assert set(table) <= {"id", "path", "captions"}, "the number of a row is no attribute"
 
 
 @pytest.mark.parametrize(
@@ -149,6 +155,9 @@ def test_dialects_of_captions(folder, name, content, captions):
         ),
         ("captions.csv", "path,text,title\na.png,A,B\n", "columns text and title could be the caption"),
         ("captions.csv", 'path,caption\na.png,"A cat\nb.png,A dog\nc.png,A cow"\n', "line 2: a quote opens"),
+        ("captions.csv", 'caption,path\n"A cat,a.png\nA dog,b.png\n', "line 2: a quote opens"),
+        ("captions.csv", 'path,caption\na.png,"A cat\nb,A "dog"\n', "line 2: a quote opens"),
+        ("captions.csv", "PK\x03\x04\rab,\rc", "has no 'path' column"),
         ("captions.csv", "path,caption\n", "no rows below its header"),
         ("captions.csv", f"path,caption\na.png,{'x' * 200_000}\n", "line 2: cannot be read as a table"),
         ("captions.jsonl", "{", "has no 'path' column"),
@@ -162,7 +171,12 @@ def test_captions_that_cannot_be_read_are_one_line(folder, name, content, messag
 
 
 def test_rows_that_cannot_be_used_are_counted(folder):
-    lines = ['{"path": "a.png", "caption": {"en": "A cat"}}', '{"path": "b.png", "caption": 7}', "[1]", '{"path": ']
+    lines = [
+        '{"path": "a.png", "caption": {"en": "A cat"}}',
+        '{"path": "b.png", "caption": 7}',
+        "[" * 99_999,
+        '{"path": ',
+    ]
     lines += ['{"path": "c.png", "caption": "A cow."}', '{"path": "d.png", "caption": ["A pig.", ["x"]]}']
     (folder / "captions.jsonl").write_text("\n".join([*lines, '{"path": "e.png", "caption": "A hen."}']))
     images = load(folder, max_bad=0.8)
@@ -193,6 +207,16 @@ def test_captions_name_no_file_outside_their_folder(folder, tmp_path):
     with pytest.raises(PcclipError, match=r"2 outside its folder \(data.absolute_paths\)"):
         load(folder / "in")
     assert len(load(folder / "in", absolute_paths=True).table) == 2
+
+
+def test_photos_in_the_folder_of_kaggle_and_numbers_of_german_excel(folder):
+    (folder / "Images").mkdir()
+    for name in ("c.png", "d.png"):
+        (folder / name).rename(folder / "Images" / name)
+    (folder / "captions.csv").write_text("image;caption;size\na.png;A cat;0,5\nc.png;A cow;12,25\nd.png;A pig;7\n")
+    table = load(folder).table
+    assert list(table.path) == [str(folder / name) for name in ("a.png", "Images/c.png", "Images/d.png")]
+    assert list(table["size"]) == [0.5, 12.25, 7]
 
 
 def test_duplicate_ids(folder):

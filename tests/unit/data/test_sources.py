@@ -577,13 +577,14 @@ def test_a_key_used_twice_is_bad(shards):
         (lambda tar: 100, 0),
     ],
 )
-def test_a_shard_cut_short_is_one_bad_row(shards, cut, kept):
+def test_a_shard_cut_short_has_as_many_bad_rows_as_it_lacks(shards, cut, kept):
     path = shards / "00001.tar"
     with tarfile.open(path) as tar:
         end = cut(tar)
     os.truncate(path, end)
-    images = load("webdataset", shards, max_bad=0.3)
+    images = load("webdataset", shards, max_bad=0.5)
     assert len(images.table) == 3 + kept
+    assert len(images.left_out) == max(3 - kept, 1), "the other shard has three"
     assert reasons(images) == {"00001.tar": "shard cut short" if kept else "not an uncompressed tar file"}
     assert all(open_image(path).size == (8, 8) for path in images.table.path)
 
@@ -619,6 +620,22 @@ def test_what_a_damaged_shard_loses_is_counted(tmp_path):
         load("webdataset", tmp_path)
 
 
+def test_zeros_of_a_download_that_never_ended_are_no_end(tmp_path):
+    path = shard(tmp_path / "0.tar", [f"thing{k}" for k in range(60)])
+    with tarfile.open(path) as tar:
+        first, last = tar.getmember("000000020.jpg").offset, tar.getmember("000000025.jpg").offset
+    content = path.read_bytes()
+    path.write_bytes(content[:first] + bytes(last - first) + content[last:])
+    images = load("webdataset", path, max_bad=0.3)
+    assert (len(images.table), list(images.left_out.reason)) == (55, ["lost in a damaged shard"] * 5)
+    path.write_bytes(content[:first] + bytes(len(content) - first))
+    with pytest.raises(PcclipError, match=r"4\d of 6\d rows are bad"):
+        load("webdataset", path)
+    path.write_bytes(content + shard(tmp_path / "1.tar", ["end"], 60).read_bytes())  # one archive behind another
+    images = load("webdataset", path)
+    assert (len(images.table), len(images.left_out)) == (61, 0)
+
+
 def test_captions_of_shards_are_texts_in_any_encoding(tmp_path):
     write_tar(
         tmp_path / "a.tar",
@@ -631,17 +648,24 @@ def test_captions_of_shards_are_texts_in_any_encoding(tmp_path):
             "3.json": json.dumps({"caption": {"en": "A dog."}}),
             "4.jpg": jpeg(),
             "4.json": json.dumps({"caption": ["A cow.", ["a", "b"]]}),
+            "5.jpg": jpeg(),
+            "5.json": '{"caption": "A \\ud83d fox."}',  # half a pair
+            "6.jpg": jpeg(),
+            "6.txt": "A bee.".encode("utf-16-le"),
+            "7.jpg": jpeg(),
+            "7.json": "[" * 100_000,
         },
     )
-    images = load("webdataset", tmp_path, max_bad=0.5)
-    assert list(images.table.caption) == ["A cat.", "A café."]
-    assert list(images.left_out.reason) == ["caption is no text"] * 2
+    images = load("webdataset", tmp_path, max_bad=0.6)
+    assert list(images.table.caption) == ["A cat.", "A café.", "A \ufffd fox."]
+    assert sorted(images.left_out.reason) == ["broken JSON"] + ["caption is no text"] * 3
 
 
 def test_a_compressed_shard_is_refused(shards):
     with tarfile.open(shards / "00002.tar", "w:gz") as tar:
         tar.add(shards / "00000.tar")
-    assert reasons(load("webdataset", shards, max_bad=0.2)) == {"00002.tar": "not an uncompressed tar file"}
+    with pytest.raises(PcclipError, match=r"3 of 9 rows are bad \(3 not an uncompressed tar file\)"):
+        load("webdataset", shards, max_bad=0.2)
 
 
 def test_shards_that_are_not_there(shards, tmp_path):

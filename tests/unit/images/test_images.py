@@ -148,6 +148,7 @@ def test_the_pixels_are_counted_before_they_are_decoded(tmp_path, monkeypatch):
         (np.array([[0, 50_000, 200_000]], dtype=np.int32), "tif", [0, 64, 255]),
         (np.array([[-100_000, 0, 100_000]], dtype=np.int32), "tif", [0, 128, 255]),
         (np.array([[-1.0, np.nan, 1.0]], dtype=np.float32), "tif", [0, 128, 255]),
+        (np.array([[0.0, np.inf, 1.0]], dtype=np.float32), "tif", [0, 255, 255]),
         (np.array([[7, 7]], dtype=np.int32), "tif", [0, 0]),
     ],
 )
@@ -177,6 +178,7 @@ TURNED = (0x0112, 3, 1, b"\x06\0\0\0")
         (exif(TURNED, (0x927C, 7, 2**31 - 1, b"\x26\0\0\0")), (20, 40)),  # longer than the file
         (exif(TURNED, (0x8769, 4, 1, b"\x08\0\0\0")), (20, 40)),  # a directory that is its own child
         (exif((0x0112, 2, 2, b"6\0\0\0")), (20, 40)),
+        (exif((0x010F, 2, 9, b"\xff\xff\xff\0"), TURNED), (20, 40)),  # Pillow stops at a text that is not there
         (exif((0x0112, 3, 1, b"\xff\xff\0\0")), (40, 20)),
         (exif(TURNED)[:20], (40, 20)),
     ],
@@ -233,9 +235,10 @@ def test_linked_albums_are_followed_once_and_loops_are_not(tmp_path):
         (folder / name).symlink_to(target)
     (folder / "album" / "loop").symlink_to(folder)
     (folder / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (folder / "ring").symlink_to("ring")
     names, left = photos_below(folder)
     assert names == [str(folder / name) for name in ("album/a.jpg", "out/c.jpg", "z/b.jpg")]
-    assert left == {"broken link": 1}
+    assert left == {"broken link": 2}
 
 
 def test_a_name_that_is_no_utf8(tmp_path):
