@@ -4,6 +4,7 @@
 """
 
 import logging
+import os
 import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,10 +27,12 @@ from pcclip.errors import PcclipError, one_line
 from pcclip.torchvision_shim import declare_missing
 
 _SCHEMAS = ("hf-hub:", "local-dir:")
-_WRAPPERS = ("module.", "model.", "clip_model.")  # what training scripts put before every name of a checkpoint
-_INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts put the weights within a checkpoint
+_INSIDE = (  # where training scripts put the weights within a checkpoint
+    "state_dict model_state_dict model module net network weights params model_state checkpoint clip".split()
+)
 _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.*", "*.safetensors", "*.bin", "*.pth", "*.pt")
 _SCALES = ("logit_scale", "logit_bias")
+_SPARE = (*_SCALES, "position_ids", "attn_mask", "input_resolution", "context_length", "vocab_size")  # change no vector
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "*.model")
 
 
@@ -224,7 +227,7 @@ def _quiet() -> Iterator[None]:
 def _load(model: nn.Module, file: Path) -> None:
     """Load both towers from a checkpoint as people have them: nested, with the prefixes of wrappers, of either naming.
 
-    The scale and bias of the logits change no vector: the model's own serve where the checkpoint lacks them.
+    The model's own scale and bias of the logits serve where the checkpoint lacks them.
 
     Raises PcclipError when it is no checkpoint, or tensors are missing, as in a checkpoint of the text tower alone.
     """
@@ -234,7 +237,7 @@ def _load(model: nn.Module, file: Path) -> None:
     own = model.state_dict()
     state = convert_to_custom_text_state_dict(convert_state_dict(model, _read(file)))
     scales = {name: value for name, value in own.items() if name in _SCALES}
-    spare = {name for name in state if name in _SCALES or name.endswith("position_ids")} - own.keys()
+    spare = {name for name in state if name.endswith(_SPARE)} - own.keys()
     state = {name: value for name, value in state.items() if name not in spare}
     state = scales | {n: v.reshape(scales[n].shape) if n in scales else v for n, v in state.items()}
     missing = sorted(own.keys() - state.keys())
@@ -254,26 +257,25 @@ def _read(file: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     with file.open("rb") as opened:
-        start = opened.read(64).lstrip().lower()
-    if start.startswith(b"version https://git-lfs"):
+        start = opened.read(64)
+    if b"version https://git-lfs" in start:
         raise PcclipError(f"{file} is a pointer of Git LFS and not the weights; run `git lfs pull` in its folder")
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise PcclipError(f"{file} is a web page and not the weights; download it again")
+    if min(start, default=9) >= 9:  # every file of weights has smaller bytes there
+        raise PcclipError(f"{file} is empty, or text such as a web page, and not the weights; download it again")
     if is_zipfile(file) and any("/code/" in name for name in ZipFile(file).namelist()):
         raise PcclipError(
             f"{file} is a TorchScript program; save its weights with "
             "torch.save(torch.jit.load(FILE).state_dict(), OTHER_FILE) and give that file"
         )
-    state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+    state = load_file(file) if start[8:9] == b"{" else torch.load(file, "cpu", weights_only=True)
     while inside := next((key for key in _INSIDE if isinstance(state, Mapping) and key in state), None):
         state = state[inside]
     tensors = state.items() if isinstance(state, Mapping) else ()
     state = {str(name).replace("_orig_mod.", ""): value for name, value in tensors if isinstance(value, Tensor)}
     if not state:
         raise PcclipError(f"{file} holds no weights by name; save the model's state_dict()")
-    while wrapper := next((w for w in _WRAPPERS if all(name.startswith(w) for name in state)), None):
-        state = {name.removeprefix(wrapper): value for name, value in state.items()}
-    return state
+    wrapper = os.path.commonpath([name.replace(".", "/") for name in state]).replace("/", ".")
+    return {name.removeprefix(f"{wrapper}."): value for name, value in state.items()}
 
 
 @cache

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pcclip.evaluation.class_texts import EXTENDED
 from pcclip.torchvision_shim import declare_missing
 
-SETS = ("single", "simple7", "official80")
-
 
 def prompts(classes: Sequence[str], templates: str) -> list[list[str]]:
     """Every class in every template of a set, one list of texts a class.

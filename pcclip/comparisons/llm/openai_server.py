@@ -25,6 +25,7 @@ from pcclip.comparisons.llm.replies import NoAnswer, difference_of, reply_of
 from pcclip.comparisons.prompts import Prompt
 from pcclip.config import Generate, without_password
 from pcclip.errors import PcclipError
+from pcclip.runs.files import from_json
 from pcclip.runs.progress import say
 
 _FIRST_WAIT, _LONGEST_WAIT, _LONGEST_RETRY_AFTER = 0.5, 8.0, 60.0  # seconds between tries
@@ -213,8 +214,9 @@ class OpenAIServer:
             try:
                 async with asyncio.timeout(self._settings.timeout):
                     response, text = await _exchange(client, f"{server.rstrip('/')}/{path}", content)
+                text = self._without_secrets(text)  # before any message cuts one in two
                 if response.is_success:
-                    return read(json.loads(text)["choices"][0])
+                    return read(from_json(text)["choices"][0])
                 failure = _refusal(server, response.status_code, text, body)
                 if response.status_code not in _TRIED_AGAIN and response.status_code < 500:
                     break
@@ -299,7 +301,7 @@ def _secrets(settings: Generate) -> tuple[str, list[str]]:
             raise PcclipError(f"generate.base_url = {without_password(server)}: no URL ({error}); mend it") from None
         basic = b64encode(f"{url.username}:{url.password}".encode()).decode()
         secrets += [basic, url.password, url.userinfo.decode().partition(":")[2]] if url.password else []
-    return key, [secret for secret in secrets if secret]
+    return key, [form for secret in secrets if secret for form in (secret, secret.replace("/", "\\/"))]
 
 
 async def _run_loop(
@@ -339,7 +341,7 @@ def _refusal(server: str, status: int, text: str, body: Mapping[str, Any]) -> Re
 def _complaint(text: str) -> tuple[str, str]:
     """The message of a reply that is an error, and the parameter that it is about; else the reply itself."""
     try:
-        error = json.loads(text)["error"]
+        error = from_json(text)["error"]
         return str(error["message"]), str(error.get("param"))
     except _UNREADABLE:
         return text, ""

@@ -7,13 +7,19 @@ from typing import Any
 from pcclip.comparisons.llm.backend import Reply
 
 _ENDS = (  # part of a finish reason in lower case -> what it means; any other reason, and none, means 'stop'
-    ("length", re.compile("length|limit|max|incomplete|truncat")),
+    ("length", re.compile("length|limit|max|window|incomplete|truncat")),
     ("content filter", re.compile("filter|safety|block|refus|recitation|prohibit|sensitive")),
-    ("error", re.compile("error|abort|cancel")),
+    ("error", re.compile("error|abort|cancel|timeout|insufficient")),
 )
-_TAG = "(?:think|thinking|thought|reasoning|reflection)"
-_REASONING_ENDS = re.compile(rf"</{_TAG}>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>", re.IGNORECASE)
-_REASONING_BEGINS = re.compile(rf"<{_TAG}>|\[THINK\]|◁think▷|<\|channel\|>analysis<\|message\|>", re.IGNORECASE)
+_TAG = "(?:(?:seed:)?think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad)"
+_REASONING_ENDS = re.compile(
+    rf"</{_TAG}>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>|<\|end_of_thought\|>|<\|begin_of_solution\|>|<unused95>",
+    re.IGNORECASE,
+)
+_REASONING_BEGINS = re.compile(
+    rf"<{_TAG}\b[^<>]{{,80}}>|\[THINK\]|◁think▷|<\|channel\|>analysis<\|message\|>|<\|(?:begin_of_thought|end_of_solution)\|>|<unused94>",
+    re.IGNORECASE,
+)
 _TRIES = 8  # braces where JSON may begin
 
 
@@ -80,4 +86,5 @@ def _text(content: Any) -> str:
     if not isinstance(content, list):
         raise NoAnswer(f"a reply that is no text: {str(content)[:80]!r}")
     parts = [{"text": part} if isinstance(part, str) else part for part in content]
-    return "".join(part["text"] for part in parts if part.get("type", "text") in ("text", "output_text"))
+    texts = [part.get("text") for part in parts if part.get("type", "text") in ("text", "output_text")]
+    return "".join(text for text in texts if isinstance(text, str))

@@ -6,11 +6,11 @@ Nothing is downloaded unless data.download is true.
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import pandas as pd
 
@@ -86,12 +86,18 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
 def _open(data: Data) -> Any:
     """The chosen part of the set as a datasets.Dataset. Raises PcclipError."""
     import datasets
+    import huggingface_hub
 
-    folder = root_of(data)
+    folder, online = root_of(data), data.download
     saved = any((folder / file).is_file() for file in ("state.json", "dataset_dict.json"))
     name, _, config = (str(folder), "", "") if folder.is_dir() else (data.path or "").partition(":")
     try:
-        with _offline(not data.download):
+        with (  # both libraries read these switches at every request
+            patch.object(
+                huggingface_hub.constants, "HF_HUB_OFFLINE", huggingface_hub.constants.HF_HUB_OFFLINE or not online
+            ),
+            patch.object(datasets.config, "HF_HUB_OFFLINE", datasets.config.HF_HUB_OFFLINE or not online),
+        ):
             if not saved:
                 return datasets.load_dataset(name, config or None, split=data.part or "train")
             dataset = datasets.load_from_disk(name)
@@ -104,22 +110,6 @@ def _open(data: Data) -> Any:
                 f"datasets.load_dataset({name!r})"
             )
         raise PcclipError(f"{data.path}: cannot be opened as a data set ({one_line(error)}){hint}") from None
-
-
-@contextmanager
-def _offline(active: bool) -> Iterator[None]:
-    """A context without network, if `active`: both libraries read these switches at every request."""
-    import datasets.config
-    import huggingface_hub.constants
-
-    hub, own = vars(huggingface_hub.constants), vars(datasets.config)
-    before = hub["HF_HUB_OFFLINE"], own["HF_HUB_OFFLINE"], own["HF_DATASETS_OFFLINE"]
-    try:
-        if active:
-            hub["HF_HUB_OFFLINE"] = own["HF_HUB_OFFLINE"] = own["HF_DATASETS_OFFLINE"] = True
-        yield
-    finally:
-        hub["HF_HUB_OFFLINE"], own["HF_HUB_OFFLINE"], own["HF_DATASETS_OFFLINE"] = before
 
 
 def _columns(features: dict, data: Data) -> dict[str, str]:

@@ -11,10 +11,10 @@ import posixpath
 import re
 import tarfile
 from contextlib import suppress
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import pandas as pd
 
 from pcclip.config import Data, resolve
@@ -27,8 +27,7 @@ from pcclip.runs.progress import track
 _FORMAT = 5  # raise it when the contents of an index change
 _IMAGES, _TEXTS = ("jpg", "jpeg", "png", "webp"), ("txt", "json")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_CUT, _NO_TAR = "shard cut short", "not an uncompressed tar file"
-_FAULTS = {_CUT, _NO_TAR}  # of a shard; any number of its samples may be lost
+_FAULTS = {"shard cut short", "not an uncompressed tar file"}  # of a shard; any number of its samples may be lost
 _COLUMNS = ["id", "path", "captions", "label", "reason"]
 
 
@@ -48,10 +47,10 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Index every shard. Returns the table, the rows left out (path, reason), and how many of them are bad."""
     files = shards(data.path or "")
     samples = [_index(os.path.realpath(file)) for file in track(files, len(files), "shards")]
-    usual = int(np.median([len(rows) for rows in samples if not _FAULTS & {row["reason"] for row in rows}] or [0]))
+    usual = max((len(rows) for rows in samples if not _FAULTS & {row["reason"] for row in rows}), default=0)
     for rows in samples:
         if rows and rows[0]["reason"] in _FAULTS:
-            rows += [rows[0]] * (usual - len(rows))  # what it lacks of as many samples as whole shards have
+            rows += [rows[0]] * (usual - len(rows))  # what it lacks of as many samples as the fullest shard has
     table = pd.DataFrame([row for rows in samples for row in rows], columns=_COLUMNS)
     return sort_out(table, table.pop("reason"))
 
@@ -71,16 +70,9 @@ def shards(path: str) -> list[str]:
 
 def _expanded(pattern: str) -> list[str]:
     """'a{08..10}' -> a08, a09, a10; several ranges multiply."""
-    match = _RANGE.search(pattern)
-    if not match:
-        return [pattern]
-    first, last = match.groups()
-    before, after = pattern[: match.start()], pattern[match.end() :]
-    return [
-        name
-        for number in range(int(first), int(last) + 1)
-        for name in _expanded(f"{before}{number:0{len(first)}d}{after}")
-    ]
+    texts, firsts, lasts = (_RANGE.split(pattern)[k::3] for k in range(3))
+    numbers = [[f"{n:0{len(a)}d}" for n in range(int(a), int(b) + 1)] for a, b in zip(firsts, lasts, strict=True)]
+    return ["".join(chain(*zip(texts, (*row, ""), strict=True))) for row in product(*numbers)]
 
 
 def _index(tar: str) -> list[dict]:
@@ -133,7 +125,7 @@ def _samples(tar: str) -> tuple[dict[str, dict], float, str]:
                 for member in archive:
                     unread += _damaged(file, end, member.offset)
                     if member.offset_data + member.size > size:
-                        return samples, 0.0, _CUT
+                        return samples, 0.0, "shard cut short"
                     end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                     read += end - member.offset
                     if not member.isfile():
@@ -152,8 +144,8 @@ def _samples(tar: str) -> tuple[dict[str, dict], float, str]:
         file.seek(max(size - tarfile.BLOCKSIZE, 0))
         at_end = file.read() == bytes(tarfile.BLOCKSIZE)  # a whole archive ends in zeros
     if not samples and unread:
-        return samples, 0.0, _NO_TAR
-    return samples, unread / max(read, 1) if at_end else 0.0, "" if at_end else _CUT
+        return samples, 0.0, "not an uncompressed tar file"
+    return samples, unread / max(read, 1) if at_end else 0.0, "" if at_end else "shard cut short"
 
 
 def _damaged(file: BinaryIO, start: int, end: int) -> int:

@@ -75,7 +75,11 @@ def choice_of(content=GOOD, finish="stop", **message) -> dict:
         (choice_of(reasoning_content="Hm."), GOOD),
         *[(choice_of(finish=end), GOOD) for end in (None, "eos", "STOP", "end_turn", "stop_sequence", 1)],
         ({"message": {"content": GOOD}}, GOOD),
-        *[(choice_of(finish=end), Reply(GOOD, "length")) for end in ("length", "MAX_TOKENS", "model_length")],
+        (choice_of([{"type": "text", "text": None}, {"type": "text", "text": "A dog."}]), "A dog."),
+        *[
+            (choice_of(finish=end), Reply(GOOD, "length"))
+            for end in ("length", "MAX_TOKENS", "model_length", "model_context_window_exceeded")
+        ],
     ],
 )
 def test_replies_of_any_form(choice, reply):
@@ -99,6 +103,7 @@ def test_replies_of_any_form(choice, reply):
         (choice_of(GOOD, "content_filter"), "content filter: the reply ended with 'content_filter'"),
         (choice_of(GOOD, "SAFETY"), "content filter"),
         (choice_of(GOOD, "abort"), "error: the reply ended with 'abort'"),
+        (choice_of(GOOD, "insufficient_system_resource"), "error: the reply ended with 'insuff"),
         (choice_of({"text": GOOD}), "no text: "),
         (choice_of(3), "no text: '3'"),
     ],
@@ -117,6 +122,8 @@ def test_replies_that_answer_nothing_say_why(choice, reason):
         ("A dog. <think>Was that right?</think>", "A dog."),
         ("A dog.<thinking>cut", "A dog."),
         ("[THINK]Hm.[/THINK]A dog.", "A dog."),
+        ('<seed:think budget="9">Hm.</seed:think>A dog. <analysis>Hm', "A dog."),
+        ("<|begin_of_thought|>Hm.<|end_of_thought|>\n<|begin_of_solution|>A dog.<|end_of_solution|>", "A dog."),
         ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>A dog.", "A dog."),
         ("\n\n\nI think <b>a dog</b>. ", "\n\n\nI think <b>a dog</b>. "),
     ],
@@ -395,6 +402,26 @@ def test_the_key_is_sent_and_never_shown_nor_stored(run, values, monkeypatch, ca
     assert len(files) > 3
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
     assert KEY not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        choice_of(GOOD, f"error {'y' * 45}{KEY}"),
+        choice_of({"k": "y" * 65 + KEY}),
+        choice_of(None, refusal="y" * 95 + KEY),
+    ],
+)
+def test_no_part_of_the_key_is_left_where_a_message_is_cut(choice, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    reply = answer(lambda text, n: choice, retries=0)
+    assert reply.failed
+    assert KEY[:4] not in reply.finish_reason
+
+
+def test_an_error_that_no_table_can_hold():
+    reply = answer(lambda text, n: choice_of("A \ud83d dog", "error \ud83d"), retries=0)
+    assert reply.finish_reason == "error: error: the reply ended with 'error \ufffd'"
 
 
 @pytest.mark.parametrize(

@@ -305,7 +305,11 @@ def with_text_apart(weights):
         pytest.param(lambda w: {"model": w, "optimizer": {"lr": 1.0}, "epoch": 3}, id="under model"),
         pytest.param(lambda w: {"model_state_dict": with_prefix("module.")(w)}, id="under model_state_dict"),
         pytest.param(lambda w: {"model": {"state_dict": with_text_apart(w)}}, id="twice inside"),
+        pytest.param(lambda w: {"module": with_prefix("student.")(w)}, id="under module, another prefix"),
         pytest.param(lambda w: {**w, "logit_bias": torch.tensor(-10.0)}, id="with a bias"),
+        pytest.param(
+            lambda w: {**w, "input_resolution": torch.tensor(32), "attn_mask": torch.ones(40, 40)}, id="script's"
+        ),
         pytest.param(lambda w: {n: v for n, v in w.items() if n != "logit_scale"}, id="without a scale"),
         pytest.param(lambda w: {**w, "logit_scale": w["logit_scale"].reshape(1)}, id="scale as a vector"),
     ],
@@ -321,6 +325,8 @@ def test_a_checkpoint_in_any_form(tiny_name, tiny_encoder, weights, tmp_path, fo
 def test_a_checkpoint_as_safetensors(tiny_name, tiny_encoder, weights, tmp_path, caplog):
     save_file(with_prefix("model.")(weights), tmp_path / "released.safetensors")
     model = load_model(f"{tiny_name}:{tmp_path / 'released.safetensors'}")
+    shutil.copy(tmp_path / "released.safetensors", tmp_path / "renamed.bin")
+    assert load_model(f"{tiny_name}:{tmp_path / 'renamed.bin'}").image_fingerprint() == model.image_fingerprint()
     assert (model.encode_texts(TEXTS) == tiny_encoder.encode_texts(TEXTS)).all()
     assert "random" not in caplog.text  # open_clip says so before the weights are there
 
@@ -355,12 +361,17 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0000\nsize 605157
     ("write", "message"),
     [
         (lambda path: path.write_bytes(LFS), "a pointer of Git LFS and not the weights; run `git lfs pull`"),
-        (lambda path: path.write_bytes(b"\n<!DOCTYPE html><html>Sign in</html>"), "a web page and not the weights"),
+        (
+            lambda path: path.write_bytes(b"\n<!DOCTYPE html><html>Sign in</html>"),
+            "is empty, or text such as a web page",
+        ),
+        (lambda path: path.write_bytes(b"\xef\xbb\xbf<!-- sign in --><html>"), "is empty, or text such as a web page"),
+        (lambda path: path.write_bytes(b""), "is empty, or text such as a web page"),
         (scripted, r"TorchScript program; save its weights with torch\.save"),
         (lambda path: torch.save({"model": {"epoch": 3}}, path), "holds no weights by name"),
         (lambda path: torch.save([torch.ones(3)], path), "holds no weights by name"),
     ],
-    ids=["lfs", "page", "script", "nothing", "list"],
+    ids=["lfs", "page", "page with a mark", "empty", "script", "nothing", "list"],
 )
 @pytest.mark.parametrize("place", ["released.pt", "copied/open_clip_model.bin"])
 def test_a_file_that_is_no_checkpoint_is_told_in_one_line(tiny_name, copied, tmp_path, write, message, place):
