@@ -37,17 +37,11 @@ _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _FOLDER_NAME = r"[A-Za-z0-9][A-Za-z0-9._=,-]{0,199}"
 
 
-def _float_from_text(value: Any) -> Any:
-    """YAML 1.1 reads `1e-8` as a string: return its number; leave every other value to pydantic."""
-    return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value
-
-
-def _text_from_integer(value: Any) -> Any:
-    """YAML reads `part: 2017` as an integer: return its text."""
-    return str(value) if type(value) is int else value
-
-
-Number = Annotated[float, BeforeValidator(_float_from_text), Field(allow_inf_nan=False)]
+Number = Annotated[  # YAML 1.1 reads `1e-8` as a string
+    float,
+    BeforeValidator(lambda value: float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value),
+    Field(allow_inf_nan=False),
+]
 Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
@@ -83,7 +77,7 @@ class Data(Block):
         default=False,
         description="folder, huggingface: whether captions, or the set, may name images outside their folder.",
     )
-    part: Annotated[str | None, BeforeValidator(_text_from_integer)] = Field(
+    part: Annotated[str | None, BeforeValidator(lambda value: str(value) if type(value) is int else value)] = Field(
         default=None,
         description="Which part of the source to read: coco: 2014 or 2017; huggingface: a split such as train[:1000]; "
         "shapes: a seed.",

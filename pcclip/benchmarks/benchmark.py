@@ -22,10 +22,6 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 NO_FAULT = {"val split", "neither has more", "empty folder"}  # reasons to leave a row out that do not count as bad
 
 
-def _no_rows() -> pd.DataFrame:
-    return pd.DataFrame({"path": [], "reason": []}, dtype=str)
-
-
 class LazyPictures(Sequence[Image.Image]):
     """Pictures that are made each time one is asked for.
 
@@ -77,7 +73,7 @@ class Benchmark:
     family: str
     images: pd.DataFrame
     items: pd.DataFrame = field(default_factory=pd.DataFrame)
-    left_out: pd.DataFrame = field(default_factory=_no_rows)
+    left_out: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"path": [], "reason": []}, dtype=str))
     classes: list[str] = field(default_factory=list)
     released: list[str] | None = None
     class_attributes: pd.DataFrame | None = None
@@ -133,20 +129,14 @@ class Benchmark:
     def only_images(self, max_bad: float) -> "Benchmark":
         """The images alone, each once, as they are embedded: vectors do not depend on items or labels."""
         distinct = self.rows(np.flatnonzero(~self.images["id"].duplicated()))
-        return replace(
-            images_only(self.name, distinct.images, max_bad), decoded=distinct.decoded, containers=self.containers
-        )
+        images, decoded = distinct.images[["id", "path"]].reset_index(drop=True), distinct.decoded
+        return Benchmark(self.name, "", images, max_bad=max_bad, decoded=decoded, containers=self.containers)
 
     def identity(self) -> str:
         """Hash of all tables, and of each file's size and time stamp: what a stage's key must notice."""
         files = dict.fromkeys(map(file_of, self.containers or self.images.path))  # images of one tar are one file
         tables = [table.to_csv(index=False) for table in (self.images, self.items, self.values) if table is not None]
         return digest([self.name, tables, self.classes, self.form, self.orientation, [_stamp(file) for file in files]])
-
-
-def images_only(name: str, images: pd.DataFrame, max_bad: float) -> Benchmark:
-    """Images (id, path) that are to be embedded and nothing else, such as the photos of a folder."""
-    return Benchmark(name, "", images[["id", "path"]].reset_index(drop=True), max_bad=max_bad)
 
 
 def benchmark_of_images(template: Benchmark) -> Benchmark:

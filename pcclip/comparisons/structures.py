@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from pcclip.comparisons.sentences import ENDING_VERB, inside, sides
 
+_BEGINNINGS = ("a", "an", "the", "two", "three", "some", "several", "many")  # of noun phrases
 _BEFORE = re.compile(
     r"^(?:shows|depicts|displays|presents|contains|features|has|there\s+is|there\s+are|is\s+of|is|are)\s+",
     re.IGNORECASE,
@@ -89,7 +90,10 @@ def noun_phrases(sentence: str) -> tuple[str, str] | None:
     if both is None:
         return None
     phrases = [ENDING_VERB.sub("", _BEFORE.sub("", side)) for side in both]
-    if any(len(phrase) == len(side) and not _is_noun_phrase(side) for phrase, side in zip(phrases, both, strict=True)):
+    if any(
+        len(phrase) == len(side) and side.split(" ", 1)[0].lower() not in _BEGINNINGS
+        for phrase, side in zip(phrases, both, strict=True)
+    ):
         return None
     return inside(phrases[0]), inside(phrases[1])
 
@@ -101,7 +105,3 @@ def rewritten(sentence: str) -> list[str]:
     """
     phrases = noun_phrases(sentence)
     return [sentence, *(structure.sentence(*phrases) if phrases else sentence for structure in TRAINED)]
-
-
-def _is_noun_phrase(text: str) -> bool:
-    return text.split(" ", 1)[0].lower() in ("a", "an", "the", "two", "three", "some", "several", "many")

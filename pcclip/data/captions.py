@@ -37,12 +37,9 @@ def caption_of_each(texts: pd.Series, ids: pd.Series, how: str, seed: int) -> pd
     if how == "longest":
         rank = -texts.str.split().str.len().to_numpy()
     elif how == "random":
-        rank = np.array([_lot(seed, *pair) for pair in zip(ids[texts.index], texts, strict=True)], dtype=np.uint64)
+        keys = [f"{seed}\0{image}\0{text}".encode() for image, text in zip(ids[texts.index], texts, strict=True)]
+        rank = np.array([hashlib.blake2b(key, digest_size=8).hexdigest() for key in keys])
     else:
         rank = np.zeros(len(texts))
     ordered = texts.iloc[np.argsort(rank, kind="stable")]
     return ordered[~ordered.index.duplicated()]
-
-
-def _lot(seed: int, image: str, text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}\0{image}\0{text}".encode(), digest_size=8).digest())

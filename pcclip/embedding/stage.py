@@ -268,7 +268,8 @@ def _encoded_batches(
         matrices = [model.encode_pixels(batch) for model, batch in zip(models, pixels, strict=bool(rows))]
         return Encoded(matrices, rows, bad)
 
-    at_least = DRAFT * max(map(_longer_side, models)) if settings.draft else None
+    longer_sides = [max(model.preprocess(Image.new("RGB", (8, 8))).shape[1:]) for model in models]
+    at_least = DRAFT * max(longer_sides) if settings.draft else None
     decoded = decoded_batches(images, [model.preprocess for model in models], ranges, settings.workers, at_least)
     on_cpu = all(model.device.type == "cpu" for model in models)
     for encoded in _side_by_side(encode, decoded) if on_cpu else map(encode, decoded):
@@ -298,11 +299,6 @@ def _side_by_side(encode: Callable[[tuple], Encoded], decoded: Iterable[tuple]) 
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(cores)  # a thread's own number holds for all threads that start later
-
-
-def _longer_side(model: Encoder) -> int:
-    """The longer side of the image tower's input, in pixels."""
-    return max(model.preprocess(Image.new("RGB", (8, 8))).shape[1:])
 
 
 def _joined(parts: Iterable[Encoded], models: Sequence[Encoder]) -> Encoded:

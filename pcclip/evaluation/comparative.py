@@ -268,17 +268,16 @@ def tested(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     for key, part in items.groupby(KEYS, sort=False):
         as_models = part.drop(columns="model").rename(columns={"prompting": "model"})
         table = metrics.compare(as_models.assign(task="comparative_prompting"), "comparative", "plain", draws, seed)
-        correct = [[own.correct for own in _by_prompting(own)] for _, own in part.groupby("dataset", sort=False)]
+        correct = [
+            [own.correct[own.prompting == prompting] for prompting in ("plain", "comparative")]
+            for _, own in part.groupby("dataset", sort=False)
+        ]
         counts = pd.DataFrame([_counts(*both) for both in correct])
         tables.append(table.drop(columns="n").assign(**dict(zip(KEYS, key, strict=True))).join(counts))
     if not tables:
         return pd.DataFrame(columns=TESTED)
     table = pd.concat(tables, ignore_index=True)
     return table.assign(p_holm=metrics.holm(metrics.deciding(table).to_numpy()))[TESTED]
-
-
-def _by_prompting(items: pd.DataFrame) -> list[pd.DataFrame]:
-    return [items[items.prompting == prompting] for prompting in ("plain", "comparative")]
 
 
 def _counts(before: Iterable, after: Iterable) -> dict[str, int | float]:

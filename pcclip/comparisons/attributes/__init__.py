@@ -104,10 +104,6 @@ def _nouns(things: Any) -> Any:
     return things or []
 
 
-def _lower_case(nouns: list[str]) -> list[str]:
-    return sorted({noun.lower() for noun in nouns})
-
-
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1)]
 Pairs = Annotated[list[tuple[Text, Text]], AfterValidator(_distinct_pairs)]  # (more, less)
@@ -188,7 +184,9 @@ class Bank(BaseModel):
     hash: str = ""
     version: Any = None
     subject: Literal["concept", "caption"] = "concept"
-    things: Annotated[list[Text], BeforeValidator(_nouns), AfterValidator(_lower_case)] = []
+    things: Annotated[
+        list[Text], BeforeValidator(_nouns), AfterValidator(lambda nouns: sorted({*map(str.lower, nouns)}))
+    ] = []
     kept: Kept | None = None
     by_name: Annotated[dict[str, BankAttribute], BeforeValidator(_named), Field(alias="attributes")]
 

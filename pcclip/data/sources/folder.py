@@ -50,9 +50,11 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     file = next(folder / name for name in _FILES if (folder / name).is_file())
     text, encoding = decoded(file.read_bytes())
     rows, columns, separator = _json_rows(file, text) if file.suffix == ".jsonl" else _csv_rows(file, text)
-    assumed = [f"{column} as {name}" for name, column in columns.items() if name in _NAMES and column.lower() != name]
-    assumed += [f"as {encoding}"] * (encoding not in ("utf-8-sig", "utf-16"))
-    assumed += [f"{separator!r} between columns"] * (separator not in (",", ""))
+    assumed = [
+        *(f"{column} as {name}" for name, column in columns.items() if name in _NAMES and column.lower() != name),
+        *[f"as {encoding}"] * (encoding not in ("utf-8-sig", "utf-16")),
+        *[f"{separator!r} between columns"] * (separator not in (",", "")),
+    ]
     if assumed:
         say(f"{file}: read {', '.join(assumed)}")
     table = pd.DataFrame(rows).rename(columns={column: name for name, column in columns.items()})

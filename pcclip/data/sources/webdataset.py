@@ -106,8 +106,8 @@ def _lost(tar: str, samples: dict[str, dict], lost_share: float) -> int:
         count = json.loads(Path(f"{tar.removesuffix('.tar')}_stats.json").read_bytes())["successes"]
     except (OSError, ValueError, KeyError, TypeError):
         count = 0
-    incomplete = sum(not _complete(sample) for sample in samples.values())
-    by_bytes = max(round(lost_share * len(samples)), 1) - incomplete if lost_share else 0
+    complete = sum(map(_complete, samples.values()))
+    by_bytes = max(round(lost_share * len(samples)), 1) - len(samples) + complete if lost_share else 0
     return max(by_bytes, count - len(samples) if isinstance(count, int) else 0, 0)
 
 
