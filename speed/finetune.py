@@ -223,7 +223,7 @@ class Ours:
             train=examples,
             held_out=examples,
             verdicts=None,
-            kept=None,
+            unrelated=None,
             replayed=None,
             matrix=vectors,
         )

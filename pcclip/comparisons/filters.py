@@ -1,13 +1,12 @@
-"""Which sentences are kept: lists of named rules, applied in order, each counted.
+"""Rules that accept or drop the language model's sentences. They are applied in order, and each is counted.
 
-A rule list cleans a raw reply into a sentence; a rule returns True for a sentence that it accepts. There are three
-lists: ours, the one behind the paper's sentences (as released), and none, which keeps every reply.
+A rule list cleans a raw reply into a sentence; a rule returns True for a sentence that it accepts. The lists are `ours`,
+`as_released` (the code behind the paper's sentences) and `none`, which drops errors, empty replies and overlong replies.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import pandas as pd
 
@@ -17,14 +16,14 @@ from pcclip.data.concepts import concept_of, singular, words_of
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 
-_CUTS = re.compile(r"\n\n|\n(?=Q:|#\d|Note|I hope|First image:|Question)|(?<=[.!?])\s+(?=Note\b|I hope\b)")
-FIRST = 20  # replies that are judged before the rest is asked for
+_END_OF_SENTENCE = re.compile(r"\n\n|\n(?=Q:|#\d|Note|I hope|First image:|Question)|(?<=[.!?])\s+(?=Note\b|I hope\b)")
+FIRST = 20  # the language model answers so many questions before the others, to see that it can
 _LABEL = re.compile(r"^(?:#\d+:|A:|Answer:|Difference:)\s*")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A cleaned sentence with everything that a rule may look at.
+    """A cleaned sentence with everything that the rules read.
 
     Attributes:
         finish_reason: why the reply ended: 'stop', 'length', or 'error: ...'.
@@ -56,7 +55,7 @@ Rule = Callable[[Candidate], bool]
 
 def clean(raw: str) -> str:
     """The sentence of a raw reply: cut where another question or a note begins, white space folded."""
-    return " ".join(_LABEL.sub("", _CUTS.split(without_reasoning(raw).strip(), maxsplit=1)[0]).split())
+    return " ".join(_LABEL.sub("", _END_OF_SENTENCE.split(without_reasoning(raw).strip(), maxsplit=1)[0]).split())
 
 
 def _plain_text(c: Candidate) -> bool:
@@ -66,7 +65,7 @@ def _plain_text(c: Candidate) -> bool:
 
 
 def _no_loop(c: Candidate) -> bool:
-    """No word twice in a row, and no three words in a row that come again within the same side."""
+    """No word twice in a row, and no sequence of three words twice in one half of the sentence."""
     if any(word == following for word, following in zip(c.words, c.words[1:], strict=False)):
         return False
     for side in sides(c.sentence) or (c.sentence,):
@@ -78,7 +77,7 @@ def _no_loop(c: Candidate) -> bool:
 
 
 def _own_side(c: Candidate) -> bool:
-    """Each side names its own caption's subject and, where the subjects differ, not the other's."""
+    """Each half names the subject of its own caption and, if the subjects differ, not that of the other caption."""
     parts = sides(c.sentence)
     if parts is None:
         return False
@@ -94,7 +93,7 @@ def _subject(caption: str, concept: str) -> set[str]:
 
 
 RULES: dict[str, Rule] = {
-    # the model wrote something that a text tower can be given, and the backend reported no error
+    # the reply has text, is not too long, and the backend reported no error
     "answered": lambda c: 0 < len(c.sentence) <= LONGEST and not c.finish_reason.startswith("error"),
     "finished": lambda c: c.finish_reason == "stop",  # before the token limit
     "plain_text": _plain_text,
@@ -123,7 +122,7 @@ _DROPPED_AS_RELEASED = {  # rule -> what a raw reply must not contain
 
 
 def clean_as_released(raw: str) -> str:
-    """The reply up to the first of _ENDS, without markers and newlines (which may join two words)."""
+    """The reply up to the first of _ENDS, without markers. As released newlines are deleted, which can join two words."""
     raw = without_reasoning(raw)
     text = raw[: min((raw.find(end) for end in _ENDS if end in raw), default=len(raw))].strip()
     for old, new in (("#1:", ""), ("A: ", ""), ("#", ""), ("\n", ""), ("\t", " "), ("  ", " ")):
@@ -131,12 +130,13 @@ def clean_as_released(raw: str) -> str:
     return text.strip().removeprefix(". ").strip()
 
 
-def _is_without(pattern: re.Pattern[str], c: Candidate) -> bool:
-    return not pattern.search(c.raw)
+def _without(pattern: str) -> Rule:
+    compiled = re.compile(pattern)
+    return lambda c: not compiled.search(c.raw)
 
 
 AS_RELEASED: dict[str, Rule] = {
-    **{name: partial(_is_without, re.compile(pattern)) for name, pattern in _DROPPED_AS_RELEASED.items()},
+    **{name: _without(pattern) for name, pattern in _DROPPED_AS_RELEASED.items()},
     "answered": RULES["answered"],
     "sixty": lambda c: len(c.sentence) >= 60,  # characters, after cleaning
 }
@@ -146,37 +146,37 @@ AS_RELEASED: dict[str, Rule] = {
 class RuleList:
     """A function that cleans a raw reply, and the rules for the cleaned sentence, in order."""
 
-    name: str
     clean: Callable[[str], str]
     rules: dict[str, Rule]
 
     def judge(self, candidate: Candidate) -> tuple[str, str, bool]:
         """(verdict, sentence, mended): the verdict is 'kept' or the first rule that drops the sentence.
 
-        A sentence that would be kept with its sides exchanged is mended: the model took the images in the wrong order.
+        A sentence that passes only after its halves are exchanged is kept that way (mended): the language model took the
+        images in the wrong order.
         """
-        verdict = self._first_failure(candidate)
+        verdict = self._verdict(candidate)
         if verdict == "own_side":
             exchanged = replace(candidate, sentence=swapped(candidate.sentence))
-            if self._first_failure(exchanged) == "kept":
+            if self._verdict(exchanged) == "kept":
                 return "kept", exchanged.sentence, True
         return verdict, candidate.sentence, False
 
-    def _first_failure(self, candidate: Candidate) -> str:
+    def _verdict(self, candidate: Candidate) -> str:
         return next((name for name, accepts in self.rules.items() if not accepts(candidate)), "kept")
 
 
 LISTS = {
-    "ours": RuleList("ours", clean, RULES),
-    "as_released": RuleList("as_released", clean_as_released, AS_RELEASED),
-    "none": RuleList("none", clean, {"answered": RULES["answered"]}),
+    "ours": RuleList(clean, RULES),
+    "as_released": RuleList(clean_as_released, AS_RELEASED),
+    "none": RuleList(clean, {"answered": RULES["answered"]}),
 }
 
 
 def rule_list(names: str | list[str]) -> RuleList:
-    """A rule list by its name, or some of our rules by their names, always with 'answered' and 'two_sides'.
+    """A rule list by its name, or our rules of these names, always with 'answered' and 'two_sides'.
 
-    In the lists 'as_released' and 'none' a sentence need not have two sides, and then it has no swapped twin.
+    The lists 'as_released' and 'none' accept a sentence with one half; it has no swapped twin.
     Raises PcclipError on an unknown name.
     """
     if isinstance(names, str):
@@ -186,7 +186,7 @@ def rule_list(names: str | list[str]) -> RuleList:
     unknown = sorted(set(names) - set(RULES))
     if unknown:
         raise PcclipError(f"generate.filters: unknown rule {unknown[0]!r}; known: {', '.join(RULES)}")
-    return RuleList("chosen", clean, {n: RULES[n] for n in RULES if n in {*names, "answered", "two_sides"}})
+    return RuleList(clean, {n: RULES[n] for n in RULES if n in {*names, "answered", "two_sides"}})
 
 
 def judged(table: pd.DataFrame, rules: RuleList, model: Encoder) -> pd.DataFrame:
@@ -237,34 +237,31 @@ def check_yield(table: pd.DataFrame, min_yield: float, noun: str) -> None:
     if kept >= min_yield * len(table):
         return
     errors = table.finish_reason[table.finish_reason.str.startswith("error")].value_counts()
-    backend = f"; the backend said {errors.index[0]!r} {errors.iloc[0]} times" if len(errors) else ""
+    backend = f"; the backend reported {errors.index[0]!r} {errors.iloc[0]} times" if len(errors) else ""
     raise PcclipError(
-        f"{noun}: only {kept} of {len(table)} were kept, less than generate.min_yield = {min_yield}; most fell to rule "
-        f"{dropped.index[0]!r} ({dropped.iloc[0]}): check the model, the prompt and generate.filters{backend}"
+        f"{noun}: only {kept} of {len(table)} were kept, less than generate.min_yield = {min_yield}; rule "
+        f"{dropped.index[0]!r} dropped most ({dropped.iloc[0]}): check the model, the prompt and generate.filters{backend}"
     )
 
 
 def check_first(table: pd.DataFrame, min_yield: float, noun: str) -> None:
     """Raise PcclipError with three raw replies when none of the first FIRST rows has verdict 'kept'.
 
-    Args as of `check_yield`; with fewer rows, or a smallest share of zero, nothing is checked.
+    Args as of `check_yield`. Checks nothing when there are fewer rows, or min_yield is 0.
     """
     if len(table) < FIRST or min_yield == 0 or (table.verdict == "kept").any():
         return
     rules = ", ".join(f"{rule!r} ({count})" for rule, count in table.verdict.value_counts().items())
     replies = ", ".join(repr(reply.raw[:120] or reply.finish_reason) for reply in table.head(3).itertuples())
     raise PcclipError(
-        f"{noun}: none of the first {len(table)} replies is kept, they fall to {rules}; the first three are {replies}; "
+        f"{noun}: none of the first {len(table)} replies passes the filters (dropped by {rules}); the first three are {replies}; "
         "check the model, the prompt and generate.filters, or set generate.min_yield: 0 to go on"
     )
 
 
-def side_by_side(table: pd.DataFrame, model: Encoder, names: tuple[str, str] = ("ours", "as_released")) -> pd.DataFrame:
-    """How many of the same raw replies get each verdict by two rule lists; `table` and `model` as in `judged`.
-
-    A row for each verdict of the first list, a column for each of the second.
-    """
-    return pd.crosstab(*(judged(table, rule_list(name), model).verdict.rename(name) for name in names))
+def side_by_side(table: pd.DataFrame, model: Encoder) -> pd.DataFrame:
+    """Count raw replies by verdict of our rules (rows) and of the rules as released (columns); arguments of `judged`."""
+    return pd.crosstab(*(judged(table, LISTS[name], model).verdict.rename(name) for name in ("ours", "as_released")))
 
 
 def yield_table(verdicts: pd.Series, rules: RuleList) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """Stage 01: draw pairs of images, ask the language model how they differ, filter its sentences, store the table.
 
-Every answer is appended to a log at once, so a killed run asks only for the rest. The log's name is made of what the
-answers depend on, and the log is kept: another filter or threshold asks nothing again. The table keeps everything:
-captions, raw reply, cleaned sentence, verdict, and the hashes of prompt and model.
+Every answer is appended to a log at once: a killed run asks only the questions without an answer. The log's file name is a
+hash of prompt, language model and sampling, so a new filter or threshold reuses the answers. The table has captions, raw
+reply, cleaned sentence, verdict, and the hashes of prompt and language model.
 """
 
 import json
@@ -30,7 +30,8 @@ from pcclip.runs.stage import Stage, read_output
 
 FOLDER, TABLE, LEFT_OUT = COMPARISONS, "comparisons.parquet", "left_out.parquet"
 _FORMAT = 2  # raise it when the meaning of the table changes: old stages are then done again
-_NO_KEYS = {"in_flight", "shard", "timeout", "retries", "base_url", "request"}  # no answer, or own inputs
+# These settings change no answer, or `inputs` has them under another name.
+_UNHASHED = {"in_flight", "shard", "timeout", "retries", "base_url", "request"}
 
 
 def stage(config: Config, images: ImageSet | None = None) -> Stage:
@@ -40,7 +41,7 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
     folder = config.source_folder / FOLDER
     inputs = {
         "format": _FORMAT,
-        "generate": settings.model_dump(exclude=_NO_KEYS),
+        "generate": settings.model_dump(exclude=_UNHASHED),
         "seed": config.seed,
         "images": images.identity(),
         "prompt": load_prompt(settings.prompt).hash,
@@ -57,17 +58,17 @@ def generate(config: Config, images: ImageSet, model: Encoder, backend: Backend 
     """Run the stage, or read its table when it is done.
 
     Args:
-        config: the run. With engine: ray its backend is started in each worker of a cluster.
+        config: the run. With `engine: ray` every worker of the cluster starts its own backend.
         images: the captioned image set.
         model: its tokenizer decides which sentences are too long for its text tower.
-        backend: answers in this process; made from the config when None.
+        backend: answers in this process. None builds the backend that the config names.
 
     Raises:
         PcclipError: fewer than generate.min_yield of the sentences were kept.
     """
-    run = stage(config, images)
-    if run.done_or_fetched():
-        say(f"{FOLDER}: done already, read from {run.folder}")
+    comparisons = stage(config, images)
+    if comparisons.done_or_fetched():
+        say(f"{FOLDER}: done already, read from {comparisons.folder}")
         return load(config)
     if backend:
         config = config.model_copy(update={"engine": "local"})  # a backend of this process cannot be sent to workers
@@ -75,14 +76,14 @@ def generate(config: Config, images: ImageSet, model: Encoder, backend: Backend 
     def backend_for(prompt: Prompt) -> Backend:
         return backend or lazy_backend(config.generate, prompt)
 
-    with run.work(), cluster(config.ray) if config.engine == "ray" else nullcontext():
+    with comparisons.work(), cluster(config.ray) if config.engine == "ray" else nullcontext():
         if config.generate.attributes:
             verdicts.check_backend(config, images, backend_for)
         table = compare(config, draw_pairs(config, images), model, backend_for)
         filters.check_yield(table, config.generate.min_yield, FOLDER)
-        others = _other_tables(config, images, backend_for)
-        for name, rows in {TABLE: table, LEFT_OUT: images.left_out.astype(str), **others}.items():
-            write_parquet(run.folder / name, rows)
+        optional = _optional_tables(config, images, backend_for)
+        for name, rows in {TABLE: table, LEFT_OUT: images.left_out.astype(str), **optional}.items():
+            write_parquet(comparisons.folder / name, rows)
         kept_splits = table.split[table.verdict == "kept"]
         counts = {
             "images": len(images.table),
@@ -90,9 +91,9 @@ def generate(config: Config, images: ImageSet, model: Encoder, backend: Backend 
             "asked": len(table),
             "kept": len(kept_splits),
             **{f"kept_{split}": int(n) for split, n in kept_splits.value_counts().items()},
-            **{name.split(".")[0]: len(rows) for name, rows in others.items()},
+            **{name.split(".")[0]: len(rows) for name, rows in optional.items()},
         }
-        run.finish([TABLE, LEFT_OUT, *others], counts, model=table.model_hash[0])
+        comparisons.finish([TABLE, LEFT_OUT, *optional], counts, model=table.model_hash[0])
     return table
 
 
@@ -104,7 +105,7 @@ def load(config: Config) -> pd.DataFrame:
 def draw_pairs(config: Config, images: ImageSet) -> pd.DataFrame:
     """The pairs of the run: first, second (ids), first_caption, first_concept, second_caption, second_concept, split.
 
-    Training pairs differ in caption; held-out pairs, which are evaluated, differ in concept. No pair crosses the split.
+    Training pairs differ in caption. Held-out pairs, for evaluation, differ in concept. No pair crosses the split.
     """
     settings, drawn = config.generate, []
     for split, table, count, group in (
@@ -142,7 +143,7 @@ def compare(
     path = config.journals / f"answers-{digest([prompt.hash, backend.identity, sampling])[:12]}.jsonl"
     log, rules = AnswerLog(path, Reply, "comparisons"), filters.rule_list(config.generate.filters)
 
-    def judged(part: Sequence[Question], replies: Mapping[str, Reply]) -> pd.DataFrame:
+    def filtered(part: Sequence[Question], replies: Mapping[str, Reply]) -> pd.DataFrame:
         answers = [replies[question.key] for question in part]
         table = pairs[: len(part)].assign(
             raw=[a.text for a in answers], finish_reason=[a.finish_reason for a in answers]
@@ -151,8 +152,8 @@ def compare(
 
     first, rest = questions[: filters.FIRST], questions[filters.FIRST :]
     replies = log.answer_all(first, backend.answers, config)
-    filters.check_first(judged(first, replies), config.generate.min_yield, "comparisons")
-    table = judged(questions, replies | log.answer_all(rest, backend.answers, config))
+    filters.check_first(filtered(first, replies), config.generate.min_yield, "comparisons")
+    table = filtered(questions, replies | log.answer_all(rest, backend.answers, config))
     twins = [
         swapped(sentence) if verdict == "kept" and sides(sentence) else ""
         for sentence, verdict in zip(table.difference, table.verdict, strict=True)
@@ -163,10 +164,10 @@ def compare(
     )
 
 
-def _other_tables(
+def _optional_tables(
     config: Config, images: ImageSet, backend_for: Callable[[Prompt], Backend]
 ) -> dict[str, pd.DataFrame]:
-    """The tables by file name that a run may ask for beside the comparisons: rewrites and verdicts."""
+    """Rewrites and verdicts by file name, where the config asks for them."""
     settings, tables = config.generate, {}
     if settings.rewrites:
         tables[captions.TABLE] = captions.write_rewrites(config, images, backend_for)

@@ -1,6 +1,6 @@
-"""Any open_clip model: a built-in name with a pretrained tag or a local checkpoint, hf-hub: or local-dir:.
+"""Any open_clip model: NAME:TAG, NAME:/path/to/checkpoint, hf-hub:ORG/NAME or local-dir:FOLDER.
 
-`force_custom_text` makes the text tower a module of its own in every model, so that it can be saved and tuned alone.
+`force_custom_text` separates the text tower from the image tower in every model, so that it is saved and trained alone.
 """
 
 import logging
@@ -26,13 +26,20 @@ from pcclip.encoders.tokens import Tokens
 from pcclip.errors import PcclipError, one_line
 from pcclip.torchvision_shim import declare_missing
 
-_SCHEMAS = ("hf-hub:", "local-dir:")
-_INSIDE = (  # where training scripts put the weights within a checkpoint
+_SCHEMES = ("hf-hub:", "local-dir:")
+_NESTED_UNDER = (  # where training scripts put the weights within a checkpoint
     "state_dict model_state_dict model module net network weights params model_state checkpoint clip".split()
 )
 _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.*", "*.safetensors", "*.bin", "*.pth", "*.pt")
-_SCALES = ("logit_scale", "logit_bias")
-_SPARE = (*_SCALES, "position_ids", "attn_mask", "input_resolution", "context_length", "vocab_size")  # change no vector
+_LOGIT_PARAMETERS = ("logit_scale", "logit_bias")
+_SPARE = (
+    *_LOGIT_PARAMETERS,
+    "position_ids",
+    "attn_mask",
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+)  # change no vector
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "*.model")
 
 
@@ -43,14 +50,17 @@ def split(spec: str) -> tuple[str, str | None]:
     """
     if spec.startswith("local-dir:"):
         return f"local-dir:{resolve(spec.removeprefix('local-dir:'))}", None
-    if spec.startswith(_SCHEMAS):
+    if spec.startswith(_SCHEMES):
         return spec, None
     name, _, tag = spec.partition(":")
     return name, str(resolve(tag)) if tag and resolve(tag).is_file() else tag or None
 
 
 def check(spec: str) -> None:
-    """Raise PcclipError unless open_clip knows the name and the tag, or the files are there."""
+    """Raise PcclipError when open_clip knows no such name or tag, or a local config or checkpoint is not there.
+
+    `local_weights` looks for the weights of local-dir:. Of hf-hub: nothing is checked before it is loaded.
+    """
     declare_missing()
     import open_clip
 
@@ -73,7 +83,7 @@ def check(spec: str) -> None:
 
 
 def local_weights(spec: str) -> Path | None:
-    """The checkpoint that a spec names on this disk, or None for a tag and the hub.
+    """The checkpoint file of a spec, or None when open_clip fetches the weights.
 
     Raises PcclipError when a local folder has no weights.
     """
@@ -92,7 +102,7 @@ def local_weights(spec: str) -> Path | None:
 def tokenizer_source(spec: str) -> str | None:
     """The folder or hub name that the tokenizer is read from, or None for open_clip's own tokenizer.
 
-    Tokenizer files beside local weights are preferred to the hub.
+    Tokenizer files beside local weights come before the hub.
 
     Raises PcclipError when a local folder has none.
     """
@@ -101,15 +111,15 @@ def tokenizer_source(spec: str) -> str | None:
     name, _ = split(spec)
     if name.startswith("hf-hub:"):
         return None  # its config, which names the tokenizer, is on the hub too
-    on_hub = (open_clip.get_model_config(name) or {}).get("text_cfg", {}).get("hf_tokenizer_name")
-    file = local_weights(spec) if on_hub else None
+    hub_tokenizer = (open_clip.get_model_config(name) or {}).get("text_cfg", {}).get("hf_tokenizer_name")
+    file = local_weights(spec) if hub_tokenizer else None
     if file and any(any(file.parent.glob(pattern)) for pattern in _TOKENIZER):
         return str(file.parent)
-    if on_hub and name.startswith("local-dir:"):
+    if hub_tokenizer and name.startswith("local-dir:"):
         raise PcclipError(
-            f"model {spec!r}: its folder has no tokenizer; put the tokenizer files of {on_hub} there (tokenizer.json)"
+            f"model {spec!r}: its folder has no tokenizer; put the tokenizer files of {hub_tokenizer} there (tokenizer.json)"
         )
-    return on_hub or None
+    return hub_tokenizer or None
 
 
 class OpenClip(Encoder):
@@ -122,17 +132,17 @@ class OpenClip(Encoder):
 
         name, tag = split(spec)
         file = local_weights(spec)
-        fresh = file is not None or tag == "random"
+        skip_pretrained = file is not None or tag == "random"
         try:
             with torch.random.fork_rng(devices=[]), _quiet():
                 torch.manual_seed(0)  # NAME:random is the same model every time
                 model, _, preprocess = open_clip.create_model_and_transforms(
                     name,
-                    None if fresh else tag,
+                    None if skip_pretrained else tag,
                     force_custom_text=True,
-                    load_weights=not fresh,
-                    require_pretrained=not fresh,
-                    pretrained_text=not fresh,
+                    load_weights=not skip_pretrained,
+                    require_pretrained=not skip_pretrained,
+                    pretrained_text=not skip_pretrained,
                     weights_only=True,
                 )
             if file and file.suffix in (".npz", ".npy"):  # of big_vision
@@ -145,21 +155,21 @@ class OpenClip(Encoder):
         except pickle.UnpicklingError as error:
             class_name = re.search(r"GLOBAL (\S+)", str(error))
             raise PcclipError(
-                f"model {spec!r}: refused, its file holds {class_name[1] if class_name else 'something'} and not "
-                "only tensors; use a plain state dict or safetensors"
+                f"model {spec!r}: refused, its file holds a pickled {class_name[1] if class_name else 'object'}; only "
+                "tensors are loaded: use a plain state dict or safetensors"
             ) from None
         except Exception as error:  # open_clip, safetensors, pickle and the hub each raise their own
             reason = one_line(error)
             raise PcclipError(f"model {spec!r}: cannot be loaded ({type(error).__name__}: {reason})") from error
         self.spec, self.name = spec, name
-        self.logits = {scale: value for scale, value in model.named_parameters() if scale in _SCALES}
+        self.logits = {scale: value for scale, value in model.named_parameters() if scale in _LOGIT_PARAMETERS}
         self.image_tower, self.text_tower = model.visual, model.text
         self.image_tower.requires_grad_(False)
         self._preprocess = preprocess
         self.context_length = self.text_tower.context_length
         with torch.inference_mode():
             self.width = self.text_tower(torch.zeros(1, self.context_length, dtype=torch.long)).shape[-1]
-        self._shortens, self._packs = packed.causal(self.text_tower), packed.packs(self.text_tower)
+        self._is_causal, self._can_pack = packed.causal(self.text_tower), packed.packs(self.text_tower)
         self._causal_mask: Any = getattr(self.text_tower, "attn_mask", None)
         self.architecture = {
             "family": "open_clip",
@@ -177,7 +187,7 @@ class OpenClip(Encoder):
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         if not len(texts):
             return []
-        if not hasattr(self._tokenizer, "encoder"):  # a tokenizer that only gives padded rows
+        if not hasattr(self._tokenizer, "encoder"):  # this tokenizer returns padded rows only
             return self._tokenizer(list(texts)).tolist()
         start, end = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id
         return [[start, *self._tokenizer.encode(text), end] for text in texts]
@@ -185,20 +195,20 @@ class OpenClip(Encoder):
     def batch(self, tokens: Tokens | Sequence[list[int]]) -> Int[Tensor, "n t"]:
         """Pad to the full context where the tower attends to padding."""
         ids = super().batch(tokens)
-        if self._shortens or ids.shape[1] == self.context_length:
+        if self._is_causal or ids.shape[1] == self.context_length:
             return ids
         return nn.functional.pad(ids, (0, self.context_length - ids.shape[1]), value=self.pad_id)
 
     def features(self, tokens: Tokens) -> Float[Tensor, "n d"]:
-        if self._packs:
+        if self._can_pack:
             return packed.features(self.text_tower, tokens)
-        return super().features(tokens) if self._shortens else self.text_features(self.batch(tokens))
+        return super().features(tokens) if self._is_causal else self.text_features(self.batch(tokens))
 
     def image_features(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         return self.image_tower(pixels)
 
     def text_features(self, ids: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
-        if self._shortens:  # open_clip adds the full mask whatever the length: give it the part it needs
+        if self._is_causal:  # open_clip adds the full mask whatever the length: give it the part it needs
             self.text_tower.attn_mask = self._causal_mask[: ids.shape[1], : ids.shape[1]].to(ids.device)
         return self.text_tower(ids)
 
@@ -215,7 +225,7 @@ class OpenClip(Encoder):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """open_clip logs that weights are random, also when they are about to be loaded."""
+    """Silence open_clip's warning that weights are random: they are loaded afterwards."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -225,20 +235,20 @@ def _quiet() -> Iterator[None]:
 
 
 def _load(model: nn.Module, file: Path) -> None:
-    """Load both towers from a checkpoint as people have them: nested, with the prefixes of wrappers, of either naming.
+    """Load both towers from a checkpoint: nested or plain, with prefixes of training scripts, with either naming of weights.
 
-    The model's own scale and bias of the logits serve where the checkpoint lacks them.
+    The model keeps its own logit scale and bias when the checkpoint has none.
 
-    Raises PcclipError when it is no checkpoint, or tensors are missing, as in a checkpoint of the text tower alone.
+    Raises PcclipError when the file is no checkpoint, or lacks tensors, as a text tower alone does.
     """
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 
     own = model.state_dict()
     state = convert_to_custom_text_state_dict(convert_state_dict(model, _read(file)))
-    scales = {name: value for name, value in own.items() if name in _SCALES}
-    spare = {name for name in state if name.endswith(_SPARE)} - own.keys()
-    state = {name: value for name, value in state.items() if name not in spare}
+    scales = {name: value for name, value in own.items() if name in _LOGIT_PARAMETERS}
+    unused = {name for name in state if name.endswith(_SPARE)} - own.keys()
+    state = {name: value for name, value in state.items() if name not in unused}
     state = scales | {n: v.reshape(scales[n].shape) if n in scales else v for n, v in state.items()}
     missing = sorted(own.keys() - state.keys())
     if missing:
@@ -253,7 +263,7 @@ def _load(model: nn.Module, file: Path) -> None:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, without what training scripts put around the names."""
+    """The tensors of a checkpoint by name, without the nesting and prefixes of training scripts."""
     from safetensors.torch import load_file
 
     with file.open("rb") as opened:
@@ -268,7 +278,7 @@ def _read(file: Path) -> dict[str, Tensor]:
             "torch.save(torch.jit.load(FILE).state_dict(), OTHER_FILE) and give that file"
         )
     state = load_file(file) if start[8:9] == b"{" else torch.load(file, "cpu", weights_only=True)
-    while inside := next((key for key in _INSIDE if isinstance(state, Mapping) and key in state), None):
+    while inside := next((key for key in _NESTED_UNDER if isinstance(state, Mapping) and key in state), None):
         state = state[inside]
     tensors = state.items() if isinstance(state, Mapping) else ()
     state = {str(name).replace("_orig_mod.", ""): value for name, value in tensors if isinstance(value, Tensor)}
@@ -280,7 +290,7 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 @cache
 def _tokenizer(name: str, source: str | None) -> Any:
-    """open_clip's tokenizer of a model; reading its vocabulary takes longer than building a small model."""
+    """open_clip's tokenizer of a model; cached, since reading the vocabulary is slow."""
     import open_clip
     from open_clip.tokenizer import HFTokenizer
 

@@ -202,7 +202,7 @@ def _judge_description(name: str, classes: Sequence[str], reply: Reply, model: E
         context_length=model.context_length,
         raw=reply.text,
     )
-    verdict, sentence, _ = filters.RuleList("descriptions", filters.clean, rules).judge(candidate)
+    verdict, sentence, _ = filters.RuleList(filters.clean, rules).judge(candidate)
     return sentence, verdict
 
 

@@ -1,9 +1,13 @@
-"""Stage 04: compare the base with the finetuned model on held-out concepts and public sets, by the same texts.
+"""Stage 04: compare the base with the finetuned model on held-out concepts and public sets. Both read the same texts.
 
-Writes to 04_evaluate: predictions.parquet (per item), differences.csv (paired, finetuned - base, with p values),
-teacher.csv, specificity.csv (every question against every truth), published.csv (evaluate.published), left_out.csv,
-class_texts.parquet and, of comparative prompting, comparative.csv and comparative_gains.csv; and to the run's folder
-metrics.csv with columns task, dataset, protocol, model, metric, value, ci_low, ci_high, n, detectable, tied.
+Files in 04_evaluate:
+    predictions.parquet   every scored item
+    differences.csv       finetuned - base, paired, with p values
+    specificity.csv       every attribute question against every known attribute
+    class_texts.parquet   the language model's texts about classes
+    comparative.csv, comparative_gains.csv   comparative prompting
+    teacher.csv, published.csv, left_out.csv
+In the run's folder: metrics.csv (task, dataset, protocol, model, metric, value, ci_low, ci_high, n, detectable, tied).
 """
 
 from pathlib import Path
@@ -25,14 +29,14 @@ METRICS, PREDICTIONS, DIFFERENCES = "metrics.csv", "predictions.parquet", "diffe
 PAGE = "report.html"  # report.py writes it
 COMPARATIVE, GAINS = "comparative.csv", "comparative_gains.csv"
 TEXTS, TEACHER = "class_texts.parquet", "teacher.csv"
-__all__ = ["FOLDER", "check_attributes", "evaluate", "lacking", "load_models", "predict", "read", "stage", "summarise"]
-_FORMAT = 9  # a higher number computes every run's results again
+__all__ = ["FOLDER", "check_attributes", "evaluate", "lacking", "load_models", "read", "stage", "summarise"]
+_FORMAT = 9  # raise it when results change: every run is then evaluated again
 
 load_models, check_attributes = models.load_models, own_images.check_attributes
 
 
 def stage(config: Config, images: ImageSet | None = None, sets: benchmarks.Sets | None = None) -> Stage:
-    """Describe the stage, with the key made of all that its results depend on.
+    """The stage; its key is a hash of everything that the results depend on.
 
     Raises:
         PcclipError: an earlier stage has not finished, or a named set or model is missing.
@@ -50,7 +54,7 @@ def stage(config: Config, images: ImageSet | None = None, sets: benchmarks.Sets 
 
 
 def lacking(config: Config) -> list[str]:
-    """One line for each set and model that the parameters name and that is missing or unusable."""
+    """One line for each set or model of the parameters that is missing or cannot be read."""
     return benchmarks.missing(config) + models.lacking(config)
 
 
@@ -60,26 +64,26 @@ def evaluate(
     """Run the stage, or read its tables when it is done.
 
     Args:
-        vectors: of the images, by every image tower among the encoders (embedding.stage.own_vectors).
+        vectors: of the images by each image tower in `encoders` (embedding.stage.own_vectors).
         comparisons: the table of stage 01.
-        encoders: of `load_models`, by name.
+        encoders: by name, from `load_models`.
 
     Returns:
         Metrics, one row for each task, dataset, protocol, model and metric; and paired differences, finetuned - base,
         as stats.metrics.compare gives them.
 
     Raises:
-        PcclipError: an error of `stage`, a missing attribute, or vectors of other image towers.
+        PcclipError: `stage` raises it, an attribute is missing, or another image tower made the vectors.
     """
     sets = benchmarks.load(config)
-    own_stage = stage(config, images, sets)
-    if own_stage.done():
-        say(f"{FOLDER}: done already, read from {own_stage.folder}")
+    evaluation = stage(config, images, sets)
+    if evaluation.done():
+        say(f"{FOLDER}: done already, read from {evaluation.folder}")
         return read(config, f"../{METRICS}"), read(config, DIFFERENCES)
     check_attributes(config, images)
     vectors.check(encoders)
-    with own_stage.work():
-        (config.folder / METRICS).unlink(missing_ok=True)
+    with evaluation.work():
+        (config.folder / METRICS).unlink(missing_ok=True)  # a killed stage must not leave the figures of another one
         predictions = Predictions()
         begin("04", 1 + sum(map(len, sets.values())))
         next_part(images.name)
@@ -87,28 +91,19 @@ def evaluate(
         own_images.score(held_out, encoders, predictions)
         tables = benchmarks.score(config, sets, encoders, predictions)
         begin("", 0)
-        unused = left_out.of_sets(config, sets)
+        excluded = left_out.of_sets(config, sets)
         items = predictions.table()
         metrics, paired = summarise(items, config.evaluate.bootstrap, config.seed)
         tables[specificity.TABLE] = specificity.score(held_out, encoders)
         specific = specificity.as_metrics(tables[specificity.TABLE], images.name)
         metrics = pd.concat([metrics, specific[list(metrics.columns)]], ignore_index=True)
-        tables |= {PREDICTIONS: items, DIFFERENCES: paired, left_out.TABLE: unused, f"../{METRICS}": metrics}
+        tables |= {PREDICTIONS: items, DIFFERENCES: paired, left_out.TABLE: excluded, f"../{METRICS}": metrics}
         if config.evaluate.published:
             tables[published.TABLE] = published.beside(metrics, config.evaluate.published)
         for name, table in tables.items():
-            _write(own_stage.folder / name, table)
-        own_stage.finish(list(tables), {"predictions": len(items), "left_out": by_reason(unused)})
+            _write(evaluation.folder / name, table)
+        evaluation.finish(list(tables), {"predictions": len(items), "left_out": by_reason(excluded)})
     return read(config, f"../{METRICS}"), read(config, DIFFERENCES)
-
-
-def predict(
-    config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, encoders: dict[str, Encoder]
-) -> pd.DataFrame:
-    """Per-item predictions on the run's own held-out images, with predictions.COLUMNS; nothing is written."""
-    predictions = Predictions()
-    own_images.score(own_images.HeldOut(config, images, vectors, comparisons), encoders, predictions)
-    return predictions.table()
 
 
 def read(config: Config, name: str) -> pd.DataFrame:

@@ -26,7 +26,7 @@ from pcclip.runs.progress import say
 from pcclip.stats.random_streams import stream
 
 PARAPHRASES_IN_BATCH = 8  # of each attribute in a step
-KEPT_IN_BATCH = 6  # questions in a step that keep their meaning
+UNRELATED_IN_BATCH = 6  # questions in a step that keep their meaning
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,8 @@ class ReplayedTexts:
 
 
 @dataclass(frozen=True)
-class KeptQuestions:
-    """Questions that should mean what they mean to the base model: `base` is the direction of each."""
+class UnrelatedQuestions:
+    """Questions about other attributes, whose directions `base` by the base model should stay."""
 
     more: Tokens
     less: Tokens
@@ -147,7 +147,7 @@ class KeptQuestions:
 
     def draw(self, generator: np.random.Generator) -> tuple[Tokens, Float[Tensor, "b d"]]:
         """Some texts for more, then their twins for less, and the directions."""
-        rows = generator.permutation(len(self.more))[:KEPT_IN_BATCH]
+        rows = generator.permutation(len(self.more))[:UNRELATED_IN_BATCH]
         return Tokens.joined([self.more[rows], self.less[rows]]), self.base[torch.from_numpy(rows).to(self.base.device)]
 
 
@@ -200,8 +200,8 @@ def comparison_examples(
     config: Config, comparisons: pd.DataFrame, split: str, vectors: Vectors, model: Encoder
 ) -> Examples:
     """The kept comparisons of one split whose two images have different vectors."""
-    kept = generate.kept(comparisons, split)
-    table = kept[vectors.has(kept["first"], kept["second"])]
+    accepted = generate.kept(comparisons, split)
+    table = accepted[vectors.has(accepted["first"], accepted["second"])]
     if config.finetune.comparisons == "template":
         texts = [from_captions(a, b) for a, b in zip(table.first_caption, table.second_caption, strict=True)]
         twins = [from_captions(b, a) for a, b in zip(table.first_caption, table.second_caption, strict=True)]
@@ -209,8 +209,8 @@ def comparison_examples(
         texts, twins = list(table.difference), list(table.swapped)
     first, second = vectors.rows(table["first"]), vectors.rows(table["second"])
     usable = _differ(vectors.matrix, first, second)
-    if usable.sum() < len(kept):
-        say(f"{len(kept) - usable.sum()} {split} comparisons left out: no vector for an image, or equal ones")
+    if usable.sum() < len(accepted):
+        say(f"{len(accepted) - usable.sum()} {split} comparisons left out: no vector for an image, or equal ones")
     if config.finetune.swap:
         has_twin = np.array([bool(twin) for twin in twins], dtype=bool)
         if not has_twin[usable].all():
@@ -318,7 +318,7 @@ def training_verdicts(config: Config, vectors: Vectors, model: Encoder) -> Verdi
     )
 
 
-def kept_questions(config: Config, model: Encoder) -> KeptQuestions:
+def unrelated_questions(config: Config, model: Encoder) -> UnrelatedQuestions:
     """The bank's `kept` questions, with the base model's directions in the first frame.
 
     Raises PcclipError when the run has no bank, or the bank no such questions.
@@ -330,7 +330,7 @@ def kept_questions(config: Config, model: Encoder) -> KeptQuestions:
     words = len(bank.kept.words)
     directions = model.encode_texts(more[:words]) - model.encode_texts(less[:words])
     base = torch.from_numpy(np.tile(directions, (len(bank.kept.frames), 1))).to(model.device)
-    return KeptQuestions(model.tokenised(more), model.tokenised(less), base)
+    return UnrelatedQuestions(model.tokenised(more), model.tokenised(less), base)
 
 
 def _differences(

@@ -54,7 +54,7 @@ class BothTowersData(TrainingData):
     pixels: Pixels
 
 
-def gather(
+def load_data(
     config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: Encoder
 ) -> BothTowersData:
     """Read everything that training needs. Raises PcclipError when fewer than two captions are there."""

@@ -123,12 +123,12 @@ def replay(tuned: Float[Tensor, "b d"], base: Float[Tensor, "b d"]) -> Float[Ten
     return 1 - (tuned * base).sum(dim=-1).mean()
 
 
-def kept(tuned: Float[Tensor, "t d"], base: Float[Tensor, "q d"], v: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
-    """How far questions are from telling image differences apart as the base model does: mean cosine distance of scores.
+def unrelated(tuned: Float[Tensor, "t d"], base: Float[Tensor, "q d"], v: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
+    """Keep unrelated questions where the base model has them: mean cosine distance of their scores from the base's.
 
-    Without it the attribute term turns every comparison, of beauty or of price, towards the attribute that is learned. It
-    is the scores that are compared: images differ along few directions, and a small part of the learned axis decides their
-    order although the directions' own cosine hardly changes.
+    Without this term the attribute term turns every comparison, of beauty or of price, towards the trained attribute. The
+    term compares scores on image differences, not directions: images differ along few directions, so a small turn towards
+    the trained axis changes their order and hardly changes the cosine of the directions.
 
     Args:
         tuned: unit vectors of the texts P+, "The first is warm and the second cold.", then of their twins P-.

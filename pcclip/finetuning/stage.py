@@ -77,7 +77,7 @@ def finetune(
         return _curves(own_stage)
     module: Any = both_towers if settings.objective == "clip" else text_tower
     kind = BothTowers if settings.objective == "clip" else TextTower
-    data = module.gather(config, images, vectors, comparisons, model)
+    data = module.load_data(config, images, vectors, comparisons, model)
     if settings.precision == "bf16" and not has_bf16(model.device):
         say(
             f"{FOLDER}: this {model.device.type} has no instructions for bf16, so fp32 would be faster: "

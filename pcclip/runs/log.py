@@ -1,8 +1,8 @@
-"""The one append-only log: a JSON object a line, for answers of language models and for votes.
+"""An append-only log of JSON lines, for answers of language models and for votes.
 
-A line is never changed or deleted, whatever it holds. A line that cannot be read is skipped and copied to a file beside
-the log, and one printed line says how many there are. Only a last line without its newline, which a kill or a power cut
-leaves, is completed or moved to that file. A lock keeps appends and repairs of several processes apart.
+A whole line is never changed or deleted. A line that cannot be read is skipped and copied to a file beside the log, and
+one printed line says how many there are. A last line without its newline, which a kill or a power cut leaves, is completed
+if it can be read, else moved to that file. A lock lets one process at a time append or repair.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Generic, TypeVar, get_type_hints
 from zlib import crc32
 
 from pcclip.config import Config
-from pcclip.errors import PcclipError
+from pcclip.errors import PcclipError, one_line
 from pcclip.images import batches
 from pcclip.runs.files import atomic, digest, disk_errors, is_url, make_folder, names_in, sync
 from pcclip.runs.progress import Meter, say, track
@@ -28,7 +28,7 @@ from pcclip.runs.ray_cluster import over_shards
 
 _SUFFIX = ".jsonl"
 _CHECKSUM = "crc"  # field of an answer's line: the checksum of all others
-_SYNC_SECONDS = 0.5  # lines wait at most this long for the fsync that they share
+_SYNC_SECONDS = 0.5  # lines that come within this time share an fsync
 
 Record = TypeVar("Record")
 Item = TypeVar("Item")
@@ -39,7 +39,7 @@ class Log(Generic[Record]):
 
     Args:
         path: the file, or its URL. A store that a URL names cannot append: its file is sent as a whole by `store`.
-        parse: makes a record of a line's object; any usual exception means that the line is not a record.
+        parse: makes a record of a line's object; raises for a line that is no record.
         noun: what the records are, for messages.
     """
 
@@ -85,30 +85,31 @@ class Log(Generic[Record]):
     def store(self, rows: Iterable[tuple[Item, Mapping[str, Any]]]) -> Iterator[Item]:
         """Append the row of each (item, row), and yield the item once its row is on disk.
 
-        Every line is handed to the system at once, so that a killed process loses none. What a power cut would lose is
-        synced for several lines together, at most _SYNC_SECONDS after the first of them.
+        Every line is flushed at once, so a kill loses none. An fsync comes with the first line that is written
+        _SYNC_SECONDS after the last fsync, and at the end; a power cut can lose the lines since then, which were not
+        yielded.
         """
         if is_url(self.path):
             yield from self._send(rows)
             return
         unsynced: list[Item] = []
-        with self._opened() as file:
+        with self._open() as file:
             synced = time.monotonic()
             try:
                 for item, row in rows:
                     self.write(file, row)
                     unsynced.append(item)
                     if time.monotonic() - synced >= _SYNC_SECONDS:
-                        os.fsync(file.fileno())
+                        self._sync(file)
                         yield from unsynced
                         unsynced, synced = [], time.monotonic()
             finally:
-                os.fsync(file.fileno())
+                self._sync(file)
         yield from unsynced
 
     def write(self, file: BinaryIO, row: Mapping[str, Any]) -> None:
         """Add a line to the opened log, after mending its end, while no other process does."""
-        with _locked(file):
+        with self._write_errors(), _locked(file):
             self._mend_end(file)
             file.write(_line(row))
             file.flush()
@@ -127,16 +128,15 @@ class Log(Generic[Record]):
         if ended_lines:
             first = f"{len(ended_lines)} of {lines} lines cannot be read and are left out, the first is line {min(bad)}"
             parts.insert(0, first)
-            with suppress(OSError, PcclipError):  # a folder that may only be read
-                self._keep(ended_lines.values())
-                parts[0] = f"{first}; a copy is kept in {self.bad_path.name}"
+            if not is_url(self.path):  # a store's file is sent with all its lines
+                with suppress(OSError, PcclipError):  # a folder that may only be read
+                    self._keep(ended_lines.values())
+                    parts[0] = f"{first}; a copy is kept in {self.bad_path.name}"
         if parts:
             say(f"{self.path}: {', and '.join(parts)}")
 
     def _keep(self, lines: Iterable[bytes]) -> None:
         """Add lines to the file of bad lines, each once, and wait until they are on disk."""
-        if is_url(self.path):
-            return  # they stay where they are: a store's file is sent with all that it held
         with open(self.bad_path, "ab+") as file, _locked(file):
             file.seek(0)
             kept = set(file.read().split(b"\n")[:-1])
@@ -147,15 +147,24 @@ class Log(Generic[Record]):
             os.fsync(file.fileno())
             sync(self.bad_path.parent)
 
-    @contextmanager
-    def _opened(self) -> Iterator[BinaryIO]:
+    def _open(self) -> BinaryIO:
         """The log opened for appending; it and its folder are made where they are absent."""
+        with self._write_errors():
+            make_folder(self.path.parent)
+            file = self.path.open("ab+")
+            sync(self.path.parent)
+        return file
+
+    def _sync(self, file: BinaryIO) -> None:
+        with self._write_errors():
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def _write_errors(self) -> Iterator[None]:
+        """One line for a full disk, a missing right, or a path that is no file."""
         try:
             with disk_errors(self.path):
-                make_folder(self.path.parent)
-                with open(self.path, "ab+") as file:
-                    sync(self.path.parent)
-                    yield file
+                yield
         except OSError as error:
             raise PcclipError(
                 f"{self.path}: cannot be written ({error.strerror}); name a file of {self._noun}"
@@ -189,10 +198,10 @@ class Log(Generic[Record]):
 
 
 class AnswerLog(Log[tuple[str, Any]]):
-    """The answers to questions by the questions' keys, so that no run asks again what any run has asked.
+    """Answers by the key of their question. Runs share them: a question that has an answer is not asked again.
 
-    On one machine it is one file. A cluster's workers, and a storage that cannot append, have a folder of parts beside
-    it, each for a group of consecutive questions. Wherever an answer is, every run reads it.
+    On one machine the log is one file. The workers of a cluster, and a storage that cannot append, write a folder of parts
+    beside it, a part for a group of consecutive questions. Every run reads the file and all parts.
 
     Args:
         path: the file.
@@ -215,37 +224,40 @@ class AnswerLog(Log[tuple[str, Any]]):
         Args:
             questions: each with a `key`; equal keys are asked once.
             ask: takes the questions that have no answer yet, yields (question, answer) in any order.
-            config: the run whose engine asks and whose storage has the parts; None asks here. With engine: ray `ask`
-                is sent to the workers, so it must be picklable, as a LazyBackend's methods are.
+            config: names engine and storage; None asks in this process. With `engine: ray` workers receive `ask`, so it
+                must be picklable, as a LazyBackend's methods are.
 
         Raises:
             PcclipError: some question was never answered, or the disk is full.
         """
-        wanted = {question.key: question for question in questions}
+        questions_by_key = {question.key: question for question in questions}
         storage = config.stored(self.path.parent) if config else None
         parts = (storage or self.path.parent) / self.path.stem
         stored = [*self.read(), *self._read_parts(parts)]
-        answers = {key: answer for key, answer in stored if key in wanted and not answer.failed}
-        rest = [question for key, question in wanted.items() if key not in answers]
+        answers = {key: answer for key, answer in stored if key in questions_by_key and not answer.failed}
+        unanswered = [question for key, question in questions_by_key.items() if key not in answers]
         if answers:
-            say(f"{self.noun}: {len(answers)} of {len(wanted)} answers found in the journal, asking for {len(rest)}")
-        if rest and config and (storage is not None or config.engine == "ray"):
+            counts = f"{len(answers)} of {len(questions_by_key)}"
+            say(f"{self.noun}: {counts} answers are in the log, asking {len(unanswered)}")
+        if unanswered and config and (storage is not None or config.engine == "ray"):
             self._ask_in_groups(
-                question_groups(list(wanted.values()), answers, config.generate.shard), ask, parts, config
+                question_groups(list(questions_by_key.values()), answers, config.generate.shard), ask, parts, config
             )
-            rest_keys = {question.key for question in rest}
+            unanswered_keys = {question.key for question in unanswered}
             for key, answer in self._read_parts(parts):
-                if key in rest_keys and (key not in answers or not answer.failed):  # an older part may hold a failure
+                if key in unanswered_keys and (
+                    key not in answers or not answer.failed
+                ):  # an older part may hold a failure
                     answers[key] = answer
-        elif rest:
-            for question, answer in track(self.store(_rows(ask(rest))), len(rest), self.noun):
+        elif unanswered:
+            for question, answer in track(self.store(_rows(ask(unanswered))), len(unanswered), self.noun):
                 answers[question.key] = answer
-        missing = len(wanted) - len(answers)
+        missing = len(questions_by_key) - len(answers)
         if missing:
             shared = config and config.engine == "ray"
             hint = " (if workers did, set storage to where every node sees it)" if shared else ""
             raise PcclipError(
-                f"{self.noun}: {missing} of {len(wanted)} questions got no answer; run again to ask them{hint}"
+                f"{self.noun}: {missing} of {len(questions_by_key)} questions got no answer; run again to ask them{hint}"
             )
         return answers
 
@@ -298,7 +310,7 @@ def question_groups(questions: list, answers: Mapping[str, Any], size: int) -> d
 
 @contextmanager
 def _locked(file: BinaryIO) -> Iterator[None]:
-    """Keep other processes from appending while the block runs. filelock would cost ten times as much as the line."""
+    """Keep other processes from appending while the block runs. filelock takes ten times as long as writing the line."""
     fcntl.flock(file, fcntl.LOCK_EX)
     try:
         yield
@@ -308,9 +320,12 @@ def _locked(file: BinaryIO) -> Iterator[None]:
 
 def _rows(answers: Iterable[tuple]) -> Iterator[tuple[tuple, dict[str, Any]]]:
     """((question, answer), the log's row with its checksum) of each (question, answer)."""
-    for question, answer in answers:
-        row = {"key": question.key, **asdict(answer)}
-        yield (question, answer), {**row, _CHECKSUM: crc32(_line(row))}
+    try:
+        for question, answer in answers:
+            row = {"key": question.key, **asdict(answer)}
+            yield (question, answer), {**row, _CHECKSUM: crc32(_line(row))}
+    except OSError as error:
+        raise PcclipError(f"the language model failed ({one_line(error)}); mend that and run again") from error
 
 
 def _answer(kind: type, hints: Mapping[str, Any], row: dict) -> tuple[str, Any]:

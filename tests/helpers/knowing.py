@@ -12,6 +12,8 @@ from helpers.judge import BANK, Judge
 from helpers.runs import up_to_03
 from pcclip import config as params
 from pcclip.encoders.dual_encoder import Encoder
+from pcclip.evaluation import own_images
+from pcclip.evaluation.predictions import Predictions
 
 
 def prepared(values, model, tmp_path, **evaluate) -> SimpleNamespace:
@@ -49,3 +51,10 @@ class Knowing(Encoder):
 
     def encode_texts(self, texts):
         return np.stack([self.texts.get(text, np.zeros(self.width)) for text in texts]).astype(np.float32)
+
+
+def predicted(config, images, vectors, comparisons, encoders) -> pd.DataFrame:
+    """The scored items of the run's own held-out images, without the stage's files."""
+    predictions = Predictions()
+    own_images.score(own_images.HeldOut(config, images, vectors, comparisons), encoders, predictions)
+    return predictions.table()

@@ -86,12 +86,14 @@ def test_why_a_rewrite_is_kept_or_not(rewrite, reply, finish, verdict):
 
 
 def test_few_rewrites_are_an_error_that_names_the_reason(rewrite, config):
-    with pytest.raises(PcclipError, match=r"rewrites: only 0 of 15 were kept, .* most fell to rule 'copied' \(15\)"):
+    with pytest.raises(PcclipError, match=r"rewrites: only 0 of 15 were kept, .* rule 'copied' dropped most \(15\)"):
         rewrite(Writer(lambda caption: Reply(caption, "stop")))
     rewrite(Writer(lambda caption: Reply(caption, "stop")), min_yield=0.0)
     images = load_images(config)
     several(images, *(f"A red disc {k}." for k in range(20)))
-    with pytest.raises(PcclipError, match=r"rewrites: none of the first 20 replies is kept, .*'A red disc 0.', 'A red"):
+    with pytest.raises(
+        PcclipError, match=r"rewrites: none of the first 20 replies passes the filters .*'A red disc 0.', 'A red"
+    ):
         rewrite(Writer(lambda caption: Reply(caption, "stop")), images, temperature=0.1)
 
 

@@ -74,7 +74,7 @@ def test_pairs_keep_to_their_side_of_the_split(config, images, sampling):
 
 
 def test_silence_is_an_error_that_names_the_rule(ask, config):
-    with pytest.raises(PcclipError, match=r"none of the first 20 .* 'answered' \(20\); the first three are") as error:
+    with pytest.raises(PcclipError, match=r"none of the first 20 .* 'answered' \(20\)\); the first three are") as error:
         ask(Fake(lambda a, b: ""))
     assert "\n" not in str(error.value)
     assert not (config.folder / generate.FOLDER / generate.TABLE).exists()
@@ -85,7 +85,7 @@ def test_the_yield_must_reach_its_minimum(ask, every, fails):
     kept = iter(range(1000))
     backend = Fake(lambda a, b: from_captions(a, b) if next(kept) % every == 0 else "Nothing.")
     if fails:
-        with pytest.raises(PcclipError, match=r"only 10 of 60 .* 'two_sides' \(50\)"):
+        with pytest.raises(PcclipError, match=r"only 10 of 60 .* 'two_sides' dropped most \(50\)"):
             ask(backend)
     else:
         assert (ask(backend).verdict == "kept").sum() == 30

@@ -220,7 +220,7 @@ def test_reasoning_is_never_kept_as_a_comparison(run, filters):
 def test_twenty_replies_of_no_use_end_the_run_unless_told_to_go_on(run):
     with serving(lambda text, n: "text: I am sorry,\nI cannot see images.") as server:
         with pytest.raises(
-            PcclipError, match=r"none of the first 20 replies is kept, they fall to 'length' \(20\)"
+            PcclipError, match=r"none of the first 20 replies passes the filters \(dropped by 'length' \(20\)\)"
         ) as error:
             run(server, filters=["length"])
         assert one_line(error).count(r"'I am sorry,\nI cannot see images.'") == 3

@@ -70,7 +70,7 @@ def assert_same(model, one, other, close=1e-5):
 def test_features_and_gradients_are_those_of_the_full_context(fresh_encoder, monkeypatch, overhead):
     monkeypatch.setitem(packed._OVERHEAD, "cpu", overhead)
     tokens = fresh_encoder.tokenised(TEXTS)
-    assert fresh_encoder._packs
+    assert fresh_encoder._can_pack
     assert len(packed.prefixes(tokens)[1]) < 0.8 * tokens.lengths.sum(), "much is shared"
     assert_same(fresh_encoder, lambda: fresh_encoder.features(tokens), lambda: full(fresh_encoder, tokens))
 
@@ -90,7 +90,7 @@ def test_features_and_gradients_are_those_of_the_full_context(fresh_encoder, mon
 def test_other_towers(build, changes):
     model = build(**changes)
     tokens = model.tokenised(TEXTS)
-    assert model._packs
+    assert model._can_pack
     assert_same(model, lambda: model.features(tokens), lambda: full(model, tokens))
 
 
@@ -100,8 +100,8 @@ def test_other_towers(build, changes):
 def test_towers_that_are_left_to_open_clip(build, changes):
     model = build(**changes)
     tokens = model.tokenised(TEXTS)
-    assert not model._packs
-    assert model._shortens == (changes == {"block_type": "custom"})
+    assert not model._can_pack
+    assert model._is_causal == (changes == {"block_type": "custom"})
     torch.testing.assert_close(model.features(tokens), full(model, tokens), rtol=1e-5, atol=1e-5)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from helpers.judge import BANK, Judge
-from helpers.knowing import Knowing, prepared
+from helpers.knowing import Knowing, predicted, prepared
 from helpers.runs import run_values
 from matplotlib.colors import to_hex
 
@@ -27,7 +27,7 @@ from pcclip.ranking.axes import text_axis
 
 def agreement(given, model) -> pd.DataFrame:
     """Per-item predictions of verdict_agreement."""
-    found = report.predict(given.config, given.images, given.vectors, given.comparisons, {"base": model})
+    found = predicted(given.config, given.images, given.vectors, given.comparisons, {"base": model})
     return found[found.task == "verdict_agreement"]
 
 

@@ -3,13 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.knowing import prepared
+from helpers.knowing import predicted, prepared
 from torch import nn
 
 from pcclip.comparisons.sentences import inside, sides
 from pcclip.comparisons.structures import STRUCTURES
 from pcclip.encoders.dual_encoder import Encoder
-from pcclip.evaluation import stage as report
 from pcclip.stats.vectors import unit
 
 
@@ -46,7 +45,7 @@ def given(values, tiny_encoder, tmp_path):
 
 def accuracies(given, model) -> pd.Series:
     """Mean of `correct` by the data set's name after 'folder/structures/', for difference_classification."""
-    table = report.predict(given.config, given.images, given.vectors, given.comparisons, {"base": model})
+    table = predicted(given.config, given.images, given.vectors, given.comparisons, {"base": model})
     table = table[(table.task == "difference_classification") & table.dataset.str.startswith("folder/structures/")]
     return table.assign(name=table.dataset.str.split("/").str[-1]).groupby("name").correct.mean()
 

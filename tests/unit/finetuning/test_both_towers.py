@@ -26,7 +26,7 @@ from pcclip.evaluation.stage import load_models
 from pcclip.finetuning import loop, pixels, score_distillation, tensor_cache
 from pcclip.finetuning import stage as finetuning
 from pcclip.finetuning.batches import draw_batch
-from pcclip.finetuning.both_towers import BothTowers, gather
+from pcclip.finetuning.both_towers import BothTowers, load_data
 from pcclip.finetuning.score_distillation import Distillation, LatentMap, load_distillation
 from pcclip.finetuning.tensor_cache import CachedTensors, cached_tensors
 from pcclip.images import open_image
@@ -101,7 +101,7 @@ def configured(early, teachers):
 @pytest.fixture
 def gathered(early):
     """gathered(config) -> what the loop reads."""
-    return lambda config: gather(config, early.images, early.vectors, early.comparisons, early.model)
+    return lambda config: load_data(config, early.images, early.vectors, early.comparisons, early.model)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.knowing import predicted
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -372,7 +373,7 @@ def test_rows_of_equal_weights_are_equal_and_the_others_differ(made, evaluated):
     items = {which: predictions.score[predictions.model == which].to_numpy() for which in made.models}
     assert np.abs(items["odd"] - items["base"]).max() > 1e-4
     assert np.abs(items["finetuned"] - items["base"]).max() > 1e-2
-    wrong = report.predict(made.config, made.images, made.plain, made.comparisons, {"base": made.tuned})
+    wrong = predicted(made.config, made.images, made.plain, made.comparisons, {"base": made.tuned})
     assert not np.array_equal(wrong.score.to_numpy(), items["finetuned"]), "the base's vectors would give others"
     assert len(paired)
 
@@ -380,7 +381,7 @@ def test_rows_of_equal_weights_are_equal_and_the_others_differ(made, evaluated):
 def test_the_supervised_axis_is_of_the_bases_vectors(made, evaluated):
     _, _, predictions = evaluated
     one = predictions[predictions.model == "supervised"]
-    other = report.predict(made.config, made.images, made.plain, made.comparisons, {"base": made.base})
+    other = predicted(made.config, made.images, made.plain, made.comparisons, {"base": made.base})
     assert one.score.tolist() == other[other.model == "supervised"].score.tolist()
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pcclip.finetuning import losses
-from pcclip.finetuning.losses import OBJECTIVES, attribute, infonce, kept, mse, replay, shared_images
+from pcclip.finetuning.losses import OBJECTIVES, attribute, infonce, mse, replay, shared_images, unrelated
 
 
 def unit(values):
@@ -237,9 +237,9 @@ def test_kept_compares_how_questions_score_image_differences():
     more, less = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     directions = torch.tensor([[3.0, -3.0], [-1.0, 1.0]])
     v = torch.tensor([[1.0, 0.0], [0.6, -0.8]])
-    assert float(kept(torch.cat([more, less]), directions, v)) == pytest.approx(0, abs=1e-6)
-    assert float(kept(torch.cat([less, more]), directions, v)) == pytest.approx(2)
+    assert float(unrelated(torch.cat([more, less]), directions, v)) == pytest.approx(0, abs=1e-6)
+    assert float(unrelated(torch.cat([less, more]), directions, v)) == pytest.approx(2)
     blind = torch.tensor(
         [[1.0, -99.0], [-1.0, 5.0]]
     )  # images differ in the first number alone, so the other says nothing
-    assert float(kept(torch.cat([more, less]), blind, v[:1])) == pytest.approx(0, abs=1e-6)
+    assert float(unrelated(torch.cat([more, less]), blind, v[:1])) == pytest.approx(0, abs=1e-6)

@@ -475,7 +475,7 @@ def test_the_verdicts_that_are_trained_on(judged, tiny_encoder):
     vector = {**photos, **dict(zip(given.vectors.ids, given.vectors.matrix, strict=True))}
     expected = np.stack([vector[a] - vector[b] for a, b in zip(table["first"], table["second"], strict=True)])
     assert set(table.kind) == {"image", "thing"}
-    gathered = text_tower.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+    gathered = text_tower.load_data(given.config, given.images, given.vectors, given.comparisons, given.model)
     assert found.differences(gathered.matrix, np.arange(42)).numpy() == pytest.approx(expected, abs=1e-6)
     assert len(gathered.matrix) == len(given.vectors.matrix) + len(NOUNS), "and the images once"
     assert found.target == pytest.approx(table.probability, abs=1e-6)
@@ -538,7 +538,7 @@ def test_a_step_has_a_few_of_the_wordings_and_many_steps_have_all(prepare, bank,
 def test_the_attribute_term_of_the_first_step_by_hand(judged, monkeypatch):
     given, calls = judged(attribute_weight=1.0, attribute_antisymmetric=0.7, attribute_batch=9, epochs=1), []
     monkeypatch.setattr(text_tower, "attribute", lambda *a: calls.append(a) or a[0].sum() * 0)
-    data = text_tower.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+    data = text_tower.load_data(given.config, given.images, given.vectors, given.comparisons, given.model)
     rows, _, _ = data.verdicts.draw(9, np.random.default_rng([0, 0, 1]))
     run(given)
     more, less, target, *settings = calls[0]  # before the first step the texts are the base model's
@@ -593,7 +593,7 @@ def keeping(prepare, tmp_path):
 
 def test_in_every_frame_a_question_points_where_the_base_has_it_in_the_first(keeping):
     given = keeping("kept", attribute_weight=1.0, attribute_kept=1.0)
-    questions = batches.kept_questions(given.config, given.model)
+    questions = batches.unrelated_questions(given.config, given.model)
     texts = ["It is warm, not cold.", "It is loud, not quiet.", "Not cold, it is warm.", "Not quiet, it is loud."]
     assert lists(questions.more) == given.model.tokens(texts)
     more, less = (
@@ -627,7 +627,7 @@ def test_questions_about_other_things_stay_while_size_is_learned(keeping):
     assert taught > 0.75
 
 
-def test_kept_questions_need_a_bank_that_has_them(judged):
+def test_unrelated_questions_need_a_bank_that_has_them(judged):
     with pytest.raises(PcclipError, match="attribute_kept needs generate.attributes, a bank with `kept`"):
         run(judged(attribute_weight=1.0, attribute_kept=1.0))
 
@@ -695,7 +695,7 @@ class Writer(Judge):
 
 def test_rewrites_are_trained_on_and_captions_evaluated(prepare):
     given = prepare(asks={"rewrites": "rewrite"}, backend=Writer, captions="rewrites", objective="captions")
-    gathered = text_tower.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+    gathered = text_tower.load_data(given.config, given.images, given.vectors, given.comparisons, given.model)
     assert sorted(gathered.train.texts) == sorted(load_rewrites(given.config).caption)
     assert all(text.startswith("A picture of") for text in gathered.train.texts)
     assert sorted(gathered.held_out.texts) == sorted(given.images.held_out.caption)
@@ -708,7 +708,7 @@ def test_captions_nouns_and_classes_of_training_are_replayed_but_nothing_held_ou
     given = prepare(replay=1.0)
     table = given.images.table
     table["label"] = table.label.mask(table.split == "held_out", "unheard of").mask(table.index == 0)
-    gathered = text_tower.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+    gathered = text_tower.load_data(given.config, given.images, given.vectors, given.comparisons, given.model)
     train = given.images.train
     held_out = set(given.images.held_out.concept)
     spared = [noun for noun in ("anchor", "bar stool", "wedge tail") if not set(noun.split()) & held_out]
@@ -726,7 +726,7 @@ def test_a_kind_without_texts_is_left_out(prepare):
     captions, nouns = batches.plain_texts(given.config, given.images)
     assert set(captions) == set(given.images.train.caption)
     assert "a photo of a goldfish" in nouns
-    gathered = text_tower.gather(given.config, given.images, given.vectors, given.comparisons, given.model)
+    gathered = text_tower.load_data(given.config, given.images, given.vectors, given.comparisons, given.model)
     assert set(gathered.replayed.kinds) == {0, 1}
 
 
@@ -781,7 +781,7 @@ def test_all_captions_of_an_image_that_has_a_vector(prepare):
 def gradients(given, **changes) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """The terms of the first step, and the gradient of everything that learns."""
     config = given.config.model_copy(update={"finetune": given.config.finetune.model_copy(update=changes)})
-    data = text_tower.gather(config, given.images, given.vectors, given.comparisons, given.model)
+    data = text_tower.load_data(config, given.images, given.vectors, given.comparisons, given.model)
     with copied_towers(given.model, ["text"]):
         training = TextTower(config, data, given.model)
         terms = training.step(np.random.default_rng(0).permutation(training.size)[:12])

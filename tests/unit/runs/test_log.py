@@ -229,16 +229,29 @@ def test_lines_reach_the_system_at_once(tmp_path):
     list(numbers.store(rows()))
 
 
-def test_a_full_disk_is_one_line_and_keeps_what_was_stored(answers):
-    def full(rest):
-        yield rest[0], answer_to(rest[0])
-        raise OSError(28, "No space left on device")
+def test_a_full_disk_is_one_line_and_keeps_what_was_stored(answers, monkeypatch):
+    def full(file):
+        if len(keys_in(answers)) == 2:
+            raise OSError(28, "No space left on device")
 
-    with pytest.raises(PcclipError, match="no room on disk"):
-        answers.answer_all(QUESTIONS, full)
+    with monkeypatch.context() as patch:
+        patch.setattr(answers, "_mend_end", full)
+        with pytest.raises(PcclipError, match="no room on disk"):
+            answers.answer_all(QUESTIONS, Asked())
     asked = Asked()
     answers.answer_all(QUESTIONS, asked)
-    assert asked.keys == tuple(q.key for q in QUESTIONS[1:])
+    assert asked.keys == tuple(q.key for q in QUESTIONS[2:])
+
+
+def test_a_language_model_that_fails_is_not_a_log_that_cannot_be_written(answers):
+    def refused(rest):
+        yield rest[0], answer_to(rest[0])
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    with pytest.raises(PcclipError, match="the language model failed .*Connection refused") as error:
+        answers.answer_all(QUESTIONS, refused)
+    assert "cannot be written" not in str(error.value)
+    assert keys_in(answers) == [QUESTIONS[0].key]
 
 
 def test_a_folder_in_the_files_place(tmp_path):
@@ -263,7 +276,7 @@ def test_what_is_in_the_log_is_not_asked(answers, capsys):
     asked = Asked()
     assert set(answers.answer_all(QUESTIONS, asked)) == {q.key for q in QUESTIONS}
     assert asked.keys == ("key 4", "key 5")
-    assert "answers: 4 of 6 answers found in the journal, asking for 2" in capsys.readouterr().out
+    assert "answers: 4 of 6 answers are in the log, asking 2" in capsys.readouterr().out
     nothing = Asked(keys=("never called",))
     assert set(answers.answer_all(QUESTIONS[:1], nothing)) == {"key 0"}, "answers to other questions stay in the log"
     assert nothing.keys == ("never called",)
