@@ -131,8 +131,7 @@ def clean_as_released(raw: str) -> str:
 
 
 def _without(pattern: str) -> Rule:
-    compiled = re.compile(pattern)
-    return lambda c: not compiled.search(c.raw)
+    return lambda c: not re.search(pattern, c.raw)
 
 
 AS_RELEASED: dict[str, Rule] = {

@@ -44,7 +44,7 @@ class Log(Generic[Record]):
     """
 
     def __init__(self, path: Path, parse: Callable[[dict], Record], noun: str):
-        self.path, self._parse, self._noun = path, parse, noun
+        self.path, self._parse, self.noun = path, parse, noun
         self._reported: set[int] = set()
 
     @property
@@ -72,7 +72,7 @@ class Log(Generic[Record]):
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise PcclipError(f"{self.path}: cannot be read ({error.strerror}); name a file of {self._noun}") from error
+            raise PcclipError(f"{self.path}: cannot be read ({error.strerror}); name a file of {self.noun}") from error
         if bad.keys() != self._reported:
             self._reported = set(bad)
             self._report(bad, number)
@@ -167,7 +167,7 @@ class Log(Generic[Record]):
                 yield
         except OSError as error:
             raise PcclipError(
-                f"{self.path}: cannot be written ({error.strerror}); name a file of {self._noun}"
+                f"{self.path}: cannot be written ({error.strerror}); name a file of {self.noun}"
             ) from error
 
     def _mend_end(self, file: BinaryIO) -> None:
@@ -211,7 +211,7 @@ class AnswerLog(Log[tuple[str, Any]]):
 
     def __init__(self, path: Path, kind: type, noun: str):
         super().__init__(path, partial(_answer, kind, get_type_hints(kind)), noun)
-        self.kind, self.noun = kind, noun
+        self.kind = kind
 
     def answer_all(
         self,
@@ -263,7 +263,7 @@ class AnswerLog(Log[tuple[str, Any]]):
 
     def _ask_in_groups(self, groups: Mapping[str, list], ask: Callable, parts: Path, config: Config) -> None:
         """Have each group's answers stored in its part, by the workers of a Ray cluster or here."""
-        make_worker: Callable[[], PartWriter] = partial(PartWriter, ask, self.kind, parts)
+        make_worker = partial(partial, write_part, ask, self.kind, parts)
         if config.engine == "ray":
             gpus = config.ray.gpus if config.generate.backend == "transformers" else 0.0
             settings = config.ray.model_copy(update={"gpus": gpus})
@@ -280,18 +280,13 @@ class AnswerLog(Log[tuple[str, Any]]):
                 yield from AnswerLog(folder / name, self.kind, self.noun).read()
 
 
-class PartWriter:
-    """Stores the answers to one group of questions in a part of the log; also in a process of a cluster."""
-
-    def __init__(self, ask: Callable[[list], Iterable[tuple]], kind: type, folder: Path):
-        self._ask, self._kind, self._folder = ask, kind, folder
-
-    def __call__(self, name: str, questions: list) -> None:
-        part = AnswerLog(self._folder / name, self._kind, "answers")
-        answered = {key for key, answer in part.read() if not answer.failed}
-        rest = [question for question in questions if question.key not in answered]
-        if rest:
-            deque(part.store(_rows(self._ask(rest))), maxlen=0)
+def write_part(ask: Callable[[list], Iterable[tuple]], kind: type, folder: Path, name: str, questions: list) -> None:
+    """Store the answers to one group of questions in a part of the log; also in a process of a cluster."""
+    part = AnswerLog(folder / name, kind, "answers")
+    answered = {key for key, answer in part.read() if not answer.failed}
+    rest = [question for question in questions if question.key not in answered]
+    if rest:
+        deque(part.store(_rows(ask(rest))), maxlen=0)
 
 
 def question_groups(questions: list, answers: Mapping[str, Any], size: int) -> dict[str, list]:
