@@ -56,7 +56,7 @@ def rank(
     writer: Generate | None = None,
     ranking: str | None = None,
 ) -> pd.DataFrame:
-    """Order photos from the most to the least of an attribute, given in words, by examples, by votes, or by all three.
+    """Sort photos by an attribute, best first. Words, example photos or votes, or several of these, define the attribute.
 
     Args:
         photos: a folder (searched at all levels), a glob, a list of files, a run's folder such as outputs/demo, whose
@@ -66,21 +66,21 @@ def rank(
         less: what the photos at the bottom show; the difference of the two texts cancels what they share. Without it
             photos are ordered by likeness to `more` alone.
         model: a spec, a run's folder or a loaded model; by default the run's own finetuned model, else the embedded
-            minilm-efficientnet. Where finetuning changed the image tower, a run's photos are embedded once more by the
-            finetuned tower, and these vectors are stored beside the others.
+            minilm-efficientnet. If finetuning changed the image tower, `rank` embeds the run's photos again and stores
+            these vectors too.
         alpha: weight of a finetuned model in its average with the base.
         top: return only this many photos from the top of the order.
-        sheet: also write a contact sheet (PNG) of the returned photos to this file: the first 60, or with `bottom`
-            photos from both ends.
-        bottom: return only (or also) this many photos from the bottom, at their positions in the complete order.
+        sheet: also write a contact sheet (PNG) to this file: the first 60 returned photos; if `bottom` is set, photos of
+            both ends.
+        bottom: return only this many photos from the bottom; with `top`, both ends. Positions are of the complete order.
         estimator: how the words become a direction, see `axes.attribute_axis`.
         examples: photos with much and with little of the attribute, or a CSV or JSON-lines file with the columns path
             and side; they need not be among `photos`.
-        votes: pairwise votes, or their file (`votes.VoteFile`), from which the votes on more and less are used.
-            Without words, or where the votes name no attribute, all votes count.
+        votes: pairwise votes, which all count; or their file (`votes.VoteFile`). Of a file on several attributes the
+            votes on `more` and `less` count.
         writer: settings of a language model that writes paraphrases for the ensemble (stored in ~/.cache/pcclip).
         ranking: the name of a ranking that was saved on the page, in place of words, estimator, examples and votes, and
-            of the model where none is given. Its examples and votes on other photos are left out, which one line says.
+            of the model where none is given. One line says how many of its examples and votes are on other photos.
 
     Returns:
         Columns position, path, score and problem. Examples and votes add deviation, the posterior standard deviation of
@@ -117,6 +117,10 @@ def rank(
         if ranking is not None:
             lines = [line for line in saved["examples"] if index.row(line["example"], line["content"]) is not None]
             examples = _examples_of(lines)
+            if len(lines) < len(saved["examples"]):
+                say(
+                    f"examples: {len(saved['examples']) - len(lines)} of {len(saved['examples'])} are photos that are not here"
+                )
         example_files = _example_files(index, examples) if examples else {}
     if not isinstance(model, Encoder):
         model = load_model(str(model or run_model or "minilm-efficientnet"), alpha)
@@ -342,7 +346,7 @@ def _table_by_tower(embedded: Path, model: Encoder) -> Path:
 
 def _load_all(files: Sequence[Path], model: Encoder, is_run: bool) -> Vectors:
     """All vectors of a run, with its ids, or of Parquet files, with paths as ids."""
-    if is_run or (files[0].name == TABLE and files[0].parent.name == EMBED):
+    if is_run or (len(files) == 1 and files[0].name == TABLE and files[0].parent.name == EMBED):
         return load_vectors(files[0].parent, model)
     parts = list(topk.batches(files, model.width, model.image_fingerprint()))
     paths = [path for names, _ in parts for path in names]

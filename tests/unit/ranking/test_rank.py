@@ -575,6 +575,12 @@ def test_files_of_vectors(run_folder, tiny_encoder):
     assert rank(files, MORE, LESS, tiny_encoder, examples=shown).equals(
         rank(run_folder, MORE, LESS, tiny_encoder, examples=shown)
     )
+    other = run_folder.parent / "other" / "02_embed"
+    other.mkdir(parents=True)
+    table = pd.read_parquet(run_folder / "02_embed" / "vectors.parquet")
+    table.assign(path=[f"other/{path}" for path in table.path]).to_parquet(other / "vectors.parquet")
+    both = str(run_folder.parent / "*" / "02_embed" / "vectors.parquet")
+    assert len(rank(both, MORE, LESS, tiny_encoder, examples=shown)) == 2 * len(table)
     empty = run_folder.parent / "empty.parquet"
     pd.read_parquet(run_folder / "02_embed" / "vectors.parquet").head(0).to_parquet(empty)
     for given in ({"examples": shown}, {"more": MORE}):
