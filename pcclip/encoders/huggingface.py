@@ -2,8 +2,8 @@
 
 A model with a text tower and an image tower (CLIP, SigLIP, SigLIP 2, MetaCLIP 2, ALIGN, ...) is loaded by transformers,
 and either tower can be trained. Any other model (Qwen3-VL-Embedding, EmbeddingGemma 2, ...) is loaded by
-sentence-transformers and stays frozen: a peer. Tokenizer, preprocessing and pooling are the library's, and code that a
-repository brings is never run.
+sentence-transformers and stays frozen: a peer. A multimodal language model reads an instruction before each image or text
+(conditional embeddings). Tokenizer, preprocessing and pooling are the library's, and code that a repository brings is never run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -188,7 +188,13 @@ class DualEncoder(Encoder):
 
 
 class FrozenPeer(Encoder):
-    """A model that sentence-transformers loads: its images have any size, so each is encoded where it is decoded."""
+    """A model that sentence-transformers loads: its images have any size, so each is encoded where it is decoded.
+
+    Attributes:
+        conditional: whether its chat template takes an instruction before an image or a text.
+    """
+
+    _instruction: str | None = None
 
     def __init__(self, spec: str):
         super().__init__()
@@ -203,10 +209,17 @@ class FrozenPeer(Encoder):
         if not self._model.supports("image"):
             raise PcclipError(f"model {spec!r}: reads texts alone; choose a model that reads images too")
         self.image_tower = self.text_tower = self._model
+        self.conditional = self._model.supports("message")
         self.spec, self.width = spec, len(self._vectors(["a"])[0])
         self.context_length = self._model.max_seq_length or _SIZE_LIMIT
         self.architecture = {"family": "sentence-transformers", "width": self.width, "modules": str(self._model)}
         self.eval()
+
+    def conditioned(self, instruction: str) -> "FrozenPeer":
+        """The same model, whose images and texts are read after an instruction, as the system's message."""
+        model = copy(self)
+        model._instruction, model.architecture = instruction, {**self.architecture, "instruction": instruction}
+        return model
 
     def preprocess(self, image: Image.Image) -> Float[Tensor, "..."]:
         """The image's unit vector."""
@@ -226,7 +239,8 @@ class FrozenPeer(Encoder):
     def _vectors(self, items: list, normalise: bool = True) -> Float[np.ndarray, "n d"]:
         if not items:
             return np.empty((0, self.width), np.float32)
-        return self._model.encode(items, normalize_embeddings=normalise, show_progress_bar=False).astype(np.float32)
+        options = {"normalize_embeddings": normalise, "show_progress_bar": False, "prompt": self._instruction}
+        return self._model.encode(items, **options).astype(np.float32)
 
 
 def _pooled(output: Any) -> Float[Tensor, "n d"]:

@@ -23,6 +23,7 @@ from pcclip.data.image_set import ImageSet, units
 from pcclip.embedding import stage as embedding_stage
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
+from pcclip.encoders.huggingface import FrozenPeer
 from pcclip.errors import PcclipError
 from pcclip.evaluation.class_differences import released_pairs
 from pcclip.evaluation.differences import difference_items, ranking_items, subtracted_items, verdict_items
@@ -36,6 +37,7 @@ from pcclip.runs.progress import track
 from pcclip.runs.stage import built_on
 
 Scored = Iterator[tuple[Task, pd.DataFrame]]
+_INSTRUCTION = "Tell {more} from {less}."  # what conditional embeddings are conditioned on
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,9 @@ def score(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predict
         for scored in (_differences, _structures, _zero_shot, _retrieval, _rankings, _verdicts):
             for task, items in scored(held_out, vectors, model):
                 predictions.add(task, name, items, vectors.ids, held_out.units)
+        if isinstance(model, FrozenPeer) and model.conditional:
+            for task, items in _conditional_rankings(held_out, vectors, model):
+                predictions.add(task, f"{name} conditional", items, vectors.ids, held_out.units)
     for task, items in _supervised_rankings(held_out):
         predictions.add(task, "supervised", items, held_out.vectors.ids, held_out.units)
 
@@ -194,6 +199,17 @@ def _rankings(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
         rows, values = vectors.rows(known["id"]), known[column].to_numpy(dtype=float)
         for estimator in ESTIMATORS:
             items = ranking_items(attribute_axis(model, texts, estimator), vectors.matrix, rows, values)
+            yield ("ranking", f"{held_out.images.name}/{attribute}/{estimator}", ""), items
+
+
+def _conditional_rankings(held_out: HeldOut, vectors: Vectors, model: FrozenPeer) -> Scored:
+    """Rankings in which the model reads which attribute is meant before each photo and each text."""
+    for attribute, texts, column, known in held_out.rankings:
+        conditioned = model.conditioned(_INSTRUCTION.format(more=texts.more, less=texts.less))
+        matrix, rows = conditioned.encode_images(list(known.path)), vectors.rows(known["id"])
+        for estimator in ESTIMATORS:
+            axis = attribute_axis(conditioned, texts, estimator)
+            items = item_table(rows, rows, matrix @ axis, known[column].to_numpy(dtype=float), None)
             yield ("ranking", f"{held_out.images.name}/{attribute}/{estimator}", ""), items
 
 

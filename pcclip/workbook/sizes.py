@@ -105,12 +105,15 @@ def _transformers_size(spec: str) -> EncoderSize:
             image, text = huggingface.tower(model, "vision"), huggingface.tower(model, "text")
             settings, side = model.config.get_text_config(), getattr(model.config.vision_config, "image_size", None)
             length = settings.max_position_embeddings
+            settings.pad_token_id = None  # transformers before 5.9 looks for padding, which meta tensors lack
             image.forward, text.forward = image.get_image_features, text.get_text_features
             images = Network(sum(parameter.numel() for parameter in image.parameters()))
             if side:  # SigLIP 2 takes any format
                 images = _measured(image, torch.zeros(1, 3, side, side))
             texts = _measured(text, torch.zeros(1, length, dtype=torch.long))
-    except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, OSError) as error:
+    except RuntimeError:  # a class, such as ALIGN's, that looks at values, which meta tensors lack
+        return EncoderSize()
+    except (TypeError, ValueError, LookupError, AttributeError, OSError) as error:
         raise PcclipError(f"model {spec!r}: transformers cannot build it ({one_line(error)})") from None
     width = getattr(model.config, "projection_dim", None) or settings.hidden_size
     return EncoderSize(images, Network(texts.parameters, texts.flop / length), width, length)

@@ -3,6 +3,7 @@
 from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
 
 from pcclip.torchvision_shim import declare_missing
@@ -28,20 +29,30 @@ CLASSES = {  # name -> (class of the model, of its image processor, of its proce
     "chinese_clip": ("ChineseCLIP", "ChineseCLIPImageProcessor", "ChineseCLIPProcessor", {"projection_dim": WIDTH}),
     "altclip": ("AltCLIP", "CLIPImageProcessor", "AltCLIPProcessor", {"projection_dim": WIDTH}),
     "blip": ("Blip", "BlipImageProcessor", "BlipProcessor", {"projection_dim": WIDTH}),
+    "clipseg": ("CLIPSeg", "CLIPImageProcessor", "CLIPSegProcessor", {"projection_dim": WIDTH}),
+    "align": ("Align", "EfficientNetImageProcessor", "AlignProcessor", {"projection_dim": WIDTH}),
+    "groupvit": ("GroupViT", "CLIPImageProcessor", "CLIPProcessor", {"projection_dim": WIDTH}),
+    "tipsv2": ("Tipsv2", "Tipsv2ImageProcessor", "Tipsv2Processor", {}),
 }
+_MARKS = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+_CHAT = (
+    "{% for message in messages %}<|im_start|> {{ message.role }} {% for part in message.content %}{% if part.type == 'text' %}"
+    "{{ part.text }}{% else %}<|vision_start|><|image_pad|><|vision_end|>{% endif %}{% endfor %} <|im_end|>{% endfor %}"
+)
 
 
 @cache
-def tokenizer():
+def tokenizer(marks=(), **options):
     """Words between <s> and </s>, as CLIP's texts are."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {token: number for number, token in enumerate([*SPECIAL.values(), *WORDS])}
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL.values(), *marks, *WORDS])}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     inner.normalizer, inner.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
     inner.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
-    return PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=40, **SPECIAL)
+    options = {"model_max_length": 40, **SPECIAL, **options}
+    return PreTrainedTokenizerFast(tokenizer_object=inner, additional_special_tokens=list(marks), **options)
 
 
 def write(name: str, folder: Path) -> str:
@@ -50,10 +61,14 @@ def write(name: str, folder: Path) -> str:
     import transformers
 
     kind, images, processor, own = CLASSES[name]
+    if not hasattr(transformers, f"{kind}Config"):
+        pytest.skip(f"transformers {transformers.__version__} has no {kind}")
     config = getattr(transformers, f"{kind}Config")
     text, vision = dict(_TEXT), dict(_VISION)
     if name == "siglip2":
         vision = {**_SMALL, "num_patches": 16, "patch_size": 8}
+    if name == "align":  # an EfficientNet
+        vision = {"image_size": SIDE, "hidden_dim": WIDTH, "width_coefficient": 0.1, "depth_coefficient": 0.1}
     if name.startswith("siglip"):
         text["projection_size"] = WIDTH
     with torch.random.fork_rng(devices=[]):
@@ -67,4 +82,30 @@ def write(name: str, folder: Path) -> str:
     words = tokenizer()
     words.model_input_names = ["input_ids"] if name.startswith("siglip") else ["input_ids", "attention_mask"]
     getattr(transformers, processor)(getattr(transformers, images)(**sizes), words).save_pretrained(folder)
+    return f"hf:{folder}"
+
+
+def write_mllm(folder: Path) -> str:
+    """Write a multimodal language model, Qwen2-VL, with a chat template, to the folder. Returns its spec."""
+    declare_missing()
+    from transformers import Qwen2VLConfig, Qwen2VLImageProcessor, Qwen2VLModel, Qwen2VLProcessor, Qwen2VLVideoProcessor
+
+    words = tokenizer(tuple(_MARKS), model_max_length=512, padding_side="left")
+    numbers = dict(zip(_MARKS, words.convert_tokens_to_ids(_MARKS), strict=True))
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+    text = {**_TEXT, "max_position_embeddings": 512, "num_key_value_heads": 2, "rope_parameters": rope}
+    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 8}
+    tokens = {
+        "image_token_id": numbers["<|image_pad|>"],
+        "video_token_id": numbers["<|video_pad|>"],
+        "vision_start_token_id": numbers["<|vision_start|>"],
+        "vision_end_token_id": numbers["<|vision_end|>"],
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Qwen2VLModel(Qwen2VLConfig(text_config=text, vision_config=vision, **tokens))
+    model.save_pretrained(folder)
+    pixels = {"patch_size": 8, "size": {"shortest_edge": 256, "longest_edge": 1024}}
+    images, videos = Qwen2VLImageProcessor(**pixels), Qwen2VLVideoProcessor(**pixels)
+    Qwen2VLProcessor(images, words, videos, chat_template=_CHAT).save_pretrained(folder)
     return f"hf:{folder}"

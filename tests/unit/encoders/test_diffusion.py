@@ -173,7 +173,7 @@ def test_against_the_formulas_in_double_precision(prediction):
         found = abar(t).sqrt() * found + (1 - abar(t)).sqrt() * z_t
     errors = torch.stack([((a - b) ** 2).mean() for a, b in zip(found, noise, strict=True)])
 
-    near = {"rtol": 1e-5, "atol": 1e-6}  # the scheduler sums its levels in single precision
+    near = {"rtol": 1e-5, "atol": 2e-6}  # the scheduler sums its levels in single precision
     torch.testing.assert_close(teacher.noised(z0, t, noise), z_t, **near)
     torch.testing.assert_close(teacher.noise(z_t, t, told), found, **near)
     torch.testing.assert_close(teacher.denoising(z0, t, noise, told), errors, **near)
