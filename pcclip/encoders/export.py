@@ -44,7 +44,6 @@ _NAMES = {  # patterns of open_clip's names of tensors -> their names in transfo
     r"\.(class_embedding|token_embedding)\b": r".embeddings.\1",
     r"\.positional_embedding$": ".embeddings.position_embedding.weight",
 }
-_SIDES = ("text", "image")
 
 
 class Unsupported(PcclipError):
@@ -114,18 +113,21 @@ def _sentence_transformers(model: Encoder, folder: Path) -> None:
         modules = ["Transformer", "Pooling", "Normalize"]
         cast(Any, model.text_tower).save_pretrained(folder)
         _tokenizer(model).save_pretrained(folder)
-        pooling = {"word_embedding_dimension": model.width, "pooling_mode_mean_tokens": True}
-        write_json(folder / "1_Pooling" / "config.json", pooling)
+        write_json(
+            folder / "1_Pooling" / "config.json",
+            {"word_embedding_dimension": model.width, "pooling_mode_mean_tokens": True},
+        )
         settings: dict[str, Any] = {"max_seq_length": model.context_length}
     else:
         if not (folder / "model.safetensors").is_file():
             _transformers(model, folder)
-        methods = {side: {"method": f"get_{side}_features", "method_output_name": "pooler_output"} for side in _SIDES}
-        padding = {"text": {"padding": "max_length"}} if isinstance(model, DualEncoder) and model.pads else {}
         settings = {
-            "modality_config": methods,
+            "modality_config": {
+                side: {"method": f"get_{side}_features", "method_output_name": "pooler_output"}
+                for side in ("text", "image")
+            },
             "module_output_name": "sentence_embedding",
-            "processing_kwargs": padding,
+            "processing_kwargs": {"text": {"padding": "max_length"}} if getattr(model, "pads", False) else {},
         }
     write_json(folder / "sentence_bert_config.json", settings)
     entries = [
@@ -144,10 +146,10 @@ FORMATS: dict[str, Callable[[Encoder, Path], None]] = {
 
 
 def _check(model: Encoder, spec: str) -> None:
-    """Raise PcclipError unless what was written gives the model's vectors of two texts and two images of noise."""
+    """Raise PcclipError unless what was written gives the model's vectors of two texts and two pictures."""
     again = load_model(spec, device="cpu")
-    shape = again.preprocess(Image.new("RGB", (8, 8))).shape
-    pixels = again.preprocess(Image.new("RGB", (8, 8))) + torch.zeros(2, *shape)
+    pictures = Image.linear_gradient("L"), Image.radial_gradient("L")
+    pixels = torch.stack([again.preprocess(picture.convert("RGB")) for picture in pictures])
     texts = np.abs(model.encode_texts(_TEXTS) - again.encode_texts(_TEXTS)).max()
     images = np.abs(model.encode_pixels(pixels) - again.encode_pixels(pixels)).max()
     if not max(texts, images) <= _CLOSE:
@@ -199,8 +201,14 @@ def _clip(model: OpenClip) -> Any:
         }
 
     start, end = text.vocab_size - 2, text.vocab_size - 1
-    words = {"vocab_size": text.vocab_size, "max_position_embeddings": model.context_length, "bos_token_id": start}
-    words |= {**sizes(text), "eos_token_id": end, "pad_token_id": end}
+    words = {
+        **sizes(text),
+        "vocab_size": text.vocab_size,
+        "max_position_embeddings": model.context_length,
+        "bos_token_id": start,
+        "eos_token_id": end,
+        "pad_token_id": end,
+    }
     pixels = {**sizes(image), "image_size": image.image_size[0], "patch_size": image.patch_size[0]}
     network = CLIPModel(CLIPConfig(text_config=words, vision_config=pixels, projection_dim=model.width))
     network.load_state_dict(_clip_state(_state(model)))

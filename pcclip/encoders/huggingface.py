@@ -83,8 +83,7 @@ def model_class(place: str, revision: str | None = None) -> Any:
 
 def tower(model: Any, side: str) -> Any:
     """The model with the modules of one side, 'text' or 'vision', alone. Its weights are the model's own."""
-    half = copy(model)
-    names = ("text", "txt") if side == "text" else ("vision", "visual", "image")
+    half, names = copy(model), ("text", "txt") if side == "text" else ("vision", "visual", "image")
     half._modules = {name: part for name, part in model._modules.items() if name.startswith(names)}
     half._parameters = {}
     return half
@@ -109,11 +108,11 @@ class DualEncoder(Encoder):
         tokenizer = self.processor.tokenizer
         self.pad_id = tokenizer.pad_token_id or 0
         self.pads = getattr(model.config, "model_type", "") in _PADDED
-        names = self.processor(text=["a"], return_tensors="pt").keys()
-        self._masks = "attention_mask" in names and self.pad_id != tokenizer.eos_token_id
-        text = model.config.get_text_config()
-        longest = [tokenizer.model_max_length, getattr(text, "max_position_embeddings", None) or _SIZE_LIMIT]
-        self.context_length = min(longest)
+        self._masks = "attention_mask" in self.processor(text=["a"], return_tensors="pt") and (
+            self.pad_id != tokenizer.eos_token_id
+        )
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or _SIZE_LIMIT
+        self.context_length = min(tokenizer.model_max_length, positions)
         blank = self._parts(Image.new("RGB", (8, 8)))
         self._layout = {name: (part.shape[1:], part.dtype) for name, part in blank.items()}
         self.eval()
@@ -122,11 +121,10 @@ class DualEncoder(Encoder):
         if len({vector.shape for vector in vectors}) > 1 or vectors[0].ndim != 2:
             raise PcclipError(f"model {spec!r}: gives no image and text vectors of one space; choose another")
         self.width = vectors[0].shape[1]
-        settings = {key: value for key, value in model.config.to_dict().items() if key not in _NOT_PART}
         self.architecture = {
             "family": "transformers",
             "class": kind.__name__,
-            "config": digest(_without(settings)),
+            "config": digest(_without(model.config.to_dict())),
             "width": self.width,
             "context_length": self.context_length,
             "preprocess": digest(_without(self.processor.image_processor.to_dict())),
@@ -209,9 +207,8 @@ class FrozenPeer(Encoder):
         if not self._model.supports("image"):
             raise PcclipError(f"model {spec!r}: reads texts alone; choose a model that reads images too")
         self.image_tower = self.text_tower = self._model
-        self.conditional = self._model.supports("message")
-        self.spec, self.width = spec, len(self._vectors(["a"])[0])
-        self.context_length = self._model.max_seq_length or _SIZE_LIMIT
+        self.spec, self.context_length = spec, self._model.max_seq_length or _SIZE_LIMIT
+        self.width, self.conditional = len(self._vectors(["a"])[0]), self._model.supports("message")
         self.architecture = {"family": "sentence-transformers", "width": self.width, "modules": str(self._model)}
         self.eval()
 
@@ -239,8 +236,9 @@ class FrozenPeer(Encoder):
     def _vectors(self, items: list, normalise: bool = True) -> Float[np.ndarray, "n d"]:
         if not items:
             return np.empty((0, self.width), np.float32)
-        options = {"normalize_embeddings": normalise, "show_progress_bar": False, "prompt": self._instruction}
-        return self._model.encode(items, **options).astype(np.float32)
+        return self._model.encode(
+            items, normalize_embeddings=normalise, show_progress_bar=False, prompt=self._instruction
+        ).astype(np.float32)
 
 
 def _pooled(output: Any) -> Float[Tensor, "n d"]:

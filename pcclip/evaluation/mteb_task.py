@@ -7,7 +7,6 @@ task = attribute_ranking("BodyMass", photos, "a large animal", "a small animal")
 mteb.evaluate(mteb.get_model("openai/clip-vit-base-patch32"), [task])
 """
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import pandas as pd
 
 from pcclip.config import Evaluate
 from pcclip.errors import PcclipError
-from pcclip.stats.intervals import Estimate
 from pcclip.stats.rank_measures import pairwise_accuracy, spearman
 from pcclip.torchvision_shim import declare_missing
 
@@ -27,11 +25,10 @@ _MEASURES = {"spearman": spearman, "pairwise_accuracy": pairwise_accuracy}
 
 def scores(items: pd.DataFrame) -> dict[str, float]:
     """Spearman's correlation and pairwise accuracy of score and reference, each with its 95% bootstrap interval."""
-    draws = Evaluate.model_fields["bootstrap"].default
-    estimates: Mapping[str, Estimate] = {name: measure(items, draws, 0) for name, measure in _MEASURES.items()}
-    values = {name: estimate.value for name, estimate in estimates.items()}
-    for name, estimate in estimates.items():
-        values[f"{name}_low"], values[f"{name}_high"] = estimate.interval
+    values = {}
+    for name, measure in _MEASURES.items():
+        estimate = measure(items, Evaluate.model_fields["bootstrap"].default, 0)
+        values |= dict(zip([name, f"{name}_low", f"{name}_high"], [estimate.value, *estimate.interval], strict=True))
     return values
 
 
@@ -58,7 +55,6 @@ def attribute_ranking(name: str, photos: pd.DataFrame, more: str, less: str) -> 
         from mteb.abstasks.task_metadata import TaskMetadata
     except ImportError:
         raise PcclipError("attribute_ranking needs mteb: pip install mteb") from None
-    sides = [more, less]
 
     class AttributeRanking(AbsTask):
         metadata = TaskMetadata(
@@ -81,13 +77,12 @@ def attribute_ranking(name: str, photos: pd.DataFrame, more: str, less: str) -> 
             evaluator = ZeroShotClassificationEvaluator(
                 data_split.select_columns(["image"]),
                 "image",
-                sides,
+                [more, less],
                 task_metadata=self.metadata,
                 **{key: options[key] for key in ("hf_split", "hf_subset", "timer")},
             )
             cosines = evaluator(model, encode_kwargs=options["encode_kwargs"], num_proc=options.get("num_proc"))
-            rows = np.asarray(cosines)  # mteb turns the matrix for some models
-            up, down = rows if rows.shape == (2, len(photos)) else rows.T
+            up, down = np.asarray(cosines).T
             return scores(pd.DataFrame({"score": up - down, "reference": list(data_split["value"])}))
 
         def _calculate_descriptive_statistics_from_split(self, *ignored: Any, **options: Any) -> dict[str, float]:

@@ -117,7 +117,7 @@ def score(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predict
             for task, items in scored(held_out, vectors, model):
                 predictions.add(task, name, items, vectors.ids, held_out.units)
         if isinstance(model, FrozenPeer) and model.conditional:
-            for task, items in _conditional_rankings(held_out, vectors, model):
+            for task, items in _rankings(held_out, vectors, model, conditional=True):
                 predictions.add(task, f"{name} conditional", items, vectors.ids, held_out.units)
     for task, items in _supervised_rankings(held_out):
         predictions.add(task, "supervised", items, held_out.vectors.ids, held_out.units)
@@ -194,22 +194,16 @@ def _retrieval(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
             yield (f"recall_at_{k}", f"{held_out.images.name}/{sought}", ""), items
 
 
-def _rankings(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
+def _rankings(held_out: HeldOut, vectors: Vectors, model: Encoder, conditional: bool = False) -> Scored:
+    """Rankings by each attribute; conditional ones of a frozen peer that reads the attribute before each photo and text."""
     for attribute, texts, column, known in held_out.rankings:
         rows, values = vectors.rows(known["id"]), known[column].to_numpy(dtype=float)
+        reader, matrix = model, vectors.matrix[rows]
+        if conditional and isinstance(model, FrozenPeer):
+            reader = model.conditioned(_INSTRUCTION.format(more=texts.more, less=texts.less))
+            matrix = reader.encode_images(list(known.path))
         for estimator in ESTIMATORS:
-            items = ranking_items(attribute_axis(model, texts, estimator), vectors.matrix, rows, values)
-            yield ("ranking", f"{held_out.images.name}/{attribute}/{estimator}", ""), items
-
-
-def _conditional_rankings(held_out: HeldOut, vectors: Vectors, model: FrozenPeer) -> Scored:
-    """Rankings in which the model reads which attribute is meant before each photo and each text."""
-    for attribute, texts, column, known in held_out.rankings:
-        conditioned = model.conditioned(_INSTRUCTION.format(more=texts.more, less=texts.less))
-        matrix, rows = conditioned.encode_images(list(known.path)), vectors.rows(known["id"])
-        for estimator in ESTIMATORS:
-            axis = attribute_axis(conditioned, texts, estimator)
-            items = item_table(rows, rows, matrix @ axis, known[column].to_numpy(dtype=float), None)
+            items = item_table(rows, rows, matrix @ attribute_axis(reader, texts, estimator), values, None)
             yield ("ranking", f"{held_out.images.name}/{attribute}/{estimator}", ""), items
 
 

@@ -96,10 +96,6 @@ def model_card(run: Path, alpha: float, written: Collection[str], to: str) -> st
         base_model=base.removeprefix("hf:") if "/" in base and not Path(base.partition(":")[2]).exists() else None,
         pipeline_tag="zero-shot-image-classification",
     )
-    uses = [
-        f"```python\n{_USES[name].format(place=place, schema=_HUB if to.startswith(_HUB) else 'local-dir:')}\n```"
-        for name in written
-    ]
     facts = {
         "Base model": f"`{base}`; its licence holds for these weights",
         "Weights": f"alpha = {alpha:g} times the finetuned weights, and 1 - alpha times the base's",
@@ -109,10 +105,20 @@ def model_card(run: Path, alpha: float, written: Collection[str], to: str) -> st
         "Training": ", ".join(f"{key} {finetune[key]}" for key in ("objective", "tune", "epochs", "batch_size", "lr")),
         "Made with": ", ".join(f"{name} {version}" for name, version in tuned["versions"].items() if version),
     }
-    lines = [f"- **{name}**: {text}" for name, text in facts.items()]
-    parts = ["## Use", *uses, "## How it was made", "\n".join(lines), "## Results", _results(run, alpha), "## Limits"]
-    title = f"# {Path(place).name}\n\nA CLIP whose text tower was finetuned on differences between images (PC-CLIP)."
-    return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join([title, *parts, _LIMITS]) + "\n"
+    parts = [
+        f"---\n{data.to_yaml()}\n---",
+        f"# {Path(place).name}",
+        "A CLIP whose text tower was finetuned on differences between images (PC-CLIP).",
+        "## Use",
+        *(
+            f"```python\n{_USES[name].format(place=place, schema=_HUB if to.startswith(_HUB) else 'local-dir:')}\n```"
+            for name in written
+        ),
+        *("## How it was made", "\n".join(f"- **{name}**: {text}" for name, text in facts.items())),
+        *("## Results", _results(run, alpha)),
+        *("## Limits", _LIMITS),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _writer(inputs: dict[str, Any]) -> dict[str, str]:
