@@ -1,10 +1,11 @@
 """Seconds until pcclip is ready: the command line, the import, a finished run looked at again, a notebook's kernel.
 
-    python speed/startup.py [--params params/demo.yaml] [--notebooks 5] [--rounds 3] [--json]
+    python speed/startup.py [--params params/demo.yaml] [--notebooks 5] [--rounds 3] [--install] [--json]
 
 `ratio` is how much sooner `pcclip --help` ends than a program that imports everything at once would. A run is looked at
 again only where it has finished: in a copy of its folder, so that nothing of it changes. A notebook's overhead is its
-kernel's start and its own import lines, without the models that it loads.
+kernel's start and its own import lines, without the models that it loads. `install` counts what ranking brings into an
+environment that has torch; with --install pip installs just that into an empty folder, downloads included.
 """
 
 import argparse
@@ -15,11 +16,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
+from importlib.metadata import distribution, requires
 from pathlib import Path
 from statistics import median
 
 import yaml
 from measure import in_turn, peak_memory, ratio, seconds_of, show
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from pcclip import config as params
 from pcclip.data.image_set import load_images
@@ -39,6 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--params", default="params/demo.yaml")
     parser.add_argument("--notebooks", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--install", action="store_true", help="install too, which needs a package index")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
 
@@ -66,6 +72,8 @@ def main(arguments: list[str] | None = None) -> None:
             "cores": os.cpu_count(),
             "ratio": ratio(seconds["everything"], seconds["help"]),
             **{f"{name}_seconds": value for name, value in found.items()},
+            "import_milliseconds": median(import_milliseconds() for _ in range(options.rounds)),
+            "install": installation(options.install),
             "notebook_overheads": notebooks,
             "target_seconds": TARGETS,
             "over_target": [name for name, most in TARGETS.items() if found[name] is not None and found[name] > most],
@@ -74,6 +82,43 @@ def main(arguments: list[str] | None = None) -> None:
         },
         options.json,
     )
+
+
+def import_milliseconds() -> float:
+    """Of `import pcclip` alone, in an interpreter that runs already."""
+    code = "from time import perf_counter as now; start = now(); import pcclip; print(1e3 * (now() - start))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=params.root(), capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def closure(*names: str) -> set[str]:
+    """The installed packages that some packages need, themselves included, without extras."""
+    needed: set[str] = set()
+    todo = list(names)
+    while todo:
+        name = canonicalize_name(todo.pop())
+        if name in needed:
+            continue
+        needed.add(name)
+        requirements = map(Requirement, requires(name) or [])
+        todo += [each.name for each in requirements if not each.marker or each.marker.evaluate({"extra": ""})]
+    return needed
+
+
+def installation(install: bool) -> dict[str, float | None]:
+    """Packages and megabytes that ranking adds to an environment with torch; seconds of pip, where it is asked for."""
+    project = tomllib.loads((params.root() / "pyproject.toml").read_text(encoding="utf8"))["project"]
+    needed = closure(*(Requirement(line).name for line in project["dependencies"]))
+    added = sorted(needed - closure("torch", "torchvision"))
+    files = [Path(str(file.locate())) for name in added for file in distribution(name).files or []]
+    megabytes = sum(file.stat().st_size for file in files if file.is_file()) / 1e6
+    seconds = None
+    if install:
+        pins = [f"{name}=={distribution(name).version}" for name in added]
+        with tempfile.TemporaryDirectory() as folder:
+            pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder, *pins]
+            seconds = seconds_of(lambda: subprocess.run(pip, check=True))
+    return {"packages": len(added), "megabytes": round(megabytes), "seconds": seconds}
 
 
 def finished_copy(file: Path, folder: Path) -> Path | None:

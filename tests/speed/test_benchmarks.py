@@ -102,6 +102,8 @@ def test_the_last_line_is_the_result(benchmark, capsys, name):
         assert result.get("largest_gap", result.get("nats_given_away")) <= result["tolerance"]
     if name == "startup":  # the run of these parameters has not finished, and no notebook was asked for
         assert result["not_measured"] == ["recheck", "notebook"]
+        assert 20 < result["install"]["packages"] < 80
+        assert result["import_milliseconds"] < 1e3 * result["import_seconds"]
 
 
 def test_the_constants_are_a_file_that_the_cost_reads(benchmark, tiny_model, tmp_path, monkeypatch):

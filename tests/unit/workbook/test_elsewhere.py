@@ -56,6 +56,7 @@ def test_the_colab_notebook(photos, tiny_encoder, tiny_model, tmp_path, monkeypa
     """Ten cells; all but those of Colab itself run, with a tiny model in place of a real CLIP."""
     cells = json.loads((ROOT / "docs" / "colab.ipynb").read_text())["cells"]
     assert len(cells) == 10
+    assert not any(line.startswith("for ") for cell in cells for line in cell["source"])
     monkeypatch.chdir(tmp_path)
     names = {"photos": photos}
     for cell in cells:
