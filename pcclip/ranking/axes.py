@@ -4,6 +4,7 @@ A direction is a unit vector of the embedding space. A photo's score is the proj
 direction. `posterior` makes directions from examples and votes.
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from pcclip.stats.vectors import unit
 
 ESTIMATORS = ("one_sided", "antisymmetric", "two_prompt", "ensemble")
 _PHOTO = "a photo of {}"
+_TERM = re.compile(r"(?:^|\s([+-])\s)\s*(?:(\d+(?:\.\d+)?):)?")  # a sign, and possibly a weight
 _TEMPLATES = (_PHOTO, "{}", "a picture of {}", "this is {}")
 _ROUNDING = 1e-6  # the same text encoded in two batches differs by less
 _PENALTIES = np.logspace(-6, 3, 19)  # relative to the largest variance of the vectors
@@ -49,6 +51,17 @@ class Query:
         """The name under which a file of votes keeps the votes on this query."""
         return f"{self.more} / {self.less}" if self.less else self.more
 
+    def terms(self) -> list[tuple[float, "Query"]]:
+        """The weighted attributes whose directions are added up: '2:golden retriever - puppy' is 2 and -1 of two.
+
+        A term can have a bottom of its own: 'a large animal / a small animal + 0.5:a red thing'. Raises PcclipError: an
+        empty term.
+        """
+        _, *parts = _TERM.split(self.more)
+        terms = zip(parts[::3], parts[1::3], parts[2::3], strict=True)
+        pairs = [(float(f"{sign or ''}{weight or 1}"), *text.partition(" / ")) for sign, weight, text in terms]
+        return [(weight, Query(more, less or self.less)) for weight, more, _, less in pairs]
+
     def attribute(self) -> Attribute:
         """The texts that the estimators need; the text `less` is empty for a query without less."""
         other = f"shows {self.less}" if self.less else "does not"
@@ -64,8 +77,9 @@ class Query:
 def query_axis(
     model: Encoder, query: Query, estimator: str, paraphrases: Sequence[tuple[str, str]] = ()
 ) -> Float[np.ndarray, " d"]:
-    """The direction for typed words. Raises PcclipError when the model cannot tell more from less."""
-    axis = attribute_axis(model, query.attribute(), estimator, paraphrases)
+    """The direction for typed words, see `Query.terms`. Raises PcclipError when the model cannot tell more from less."""
+    terms = [(weight, term.attribute()) for weight, term in query.terms()]
+    axis = unit(sum(weight * attribute_axis(model, term, estimator, paraphrases) for weight, term in terms))
     if not axis.any():
         raise PcclipError("more and less are the same to this model; say how they differ")
     return axis

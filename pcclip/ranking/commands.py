@@ -44,7 +44,10 @@ def _add_rank(rank: argparse.ArgumentParser) -> None:
     """Add the options of `pcclip rank`: photos, then what to rank by, then the model, then the output."""
     add = rank.add_argument
     add("photos", help="a folder, a glob in quotes, a run's folder such as outputs/demo, or vectors ('*.parquet')")
-    add("--more", help='a text for the top of the ranking, e.g. "a large animal"')
+    add(
+        "--more",
+        help='a text for the top of the ranking, or a sum, e.g. "a large animal" or "2:golden retriever - puppy"',
+    )
     add("--less", help='a text for the bottom of the ranking, e.g. "a small animal"')
     add(
         "--estimator",

@@ -52,11 +52,10 @@ def learning_curve(
             for strategy in ("next_pair", "random"):
                 rng = stream("votes of a voter", seed)
                 for count, order in _voting(matrix[voted], values[voted], prior, strategy, rng):
-                    scores = {"voted": order.logits, "other": matrix[~voted] @ order.mean}
-                    for photos, judged in (("voted", voted), ("other", ~voted)):
-                        items = pd.DataFrame({"score": scores[photos], "reference": values[judged]})
-                        accuracy = pairwise_accuracy(items, 1, 0).value
-                        rows.append((prior_name, strategy, photos, count, seed, accuracy))
+                    judged = {"voted": (voted, order.logits), "other": (~voted, matrix[~voted] @ order.mean)}
+                    for photos, (half, scores) in judged.items():
+                        items = pd.DataFrame({"score": scores, "reference": values[half]})
+                        rows.append((prior_name, strategy, photos, count, seed, pairwise_accuracy(items, 1, 0).value))
                 meter.add()
     return pd.DataFrame(rows, columns=["prior", "asked", "photos", "votes", "seed", "accuracy"])
 

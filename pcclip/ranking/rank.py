@@ -62,7 +62,8 @@ def rank(
         photos: a folder (searched at all levels), a glob, a list of files, a run's folder such as outputs/demo, whose
             stored vectors are used, or Parquet files of vectors ('vectors/*.parquet' with the columns path, vector and
             fingerprint of notebook 02), which are streamed.
-        more: what the photos at the top show, e.g. 'a large animal'; encoded as 'a photo of a large animal'.
+        more: what the photos at the top show, e.g. 'a large animal', encoded as 'a photo of a large animal', or a
+            weighted sum such as '2:golden retriever - puppy' or 'a large animal / a small animal + a red thing'.
         less: what the photos at the bottom show; the difference of the two texts cancels what they share. Without it
             photos are ordered by likeness to `more` alone.
         model: a spec, a run's folder or a loaded model; by default the run's own finetuned model, else the embedded

@@ -102,6 +102,20 @@ test("an exported page asks for fresh pairs, and writes tables that start no for
   assert.deepEqual(logic.solved([[0, 2], [4, 0]], [2, 8]), [2, 1]);
 });
 
+test("photos are searched, kept and held against another order", () => {
+  const order = Uint32Array.of(3, 1, 0, 2);
+  assert.deepEqual(rows(logic.rowsWithin(order, [null, new Set([0, 1]), new Set([1, 2])])), [1]);
+  assert.equal(logic.rowsWithin(order, [null, undefined]), order);
+  assert.deepEqual(rows(logic.orderByChange(Int32Array.of(0, 1, 2, 3), Int32Array.of(3, 1, 0, 2))), [2, 3, 1, 0]);
+  assert.deepEqual([[5, 2], [2, 5], [4, 4]].map((ends) => logic.changeText(...ends)), ["▲3", "▼3", "="]);
+  const points = logic.scatterOf(Float32Array.of(0, 1), Float32Array.of(2, 4, 3), 100, 10);
+  assert.deepEqual(points, [[10, 90], [90, 10], [NaN, 50]], "a photo that came later has no first score");
+  assert.deepEqual(logic.rowsInBox(points, [95, 0], [50, 60]), [1]);
+  assert.deepEqual(logic.rowsInBox(points, [0, 0], [100, 100]), [0, 1]);
+  assert.deepEqual(logic.rangeOf(Float32Array.of(1, 2, 3, 4), 1), [2, 4]);
+  assert.equal(logic.rangeOf(null, 1), null);
+});
+
 test("what is told", () => {
   assert.deepEqual([logic.signed(0.25), logic.signed(-0.25), logic.scoreText(0.1, 0.02)], ["+0.250", "−0.250", "+0.100 ± 0.020"]);
   assert.deepEqual([1, 2000].map((n) => logic.counted(n, "photo")), ["1 photo", "2,000 photos"]);
@@ -118,4 +132,5 @@ test("what is told", () => {
   const facts = logic.factTexts({ unreadable: 2, examples: [[1, 1]] }, [{ name: "base", shown: 9 }], 2);
   assert.deepEqual(facts, ["9 shown (base)", "2 cannot be read", "1 example"]);
   assert.equal(logic.placeText("base", 0, 24, 0.5, 0), "base: 1 of 24, score +0.500");
+  assert.equal(logic.placeText("base", 0, 24, 0.5, 0.1, [1, 9]), "base: 1 of 24 (95%: 1 to 9), score +0.500 ± 0.100");
 });

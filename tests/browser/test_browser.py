@@ -8,18 +8,20 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
 
 import nbformat
 import psutil
 import pytest
+import torch
 from helpers.drawn import write_balloons
 from helpers.runs import ROOT
 
 from pcclip.config import Rank
 from pcclip.encoders import load_model
-from pcclip.ranking.app import export_page
+from pcclip.ranking.app import App, export_page
 from pcclip.ranking.rank import rank
 from pcclip.ranking.votes import VoteFile
 from pcclip.ranking.widget.photos import growing_photos
@@ -396,7 +398,7 @@ def test_a_drag_from_the_edge_selects_the_top_and_takes_it_away(app, work):
     shown = [place for place, _ in walked(app)]
     assert 0 < len(shown) < 60
     assert sorted(shown) == list(range(1, len(shown) + 1)), "the top, not what is below it"
-    assert count == f"{len(shown)} of 60 photos"
+    assert count.startswith(f"{len(shown)} of 60 photos, scores ")
     assert len(taken(app, "jsonl").splitlines()) == len(shown)
     app.fill(".pcclip-ranking input[name=top]", "7")
     assert app.locator(".pcclip-ranking .chosen").text_content() == "the 7 shown photos"
@@ -405,6 +407,92 @@ def test_a_drag_from_the_edge_selects_the_top_and_takes_it_away(app, work):
     app.click(".pcclip-ranking button[name=take]")
     eventually(lambda: f"7 of 7 photos copied to {work / 'taken'}" in app.locator(".placed").text_content())
     assert len([*(work / "taken").glob("*.jpg")]) == 7
+
+
+def test_photos_are_searched_and_seen_at_full_size(app):
+    """By the keyboard alone."""
+    app.locator(".pcclip-ranking input[name=search]").focus()
+    app.keyboard.type("LARGE blue")
+    eventually(lambda: "found" in app.locator(".bar .facts").text_content())
+    shown = [caption for _, caption in walked(app)]
+    assert 0 < len(shown) < 60
+    assert all("large blue" in caption for caption in shown)
+    app.keyboard.press("Home")
+    app.keyboard.press("Enter")
+    viewer = app.locator(".pcclip-ranking dialog.viewer[open]")
+    image = viewer.locator("img[src^=blob]")
+    image.wait_for()
+    scaled = (
+        "(image, scale) => image.complete && (!scale || Math.round(image.clientWidth / image.naturalWidth) === scale)"
+    )
+    for key, scale in (("z", 1), ("z", 2), ("z", 0)):
+        app.keyboard.press(key)
+        eventually(lambda scale=scale: image.evaluate(scaled, scale))
+        assert viewer.evaluate("viewer => viewer.classList.contains('full')") == (scale > 0)
+    app.keyboard.press("Escape")
+    app.fill(".pcclip-ranking input[name=search]", "")
+    eventually(lambda: len(walked(app)) == 60)
+
+
+def test_photos_are_filtered_by_one_attribute_and_ranked_by_another(app):
+    app.fill(".pcclip-ranking input[name=more]", "something big")
+    eventually(lambda: "something big" in app.locator(".bar .facts").text_content())
+    app.fill(".pcclip-ranking input[name=top]", "20")
+    app.locator(".pcclip-ranking button[name=keep]").focus()
+    app.keyboard.press("Enter")
+    first = {caption for _, caption in walked(app)}
+    assert "among 20 kept photos" in app.locator(".bar .facts").text_content()
+    app.click(".pcclip-ranking button[name=hold]")
+    before = order(app)
+    app.fill(".pcclip-ranking input[name=more]", "2:a green balloon - a small balloon")
+    eventually(lambda: order(app) != before)
+    assert {caption for _, caption in walked(app)} == first, "the same photos in another order"
+    assert len(walked(app)) == 20
+    app.click(".pcclip-ranking button[name=keep]")
+    assert "kept" not in app.locator(".bar .facts").text_content()
+    scatter = app.locator(".pcclip-ranking .scatter canvas")
+    assert scatter.get_attribute("aria-label").startswith("60 photos by something big and 2:a green")
+    scatter.scroll_into_view_if_needed()
+    box = scatter.bounding_box()
+    app.mouse.move(box["x"] + box["width"] / 2, box["y"] + 1)
+    app.mouse.down()
+    app.mouse.move(box["x"] + box["width"] - 1, box["y"] + box["height"] - 1, steps=3)
+    app.mouse.up()
+    eventually(lambda: "kept photo" in app.locator(".bar .facts").text_content())
+    assert 0 < len(walked(app)) < 60
+    app.click(".pcclip-ranking button[name=hold]")
+    scatter.wait_for(state="hidden")
+
+
+def test_two_models_by_change_of_rank(browser, work, tiny_model, monkeypatch):
+    """Both panels show the photos that rise most first, and scroll as one."""
+    monkeypatch.setenv("PCCLIP_CACHE", str(work / "cache"))
+    models = {name: load_model(tiny_model) for name in ("base", "finetuned")}
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weights in models["finetuned"].transformer().parameters():
+            weights.add_(0.3 * torch.randn_like(weights))
+    *_, (photos, _) = growing_photos(str(work / "photos"), models)
+    ranker = Ranker(photos, Rank(more=MORE, less=LESS), work / "two.jsonl")
+    ranker.ask(MORE, LESS, "two_prompt", "side by side")
+    server = App(ranker)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
+    page.set_default_timeout(WAIT)
+    page.goto(server.address)
+    page.wait_for_selector(".pcclip-ranking .tile.ready")
+    page.check(".pcclip-ranking input[name=change]")
+    ranks = {name: {row: place for place, row in enumerate(ranker.standing(name).order)} for name in models}
+    rises = sorted(range(60), key=lambda row: (ranks["finetuned"][row] - ranks["base"][row], ranks["finetuned"][row]))
+    first = page.locator(".gallery").last.locator(f".tile[aria-posinset='{ranks['finetuned'][rises[0]] + 1}'] .place")
+    rise = ranks["base"][rises[0]] - ranks["finetuned"][rises[0]]
+    assert rise > 0
+    assert first.text_content() == f"{ranks['finetuned'][rises[0]] + 1} ▲{rise}"
+    scrollers = page.locator(".gallery .scroller")
+    scrollers.first.evaluate("scroller => { scroller.scrollTop = 300; }")
+    eventually(lambda: scrollers.last.evaluate("scroller => scroller.scrollTop") == 300)
+    page.close()
+    server.shutdown()
 
 
 def test_photos_are_ticked_by_keys_and_by_shift_click(app):

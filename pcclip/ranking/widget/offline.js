@@ -29,6 +29,10 @@ const answers = {
   },
   thumbnails: ({ rows }) => [{ is: "thumbnails", items: rows.map(item) }, rows.map(picture)],
   look: ({ row }) => [{ is: "photo", item: item(row) }, [picture(row)]],
+  search: ({ text }) => {
+    const names = data.photos.map(({ caption, path }) => `${caption}\n${path}`.toLowerCase());
+    return [{ is: "found", rows: [...names.keys()].filter((row) => names[row].includes(text.toLowerCase())) }];
+  },
   pair: () => {
     const pair = freshPair(data.photos.length, votes.map((vote) => vote.pair), Math.random);
     if (!pair) return [{ is: "pair", problem: "every pair was asked" }];

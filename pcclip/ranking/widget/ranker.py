@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from PIL import Image
 
 from pcclip.config import Rank
 from pcclip.errors import PcclipError
@@ -16,7 +15,6 @@ from pcclip.ranking import saved
 from pcclip.ranking.axes import Query, query_axis
 from pcclip.ranking.examples import example_differences
 from pcclip.ranking.posterior import LEARN, Ballot, Order, Parts, ballot, learnt_order, next_pair, rank_interval
-from pcclip.ranking.rank import ranked_sheet
 from pcclip.ranking.separation import NONSENSE, doubt, without_negation
 from pcclip.ranking.votes import Example, Vote, VoteFile, Words
 from pcclip.ranking.widget.photos import Photos
@@ -186,17 +184,7 @@ class Ranker:
     def pair(self) -> tuple[int, int]:
         """Rows of the two photos to ask about next. Raises PcclipError when all pairs were asked."""
         model = self.shown[-1]
-        return next_pair(self.learnt(model, LEARN), len(self.photos.captions), self._ballot.asked_pairs, self._rng)
-
-    @property
-    def counted(self) -> int:
-        """Number of votes that the order learns from: all but the skipped ones."""
-        return len(self._ballot.outcomes)
-
-    @property
-    def preferred(self) -> int:
-        """Number of votes for one of two photos: those counted, less the ties."""
-        return int((self._ballot.outcomes != 0.5).sum())
+        return next_pair(self.learnt(model, LEARN), len(self.photos.captions), self.ballot.asked_pairs, self._rng)
 
     # ---- the order
 
@@ -220,11 +208,11 @@ class Ranker:
         matrix = self.photos.matrix(model)
         most, least = ([row for row, likes in self.examples.items() if likes == sign] for sign in (1, -1))
         differences = example_differences(matrix, matrix[most], matrix[least]) if self.examples else matrix[:0]
-        return learnt_order(matrix, self._ballot, differences, self.text_axis(model), parts)
+        return learnt_order(matrix, self.ballot, differences, self.text_axis(model), parts)
 
     def standing(self, model: str) -> Standing:
         """How one model orders all photos."""
-        votes = self._ballot
+        votes = self.ballot
         if not self.learn or not (len(votes.outcomes) or self.examples):
             scores = self.photos.matrix(model) @ self.text_axis(model)
             return Standing(scores, agree=_agreement(votes, scores))
@@ -259,12 +247,9 @@ class Ranker:
         """`table` of every model, one below the other, with a column model."""
         return pd.concat([self.table(model).assign(model=model) for model in self.models], ignore_index=True)
 
-    def sheet(self, top: int) -> Image.Image:
-        """A contact sheet of the first `top` photos."""
-        return ranked_sheet(self.table().head(top), [f"most: {self.query.more}"])
-
     @property
-    def _ballot(self) -> Ballot:
+    def ballot(self) -> Ballot:
+        """The votes on these photos, without the skipped ones."""
         return ballot(self.votes, self.photos.index)
 
     def _encode(self, model: str, more: str, less: str | None, estimator: str) -> Float[np.ndarray, " d"]:

@@ -2,15 +2,16 @@
 // The kernel holds photos, models and votes; the page has only scores, the few thumbnails in sight, and the drawing.
 // Texts reach the page as text nodes alone, so that a caption or a file name can never be markup.
 import {
-  answerOfKey, barPath, brushAfterKey, brushedRows, chosenRows, clamp, comingText, counted, factTexts, fixedEnd, gridOf,
-  histogramOf, isTickKey, learntText, likesOfKey, orderByScore, placeAfterKey, placesIn, placeText, plainColour, pointOf, rangeOf,
-  rowsBetween, rowsInSight, rowsToAsk, rowsToForget, scoreText, scrollFor, shareOf, signed,
+  answerOfKey, barPath, brushAfterKey, brushedRows, changeText, chosenRows, clamp, comingText, counted, factTexts, fixedEnd, gridOf,
+  histogramOf, isTickKey, learntText, likesOfKey, orderByChange, orderByScore, placeAfterKey, placesIn, placeText, plainColour, pointOf, rangeOf,
+  rowsBetween, rowsInBox, rowsInSight, rowsToAsk, rowsToForget, rowsWithin, scatterOf, scoreText, scrollFor, shareOf, signed,
 } from "./ranking_logic.js";
 
 const LAYOUT = { gap: 10, smallest: 124, strip: 9 }; // pixels: between tiles, of the smallest tile, of its score strip
 const FLOW = 620, PATIENCE = 6000, PAUSE = 450; // milliseconds
 const KEPT = 1200, BATCH = 12; // thumbnails
 const BINS = 64, TALL = 64;
+const FULL = 2 ** 14; // pixels of a photo at full size, at most
 const QUIET = "data-lm-suppress-shortcuts";
 
 function el(tag, settings = {}, ...children) {
@@ -214,7 +215,7 @@ class Tile {
     const { scores, deviations, places, histogram, likes, ticked } = gallery;
     const score = scores[this.row], sd = deviations ? deviations[this.row] : 0, place = places[this.row] + 1;
     const told = scoreText(score, sd), range = rangeOf(gallery.ranks, this.row);
-    this.place.textContent = place;
+    this.place.textContent = gallery.before ? `${place} ${changeText(gallery.before[this.row], place - 1)}` : place;
     this.score.textContent = range ? `${told}, place ${range[0]} to ${range[1]}` : told;
     this.caption.textContent = item ? item.caption : "";
     this.photo.setAttribute("aria-label", `${place}. ${item ? item.caption : "photo"}, score ${told}`);
@@ -264,10 +265,10 @@ class Gallery {
     this.scroller = el("div", { class: "scroller" }, this.canvas);
     this.histogram = new Histogram(name, (most) => this.filter(most));
     this.title = el("h3", {}, name);
-    this.empty = el("p", { class: "empty", hidden: true }, "No photo has such a score.");
+    this.empty = el("p", { class: "empty", hidden: true }, "No photo is left.");
     this.node = el("section", { class: "gallery", "aria-label": name },
       this.title, this.histogram.node, this.empty, this.scroller);
-    this.scroller.addEventListener("scroll", () => this.draw(), { passive: true });
+    this.scroller.addEventListener("scroll", () => (this.draw(), this.scrolled(this.scroller.scrollTop)), { passive: true });
     this.scroller.addEventListener("keydown", (event) => this.key(event));
     this.scroller.addEventListener("focusin", (event) => {
       const tile = [...this.tiles.values()].find((t) => t.node.contains(event.target));
@@ -303,7 +304,8 @@ class Gallery {
   }
   arrange(toTop) {
     const { data, low, high } = this.histogram, before = this.order ? this.index : null;
-    this.order = brushedRows(this.all, this.scores, data, low, high).slice(0, this.most);
+    const among = rowsWithin(this.shared ?? this.all, this.within());
+    this.order = brushedRows(among, this.scores, data, low, high).slice(0, this.most);
     const brushed = this.order.length < this.all.length;
     this.histogram.count.textContent = brushed ? `${this.order.length.toLocaleString("en")} of ${counted(this.all.length, "photo")}, scores ${signed(data.least + low * data.width)} to ${signed(data.least + high * data.width)}` : "";
     this.index = placesIn(this.order, this.scores.length);
@@ -411,6 +413,55 @@ class Gallery {
   }
 }
 
+/** The photos by two scores: an earlier attribute's and the present one's. A box drawn over them keeps the photos in it. */
+class Scatter {
+  constructor(keep) {
+    this.keep = keep;
+    this.side = 260;
+    this.canvas = el("canvas", { role: "img", width: this.side, height: this.side });
+    this.title = el("p");
+    this.node = el("figure", { class: "scatter", hidden: true }, this.canvas, el("figcaption", {}, this.title));
+    const at = (event) => {
+      const { left, top } = this.canvas.getBoundingClientRect();
+      return [event.clientX - left, event.clientY - top];
+    };
+    this.canvas.addEventListener("pointerdown", (event) => {
+      this.canvas.setPointerCapture(event.pointerId);
+      this.from = at(event);
+    });
+    this.canvas.addEventListener("pointermove", (event) => this.from && this.draw(at(event)));
+    this.canvas.addEventListener("pointerup", (event) => {
+      const [from, to] = [this.from, at(event)];
+      this.from = null;
+      const rows = rowsInBox(this.points, from, to);
+      this.keep(Math.hypot(to[0] - from[0], to[1] - from[1]) < 4 || !rows.length ? null : new Set(rows));
+    });
+  }
+  show(held, scores, more, kept, ticked) {
+    this.node.hidden = !held;
+    if (!held) return;
+    Object.assign(this, { kept, ticked, points: scatterOf(held.scores, scores, this.side, 8) });
+    this.canvas.setAttribute("aria-label", `${counted(scores.length, "photo")} by ${held.name} and ${more}`);
+    this.title.replaceChildren("→ ", el("q", {}, held.name), " ↑ ", el("q", {}, more), " · draw a box to keep the photos in it");
+    this.draw();
+  }
+  draw(to) {
+    const context = this.canvas.getContext("2d"), style = getComputedStyle(this.node);
+    context.clearRect(0, 0, this.side, this.side);
+    this.points.forEach(([x, y], row) => {
+      const chosen = this.ticked.has(row) || row === this.pointed, out = this.kept && !this.kept.has(row);
+      context.fillStyle = style.getPropertyValue(chosen ? "--accent" : out ? "--line" : "--cool");
+      context.fillRect(x - (chosen ? 3 : 1.5), y - (chosen ? 3 : 1.5), chosen ? 6 : 3, chosen ? 6 : 3);
+    });
+    context.strokeStyle = style.getPropertyValue("--accent");
+    if (to) context.strokeRect(...this.from, to[0] - this.from[0], to[1] - this.from[1]);
+  }
+  mark(row) {
+    this.pointed = row;
+    if (!this.node.hidden && this.points.length < 5000) this.draw();
+  }
+}
+
 /** Two photos, and which of them has more. */
 class Duel {
   constructor(send, closed) {
@@ -491,17 +542,20 @@ class Duel {
 
 /** One photo at its full caption and size, with its place under each model. */
 class Viewer {
-  constructor(act, step) {
+  constructor(act, step, look) {
+    this.look = look;
     this.image = el("img", { alt: "" });
+    this.frame = el("div", { class: "frame", tabindex: 0, role: "group", "aria-label": "the photo" }, this.image);
+    this.zooms = el("button", { name: "zoom", type: "button", "aria-keyshortcuts": "z", onclick: () => this.zoom((this.scale + 1) % 3) });
     this.caption = el("p", { class: "caption" });
     this.facts = el("p", { class: "facts" });
     this.path = el("p", { class: "facts path" });
     const button = (text, does) => el("button", { type: "button", onclick: () => (this.node.close(), act(does, this.row)) }, text);
     this.node = el("dialog", { class: "viewer", "aria-label": "Photo", onclick: (event) =>
       event.target === this.node && this.node.close() },
-      this.image, this.caption, this.facts, this.path, el("div", { class: "answers" },
+      this.frame, this.caption, this.facts, this.path, el("div", { class: "answers" },
         el("button", { type: "button", onclick: () => step(-1) }, "← previous"), button("+ more like this", 1),
-        button("− less like this", -1), el("button", { type: "button", onclick: () => step(1) }, "next →"), el("button", { type: "button", onclick: () => this.node.close() }, "close")));
+        button("− less like this", -1), el("button", { type: "button", onclick: () => step(1) }, "next →"), this.zooms, el("button", { type: "button", onclick: () => this.node.close() }, "close")));
   }
   show(row, facts) {
     this.row = row;
@@ -509,7 +563,16 @@ class Viewer {
     this.facts.textContent = facts;
     this.caption.textContent = "";
     this.image.hidden = true;
+    this.zoom(0);
     if (!this.node.open) this.node.showModal();
+  }
+  /** The whole photo in the window (0), or its own pixels, once (1) or twice (2) as large: more than fits is scrolled to. */
+  zoom(scale) {
+    if (scale === 1) this.look(this.row);
+    this.scale = scale;
+    this.zooms.textContent = ["full size", "200%", "fit"][scale];
+    this.node.classList.toggle("full", scale > 0);
+    this.image.style.width = scale && this.image.naturalWidth ? `${this.image.naturalWidth * scale}px` : "";
   }
   take(item, buffer) {
     if (item.row !== this.row || !this.node.open) return;
@@ -518,6 +581,7 @@ class Viewer {
     this.image.hidden = Boolean(item.problem);
     if (item.problem) return;
     URL.revokeObjectURL(this.image.src);
+    this.image.onload = () => this.scale && (this.image.style.width = `${this.image.naturalWidth * this.scale}px`);
     this.image.src = URL.createObjectURL(new Blob([buffer], { type: "image/jpeg" }));
   }
 }
@@ -530,14 +594,17 @@ class Surface {
     this.thumbnails = new Thumbnails((content) => this.send(content));
     this.thumbnails.listeners.add(() => (this.galleries.forEach((gallery) => gallery.fill()), this.state && this.trays()));
     this.duel = new Duel((content) => this.send(content), () => this.stop());
-    this.viewer = new Viewer((likes, row) => this.like(row, likes), (by) => this.step(by));
+    this.viewer = new Viewer((likes, row) => this.like(row, likes), (by) => this.step(by),
+      (row) => this.state.offline || this.send({ do: "look", row, side: FULL }));
+    this.scatter = new Scatter((rows) => this.narrow({ kept: rows }));
     this.viewer.node.addEventListener("keydown", (event) => {
+      if (event.key === "z") this.viewer.zooms.click();
       const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (by) event.preventDefault(), this.step(by);
     });
     this.build();
     this.root = el("div", { class: "pcclip-ranking", role: "region", "aria-label": "Photos ranked by an attribute",
-      [QUIET]: "true" }, this.form, this.problem, this.doubt, this.coming, this.bar, this.rankings, this.tray, this.duel.node, this.panels,
+      [QUIET]: "true" }, this.form, this.problem, this.doubt, this.coming, this.bar, this.rankings, this.tray, this.duel.node, this.scatter.node, this.panels,
       this.away, this.placed, this.keys, this.live, this.viewer.node);
     this.root.addEventListener("contextmenu", (event) => event.target.closest("img") && event.stopPropagation());
     root.append(this.root);
@@ -584,7 +651,13 @@ class Surface {
     this.rankings = el("details", { class: "rankings" }, el("summary", {}, "saved rankings"),
       el("div", {}, this.saved, this.name, this.save, ...this.own));
     this.forget = button("forget", "forget examples", () => this.send({ do: "forget" }), { hidden: true });
-    this.bar = el("div", { class: "bar" }, this.facts, this.learning, this.forget, this.compare);
+    this.search = el("input", { name: "search", type: "text", placeholder: "search captions and files", "aria-label": "search captions and files",
+      autocomplete: "off", oninput: () => (clearTimeout(this.searching), (this.searching = setTimeout(() => this.find(), PAUSE))) });
+    this.keeps = button("keep", "keep shown", () => this.narrow({ kept: this.kept ? null : new Set(this.active.order) }));
+    this.holds = button("hold", "hold as second axis", () => this.hold());
+    this.change = el("input", { name: "change", type: "checkbox", onchange: () => this.flowAgain() });
+    this.changes = el("label", { class: "learn", hidden: true }, this.change, "by change of rank");
+    this.bar = el("div", { class: "bar" }, this.facts, this.search, this.changes, this.keeps, this.holds, this.learning, this.forget, this.compare);
     this.ticked = new Set();
     this.chosen = el("span", { class: "chosen" });
     this.top = el("input", { name: "top", type: "number", min: 1, "aria-label": "show only so many of the top", placeholder: "all",
@@ -607,7 +680,7 @@ class Surface {
     this.panels = el("div", { class: "panels" });
     this.keys = el("p", { class: "keys" });
     for (const [key, does] of [["← ↑ ↓ →", "walk the photos"], ["Enter", "look closer"], ["+ −", "more, less like it"],
-      ["x", "tick"], ["Shift x", "tick up to here"]])
+      ["x", "tick"], ["z", "full size"], ["Shift x", "tick up to here"]])
       this.keys.append(el("kbd", {}, key), ` ${does}   `);
     this.live = el("p", { class: "hidden", role: "status", "aria-live": "polite" });
   }
@@ -636,6 +709,36 @@ class Surface {
   }
   like(row, likes) {
     if (!this.state.offline) this.send({ do: "example", row, likes: this.state.likes.get(row) === likes ? 0 : likes });
+  }
+  /** Ask which photos have a text in their caption or their path. */
+  find() {
+    const text = this.search.value.trim();
+    if (text) this.send({ do: "search", text });
+    else this.narrow({ found: null });
+  }
+  /** Show only the photos that were kept, or found; null shows all again. Kept photos are no longer brushed. */
+  narrow(sets) {
+    Object.assign(this, sets);
+    for (const gallery of this.galleries.values())
+      if ("kept" in sets) gallery.histogram.set(0, 1);
+      else gallery.filter(gallery.most);
+    this.tell();
+  }
+  /** Keep the present scores as the first axis of a scatter, or let go of them. */
+  hold() {
+    this.held = this.held ? null : { name: this.state.more, scores: this.active.scores };
+    this.tell();
+  }
+  /** Both models' photos in one order, those first that rise most from the first model to the second; or each in its own. */
+  share() {
+    const galleries = [...this.galleries.values()], on = this.change.checked && galleries.length > 1;
+    const shared = on ? orderByChange(galleries[0].places, galleries[1].places) : null;
+    galleries.forEach((gallery, k) => Object.assign(gallery, { shared, before: on && k ? galleries[0].places : null }));
+    return on;
+  }
+  flowAgain() {
+    this.share();
+    this.galleries.forEach((gallery) => gallery.arrange(true));
   }
   /** The panel that was filtered last, else the last one. */
   get active() {
@@ -690,6 +793,7 @@ class Surface {
     else if (content.is === "photo") this.viewer.take(content.item, buffers[0]);
     else if (content.is === "file") this.download(content, buffers[0]);
     else if (content.is === "placed") this.placed.textContent = content.text;
+    else if (content.is === "found") this.narrow({ found: new Set(content.rows) });
     else if (content.is === "progress") this.progress(content.coming);
     else if (content.is === "problem") this.complain(content.text), this.duel.again();
   }
@@ -703,9 +807,10 @@ class Surface {
     state.panels.forEach((name, k) => {
       if (!this.galleries.has(name)) this.galleries.set(name, new Gallery(name, this.thumbnails, {
         open: (row) => this.open(row), like: (row, likes) => this.like(row, likes),
-        point: (row) => this.galleries.forEach((gallery) => gallery.mark(row)), ticked: this.ticked, size: () => Number(this.size.value),
+        point: (row) => (this.scatter.mark(row), this.galleries.forEach((gallery) => gallery.mark(row))), ticked: this.ticked, size: () => Number(this.size.value),
         tick: (row, range) => ((this.filtered = name), this.tick(row, range)),
-        filtered: () => ((this.filtered = name), this.tell()) }));
+        filtered: () => ((this.filtered = name), this.tell()), within: () => [this.kept, this.found],
+        scrolled: (top) => this.galleries.forEach((other) => other.scroller.scrollTop === top || (other.scroller.scrollTop = top)) }));
       const gallery = this.galleries.get(name);
       if (this.panels.children[k] !== gallery.node) this.panels.insertBefore(gallery.node, this.panels.children[k] ?? null);
       gallery.title.hidden = state.panels.length < 2;
@@ -713,6 +818,8 @@ class Surface {
       gallery.rank(...columns, this.state.likes, fresh);
     });
     this.panels.classList.toggle("two", state.panels.length > 1);
+    this.changes.hidden = state.panels.length < 2;
+    if (this.share()) this.galleries.forEach((gallery) => gallery.arrange(fresh));
     this.tell();
     if (fresh && state.said) this.live.textContent = state.said;
   }
@@ -785,7 +892,10 @@ class Surface {
     this.untick.hidden = !this.ticked.size;
     galleries.forEach((gallery) => gallery.grid && gallery.fill());
     const brushed = galleries.filter((g) => g.histogram.brushed).map((g) => ({ name: g.name, shown: g.order.length }));
-    const parts = factTexts(this.state, brushed, galleries.length);
+    this.keeps.textContent = this.kept ? `let go of ${counted(this.kept.size, "kept photo")}` : "keep shown";
+    this.holds.textContent = this.held ? "let go of the second axis" : "hold as second axis";
+    this.scatter.show(this.held, this.active.scores, more, this.kept, this.ticked);
+    const parts = factTexts({ ...this.state, kept: this.kept, found: this.found }, brushed, galleries.length);
     this.facts.replaceChildren(`${counted(photos, "photo")} from most to least `, el("q", {}, more),
       parts.length ? ` · ${parts.join(" · ")}` : "");
   }
@@ -807,6 +917,7 @@ class Surface {
     clearTimeout(this.waiting);
     clearTimeout(this.typing);
     clearTimeout(this.polling);
+    clearTimeout(this.searching);
     this.model.off("msg:custom", this.receive);
     this.galleries.forEach((gallery) => gallery.close());
     this.thumbnails.close();

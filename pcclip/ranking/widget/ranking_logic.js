@@ -61,6 +61,32 @@ export function fixedEnd(share, [low, high], near) {
   return share < near ? 0 : share > 1 - near ? 1 : share;
 }
 
+/** The rows of `order` that are in every one of some sets; null in place of a set leaves all. */
+export function rowsWithin(order, sets) {
+  const known = sets.filter(Boolean);
+  return known.length ? order.filter((row) => known.every((set) => set.has(row))) : order;
+}
+
+/** Rows by how many places they rise from one order to another, the most first; of equal rises the later place's order. */
+export function orderByChange(from, to) {
+  return Uint32Array.from(from.keys()).sort((a, b) => from[b] - to[b] - (from[a] - to[a]) || to[a] - to[b]);
+}
+
+/** By how many places a photo rises or falls from one order to another. */
+export const changeText = (from, to) => (from === to ? "=" : `${from > to ? "▲" : "▼"}${Math.abs(from - to)}`);
+
+/** Pixels [x, y] of each photo in a square of two scores; photos without a first score have NaN. The most is right and up. */
+export function scatterOf(xs, ys, side, edge) {
+  const spans = [xs, ys].map((scores) => histogramOf(scores, 1)), inner = side - 2 * edge;
+  return Array.from(ys, (y, row) => [edge + inner * shareOf(xs[row] ?? NaN, spans[0]), side - edge - inner * shareOf(y, spans[1])]);
+}
+
+/** The rows whose points lie between two corners of a box. */
+export function rowsInBox(points, [x1, y1], [x2, y2]) {
+  const between = (value, a, b) => value >= Math.min(a, b) && value <= Math.max(a, b);
+  return points.flatMap(([x, y], row) => (between(x, x1, x2) && between(y, y1, y2) ? [row] : []));
+}
+
 /** The rows of `order` from one row to another, in either direction. */
 export function rowsBetween(order, from, to) {
   const ends = [from, to].map((row) => order.indexOf(row)).sort((a, b) => a - b);
@@ -210,9 +236,11 @@ export function learntText({ votes, preferred, agree, expected, learn, examples 
 }
 
 /** What is shown beside the number of photos: of each brushed gallery (name, shown) the photos kept, and so on. */
-export function factTexts({ unreadable, examples, encoder }, brushed, galleries) {
+export function factTexts({ unreadable, examples, encoder, kept, found }, brushed, galleries) {
   const shown = brushed.map(({ name, shown }) => `${shown.toLocaleString("en")} shown${galleries > 1 ? ` (${name})` : ""}`);
   if (encoder) shown.unshift(`model ${encoder}`);
+  if (kept) shown.push(`among ${counted(kept.size, "kept photo")}`);
+  if (found) shown.push(`${counted(found.size, "photo")} found`);
   if (unreadable) shown.push(`${unreadable} cannot be read`);
   if (examples.length) shown.push(counted(examples.length, "example"));
   return shown;

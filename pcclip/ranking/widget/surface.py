@@ -18,6 +18,7 @@ from pcclip.errors import PcclipError
 from pcclip.images import BadImage, thumbnail
 from pcclip.ranking import saved
 from pcclip.ranking.axes import ESTIMATORS
+from pcclip.ranking.rank import ranked_sheet
 from pcclip.ranking.widget.export import KINDS, PLACINGS, exported, file_name, place_files
 from pcclip.ranking.widget.ranker import Ranker, Standing
 from pcclip.ranking.widget.thumbnails import Pictured, gallery, thumbnails
@@ -38,7 +39,7 @@ _PICTURED = 12  # photos of either end in a saved notebook
 
 def surface(ranker: Ranker, top: int) -> "RankingSurface | Image.Image":
     """The live surface where a person looks on; under papermill a contact sheet of the first `top` photos."""
-    return RankingSurface(ranker) if interactive() else ranker.sheet(top)
+    return RankingSurface(ranker) if interactive() else ranked_sheet(ranker.table().head(top), [ranker.query.more])
 
 
 def page_code() -> str:
@@ -85,7 +86,7 @@ class Conversation:
     """What the page asks and what it gets: a ranking to look at, to search, and to disagree with.
 
     A message from the page names an action (`do`). An answer names its kind (`is`): ranking, pair, thumbnails, photo,
-    file, placed, progress, problem.
+    found, file, placed, progress, problem.
 
     Args:
         send: takes an answer, and pictures and scores as binary buffers.
@@ -115,6 +116,7 @@ class Conversation:
             "undo": self._undo,
             "thumbnails": self._thumbnails,
             "look": self._look,
+            "search": self._search,
             "export": self._export,
         }
         arguments = dict(message)
@@ -162,8 +164,8 @@ class Conversation:
             "show": ranker.show,
             "panels": ranker.shown,
             "examples": list(ranker.examples.items()),
-            "votes": ranker.counted,
-            "preferred": ranker.preferred,
+            "votes": len(ranker.ballot.outcomes),
+            "preferred": int((ranker.ballot.outcomes != 0.5).sum()),
             "learn": ranker.learn,
             "agree": standings[-1].agree,
             "expected": standings[-1].expected,
@@ -202,7 +204,9 @@ class Conversation:
 
     def _offer(self, rows: tuple[int, int], before: str) -> None:
         (left, left_jpeg), (right, right_jpeg) = (self._picture(row, _PAIR_SIDE) for row in rows)
-        spoken = f"{before}{self.ranker.counted} answers. Left: {left['caption']}. Right: {right['caption']}."
+        spoken = (
+            f"{before}{len(self.ranker.ballot.outcomes)} answers. Left: {left['caption']}. Right: {right['caption']}."
+        )
         self.send({"is": "pair", "items": [left, right], "said": spoken}, [left_jpeg, right_jpeg])
 
     # ---- pictures and files
@@ -214,9 +218,15 @@ class Conversation:
         ]
         self.send({"is": "thumbnails", "items": items}, [jpeg if isinstance(jpeg, bytes) else b"" for jpeg in jpegs])
 
-    def _look(self, row: int) -> None:
-        item, jpeg = self._picture(row, _LOOK_SIDE)
+    def _look(self, row: int, side: int = _LOOK_SIDE) -> None:
+        item, jpeg = self._picture(row, side)
         self.send({"is": "photo", "item": item}, [jpeg])
+
+    def _search(self, text: str) -> None:
+        """Send the rows of the photos whose caption or path has the text."""
+        names = zip(self.ranker.photos.captions, self.ranker.photos.vectors.paths, strict=True)
+        rows = [row for row, name in enumerate(names) if text.casefold() in "\n".join(name).casefold()]
+        self.send({"is": "found", "rows": rows})
 
     def _picture(self, row: int, side: int) -> tuple[dict, bytes]:
         try:

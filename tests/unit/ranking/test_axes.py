@@ -209,6 +209,30 @@ def test_each_example_counts_once():
     assert example_differences(matrix, matrix[:3], matrix[3:8]).shape == (8, 10)
 
 
+# ---- sums of attributes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "terms"),
+    [
+        ("a well-lit photo", [(1, "a well-lit photo")]),
+        ("2:golden retriever - puppy", [(2, "golden retriever"), (-1, "puppy")]),
+        ("big / small + 0.5:a red thing", [(1, "big / small"), (0.5, "a red thing / a blue thing")]),
+    ],
+)
+def test_words_are_sums_of_attributes(more, terms, tiny_encoder):
+    less = "a blue thing" if "red" in more else None
+    query = Query(more, less)
+    assert [(weight, term.label) for weight, term in query.terms()] == terms
+    parts = [weight * query_axis(tiny_encoder, Query(*name.split(" / ")), "two_prompt") for weight, name in terms]
+    np.testing.assert_allclose(query_axis(tiny_encoder, query, "two_prompt"), unit(sum(parts)), atol=1e-5)
+
+
+def test_a_sum_without_a_term(tiny_encoder):
+    with pytest.raises(PcclipError, match="the attribute text is empty"):
+        query_axis(tiny_encoder, Query("2: + a dog"), "two_prompt")
+
+
 # ---- learning curves -------------------------------------------------------------------------------------------------
 
 

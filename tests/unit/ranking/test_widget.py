@@ -103,6 +103,18 @@ def test_hello_is_answered_with_scores_of_the_shown_model(page, some, models):
     assert buffers[1] == b"", "nothing is known to be uncertain before anything was learnt"
 
 
+def test_captions_and_files_are_searched(page, some):
+    (answer, _), last = page.do("search", text="NO. 1")["found"], Path(some.vectors.paths[-1]).name
+    assert answer["rows"] == [row for row, caption in enumerate(some.captions) if "no. 1" in caption]
+    assert len(answer["rows"]) == 11
+    assert page.do("search", text=last)["found"][0]["rows"] == [23]
+
+
+def test_a_photo_comes_in_full_size(page, some):
+    sizes = [Image.open(BytesIO(page.do("look", row=3, **side)["photo"][1][0])).size for side in ({"side": 9}, {})]
+    assert max(sizes[0]) == 9 < max(sizes[1]) <= max(Image.open(some.vectors.paths[3]).size)
+
+
 def test_nonsense_and_negations_are_doubted(rng):
     """Photos of which a tenth show a thing: its word stands out, other directions do not."""
     photos = unit(rng.standard_normal((400, 64)).astype(np.float32))
@@ -260,7 +272,7 @@ def test_votes_on_photos_that_are_gone_are_kept_and_not_counted(some, tmp_path):
     VoteFile(tmp_path / "v.jsonl").append(gone, attribute="something red / something blue")
     ranker = Ranker(some, ASKED, tmp_path / "v.jsonl")
     assert len(ranker.votes) == 1
-    assert ranker.counted == 0
+    assert len(ranker.ballot.outcomes) == 0
     assert sorted(ranker.undo()) != []
 
 
@@ -451,7 +463,7 @@ def test_ten_thousand_photos_are_ranked_without_opening_one(models, tmp_path, mo
 def test_little_is_saved_in_a_notebook(ranker):
     """What JupyterLab writes is the widget's state: the surface's code, and nothing of the photos."""
     state = json.dumps(RankingSurface(ranker).get_state())
-    assert len(state) < 80_000
+    assert len(state) < 90_000
     assert "no. 5" not in state
 
 
@@ -559,4 +571,4 @@ def test_live_in_a_kernel_that_a_person_looks_at_else_a_sheet(ranker, monkeypatc
     monkeypatch.setattr(ranking, "interactive", lambda: True)
     assert isinstance(surface(ranker, 6), RankingSurface)
     monkeypatch.setattr(ranking, "interactive", lambda: False)
-    assert surface(ranker, 6).size == ranker.sheet(6).size
+    assert surface(ranker, 6).size == ranked_sheet(ranker.table().head(6), [ranker.query.more]).size
