@@ -39,16 +39,19 @@ def offline_page(ranker: Ranker, most: int) -> str:
     ]
     states: list[dict] = []
     Conversation(ranker, lambda state, buffers=(): states.append(state)).receive({"do": "hello"})
-    overrides = {
-        "photos": len(rows),
-        "panels": [model],
-        "models": [model],
-        "examples": [],
-        "rankings": [],
-        "kinds": _KINDS,
-    }
     data = {
-        "state": {**states[0], **overrides, "offline": True, "learn": True, "expected": None},
+        "state": {
+            **states[0],
+            "photos": len(rows),
+            "panels": [model],
+            "models": [model],
+            "examples": [],
+            "rankings": [],
+            "kinds": _KINDS,
+            "offline": True,
+            "learn": True,
+            "expected": None,
+        },
         "name": file_name(ranker),
         "attribute": ranker.query.label,
         "photos": shown,

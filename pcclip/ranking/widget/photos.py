@@ -63,13 +63,17 @@ class Photos:
 
     def summary(self) -> pd.DataFrame:
         """One row: the number of photos, of unreadable ones, the width of the vectors, and the models."""
-        row = {
-            "photos": len(self.captions),
-            "unreadable": len(self.unreadable),
-            "width": self.vectors.matrix.shape[1],
-            "models": ", ".join(self.models),
-        }
-        return pd.DataFrame([row], index=["photos"])
+        return pd.DataFrame(
+            [
+                {
+                    "photos": len(self.captions),
+                    "unreadable": len(self.unreadable),
+                    "width": self.vectors.matrix.shape[1],
+                    "models": ", ".join(self.models),
+                }
+            ],
+            index=["photos"],
+        )
 
     def true_values(
         self, attribute: str | None, model: str = "base"
