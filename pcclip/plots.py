@@ -113,11 +113,13 @@ def label_cosines(matrix: Float[np.ndarray, "n d"], labels: pd.Series) -> Figure
     return heat_map(totals / pairs, names, names, "Mean cosine between photos of two labels")
 
 
-def heat_map(matrix: Float[np.ndarray, "n m"], rows: Iterable[str], columns: Iterable[Any], title: str) -> Figure:
-    """A matrix with its numbers, red above 0 and blue below; a name for each row and column."""
+def heat_map(
+    matrix: Float[np.ndarray, "n m"], rows: Iterable[str], columns: Iterable[Any], title: str, centre: float = 0.0
+) -> Figure:
+    """A matrix with its numbers, red above `centre` and blue below; a name for each row and column."""
     table = pd.DataFrame(np.asarray(matrix), map(escaped, rows), [escaped(str(name)) for name in columns])
     fig, ax = plt.subplots(figsize=(WIDTH, 0.36 * len(table) + 1.8))
-    sns.heatmap(table, cmap="vlag", center=0, annot=True, fmt=".2f", annot_kws={"size": 8}, cbar=False, ax=ax)
+    sns.heatmap(table, cmap="vlag", center=centre, annot=True, fmt=".2f", annot_kws={"size": 8}, cbar=False, ax=ax)
     ax.set(title=title)
     return finished(fig)
 
@@ -259,14 +261,14 @@ def forest(paired: pd.DataFrame) -> Figure:
 
 
 def ranking(predictions: pd.DataFrame, dataset: str, captions: dict[str, str], column: str = "") -> Figure:
-    """Score against the attribute's true value (log axis if all are positive), base and finetuned.
+    """Score against the attribute's true value (log axis if they span a factor of 20), base and finetuned.
 
     Columns task, dataset, model, first (an image), score, reference (the true value); `captions` by image; `column`
     names the true values.
     """
     shown = (predictions.task == "ranking") & (predictions.dataset == dataset) & predictions.model.isin(list(MODELS))
     table = predictions[shown].sort_values("reference")
-    positive = (table.reference > 0).all()
+    positive = table.reference.min() > 0 and table.reference.max() > 20 * table.reference.min()
     labels = words(column) or "true value", UNITS.get(f"{dataset.split('/')[0]}/{words(column)}")
     table = table.assign(truth=np.log10(table.reference) if positive else table.reference)
     fig, axes = plt.subplots(1, table.model.nunique(), figsize=(WIDTH, 3.6), squeeze=False, sharex=True)

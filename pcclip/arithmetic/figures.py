@@ -89,7 +89,7 @@ def claims(table: pd.DataFrame) -> Figure:
         )
     ax.axvline(0, **DOTTED)
     ax.set(yticks=table.index, yticklabels=table.claim, ylim=(len(table) - 0.4, -0.6))
-    ax.set_xlabel("in half widths of its 95% interval")
+    ax.set_xlabel("in half widths of its 95% interval; 25 stands for 25 or more")
     names_above(fig)
     return finished(fig)
 

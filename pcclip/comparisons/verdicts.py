@@ -152,11 +152,11 @@ def summary(table: pd.DataFrame, bank: Bank) -> pd.DataFrame:
 
 
 def surest(table: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The n most confident verdicts on images for each attribute, in words."""
-    answered = table[table.value.notna() & (table.kind == "image")]
-    by_confidence = answered.sort_values("confidence", ascending=False).groupby("attribute", sort=False).head(n)
-    by_attribute = by_confidence.sort_values(["attribute", "confidence"], ascending=[True, False], ignore_index=True)
-    return by_attribute[["attribute", "first_subject", "second_subject", "verdict", "confidence"]]
+    """The n most confident verdicts on two subjects of images for each attribute, in words."""
+    columns = ["attribute", "first_subject", "second_subject", "verdict", "confidence"]
+    answered = table.loc[table.value.notna() & (table.kind == "image"), columns]
+    distinct = answered.sort_values("confidence", ascending=False).drop_duplicates(columns[:3])
+    return distinct.groupby("attribute", sort=False).head(n).sort_values("attribute", kind="stable", ignore_index=True)
 
 
 def _singular_words(noun: str) -> list[str]:

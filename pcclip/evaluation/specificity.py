@@ -68,12 +68,10 @@ def questions_of(config: Config) -> dict[str, Pairs]:
 
 
 def matrices(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The values of `score` by metric: a row for each question and model, a column for each truth, in words."""
-    named = table.assign(question=table.question + ", " + table.model).replace(
-        {"question": "_", "truth": "_"}, " ", regex=True
-    )
-    columns = {"index": "question", "columns": "truth", "values": "value"}
-    return {metric: part.pivot(**columns).round(3) for metric, part in named.groupby("metric", sort=False)}
+    """The values of `score` by metric: a row for each question, a column for each model and truth, in words."""
+    words = table.replace({"question": "_", "truth": "_"}, " ", regex=True)
+    shape = {"index": "question", "columns": ["model", "truth"], "values": "value"}
+    return {metric: part.pivot(**shape) for metric, part in words.groupby("metric", sort=False)}
 
 
 def as_metrics(table: pd.DataFrame, dataset: str) -> pd.DataFrame:

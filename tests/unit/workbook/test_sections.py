@@ -5,11 +5,16 @@ import builtins
 from operator import attrgetter
 
 import nbformat
+import pandas as pd
 import pytest
-from helpers.runs import ROOT
+import torch
+from helpers import diffusion
+from helpers.runs import ROOT, run_values
 from IPython.core.interactiveshell import InteractiveShell
 
 from pcclip import config as params
+from pcclip.data.image_set import load_images
+from pcclip.embedding.stage import embed
 from pcclip.workbook.notebooks import sections
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -70,6 +75,24 @@ def test_a_run_has_the_sections_that_it_asks_for():
     assert kept["taught"] - kept["demo"] == {"evaluate.teacher"}
     assert kept["shapes"] - kept["demo"] == {"evaluate.compositional", "data.source=shapes"}, "any of several is enough"
     assert len(sections(evaluate, demo).cells) < len(nbformat.read(evaluate, 4).cells)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_score_distillation_by_hand_runs_with_a_teacher(prediction, photos, tiny_model, tiny_encoder, tmp_path, capsys):
+    """The cells of 03 that only a run with `finetune.sds` has; they assert the package's own number."""
+    teacher = diffusion.saved(tmp_path / "teacher", prediction=prediction, vae=prediction == "epsilon")
+    values = run_values(photos, tiny_model, tmp_path)
+    values["finetune"] |= {"objective": "clip", "swap": False, "sds": {"teacher": str(teacher)}}
+    config = params.check(values)
+    images = load_images(config)
+    names = {"config": config, "images": images, "encoder": tiny_encoder, "torch": torch, "pd": pd}
+    names["vectors"], _ = embed(config, images, tiny_encoder)
+    cells = nbformat.read(ROOT / "notebooks" / "03_finetune.ipynb", 4).cells
+    for cell in cells:
+        if cell.cell_type == "code" and "finetune.sds" in needs(cell):
+            exec(cell.source, names)
+    assert "with another's" in capsys.readouterr().out
+    assert names["own"].shape == names["wrong"].shape == (min(8, len(images.train)),)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
