@@ -13,15 +13,16 @@ _PARTITIVES = frozenset(
     pair bunch head string glass cup bowl plate quarter half cluster slice piece couple group herd flock baby plant
     number lot kind type set row stack pile basket box bottle close-up closeup photo picture image view shot photograph
     drawing painting
-    bunch variety collection assortment amount dozen line""".split()
+    bunch variety collection assortment amount dozen line crowd team pack stack""".split()
 )
 _STOPS = frozenset(
     """
     of with in on at by near under over from to for into onto inside behind beside between through across around
     against along above below off out up down and or but while that which who whose where when as is are was were
     has have had does do means resembles lets stands carries covered made seen shown called than before after next
-    used worn hatched outside atop among amongst within without beneath underneath beyond next""".split()
+    used worn hatched here there outside atop among amongst within without beneath underneath beyond next""".split()
 )
+_PREDICATIVES = frozenset("full available ready open alone asleep awake visible able alive empty".split())
 _DETERMINERS = frozenset(
     """
     a an the this that these those some two three four five six several many his her its their our my your another
@@ -116,9 +117,12 @@ def _ends(phrase: list[str], rest: list[str], kinds: list[str]) -> bool:
         return False  # 'a black and white photo'
     if word in _STOPS or word in _DETERMINERS:
         return last not in ("and", "or")
-    if word.endswith("ing") and (following in _DETERMINERS or following in _STOPS):
+    kind, noun_before = kinds[len(phrase)], kinds[len(phrase) - 1] == "noun"
+    if word.endswith("ing") and kind == "other" and (following in _DETERMINERS or following in _STOPS):
         return True
-    if kinds[len(phrase)] != "other" or kinds[len(phrase) - 1] != "noun":
-        return False
     plural = singular(last) != last or last in ("people", "men", "women", "children", "sheep")
+    if noun_before and (following in _DETERMINERS or word in _PREDICATIVES):
+        return word in _PREDICATIVES or plural or word.endswith("s")  # 'a batter misses a ball', 'people cross the street'
+    if kind != "other" or not noun_before or (word.endswith("ed") and kinds[len(phrase) + 1 :][:1] == ["noun"]):
+        return False  # 'a wood carved bear'
     return plural or word.endswith(("s", "ing", "ed"))

@@ -427,6 +427,14 @@ def test_concept_of(caption, concept):
         ("Two men play around.", "man"),
         ("Bears climb up a tree.", "bear"),
         ("An old black and white photo of a boat.", "boat"),
+        ("A big building with a clock.", "building"),
+        ("A microwave available to use.", "microwave"),
+        ("A bowl full of soup.", "bowl"),
+        ("A traffic light at night.", "light"),
+        ("A batter misses a ball.", "batter"),
+        ("A group of people cross the street.", "person"),
+        ("A wood carved bear is on a table.", "bear"),
+        ("A dog here.", "dog"),
     ],
 )
 def test_concept_of_a_sentence(caption, concept):
@@ -439,7 +447,7 @@ def test_head_nouns_of_coco():
     guesses = pd.DataFrame(list(map(head_noun, table.caption)), columns=["noun", "sure"])
     right = guesses.noun == table["head"]
     assert len(table) == 200
-    assert right.mean() >= 0.96
+    assert right.mean() >= 0.97
     assert right[guesses.sure].mean() > right.mean()
     assert guesses.sure.mean() > 0.9
 
