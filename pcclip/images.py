@@ -38,7 +38,7 @@ MAX_PIXELS = 120_000_000  # of a picture as it is decoded; larger JPEG files are
 _MOST_THIN = 2_500  # a picture this many times longer than wide: a model's resizing would make a huge one of it
 _PRIVATE = {0xDC80 + k: 0xF780 + k for k in range(128)}  # Python's stand-ins for bytes that are no UTF-8
 _BYTES = {private: byte for byte, private in _PRIVATE.items()}
-_COPIES = frozenset(  # folders of copies and of deleted photos, as NAS, phone and desktop programs name them
+COPIES = frozenset(  # folders of copies and of deleted photos, as NAS, phone and desktop programs name them
     """@eadir @recycle #recycle #snapshot @recently-snapshot @tmp $recycle.bin recycler recycled trash trashbox papierkorb
     corbeille papelera cestino __macosx thumbnails thumbnail thumbs _thumbs thumb _thumb lost+found""".split()
 ).union({"ipod photo cache", "system volume information", "recently deleted"})
@@ -118,7 +118,7 @@ def photos_below(folder: str | Path) -> tuple[list[str], Counter[str]]:
             continue
         for entry in sorted(entries, key=lambda entry: entry.name):
             suffix = os.path.splitext(entry.name)[1].lower()
-            if os.path.isdir(entry.path) and entry.name.casefold() not in _COPIES:
+            if os.path.isdir(entry.path) and entry.name.casefold() not in COPIES:
                 (waiting.append if entry.is_symlink() else waiting.appendleft)(entry.path)  # links come last
             elif os.path.isfile(entry.path) and suffix in SUFFIXES:
                 photos.append(as_text(entry.path))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pcclip.errors import PcclipError, one_line
 from pcclip.images import BadImage, file_of, open_image
-from pcclip.runs.files import digest, files_exist, load_json
+from pcclip.runs.files import digest, files_exist, load_json, stamp
 
 IMAGE_COLUMNS = ("first", "second", "image_0", "image_1")  # of items, where they name the images of an item
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
@@ -136,7 +136,7 @@ class Benchmark:
         """Hash of all tables, and of each file's size and time stamp: what a stage's key must notice."""
         files = dict.fromkeys(map(file_of, self.containers or self.images.path))  # images of one tar are one file
         tables = [table.to_csv(index=False) for table in (self.images, self.items, self.values) if table is not None]
-        return digest([self.name, tables, self.classes, self.form, self.orientation, [_stamp(file) for file in files]])
+        return digest([self.name, tables, self.classes, self.form, self.orientation, [stamp(file) for file in files]])
 
 
 def benchmark_of_images(template: Benchmark) -> Benchmark:
@@ -235,15 +235,6 @@ class Reader:
         """For each advice of `needs` the first pattern of everything that is missing."""
         alternatives = [[(name,) if isinstance(name, str) else name for name in names] for names in self.needs.values()]
         return [[names[0] for names in group if not find(place, *names)] for group in alternatives]
-
-
-def _stamp(file: str) -> tuple:
-    """A file with its size in bytes and its time stamp in nanoseconds; without them when it is not there."""
-    try:
-        status = os.stat(file)
-    except OSError:
-        return (file,)
-    return file, status.st_size, status.st_mtime_ns
 
 
 # ---- what readers share ----------------------------------------------------------------------------------------------

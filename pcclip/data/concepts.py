@@ -122,7 +122,9 @@ def _ends(phrase: list[str], rest: list[str], kinds: list[str]) -> bool:
         return True
     plural = singular(last) != last or last in ("people", "men", "women", "children", "sheep")
     if noun_before and (following in _DETERMINERS or word in _PREDICATIVES):
-        return word in _PREDICATIVES or plural or word.endswith("s")  # 'a batter misses a ball', 'people cross the street'
+        return (
+            word in _PREDICATIVES or plural or word.endswith("s")
+        )  # 'a batter misses a ball', 'people cross the street'
     if kind != "other" or not noun_before or (word.endswith("ed") and kinds[len(phrase) + 1 :][:1] == ["noun"]):
         return False  # 'a wood carved bear'
     return plural or word.endswith(("s", "ing", "ed"))

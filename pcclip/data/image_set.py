@@ -7,7 +7,6 @@ place to get it, and `read`, which returns a table, the rows it left out and how
 
 import hashlib
 import json
-import os
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +20,7 @@ from pcclip.data.rows import reasons, sort_out
 from pcclip.data.sources import coco, cub, folder, huggingface, karpathy, stamps, toy_scenes, webdataset
 from pcclip.errors import PcclipError
 from pcclip.images import file_of
+from pcclip.runs.files import stamp
 from pcclip.runs.progress import say
 from pcclip.stats.random_streams import stream
 
@@ -74,7 +74,7 @@ class ImageSet:
 
     def identity(self) -> str:
         """Hash of the table, all captions and each file's size and time stamp, for the keys of stages."""
-        stats = [(file, *stat) for file in self._files if (stat := _size_and_time(file))]
+        stats = [size_and_time for file in self._files if len(size_and_time := stamp(file)) > 1]
         sha256 = self._tables_sha256.copy()
         sha256.update(f",{json.dumps(stats, separators=(',', ':'))}]".encode())
         return sha256.hexdigest()
@@ -196,15 +196,6 @@ def _split(table: pd.DataFrame, config: Config) -> np.ndarray | pd.Series:
         say(f"split: {unsure.mean():.1%} of the captions name no sure subject; these images are held out one by one")
         heads = heads.mask(unsure, "\0" + table["id"])
     return split_by_concept(heads, config.data.held_out, config.seed)
-
-
-def _size_and_time(file: str) -> tuple[int, int] | None:
-    """Bytes and time stamp (ns); None for an absent file."""
-    try:
-        stat = os.stat(file)
-    except OSError:
-        return None
-    return stat.st_size, stat.st_mtime_ns
 
 
 def split_by_concept(concepts: pd.Series, held_out: float, seed: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from zipfile import ZipFile
 import pandas as pd
 
 from pcclip.errors import PcclipError, one_line
-from pcclip.images import as_text
+from pcclip.images import as_text, file_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -262,8 +262,19 @@ def cache_folder() -> Path:
 def files_exist(paths: pd.Series) -> pd.Series:
     """True where a path is a file. Lists each folder once: asking for 118,000 COCO files one by one takes long."""
     names = cache(_file_names)
-    exist = [os.path.basename(path) in names(os.path.dirname(path)) or os.path.isfile(path) for path in paths]
+    exist = [
+        os.path.basename(path) in names(os.path.dirname(path)) or os.path.isfile(path) for path in map(file_of, paths)
+    ]
     return pd.Series(exist, paths.index, dtype=bool)
+
+
+def stamp(file: str) -> tuple:
+    """A file with its size in bytes and its time stamp in nanoseconds; without them when it is not there."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return (file,)
+    return file, status.st_size, status.st_mtime_ns
 
 
 def from_json(text: str) -> Any:

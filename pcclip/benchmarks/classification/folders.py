@@ -3,7 +3,8 @@
     CLASS/*.jpg             all images are tested; or, in folders train/ (or tune/), val/ and test/,
     test/CLASS/*.jpg        these are, and the others are for tuning. Without test/, those of val/ are tested.
 
-A class is called as its folder, with spaces for underscores. Images are of any kind that pcclip.images reads.
+The parts may have other usual names, such as validation/ or Training_Set/. A class is called as its folder, with spaces
+for underscores. Images are of any kind that pcclip.images reads; folders of thumbnails and deleted images are no classes.
 """
 
 from pathlib import Path
@@ -12,26 +13,32 @@ import pandas as pd
 
 from pcclip.benchmarks.benchmark import Benchmark, Reader
 from pcclip.benchmarks.classification import FAMILY, labelled_files
-from pcclip.images import photos_below
+from pcclip.images import COPIES, as_text, photos_below
 
 _LAYOUT = "https://docs.pytorch.org/vision/stable/generated/torchvision.datasets.ImageFolder.html"
-_PARTS = ("test", "val", "tune", "train")  # the first of these that is there is tested
+_PARTS = (  # the first of these that is there is tested
+    "test testing test_set val valid validation validation_set dev tune train training training_set".split()
+)
 
 
 def read(place: Path) -> Benchmark:
     """All its images; a class without images is a left-out row."""
-    parts = [part for part in _PARTS if (place / part).is_dir()] or [""]
+    by_name = {folder.name.lower(): folder for folder in place.iterdir() if folder.is_dir()}
     folders = [
-        (folder, "tune" if k else "test")
-        for k, part in enumerate(parts)
-        for folder in sorted((place / part).iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
+        (folder, as_text(folder.name), "tune" if k else "test")
+        for k, part in enumerate([by_name[part] for part in _PARTS if part in by_name] or [place])
+        for folder in sorted(part.iterdir())
+        if folder.is_dir() and not folder.name.startswith(".") and folder.name.casefold() not in COPIES
     ]
-    names = sorted({folder.name for folder, _ in folders})
-    rows = [(path, names.index(folder.name), split) for folder, split in folders for path in photos_below(folder)[0]]
+    names, photos = sorted({name for _, name, _ in folders}), [photos_below(folder)[0] for folder, _, _ in folders]
+    rows = [
+        (path, names.index(name), split)
+        for paths, (_, name, split) in zip(photos, folders, strict=True)
+        for path in paths
+    ]
     images = pd.DataFrame(rows, columns=["path", "label", "split"])
-    images["id"] = images.path.str.removeprefix(f"{place}/")
-    empty = [str(folder) for folder, _ in folders if not images.path.str.startswith(f"{folder}/").any()]
+    images["id"] = images.path.str.removeprefix(as_text(f"{place}/"))
+    empty = [as_text(str(folder)) for paths, (folder, _, _) in zip(photos, folders, strict=True) if not paths]
     return labelled_files(
         Benchmark(
             "folders",

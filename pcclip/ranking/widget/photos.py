@@ -161,6 +161,6 @@ def _captions_in(folder: Path) -> dict[str, str]:
         if not captioned.missing(source):
             table, _, _ = captioned.read(source)
             return {row.path: row.captions[0] for row in table.itertuples() if isinstance(row.captions[0], str)}
-    except PcclipError as error:
+    except (PcclipError, OSError) as error:
         say(f"{error}; file names are shown instead")
     return {}

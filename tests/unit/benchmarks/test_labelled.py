@@ -1,6 +1,7 @@
 """Labelled sets as they are published: layouts, official splits, names; drawing from them; their vectors."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -607,7 +608,7 @@ def test_too_many_images_that_cannot_be_read_fail(land, tiny_encoder, tmp_path):
         finished(tmp_path / "eurosat")
 
 
-@pytest.mark.parametrize("parts", [[], ["test", "train"], ["val", "train"]])
+@pytest.mark.parametrize("parts", [[], ["test", "train"], ["val", "train"], ["Validation", "Training_Set"]])
 def test_a_folder_for_each_class(tmp_path, parts):
     for part in parts or [""]:
         for name in ("red_fox", "owl"):
@@ -616,9 +617,22 @@ def test_a_folder_for_each_class(tmp_path, parts):
                 place.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("RGB", (4, 4)).save(place)
         (tmp_path / part / "empty").mkdir()
+        (tmp_path / part / "@eaDir" / "owl").mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / part / "@eaDir" / "owl" / "1.png")
     found = SETS.load("folders", tmp_path)
     assert found.classes == ["empty", "owl", "red fox"]
     assert list(found.left_out.reason) == ["empty folder"] * max(1, len(parts))
     images = found.images
     assert images["split"].value_counts().to_dict() == ({"test": 4, "tune": 4} if parts else {"test": 4})
     assert [Path(path).parts[-3] for path in images.path] == [found.released[label] for label in images.label]
+
+
+def test_a_class_whose_name_is_no_utf8(tmp_path):
+    for name in (b"caf\xe9", b"tea"):
+        folder = tmp_path / os.fsdecode(name)
+        folder.mkdir()
+        Image.new("RGB", (4, 4)).save(folder / "1.png")
+    found = SETS.load("folders", tmp_path)
+    assert len(found.left_out) == 0
+    assert ",".join([*found.classes, *found.images["id"]]).encode()
+    assert all(open_image(path).size == (4, 4) for path in found.images.path)

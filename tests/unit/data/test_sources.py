@@ -681,7 +681,7 @@ def test_shards_that_are_not_there(shards, tmp_path):
 def test_identity_notices_a_changed_shard_and_looks_at_each_once(shards, monkeypatch):
     images = load("webdataset", shards)
     looked, stat = [], os.stat
-    monkeypatch.setattr(image_sets.os, "stat", lambda path, **options: looked.append(path) or stat(path, **options))
+    monkeypatch.setattr(os, "stat", lambda path, **options: looked.append(path) or stat(path, **options))
     before = images.identity()
     assert sorted(looked) == [str(shards / "00000.tar"), str(shards / "00001.tar")]
     os.utime(shards / "00001.tar", (1, 1))
