@@ -55,7 +55,7 @@ class Stage:
     def done(self) -> bool:
         """True when the folder has a manifest with this key and the files that it records.
 
-        Prints which file is not. A kill after the manifest leaves partial work, which goes now.
+        Prints which file is not. A kill after the manifest leaves partial work and temporary files, which go now.
         """
         manifest = read_manifest(self.folder)
         if not manifest or manifest["key"] != self.key:
@@ -64,8 +64,17 @@ class Stage:
         if changed:
             say(f"{changed}: not the file that {self.folder.name} wrote; {self.folder.name} is not done any more")
             return False
-        remove_folder(self.partial)
+        self._tidy(manifest["outputs"])
         return True
+
+    def _tidy(self, outputs: Iterable[str]) -> None:
+        """Delete partial work, and what a kill or a power cut left beside the outputs, some of them outside the folder."""
+        remove_folder(self.partial)
+        names = {Path(output).name for output in outputs}
+        for place in {(self.folder / output).parent for output in outputs}:
+            for stale in place.glob(".*.tmp"):
+                if stale.name[1:].rsplit(".", 2)[0] in names:
+                    stale.unlink(missing_ok=True)
 
     def done_or_fetched(self) -> bool:
         """True when the stage is done here, or by another run with the same storage, whose files are then fetched."""
@@ -132,11 +141,8 @@ class Stage:
                 copy_file(file, self.storage / name)
             _write_manifest(self.storage, manifest)
         _write_manifest(self.folder, manifest)
-        for partial in {self.partial, self.shards}:
-            remove_folder(partial)
-        for file in files.values():  # a kill may have left some beside a file outside the folder
-            for stale in file.parent.glob(f".{file.name}.*.tmp"):
-                stale.unlink()
+        remove_folder(self.shards)
+        self._tidy(outputs)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

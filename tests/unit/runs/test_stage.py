@@ -199,6 +199,18 @@ def test_temporary_files_of_a_killed_run_are_removed(tmp_path):
         assert not stale.exists()
 
 
+def test_temporary_files_beside_a_finished_stage_go_at_the_next_look(tmp_path):
+    """Its own, also outside its folder: a power cut may undo a deletion and keep the manifest."""
+    with Stage(tmp_path / "04_x", {}).work() as stage:
+        (tmp_path / "metrics.csv").write_text("x")
+        stage.finish(["../metrics.csv"], {})
+    own, other = tmp_path / ".metrics.csv.1a2b3c4d.tmp", tmp_path / ".parameters.yaml.1a2b3c4d.tmp"
+    own.touch()
+    other.touch()
+    assert stage.done()
+    assert (own.exists(), other.exists()) == (False, True)
+
+
 # ---- one writer ------------------------------------------------------------------------------------------------------
 
 
