@@ -23,7 +23,7 @@ coverage: setup  ## the same with the lines that no test runs; a third slower
 	$(PYTEST) --cov=pcclip --cov-report=term-missing --cov-fail-under=85
 
 test-faults: setup  ## 1,000 faults of each kind: power cuts, flipped bits, full disks, spoilt files
-	PCCLIP_FAULTS=1000 $(PYTEST) tests/faults
+	PCCLIP_FAULTS=1000 $(if $(wildcard /dev/shm),TMPDIR=/dev/shm) $(PYTEST) tests/faults
 
 test-cluster: setup  ## the tests of a Ray cluster that take minutes; make test has the others
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster

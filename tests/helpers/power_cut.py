@@ -92,11 +92,13 @@ class Recording:
         self.operations.append((name, *paths))
 
     def _scan(self) -> None:
-        for path in sorted(self.root.rglob("*")):
-            if path.is_dir():
-                if not any(operation[0] == "mkdir" and operation[1] == path for operation in self.operations):
-                    self.operations.append(("mkdir", path))
-                continue
+        folders, files = [], []
+        for place, below, names in os.walk(self.root):
+            folders += [Path(place, name) for name in below]
+            files += [Path(place, name) for name in names]
+        made = {operation[1] for operation in self.operations if operation[0] == "mkdir"}
+        self.operations += [("mkdir", folder) for folder in sorted(folders) if folder not in made]
+        for path in sorted(files):
             content = path.read_bytes()
             if path not in self._numbers:
                 self._numbers[path] = len(self.operations)
