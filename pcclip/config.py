@@ -963,7 +963,9 @@ def check(values: dict[str, Any], where: str = "the parameters cell") -> Config:
 
 def _explain(item: Any) -> tuple[str, str]:
     """A mistake's key with its value, and the reason. A value that may be of several types has a reason for each."""
-    location = tuple(part for part in item["loc"] if "[" not in str(part))  # pydantic adds the type, as in list[str]
+    unknown = item["loc"][-1:] if item["type"] == "extra_forbidden" else ()
+    # pydantic adds the type, as in list[str]
+    location = tuple(part for part in item["loc"] if "[" not in str(part) or part in unknown)
     key = ".".join(str(part) for part in location)
     if item["type"] == "extra_forbidden":
         for pattern, replacement in OLD_KEYS.items():

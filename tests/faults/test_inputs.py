@@ -147,11 +147,14 @@ def test_tar_shards(values, tmp_path):
     names = iter(range(10**6))
 
     def check(damaged: bytes) -> None:
-        for old in (tmp_path / "shards").glob("*.tar"):
+        for old in (tmp_path / "shards").glob("*"):
             old.unlink()
-        put(tmp_path / "shards" / f"{next(names)}.tar", damaged)  # another name: the index of a shard is kept
+        name = next(names)  # another one each time: the index of a shard is kept
+        put(tmp_path / "shards" / f"{name}.tar", damaged)
+        put(tmp_path / "shards" / f"{name}_stats.json", {"successes": 4})
         message, images = told(load)
         if not message:
+            assert len(images.table) + len(images.left_out) >= 4, "a picture is neither there nor counted"
             assert all(isinstance(caption, str) and caption.strip() for caption in images.captions.caption)
             sources = list(images.table.path)
             for rows, _, bad in decoded_batches(sources, [], [range(len(sources))], 1):
@@ -271,4 +274,4 @@ def test_replies_of_language_models(values, tmp_path, quick):
             list(answers.store([(None, {"key": "key", "text": reply.text, "finish_reason": reply.finish_reason})]))
             assert answers.read() == [("key", reply)]
 
-        try_all(json.dumps(body).encode(), check, b'{"error": {"message": ["x"]}}', max(5, FAULTS // 2))
+        try_all(json.dumps(body).encode(), check, b'{"error": {"message": ["x"]}}')

@@ -76,6 +76,8 @@ def test_defaults_are_the_papers():
         ("#" * 60_000, "over 50 kB"),
         ("", "found NoneType"),
         ("on: 1\n", "Keys should be strings"),
+        ("se[ed: 1\n", "se[ed: unknown key; did you mean seed?"),
+        ("finetune: {'[lr]': 1}\n", "finetune.[lr]: unknown key; did you mean lr?"),
     ],
 )
 def test_a_file_that_cannot_mean_a_run_is_one_line(tmp_path, text, message):
