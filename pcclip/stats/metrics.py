@@ -166,8 +166,7 @@ def holm(p_values: Sequence[float] | Float[np.ndarray, " n"]) -> Float[np.ndarra
     raw = np.asarray(p_values, dtype=float)
     adjusted, order = np.full(len(raw), np.nan), np.argsort(raw, kind="stable")
     order = order[~np.isnan(raw[order])]
-    steps = raw[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(raw[order] * np.arange(len(order), 0, -1)))
     return adjusted
 
 

@@ -49,8 +49,7 @@ def _files(place: Path) -> list[Path]:
 
 
 def _image_folder(file: Path, place: Path) -> str:
-    name = file.relative_to(place).as_posix()
-    return next((folder for folder in ("hake", "swig") if folder in name), "vg")
+    return next((folder for folder in ("hake", "swig") if folder in file.relative_to(place).as_posix()), "vg")
 
 
 def _missing(place: Path) -> list[str]:
