@@ -83,8 +83,7 @@ class VoteFile:
     def examples(self, attribute: str) -> list[Example]:
         """The examples of an attribute that were not taken back."""
         lines = [line for name, line in self._log.read() if isinstance(line, Example) and name == attribute]
-        last = {line.content or line.example: line for line in lines}
-        return [line for line in last.values() if line.likes]
+        return [line for line in {line.content or line.example: line for line in lines}.values() if line.likes]
 
     def words(self) -> Words | None:
         """The words that were typed last."""

@@ -96,7 +96,6 @@ def refuse(config: Config, notebooks: list[str], images: data.ImageSet) -> None:
         arithmetic.check(config, images)
     settings, rank, has_01 = config.generate, config.rank, "01_generate_comparisons" in notebooks
     sides = {"training captions": images.train.caption, "held-out concepts": images.held_out.concept}
-    backends = {"rewrites": settings.backend, "attributes": settings.judging.backend}
     problems = {
         f"data: a pair needs two different {name}; raise the limit or change data.held_out": values.nunique() < 2
         for name, values in sides.items()
@@ -105,7 +104,7 @@ def refuse(config: Config, notebooks: list[str], images: data.ImageSet) -> None:
         f"generate.{key}: backend template cannot do it; name a language model's, or leave {key} out": has_01
         and getattr(settings, key)
         and backend == "template"
-        for key, backend in backends.items()
+        for key, backend in (("rewrites", settings.backend), ("attributes", settings.judging.backend))
     }
     problems |= {
         "arithmetic.composed: 05 is not run with `tuned`, nor in a sweep; leave composed out": config.arithmetic.composed
