@@ -268,7 +268,9 @@ def _encoded_batches(
         matrices = [model.encode_pixels(batch) for model, batch in zip(models, pixels, strict=bool(rows))]
         return Encoded(matrices, rows, bad)
 
-    longer_sides = [max(model.preprocess(Image.new("RGB", (8, 8))).shape[1:]) for model in models]
+    longer_sides = [  # of a frozen peer, which takes any size, more than any photo's
+        max(model.preprocess(Image.new("RGB", (8, 8))).shape[1:], default=100_000) for model in models
+    ]
     at_least = DRAFT * max(longer_sides) if settings.draft else None
     decoded = decoded_batches(images, [model.preprocess for model in models], ranges, settings.workers, at_least)
     on_cpu = all(model.device.type == "cpu" for model in models)

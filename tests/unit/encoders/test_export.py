@@ -55,8 +55,11 @@ def unit(vectors):
 
 
 def same(model, texts, images, pictures):
-    np.testing.assert_allclose(texts, model.encode_texts(TEXTS), atol=1e-5)
-    np.testing.assert_allclose(images, model.encode_images(pictures), atol=1e-5)
+    """Equal vectors to 1e-5, and so the same class of each picture, where the texts are classes."""
+    own_texts, own_images = model.encode_texts(TEXTS), model.encode_images(pictures)
+    np.testing.assert_allclose(texts, own_texts, atol=1e-5)
+    np.testing.assert_allclose(images, own_images, atol=1e-5)
+    np.testing.assert_array_equal((images @ texts.T).argmax(axis=1), (own_images @ own_texts.T).argmax(axis=1))
 
 
 def by_open_clip(name, pictures):
@@ -114,15 +117,44 @@ def test_clip_benchmark_loads_the_folder(run, exported, pictures):
     same(load_model(str(run)), unit(model.encode_text(tokenizer(TEXTS))), unit(model.encode_image(images)), pictures)
 
 
-@pytest.mark.parametrize("schema", ["local-dir", "hf"])
-def test_rankings_are_the_same_to_the_digits_shown(run, exported, photos, schema, tmp_path):
-    small = tmp_path / "photos"
-    small.mkdir()
+@pytest.fixture(scope="module")
+def small(photos, tmp_path_factory):
+    """Eight photos of the models' own size, which no library resizes."""
+    folder = tmp_path_factory.mktemp("small")
     for path in sorted(photos.glob("*.png"))[:8]:
-        Image.open(path).resize((32, 32)).save(small / path.name)
-    tables = [pcclip.rank(small, "a big dog", "a cat", model=model) for model in (str(run), f"{schema}:{exported}")]
-    assert list(tables[0].path) == list(tables[1].path)
-    assert [f"{score:.4f}" for score in tables[0].score] == [f"{score:.4f}" for score in tables[1].score]
+        Image.open(path).resize((32, 32)).save(folder / path.name)
+    return folder
+
+
+def same_ranking(small, *models):
+    first, second = (pcclip.rank(small, "a big dog", "a cat", model=model) for model in models)
+    assert list(first.path) == list(second.path)
+    assert [f"{score:.4f}" for score in first.score] == [f"{score:.4f}" for score in second.score]
+
+
+@pytest.mark.parametrize("schema", ["local-dir", "hf"])
+def test_rankings_are_the_same_to_the_digits_shown(run, exported, small, schema):
+    same_ranking(small, str(run), f"{schema}:{exported}")
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_a_run_of_a_model_of_transformers(name, photos, small, tmp_path):
+    """From the run to transformers: vectors, classes and rankings."""
+    from transformers import AutoModel, AutoProcessor
+
+    spec = tiny_hf.write(name, tmp_path / "base")
+    values = run_values(photos, spec, tmp_path)
+    config = params.check(values | {"finetune": values["finetune"] | {"epochs": 1, "keep_epochs": []}})
+    up_to_03(config, load_model(spec))
+    publish(str(config.folder), str(tmp_path / "out"))
+    model, theirs = load_model(str(config.folder)), AutoModel.from_pretrained(tmp_path / "out").eval()
+    processor, pictures = AutoProcessor.from_pretrained(tmp_path / "out"), [Image.open(p) for p in small.glob("*")]
+    padding = "max_length" if name == "siglip" else True
+    words = processor(text=TEXTS, padding=padding, max_length=40, truncation=True, return_tensors="pt")
+    pixels = processor.image_processor(images=pictures, return_tensors="pt")
+    same(model, unit(theirs.get_text_features(**words)), unit(theirs.get_image_features(**pixels)), pictures)
+    assert np.abs(model.encode_texts(TEXTS) - load_model(spec).encode_texts(TEXTS)).max() > 1e-3
+    same_ranking(small, str(config.folder), f"hf:{tmp_path / 'out'}")
 
 
 def test_alpha_mixes(run, tmp_path, tiny_encoder):
@@ -162,7 +194,7 @@ def test_a_tower_that_transformers_lacks(tiny_model, tmp_path):
         export(model, tmp_path / "all", ["transformers"])
 
 
-def test_the_embedded_models_text_tower(tmp_path):
+def test_the_embedded_models_text_tower(tmp_path, pictures):
     """All that other libraries can hold of it."""
     from transformers import AutoModel, AutoTokenizer
 
@@ -175,8 +207,10 @@ def test_the_embedded_models_text_tower(tmp_path):
     mean = (tower(**words).last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1)
     np.testing.assert_allclose(unit(mean), model.encode_texts(TEXTS), atol=1e-5)
     library = pytest.importorskip("sentence_transformers")
-    theirs = library.SentenceTransformer(str(tmp_path)).encode(TEXTS)
-    np.testing.assert_allclose(theirs, model.encode_texts(TEXTS), atol=1e-5)
+    theirs, own = library.SentenceTransformer(str(tmp_path)).encode(TEXTS), model.encode_texts(TEXTS)
+    np.testing.assert_allclose(theirs, own, atol=1e-5)
+    images = model.encode_images(pictures)  # of which no other library can make vectors
+    np.testing.assert_array_equal((images @ theirs.T).argsort(axis=0), (images @ own.T).argsort(axis=0))
 
 
 # docs/interop.md
