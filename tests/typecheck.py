@@ -1,5 +1,21 @@
-"""beartype for `--jaxtyping-packages=pcclip,typecheck.checked`: an int is a float, as in PEP 484."""
+"""The checker for `--jaxtyping-packages=pcclip,typecheck.checked`: shapes and kinds of arrays alone.
 
-from beartype import BeartypeConf, beartype
+Other types are mypy's: tests hand over small doubles of encoders, sets and paths, which beartype would refuse.
+"""
 
-checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+from collections.abc import Callable
+from typing import Any, get_args
+
+from beartype import beartype
+from jaxtyping import AbstractArray
+
+
+def checked(function: Callable) -> Callable:
+    """beartype on the parameters and the result that have a shape."""
+    annotations = function.__annotations__
+    function.__annotations__ = {name: hint for name, hint in annotations.items() if _has_shape(hint)}
+    return beartype(function)
+
+
+def _has_shape(hint: Any) -> bool:
+    return (isinstance(hint, type) and issubclass(hint, AbstractArray)) or any(map(_has_shape, get_args(hint)))
