@@ -7,12 +7,16 @@ Both run in turn on the same matrix. The bare pass is the faster of numpy's and 
 that of sorting everything, or the benchmark fails. A naive loop over the rows is timed on a part of them. --shards also
 ranks the vectors from Parquet files in bounded memory. `seconds_photos_*` are of a folder of drawn photos, in which each
 attribute is new: the model's loading, the first ranking with all photos to encode, a further one (`known`), which takes no
-longer than the model from the shell, and one on the open page (`page`).
+longer than the model from the shell, and one on the open page (`page`). `seconds_large_*` are of a page of --large photos
+(vectors alone): other words, an answer after 40 others, the sorting in the browser's engine (by node, where there is
+one); `megabytes_large` is by how much the process grew meanwhile.
 """
 
 import argparse
 import os
 import re
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,17 +28,22 @@ from statistics import median
 from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import torch
 from measure import in_turn, ratio, seconds_of, show
 from PIL import Image
 
 from pcclip.config import Rank
+from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import load_model
 from pcclip.ranking.rank import rank as rank_photos
 from pcclip.ranking.topk import ranked, ranked_shards
-from pcclip.ranking.widget.photos import growing_photos
+from pcclip.ranking.votes import Vote
+from pcclip.ranking.widget import surface
+from pcclip.ranking.widget.photos import Photos, growing_photos
 from pcclip.ranking.widget.ranker import Ranker
+from pcclip.ranking.widget.surface import Conversation
 from pcclip.runs.files import write_parquet
 from pcclip.stats.vectors import project
 
@@ -49,6 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--shards", action="store_true", help="also from Parquet files in a temporary folder")
     parser.add_argument("--photos", type=int, default=200, help="of the folder that is ranked twice")
+    parser.add_argument("--large", type=int, default=100_000, help="of the large page")
     parser.add_argument("--model", default="minilm-efficientnet", help="that ranks it")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
@@ -91,7 +101,40 @@ def main(arguments: list[str] | None = None) -> None:
     }
     if options.shards:
         result |= from_shards(matrix, axis, options.top)
-    show(result | known_folder(options.model, options.photos), options.json)
+    show(result | known_folder(options.model, options.photos) | large_page(options.model, options.large), options.json)
+
+
+def large_page(spec: str, photos: int) -> dict:
+    """Seconds until the page of so many photos has a new order, and by how much memory grew."""
+    rng, names = np.random.default_rng(0), [f"{k}.jpg" for k in range(photos)]
+    model = load_model(spec)
+    matrix = rng.standard_normal((photos, model.width), dtype=np.float32)
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    bad = pd.DataFrame(columns=["id", "path", "reason"])
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, PCCLIP_CACHE=f"{folder}/cache"):
+        ranker = Ranker(Photos(Vectors(names, names, matrix), names, {"base": model}, bad), Rank(), f"{folder}/a.jsonl")
+        answers: list[dict] = []
+        page = Conversation(ranker, lambda answer, buffers=(): answers.append(answer))
+        ranker.votes = [Vote(names[k], names[k + 50], "first") for k in range(40)]
+        page.receive({"do": "hello"})
+        before = peak()
+        words = {"more": "green", "less": "grey", "estimator": "two_prompt", "show": "base"}
+        vote = {"do": "vote", "first": 1, "second": 7, "choice": "first"}
+        times = {"words": seconds_of(lambda: page.receive({"do": "rank", **words}))}
+        ranker.votes = [Vote(names[k], names[k + 50], "first") for k in range(40)]
+        times["vote"] = seconds_of(lambda: page.receive(vote))
+        grew = peak() - before
+    if problems := [answer["text"] for answer in answers if answer["is"] == "problem"]:
+        raise SystemExit(problems[0])
+    if shutil.which("node"):
+        logic = (Path(surface.__file__).parent / "ranking_logic.js").as_uri()
+        code = f"""import {{ orderByScore, placesIn, histogramOf }} from {logic!r};
+            const scores = Float32Array.from({{ length: {photos} }}, Math.random), start = performance.now();
+            placesIn(orderByScore(scores), scores.length), histogramOf(scores, 64);
+            console.log((performance.now() - start) / 1000)"""
+        node = ["node", "--input-type=module", "--eval", code]
+        times["browser"] = float(subprocess.run(node, capture_output=True, text=True, check=True).stdout)
+    return {f"seconds_large_{name}": seconds for name, seconds in times.items()} | {"megabytes_large": grew / 1024}
 
 
 def known_folder(spec: str, photos: int) -> dict:

@@ -79,7 +79,9 @@ def query_axis(
 ) -> Float[np.ndarray, " d"]:
     """The direction for typed words, see `Query.terms`. Raises PcclipError when the model cannot tell more from less."""
     terms = [(weight, term.attribute()) for weight, term in query.terms()]
-    axis = unit(sum(weight * attribute_axis(model, term, estimator, paraphrases) for weight, term in terms))
+    axis = unit(
+        np.sum([weight * attribute_axis(model, term, estimator, paraphrases) for weight, term in terms], axis=0)
+    )
     if not axis.any():
         raise PcclipError("more and less are the same to this model; say how they differ")
     return axis

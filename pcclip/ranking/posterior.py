@@ -12,6 +12,7 @@ votes hardly move good words. LOG.md has what both gain.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -117,7 +118,7 @@ class Order:
             )
         return length
 
-    @property
+    @cached_property
     def logits(self) -> Float[np.ndarray, " n"]:
         """Posterior mean score of each photo: differences are the log odds of a vote."""
         return self.matrix @ self.mean.astype(self.matrix.dtype) + self.shifts
@@ -137,9 +138,9 @@ class Order:
 
     def spread(self, vectors: Float[np.ndarray, "k d"], sides: csr_array, photos: int) -> Float[np.ndarray, " k"]:
         """Posterior standard deviation, in logits, of sums of scores of so many photos each, by their vectors and sides."""
-        shared = self.width**2 * vectors @ self.votes.T + self.own**2 * sides.toarray()
+        shared = vectors @ (self.width**2 * self.votes.T) + (self.own**2 * sides).toarray().astype(vectors.dtype)
         prior = self.width**2 * np.einsum("kd,kd->k", vectors, vectors) + photos * self.own**2
-        taken = shared @ self.half.T
+        taken = shared @ self.half.T.astype(vectors.dtype)
         return np.sqrt(np.maximum(prior - np.einsum("km,km->k", taken, taken), 0))
 
     def gaps(self, pairs: Int[np.ndarray, "p 2"]) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
@@ -196,12 +197,12 @@ def learnt_order(
     outcomes = np.append(ballot.outcomes, np.ones(len(examples)))
     first, second = ballot.pairs.T
     votes = np.concatenate([matrix[first] - matrix[second], examples])
-    rows = np.tile(np.arange(len(first)), 2)
-    signs = np.repeat([1.0, -1.0], len(first))
-    sides = csr_array((signs, (rows, np.append(first, second))), shape=(len(votes), len(matrix)))
+    ends = np.repeat([1.0, -1.0], len(first)), (np.tile(np.arange(len(first)), 2), np.append(first, second))
+    sides = csr_array(ends, shape=(len(votes), len(matrix)))
     prior = np.zeros(matrix.shape[1]) if text is None else np.asarray(text, dtype=np.float64)
-    strength = parts.words / _typical_gap(matrix @ prior[:, None])
-    width, own = parts.linear / _typical_gap(matrix), parts.own / 2**0.5
+    sample = matrix[:: -(-len(matrix) // _SAMPLE)]
+    strength = parts.words / _typical_gap(sample @ prior[:, None])
+    width, own = parts.linear / _typical_gap(sample), parts.own / 2**0.5
     x = votes.astype(np.float64)
     gram = width**2 * x @ x.T + own**2 * (sides @ sides.T).toarray()
     weights, slopes, cost = _laplace(gram, strength * x @ prior, outcomes)
@@ -247,7 +248,7 @@ def _laplace(
 
 def _typical_gap(vectors: Float[np.ndarray, "n d"]) -> float:
     """Root mean square of the distance between two photos, or 1 where that is zero."""
-    gap = float(np.sqrt(2 * vectors[:: -(-len(vectors) // _SAMPLE)].var(axis=0, dtype=np.float64).sum()))
+    gap = float(np.sqrt(2 * vectors.var(axis=0, dtype=np.float64).sum()))
     return gap if gap > 1e-9 else 1.0
 
 

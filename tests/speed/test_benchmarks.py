@@ -49,6 +49,8 @@ CASES = {  # benchmark -> arguments of a tiny run, keys of the result beside tho
             "5",
             "--rounds",
             "1",
+            "--large",
+            "500",
             "--photos",
             "5",
             "--model",
