@@ -104,7 +104,9 @@ def _columns(file: Path, names: list[str]) -> dict[str, str]:
         fitting = next((fits for group in groups if (fits := [name for name in names if plain[name] in group])), [])
         if len(fitting) != 1:
             problem = f"columns {' and '.join(fitting)} could be the {kind}" if fitting else f"has no {kind!r} column"
-            raise PcclipError(f"{file}: {problem}; name one of its columns {kind}: {', '.join(map(str, names))}")
+            raise PcclipError(
+                f"{file}: {problem}; name one of its columns {kind}: {', '.join(' '.join(str(name).split()) for name in names)}"
+            )
         columns[kind] = fitting[0]
     return columns
 
