@@ -218,7 +218,7 @@ def _judge_difference(subject: Subject, reply: Reply, model: Encoder) -> Judged:
         "second_concept": _distinguishing_word(second, first),
     }
     ours = filters.rule_list("ours")
-    rules = replace(ours, name="class differences", rules={**ours.rules, "alike": _sides_differ})
+    rules = replace(ours, rules={**ours.rules, "alike": _sides_differ})
     judged = filters.judged(pd.DataFrame([row]), rules, model)
     return judged.difference[0], judged.verdict[0]
 

@@ -25,7 +25,7 @@ _MEASURES = {"spearman": spearman, "pairwise_accuracy": pairwise_accuracy}
 
 def scores(items: pd.DataFrame) -> dict[str, float]:
     """Spearman's correlation and pairwise accuracy of score and reference, each with its 95% bootstrap interval."""
-    values = {}
+    values: dict[str, float] = {}
     for name, measure in _MEASURES.items():
         estimate = measure(items, Evaluate.model_fields["bootstrap"].default, 0)
         values |= dict(zip([name, f"{name}_low", f"{name}_high"], [estimate.value, *estimate.interval], strict=True))
@@ -85,7 +85,7 @@ def attribute_ranking(name: str, photos: pd.DataFrame, more: str, less: str) -> 
             up, down = np.asarray(cosines).T
             return scores(pd.DataFrame({"score": up - down, "reference": list(data_split["value"])}))
 
-        def _calculate_descriptive_statistics_from_split(self, *ignored: Any, **options: Any) -> dict[str, float]:
+        def _calculate_descriptive_statistics_from_split(self, split: str, **options: Any) -> Any:
             return {"num_samples": len(photos)}
 
     return AttributeRanking()
