@@ -116,10 +116,21 @@ def label_cosines(matrix: Float[np.ndarray, "n d"], labels: pd.Series) -> Figure
 def heat_map(
     matrix: Float[np.ndarray, "n m"], rows: Iterable[str], columns: Iterable[Any], title: str, centre: float = 0.0
 ) -> Figure:
-    """A matrix with its numbers, red above `centre` and blue below; a name for each row and column."""
-    table = pd.DataFrame(np.asarray(matrix), map(escaped, rows), [escaped(str(name)) for name in columns])
+    """A matrix with its numbers, red above `centre` and blue below; rows are named by at most 60 letters."""
+    table = pd.DataFrame(np.asarray(matrix), columns=[escaped(str(name)) for name in columns])
     fig, ax = plt.subplots(figsize=(WIDTH, 0.36 * len(table) + 1.8))
-    sns.heatmap(table, cmap="vlag", center=centre, annot=True, fmt=".2f", annot_kws={"size": 8}, cbar=False, ax=ax)
+    sns.heatmap(
+        table,
+        cmap="vlag",
+        center=centre,
+        annot=True,
+        fmt=".2f",
+        annot_kws={"size": 8},
+        cbar=False,
+        ax=ax,
+        yticklabels=False,
+    )  # seaborn would first draw the names upright, which leaves no room
+    ax.set_yticks(np.arange(len(table)) + 0.5, [escaped(shorten(row, 60, placeholder=" …")) for row in rows])
     ax.set(title=title)
     return finished(fig)
 

@@ -180,6 +180,15 @@ def test_a_forest_of_nothing():
     assert ax.get_title(loc="left").startswith("nothing was compared")
 
 
+def test_long_row_names_leave_room_for_the_matrix(recwarn):
+    plots.style()
+    figure = plots.heat_map(np.eye(2), ["a photo of a very long caption " * 9, "$5"], [1, 2], "title")
+    figure.canvas.draw()
+    assert not [warning for warning in recwarn if "constrained_layout" in str(warning.message)]
+    (ax,) = figure.axes
+    assert ax.get_window_extent().width > 0.3 * figure.bbox.width
+
+
 def test_the_alpha_sweep_draws_every_line_and_rings_what_was_chosen():
     alphas = np.array([1.0, 0.5, 0.0])
     table = pd.concat(
