@@ -441,7 +441,7 @@ class Payload:
 @pytest.mark.parametrize("key", ["state_dict", "x"])
 def test_a_checkpoint_that_would_run_something(tiny_name, tmp_path, key, legacy):
     torch.save({key: Payload(tmp_path / "trace")}, tmp_path / "bad.pt", _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(PcclipError, match=r"bad\.pt.*refused, its file holds \w+\.system"):
+    with pytest.raises(PcclipError, match=r"bad\.pt.*refused, its file holds a pickled \w+\.system"):
         load_model(f"{tiny_name}:{tmp_path / 'bad.pt'}")
     assert not (tmp_path / "trace").exists()
 
