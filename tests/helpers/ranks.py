@@ -19,7 +19,7 @@ from pcclip.embedding.stage import FOLDER
 from pcclip.embedding.vectors import load_vectors
 from pcclip.finetuning import __main__ as process
 from pcclip.finetuning.loop import copied_towers
-from pcclip.finetuning.text_tower import TextTower, gather
+from pcclip.finetuning.text_tower import TextTower, load_data
 from pcclip.runs.files import read_parquet
 
 TERMS = {"attribute_weight": 1.0, "replay": 0.5, "replay_batch": 9, "mask_shared": True, "learn_temperature": True}
@@ -44,7 +44,7 @@ def steps(config: Config) -> dict[str, tuple[dict[str, float], dict[str, torch.T
     results = {}
     for name, (size, changes) in STEPS.items():
         changed = config.model_copy(update={"finetune": config.finetune.model_copy(update=changes)})
-        data = gather(changed, images, vectors, comparisons, model)
+        data = load_data(changed, images, vectors, comparisons, model)
         with copied_towers(model, ["text"]):
             training = TextTower(changed, data, model)
             terms = training.step(np.random.default_rng(0).permutation(training.size)[:size])

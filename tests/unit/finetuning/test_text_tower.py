@@ -404,7 +404,7 @@ def test_sentences_to_learn_from(prepare, source, tiny_encoder):
 def test_one_comparison_is_not_enough(prepare):
     given = prepare()
     given.comparisons.loc[1:, "verdict"] = "length"
-    with pytest.raises(PcclipError, match="1 training texts were kept"):
+    with pytest.raises(PcclipError, match="1 training texts; "):
         run(given)
 
 
