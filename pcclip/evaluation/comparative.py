@@ -179,7 +179,8 @@ def halves(rows: Int[np.ndarray, " m"], labels: Int[np.ndarray, " m"]) -> tuple[
 
     Alpha must not be chosen on the images that chose the pairs.
     """
-    even, odd = (np.sort(np.argsort(labels, kind="stable")[start::2]) for start in (0, 1))
+    order = np.argsort(labels, kind="stable")
+    even, odd = (np.sort(order[start::2]) for start in (0, 1))
     return (rows[even], labels[even]), (rows[odd], labels[odd])
 
 
