@@ -133,17 +133,22 @@ class Cost:
     def _generation(self) -> Iterator[Row]:
         settings, caption = self.config.generate, constant("caption")
         prompt = self._prompt_tokens(settings.prompt, ("first", "second")) + 2 * caption
-        written = min(constant("sentence"), settings.max_tokens)
-        yield self._questions("01 comparisons", self.pairs + self.held_out_pairs, (prompt, written), settings)
+        yield self._questions(
+            "01 comparisons",
+            self.pairs + self.held_out_pairs,
+            (prompt, min(constant("sentence"), settings.max_tokens)),
+            settings,
+        )
         if settings.rewrites:
             read = self._prompt_tokens(settings.rewrites, ("first",)) + caption
             yield self._questions("01 rewrites", self.captions, (read, caption), settings)
         if settings.attributes:
             bank = load_bank(settings.attributes)
-            stems = [text_tokens(stem.text) for attribute in bank.attributes for stem in attribute.stems]
-            pairs = settings.attribute_pairs + settings.thing_pairs + settings.held_out_attribute_pairs
-            lengths = (sum(stems) / max(len(stems), 1), 1)
-            yield self._questions("01 verdicts, at most", 2 * pairs * len(stems), lengths, settings.judging)
+            stems = [stem for attribute in bank.attributes for stem in attribute.stems]
+            pairs, things = settings.attribute_pairs + settings.held_out_attribute_pairs, len(bank.things)
+            counts = [2 * pairs if stem.compares else things + self.train + self.held_out for stem in stems]
+            read = sum(count * text_tokens(stem.text) for count, stem in zip(counts, stems, strict=True))
+            yield self._questions("01 verdicts, at most", sum(counts), (read / sum(counts), 1), settings.judging)
 
     def _questions(self, stage: str, count: int, lengths: tuple[float, float], settings: Generate) -> Row:
         """Questions to a language model; `lengths` are the tokens that it reads and writes for each."""
@@ -197,7 +202,7 @@ class Cost:
         flop = runs * steps * passes * (images * model.image.flop + tokens * model.text.flop)
         kept = len({epoch for epoch in settings.keep_epochs if epoch <= settings.epochs})
         disk = 4 * (runs + kept + 3) * (model.text.parameters + clip * model.image.parameters)
-        work = f"{examples:,} examples, {runs * steps:,} steps, {settings.precision}"
+        work = f"{'at most ' * compares}{examples:,} examples, {runs * steps:,} steps, {settings.precision}"
         row = Row("03 finetune", work, runs * steps * tokens, flop, disk)
         yield self._timed(row, settings.precision, "training", min(settings.processes, self.scale.gpus))
         if sds and sds.weight:

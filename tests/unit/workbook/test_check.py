@@ -246,7 +246,7 @@ def test_a_sweep_is_checked_and_counted_whole(checked):
     works = [line.split(" sentences")[0].split(" images")[0] for line in swept]
     assert works[0].startswith("01 comparisons 3 times"), "the shared one, and one for each member with other filters"
     assert works[1] == "02 embed 3 times 24"
-    assert "03 finetune 4 times 40 examples" in swept[3]
+    assert "03 finetune 4 times at most 40 examples" in swept[3]
     assert len(swept) == len(once)
 
 

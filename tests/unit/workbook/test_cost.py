@@ -8,6 +8,7 @@ from helpers.runs import ROOT
 
 from pcclip import cli
 from pcclip import config as params
+from pcclip.comparisons.attributes import load_bank
 from pcclip.config import Generate
 from pcclip.data.image_set import load_images
 from pcclip.encoders import toy_clip
@@ -179,6 +180,10 @@ def test_rewrites_and_verdicts_are_questions_too(values, writer):
     assert [row.stage for row in rows[:3]] == ["01 comparisons", "01 rewrites", "01 verdicts, at most"]
     assert all(row.flop == 20 * row.tokens for row in rows[:3])
     assert rows[1].work.startswith("15 questions")
+    bank, images = load_bank("size"), load_images(config)
+    comparing = [stem.compares for attribute in bank.attributes for stem in attribute.stems]
+    alone = len(bank.things) + len(images.table)
+    assert rows[2].work.startswith(f"{2 * 600 * sum(comparing) + alone * comparing.count(False):,} questions")
 
 
 # ---- the papers' sizes, and any size ---------------------------------------------------------------------------------
@@ -189,7 +194,7 @@ def test_beside_the_papers_own_hours():
     config = params.check(FIRST)
     costs = cost_of(config, here=False)
     comparisons, finetune = row(costs, "01"), row(costs, "03")
-    assert "499,500 examples" in finetune.work
+    assert "at most 499,500 examples" in finetune.work
     assert comparisons.hours == pytest.approx(11.3, abs=0.5)  # as cost.py's docstring says
     assert finetune.hours == pytest.approx(5.6, abs=0.1)
     steps = 20 * math.ceil(499_500 / 512)
