@@ -191,7 +191,7 @@ def sections(notebook: Path, config: Config) -> "NotebookNode":
     """The notebook without the cells that a run has no use for.
 
     A cell tagged `needs:evaluate.teacher` needs that parameter to be set, one tagged `needs:data.source=shapes` needs
-    that value; a cell with several such tags needs any of them.
+    that value; a cell with several such tags needs any of them. A sweep's members leave out cells tagged `single-run`.
     """
     import nbformat
 
@@ -200,7 +200,8 @@ def sections(notebook: Path, config: Config) -> "NotebookNode":
     node.cells = [
         cell
         for cell, tags in zip(node.cells, needs, strict=True)
-        if not tags or any(_met(tag.removeprefix(_NEEDS), config) for tag in tags)
+        if (not tags or any(_met(tag.removeprefix(_NEEDS), config) for tag in tags))
+        and not ("single-run" in cell.metadata.get("tags", []) and config.folder != config.home)
     ]
     return node
 

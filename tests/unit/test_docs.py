@@ -81,6 +81,7 @@ def tiny_workbook(photos, tiny_model, tiny_encoder, tmp_path_factory):
     values = run_values(photos, tiny_model, root) | {"run": "demo", "outputs": "outputs"}
     (root / "params").mkdir()
     (root / "params" / "demo.yaml").write_text(yaml.safe_dump(values))
+    shutil.copyfile(ROOT / "params" / "paper_coco.yaml", root / "params" / "paper_coco.yaml")
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
     shutil.copytree(photos, root / "Photos")
     pictures = sorted(photos.glob("*.png"))
@@ -108,7 +109,7 @@ def inside(tiny_workbook, tiny_model, monkeypatch):
     monkeypatch.chdir(tiny_workbook)
 
     def load_tiny(spec, *others, **named):
-        return load(spec if "outputs" in spec else tiny_model, *others, **named)
+        return load(spec if re.search("outputs|exported", spec) else tiny_model, *others, **named)
 
     for module in ("pcclip.encoders", "pcclip.ranking.rank"):
         monkeypatch.setattr(f"{module}.load_model", load_tiny)
@@ -153,7 +154,10 @@ def test_commands_exist(command):
     assert all((ROOT / file).exists() for file in files)
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if re.search("pcclip (rank|params|cache)", c.values[0])])
+QUICK = re.compile(r"pcclip (rank|params|cache|plan|export-page|export .*--to [^:]+$|run params/demo.yaml --check)")
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if QUICK.search(c.values[0])])
 def test_quick_commands_run(command, inside, capsys):
     words = [word.replace("~", str(inside)) for word in shlex.split(command)[1:]]
     if "--votes" in words:

@@ -325,7 +325,7 @@ def test_notebook_is_stored_clean(path):
         assert cell.get("execution_count") is None
 
 
-TAUGHT = {"03": ["FunctionDef", "For"], "04": ["For"]}  # an objective of one's own; one pair by both models
+TAUGHT = {"03": ["FunctionDef", "For"]}  # an objective of one's own
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)

@@ -77,6 +77,24 @@ def test_a_run_has_the_sections_that_it_asks_for():
     assert len(sections(evaluate, demo).cells) < len(nbformat.read(evaluate, 4).cells)
 
 
+def test_a_sweeps_members_leave_out_the_playground():
+    finetune, demo = ROOT / "notebooks" / "03_finetune.ipynb", params.read(DEMO)
+    alone, member = (sections(finetune, demo.model_copy(update={"run": run})).cells for run in ("demo", "demo/seed=1"))
+    dropped = [cell.source for cell in alone if cell not in member]
+    assert len(member) == len(alone) - 4
+    assert "def mine(" in "".join(dropped)
+    assert undefined([cell.source for cell in member if cell.cell_type == "code"]) == set()
+
+
+def test_a_heading_names_the_keys_that_bring_its_section():
+    cells = [cell for path in NOTEBOOKS for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
+    headings = [cell for cell in cells if needs(cell) and cell.source.startswith("#")]
+    assert len(headings) > 10
+    for cell in headings:
+        assert "*Only in a run that" in cell.source
+        assert not [need for need in needs(cell) if f"`{need.replace('=', ': ')}`" not in cell.source]
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_score_distillation_by_hand_runs_with_a_teacher(prediction, photos, tiny_model, tiny_encoder, tmp_path, capsys):
     """The cells of 03 that only a run with `finetune.sds` has; they assert the package's own number."""
