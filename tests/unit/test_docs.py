@@ -105,7 +105,8 @@ def inside(tiny_workbook, tiny_model, monkeypatch):
     for name in ("PCCLIP_CACHE", "PCCLIP_DATA", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
     if not saved.names():
-        saved.ranking("dangerous", exists=False).append(Words("a red disc", "a blue square", "two_prompt"))
+        words = Words("a red disc", "a blue square", "two_prompt", photos=str(tiny_workbook / "Photos"))
+        saved.ranking("dangerous", exists=False).append(words)
     monkeypatch.chdir(tiny_workbook)
 
     def load_tiny(spec, *others, **named):
