@@ -188,7 +188,7 @@ class Cost:
         latents go through the UNet of SDS's teacher at every step.
         """
         settings, model, sds = self.config.finetune, self.model, self.config.finetune.sds
-        clip, compares = settings.objective == "clip", settings.objective in ("infonce", "mse")
+        clip, compares = settings.objective == "clip", settings.objective not in ("captions", "clip")
         examples = self.pairs if compares else self.train if clip else self.captions
         batch, runs = min(settings.batch_size, examples), 2 if sds and sds.baseline else 1
         images = batch if clip else 0
@@ -215,7 +215,7 @@ class Cost:
         """Both texts of every template and of every written pair, by each model in 04 and by two in 05."""
         settings, models = self.config.evaluate, 2 + len(self.config.evaluate.alphas)
         texts = 2 * models * (settings.pairs + self.held_out_pairs) + 4 * self.config.arithmetic.pairs
-        tokens = texts * self._tokens(self.config.finetune.objective in ("infonce", "mse"))
+        tokens = texts * self._tokens(self.config.finetune.objective not in ("captions", "clip"))
         flop, disk = tokens * self.model.text.flop, constant("item") * texts
         return self._timed(
             Row("04, 05 evaluate", f"{texts:,} texts by {models} models", tokens, flop, disk), "fp32", "encoding"

@@ -135,6 +135,13 @@ def test_finetuning_as_by_hand(values, changes, passes):
         assert row(cost_of(config), "02").bytes == 24 * 32 * 4
 
 
+def test_an_objective_of_ones_own_compares_pairs(values):
+    """CONTRIBUTING's recipe adds a name; it is trained on the same pairs as infonce."""
+    config = params.check(values)
+    mine = config.model_copy(update={"finetune": config.finetune.model_copy(update={"objective": "mine"})})
+    assert row(cost_of(mine), "03") == row(cost_of(config), "03")
+
+
 def test_replayed_captions_are_counted(values):
     plain = row(cost_of(params.check(values)), "03").tokens
     changed = {**values, "finetune": {**values["finetune"], "replay": 1.0, "replay_batch": 30}}
