@@ -20,6 +20,7 @@ from torch import Tensor
 from pcclip.config import resolve
 from pcclip.encoders.dual_encoder import weights_digest
 from pcclip.encoders.toy_diffusion import SHAPES_DIFFUSION
+from pcclip.encoders.weight_files import check_folder, from_folder
 from pcclip.errors import PcclipError, one_line
 from pcclip.runs.files import digest, file_digest
 from pcclip.torchvision_shim import declare_missing
@@ -48,9 +49,7 @@ def load_teacher(spec: str, precision: Precision = "fp32", checkpointing: bool =
         raise PcclipError(f"teacher {spec!r} needs diffusers: pip install 'pcclip[pictures]'") from None
     declare_missing()  # transformers imports torchvision
     import transformers
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
     seed = SHAPES_DIFFUSION.seed(spec)
     place = _place(spec) if seed is None else str(SHAPES_DIFFUSION.trained(seed))
     classes = {
@@ -64,13 +63,12 @@ def load_teacher(spec: str, precision: Precision = "fp32", checkpointing: bool =
     _check_kind(spec, place)
     has_vae = (Path(place) / "vae").is_dir() or not Path(place).is_dir()
     for name in (*PARTS, *(["vae"] if has_vae else [])):
-        options = (
-            {}
-            if name in ("scheduler", "tokenizer")
-            else {"use_safetensors": True, "dtype": _DTYPES[precision] if name == "unet" else torch.float32}
-        )
+        dtype = _DTYPES[precision] if name == "unet" else torch.float32
         try:
-            parts[name] = classes[name].from_pretrained(place, subfolder=name, **options)
+            if name in ("scheduler", "tokenizer"):
+                parts[name] = classes[name].from_pretrained(place, subfolder=name)
+            else:
+                parts[name] = from_folder(classes[name], place, subfolder=name, use_safetensors=True, dtype=dtype)
         except Exception as error:  # diffusers, transformers, safetensors and the hub each raise their own
             reason = f"{type(error).__name__}: {one_line(error)}"
             raise PcclipError(f"teacher {spec!r}: its {name} cannot be loaded ({reason})") from None
@@ -108,11 +106,16 @@ def missing_teacher(spec: str) -> list[str]:
     if not place.is_dir():
         return [] if on_hub(spec) else [f"teacher {spec!r}: no such folder, and not a name on the hub"]
     lines = [f"teacher {spec!r}: {place} has no {part}/" for part in PARTS if not (place / part).is_dir()]
-    return lines + [
+    lines += [
         f"teacher {spec!r}: {place / part} has no safetensors"
         for part in ("unet", "text_encoder", "vae")
         if (place / part).is_dir() and not any((place / part).glob("*.safetensors"))
     ]
+    try:
+        check_folder(place)
+    except PcclipError as error:
+        lines.append(f"teacher {spec!r}: {error}")
+    return lines
 
 
 class Teacher:

@@ -6,8 +6,10 @@ sentence-transformers and stays frozen: a peer. A multimodal language model read
 (conditional embeddings). Tokenizer, preprocessing and pooling are the library's, and code that a repository brings is never run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pcclip.config import resolve
+from pcclip.encoders import weight_files
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.encoders.tokens import Tokens
 from pcclip.errors import PcclipError, one_line
@@ -60,15 +63,40 @@ def identity(spec: str) -> list[Any]:
 def load(spec: str) -> Encoder:
     """Load the model in fp32. Raises PcclipError when it cannot be loaded, or gives no vectors of one space."""
     check(spec)
-    declare_missing()
-    place, revision = split(spec)
-    try:
-        kind = model_class(place, revision)
+    with _loading(spec):
+        kind = model_class(*split(spec))
         return DualEncoder(spec, kind) if kind else FrozenPeer(spec)
-    except PcclipError:
-        raise
+
+
+def check_folder(spec: str) -> None:
+    """Raise PcclipError when a folder's weights or processor cannot be loaded; the weights' values are not read."""
+    place, _ = split(spec)
+    with _loading(spec):
+        if (kind := model_class(place)) and find_spec("accelerate"):
+            _dual_encoder(spec, kind, device_map="meta")
+
+
+@contextmanager
+def _loading(spec: str) -> Iterator[None]:
+    """Turn any error of the libraries into a PcclipError with the spec."""
+    declare_missing()
+    try:
+        weight_files.check_folder(Path(split(spec)[0]))
+        yield
+    except PcclipError as error:
+        raise PcclipError(f"model {spec!r}: {str(error).removeprefix(f'model {spec!r}: ')}") from None
     except Exception as error:  # transformers, sentence-transformers, safetensors and the hub each raise their own
         raise PcclipError(f"model {spec!r}: cannot be loaded ({type(error).__name__}: {one_line(error)})") from error
+
+
+def _dual_encoder(spec: str, kind: Any, **options: Any) -> tuple[Any, Any]:
+    """A model of transformers with two towers, in fp32, and its processor."""
+    from transformers import AutoProcessor
+
+    place, revision = split(spec)
+    source = {"revision": revision, "trust_remote_code": False}
+    model = weight_files.from_folder(kind, place, **source, dtype=torch.float32, **options)
+    return model, AutoProcessor.from_pretrained(place, **source)
 
 
 def model_class(place: str, revision: str | None = None) -> Any:
@@ -97,11 +125,8 @@ class DualEncoder(Encoder):
 
     def __init__(self, spec: str, kind: Any):
         super().__init__()
-        from transformers import AutoProcessor
-
-        place, revision = split(spec)
-        model = kind.from_pretrained(place, revision=revision, trust_remote_code=False, dtype=torch.float32)
-        self.processor: Any = AutoProcessor.from_pretrained(place, revision=revision, trust_remote_code=False)
+        model, processor = _dual_encoder(spec, kind)
+        self.processor: Any = processor
         self.image_tower, self.text_tower = tower(model, "vision"), tower(model, "text")
         self.image_tower.requires_grad_(False)
         self.spec, self.logits = spec, dict(model._parameters)

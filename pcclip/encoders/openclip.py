@@ -4,15 +4,13 @@
 """
 
 import logging
-import os
 import pickle
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile, is_zipfile
 
 import torch
 from jaxtyping import Float, Int
@@ -23,13 +21,11 @@ from pcclip.config import resolve
 from pcclip.encoders import packed_text as packed
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.encoders.tokens import Tokens
+from pcclip.encoders.weight_files import read_weights
 from pcclip.errors import PcclipError, one_line
 from pcclip.torchvision_shim import declare_missing
 
 _SCHEMES = ("hf-hub:", "local-dir:")
-_NESTED_UNDER = (  # where training scripts put the weights within a checkpoint
-    "state_dict model_state_dict model module net network weights params model_state checkpoint clip".split()
-)
 _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.*", "*.safetensors", "*.bin", "*.pth", "*.pt")
 _LOGIT_PARAMETERS = ("logit_scale", "logit_bias")
 _SPARE = (
@@ -122,50 +118,63 @@ def tokenizer_source(spec: str) -> str | None:
     return hub_tokenizer or None
 
 
+def load(spec: str, device: str = "cpu") -> tuple[Any, Any, Any]:
+    """open_clip's model, its preprocessing and its tokenizer.
+
+    Device 'meta' tries local files without the weights' memory, and fetches no tokenizer.
+
+    Raises PcclipError when the spec is unknown, or a file is damaged or of another model.
+    """
+    check(spec)
+    import open_clip
+
+    name, tag = split(spec)
+    file = local_weights(spec)
+    skip_pretrained = file is not None or tag == "random"
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device(device), _quiet():
+            torch.manual_seed(0)  # NAME:random is the same model every time
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                name,
+                None if skip_pretrained else tag,
+                device=device,
+                force_custom_text=True,
+                load_weights=not skip_pretrained,
+                require_pretrained=not skip_pretrained,
+                pretrained_text=not skip_pretrained,
+                weights_only=True,
+            )
+        if file and file.suffix in (".npz", ".npy"):  # of big_vision
+            open_clip.load_checkpoint(model, str(file))
+        elif file:
+            _load(model, file, device)
+        source = tokenizer_source(spec)
+        is_here = not source or Path(source).is_dir()
+        return model, preprocess, _tokenizer(name, source) if is_here or device != "meta" else None
+    except PcclipError as error:
+        raise PcclipError(f"model {spec!r}: {str(error).removeprefix(f'model {spec!r}: ')}") from None
+    except pickle.UnpicklingError as error:
+        class_name = re.search(r"GLOBAL (\S+)", str(error))
+        raise PcclipError(
+            f"model {spec!r}: refused, its file holds a pickled {class_name[1] if class_name else 'object'}; only "
+            "tensors are loaded: use a plain state dict or safetensors"
+        ) from None
+    except Exception as error:  # open_clip, safetensors, pickle and the hub each raise their own
+        reason = one_line(error)
+        raise PcclipError(f"model {spec!r}: cannot be loaded ({type(error).__name__}: {reason})") from error
+
+
 class OpenClip(Encoder):
     text_tower: Any
 
     def __init__(self, spec: str):
         super().__init__()
-        check(spec)
-        import open_clip
-
-        name, tag = split(spec)
-        file = local_weights(spec)
-        skip_pretrained = file is not None or tag == "random"
-        try:
-            with torch.random.fork_rng(devices=[]), _quiet():
-                torch.manual_seed(0)  # NAME:random is the same model every time
-                model, _, preprocess = open_clip.create_model_and_transforms(
-                    name,
-                    None if skip_pretrained else tag,
-                    force_custom_text=True,
-                    load_weights=not skip_pretrained,
-                    require_pretrained=not skip_pretrained,
-                    pretrained_text=not skip_pretrained,
-                    weights_only=True,
-                )
-            if file and file.suffix in (".npz", ".npy"):  # of big_vision
-                open_clip.load_checkpoint(model, str(file))
-            elif file:
-                _load(model, file)
-            self._tokenizer = _tokenizer(name, tokenizer_source(spec))
-        except PcclipError as error:
-            raise PcclipError(f"model {spec!r}: {str(error).removeprefix(f'model {spec!r}: ')}") from None
-        except pickle.UnpicklingError as error:
-            class_name = re.search(r"GLOBAL (\S+)", str(error))
-            raise PcclipError(
-                f"model {spec!r}: refused, its file holds a pickled {class_name[1] if class_name else 'object'}; only "
-                "tensors are loaded: use a plain state dict or safetensors"
-            ) from None
-        except Exception as error:  # open_clip, safetensors, pickle and the hub each raise their own
-            reason = one_line(error)
-            raise PcclipError(f"model {spec!r}: cannot be loaded ({type(error).__name__}: {reason})") from error
+        model, self._preprocess, self._tokenizer = load(spec)
+        name, _ = split(spec)
         self.spec, self.name = spec, name
         self.logits = {scale: value for scale, value in model.named_parameters() if scale in _LOGIT_PARAMETERS}
         self.image_tower, self.text_tower = model.visual, model.text
         self.image_tower.requires_grad_(False)
-        self._preprocess = preprocess
         self.context_length = self.text_tower.context_length
         with torch.inference_mode():
             self.width = self.text_tower(torch.zeros(1, self.context_length, dtype=torch.long)).shape[-1]
@@ -177,7 +186,7 @@ class OpenClip(Encoder):
             "width": self.width,
             "context_length": self.context_length,
             "activation": _activation(self.text_tower),
-            "preprocess": str(preprocess),
+            "preprocess": str(self._preprocess),
         }
         self.eval()
 
@@ -234,7 +243,7 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _load(model: nn.Module, file: Path) -> None:
+def _load(model: nn.Module, file: Path, device: str) -> None:
     """Load both towers from a checkpoint: nested or plain, with prefixes of training scripts, with either naming of weights.
 
     The model keeps its own logit scale and bias when the checkpoint has none.
@@ -245,7 +254,7 @@ def _load(model: nn.Module, file: Path) -> None:
     from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 
     own = model.state_dict()
-    state = convert_to_custom_text_state_dict(convert_state_dict(model, _read(file)))
+    state = convert_to_custom_text_state_dict(convert_state_dict(model, read_weights(file, device)))
     scales = {name: value for name, value in own.items() if name in _LOGIT_PARAMETERS}
     unused = {name for name in state if name.endswith(_SPARE)} - own.keys()
     state = {name: value for name, value in state.items() if name not in unused}
@@ -259,33 +268,7 @@ def _load(model: nn.Module, file: Path) -> None:
         )
     resize_pos_embed(state, model)
     resize_text_pos_embed(state, model)
-    model.load_state_dict(state)
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, without the nesting and prefixes of training scripts."""
-    from safetensors.torch import load_file
-
-    with file.open("rb") as opened:
-        start = opened.read(64)
-    if b"version https://git-lfs" in start:
-        raise PcclipError(f"{file} is a pointer of Git LFS and not the weights; run `git lfs pull` in its folder")
-    if min(start, default=9) >= 9:  # every file of weights has smaller bytes there
-        raise PcclipError(f"{file} is empty, or text such as a web page, and not the weights; download it again")
-    if is_zipfile(file) and any("/code/" in name for name in ZipFile(file).namelist()):
-        raise PcclipError(
-            f"{file} is a TorchScript program; save its weights with "
-            "torch.save(torch.jit.load(FILE).state_dict(), OTHER_FILE) and give that file"
-        )
-    state = load_file(file) if start[8:9] == b"{" else torch.load(file, "cpu", weights_only=True)
-    while inside := next((key for key in _NESTED_UNDER if isinstance(state, Mapping) and key in state), None):
-        state = state[inside]
-    tensors = state.items() if isinstance(state, Mapping) else ()
-    state = {str(name).replace("_orig_mod.", ""): value for name, value in tensors if isinstance(value, Tensor)}
-    if not state:
-        raise PcclipError(f"{file} holds no weights by name; save the model's state_dict()")
-    wrapper = os.path.commonpath([name.replace(".", "/") for name in state]).replace("/", ".")
-    return {name.removeprefix(f"{wrapper}."): value for name, value in state.items()}
+    model.load_state_dict(state, assign=device == "meta")
 
 
 @cache

@@ -61,7 +61,7 @@ def save(model: Encoder, card: dict, folder: Path) -> list[str]:
 
 def weight_files(folder: Path) -> list[Path]:
     """The files of weights that the card in `folder` speaks of. Raises PcclipError when one is not there."""
-    files = [folder / _FILES[name] for name in _stored(_card(folder))]
+    files = [folder / _FILES[name] for name in _stored(read_card(folder))]
     for file in files:
         if not file.is_file():
             raise PcclipError(f"{file}: cannot be read (it is not there); run notebook 03 again")
@@ -73,7 +73,7 @@ def load(folder: Path, alpha: float, load_base: Callable[[str], Encoder]) -> Enc
 
     What a tower counts, as batch normalisation its batches, cannot be mixed: unless alpha is 0 it is the saved one's.
     """
-    card = _card(folder)
+    card = read_card(folder)
     model = load_base(card["base"]).cpu()
     description = describe(model)
     for key in ("architecture", "image_fingerprint", "base_text_tower"):
@@ -112,7 +112,8 @@ def _mixed(tuned: Tensor, base: Tensor, alpha: float) -> Tensor:
     return alpha * tuned + (1 - alpha) * base if tuned.is_floating_point() else tuned
 
 
-def _card(folder: Path) -> dict:
+def read_card(folder: Path) -> dict:
+    """The card of saved weights. Raises PcclipError when it is not there, or is none."""
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf8"))
     except (OSError, ValueError) as error:

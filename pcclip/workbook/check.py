@@ -1,6 +1,6 @@
 """Check a parameter file before any work: which parts are fine, to be fetched or missing, and the cost of its runs.
 
-No weights are loaded and nothing is fetched. A mistake in the file itself raises PcclipError at once.
+Nothing is fetched; of weights that are here the names and shapes are read. A mistake in the file raises PcclipError at once.
 """
 
 import os
@@ -25,11 +25,12 @@ from pcclip.encoders import check_name, huggingface, minilm_efficientnet, opencl
 from pcclip.encoders.diffusion import missing_teacher
 from pcclip.encoders.toy_clip import SHAPES_CLIP
 from pcclip.encoders.toy_diffusion import SHAPES_DIFFUSION
+from pcclip.encoders.weight_files import check_folder
 from pcclip.errors import PcclipError
 from pcclip.evaluation import stage as evaluation
 from pcclip.finetuning import stage as finetuning
 from pcclip.runs.progress import say
-from pcclip.runs.stage import Stage, finished
+from pcclip.runs.stage import Stage, finished, read_manifest
 from pcclip.workbook.cost import Cost, Scale, constants, in_thousands, table
 from pcclip.workbook.sizes import encoder_size, language_model_size, stored
 from pcclip.workbook.sweep import planned, read_sweep
@@ -199,7 +200,9 @@ def _package(name: str, line: str) -> Iterator[Finding]:
 
 def _encoder(spec: str) -> Iterator[Finding]:
     if folder := saved.folder_of(spec):
+        finished(folder) if read_manifest(folder) else check_folder(folder)
         yield FINE, f"model {spec}: finetuned weights are in {folder}"
+        yield from _encoder(saved.read_card(folder)["base"])
         return
     image, text = encoder_size(spec)[:2]
     known = f"{image.parameters / 1e6:.0f} M image and {text.parameters / 1e6:.0f} M text parameters"
@@ -211,6 +214,7 @@ def _encoder(spec: str) -> Iterator[Finding]:
         place, files = huggingface.split(spec)[0], ["model.safetensors", "model.safetensors.index.json", "modules.json"]
         label, size = f"weights of {spec}", 4 * (image.parameters + text.parameters)
         if Path(place).is_dir():
+            huggingface.check_folder(spec)
             yield FINE, f"{label}: in {place}"
         else:
             yield _on_hub(label, place, [files], size, "give model as hf:FOLDER")
@@ -234,6 +238,7 @@ def _open_clip_weights(spec: str, size: float) -> Finding:
     name, tag = openclip.split(spec)
     label, (schema, _, place) = f"weights of {spec}", name.rpartition(":")
     if tag == "random" or openclip.local_weights(spec):
+        openclip.load(spec, "meta")
         return FINE, f"{label}: {'drawn at random' if tag == 'random' else 'there'}"
     files = [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
     if not schema:
@@ -247,11 +252,18 @@ def _language_model(settings: Generate) -> Iterator[Finding]:
         return
     package, installation = llm.NEEDS[settings.backend]
     yield from _package(package, f"generate.backend = {settings.backend} needs {package}: {installation}")
+    from pcclip.comparisons.llm.transformers_model import TransformersModel
+
     size = language_model_size(settings).parameters
     known = "unknown size: its name has no number of parameters" if isnan(size) else f"{size / 1e9:.3g} G parameters"
     label = f"language model {settings.llm}: {known}"
     if settings.backend == "llama_cpp":
-        yield FINE, f"language model {gguf_path(settings.gguf)}: {known}"
+        file = gguf_path(settings.gguf)
+        is_one = file.open("rb").read(4) == b"GGUF"
+        yield (
+            FINE if is_one else MISSING,
+            f"language model {file}: {known if is_one else 'no GGUF file; fetch it again'}",
+        )
     elif settings.backend == "openai":
         key = f"$OPENAI_API_KEY is {'set' if os.environ.get('OPENAI_API_KEY') else 'not set'}"
         for url in settings.servers:
@@ -259,10 +271,9 @@ def _language_model(settings: Generate) -> Iterator[Finding]:
             silent = f"nothing answers at generate.base_url = {shown}; {advice}"
             answers = reachable(url)
             yield FINE if answers else MISSING, f"{label}; {f'a server is at {shown}' if answers else silent}; {key}"
-    elif (folder := Path(weights_source(settings.llm or "")[0])).is_dir():
-        lacking = [kind for kind in ("config.json", "*.safetensors") if not any(folder.glob(kind))]
-        advice = f"but no {' and no '.join(lacking)} in it; fetch it again"
-        yield MISSING if lacking else FINE, f"{label}, {advice if lacking else 'there'}"
+    elif Path(weights_source(settings.llm or "")[0]).is_dir():
+        TransformersModel(settings, load_prompt(settings.prompt), "meta")
+        yield FINE, f"{label}, there"
     else:
         files = [["config.json"], ["model.safetensors", "model.safetensors.index.json"]]
         yield _on_hub(label, settings.llm or "", files, 2 * size, "give its folder as generate.llm")

@@ -8,9 +8,10 @@ import pandas as pd
 from scipy import stats
 
 from pcclip.errors import PcclipError
+from pcclip.runs.stage import changed_output, read_manifest
 from pcclip.stats.intervals import POWER
 from pcclip.stats.metrics import holm, t_interval
-from pcclip.workbook.sweep import TABLE
+from pcclip.workbook.sweep import FOLDER, TABLE
 
 MEASURES = {  # name -> task, end of the dataset's name, metric; template sentences are the same for every variant
     "difference": ("difference_classification", "/template", "accuracy"),
@@ -26,11 +27,16 @@ MEASURES = {  # name -> task, end of the dataset's name, metric; template senten
 def read(folder: Path) -> pd.DataFrame:
     """The sweep's table with a column `measure`, in the order of MEASURES; base models are a variant of their own.
 
-    Raises PcclipError where there is no table.
+    Raises PcclipError where the table is not there, or not as its sweep wrote it.
     """
-    path = Path(folder) / TABLE
-    if not path.is_file():
-        raise PcclipError(f"{path}: not there; run a parameter file with a `sweep` first, e.g. params/demo_sweep.yaml")
+    path, manifest = Path(folder) / TABLE, read_manifest(Path(folder) / FOLDER)
+    if manifest is None or changed_output(Path(folder) / FOLDER, manifest["outputs"]):
+        state = (
+            "changed since its sweep wrote it" if manifest and path.is_file() else "not there, or without its manifest"
+        )
+        raise PcclipError(
+            f"{path}: {state}; run the parameter file with its `sweep` (again), e.g. params/demo_sweep.yaml"
+        )
     columns = list(pd.read_csv(path, nrows=0).columns)
     keys = columns[columns.index("variant") :]  # the variant's name and, behind it, the grid's keys
     numbers = ("value", "ci_low", "ci_high")

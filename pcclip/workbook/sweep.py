@@ -20,10 +20,10 @@ import pandas as pd
 
 from pcclip.config import Config, check, load_yaml
 from pcclip.errors import PcclipError
-from pcclip.runs.files import atomic
-from pcclip.runs.stage import read_output
+from pcclip.runs.files import atomic, file_digest
+from pcclip.runs.stage import Stage, read_output
 
-TABLE = "sweep.csv"
+FOLDER, TABLE = "07_compare", "sweep.csv"  # in a sweep's folder: what holds the manifest, and the table
 NEEDS: dict[str, tuple[str, ...]] = {  # notebook -> the notebooks whose stages it builds on
     "01_generate_comparisons": (),
     "02_embed_images": (),
@@ -97,18 +97,21 @@ def planned(members: list[Member]) -> list[tuple[Config, list[str]]]:
 
 
 def collect(members: list[Member], folder: Path) -> pd.DataFrame:
-    """All members' metrics.csv in one table, written to folder/sweep.csv.
+    """All members' metrics.csv in one table, written to folder/sweep.csv, with a manifest.
 
     After metrics.csv's columns come run, variant and one for each key of the grid, `sweep.KEY` where that is taken.
     """
-    tables = []
+    tables, inputs = [], {}
     for member in members:
         metrics = read_output(member.config.folder / "04_evaluate", "../metrics.csv")
+        inputs[member.config.run] = file_digest(member.config.folder / "metrics.csv")
         grid = {f"sweep.{key}" if key in metrics else key: str(value) for key, value in member.grid.items()}
         tables.append(metrics.assign(run=member.config.run, variant=member.variant, **grid))
     table = pd.concat(tables, ignore_index=True)
-    with atomic(folder / TABLE) as temporary:
-        table.to_csv(temporary, index=False)
+    with Stage(folder / FOLDER, inputs).work() as stage:
+        with atomic(folder / TABLE) as temporary:
+            table.to_csv(temporary, index=False)
+        stage.finish([f"../{TABLE}"], {"runs": len(members), "rows": len(table)})
     return table
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -14,6 +15,7 @@ from pcclip.comparisons.llm.backend import Choice, Item, Odds, Question, Reply
 from pcclip.comparisons.llm.identity import backend_identity, weights_source
 from pcclip.comparisons.prompts import Prompt
 from pcclip.config import Generate
+from pcclip.encoders.weight_files import check_folder, from_folder
 from pcclip.errors import PcclipError, one_line
 from pcclip.torchvision_shim import declare_missing
 
@@ -26,10 +28,11 @@ class TransformersModel:
     Each row draws from its own question's seed. The rows of a batch still change each other's logits in the last bits.
     """
 
-    def __init__(self, settings: Generate, prompt: Prompt):
-        self.identity = backend_identity(settings)
+    def __init__(self, settings: Generate, prompt: Prompt, device: str = "auto"):
+        """Device 'meta' tries a model without reading the weights' values; it answers nothing."""
+        self.identity = "" if device == "meta" else backend_identity(settings)
         self._settings, self._prompt = settings, prompt
-        self._tokenizer, self._model, self._ends = _load(settings.llm or "")
+        self._tokenizer, self._model, self._ends = _load(settings.llm or "", device)
         self._chat_text(prompt.messages("", ""))  # refused before the first question
 
     def answers(self, questions: Iterable[Question]) -> Iterator[tuple[Question, Reply]]:
@@ -149,7 +152,7 @@ class NucleusSampler:
         return torch.full_like(scores, -torch.inf).scatter(1, tokens.gather(1, place), 0.0)
 
 
-def _load(name: str) -> tuple[Any, Any, set[int]]:
+def _load(name: str, device: str) -> tuple[Any, Any, set[int]]:
     """(tokenizer, model in eval mode, ids that end a reply). Runs no code of the model's own. Raises PcclipError.
 
     The model's own sampling settings are discarded: the parameters decide.
@@ -160,15 +163,17 @@ def _load(name: str) -> tuple[Any, Any, set[int]]:
     source, revision = weights_source(name)
     gpu = torch.cuda.is_available()
     options = {"revision": revision or "main", "trust_remote_code": False}
+    check_folder(Path(source))
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(
+        model = from_folder(
+            AutoModelForCausalLM,
             source,
             **options,
             use_safetensors=True,
             weights_only=True,
             dtype=torch.bfloat16 if gpu else torch.float32,
-            device_map="auto" if gpu else None,
+            device_map=device if gpu or device == "meta" else None,
         )
     except Exception as error:  # transformers, safetensors, tokenizers and the hub each raise their own
         raise PcclipError(

@@ -1,18 +1,23 @@
 """Checking a parameter file: which parts are fine, to be fetched, or missing, and how to mend each."""
 
 import json
+import re
 import shutil
 import socket
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from helpers import diffusion
+from helpers import diffusion, tiny_hf
 from helpers.llm_server import serving
 from helpers.runs import up_to_03
+from helpers.tiny_llm import save_llm
+from safetensors.torch import load, save
 
-from pcclip import cli
+from pcclip import cli, load_model
 from pcclip import config as params
+from pcclip.errors import PcclipError
 from pcclip.workbook import check as checks
 
 V1 = "CompVis/stable-diffusion-v1-4"
@@ -163,6 +168,8 @@ def test_a_tokenizer_that_is_not_clips_own(checked, tmp_path, tiny_model):
     assert status == 1
     assert "its folder has no tokenizer; put the tokenizer files of some/tokenizer there" in error
     (folder / "tokenizer.json").write_text("{}")
+    assert "cannot be loaded" in checked(model=f"local-dir:{folder}")[2]
+    tiny_hf.tokenizer().save_pretrained(folder)
     assert checked(model=f"local-dir:{folder}")[0] == 0
 
 
@@ -201,15 +208,78 @@ def test_a_server(checked, closed_port, monkeypatch):
     assert not server.requests
 
 
-def test_a_folder_of_a_language_model(checked, tmp_path, tiny_model):
-    weights = Path(tiny_model.removeprefix("local-dir:")) / "open_clip_model.safetensors"
-    folder = tmp_path / "llm"
-    folder.mkdir()
+def test_a_folder_of_a_language_model(checked, tmp_path):
+    folder = save_llm(tmp_path / "llm", ["a", "b"])
     ask = {"backend": "transformers", "llm": str(folder)}
-    shutil.copy(weights, folder / "model.safetensors")
-    assert "no config.json in it; fetch it again" in checked(generate=ask)[2]
-    (folder / "config.json").write_text("{}")
     assert checked(generate=ask)[0] == 0
+    whole = (folder / "model.safetensors").read_bytes()
+    for content, message in {
+        whole[:-9]: "model.safetensors: cannot be read",
+        _POINTER: "model.safetensors is a pointer of Git LFS",
+        save({"other": torch.zeros(3)}, {"format": "pt"}): "its files lack 21 tensors of a AutoModelForCausalLM",
+    }.items():
+        (folder / "model.safetensors").write_bytes(content)
+        status, _, error = checked(generate=ask)
+        assert status == 1
+        assert message in error
+    (folder / "model.safetensors").write_bytes(whole)
+    (folder / "config.json").unlink()
+    assert "llm: cannot be loaded" in checked(generate=ask)[2]
+
+
+_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+_DAMAGES = {  # what became of a file of weights -> what is said of it
+    "pointer": (lambda whole: _POINTER, "is a pointer of Git LFS and not the weights"),
+    "page": (lambda whole: b"<!DOCTYPE html>" + b"<p>" * 999, "text such as a web page"),
+    "empty": (lambda whole: b"", "is empty"),
+    "cut": (lambda whole: whole[: len(whole) // 2], "incomplete metadata"),
+    "other": (lambda whole: save({"other": torch.zeros(3)}, {"format": "pt"}), "lack"),
+    "narrow": (
+        lambda whole: save(
+            {n: v[..., :9].contiguous() if v.ndim else v for n, v in load(whole).items()}, {"format": "pt"}
+        ),
+        "size|width changed",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", _DAMAGES)
+@pytest.mark.parametrize("kind", ["open_clip", "transformers"])
+def test_weights_that_a_run_would_refuse_are_missing(checked, tmp_path, tiny_model, kind, damage):
+    folder = tmp_path / "copied"
+    if kind == "open_clip":
+        shutil.copytree(tiny_model.removeprefix("local-dir:"), folder)
+    spec = f"local-dir:{folder}" if kind == "open_clip" else tiny_hf.write("clip", folder)
+    (file,) = folder.glob("*.safetensors")
+    assert checked(evaluate={"peers": {"theirs": spec}})[0] == 0
+    change, message = _DAMAGES[damage]
+    file.write_bytes(change(file.read_bytes()))
+    status, _, error = checked(evaluate={"peers": {"theirs": spec}})
+    (line,) = error.splitlines()[1:]
+    assert (status, line.count("copied") > 0) == (1, True)
+    assert re.search(message, line)
+    with pytest.raises(PcclipError, match=message):
+        load_model(spec)
+
+
+def test_a_finetuned_peer_is_checked_with_its_base(checked, values, tmp_path, tiny_model, tiny_encoder):
+    values["finetune"] |= {"epochs": 1, "keep_epochs": []}
+    base = shutil.copytree(tiny_model.removeprefix("local-dir:"), tmp_path / "base")
+    config = params.check({**values, "run": "peer", "outputs": str(tmp_path / "peers"), "model": f"local-dir:{base}"})
+    peer = up_to_03(config, load_model(config.model)).config.folder
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for name in ("model.json", "text_tower.safetensors"):
+        shutil.copy(peer / "03_finetune" / name, plain)
+    for folder, message in ((peer, "changed since 03_finetune wrote it"), (plain, "cannot be read")):
+        assert checked(evaluate={"peers": {"theirs": str(folder)}})[0] == 0
+        file = next(folder.rglob("text_tower.safetensors"))
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1])
+        assert message in checked(evaluate={"peers": {"theirs": str(folder)}})[2]
+        file.write_bytes(whole)
+    (base / "open_clip_model.safetensors").unlink()
+    assert f"no weights in {base}" in checked(evaluate={"peers": {"theirs": str(plain)}})[2]
 
 
 def test_packages(checked, monkeypatch):
@@ -267,8 +337,10 @@ def test_a_gguf_file_and_the_one_that_judges(checked, tmp_path):
     error = checked(generate=settings)[2]
     assert f"generate.gguf = {writes}: no such file" in error
     assert f"generate.gguf = {judges}: no such file" in error
-    writes.touch()
-    judges.touch()
+    writes.write_bytes(b"GGUF")
+    judges.write_bytes(_POINTER)
+    assert f"{judges}: no GGUF file; fetch it again" in checked(generate=settings)[2]
+    judges.write_bytes(b"GGUF")
     status, out, _ = checked(generate=settings)
     assert status == 0
     assert f"{writes}: 1 G parameters" in out
@@ -294,6 +366,9 @@ def test_a_teacher_in_a_folder(taught, tmp_path):
     assert status == 0
     assert f"teacher {folder}: there" in out
     assert "03 teacher" in out
+    weights = next((folder / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert f"{weights}: cannot be read" in taught(teacher=str(folder))[2]
     shutil.rmtree(folder / "text_encoder")
     assert "has no text_encoder/" in taught(teacher=str(folder))[2]
 
@@ -337,6 +412,6 @@ def test_a_tokenizer_of_the_hub_is_there_beside_the_weights_or_missing(checked, 
     weights = shutil.copy(hub / "open_clip_model.safetensors", tmp_path)
     _, _, error = checked(model=f"tiny-words:{weights}")
     assert f"tokenizer of tiny-words:{weights}: not here" in error
-    (tmp_path / "tokenizer.json").touch()
+    tiny_hf.tokenizer().save_pretrained(tmp_path)
     _, out, _ = checked(model=f"tiny-words:{weights}")
     assert f"tokenizer of tiny-words:{weights}: in {tmp_path}" in out

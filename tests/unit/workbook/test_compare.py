@@ -6,7 +6,9 @@ import pytest
 
 from pcclip import plots
 from pcclip.errors import PcclipError
+from pcclip.runs.stage import Stage
 from pcclip.workbook import compare
+from pcclip.workbook.sweep import FOLDER, TABLE
 
 MEASURES = {
     "difference": ("difference_classification", "stamps/template", "accuracy"),
@@ -41,7 +43,9 @@ def row(model, value, measure="difference", run="study/x", variant="x", **grid) 
 
 
 def loaded(folder, rows) -> pd.DataFrame:
-    pd.DataFrame(rows).to_csv(folder / "sweep.csv", index=False)
+    with Stage(folder / FOLDER, {}).work() as stage:
+        pd.DataFrame(rows).to_csv(folder / TABLE, index=False)
+        stage.finish([f"../{TABLE}"], {})
     return compare.read(folder)
 
 
@@ -165,7 +169,25 @@ def test_a_grids_values_name_the_variants(tmp_path, grids, variant, names):
 
 
 def test_without_a_sweep_it_says_what_to_run(tmp_path):
-    with pytest.raises(PcclipError, match=r"sweep.csv: not there; run a parameter file with a `sweep` first"):
+    with pytest.raises(
+        PcclipError, match=r"sweep.csv: not there, or without its manifest; run the parameter file with"
+    ):
+        compare.read(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["edit", "flip", "no manifest", "other manifest", "no table"])
+def test_a_table_that_is_not_as_its_sweep_wrote_it_is_refused(table, tmp_path, change):
+    file, manifest = tmp_path / TABLE, tmp_path / FOLDER / "manifest.json"
+    content = file.read_bytes()
+    if change == "edit":
+        file.write_bytes(content.replace(b"0.9", b"0.8"))
+    elif change == "flip":
+        file.write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
+    elif change == "other manifest":
+        manifest.write_text(manifest.read_text().replace("sha256", "sha512"))
+    else:
+        (file if change == "no table" else manifest).unlink()
+    with pytest.raises(PcclipError, match=rf"^{file}: .*; run the parameter file with its `sweep`[^\n]*$"):
         compare.read(tmp_path)
 
 

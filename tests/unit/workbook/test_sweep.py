@@ -6,8 +6,8 @@ import yaml
 
 from pcclip import config as params
 from pcclip.errors import PcclipError
-from pcclip.runs.stage import Stage
-from pcclip.workbook.sweep import Member, collect, parents, read_sweep
+from pcclip.runs.stage import Stage, finished
+from pcclip.workbook.sweep import FOLDER, Member, collect, parents, read_sweep
 
 LATE = {"variants": {"slow": {"finetune.lr": 1e-4}, "no twins": {"finetune.swap": False}}}
 EARLY = {"filters": {"generate.filters": "none"}}
@@ -177,6 +177,9 @@ def test_one_table_of_all_members(members, tmp_path):
     assert list(table["finetune.keep_epochs"][:8]) == ["[]"] * 4 + ["[1, 2]"] * 4
     again = pd.read_csv(tmp_path / "sweep.csv", dtype={"seed": str})
     pd.testing.assert_frame_equal(again, table)
+    manifest = finished(tmp_path / FOLDER)
+    assert manifest["counts"] == {"runs": 16, "rows": 32}
+    assert manifest["inputs"].keys() == told(found).keys()
     with open(found[3].config.folder / "metrics.csv", "a") as file:
         file.write("finetuned,1.0\n")
     with pytest.raises(PcclipError, match="metrics.csv: missing or changed since 04_evaluate wrote it"):
