@@ -23,8 +23,7 @@ from measure import matrix_peak, memory_peak, show
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pcclip import config as params
-from pcclip import load_model
+from pcclip import config as params, load_model
 from pcclip.comparisons import stage as generate
 from pcclip.encoders.packed_text import prefixes
 from pcclip.finetuning import text_tower

@@ -21,8 +21,7 @@ from pcclip.comparisons import stage as generate
 from pcclip.config import Config
 from pcclip.data.image_set import ImageSet
 from pcclip.data.rows import by_reason
-from pcclip.embedding.stage import FOLDER as EMBED
-from pcclip.embedding.stage import left_out, shared_inputs
+from pcclip.embedding.stage import FOLDER as EMBED, left_out, shared_inputs
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.finetuning.stage import FOLDER as FINETUNE

@@ -10,8 +10,7 @@ from pcclip.benchmarks import change_captions, classification, composed_retrieva
 from pcclip.benchmarks.benchmark import Benchmark, Reader
 from pcclip.benchmarks.change_captions import birds_to_words, compbench, fashion_iq, spot_the_diff
 from pcclip.benchmarks.classification import awa2, cifar, cub, eurosat, flowers, folders, food101, imagenet, sun397
-from pcclip.benchmarks.composed_retrieval import cirr, simat
-from pcclip.benchmarks.composed_retrieval import fashion_iq as composed_fashion_iq
+from pcclip.benchmarks.composed_retrieval import cirr, fashion_iq as composed_fashion_iq, simat
 from pcclip.benchmarks.compositionality import (
     eqben,
     mmvp,

@@ -182,8 +182,7 @@ def rule_list(names: str | list[str]) -> RuleList:
         if names not in LISTS:
             raise PcclipError(f"generate.filters: unknown list {names!r}; known: {', '.join(LISTS)}")
         return LISTS[names]
-    unknown = sorted(set(names) - set(RULES))
-    if unknown:
+    if unknown := sorted(set(names) - set(RULES)):
         raise PcclipError(f"generate.filters: unknown rule {unknown[0]!r}; known: {', '.join(RULES)}")
     return RuleList(clean, {n: RULES[n] for n in RULES if n in {*names, "answered", "two_sides"}})
 

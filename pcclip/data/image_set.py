@@ -140,8 +140,7 @@ def units(images: ImageSet, data: Data) -> dict[str, str]:
 
 def _read(data: Data) -> tuple[pd.DataFrame, pd.Series, pd.DataFrame]:
     """The usable rows, all their captions (with the rows' index) and the rows left out (path, reason)."""
-    absent = missing(data)
-    if absent:
+    if absent := missing(data):
         raise PcclipError(f"data source {data.source}: {'; '.join(absent)}")
     table, left_out, bad = SOURCES[data.source].read(data)
     garbled = table.index.isin(
@@ -216,8 +215,7 @@ def official(table: pd.DataFrame, source: str) -> pd.Series:
     """The split of the set's authors. Raises PcclipError when the table has none, or a side is empty."""
     if "split" not in table:
         raise PcclipError(f"data source {source}: has no official split; set data.split: concept")
-    empty = [side for side in SIDES if side not in set(table.split)]
-    if empty:
+    if empty := [side for side in SIDES if side not in set(table.split)]:
         raise PcclipError(f"data source {source}: no {empty[0]} image in its official split; set data.split: concept")
     return table.split
 

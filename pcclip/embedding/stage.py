@@ -353,8 +353,7 @@ def _encode_on_cluster(
         return source.table.iloc[shards[name].start : shards[name].stop][["id", "path"]].to_dict("list")
 
     over_shards(list(shards), rows_of, partial(ShardWorker, config, folder, fingerprint), config.ray, "images")
-    lost = {f"vectors-{name}" for name in shards} - names_in(folder)
-    if lost:
+    if lost := {f"vectors-{name}" for name in shards} - names_in(folder):
         raise PcclipError(
             f"{folder}: {len(lost)} of {len(shards)} shards are not here, though workers wrote them; set "
             "storage to a folder or URL that every node sees"

@@ -61,8 +61,7 @@ class Vectors:
     def rows(self, ids: Iterable[str]) -> Int[np.ndarray, " m"]:
         """Row numbers of `ids`. Raises PcclipError for an id without a vector."""
         ids = list(ids)
-        missing = [image for image in ids if image not in self.row]
-        if missing:
+        if missing := [image for image in ids if image not in self.row]:
             raise PcclipError(f"{len(missing)} images have no vector, e.g. {missing[0]!r}")
         return np.array([self.row[image] for image in ids], dtype=np.int64)
 

@@ -32,8 +32,7 @@ def load_model(spec: str, alpha: float = 1.0, device: str | None = None) -> Enco
 
     if not 0 <= alpha <= 1:
         raise PcclipError(f"alpha = {alpha}: must be between 0 (the base) and 1 (the finetuned weights)")
-    folder = saved.folder_of(spec)
-    if folder:
+    if folder := saved.folder_of(spec):
         model = saved.load(folder, alpha, partial(load_model, device="cpu"))
     elif spec == minilm_efficientnet.SPEC:
         model = minilm_efficientnet.MiniLMEfficientNet()
@@ -60,8 +59,7 @@ def identify(spec: str) -> str:
 
     Raises PcclipError when the spec is unknown.
     """
-    folder = saved.folder_of(spec)
-    if folder:
+    if folder := saved.folder_of(spec):
         digests = [file_digest(file) for file in saved.weight_files(folder)]
         return digests[0][:16] if len(digests) == 1 else digest(digests)[:16]
     if spec == minilm_efficientnet.SPEC:

@@ -85,8 +85,7 @@ def identify_teacher(spec: str) -> str:
     """
     if (seed := SHAPES_DIFFUSION.seed(spec)) is not None:
         return SHAPES_DIFFUSION.stage(seed).key[:16]
-    lines = missing_teacher(spec)
-    if lines:
+    if lines := missing_teacher(spec):
         raise PcclipError(lines[0])
     place = Path(_place(spec))
     files = [file for part in (*PARTS, "vae") for file in sorted((place / part).glob("*.*"))] if place.is_dir() else []
@@ -99,23 +98,22 @@ def on_hub(spec: str) -> bool:
 
 
 def missing_teacher(spec: str) -> list[str]:
-    """One line for each part that a folder lacks; the hub is not asked, so a hub name lacks nothing."""
+    """One line for each part that a folder lacks; the hub is not asked, so a hub name lacks nothing.
+
+    Raises PcclipError when a file of weights is damaged.
+    """
     if SHAPES_DIFFUSION.seed(spec) is not None:
         return []
     place = Path(_place(spec))
     if not place.is_dir():
         return [] if on_hub(spec) else [f"teacher {spec!r}: no such folder, and not a name on the hub"]
     lines = [f"teacher {spec!r}: {place} has no {part}/" for part in PARTS if not (place / part).is_dir()]
-    lines += [
+    check_folder(place)
+    return lines + [
         f"teacher {spec!r}: {place / part} has no safetensors"
         for part in ("unet", "text_encoder", "vae")
         if (place / part).is_dir() and not any((place / part).glob("*.safetensors"))
     ]
-    try:
-        check_folder(place)
-    except PcclipError as error:
-        lines.append(f"teacher {spec!r}: {error}")
-    return lines
 
 
 class Teacher:
@@ -267,8 +265,7 @@ def _place(spec: str) -> str:
 
 def _check_kind(spec: str, place: str) -> None:
     """Raise PcclipError when the parts are not there, or the pipeline is known to be of another kind."""
-    lines = missing_teacher(place)
-    if lines:
+    if lines := missing_teacher(place):
         raise PcclipError(f"{lines[0]}; give a hub name or a folder in diffusers' pipeline layout")
     if Path(place).is_dir() and any((Path(place) / part).is_dir() for part in ("text_encoder_2", "transformer")):
         raise PcclipError(

@@ -6,8 +6,7 @@ sentence-transformers and stays frozen: a peer. A multimodal language model read
 (conditional embeddings). Tokenizer, preprocessing and pooling are the library's, and code that a repository brings is never run.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import copy
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,9 +22,8 @@ from pcclip.config import resolve
 from pcclip.encoders import weight_files
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.encoders.tokens import Tokens
-from pcclip.errors import PcclipError, one_line
+from pcclip.errors import PcclipError
 from pcclip.runs.files import digest
-from pcclip.torchvision_shim import declare_missing
 
 SCHEMA = "hf:"
 _PADDED = ("siglip", "siglip2")  # trained on texts padded to the context, which they attend to
@@ -63,30 +61,16 @@ def identity(spec: str) -> list[Any]:
 def load(spec: str) -> Encoder:
     """Load the model in fp32. Raises PcclipError when it cannot be loaded, or gives no vectors of one space."""
     check(spec)
-    with _loading(spec):
+    with weight_files.loading(spec, split(spec)[0]):
         kind = model_class(*split(spec))
         return DualEncoder(spec, kind) if kind else FrozenPeer(spec)
 
 
 def check_folder(spec: str) -> None:
     """Raise PcclipError when a folder's weights or processor cannot be loaded; the weights' values are not read."""
-    place, _ = split(spec)
-    with _loading(spec):
-        if (kind := model_class(place)) and find_spec("accelerate"):
+    with weight_files.loading(spec, split(spec)[0]):
+        if (kind := model_class(split(spec)[0])) and find_spec("accelerate"):
             _dual_encoder(spec, kind, device_map="meta")
-
-
-@contextmanager
-def _loading(spec: str) -> Iterator[None]:
-    """Turn any error of the libraries into a PcclipError with the spec."""
-    declare_missing()
-    try:
-        weight_files.check_folder(Path(split(spec)[0]))
-        yield
-    except PcclipError as error:
-        raise PcclipError(f"model {spec!r}: {str(error).removeprefix(f'model {spec!r}: ')}") from None
-    except Exception as error:  # transformers, sentence-transformers, safetensors and the hub each raise their own
-        raise PcclipError(f"model {spec!r}: cannot be loaded ({type(error).__name__}: {one_line(error)})") from error
 
 
 def _dual_encoder(spec: str, kind: Any, **options: Any) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from pcclip.encoders.dual_encoder import Encoder, weights_digest
 from pcclip.encoders.imagenet_classes import imagenet_names
+from pcclip.encoders.weight_files import from_folder
 from pcclip.errors import PcclipError
 from pcclip.images import contained
 from pcclip.runs.files import cache_folder, digest, read_checkpoint, write_checkpoint
@@ -53,12 +54,10 @@ class MiniLMEfficientNet(Encoder):
         declare_missing()
         from efficientnet_lite_pytorch import EfficientNet
         from transformers import AutoModel, AutoTokenizer
-        from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()
         minilm, weights = weight_files()
         self.spec, self.width, self.context_length = SPEC, 384, 256
-        self.text_tower = AutoModel.from_pretrained(minilm.parent, local_files_only=True).float()
+        self.text_tower = from_folder(AutoModel, str(minilm.parent), local_files_only=True).float()
         self._tokenizer = AutoTokenizer.from_pretrained(minilm.parent, local_files_only=True)
         self.pad_id = self._tokenizer.pad_token_id
         self.image_tower = nn.ModuleDict({"classifier": EfficientNet.from_name("efficientnet-lite2")})

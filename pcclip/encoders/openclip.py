@@ -4,8 +4,6 @@
 """
 
 import logging
-import pickle
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -21,8 +19,8 @@ from pcclip.config import resolve
 from pcclip.encoders import packed_text as packed
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.encoders.tokens import Tokens
-from pcclip.encoders.weight_files import read_weights
-from pcclip.errors import PcclipError, one_line
+from pcclip.encoders.weight_files import loading, read_weights
+from pcclip.errors import PcclipError
 from pcclip.torchvision_shim import declare_missing
 
 _SCHEMES = ("hf-hub:", "local-dir:")
@@ -131,7 +129,7 @@ def load(spec: str, device: str = "cpu") -> tuple[Any, Any, Any]:
     name, tag = split(spec)
     file = local_weights(spec)
     skip_pretrained = file is not None or tag == "random"
-    try:
+    with loading(spec):
         with torch.random.fork_rng(devices=[]), torch.device(device), _quiet():
             torch.manual_seed(0)  # NAME:random is the same model every time
             model, _, preprocess = open_clip.create_model_and_transforms(
@@ -151,17 +149,6 @@ def load(spec: str, device: str = "cpu") -> tuple[Any, Any, Any]:
         source = tokenizer_source(spec)
         is_here = not source or Path(source).is_dir()
         return model, preprocess, _tokenizer(name, source) if is_here or device != "meta" else None
-    except PcclipError as error:
-        raise PcclipError(f"model {spec!r}: {str(error).removeprefix(f'model {spec!r}: ')}") from None
-    except pickle.UnpicklingError as error:
-        class_name = re.search(r"GLOBAL (\S+)", str(error))
-        raise PcclipError(
-            f"model {spec!r}: refused, its file holds a pickled {class_name[1] if class_name else 'object'}; only "
-            "tensors are loaded: use a plain state dict or safetensors"
-        ) from None
-    except Exception as error:  # open_clip, safetensors, pickle and the hub each raise their own
-        reason = one_line(error)
-        raise PcclipError(f"model {spec!r}: cannot be loaded ({type(error).__name__}: {reason})") from error
 
 
 class OpenClip(Encoder):
@@ -170,8 +157,7 @@ class OpenClip(Encoder):
     def __init__(self, spec: str):
         super().__init__()
         model, self._preprocess, self._tokenizer = load(spec)
-        name, _ = split(spec)
-        self.spec, self.name = spec, name
+        self.spec, self.name = spec, split(spec)[0]
         self.logits = {scale: value for scale, value in model.named_parameters() if scale in _LOGIT_PARAMETERS}
         self.image_tower, self.text_tower = model.visual, model.text
         self.image_tower.requires_grad_(False)
@@ -182,7 +168,7 @@ class OpenClip(Encoder):
         self._causal_mask: Any = getattr(self.text_tower, "attn_mask", None)
         self.architecture = {
             "family": "open_clip",
-            "name": name,
+            "name": self.name,
             "width": self.width,
             "context_length": self.context_length,
             "activation": _activation(self.text_tower),
@@ -259,8 +245,7 @@ def _load(model: nn.Module, file: Path, device: str) -> None:
     unused = {name for name in state if name.endswith(_SPARE)} - own.keys()
     state = {name: value for name, value in state.items() if name not in unused}
     state = scales | {n: v.reshape(scales[n].shape) if n in scales else v for n, v in state.items()}
-    missing = sorted(own.keys() - state.keys())
-    if missing:
+    if missing := sorted(own.keys() - state.keys()):
         raise PcclipError(
             f"the checkpoint lacks {len(missing)} of {len(own)} tensors "
             f"({', '.join(missing[:3])} ...); it must hold both towers: "

@@ -5,7 +5,6 @@ model, the hashes of its towers and of those that are stored, and its architectu
 Any mismatch on load is an error.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from pcclip.config import resolve
 from pcclip.encoders.dual_encoder import Encoder, weights_digest
+from pcclip.encoders.weight_files import read
 from pcclip.errors import PcclipError
-from pcclip.runs.files import write_json, write_tensors
+from pcclip.runs.files import load_json, write_json, write_tensors
 from pcclip.runs.stage import read_manifest
 
 WEIGHTS, IMAGE_WEIGHTS, CARD = "text_tower.safetensors", "image_tower.safetensors", "model.json"
@@ -88,14 +88,7 @@ def load(folder: Path, alpha: float, load_base: Callable[[str], Encoder]) -> Enc
 
 def _put(model: Encoder, name: str, file: Path, card: dict, alpha: float) -> None:
     """Replace a tower of the base by the saved one, mixed by alpha. Raises PcclipError when it is not the card's."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise PcclipError(f"{file}: cannot be read ({error}); run notebook 03 again") from None
-    tower = getattr(model, name)
+    state, tower = read(file), getattr(model, name)
     base = {key: value.clone() for key, value in tower.state_dict().items()}
     if {n: (v.shape, v.dtype) for n, v in state.items()} != {n: (v.shape, v.dtype) for n, v in base.items()}:
         raise PcclipError(f"{file}: its tensors do not fit {card['base']}; run notebook 03 again")
@@ -114,10 +107,7 @@ def _mixed(tuned: Tensor, base: Tensor, alpha: float) -> Tensor:
 
 def read_card(folder: Path) -> dict:
     """The card of saved weights. Raises PcclipError when it is not there, or is none."""
-    try:
-        card = json.loads((folder / CARD).read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
-        raise PcclipError(f"{folder / CARD}: cannot be read ({error}); run notebook 03 again") from None
+    card = load_json(folder / CARD, "run notebook 03 again")
     if not isinstance(card, dict) or not {"base", "text_tower"} <= card.keys():
         raise PcclipError(f"{folder / CARD}: no card of a finetuned model; run notebook 03 again")
     return card

@@ -9,8 +9,7 @@ import pandas as pd
 from pcclip.comparisons.stage import TABLE as PAIRS
 from pcclip.config import COMPARISONS, Config
 from pcclip.data.image_set import load_images
-from pcclip.embedding.stage import FOLDER as EMBED
-from pcclip.embedding.stage import shared_inputs
+from pcclip.embedding.stage import FOLDER as EMBED, shared_inputs
 from pcclip.embedding.vectors import TABLE
 from pcclip.encoders import check_name, identify, load_model, saved
 from pcclip.encoders.dual_encoder import Encoder

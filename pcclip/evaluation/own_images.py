@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pcclip.comparisons import stage as comparisons_stage
-from pcclip.comparisons import verdicts
+from pcclip.comparisons import stage as comparisons_stage, verdicts
 from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.llm import Template
 from pcclip.comparisons.sentences import inside

@@ -19,17 +19,14 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from pcclip import plots
-from pcclip.arithmetic import geometry
-from pcclip.arithmetic import stage as arithmetic
+from pcclip.arithmetic import geometry, stage as arithmetic
 from pcclip.comparisons import stage as comparisons
 from pcclip.comparisons.sentences import from_captions
 from pcclip.config import Config
 from pcclip.data.image_set import load_images, missing, to_fetch
-from pcclip.embedding import stage as embedding
-from pcclip.embedding import vectors as embedding_vectors
+from pcclip.embedding import stage as embedding, vectors as embedding_vectors
 from pcclip.errors import PcclipError
-from pcclip.evaluation import left_out
-from pcclip.evaluation import stage as evaluation
+from pcclip.evaluation import left_out, stage as evaluation
 from pcclip.evaluation.protocols import NOTES
 from pcclip.finetuning import stage as finetuning
 from pcclip.images import BadImage, data_url, thumbnail

@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from pcclip.comparisons import stage as generate
-from pcclip.comparisons import verdicts
+from pcclip.comparisons import stage as generate, verdicts
 from pcclip.comparisons.attributes import imagenet_names, load_bank
 from pcclip.comparisons.captions import load_rewrites
 from pcclip.comparisons.sentences import from_captions

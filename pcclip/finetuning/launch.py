@@ -21,8 +21,7 @@ from pcclip.embedding.vectors import Vectors, load_vectors
 from pcclip.encoders import load_model
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
-from pcclip.finetuning import distributed
-from pcclip.finetuning import stage as finetuning
+from pcclip.finetuning import distributed, stage as finetuning
 from pcclip.finetuning.loop import CURVES
 from pcclip.runs.progress import say
 

@@ -15,8 +15,7 @@ from pcclip.comparisons import stage as generate
 from pcclip.comparisons.attributes import load_bank
 from pcclip.config import Config, Finetune
 from pcclip.data.image_set import ImageSet
-from pcclip.embedding.stage import FOLDER as EMBED
-from pcclip.embedding.stage import shared_inputs
+from pcclip.embedding.stage import FOLDER as EMBED, shared_inputs
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import saved
 from pcclip.encoders.diffusion import identify_teacher

@@ -14,8 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from pcclip.config import Embed, Generate, resolve
-from pcclip.embedding.stage import FOLDER as EMBED
-from pcclip.embedding.stage import embed_with_tower, tower_stage
+from pcclip.embedding.stage import FOLDER as EMBED, embed_with_tower, tower_stage
 from pcclip.embedding.vectors import TABLE, Vectors, load_vectors
 from pcclip.encoders import load_model
 from pcclip.encoders.dual_encoder import Encoder
@@ -232,8 +231,7 @@ def _examples_of(lines: Sequence[Mapping[str, Any]]) -> Examples | None:
 
 def _check_votes(index: PhotoIndex, votes: Sequence[Vote], strict: bool) -> None:
     """Say how many votes are on other photos. Raises PcclipError when all are and `strict`."""
-    unknown = ballot(votes, index).unknown
-    if unknown:
+    if unknown := ballot(votes, index).unknown:
         say(f"votes: {unknown} of {len(votes)} are on photos that are not here")
         if strict and unknown == len(votes):
             raise PcclipError("votes: none is on these photos; give the photos that were voted on")
@@ -310,8 +308,7 @@ def stored_vectors(photos: str | Path | Sequence[str | Path]) -> tuple[list[Path
             raise PcclipError(f"{photos}: no such file of vectors")
         return [Path(path) for path in paths], None
     for folder in (Path(os.path.expanduser(photos)), resolve(photos)):
-        embedded = _stage_folder(folder, EMBED)
-        if embedded:
+        if embedded := _stage_folder(folder, EMBED):
             finished(embedded)
             return [embedded / TABLE], str(_stage_folder(folder, FINETUNE) or folder)
     return [], None

@@ -252,8 +252,7 @@ class AnswerLog(Log[tuple[str, Any]]):
         elif unanswered:
             for question, answer in track(self.store(_rows(ask(unanswered))), len(unanswered), self.noun):
                 answers[question.key] = answer
-        missing = len(questions_by_key) - len(answers)
-        if missing:
+        if missing := len(questions_by_key) - len(answers):
             shared = config and config.engine == "ray"
             hint = " (if workers did, set storage to where every node sees it)" if shared else ""
             raise PcclipError(
@@ -284,8 +283,7 @@ def write_part(ask: Callable[[list], Iterable[tuple]], kind: type, folder: Path,
     """Store the answers to one group of questions in a part of the log; also in a process of a cluster."""
     part = AnswerLog(folder / name, kind, "answers")
     answered = {key for key, answer in part.read() if not answer.failed}
-    rest = [question for question in questions if question.key not in answered]
-    if rest:
+    if rest := [question for question in questions if question.key not in answered]:
         deque(part.store(_rows(ask(rest))), maxlen=0)
 
 
@@ -297,8 +295,7 @@ def question_groups(questions: list, answers: Mapping[str, Any], size: int) -> d
     groups = {}
     for rows in batches(len(questions), size):
         group = questions[rows.start : rows.stop]
-        rest = [question for question in group if question.key not in answers]
-        if rest:
+        if rest := [question for question in group if question.key not in answers]:
             groups[f"{digest([question.key for question in group])[:16]}{_SUFFIX}"] = rest
     return groups
 

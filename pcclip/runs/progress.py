@@ -152,9 +152,8 @@ def _time(seconds: float) -> str:
 def interactive() -> bool:
     """True in a kernel that a person uses: not in a script, nor in a kernel that papermill started."""
     kernel = sys.modules.get("ipykernel.kernelapp")  # starting a kernel imports it too
-    if kernel is None or not kernel.IPKernelApp.initialized() or BATCH in os.environ:
-        return False
-    return not papermill_commands()
+    is_kernel = kernel is not None and kernel.IPKernelApp.initialized() and BATCH not in os.environ
+    return is_kernel and not papermill_commands()
 
 
 def papermill_commands() -> list[tuple[Path, list[str]]]:

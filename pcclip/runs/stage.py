@@ -60,8 +60,7 @@ class Stage:
         manifest = read_manifest(self.folder)
         if not manifest or manifest["key"] != self.key:
             return False
-        changed = changed_output(self.folder, manifest["outputs"])
-        if changed:
+        if changed := changed_output(self.folder, manifest["outputs"]):
             say(f"{changed}: not the file that {self.folder.name} wrote; {self.folder.name} is not done any more")
             return False
         self._tidy(manifest["outputs"])
@@ -184,8 +183,7 @@ def finished(folder: Path, *names: str, **expected: Any) -> dict[str, Any]:
     manifest = read_manifest(folder)
     if manifest is None:
         raise PcclipError(f"{folder}: this stage has not finished; run its notebook first")
-    other = [name for name, value in expected.items() if manifest["inputs"].get(name) != value]
-    if other:
+    if other := [name for name, value in expected.items() if manifest["inputs"].get(name) != value]:
         raise PcclipError(f"{folder}: made with other {' and '.join(other)} than now asked for; run its notebook again")
     changed = changed_output(folder, {name: manifest["outputs"].get(name) for name in names or manifest["outputs"]})
     if changed:

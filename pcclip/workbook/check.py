@@ -59,10 +59,8 @@ def check(params_file: str | Path) -> None:
         if images is None:
             findings += [(FETCHED, f"{source}: {line}") for line in data.to_fetch(config.data)]
         else:
-            sizes = (
-                f"{len(images.train)} train images, {len(images.held_out)} held out, {len(images.left_out)} left out"
-            )
-            findings.append((FINE, f"{source}: {sizes}"))
+            sizes = [len(images.train), len(images.held_out), len(images.left_out)]
+            findings.append((FINE, "{}: {} train images, {} held out, {} left out".format(source, *sizes)))
             refuse(config, notebooks, images)
         findings += [(MISSING, line) for line in evaluation.lacking(config)]
         if config.reuse not in embedded_here:
@@ -98,16 +96,16 @@ def refuse(config: Config, notebooks: list[str], images: data.ImageSet) -> None:
     settings, rank, has_01 = config.generate, config.rank, "01_generate_comparisons" in notebooks
     sides = {"training captions": images.train.caption, "held-out concepts": images.held_out.concept}
     problems = {
-        f"data: a pair needs two different {name}; raise the limit or change data.held_out": values.nunique() < 2
-        for name, values in sides.items()
-    }
-    problems |= {
-        f"generate.{key}: backend template cannot do it; name a language model's, or leave {key} out": has_01
-        and getattr(settings, key)
-        and backend == "template"
-        for key, backend in (("rewrites", settings.backend), ("attributes", settings.judging.backend))
-    }
-    problems |= {
+        **{
+            f"data: a pair needs two different {name}; raise the limit or change data.held_out": values.nunique() < 2
+            for name, values in sides.items()
+        },
+        **{
+            f"generate.{key}: backend template cannot do it; name a language model's, or leave {key} out": has_01
+            and getattr(settings, key)
+            and backend == "template"
+            for key, backend in (("rewrites", settings.backend), ("attributes", settings.judging.backend))
+        },
         "arithmetic.composed: 05 is not run with `tuned`, nor in a sweep; leave composed out": config.arithmetic.composed
         and notebooks[-1] == "04_evaluate",
         f"rank.attribute: {images.name} has no attribute {rank.attribute!r}; it has: "
@@ -303,10 +301,10 @@ def _on_hub(label: str, repository: str, files: list[list[str]], size: float, ad
     amount = "of unknown size" if isnan(size) else f"about {in_thousands(size)}B"
     if not hub.HF_HUB_OFFLINE and reachable(hub.ENDPOINT):
         return FETCHED, f"{label}: {amount}"
-    command = f"`hf download {repository.partition('@')[0]}` where there is a network and {advice}"
     return (
         MISSING,
-        f"{label}: not here, and {urlsplit(hub.ENDPOINT).hostname} cannot be reached; run {command} ({amount})",
+        f"{label}: not here, and {urlsplit(hub.ENDPOINT).hostname} cannot be reached; run `hf download "
+        f"{repository.partition('@')[0]}` where there is a network and {advice} ({amount})",
     )
 
 

@@ -39,12 +39,11 @@ def read(folder: Path) -> pd.DataFrame:
         )
     columns = list(pd.read_csv(path, nrows=0).columns)
     keys = columns[columns.index("variant") :]  # the variant's name and, behind it, the grid's keys
-    numbers = ("value", "ci_low", "ci_high")
     table = pd.read_csv(
         path,
         dtype=dict.fromkeys(["run", *keys], str),
         keep_default_na=False,
-        na_values={name: [""] for name in numbers},
+        na_values={name: [""] for name in ("value", "ci_low", "ci_high")},
     )
     table["variant"] = [_variant(row, keys) for row in table[keys].to_dict("records")]
     table["measure"] = [_measure(row) for row in table.itertuples()]

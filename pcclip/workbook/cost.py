@@ -258,8 +258,7 @@ def table(rows: list[Row]) -> str:
     frame = pd.concat([frame, pd.DataFrame([total])])
     frame[_AMOUNTS] = frame[_AMOUNTS].map(_amount)
     left = {name: f"{{:<{frame[name].str.len().max()}}}".format for name in ("stage", "work")}
-    columns = ["stage", "work", *_AMOUNTS, "machines"]
-    return frame[columns].to_string(index=False, formatters=left, max_colwidth=None)
+    return frame[["stage", "work", *_AMOUNTS, "machines"]].to_string(index=False, formatters=left, max_colwidth=None)
 
 
 def in_thousands(count: float) -> str:

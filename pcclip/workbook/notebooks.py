@@ -165,9 +165,12 @@ def finished(config: Config, name: str, images: ImageSet | None = None) -> bool:
 
     Raises PcclipError when a stage that it builds on has not finished.
     """
-    stage, mark = NOTEBOOKS[name](config, images), _mark(config, name)
-    key = _key(stage, shipped("notebooks") / f"{name}.ipynb")
-    return stage.done() and (config.folder / f"{name}.ipynb").is_file() and _marked(mark) == key
+    stage, file = NOTEBOOKS[name](config, images), f"{name}.ipynb"
+    return (
+        stage.done()
+        and (config.folder / file).is_file()
+        and _marked(_mark(config, name)) == _key(stage, shipped("notebooks") / file)
+    )
 
 
 def _and_later(name: str) -> list[str]:

@@ -4,7 +4,6 @@ open_clip builds a network on torch's meta device, where torch counts the FLOP o
 each multiplication with its addition). A language model's size is read off its files or its name.
 """
 
-import json
 import re
 from functools import lru_cache
 from math import nan
@@ -15,6 +14,7 @@ from pcclip.comparisons.llm.identity import gguf_path, weights_source
 from pcclip.config import Generate, resolve
 from pcclip.encoders import huggingface, minilm_efficientnet, openclip, packed_text, saved, toy_clip
 from pcclip.errors import PcclipError, one_line
+from pcclip.runs.files import load_json
 from pcclip.torchvision_shim import declare_missing
 
 _BILLIONS = re.compile(r"(?:^|[-_/ ])A?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", re.IGNORECASE)  # Llama-2-13b, 30B-A3B
@@ -58,7 +58,7 @@ def language_model_size(settings: Generate) -> Network:
 def encoder_size(spec: str) -> EncoderSize:
     """Size of a model by spec; unknown where a file on the hub is needed. Raises PcclipError when it cannot be built."""
     if folder := saved.folder_of(spec):
-        return encoder_size(_read_json(folder / saved.CARD)["base"])
+        return encoder_size(saved.read_card(folder)["base"])
     if spec == minilm_efficientnet.SPEC:
         minilm_efficientnet.weight_files()
         return _EMBEDDED
@@ -155,16 +155,10 @@ def _open_clip_settings(spec: str) -> dict | None:
     elif not schema:
         settings = open_clip.get_model_config(name)
     elif file := stored(place, "open_clip_config.json"):
-        settings = _read_json(file).get("model_cfg")
+        config = load_json(file, "fetch it again")
+        settings = config.get("model_cfg") if isinstance(config, dict) else None
         if not isinstance(settings, dict):
             raise PcclipError(f"{file}: not a configuration of open_clip; fetch it again")
     else:
         return None
     return settings and {key: value for key, value in settings.items() if key != "custom_text"}
-
-
-def _read_json(file: Path) -> dict:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise PcclipError(f"{file}: cannot be read ({one_line(error)}); fetch it again") from None

@@ -125,8 +125,7 @@ def unfinished_jobs(members: list[Member]) -> list[Job]:
 
 def _run_of(config: Config, notebook: str) -> str:
     """The run that holds the stage of a notebook that this run builds on."""
-    shared = config.reuse if notebook in ("01_generate_comparisons", "02_embed_images") else None
-    return shared or config.tuned or config.run
+    return (notebook[:2] in ("01", "02") and config.reuse) or config.tuned or config.run
 
 
 def _start(job: Job, params: Path, after: list[str]) -> str:

@@ -101,13 +101,13 @@ def collect(members: list[Member], folder: Path) -> pd.DataFrame:
 
     After metrics.csv's columns come run, variant and one for each key of the grid, `sweep.KEY` where that is taken.
     """
-    tables, inputs = [], {}
+    tables = []
     for member in members:
         metrics = read_output(member.config.folder / "04_evaluate", "../metrics.csv")
-        inputs[member.config.run] = file_digest(member.config.folder / "metrics.csv")
         grid = {f"sweep.{key}" if key in metrics else key: str(value) for key, value in member.grid.items()}
         tables.append(metrics.assign(run=member.config.run, variant=member.variant, **grid))
     table = pd.concat(tables, ignore_index=True)
+    inputs = {member.config.run: file_digest(member.config.folder / "metrics.csv") for member in members}
     with Stage(folder / FOLDER, inputs).work() as stage:
         with atomic(folder / TABLE) as temporary:
             table.to_csv(temporary, index=False)

@@ -16,8 +16,7 @@ from helpers.faults import FAULTS, flipped, mutated, no_file_above, told
 from helpers.power_cut import Recording
 from helpers.runs import run_values
 from helpers.toy_run import ToyRun
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from pcclip import config as params

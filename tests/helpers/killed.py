@@ -7,8 +7,7 @@ import os
 import signal
 import sys
 
-from pcclip import config as params
-from pcclip import load_model
+from pcclip import config as params, load_model
 from pcclip.comparisons import stage as generate
 from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed

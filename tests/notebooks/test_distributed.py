@@ -18,14 +18,12 @@ from helpers.in_process import execute
 from helpers.judge import BANK, Judge
 from helpers.runs import ROOT, run_values
 
-from pcclip import config as params
-from pcclip import load_model
+from pcclip import config as params, load_model
 from pcclip.comparisons import stage as generate
 from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
 from pcclip.errors import PcclipError
-from pcclip.finetuning import distributed, launch
-from pcclip.finetuning import stage as finetuning
+from pcclip.finetuning import distributed, launch, stage as finetuning
 from pcclip.finetuning.loop import CURVES
 from pcclip.finetuning.text_tower import TextTower
 

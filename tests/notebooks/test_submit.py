@@ -11,8 +11,7 @@ from helpers.runs import ROOT
 
 from pcclip import cli
 from pcclip.errors import PcclipError
-from pcclip.workbook import notebooks as workbook
-from pcclip.workbook import slurm as slurm_jobs
+from pcclip.workbook import notebooks as workbook, slurm as slurm_jobs
 from pcclip.workbook.sweep import read_sweep
 
 pytest.importorskip("submitit")

@@ -16,8 +16,7 @@ from helpers import killed
 from helpers.runs import ROOT
 from nbclient.exceptions import DeadKernelError
 
-from pcclip import config as params
-from pcclip import run
+from pcclip import config as params, run
 from pcclip.errors import PcclipError
 from pcclip.ranking.axes import ESTIMATORS
 from pcclip.runs.stage import read_manifest

@@ -128,8 +128,7 @@ def _columns(features: dict, data: Data) -> dict[str, str]:
 def _column(kind: Literal["image", "text", "id", "label"], features: dict, data: Data, fits: Callable) -> str:
     """The column that the parameters name for `kind`; else the one that fits by type, or by its usual name."""
     known = ", ".join(features)
-    name = data.columns.get(kind)
-    if name:
+    if name := data.columns.get(kind):
         if name not in features:
             raise PcclipError(f"data.columns.{kind} = {name!r}: {data.path} has no such column; it has {known}")
         return name

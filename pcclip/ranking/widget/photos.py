@@ -13,8 +13,7 @@ from jaxtyping import Float
 from pcclip.config import Config, Data, resolve
 from pcclip.data.image_set import ImageSet, load_images
 from pcclip.data.sources import folder as captioned
-from pcclip.embedding.stage import FOLDER as EMBED
-from pcclip.embedding.stage import embed, with_towers
+from pcclip.embedding.stage import FOLDER as EMBED, embed, with_towers
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import load_model
 from pcclip.encoders.dual_encoder import Encoder

@@ -5,8 +5,7 @@ import pytest
 from PIL import Image
 
 from pcclip import config as params
-from pcclip.arithmetic import claims, geometry, pictures
-from pcclip.arithmetic import stage as arithmetic
+from pcclip.arithmetic import claims, geometry, pictures, stage as arithmetic
 from pcclip.encoders import load_model
 from pcclip.errors import PcclipError
 from pcclip.evaluation import stage as report

@@ -15,8 +15,7 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from pcclip import config as params
-from pcclip.benchmarks.compositionality import FAMILY, FORMS
-from pcclip.benchmarks.compositionality import measures as matching
+from pcclip.benchmarks.compositionality import FAMILY, FORMS, measures as matching
 from pcclip.benchmarks.compositionality.order import shuffled_options, tidied
 from pcclip.benchmarks.registry import load_benchmarks
 from pcclip.comparisons import stage as generate
@@ -25,8 +24,7 @@ from pcclip.data.parts_of_speech import parts_of_speech
 from pcclip.embedding.stage import embed
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
-from pcclip.evaluation import compositional
-from pcclip.evaluation import stage as report
+from pcclip.evaluation import compositional, stage as report
 from pcclip.evaluation.predictions import Predictions, measured
 from pcclip.finetuning.stage import finetune
 from pcclip.images import BadImage, open_image

@@ -17,9 +17,7 @@ from pcclip.benchmarks.registry import load_benchmarks
 from pcclip.benchmarks.relative_attributes import FAMILY, lfw10, ordered_pairs, plain_name, shipped_texts
 from pcclip.embedding.vectors import Vectors, load_vectors
 from pcclip.errors import PcclipError
-from pcclip.evaluation import benchmarks
-from pcclip.evaluation import relative_attributes as relative
-from pcclip.evaluation import stage as report
+from pcclip.evaluation import benchmarks, relative_attributes as relative, stage as report
 from pcclip.evaluation.predictions import Predictions
 from pcclip.ranking.axes import ESTIMATORS, attribute_axis
 from pcclip.stats.vectors import unit

@@ -15,8 +15,7 @@ from helpers.runs import ROOT, SHAPES
 from scipy.stats import norm
 
 from pcclip import config as params
-from pcclip.comparisons import stage as generate
-from pcclip.comparisons import verdicts
+from pcclip.comparisons import stage as generate, verdicts
 from pcclip.comparisons.attributes import Bank, load_bank
 from pcclip.comparisons.llm import Odds
 from pcclip.data.image_set import load_images

@@ -7,8 +7,7 @@ import pytest
 from helpers.fake_backend import Writer
 
 from pcclip import config as params
-from pcclip.comparisons import captions
-from pcclip.comparisons import stage as generate
+from pcclip.comparisons import captions, stage as generate
 from pcclip.comparisons.llm import Reply
 from pcclip.data.image_set import load_images
 from pcclip.errors import PcclipError

@@ -1,8 +1,7 @@
 """The shape of a comparison and its swapped twin."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from pcclip.comparisons.sentences import from_captions, sides, swapped
 

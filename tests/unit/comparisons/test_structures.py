@@ -1,8 +1,7 @@
 """Sentence structures: each can be read back, and its twin exchanges the images but not the order of mention."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from pcclip.comparisons.sentences import sides, swapped
 from pcclip.comparisons.structures import STRUCTURES, TRAINED, noun_phrases, rewritten

@@ -15,8 +15,7 @@ from PIL import Image
 from pcclip import config as params
 from pcclip.data.concepts import concept_of, head_noun, singular
 from pcclip.data.image_set import COLUMNS, limited, load_images, missing, split_by_concept
-from pcclip.data.sources import folder as captioned
-from pcclip.data.sources import stamps
+from pcclip.data.sources import folder as captioned, stamps
 from pcclip.errors import PcclipError
 from pcclip.images import open_image
 from pcclip.runs.files import digest

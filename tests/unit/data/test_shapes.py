@@ -8,11 +8,9 @@ import pytest
 from pcclip import config as params
 from pcclip.data.image_set import load_images
 from pcclip.data.sources import toy_scenes as draw
-from pcclip.encoders import identify, load_model
-from pcclip.encoders import toy_clip as student
+from pcclip.encoders import identify, load_model, toy_clip as student
 from pcclip.errors import PcclipError
-from pcclip.evaluation import compositional
-from pcclip.evaluation import toy_relation as relation
+from pcclip.evaluation import compositional, toy_relation as relation
 from pcclip.evaluation.predictions import Predictions
 from pcclip.images import open_image
 

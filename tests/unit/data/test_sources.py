@@ -17,8 +17,7 @@ from helpers.runs import BIRDS
 from pcclip import config as params
 from pcclip.data import image_set as image_sets
 from pcclip.data.image_set import COLUMNS, load_images, missing
-from pcclip.data.sources import coco
-from pcclip.data.sources import huggingface as hub
+from pcclip.data.sources import coco, huggingface as hub
 from pcclip.errors import PcclipError
 from pcclip.images import open_image
 

@@ -12,8 +12,7 @@ from helpers.runs import ROOT, run_values, up_to_03
 from PIL import Image
 
 import pcclip
-from pcclip import cli, load_model
-from pcclip import config as params
+from pcclip import cli, config as params, load_model
 from pcclip.encoders.export import export
 from pcclip.errors import PcclipError
 from pcclip.workbook.model_card import publish

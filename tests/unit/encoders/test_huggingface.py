@@ -8,8 +8,7 @@ from helpers import tiny_hf
 from helpers.runs import run_values, up_to_03
 from PIL import Image
 
-from pcclip import config as params
-from pcclip import load_model
+from pcclip import config as params, load_model
 from pcclip.encoders import check_name, identify
 from pcclip.errors import PcclipError
 from pcclip.workbook.sizes import encoder_size

@@ -15,25 +15,20 @@ import pytest
 from helpers.animals import make_zoo
 from helpers.cifar import FILES, TEN, records
 from helpers.files import put
-from helpers.image_pairs import BIRDS as BIRD_COLUMNS
-from helpers.image_pairs import COMPBENCH_IMAGES, bird_line, make_compbench
+from helpers.image_pairs import BIRDS as BIRD_COLUMNS, COMPBENCH_IMAGES, bird_line, make_compbench
 from helpers.runs import run_values
 from PIL import Image
 
-from pcclip import config as params
-from pcclip import load_model
+from pcclip import config as params, load_model
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.classification import cifar
-from pcclip.comparisons import llm
-from pcclip.comparisons import stage as generate
+from pcclip.comparisons import llm, stage as generate
 from pcclip.comparisons.llm import Reply, Template
 from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
-from pcclip.evaluation import benchmarks, change_captions, class_texts, labelled
-from pcclip.evaluation import report as html
-from pcclip.evaluation import stage as report
+from pcclip.evaluation import benchmarks, change_captions, class_texts, labelled, report as html, stage as report
 from pcclip.evaluation.comparative import ALPHAS, VARIANTS, halves
 from pcclip.evaluation.predictions import Predictions
 from pcclip.evaluation.protocols import both

@@ -14,12 +14,10 @@ import pytest
 from helpers.faults import flipped
 from PIL import Image
 
-from pcclip import config as params
-from pcclip import plots
+from pcclip import config as params, plots
 from pcclip.arithmetic.stage import analyze
 from pcclip.errors import PcclipError
-from pcclip.evaluation import report as html
-from pcclip.evaluation import stage as report
+from pcclip.evaluation import report as html, stage as report
 from pcclip.runs import stage as stages
 from pcclip.runs.files import file_digest
 from pcclip.stats import metrics as statistics

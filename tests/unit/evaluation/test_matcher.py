@@ -16,8 +16,7 @@ from pcclip.config import Matcher
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.diffusion import Teacher
 from pcclip.errors import PcclipError
-from pcclip.evaluation import benchmarks, compositional
-from pcclip.evaluation import stage as report
+from pcclip.evaluation import benchmarks, compositional, stage as report
 from pcclip.evaluation.diffusion_matcher import COLUMNS, DiffusionMatcher, noise_draws
 from pcclip.evaluation.predictions import Predictions
 

@@ -16,8 +16,7 @@ from helpers.runs import run_values
 from matplotlib.colors import to_hex
 
 from pcclip import plots
-from pcclip.comparisons import stage as generate
-from pcclip.comparisons import verdicts
+from pcclip.comparisons import stage as generate, verdicts
 from pcclip.config import root
 from pcclip.data.image_set import ImageSet
 from pcclip.evaluation import stage as report

@@ -14,8 +14,7 @@ from helpers.crash import Crash, crash_after
 from helpers.in_process import execute
 from helpers.runs import ROOT, run_values
 
-from pcclip import config as params
-from pcclip import load_model, plots
+from pcclip import config as params, load_model, plots
 from pcclip.comparisons import stage as generate
 from pcclip.data.image_set import load_images
 from pcclip.embedding.stage import embed
@@ -23,8 +22,7 @@ from pcclip.encoders.diffusion import Teacher
 from pcclip.encoders.dual_encoder import normalisations
 from pcclip.errors import PcclipError
 from pcclip.evaluation.stage import load_models
-from pcclip.finetuning import loop, pixels, score_distillation, tensor_cache
-from pcclip.finetuning import stage as finetuning
+from pcclip.finetuning import loop, pixels, score_distillation, stage as finetuning, tensor_cache
 from pcclip.finetuning.batches import draw_batch
 from pcclip.finetuning.both_towers import BothTowers, load_data
 from pcclip.finetuning.score_distillation import Distillation, LatentMap, load_distillation

@@ -12,10 +12,8 @@ from helpers.knowing import predicted
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pcclip import config as params
-from pcclip import load_model, rank
-from pcclip.arithmetic import composed
-from pcclip.arithmetic import stage as arithmetic
+from pcclip import config as params, load_model, rank
+from pcclip.arithmetic import composed, stage as arithmetic
 from pcclip.arithmetic.retrieval import rank_share
 from pcclip.arithmetic.texts import with_memory
 from pcclip.benchmarks.benchmark import Benchmark, LazyPictures
@@ -27,10 +25,15 @@ from pcclip.embedding.vectors import Vectors, load_vectors
 from pcclip.encoders import identify, saved
 from pcclip.encoders.dual_encoder import Encoder, weights_digest
 from pcclip.errors import PcclipError
-from pcclip.evaluation import change_captions as changed
-from pcclip.evaluation import comparative, compositional, labelled, zero_shot
-from pcclip.evaluation import relative_attributes as relative
-from pcclip.evaluation import stage as report
+from pcclip.evaluation import (
+    change_captions as changed,
+    comparative,
+    compositional,
+    labelled,
+    relative_attributes as relative,
+    stage as report,
+    zero_shot,
+)
 from pcclip.evaluation.predictions import Predictions
 from pcclip.finetuning import stage as trainer
 from pcclip.images import open_image

@@ -18,10 +18,8 @@ from helpers.crash import Crash, crash_after
 from helpers.judge import BANK, NOUNS, Judge
 from helpers.runs import run_values
 
-from pcclip import config as params
-from pcclip import load_model
-from pcclip.comparisons import stage as generate
-from pcclip.comparisons import verdicts
+from pcclip import config as params, load_model
+from pcclip.comparisons import stage as generate, verdicts
 from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.captions import load_rewrites
 from pcclip.comparisons.llm import Reply
@@ -34,8 +32,7 @@ from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import saved
 from pcclip.encoders.tokens import Tokens
 from pcclip.errors import PcclipError
-from pcclip.finetuning import batches, losses, text_tower
-from pcclip.finetuning import stage as finetuning
+from pcclip.finetuning import batches, losses, stage as finetuning, text_tower
 from pcclip.finetuning.batches import ReplayedTexts, caption_examples, comparison_examples, training_verdicts
 from pcclip.finetuning.loop import CURVES, copied_towers, rate, steps
 from pcclip.finetuning.stage import finetune

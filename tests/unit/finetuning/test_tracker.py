@@ -7,8 +7,7 @@ import pytest
 from helpers.runs import run_values, up_to_03
 from tensorboardX.proto.event_pb2 import Event
 
-from pcclip import config as params
-from pcclip import load_model
+from pcclip import config as params, load_model
 from pcclip.errors import PcclipError
 from pcclip.finetuning import stage as finetuning
 

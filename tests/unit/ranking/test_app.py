@@ -14,8 +14,7 @@ from PIL import Image
 from pcclip import cli
 from pcclip.config import Rank
 from pcclip.errors import PcclipError
-from pcclip.ranking import app as app_module
-from pcclip.ranking import cache, saved
+from pcclip.ranking import app as app_module, cache, saved
 from pcclip.ranking.app import App
 from pcclip.ranking.rank import rank
 from pcclip.ranking.votes import Example, Vote, VoteFile

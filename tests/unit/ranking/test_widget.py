@@ -17,8 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pcclip import config as params
-from pcclip import load_model
+from pcclip import config as params, load_model
 from pcclip.config import Rank
 from pcclip.data.sources import folder as captioned
 from pcclip.embedding.vectors import Vectors
@@ -27,8 +26,7 @@ from pcclip.ranking.axes import Query
 from pcclip.ranking.rank import ranked_sheet
 from pcclip.ranking.separation import doubt, without_negation
 from pcclip.ranking.votes import Vote, VoteFile
-from pcclip.ranking.widget import surface as ranking
-from pcclip.ranking.widget import thumbnails as small
+from pcclip.ranking.widget import surface as ranking, thumbnails as small
 from pcclip.ranking.widget.photos import Photos, load_photos, votes_file
 from pcclip.ranking.widget.ranker import BOTH, Ranker
 from pcclip.ranking.widget.surface import Conversation, RankingSurface, surface

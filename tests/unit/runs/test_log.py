@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 from helpers.faults import flipped
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from pcclip.comparisons.llm import Odds, Question, Reply
 from pcclip.errors import PcclipError

@@ -13,8 +13,7 @@ from pcclip import config as params
 from pcclip.comparisons import stage as generate
 from pcclip.comparisons.llm import Question, Reply
 from pcclip.data.image_set import load_images
-from pcclip.embedding.stage import embed
-from pcclip.embedding.stage import stage as embed_stage
+from pcclip.embedding.stage import embed, stage as embed_stage
 from pcclip.embedding.vectors import TABLE
 from pcclip.errors import PcclipError
 from pcclip.runs import stage

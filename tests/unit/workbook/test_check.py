@@ -15,8 +15,7 @@ from helpers.runs import up_to_03
 from helpers.tiny_llm import save_llm
 from safetensors.torch import load, save
 
-from pcclip import cli, load_model
-from pcclip import config as params
+from pcclip import cli, config as params, load_model
 from pcclip.errors import PcclipError
 from pcclip.workbook import check as checks
 

@@ -6,8 +6,7 @@ import math
 import pytest
 from helpers.runs import ROOT
 
-from pcclip import cli
-from pcclip import config as params
+from pcclip import cli, config as params
 from pcclip.comparisons.attributes import load_bank
 from pcclip.config import Generate
 from pcclip.data.image_set import load_images
