@@ -366,8 +366,10 @@ def test_a_teacher_in_a_folder(taught, tmp_path):
     assert f"teacher {folder}: there" in out
     assert "03 teacher" in out
     weights = next((folder / "unet").glob("*.safetensors"))
-    weights.write_bytes(weights.read_bytes()[:-1])
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
     assert f"{weights}: cannot be read" in taught(teacher=str(folder))[2]
+    weights.write_bytes(whole)
     shutil.rmtree(folder / "text_encoder")
     assert "has no text_encoder/" in taught(teacher=str(folder))[2]
 
