@@ -362,14 +362,14 @@ def learning_curve(table: pd.DataFrame, references: dict[str, float] | None = No
 
 
 def study(table: pd.DataFrame, metrics: list[str]) -> Figure:
-    """Variants of a sweep: a dot for every seed, the mean as a bar (columns variant and metrics)."""
+    """Variants of a sweep: a dot for every seed, the mean as a line (columns variant and metrics)."""
     order = _distinct(table.variant)
     fig, axes = _grid(len(metrics), 3, 0.27 * len(order) + 0.8, sharey=True)
     for ax, metric in zip(axes, metrics, strict=True):
-        sns.barplot(table, x=metric, y="variant", order=order, color="#dfe4ea", errorbar=None, ax=ax)
+        mean = {"errorbar": None, "linestyle": "none", "marker": "|", "markersize": 16, "color": MODELS["base"]}
+        sns.pointplot(table, x=metric, y="variant", order=order, ax=ax, **mean)
         sns.stripplot(table, x=metric, y="variant", order=order, color=MODELS["finetuned"], size=4, ax=ax)
-        values = table[metric].dropna()
-        ax.set(title=words(metric), xlabel="", ylabel="", xlim=(values.min() - 0.05, values.max() + 0.03))
+        ax.set(title=words(metric), xlabel="", ylabel="")
     return finished(fig)
 
 

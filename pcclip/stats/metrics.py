@@ -171,11 +171,11 @@ def holm(p_values: Sequence[float] | Float[np.ndarray, " n"]) -> Float[np.ndarra
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95% t interval of the mean over training seeds, a value each; (nan, nan) for fewer than two values.
+    """95% t interval of the mean over training seeds, a value each; (nan, nan) for fewer than two, or equal, values.
 
     It measures the spread of training, an interval from `accuracy` that of the test images; neither includes the other.
     """
-    if len(values) < 2:
+    if len(values) < 2 or np.ptp(values) < 1e-9:
         return float("nan"), float("nan")
     low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
     return float(low), float(high)

@@ -91,4 +91,4 @@ def test_the_notebook_compares_a_sweep(tiny_sweep, tmp_path):
     assert sum("image/png" in kinds for kinds in shown) == 1
     html = "".join(out.data["text/html"] for out in cells[-1].outputs)
     assert "no twins" in html
-    assert "size, antisymmetric" in html
+    assert "size, text minus twin" in html

@@ -255,10 +255,9 @@ def test_a_study_draws_every_seed_and_their_mean():
     plots.style()  # another test of this process may have called it: titles stand on the left
     order, zero_shot = plots.study(table, ["size order", "zero_shot"]).axes
     assert [label.get_text() for label in order.get_yticklabels()] == ["ours", "paper"]
-    assert [bar.get_width() for bar in order.patches] == pytest.approx([0.8, 0.55])
-    assert [bar.get_width() for bar in zero_shot.patches] == pytest.approx([0.3, 0.3])
+    assert [x for line in order.lines for x in line.get_xdata()] == pytest.approx([0.8, 0.55])
+    assert [x for line in zero_shot.lines for x in line.get_xdata()] == pytest.approx([0.3, 0.3])
     dots = sorted(x for points in order.collections for x, _ in np.ma.getdata(points.get_offsets()))
     assert dots == [0.5, 0.6, 0.7, 0.9]
     assert {to_hex(c) for points in order.collections for c in points.get_facecolors()} == {plots.MODELS["finetuned"]}
-    assert order.get_xlim() == pytest.approx((0.45, 0.93))
     assert zero_shot.get_title("left") == "zero shot"

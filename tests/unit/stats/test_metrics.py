@@ -435,6 +435,7 @@ def test_t_interval_by_hand():
     half = 4.302653 * 0.1 / np.sqrt(3)  # Student's t with 2 degrees of freedom, from a table
     assert metrics.t_interval([0.5, 0.6, 0.7]) == pytest.approx((0.6 - half, 0.6 + half))
     assert np.isnan(metrics.t_interval([0.5])).all()
+    assert np.isnan(metrics.t_interval([0.1 + 0.2, 0.3])).all(), "no spread is no certainty"
 
 
 # two models compared

@@ -14,8 +14,8 @@ MEASURES = {
     "difference": ("difference_classification", "stamps/template", "accuracy"),
     "order": ("difference_order", "stamps/template", "accuracy"),
     "zero-shot": ("zero_shot", "stamps", "accuracy"),
-    "size, one-sided": ("ranking", "stamps/body_mass/one_sided", "pairwise_accuracy"),
-    "size, antisymmetric": ("ranking", "stamps/body_mass/antisymmetric", "pairwise_accuracy"),
+    "size, one text": ("ranking", "stamps/body_mass/one_sided", "pairwise_accuracy"),
+    "size, text minus twin": ("ranking", "stamps/body_mass/antisymmetric", "pairwise_accuracy"),
 }
 OTHERS = [
     ("difference_order", "stamps/llm", "accuracy"),
@@ -103,8 +103,17 @@ def test_differences_are_paired_by_seed_with_a_t_interval(table):
     half = 4.302653 * 0.1 / np.sqrt(3)
     assert [ours["minus reference"], ours.ci_low, ours.ci_high] == pytest.approx([0.2, 0.2 - half, 0.2 + half])
     assert ours.seeds == 3
-    assert ours.detectable == pytest.approx(2.8 * half / 4.302653)
+    assert ours.detectable == pytest.approx((4.302653 + 1.060660) * half / 4.302653)
     assert result.loc["base", "minus reference"] == pytest.approx(-0.1)
+
+
+def test_two_seeds_that_agree_prove_nothing(tmp_path):
+    rows = [
+        row("finetuned", value, "order", f"s/{v}", v, seed=s) for v, value in [("a", 0.5), ("b", 0.7)] for s in (0, 1)
+    ]
+    change = compare.differences(loaded(tmp_path, rows), "a").iloc[0]
+    assert change["minus reference"] == pytest.approx(0.2)
+    assert change[["ci_low", "ci_high", "detectable", "p_holm"]].isna().all()
 
 
 def test_a_seed_that_one_side_lacks_is_left_out(tmp_path):
