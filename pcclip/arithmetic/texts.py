@@ -17,8 +17,7 @@ class TextMemory:
 
     def encode_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
         """Unit text vectors, as Encoder.encode_texts; only new texts are encoded."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
-        if new:
+        if new := [text for text in dict.fromkeys(texts) if text not in self._vectors]:
             self._vectors.update(zip(new, self.model.encode_texts(new), strict=True))
         return np.stack([self._vectors[text] for text in texts]) if len(texts) else self.model.encode_texts([])
 

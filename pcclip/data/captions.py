@@ -9,12 +9,22 @@ import pandas as pd
 
 
 def decoded(content: bytes) -> tuple[str, str]:
-    """The text of a file, and its encoding: UTF-8 or, by its first bytes, UTF-16; else Windows' cp1252, else latin-1."""
-    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    for encoding in ("utf-16",) if utf16 else ("utf-8-sig", "cp1252"):
+    """The text of a file, and its encodings: UTF-16 by its first bytes; else each line's own.
+
+    A line that can be UTF-8 is UTF-8, else Windows' cp1252, else latin-1: programs append to files of others.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace"), "utf-16"
+    lines = [_decoded_line(line) for line in content.split(b"\n")]
+    encodings = {encoding for text, encoding in lines if not text.isascii()} or {"utf-8-sig"}
+    return "\n".join(text for text, _ in lines), " and ".join(sorted(encodings))
+
+
+def _decoded_line(line: bytes) -> tuple[str, str]:
+    for encoding in ("utf-8-sig", "cp1252"):
         with suppress(UnicodeDecodeError):
-            return content.decode(encoding), encoding
-    return content.decode("latin-1"), "latin-1"
+            return line.decode(encoding), encoding
+    return line.decode("latin-1"), "latin-1"
 
 
 def caption_lists(table: pd.DataFrame) -> pd.Series:

@@ -87,8 +87,7 @@ def local_weights(spec: str) -> Path | None:
     if not name.startswith("local-dir:"):
         return None
     folder = Path(name.removeprefix("local-dir:"))
-    files = [file for pattern in _WEIGHTS for file in sorted(folder.glob(pattern))]
-    if not files:
+    if not (files := [file for pattern in _WEIGHTS for file in sorted(folder.glob(pattern))]):
         raise PcclipError(f"model {spec!r}: no weights in {folder}; put {_WEIGHTS[0]} there")
     return files[0]
 

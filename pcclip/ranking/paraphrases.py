@@ -48,8 +48,7 @@ def paraphrases(
     replies = log.answer_all(questions, lambda missing: start(settings, prompt).answers(missing))
     typed = (query.more.lower(), (query.less or "").lower())
     pairs = dict.fromkeys(_phrases(replies[question.key]) for question in questions)
-    written = [pair for pair in pairs if pair and pair != typed]
-    if not written:
+    if not (written := [pair for pair in pairs if pair and pair != typed]):
         reply = replies[questions[0].key]
         raise PcclipError(
             f"paraphrases of {query.more!r}: none of {n} replies is a pair of phrases ({reply.finish_reason}: "

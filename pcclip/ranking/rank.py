@@ -205,8 +205,7 @@ def _votes_on(query: Query | None, votes: Sequence[Vote] | str | Path) -> list[V
     if not isinstance(votes, str | Path):
         return list(votes)
     file = VoteFile(votes)
-    attributes = file.attributes()
-    if not attributes:
+    if not (attributes := file.attributes()):
         raise PcclipError(f"{file.path}: no votes there")
     if len(attributes) == 1 and (query is None or "" in attributes):
         return file.read()
@@ -303,8 +302,7 @@ def stored_vectors(photos: str | Path | Sequence[str | Path]) -> tuple[list[Path
     if not isinstance(photos, str | Path):
         return [], None
     if Path(photos).suffix == ".parquet":
-        paths = sorted(glob.glob(str(Path(os.path.expanduser(photos))), recursive=True))
-        if not paths:
+        if not (paths := sorted(glob.glob(str(Path(os.path.expanduser(photos))), recursive=True))):
             raise PcclipError(f"{photos}: no such file of vectors")
         return [Path(path) for path in paths], None
     for folder in (Path(os.path.expanduser(photos)), resolve(photos)):
@@ -347,8 +345,7 @@ def _load_all(files: Sequence[Path], model: Encoder, is_run: bool) -> Vectors:
     if is_run or (len(files) == 1 and files[0].name == TABLE and files[0].parent.name == EMBED):
         return load_vectors(files[0].parent, model)
     parts = list(topk.batches(files, model.width, model.image_fingerprint()))
-    paths = [path for names, _ in parts for path in names]
-    if not paths:
+    if not (paths := [path for names, _ in parts for path in names]):
         raise PcclipError(f"{files[0]}: no vectors there; embed photos first (notebook 02)")
     return Vectors(paths, paths, np.concatenate([matrix for _, matrix in parts]))
 

@@ -3,11 +3,13 @@
     parameters = "params/demo.yaml"
     changes = {"seed": 1, "finetune.lr": 1e-4}
 
-`papermill NOTEBOOK OUT -f FILE` puts FILE's own keys into the notebook. They replace both lines: what FILE leaves out has
-the package's default, as in `pcclip run FILE`.
+`papermill NOTEBOOK OUT -f FILE` puts FILE's own keys into the notebook, in a cell that begins with "# Parameters". They
+replace both lines: what FILE leaves out has the package's default, as in `pcclip run FILE`.
 """
 
+import ast
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from typing import Any
 
 from pcclip.config import Config, check, load_yaml, read_yaml, resolve
@@ -16,13 +18,11 @@ from pcclip.errors import PcclipError
 from pcclip.runs.progress import papermill_commands
 from pcclip.workbook.sweep import member_folders, set_value
 
-_PLAIN = (str, int, float, dict, list, type(None))
-_NOT_PARAMETERS = {"parameters", "changes", "In", "Out"}  # IPython has the last two
 _OWN_FOLDER = ("seed", "model", "data", "generate", "embed", "finetune")  # blocks whose change makes another run
 
 
 def from_notebook(variables: dict[str, Any]) -> Config:
-    """The run that a notebook's first cell describes. `variables` is the notebook's globals().
+    """The run that a notebook's first cell describes. `variables` is the notebook's globals(), with IPython's `In`.
 
     A change of what 01 to 03 read makes a run with a folder of its own, below the file's run: outputs/demo/seed=1.
     Changed settings of 03 alone use the 01 and 02 of the file's run. A change of `run` names the folder itself.
@@ -30,18 +30,24 @@ def from_notebook(variables: dict[str, Any]) -> Config:
     Raises:
         PcclipError: a mistake in the parameters, a file with a sweep, or an unknown model.
     """
-    from_papermill = {
-        name: value
-        for name, value in variables.items()
-        if isinstance(value, _PLAIN) and name[0] != "_" and name not in _NOT_PARAMETERS
-    }
-    if from_papermill.keys() & Config.model_fields.keys():
+    names = _put_in(variables.get("In", []))
+    if own := names - {"parameters", "changes"}:
+        if own != names:
+            raise PcclipError(f"papermill: {', '.join(sorted(own))} beside parameters or changes; put it into changes")
         _check_files_of_papermill()
-        config = _one_run(from_papermill, "papermill's parameters")
+        config = _one_run({name: variables[name] for name in variables if name in own}, "papermill's parameters")
     else:
         config = _changed(str(variables["parameters"]), variables["changes"])
     check_name(config.model)
     return config
+
+
+def _put_in(cells: Sequence[str]) -> set[str]:
+    """Names that papermill has put into the notebook, whose cells so far are given."""
+    cell = next((cell for cell in reversed(cells) if cell.startswith("# Parameters\n")), "")
+    return {
+        name.id for name in ast.walk(ast.parse(cell)) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+    }
 
 
 def _check_files_of_papermill() -> None:
@@ -53,7 +59,9 @@ def _check_files_of_papermill() -> None:
             read_yaml(folder / file)
 
 
-def _changed(file: str, changes: dict[str, Any]) -> Config:
+def _changed(file: str, changes: Any) -> Config:
+    if not isinstance(changes, dict):
+        raise PcclipError(f"changes = {changes!r}: give keys and values, such as {{'seed': 1, 'finetune.lr': 1e-4}}")
     values = load_yaml(resolve(file))
     config = _one_run(values, file)
     for key, value in changes.items():

@@ -81,8 +81,7 @@ def worded(question: str) -> tuple[str, str] | None:
 
     None where the question is of another form.
     """
-    match = _QUESTION.search(" ".join(question.split()))
-    if not match:
+    if not (match := _QUESTION.search(" ".join(question.split()))):
         return None
     subject, verb, rest = match["subject"], match["verb"].lower(), match["rest"]
     if subject.lower() in _PICTURES:
@@ -98,8 +97,7 @@ def _files(folder: Path) -> list[tuple[Path, str]]:
     files = sorted(folder.glob("*.json"))
     if len(files) == 1:
         return [(files[0], "test")]
-    parts = [(file, part) for file in files for part in _SPLITS if file.stem.endswith(f"_{part}")]
-    if not parts:
+    if not (parts := [(file, part) for file in files for part in _SPLITS if file.stem.endswith(f"_{part}")]):
         raise PcclipError(
             f"{folder}: needs one JSON file, or some that end in _val.json and _test.json, and has "
             f"{len(files)} others; get it from {_SITE}"
@@ -140,8 +138,7 @@ def _item(source: Source, part: str, entry: dict[str, Any]) -> dict[str, str]:
 
 def _missing(place: Path) -> list[str]:
     """Whether there are annotations, and which of the image folders that they need are not there."""
-    labels = [label for label in SOURCES if (place / label).is_dir()]
-    if not labels:
+    if not (labels := [label for label in SOURCES if (place / label).is_dir()]):
         return [f"{place}: no annotations ({', '.join(SOURCES)}); get them and the images through the links of {_SITE}"]
     return [
         f"{place / SOURCES[label].folder}: not there; {_SITE} says where the images of {SOURCES[label].name} are, "

@@ -58,8 +58,7 @@ def _read(name: str, size: int, place: Path) -> Benchmark:
     for folder in sorted(path for path in place.iterdir() if path.is_dir()):
         number = known.get(folder.name, -1)
         rows += _pictures(folder, number, "test") if number >= 0 else [(str(folder), -1, "test", "no class")]
-    present = sorted({number for _, number, _, _ in rows} - {-1})
-    if not present:
+    if not (present := sorted({number for _, number, _, _ in rows} - {-1})):
         raise PcclipError(f"{place}: no images of any class in it; unpack the set again")
     count = sum(number >= 0 for _, number, _, _ in rows)
     if count != size:

@@ -31,8 +31,7 @@ def read(place: Path) -> Benchmark:
     items = []
     known = [place / name for name in _KNOWN if (place / name).is_file()]
     for file in known[:1] or sorted(place.glob("*.json")):
-        pairs = list(_pairs(json_values(file, _SOURCE)))
-        if not pairs:
+        if not (pairs := list(_pairs(json_values(file, _SOURCE)))):
             raise PcclipError(f"{file}: has no pairs with image0 and caption0; fetch it again from {_SOURCE}")
         for k, pair in enumerate(pairs):
             images, captions = [pair.get("image0"), pair.get("image1")], [pair.get("caption0"), pair.get("caption1")]

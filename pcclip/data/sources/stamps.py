@@ -124,8 +124,7 @@ def fetch(target: Path) -> None:
                 own = _own_lists(scratch)  # a fresh machine has no package lists, and refreshing those needs root
                 _apt([*own, "update"], scratch)
                 _apt([*own, "download", PACKAGE], scratch)
-            debs = sorted(Path(scratch).glob("*.deb"))
-            if not debs:
+            if not (debs := sorted(Path(scratch).glob("*.deb"))):
                 raise PcclipError(f"apt-get could not download {PACKAGE}; {HELP}")
             unpacked = subprocess.run(["dpkg-deb", "-x", str(debs[0]), f"{scratch}/tree"], capture_output=True)
             if unpacked.returncode or not Path(f"{scratch}/tree{SYSTEM}").is_dir():

@@ -191,8 +191,7 @@ class Conversation:
     # ---- votes
 
     def _undo(self) -> None:
-        pair = self.ranker.undo()
-        if pair:
+        if pair := self.ranker.undo():
             self._rank()
         self._offer(pair or self.ranker.pair(), "Taken back. " if pair else "There is no answer to take back. ")
 

@@ -114,6 +114,11 @@ TWO = "a.png{0}A cat\nb.png{0}A dog\n"
         ("captions.csv", 'path,caption\na.png,"A cat,\nasleep"\nb.png,A dog\n', ["A cat,\nasleep", "A dog"]),
         ("captions.csv", "path,caption\na.png,None\nb.png,NA\n", ["None", "NA"]),
         ("captions.csv", "path,caption\na.png,A café “x”\nb.png,A dog\n".encode("cp1252"), ["A café “x”", "A dog"]),
+        (
+            "captions.csv",
+            "path,caption\na.png,Ein “süßer” Kater\n".encode() + "b.png,Ein großer Hund\n".encode("cp1252"),
+            ["Ein “süßer” Kater", "Ein großer Hund"],
+        ),
         ("captions.csv", "path,caption\na.png,A café\nb.png,A dog\n".encode("utf-16"), ["A café", "A dog"]),
         ("captions.csv", "\rpath,caption\ra.png,A cat\rb.png,A dog\r", ["A cat", "A dog"]),
         ("captions.csv", 'path, caption\na.png, "A cat, asleep"\nb.png, "A dog"\n', ["A cat, asleep", "A dog"]),

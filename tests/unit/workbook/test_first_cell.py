@@ -1,7 +1,5 @@
 """The first cell of a notebook: by hand, changed, and with papermill -f, where it means what `pcclip run` means."""
 
-import ast
-import json
 from types import SimpleNamespace
 
 import psutil
@@ -22,6 +20,12 @@ def cell(**changes) -> params.Config:
     return from_notebook({"parameters": DEMO, "changes": {key.replace("__", "."): v for key, v in changes.items()}})
 
 
+def put_in(**values) -> dict:
+    """A notebook's variables after papermill's cell; those before it are the notebook's own."""
+    cell = "# Parameters\n" + "".join(f"{name} = {value!r}\n" for name, value in values.items())
+    return {"parameters": DEMO, "changes": {"rank.more": "x"}, "In": ["", "x", cell, "y"], "_": 3, "x": 1, **values}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("left_out", [None, "data", "generate", "finetune", "evaluate", "arithmetic", "rank", "model"])
 def test_papermill_with_a_file_is_pcclip_run_with_it(tmp_path, monkeypatch, path, left_out):
@@ -31,14 +35,7 @@ def test_papermill_with_a_file_is_pcclip_run_with_it(tmp_path, monkeypatch, path
     values = {key: value for key, value in yaml.safe_load(path.read_text()).items() if key not in without}
     file = tmp_path / "file.yaml"
     file.write_text(yaml.safe_dump(values))
-    notebook = {
-        "parameters": DEMO,
-        "changes": {"rank.more": "x"},
-        "__name__": "__main__",
-        "In": ["x"],
-        "_": 3,
-        **values,
-    }
+    notebook = put_in(**values)
     assert from_notebook(notebook) == params.read(file)
     assert from_notebook({"parameters": str(file), "changes": {}}) == params.read(file)
 
@@ -74,9 +71,14 @@ def test_changed_results_have_a_folder_of_their_own(changes, run, reuse):
         ({"parameters": DEMO, "changes": {"model": "ViT-Z-1"}}, "unknown model 'ViT-Z-1'"),
         ({"parameters": "params/nowhere.yaml", "changes": {}}, "params/nowhere.yaml: cannot read the file"),
         ({"parameters": "params/study.yaml", "changes": {}}, "params/study.yaml: sweep: a notebook is one run"),
-        ({"run": "x", "sweep": {}}, "sweep: a notebook is one run"),
-        ({"run": "x", "sed": 3}, "sed: unknown key; did you mean seed"),
-        ({"run": "x", "Seed": 3, "In": ["a"], "Out": {}}, "Seed: unknown key; did you mean seed"),
+        ({"parameters": DEMO, "changes": 3}, "changes = 3: give keys and values"),
+        (put_in(run="x", sweep={}), "sweep: a notebook is one run"),
+        (put_in(run="x", sed=3), "sed: unknown key; did you mean seed"),
+        (put_in(sed=3), "sed: unknown key; did you mean seed"),
+        (put_in(finetune=3), "finetune = 3: Input should be a valid dictionary"),
+        (put_in(seed="abc"), "seed = 'abc': Input should be a valid integer"),
+        (put_in(parameters=DEMO, seed=3), "papermill: seed beside parameters or changes; put it into changes"),
+        (put_in(changes={}, sed=3, run="x"), "papermill: run, sed beside parameters or changes"),
     ],
 )
 def test_a_mistake_stops_the_first_cell(notebook, message):
@@ -94,14 +96,14 @@ def test_papermill_with_a_doubled_key_stops(monkeypatch, tmp_path, flags):
     parent = SimpleNamespace(cwd=lambda: str(tmp_path), cmdline=lambda: command)
     monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(parents=lambda: [parent]))
     with pytest.raises(PcclipError, match=r"p.yaml: .*the key 'lr' is in line 4 and again in line 5"):
-        from_notebook({"parameters": DEMO, "changes": {}, "run": "x", "model": "shapes-clip", "finetune": {"lr": 0.2}})
+        from_notebook(put_in(run="x", model="shapes-clip", finetune={"lr": 0.2}))
 
 
-def test_no_cell_gives_a_parameters_name_to_something_else():
-    """Run again, the first cell would take it for papermill's."""
-    for notebook in sorted((ROOT / "notebooks").glob("0[1-6]*.ipynb")):
-        for cell in json.loads(notebook.read_text())["cells"]:
-            if cell["cell_type"] == "code":
-                nodes = ast.walk(ast.parse("".join(cell["source"])))
-                names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-                assert not names & params.Config.model_fields.keys(), f"{notebook.name}: {names}"
+def test_variables_of_a_notebooks_other_cells_are_no_parameters():
+    """Nor in a notebook of papermill's that is run again by hand."""
+    assert from_notebook({"parameters": DEMO, "changes": {}, "seed": 7, "In": ["", "seed = 7"]}).seed == 0
+    assert (
+        from_notebook(put_in(run="x", model="shapes-clip") | {"seed": 7}).seed
+        == params.Config.model_fields["seed"].default
+    )
+    assert from_notebook(put_in(parameters=DEMO, changes={"seed": 1}) | {"run": "y"}).run == "demo/seed=1"
