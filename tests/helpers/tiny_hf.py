@@ -1,5 +1,6 @@
 """Tiny random models of transformers' image-text classes with tokenizer and processor, built without a hub."""
 
+from copy import copy
 from functools import cache
 from pathlib import Path
 
@@ -85,27 +86,59 @@ def write(name: str, folder: Path) -> str:
     return f"hf:{folder}"
 
 
-def write_mllm(folder: Path) -> str:
-    """Write a multimodal language model, Qwen2-VL, with a chat template, to the folder. Returns its spec."""
+def write_mllm(folder: Path, family: str = "Qwen2VL") -> str:
+    """Write a multimodal language model, Qwen2VL or Qwen3VL, with a chat template, to the folder. Returns its spec."""
     declare_missing()
-    from transformers import Qwen2VLConfig, Qwen2VLImageProcessor, Qwen2VLModel, Qwen2VLProcessor, Qwen2VLVideoProcessor
+    import transformers
 
     words = tokenizer(tuple(_MARKS), model_max_length=512, padding_side="left")
     numbers = dict(zip(_MARKS, words.convert_tokens_to_ids(_MARKS), strict=True))
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
-    text = {**_TEXT, "max_position_embeddings": 512, "num_key_value_heads": 2, "rope_parameters": rope}
+    text = {**_TEXT, "max_position_embeddings": 512, "num_key_value_heads": 2, "head_dim": 16, "rope_parameters": rope}
     vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 8}
+    if family == "Qwen3VL":
+        vision |= {"intermediate_size": 64, "out_hidden_size": 32, "num_position_embeddings": 16}
+        vision |= {"deepstack_visual_indexes": [0]}
     tokens = {
         "image_token_id": numbers["<|image_pad|>"],
         "video_token_id": numbers["<|video_pad|>"],
         "vision_start_token_id": numbers["<|vision_start|>"],
         "vision_end_token_id": numbers["<|vision_end|>"],
     }
+    config = getattr(transformers, f"{family}Config")(text_config=text, vision_config=vision, **tokens)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = Qwen2VLModel(Qwen2VLConfig(text_config=text, vision_config=vision, **tokens))
-    model.save_pretrained(folder)
+        getattr(transformers, f"{family}Model")(config).save_pretrained(folder)
     pixels = {"patch_size": 8, "size": {"shortest_edge": 256, "longest_edge": 1024}}
-    images, videos = Qwen2VLImageProcessor(**pixels), Qwen2VLVideoProcessor(**pixels)
-    Qwen2VLProcessor(images, words, videos, chat_template=_CHAT).save_pretrained(folder)
+    videos = getattr(transformers, f"{family}VideoProcessor")(**pixels)
+    images = transformers.Qwen2VLImageProcessor(**pixels)  # of both
+    processor = getattr(transformers, f"{family}Processor")
+    processor(images, words, videos, chat_template=_CHAT).save_pretrained(folder)
+    return f"hf:{folder}"
+
+
+def write_embedding_gemma(folder: Path) -> str:
+    """Write EmbeddingGemma 2, one encoder for texts, images and sound, to the folder. Returns its spec."""
+    declare_missing()
+    import transformers
+
+    if not hasattr(transformers, "EmbeddingGemma2Config"):
+        pytest.skip(f"transformers {transformers.__version__} has no EmbeddingGemma2")
+    from transformers.models.embedding_gemma2.video_processing_embedding_gemma2 import EmbeddingGemma2VideoProcessor
+
+    marks = {"image_token": "<image>", "boi_token": "<image_begin>", "eoi_token": "<image_end>"}
+    words = copy(tokenizer((*marks.values(), "<|video|>"), model_max_length=512))
+    words._set_model_specific_special_tokens(marks)
+    numbers = {name.replace("token", "token_id"): getattr(words, f"{name}_id") for name in marks}
+    head = {"head_dim": 16, "num_key_value_heads": 2}
+    text = {**_TEXT, **head, "global_head_dim": 16, "num_global_key_value_heads": 1, "embedding_dim": WIDTH}
+    text |= {"layer_types": ["sliding_attention", "full_attention"], "hidden_size_per_layer_input": 8}
+    vision = {"model_type": "gemma4_vision", **_SMALL, **head, "patch_size": 8, "position_embedding_size": 64}
+    config = transformers.EmbeddingGemma2Config(text_config=text, vision_config=vision, audio_token_id=63, **numbers)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformers.EmbeddingGemma2Model(config).save_pretrained(folder)
+    pixels = {"patch_size": 8, "max_soft_tokens": 70}
+    parts = [transformers.Gemma4AudioFeatureExtractor(), transformers.Gemma4ImageProcessor(**pixels), words]
+    transformers.EmbeddingGemma2Processor(*parts, EmbeddingGemma2VideoProcessor(**pixels)).save_pretrained(folder)
     return f"hf:{folder}"

@@ -127,10 +127,11 @@ def test_check_names_weights_and_size(photos, clip, tmp_path, capsys):
     assert f"weights of {clip}: in " in capsys.readouterr().out
 
 
-def test_a_multimodal_language_model_reads_an_instruction_first(tmp_path, pictures):
+@pytest.mark.parametrize("family", ["Qwen2VL", "Qwen3VL"])
+def test_a_multimodal_language_model_reads_an_instruction_first(tmp_path, pictures, family):
     """sentence-transformers' own vectors, with and without the instruction; it changes images and texts alike."""
+    spec = tiny_hf.write_mllm(tmp_path, family)
     library = pytest.importorskip("sentence_transformers")
-    spec = tiny_hf.write_mllm(tmp_path)
     peer, theirs = load_model(spec), library.SentenceTransformer(str(tmp_path), device="cpu")
     assert peer.conditional
     for instruction in (None, "a large dog", "a small cat"):
@@ -141,6 +142,19 @@ def test_a_multimodal_language_model_reads_an_instruction_first(tmp_path, pictur
             )
     assert np.abs(peer.conditioned("a large dog").encode_images(pictures) - peer.encode_images(pictures)).max() > 0.01
     assert peer.conditioned("a").image_fingerprint() != peer.conditioned("cat").image_fingerprint()
+    assert np.isnan(encoder_size(spec).text.parameters)
+
+
+def test_embedding_gemma_is_a_frozen_peer(tmp_path, pictures):
+    """sentence-transformers' own vectors, a picture at a time: the processor takes several for one item."""
+    spec = tiny_hf.write_embedding_gemma(tmp_path)
+    library = pytest.importorskip("sentence_transformers")
+    peer, theirs = load_model(spec), library.SentenceTransformer(str(tmp_path), device="cpu")
+    np.testing.assert_allclose(peer.encode_texts(TEXTS), theirs.encode(TEXTS, normalize_embeddings=True), atol=1e-5)
+    alone = np.concatenate([theirs.encode([picture], normalize_embeddings=True) for picture in pictures])
+    np.testing.assert_allclose(peer.encode_images(pictures), alone, atol=1e-5)
+    assert not peer.conditional
+    assert len(np.unique(alone.round(4), axis=0)) == len(pictures)
     assert np.isnan(encoder_size(spec).text.parameters)
 
 
