@@ -102,6 +102,8 @@ def batches(
                     raise PcclipError(f"{path}: no column {min(missing)!r}; give vectors as notebook 02 writes them")
                 for batch in file.iter_batches(BATCH, columns=columns):
                     batch.validate(full=True)  # paths are UTF-8
+                    if batch["path"].null_count:
+                        raise PcclipError(f"{path}: has a row without a path; run notebook 02 again")
                     yield batch["path"].to_numpy(zero_copy_only=False), _matrix(batch, path, width, fingerprint)
         except FileNotFoundError:
             raise PcclipError(f"{path}: not there; run the notebook that writes it first") from None

@@ -120,6 +120,13 @@ def test_vectors_of_odd_shape(tmp_path, vectors, kind, message):
         ranked_shards([tmp_path / "v.parquet"], np.ones(2, np.float32))
 
 
+def test_a_vector_without_a_path(tmp_path):
+    vectors = pa.array([[1.0, 2.0], [2.0, 1.0]], pa.list_(pa.float32(), 2))
+    pq.write_table(pa.table({"path": ["a.jpg", None], "vector": vectors}), tmp_path / "v.parquet")
+    with pytest.raises(PcclipError, match=r"v\.parquet: has a row without a path"):
+        ranked_shards([tmp_path / "v.parquet"], np.ones(2, np.float32))
+
+
 def test_no_vectors(tmp_path):
     empty = pa.FixedSizeListArray.from_arrays(pa.array(np.empty(0, np.float32)), 6)
     pq.write_table(pa.table({"path": pa.array([], pa.string()), "vector": empty}), tmp_path / "e.parquet")
