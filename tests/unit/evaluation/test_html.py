@@ -273,13 +273,18 @@ def test_the_first_sentence_says_what_was_done_and_what_came_out(made):
     [lead] = re.findall(r"On \d+ \w+ \d{4} local-dir:\S+ was finetuned on .*? decided\.", text)
     assert f"on {manifest['counts']['train']} sentences about how two images differ (folder, 24 images, seed 0)" in lead
     values = made.metrics.set_index(["task", "dataset", "model", "metric"]).value
+    changes = pd.read_csv(made.folder / "04_evaluate" / "differences.csv").set_index(["task", "dataset", "metric"])
+    changes = changes[(changes.after == "finetuned") & (changes.before == "base")]
     for clause, key in (
         ("points along their difference for", ("difference_classification", "folder/template", "accuracy")),
         (f"the one with more {SIZE} comes first for", ("ranking", f"folder/{SIZE}/two_prompt", "pairwise_accuracy")),
     ):
         task, dataset, metric = key
         after, before = (values[task, dataset, model, metric] for model in ("finetuned", "base"))
-        assert f"{clause} {100 * after:.0f}% ({100 * before:.0f}% before" in lead
+        change = changes.loc[[key]].iloc[0]
+        doubt = "" if change.p_holm < 0.05 else ", not proven among so many rows"
+        doubt = ", no difference that these images show" if change.ci_low <= 0 <= change.ci_high else doubt
+        assert f"{clause} {100 * after:.0f}% ({100 * before:.0f}% before{doubt})" in lead
     claims = pd.read_parquet(made.folder / "05_arithmetic" / "claims.parquet")
     assert f"Of {len(claims)} claims about embedding arithmetic {(claims.holds == 'yes').sum()} hold" in lead
 
