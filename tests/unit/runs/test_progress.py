@@ -70,6 +70,16 @@ def test_a_notebook_with_parts_says_which_one_is_at_work(capsys):
     assert starts[2][0] == "steps"
 
 
+def test_a_bar_ends_green(monkeypatch):
+    monkeypatch.setattr(progress, "interactive", lambda: True)
+    meter = progress.Meter(3, "photos")
+    styles = []
+    for _ in range(3):
+        meter.add(1)
+        styles.append(meter._bar.container.children[1].bar_style)
+    assert styles == ["", "", "success"]
+
+
 def test_track_yields_everything(capsys):
     assert list(progress.track("abc", 3, "letters")) == ["a", "b", "c"]
     assert lines(capsys)[-1].startswith("letters: 3/3")
