@@ -85,6 +85,16 @@ def test_every_notebook_ran_and_showed_something(survivor):
         assert sum(o.output_type in ("display_data", "execute_result") for cell in code for o in cell.outputs) >= 3
 
 
+def test_one_notebook_runs_by_the_command_of_the_recipes(survivor, tmp_path):
+    """With this run's file in place of the demo's; also the cells that the run has no use for are executed."""
+    [line] = re.findall(r"^.venv/bin/papermill (.*?)\s+#", (ROOT / "docs" / "recipes.md").read_text(), re.MULTILINE)
+    line = line.replace("params/demo.yaml", str(survivor[0])).replace("out.ipynb", str(tmp_path / "out.ipynb"))
+    subprocess.run([sys.executable, "-m", "papermill", *line.split()], cwd=ROOT, check=True, capture_output=True)
+    cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
+    assert len(cells) > len(nbformat.read(survivor[1] / "03_finetune.ipynb", 4).cells)
+    assert "03_finetune: done already" in str(cells)
+
+
 def test_every_stage_has_a_manifest(survivor):
     _, folder = survivor
     for name in STAGES:
