@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from helpers.animals import make_zoo
 from helpers.cifar import FILES, TEN, records
-from helpers.files import put
+from helpers.files import jpeg, put
 from helpers.image_pairs import BIRDS as BIRD_COLUMNS, COMPBENCH_IMAGES, bird_line, make_compbench
 from helpers.runs import run_values
 from PIL import Image
@@ -25,10 +25,19 @@ from pcclip.benchmarks.classification import cifar
 from pcclip.comparisons import llm, stage as generate
 from pcclip.comparisons.llm import Reply, Template
 from pcclip.data.image_set import load_images
-from pcclip.embedding.stage import embed
+from pcclip.data.rows import by_reason
+from pcclip.embedding.stage import embed, embed_benchmark
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
-from pcclip.evaluation import benchmarks, change_captions, class_texts, labelled, report as html, stage as report
+from pcclip.evaluation import (
+    benchmarks,
+    change_captions,
+    class_texts,
+    labelled,
+    left_out,
+    report as html,
+    stage as report,
+)
 from pcclip.evaluation.comparative import ALPHAS, VARIANTS, halves
 from pcclip.evaluation.predictions import Predictions
 from pcclip.evaluation.protocols import both
@@ -785,3 +794,30 @@ def test_a_random_model_is_at_chance(everything, tiny_encoder, monkeypatch):
         assert abs(row.value - chance[row.task]) < row.ci_high - row.ci_low < 0.08, name
     worst = metrics[metrics.task == "worst_group"].value.item()
     assert worst < 0.1, "the worst of ten noisy accuracies is below chance"
+
+
+def test_what_a_set_lacks_is_counted_with_one_path(values, tmp_path, tiny_encoder):
+    """What its reader left out, and the images that cannot be read."""
+    place = tmp_path / "classes"
+    for k, name in enumerate(("owl", "fox")):
+        for number in range(12):
+            put(place / name / f"{number}.jpg", jpeg(12 * k + number))
+    put(place / "fox" / "2.jpg", b"cut")
+    (place / "cat").mkdir()
+    sets = {"folders": {"path": str(place), "tasks": ["zero_shot"]}}
+    config = params.check({**values, "evaluate": {**values["evaluate"], "labelled": sets}})
+    loaded = benchmarks.load(config)
+    embed_benchmark(
+        config.home / labelled.FOLDER / "folders", loaded["classification"]["folders"], tiny_encoder, config.embed
+    )
+    rows = left_out.of_sets(config, loaded)
+    assert rows.to_dict("records") == [
+        {"dataset": "folders", "reason": "empty folder", "rows": 1, "example": str(place / "cat")},
+        {
+            "dataset": "folders",
+            "reason": "unreadable image (UnidentifiedImageError)",
+            "rows": 1,
+            "example": str(place / "fox" / "2.jpg"),
+        },
+    ]
+    assert by_reason(rows) == {"folders, empty folder": 1, "folders, unreadable image (UnidentifiedImageError)": 1}
