@@ -16,5 +16,6 @@ def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        return any(present for name, present in torch.cpu.get_capabilities().items() if "bf16" in name)
+        # torch 2.6 tells no capabilities
+        return any(has for name, has in getattr(torch.cpu, "get_capabilities", dict)().items() if "bf16" in name)
     return False

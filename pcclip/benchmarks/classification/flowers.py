@@ -13,6 +13,7 @@ import pandas as pd
 from pcclip.benchmarks.benchmark import Benchmark, Reader
 from pcclip.benchmarks.classification import FAMILY, labelled_files
 from pcclip.benchmarks.matlab import fields
+from pcclip.errors import PcclipError
 from pcclip.torchvision_shim import declare_missing
 
 _HOME = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
@@ -25,6 +26,8 @@ def read(place: Path) -> Benchmark:
     declare_missing()
     from torchvision.datasets import Flowers102
 
+    if not (classes := getattr(Flowers102, "classes", [])):
+        raise PcclipError("flowers: this torchvision has no names of the flowers; `pip install --upgrade torchvision`")
     [labels] = fields(place / "imagelabels.mat", ["labels"], _HOME)
     parts = zip(_SPLITS.values(), fields(place / "setid.mat", list(_SPLITS), _HOME), strict=True)
     images = pd.DataFrame(
@@ -32,11 +35,18 @@ def read(place: Path) -> Benchmark:
     )
     images["id"] = images.number.map("image_{:05d}".format)
     images["path"] = f"{place}/jpg/" + images["id"] + ".jpg"
-    images["label"] = images.number.map(dict(enumerate(np.ravel(labels).astype(int) - 1, start=1)))
-    images["label"] = images.label.where(images.label.between(0, _CLASSES - 1))
-    names = [name.replace("?", "") for name in Flowers102.classes]
-    released = [name.replace("colt's", "colts") for name in Flowers102.classes]
-    return labelled_files(Benchmark("flowers", FAMILY, images.drop(columns="number"), classes=names, released=released))
+    images["label"] = images.number.map(
+        {row + 1: label - 1 for row, label in enumerate(np.ravel(labels).astype(int)) if 0 < label <= _CLASSES}
+    )
+    return labelled_files(
+        Benchmark(
+            "flowers",
+            FAMILY,
+            images.drop(columns="number"),
+            classes=[name.replace("?", "") for name in classes],
+            released=[name.replace("colt's", "colts") for name in classes],
+        )
+    )
 
 
 FLOWERS = Reader(

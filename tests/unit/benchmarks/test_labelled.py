@@ -13,7 +13,7 @@ import torch
 from helpers.cifar import FILES, HUNDRED, TEN, records
 from helpers.crash import Crash
 from helpers.files import jpeg, put
-from helpers.public_sets import PublicSets
+from helpers.public_sets import PublicSets, flower_names
 from PIL import Image
 from scipy.io import savemat
 
@@ -260,6 +260,7 @@ FLOWER_LABELS = [77, 102, 1, 15, 42, 54, 15, 42, 54, 60, 12, 3]  # of image 1, 2
 
 @pytest.fixture
 def garden(tmp_path) -> Path:
+    flower_names()
     folder = tmp_path / "flowers-102"
     for k in range(1, len(FLOWER_LABELS) + 1):
         put(folder / "jpg" / f"image_{k:05d}.jpg", jpeg(k))
@@ -325,6 +326,12 @@ def test_flowers_labels_that_cannot_be_read(garden, content):
     with pytest.raises(PcclipError, match=r"imagelabels\.mat: no fields labels that can be read") as error:
         SETS.load("flowers", garden)
     assert "\n" not in str(error.value)
+
+
+def test_flowers_whose_names_torchvision_does_not_have(garden, monkeypatch):
+    monkeypatch.delattr("torchvision.datasets.Flowers102.classes")
+    with pytest.raises(PcclipError, match="upgrade torchvision"):
+        SETS.load("flowers", garden)
 
 
 def test_flowers_without_a_class_or_a_file(garden):

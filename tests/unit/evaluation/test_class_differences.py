@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers.cifar import HUNDRED as CIFAR100
+from helpers.public_sets import flower_names
 
 from pcclip.errors import PcclipError
 from pcclip.evaluation import differences
@@ -36,12 +37,7 @@ ANIMALS = [f"animal {k:02}" for k in np.random.default_rng(5).permutation(50)]
 
 @pytest.fixture(scope="module")
 def flowers() -> list[str]:
-    from pcclip.torchvision_shim import declare_missing
-
-    declare_missing()
-    from torchvision.datasets import Flowers102
-
-    return list(Flowers102.classes)
+    return flower_names()
 
 
 @pytest.fixture

@@ -497,7 +497,7 @@ def test_changes_have_their_rows(everything):
         assert keys_of(everything.metrics, dataset) == {
             (task, f"{dataset}/{name}", "", model) for name in names for model in MODELS
         }
-    n = everything.metrics.set_index(["dataset", "model"]).n
+    n = everything.metrics.set_index(["dataset", "model"]).n.to_dict()
     assert n["birds_to_words/one_sided/1 of 2", "base"] == 3
     assert n["birds_to_words/antisymmetric/1 of 2", "base"] == 2, "one text has no twin"
     assert n["compbench/antisymmetric", "base"] == 5, "test pairs alone"
