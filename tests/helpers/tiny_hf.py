@@ -34,6 +34,14 @@ CLASSES = {  # name -> (class of the model, of its image processor, of its proce
     "align": ("Align", "EfficientNetImageProcessor", "AlignProcessor", {"projection_dim": WIDTH}),
     "groupvit": ("GroupViT", "CLIPImageProcessor", "CLIPProcessor", {"projection_dim": WIDTH}),
     "tipsv2": ("Tipsv2", "Tipsv2ImageProcessor", "Tipsv2Processor", {}),
+    "owlvit": ("OwlViT", "OwlViTImageProcessor", "OwlViTProcessor", {"projection_dim": WIDTH}),
+    "owlv2": ("Owlv2", "Owlv2ImageProcessor", "Owlv2Processor", {"projection_dim": WIDTH}),
+    "any two": (
+        "VisionTextDualEncoder",
+        "CLIPImageProcessor",
+        "VisionTextDualEncoderProcessor",
+        {"projection_dim": WIDTH},
+    ),
 }
 _MARKS = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 _CHAT = (
@@ -72,6 +80,8 @@ def write(name: str, folder: Path) -> str:
         vision = {"image_size": SIDE, "hidden_dim": WIDTH, "width_coefficient": 0.1, "depth_coefficient": 0.1}
     if name.startswith("siglip"):
         text["projection_size"] = WIDTH
+    if name == "any two":
+        text["model_type"], vision["model_type"] = "bert", "clip_vision_model"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = getattr(transformers, f"{kind}Model")(config(text_config=text, vision_config=vision, **own))

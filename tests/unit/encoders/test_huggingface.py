@@ -110,6 +110,21 @@ def test_a_name_on_a_hub_that_is_not_reached():
         load_model("hf:someone/something@v1")
 
 
+def test_towers_without_one_space(tmp_path):
+    """FLAVA's features are one vector for each token."""
+    tiny_hf.write("clip", tmp_path)  # the processor
+    from transformers import FlavaConfig, FlavaModel
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text, image = {**sizes, "vocab_size": 64}, {**sizes, "image_size": tiny_hf.SIDE, "patch_size": 8}
+    config = FlavaConfig(
+        text_config=text, image_config=image, multimodal_config=sizes, projection_dim=32, hidden_size=32
+    )
+    FlavaModel(config).save_pretrained(tmp_path)
+    with pytest.raises(PcclipError, match="no image and text vectors of one space"):
+        load_model(f"hf:{tmp_path}")
+
+
 def test_code_of_a_repository_is_not_run(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}')
     (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
