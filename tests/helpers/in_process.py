@@ -16,5 +16,5 @@ def execute(notebook: Path, executed: Path, parameters: dict, config: object = N
         if cell.cell_type == "code":
             exec(compile(cell.source, f"{notebook.name}/{cell.id}", "exec"), names)
         if "parameters" in cell.metadata.get("tags", []):
-            names.update(parameters)
+            names |= parameters | {"In": ["# Parameters\n" + "\n".join(f"{name} = None" for name in parameters)]}
     shutil.copyfile(notebook, executed)
