@@ -68,7 +68,7 @@ def write_notebook(path: Path, told: dict) -> None:
     notebook = nbformat.read(ROOT / "notebooks" / "06_rank_images.ipynb", 4)
     at = next(k for k, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
     lines = "\n".join(f"{name} = {value!r}" for name, value in told.items())
-    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(lines))
+    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell("# Parameters\n" + lines))
     nbformat.write(notebook, path)
 
 
