@@ -139,6 +139,11 @@ class Benchmark:
         return digest([self.name, tables, self.classes, self.form, self.orientation, [stamp(file) for file in files]])
 
 
+def at_most(items: pd.DataFrame, limit: int | None, seed: int) -> pd.DataFrame:
+    """The items, or a random `limit` of them in their order; all without a limit."""
+    return items.sample(limit, random_state=seed).sort_index() if limit and limit < len(items) else items
+
+
 def benchmark_of_images(template: Benchmark) -> Benchmark:
     """The set without the rows of `template.images` (and `.values`) that have a reason, or whose file is missing.
 
@@ -317,14 +322,10 @@ def read_lines(path: Path) -> list[str]:
 
 def first_existing(places: Sequence[pd.Series]) -> pd.Series:
     """Row by row the first of the places (paths) that is a file, and the first place of all where none is."""
-    paths = places[0].copy()
-    missing = ~files_exist(paths)
+    paths, missing = places[0], ~files_exist(places[0])
     for place in places[1:]:
-        if not missing.any():
-            break
-        exists = files_exist(place[missing])
-        paths[exists.index[exists]] = place[exists.index[exists]]
-        missing[exists.index[exists]] = False
+        exists = files_exist(place[missing]).reindex(paths.index, fill_value=False)
+        paths, missing = paths.mask(exists, place), missing & ~exists
     return paths
 
 

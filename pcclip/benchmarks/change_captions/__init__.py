@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, benchmark_of_items
+from pcclip.benchmarks.benchmark import Benchmark, at_most, benchmark_of_items
 from pcclip.config import Changes
 
 FAMILY = "change_captions"
@@ -24,6 +24,4 @@ def described_pairs(name: str, rows: pd.DataFrame, below: Path, orientation: int
 def draw(benchmark: Benchmark, settings: Changes, seed: int) -> Benchmark:
     """The test pairs, at most settings.limit, in order."""
     pairs = benchmark.items[benchmark.items["split"] == "test"]
-    if settings.limit and settings.limit < len(pairs):
-        pairs = pairs.sample(settings.limit, random_state=seed).sort_index()
-    return benchmark.with_items(pairs)
+    return benchmark.with_items(at_most(pairs, settings.limit, seed))

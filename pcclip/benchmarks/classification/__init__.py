@@ -4,6 +4,8 @@ Benchmark.images has the columns id, path, label (an index into `classes`) and s
 or validation images, or 'test').
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from pcclip.benchmarks.benchmark import Benchmark, benchmark_of_images
@@ -13,9 +15,10 @@ FAMILY, SPLITS = "classification", ("tune", "test")
 
 
 def labelled_files(template: Benchmark) -> Benchmark:
-    """The set without images that have no label (NaN) or no file."""
-    images = template.images.assign(reason=np.where(template.images.label.isna(), "no class", ""))
-    benchmark = benchmark_of_images(Benchmark(**{**vars(template), "images": images}))
+    """The set without images that have no label (NaN), no file, or a reason in the column `reason` where there is one."""
+    images, known = template.images, template.images.get("reason", "")
+    reason = np.where(images.label.isna() & (known == ""), "no class", known)
+    benchmark = benchmark_of_images(replace(template, images=images.assign(reason=reason)))
     benchmark.images["label"] = benchmark.images.label.astype(int)
     return benchmark
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader, benchmark_of_images, find
-from pcclip.benchmarks.classification import FAMILY
+from pcclip.benchmarks.benchmark import Benchmark, Reader, find
+from pcclip.benchmarks.classification import FAMILY, labelled_files
 from pcclip.data.sources.cub import birds, missing_birds, readable
 
 _SPLITS = {"train": "tune", "held_out": "test"}
@@ -27,7 +27,7 @@ def read(root: Path) -> Benchmark:
         split=table["split"].map(_SPLITS),
         reason=reason,
     )
-    benchmark = benchmark_of_images(
+    return labelled_files(
         Benchmark(
             "cub",
             FAMILY,
@@ -36,8 +36,6 @@ def read(root: Path) -> Benchmark:
             released=released,
         )
     )
-    benchmark.images["label"] = benchmark.images.label.astype(int)
-    return benchmark
 
 
 CUB = Reader(

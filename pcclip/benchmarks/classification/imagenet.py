@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader, benchmark_of_images, find
-from pcclip.benchmarks.classification import FAMILY
+from pcclip.benchmarks.benchmark import Benchmark, Reader, find
+from pcclip.benchmarks.classification import FAMILY, labelled_files
 from pcclip.encoders.imagenet_classes import imagenet_names
 from pcclip.errors import PcclipError
 from pcclip.images import SUFFIXES
@@ -30,7 +30,7 @@ _KAGGLE = "ILSVRC/Data/CLS-LOC"
 _RENAMED = {744: "projectile missile", 836: "sunglass"}
 _BERKELEY = "https://people.eecs.berkeley.edu/~hendrycks"
 _HUB = "https://huggingface.co/datasets"
-Row = tuple[str, int, str, str]  # path, number of the class (-1 for none), split, reason to leave it out
+Row = tuple[str, int, str]  # path, number of the class (-1 for none), split
 
 
 def class_names() -> list[str]:
@@ -57,10 +57,10 @@ def _read(name: str, size: int, place: Path) -> Benchmark:
     rows: list[Row] = []
     for folder in sorted(path for path in place.iterdir() if path.is_dir()):
         number = known.get(folder.name, -1)
-        rows += _pictures(folder, number, "test") if number >= 0 else [(str(folder), -1, "test", "no class")]
-    if not (present := sorted({number for _, number, _, _ in rows} - {-1})):
+        rows += _pictures(folder, number, "test") if number >= 0 else [(str(folder), -1, "test")]
+    if not (present := sorted({number for _, number, _ in rows} - {-1})):
         raise PcclipError(f"{place}: no images of any class in it; unpack the set again")
-    count = sum(number >= 0 for _, number, _, _ in rows)
+    count = sum(number >= 0 for _, number, _ in rows)
     if count != size:
         say(f"{name}: {count} images here; the whole set has {size}")
     candidates = present if name in ("imagenet_r", "imagenet_a") else list(range(len(wnids())))
@@ -68,24 +68,17 @@ def _read(name: str, size: int, place: Path) -> Benchmark:
     for number in candidates:
         tune_folder = training / wnids()[number] if training else None
         rows += _pictures(tune_folder, number, "tune")[:TUNE_EACH] if tune_folder and tune_folder.is_dir() else []
-    images = pd.DataFrame(rows, columns=["path", "label", "split", "reason"])
+    images = pd.DataFrame(rows, columns=["path", "label", "split"])
     images["id"] = [os.path.relpath(path, place.parent) for path in images.path]
-    labels = images.label.map({number: label for label, number in enumerate(candidates)})
+    images["label"] = images.label.map({number: label for label, number in enumerate(candidates)})
     names = class_names()
-    return benchmark_of_images(
-        Benchmark(
-            name,
-            FAMILY,
-            images.assign(label=labels.fillna(-1).astype(int)),
-            classes=[names[number] for number in candidates],
-        )
-    )
+    return labelled_files(Benchmark(name, FAMILY, images, classes=[names[number] for number in candidates]))
 
 
 def _pictures(folder: Path, number: int, split: str) -> list[Row]:
     """The image files of a folder, by name."""
     names = [name for name in sorted(os.listdir(folder)) if os.path.splitext(name)[1].lower() in SUFFIXES]
-    return [(f"{folder}/{name}", number, split, "") for name in names]
+    return [(f"{folder}/{name}", number, split) for name in names]
 
 
 def _reader(name: str, size: int, folders: tuple[str, ...], source: str) -> Reader:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from pcclip.benchmarks.benchmark import Benchmark, benchmark_of_images
+from pcclip.benchmarks.benchmark import Benchmark, at_most, benchmark_of_images
 from pcclip.config import PublicSet
 
 FAMILY = "composed_retrieval"
@@ -47,7 +47,4 @@ def queries_of(template: Benchmark, queries: pd.DataFrame) -> Benchmark:
 
 def draw(benchmark: Benchmark, settings: PublicSet, seed: int) -> Benchmark:
     """At most settings.limit queries, in order, and all galleries."""
-    queries = benchmark.items
-    if settings.limit and settings.limit < len(queries):
-        queries = queries.sample(settings.limit, random_state=seed).sort_index()
-    return benchmark.with_items(queries)
+    return benchmark.with_items(at_most(benchmark.items, settings.limit, seed))

@@ -9,12 +9,11 @@ As in the released scorer a text is 'a photo of ' and the statement. Its own mea
 fits better, and wants both texts right: that is the image score. The patterns are parts.
 """
 
-import csv
 from pathlib import Path
 
-from pcclip.benchmarks.benchmark import Benchmark, Reader
+from pcclip.benchmarks.benchmark import Benchmark, Reader, read_table
 from pcclip.benchmarks.compositionality import item, located, matching_set
-from pcclip.errors import PcclipError, one_line
+from pcclip.errors import PcclipError
 
 _SOURCE = "https://huggingface.co/datasets/MMVP/MMVP_VLM"
 _TABLE, _IMAGES = "Questions.csv", "MLLM_VLM Images"
@@ -22,23 +21,17 @@ _TABLE, _IMAGES = "Questions.csv", "MLLM_VLM Images"
 
 def read(place: Path) -> Benchmark:
     """One item per pair. Raises PcclipError when the table is none of three columns."""
-    try:
-        with open(place / _TABLE, encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in list(csv.reader(file))[1:] if any(line)]
-    except (OSError, ValueError, csv.Error) as error:
-        reason = one_line(error)
-        raise PcclipError(f"{place / _TABLE}: not a table ({reason}); fetch it again from {_SOURCE}") from None
-    if not lines or any(len(line) < 3 for line in lines):
-        raise PcclipError(
-            f"{place / _TABLE}: not a table of question, type and statement; fetch it again from {_SOURCE}"
-        )
-    items = []
+    advice, options = f"fetch it again from {_SOURCE}", {"dtype": str, "keep_default_na": False, "usecols": range(3)}
+    table = read_table(place / _TABLE, [], advice, encoding="utf-8-sig", **options)
+    if table.empty or table.isna().any(axis=None):
+        raise PcclipError(f"{place / _TABLE}: not a table of question, type and statement; {advice}")
+    lines, items = [line for line in table.to_numpy().tolist() if any(line)], []
     for k in range(0, len(lines), 2):
         pair = [[cell.strip() for cell in line] for line in lines[k : k + 2]]
         pair += [["", "", ""]] * (2 - len(pair))
         kind = pair[0][1]
         images = [f"{kind}/{number}.jpg" for number, *_ in pair]
-        texts = [f"a photo of {statement}" if statement else "" for _, _, statement, *_ in pair]
+        texts = [f"a photo of {statement}" if statement else "" for _, _, statement in pair]
         reason = "" if _is_pair(*pair) else "not a pair"
         items.append(item(f"{_TABLE}, line {k + 2}", images, texts, part=kind, reason=reason))
     return matching_set("mmvp_vlm", "groups", located(items, [place / _IMAGES]), place)
