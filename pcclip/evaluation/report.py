@@ -212,25 +212,26 @@ def results(run: _Run) -> Part | None:
     """The tables of metrics, in detail of other measures and single sentence structures; paired differences; p values."""
     if run.metrics is None:
         return None
-    is_shown = run.metrics.metric.isin(_SHOWN) & ~run.metrics.dataset.str.contains("/structures/")
-    is_shown &= run.metrics.task != "specificity"
+    folded = run.metrics.dataset.str.contains("/structures/") | (run.metrics.task == "specificity")
+    is_shown = run.metrics.metric.isin(_SHOWN) & ~folded
     part: Part = {"forest": None, "p_values": None}
     for kind, rows in (("tables", run.metrics[is_shown]), ("details", run.metrics[~is_shown])):
         frames = plots.tables(rows, run.paired).items()
         part[kind] = [table(frame.T.rename_axis("").reset_index(), title) for title, frame in frames]
     part["has_shares"] = run.metrics.metric.str.endswith("_share").any()
     if run.paired is not None and len(run.paired):
-        change = plots.differences(run.paired)
-        shown = plots.headline(run.paired)
+        change, shown = plots.differences(run.paired), plots.headline(run.paired)
         part["forest"] = svg(plots.forest(shown if len(shown) else run.paired))
         columns = {
             "": change.what.map(_label),
             "metric": change.metric.map(plots.words),
             "difference": _signed(change.difference),
             "detectable": change.detectable.map("{:.3f}".format),
+            "McNemar p": change.p_mcnemar.map(_p),
+            "bootstrap p": change.p_bootstrap.map(_p),
+            "the one that counts": change.test.map(plots.words),
+            "adjusted by Holm": change.p_holm.map(_p),
         }
-        columns |= {"McNemar p": change.p_mcnemar.map(_p), "bootstrap p": change.p_bootstrap.map(_p)}
-        columns |= {"the one that counts": change.test.map(plots.words), "adjusted by Holm": change.p_holm.map(_p)}
         part["p_values"] = table(pd.DataFrame(columns))
     return part
 
@@ -241,12 +242,20 @@ def comparative(run: _Run) -> Part | None:
     sweep = run.table(evaluation.FOLDER, evaluation.COMPARATIVE)
     if gains is None or sweep is None or not len(gains):
         return None
-    interval = _signed(gains.difference) + " [" + _signed(gains.ci_low) + ", " + _signed(gains.ci_high) + "]"
-    columns = {"data set": gains.dataset, "form": gains.form, "protocol": gains.protocol.map(plots.words)}
-    columns |= {"model": gains.model, "plain": gains.plain.map("{:.3f}".format)}
-    columns |= {"comparative": gains.comparative.map("{:.3f}".format), "helped": gains.helped, "hurt": gains.hurt}
-    columns |= {"difference": interval, "detectable": gains.detectable.map("{:.3f}".format)}
-    columns |= {"p": deciding(gains).map(_p), "adjusted by Holm": gains.p_holm.map(_p)}
+    columns = {
+        "data set": gains.dataset,
+        "form": gains.form,
+        "protocol": gains.protocol.map(plots.words),
+        "model": gains.model,
+        "plain": gains.plain.map("{:.3f}".format),
+        "comparative": gains.comparative.map("{:.3f}".format),
+        "helped": gains.helped,
+        "hurt": gains.hurt,
+        "difference": _signed(gains.difference) + " " + _interval(gains),
+        "detectable": gains.detectable.map("{:.3f}".format),
+        "p": deciding(gains).map(_p),
+        "adjusted by Holm": gains.p_holm.map(_p),
+    }
     figure = plots.alpha_sweep(sweep.assign(dataset=sweep.dataset + ", " + sweep.form))
     return {"gains": table(pd.DataFrame(columns)), "figure": svg(figure)}
 
@@ -256,10 +265,20 @@ def claims(run: _Run) -> Part | None:
     if run.claims is None:
         return None
     order = run.claims.iloc[run.claims.holds.map({"yes": 0, "no": 1}).fillna(2).argsort(kind="stable")]
-    interval = "[" + _signed(order.ci_low) + ", " + _signed(order.ci_high) + "]"
-    columns = {"claim": order.claim, "of": order.of, "holds": order.holds, "number": _signed(order.number)}
-    shown = pd.DataFrame(columns | {"95% interval": interval, "the number": order.how, "n": order.n})
-    return {"table": table(shown), "counts": run.claims.holds.value_counts().to_dict(), "total": len(run.claims)}
+    columns = {
+        "claim": order.claim,
+        "of": order.of,
+        "holds": order.holds,
+        "number": _signed(order.number),
+        "95% interval": _interval(order),
+        "the number": order.how,
+        "n": order.n,
+    }
+    return {
+        "table": table(pd.DataFrame(columns)),
+        "counts": run.claims.holds.value_counts().to_dict(),
+        "total": len(run.claims),
+    }
 
 
 def geometry_of_differences(run: _Run) -> Part | None:
@@ -311,9 +330,8 @@ def training(run: _Run) -> Part | None:
     if curves is None:
         return None
     held_out = curves[curves["split"] == "held_out"].sort_values("step", kind="stable")
-    ends = held_out.groupby("metric", sort=False).value.agg(["first", "last"]).map("{:.3f}".format).reset_index()
-    ends.columns = ["held out", "first step", "last step"]
-    ends["held out"] = ends["held out"].map(plots.words)
+    ends = held_out.groupby("metric", sort=False).value.agg(["first", "last"]).map("{:.3f}".format)
+    ends = ends.rename(index=plots.words, columns="{} step".format).rename_axis("held out").reset_index()
     return {"figure": svg(plots.curves(curves)), "table": table(ends)}
 
 
@@ -336,8 +354,8 @@ def protocols(run: _Run) -> list[str]:
 def parameters(run: _Run) -> Part:
     """The stages, and the parameters: those that are not the defaults, and all."""
     stages = [[name, *_state(run.manifests.get(name))] for name in dict.fromkeys([*run.stages, *run.manifests])]
-    columns, defaults = ["parameter", "value"], _flat(Config().model_dump())
-    rows = pd.DataFrame([[key, _shown(value)] for key, value in run.values.items()], columns=columns)
+    defaults = _flat(Config().model_dump())
+    rows = pd.DataFrame({"parameter": run.values.keys(), "value": map(_shown, run.values.values())})
     changed = rows[[run.values[key] != defaults.get(key) for key in rows.parameter]]
     head = ["stage", "state", "seconds", "finished (UTC)", "counts"]
     return {"stages": table(pd.DataFrame(stages, columns=head)), "changed": table(changed), "all": table(rows)}
@@ -345,25 +363,46 @@ def parameters(run: _Run) -> Part:
 
 def provenance(run: _Run) -> Part:
     """Programs, and the first digits of the hashes of inputs and files, from the manifests."""
-    inputs, outputs, programs = [], [], dict[tuple[str, str], list[str]]()
-    for name, manifest in run.manifests.items():
-        for key, value in _flat(manifest["inputs"]).items():
-            if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{12,64}", value):
-                inputs.append([name, key, value[:16]])
-        for file, record in manifest["outputs"].items():
-            outputs.append([name, file, f"{record['bytes']:,}", record["sha256"][:16]])
-        for program, version in manifest.get("versions", {}).items():
-            programs.setdefault((program, version or "none"), []).append(name)
-    versions = [[*key, ", ".join(stages)] for key, stages in programs.items()]
+    stages = run.manifests.items()
+    inputs = [
+        [name, key, value[:16]]
+        for name, manifest in stages
+        for key, value in _flat(manifest["inputs"]).items()
+        if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{12,64}", value)
+    ]
+    outputs = [
+        [name, file, f"{record['bytes']:,}", record["sha256"][:16]]
+        for name, manifest in stages
+        for file, record in manifest["outputs"].items()
+    ]
+    versions = [
+        [program, version or "none", name]
+        for name, manifest in stages
+        for program, version in manifest.get("versions", {}).items()
+    ]
+    programs = pd.DataFrame(versions, columns=["program", "version", "stages"])
     return {
-        "programs": table(pd.DataFrame(versions, columns=["program", "version", "stages"])),
+        "programs": table(programs.groupby(["program", "version"], sort=False).stages.agg(", ".join).reset_index()),
         "inputs": table(pd.DataFrame(inputs, columns=["stage", "input", "hash"])),
         "outputs": table(pd.DataFrame(outputs, columns=["stage", "file", "bytes", "hash"])),
     }
 
 
-_PARTS: tuple[Callable[[_Run], Any], ...] = (tiles, strips, results, comparative, claims, geometry_of_differences)
-_PARTS += (failures, sentences, training, unused, protocols, parameters, provenance)
+_PARTS: tuple[Callable[[_Run], Any], ...] = (
+    tiles,
+    strips,
+    results,
+    comparative,
+    claims,
+    geometry_of_differences,
+    failures,
+    sentences,
+    training,
+    unused,
+    protocols,
+    parameters,
+    provenance,
+)
 
 
 # ---- parts of sections -----------------------------------------------------------------------------------------------
@@ -484,6 +523,11 @@ def _label(name: str) -> str:
 def _signed(values: pd.Series) -> pd.Series:
     """Numbers with their signs, in the page's three decimals."""
     return values.map("{:+.3f}".format).map(minus)
+
+
+def _interval(rows: pd.DataFrame) -> pd.Series:
+    """The 95% interval of each row."""
+    return "[" + _signed(rows.ci_low) + ", " + _signed(rows.ci_high) + "]"
 
 
 def svg(drawn: Figure) -> Markup:
