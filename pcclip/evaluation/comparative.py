@@ -8,7 +8,7 @@ on the other half, and both are the same for every model. The centred form subtr
 no difference from each f(d_ab), so that what all such texts share does not move the classes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,7 +89,7 @@ def comparative_items(
     tune: Images,
     test: Images,
     variant: tuple[str, str],
-) -> tuple[pd.DataFrame, dict[str, Choice]]:
+) -> tuple[pd.DataFrame, Choice]:
     """Classify the test images with plain and with comparative prompting, for every model.
 
     Args:
@@ -100,24 +100,32 @@ def comparative_items(
 
     Returns:
         Items of every model with the columns of `differences`, model and prompting ('plain' or 'comparative'); and the
-        choice of each model.
+        choice, which all models share.
 
     Raises:
         PcclipError: an error of `choose` or `classify`.
     """
     form, protocol = variant
     if protocol == "corrected":
-        choices = dict.fromkeys(models, choose(models, matrices, tune, form))
+        choice = choose(models, matrices, tune, form)
     else:
         chooser = pair_chooser(models)
         rates = confusions(models[chooser].classes, matrices[chooser], *test)
-        choices = dict.fromkeys(models, Choice(confused_pairs(rates, both_ways=False), RELEASED_ALPHA))
-    tables = []
-    for name, vectors in models.items():
-        moved = blended(vectors, compared(vectors, choices[name].pairs, form), choices[name])
-        for prompting, classes in (("plain", vectors.classes), ("comparative", moved)):
-            tables.append(classify(matrices[name], classes, *test).assign(model=name, prompting=prompting))
-    return pd.concat(tables, ignore_index=True), choices
+        choice = Choice(confused_pairs(rates, both_ways=False), RELEASED_ALPHA)
+    tables = [
+        classify(matrices[model], texts, *test).assign(model=model, prompting=prompting)
+        for model, prompting, texts in _prompted(models, choice, form)
+    ]
+    return pd.concat(tables, ignore_index=True), choice
+
+
+def _prompted(
+    models: Mapping[str, ClassVectors], choice: Choice, form: str
+) -> Iterator[tuple[str, str, Float[np.ndarray, "c d"]]]:
+    """The vectors of the class texts, by model and prompting ('plain' or 'comparative')."""
+    for model, vectors in models.items():
+        yield model, "plain", vectors.classes
+        yield model, "comparative", blended(vectors, compared(vectors, choice.pairs, form), choice)
 
 
 def pair_chooser(models: Iterable[str]) -> str:
@@ -129,22 +137,22 @@ def confused_items(
     models: Mapping[str, ClassVectors],
     matrices: Mapping[str, Float[np.ndarray, "n d"]],
     test: Images,
-    choices: Mapping[str, Choice],
+    choice: Choice,
 ) -> pd.DataFrame:
     """The released subset mode (the paper's Table 3): only the classes of the pairs are candidates, and only their images.
 
     Arguments and columns as in `comparative_items`; no rows where no class is confused with another.
     """
-    tables = [pd.DataFrame(columns=["model", "prompting"])]
-    for name, vectors in models.items():
-        classes = np.unique(choices[name].pairs)
-        own = np.isin(test[1], classes)
-        images = test[0][own], np.searchsorted(classes, test[1][own])
-        moved = blended(vectors, compared(vectors, choices[name].pairs, "released"), choices[name])
-        for prompting, texts in (("plain", vectors.classes), ("comparative", moved)) if len(classes) else ():
-            items = classify(matrices[name], texts[classes], *images)
-            tables.append(items.assign(model=name, prompting=prompting))
-    return pd.concat(tables[1:] or tables, ignore_index=True)
+    classes = np.unique(choice.pairs)
+    if not len(classes):
+        return pd.DataFrame(columns=["model", "prompting"])
+    own = np.isin(test[1], classes)
+    images = test[0][own], np.searchsorted(classes, test[1][own])
+    tables = [
+        classify(matrices[model], texts[classes], *images).assign(model=model, prompting=prompting)
+        for model, prompting, texts in _prompted(models, choice, "released")
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def choose(
@@ -268,11 +276,7 @@ def tested(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     for key, part in items.groupby(KEYS, sort=False):
         as_models = part.drop(columns="model").rename(columns={"prompting": "model"})
         table = metrics.compare(as_models.assign(task="comparative_prompting"), "comparative", "plain", draws, seed)
-        correct = [
-            [own.correct[own.prompting == prompting] for prompting in ("plain", "comparative")]
-            for _, own in part.groupby("dataset", sort=False)
-        ]
-        counts = pd.DataFrame([_counts(*both) for both in correct])
+        counts = pd.DataFrame([_counts(own) for _, own in part.groupby("dataset", sort=False)])
         tables.append(table.drop(columns="n").assign(**dict(zip(KEYS, key, strict=True))).join(counts))
     if not tables:
         return pd.DataFrame(columns=TESTED)
@@ -280,14 +284,15 @@ def tested(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     return table.assign(p_holm=metrics.holm(metrics.deciding(table).to_numpy()))[TESTED]
 
 
-def _counts(before: Iterable, after: Iterable) -> dict[str, int | float]:
-    """Accuracies of the same images before and after, and how many became right (helped) or wrong (hurt)."""
-    was_right, is_right = np.array(before, dtype=bool), np.array(after, dtype=bool)
-    n = len(was_right)
+def _counts(items: pd.DataFrame) -> dict[str, int | float]:
+    """Accuracies of the same images by both promptings, and how many became right (helped) or wrong (hurt)."""
+    was_right, is_right = (
+        items.correct[items.prompting == prompting].to_numpy(dtype=bool) for prompting in ("plain", "comparative")
+    )
     return {
-        "n": n,
-        "plain": was_right.mean() if n else np.nan,
-        "comparative": is_right.mean() if n else np.nan,
+        "n": len(was_right),
+        "plain": was_right.mean(),
+        "comparative": is_right.mean(),
         "helped": int((is_right & ~was_right).sum()),
         "hurt": int((was_right & ~is_right).sum()),
     }

@@ -238,7 +238,7 @@ def _comparative(
     }
     matrices = {model: images.seen_by(model) for model in encoders}
     for form, protocol in comparative.VARIANTS:
-        items, choices = comparative.comparative_items(
+        items, choice = comparative.comparative_items(
             vectors[protocol], matrices, images.tune, images.test, (form, protocol)
         )
         keys = {"dataset": name, "form": form, "protocol": protocol}
@@ -248,9 +248,9 @@ def _comparative(
                 predictions.add(("comparative_prompting", dataset, protocol), model, part, images.vectors.ids)
         parts["comparative_gains.csv"].append(items.drop(columns=["score", "reference"]).assign(**keys))
         if protocol == "corrected":
-            parts["comparative.csv"].append(choices["base"].sweep.assign(**keys))
+            parts["comparative.csv"].append(choice.sweep.assign(**keys))
             continue
-        confused = comparative.confused_items(vectors[protocol], matrices, images.test, choices)
+        confused = comparative.confused_items(vectors[protocol], matrices, images.test, choice)
         for (model, prompting), part in confused.groupby(["model", "prompting"], sort=False):
             dataset = f"{name}/confused" + (", plain" if prompting == "plain" else "")
             predictions.add(("comparative_prompting", dataset, protocol), model, part, images.vectors.ids)

@@ -47,13 +47,13 @@ def test_the_confused_classes_alone_by_hand():
     images = np.array([[1, 0, 0], [0, 0.5, 0.9], [0, 0, 1.0]])  # the second is nearest to class 2 of all
     choice = comparative.Choice(np.array([[0, 1]]), comparative.RELEASED_ALPHA)
     test = np.arange(3), np.arange(3)
-    items = comparative.confused_items({"base": vectors}, {"base": images}, test, {"base": choice})
+    items = comparative.confused_items({"base": vectors}, {"base": images}, test, choice)
     plain = items[items.prompting == "plain"]
     assert plain["first"].tolist() == [0, 1]
     assert plain.score.tolist() == [0, 1]
     assert plain.correct.all()
     nothing = comparative.Choice(np.empty((0, 2), dtype=int), 0.9)
-    assert comparative.confused_items({"base": vectors}, {"base": images}, test, {"base": nothing}).empty
+    assert comparative.confused_items({"base": vectors}, {"base": images}, test, nothing).empty
 
 
 @pytest.mark.parametrize("group", ["pc_clip", "clip"])

@@ -489,10 +489,10 @@ def test_comparative_prompting_by_two_towers(rng):
     tune, test = ((rows, labels[rows]) for rows in (np.arange(20), np.arange(20, 30)))
     models = dict.fromkeys(matrices, vectors)
     for form, protocol in comparative.VARIANTS:
-        items, choices = comparative.comparative_items(models, matrices, tune, test, (form, protocol))
+        items, choice = comparative.comparative_items(models, matrices, tune, test, (form, protocol))
         for name, matrix in matrices.items():
-            moved = comparative.compared(vectors, choices[name].pairs, form)
-            moved = comparative.blended(vectors, moved, choices[name])
+            moved = comparative.compared(vectors, choice.pairs, form)
+            moved = comparative.blended(vectors, moved, choice)
             for prompting, classes in (("plain", texts), ("comparative", moved)):
                 own = items[(items.model == name) & (items.prompting == prompting)]
                 assert own.score.tolist() == zero_shot.classify(matrix, classes, *test).score.tolist()
