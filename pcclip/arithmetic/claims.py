@@ -7,6 +7,8 @@ it is undecided.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import sub
 
 import pandas as pd
 
@@ -239,22 +241,22 @@ def table(measures: Measures, sweeps: Mapping[str, Sweep], strength: float) -> p
     for model, sweep in sweeps.items():
         known |= {(model, form, alpha): estimate for (form, alpha, metric), estimate in sweep.items() if metric == RANK}
         known |= {(model, form, _STRENGTH): sweep[form, strength, RANK] for form, _, _ in sweep}
-    numbers: dict[str, Estimate] = {}
-    for claim in CLAIMS:
-        if all(key in known for key in (*filter(None, [claim.plus]), *claim.minus)):
-            first = known[claim.plus or claim.minus[0]]
-            number = first if claim.plus else first - first
-            for key in claim.minus:
-                number = number - known[key]
-            numbers[claim.words] = number
-    p_holm = dict(zip(numbers, holm([p_value(number) for number in numbers.values()]), strict=True))
-    claims = [(claim, numbers[claim.words], p_holm[claim.words]) for claim in CLAIMS if claim.words in numbers]
+    numbers = {
+        claim: _number(claim, known) for claim in CLAIMS if {claim.plus or claim.minus[0], *claim.minus} <= known.keys()
+    }
+    p_holm = holm([p_value(number) for number in numbers.values()])
     rows = [
         [claim.words, claim.source, number.value, *number.interval, verdict(number.value, p), claim.how, number.n]
         + [number.detectable, p]
-        for claim, number, p in claims
+        for (claim, number), p in zip(numbers.items(), p_holm, strict=True)
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _number(claim: Claim, known: Mapping[Key, Estimate]) -> Estimate:
+    """The measure `plus`, or 0, minus the measures `minus`."""
+    first = known[claim.plus or claim.minus[0]]
+    return reduce(sub, [known[key] for key in claim.minus], first if claim.plus else first - first)
 
 
 def verdict(number: float, p: float) -> str:

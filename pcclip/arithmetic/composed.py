@@ -57,9 +57,12 @@ def table(
     Columns dataset, model, form, alpha, metric, and an estimate's.
     """
     estimates: dict[tuple, Estimate] = {}
+    encoders, bootstrap = (
+        {name: model.model for name, model in models.items()},
+        (config.evaluate.bootstrap, config.seed),
+    )
     for name, benchmark in sets.items():
         queries, pictures = benchmark.items, benchmark.only_images(benchmark.max_bad)
-        encoders = {model_name: model.model for model_name, model in models.items()}
         vectors = benchmark_vectors(config, config.home / FOLDER / name, pictures, encoders)
         say(f"{name}: {len(queries)} composed queries, {len(vectors.ids)} images")
         for gallery, part in queries.groupby("gallery", sort=True):
@@ -67,7 +70,6 @@ def table(
             dataset = name if queries.gallery.nunique() == 1 else f"{name}/{gallery}"
             for model_name, model in models.items():
                 shown = Vectors(ids, ids, vectors.seen_by(model_name).matrix[vectors.rows(ids)])
-                bootstrap = config.evaluate.bootstrap, config.seed
                 recalls = scored(replace(benchmark, items=part), shown, model, alphas, bootstrap)
                 estimates |= {(dataset, model_name, *key): estimate for key, estimate in recalls.items()}
     return estimate_table(estimates, ["dataset", "model", "form", "alpha", "metric"])
@@ -102,9 +104,8 @@ def scored(
                 values |= {f"{prefix}recall@{k}": weight * (rank < k) for k in counts}
             sums = bootstrap_means(values, start[:, None], *bootstrap)
             total = sums.pop("weight")
-            for metric, found_weight in sums.items():
-                shares = found_weight.draws / total.draws
-                recalls[form, alpha, metric] = Estimate(found_weight.value / total.value, shares, found_weight.n)
+            for metric, own in sums.items():
+                recalls[form, alpha, metric] = Estimate(own.value / total.value, own.draws / total.draws, own.n)
     return recalls
 
 

@@ -37,13 +37,17 @@ Rows = Bool[np.ndarray, " n"] | slice  # of the vectors that are measured
 
 def measure(held_out: HeldOut, models: Mapping[str, TextMemory]) -> Measures:
     """All measures of all models."""
-    measures: Measures = {}
-    for tower, images in held_out.by_tower(models).items():
-        measures |= _of_model(tower, _image_measures(images))
-    for name, model in models.items():
-        for measures_of in (_difference_measures, _sum_measures, _word_measures, _modality_measures, _spread_measures):
-            measures |= _of_model(name, measures_of(held_out.seen_by(name), model))
-    return measures
+    parts = [(tower, _image_measures(images)) for tower, images in held_out.by_tower(models).items()]
+    parts += [
+        (name, measures_of(held_out.seen_by(name), model))
+        for name, model in models.items()
+        for measures_of in (_difference_measures, _sum_measures, _word_measures, _modality_measures, _spread_measures)
+    ]
+    return {
+        (metric, name, control): estimate
+        for name, measures in parts
+        for (metric, control), estimate in measures.items()
+    }
 
 
 def table(measures: Measures) -> pd.DataFrame:
@@ -72,9 +76,11 @@ def item_table(held_out: HeldOut, models: Mapping[str, TextMemory], strength: fl
             "retrieval rank, image alone": rank_share(matrix, own.rows, first, second, 0 * right),
             "retrieval rank, image + text": rank_share(matrix, own.rows, first, second, strength * right),
         }
-        for metric, column in values.items():
-            ids = pairs[["first", "second"]].assign(measure=metric, value=column.astype(float), model=name)
-            parts.append(ids.assign(**dict(zip(("first_unit", "second_unit"), own.units.T, strict=True))))
+        units = dict(zip(("first_unit", "second_unit"), own.units.T, strict=True))
+        parts += [
+            pairs[["first", "second"]].assign(measure=metric, value=column.astype(float), model=name, **units)
+            for metric, column in values.items()
+        ]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -110,10 +116,6 @@ def effective_rank(vectors: Float[np.ndarray, "n d"], rows: Rows = slice(None)) 
 # ---- the measures of one model
 
 
-def _of_model(model: str, measures: OneModel) -> Measures:
-    return {(metric, model, control): estimate for (metric, control), estimate in measures.items()}
-
-
 def _means(held_out: HeldOut, metric: str, values: Mapping[str, np.ndarray], members: np.ndarray) -> OneModel:
     """Bootstrapped means of a measure and its controls; `members` are the units of each item."""
     estimates = bootstrap_means(values, members, held_out.draws, held_out.seed)
@@ -135,8 +137,11 @@ def _difference_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
         "f(d) with one caption": sides(right, t[first], t[second], shuffle),
         "antisymmetry": antisymmetry(right, reverse, shuffle),
     }
-    means = [_means(held_out, metric, controls, held_out.units) for metric, controls in values.items()]
-    return {key: estimate for part in means for key, estimate in part.items()}
+    return {
+        key: estimate
+        for metric, controls in values.items()
+        for key, estimate in _means(held_out, metric, controls, held_out.units).items()
+    }
 
 
 def _sum_measures(held_out: HeldOut, model: TextMemory) -> OneModel:

@@ -141,5 +141,5 @@ def nearest(
 
 def _columns(pool: Int[np.ndarray, " p"], *rows: Int[np.ndarray, " m"]) -> list[Int[np.ndarray, " m"]]:
     """Position in the pool of each of these rows."""
-    column_of = {row: column for column, row in enumerate(pool)}
-    return [np.array([column_of[row] for row in part], dtype=np.int64) for part in rows]
+    column_of = pd.Series(np.arange(len(pool)), pool)
+    return [column_of[part].to_numpy() for part in rows]

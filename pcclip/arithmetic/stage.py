@@ -89,7 +89,7 @@ def analyze(config: Config, images: ImageSet, vectors: Vectors, models: dict[str
     with arithmetic_stage.work():
         tables, picture_files = _tables(config, images, vectors, models, arithmetic_stage)
         for name, table in tables.items():
-            write_parquet(arithmetic_stage.folder / _file(name), table)
+            write_parquet(arithmetic_stage.folder / f"{name}.parquet", table)
         counts = {
             "pairs": len(tables["items"].drop_duplicates(["first", "second"])),
             "changes": len(config.arithmetic.changes),
@@ -97,13 +97,13 @@ def analyze(config: Config, images: ImageSet, vectors: Vectors, models: dict[str
             "pictures": len(picture_files),
             "left_out": by_reason(tables["composed_left_out"]),
         }
-        arithmetic_stage.finish([*map(_file, TABLES), *picture_files], counts)
+        arithmetic_stage.finish([*(f"{name}.parquet" for name in TABLES), *picture_files], counts)
     return tables
 
 
 def read(config: Config) -> dict[str, pd.DataFrame]:
     """The tables of the finished stage by name. Raises PcclipError when one is missing or has changed."""
-    return {name: read_output(config.folder / FOLDER, _file(name)) for name in TABLES}
+    return {name: read_output(config.folder / FOLDER, f"{name}.parquet") for name in TABLES}
 
 
 def _tables(
@@ -129,7 +129,3 @@ def _tables(
         "pictures": picture_table,
     }
     return tables, picture_files
-
-
-def _file(name: str) -> str:
-    return f"{name}.parquet"
