@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from pcclip.arithmetic.texts import TextMemory
 from pcclip.config import Attribute
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
@@ -75,7 +76,7 @@ class Query:
 
 
 def query_axis(
-    model: Encoder, query: Query, estimator: str, paraphrases: Sequence[tuple[str, str]] = ()
+    model: Encoder | TextMemory, query: Query, estimator: str, paraphrases: Sequence[tuple[str, str]] = ()
 ) -> Float[np.ndarray, " d"]:
     """The direction for typed words, see `Query.terms`. Raises PcclipError when the model cannot tell more from less."""
     terms = [(weight, term.attribute()) for weight, term in query.terms()]
@@ -88,7 +89,7 @@ def query_axis(
 
 
 def attribute_axis(
-    model: Encoder, attribute: Attribute, estimator: str, paraphrases: Sequence[tuple[str, str]] = ()
+    model: Encoder | TextMemory, attribute: Attribute, estimator: str, paraphrases: Sequence[tuple[str, str]] = ()
 ) -> Float[np.ndarray, " d"]:
     """The direction of one attribute, of length one; larger projections mean more of the attribute.
 
@@ -123,12 +124,12 @@ def attribute_axis(
     return paraphrase_axis(model, [*pairs, (attribute.comparison, attribute.comparison_swapped)])
 
 
-def text_axis(model: Encoder, more: str, less: str | None = None) -> Float[np.ndarray, " d"]:
+def text_axis(model: Encoder | TextMemory, more: str, less: str | None = None) -> Float[np.ndarray, " d"]:
     """f(more) - f(less), of length one or zero; without `less`, f(more)."""
     return paraphrase_axis(model, [(more, less)]) if less else unit(model.encode_texts([more]))[0]
 
 
-def paraphrase_axis(model: Encoder, paraphrases: Sequence[tuple[str, str]]) -> Float[np.ndarray, " d"]:
+def paraphrase_axis(model: Encoder | TextMemory, paraphrases: Sequence[tuple[str, str]]) -> Float[np.ndarray, " d"]:
     """Mean of f(more) - f(less) over pairs of texts, of length one, or zero where the mean is within rounding."""
     texts = model.encode_texts([text for pair in paraphrases for text in pair])
     difference = (texts[0::2] - texts[1::2]).mean(axis=0)

@@ -138,16 +138,17 @@ class Order:
 
     def spread(self, vectors: Float[np.ndarray, "k d"], sides: csr_array, photos: int) -> Float[np.ndarray, " k"]:
         """Posterior standard deviation, in logits, of sums of scores of so many photos each, by their vectors and sides."""
-        shared = vectors @ (self.width**2 * self.votes.T) + (self.own**2 * sides).toarray().astype(vectors.dtype)
-        prior = self.width**2 * np.einsum("kd,kd->k", vectors, vectors) + photos * self.own**2
-        taken = shared @ self.half.T.astype(vectors.dtype)
-        return np.sqrt(np.maximum(prior - np.einsum("km,km->k", taken, taken), 0))
+        linear = (self.width**2 * self.votes.T @ self.half.T).astype(vectors.dtype)
+        taken = vectors @ linear + (self.own**2 * sides @ self.half.T).astype(vectors.dtype)
+        prior = self.width**2 * np.vecdot(vectors, vectors) + photos * self.own**2
+        return np.sqrt(np.maximum(prior - np.vecdot(taken, taken), 0))
 
     def gaps(self, pairs: Int[np.ndarray, "p 2"]) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
         """By how many logits the first photo of each pair is ahead: mean and standard deviation."""
-        (first, second), own, logits = pairs.T, self.sides.T.tocsr(), self.logits
-        spread = self.spread(self.matrix[first] - self.matrix[second], own[first] - own[second], 2)
-        return logits[first] - logits[second], spread
+        (first, second), own = pairs.T, self.sides.T.tocsr()
+        vectors = self.matrix[first] - self.matrix[second]
+        means = vectors @ self.mean.astype(vectors.dtype) + self.shifts[first] - self.shifts[second]
+        return means, self.spread(vectors, own[first] - own[second], 2)
 
     @property
     def unhelpful(self) -> str:
@@ -169,10 +170,12 @@ class Order:
 
 def rank_interval(scores: Float[np.ndarray, " n"], deviations: Float[np.ndarray, " n"]) -> Int[np.ndarray, "2 n"]:
     """The best and the worst rank of each photo in its 95% interval; the others' scores are drawn, being uncertain, too."""
-    n, drawn = len(scores), np.sort(scores + deviations * stream("ranks of photos", 0).standard_normal(len(scores)))
-    rank = n - np.searchsorted(np.sort(scores), scores, side="right") + 1
+    n, order = len(scores), np.argsort(scores)
+    drawn = np.sort(scores + deviations * stream("ranks of photos", 0).standard_normal(n))
+    scores, deviations = scores[order], deviations[order]  # sorted values are searched for several times as fast
+    rank = n - np.searchsorted(scores, scores, side="right") + 1
     above, below = (n - np.searchsorted(drawn, scores + sign * _NORMAL * deviations) for sign in (1, -1))
-    return np.stack([np.minimum(above + 1, rank), np.maximum(below, rank)])
+    return np.stack([np.minimum(above + 1, rank), np.maximum(below, rank)])[:, np.argsort(order)]
 
 
 def learnt_order(
@@ -248,7 +251,8 @@ def _laplace(
 
 def _typical_gap(vectors: Float[np.ndarray, "n d"]) -> float:
     """Root mean square of the distance between two photos, or 1 where that is zero."""
-    gap = float(np.sqrt(2 * vectors.var(axis=0, dtype=np.float64).sum()))
+    centred = vectors - vectors.mean(axis=0)
+    gap = float(np.sqrt(2 * np.vecdot(centred, centred).mean(dtype=np.float64)))
     return gap if gap > 1e-9 else 1.0
 
 

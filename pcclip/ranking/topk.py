@@ -26,13 +26,7 @@ def best_rows(
     top, bottom = top or 0, bottom or 0
     if everything or top + bottom >= n:
         return np.argsort(-scores, kind="stable")
-    split = np.partition(scores, [max(bottom - 1, 0), min(n - top, n - 1)])
-    ends = []
-    if top:
-        ends.append(_largest(scores, split[n - top], top))
-    if bottom:
-        ends.append(n - 1 - _largest(-scores[::-1], -split[bottom - 1], bottom)[::-1])
-    return np.concatenate(ends)
+    return np.concatenate([_largest(scores, top), n - 1 - _largest(-scores[::-1], bottom)[::-1]])
 
 
 def ranked(scores: Float[np.ndarray, " n"], top: int | None = None, bottom: int | None = None) -> pd.DataFrame:
@@ -77,11 +71,15 @@ def ranked_shards(
     return pd.DataFrame({"position": _positions(n, len(rows), bottom), "path": paths[rows], "score": scores[rows]})
 
 
-def _largest(scores: Float[np.ndarray, " n"], cut: np.floating, k: int) -> Int[np.ndarray, " k"]:
-    """Rows of the k largest scores, best first, where `cut` is the k-th largest; of equal scores the earlier rows."""
-    above = np.flatnonzero(scores > cut)
-    rows = np.sort(np.concatenate([above, np.flatnonzero(scores == cut)[: k - len(above)]]))
-    return rows[np.argsort(-scores[rows], kind="stable")]
+def _largest(scores: Float[np.ndarray, " n"], k: int) -> Int[np.ndarray, " k"]:
+    """Rows of the k largest scores, best first; of equal scores the earlier rows.
+
+    The k-th largest of the maxima of parts is at most the k-th largest score, so that only scores above it are sorted.
+    """
+    width = max(len(scores) // (4 * max(k, 1)), 1)
+    maxima = scores[: len(scores) // width * width].reshape(-1, width).max(axis=1)
+    rows = np.flatnonzero(scores >= np.sort(maxima)[-max(k, 1)])
+    return rows[np.argsort(-scores[rows], kind="stable")[:k]]
 
 
 def _positions(n: int, shown: int, bottom: int | None) -> Int[np.ndarray, " k"]:

@@ -30,7 +30,7 @@ def project(matrix: Float[np.ndarray, "n d"], axis: Float[np.ndarray, " d"]) -> 
 
     def block(start: int) -> None:
         rows = slice(start, start + _BLOCK)
-        np.einsum("nd,d->n", matrix[rows], axis, out=scores[rows])
+        np.vecdot(matrix[rows], axis, out=scores[rows])
 
     with ThreadPoolExecutor(_THREADS) as threads:
         list(threads.map(block, range(0, len(matrix), _BLOCK)))

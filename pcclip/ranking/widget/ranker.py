@@ -2,13 +2,13 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from pcclip.arithmetic.texts import TextMemory
 from pcclip.config import Rank
 from pcclip.errors import PcclipError
 from pcclip.ranking import saved
@@ -22,7 +22,6 @@ from pcclip.stats.random_streams import stream
 
 BOTH = "side by side"
 _FUTURE_PAIRS = 2000  # drawn at random, to estimate agreement with further votes
-_KEPT_DIRECTIONS = 200  # of typed words
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Ranker:
         self._answers = self.file = VoteFile(votes)
         self.name = ""  # of the saved ranking that is open
         self._rng = stream("questions to a voter", seed)
-        self._direction = lru_cache(maxsize=_KEPT_DIRECTIONS)(self._encode)
+        self._texts = {name: TextMemory(model) for name, model in photos.models.items()}
         self._begun = Query(settings.more, settings.less.strip() or None).label
         words = self.file.words()
         if words is None or words.begun != self._begun:
@@ -200,6 +199,7 @@ class Ranker:
         def text(words: str) -> Float[np.ndarray, " d"]:
             return self._direction(model, words, None, "two_prompt")
 
+        self._texts[model].encode_texts([Query(word).attribute().more for word in NONSENSE])  # all at once
         texts = [text(words) for words in (self.query.more, self.query.less) if words]
         return doubt(self.photos.matrix(model), texts, [*map(text, NONSENSE)], text(plain) if plain else None)
 
@@ -252,8 +252,8 @@ class Ranker:
         """The votes on these photos, without the skipped ones."""
         return ballot(self.votes, self.photos.index)
 
-    def _encode(self, model: str, more: str, less: str | None, estimator: str) -> Float[np.ndarray, " d"]:
-        return query_axis(self.photos.models[model], Query(more, less), estimator)
+    def _direction(self, model: str, more: str, less: str | None, estimator: str) -> Float[np.ndarray, " d"]:
+        return query_axis(self._texts[model], Query(more, less), estimator)
 
 
 def _agreement(votes: Ballot, scores: Float[np.ndarray, " n"]) -> int:

@@ -10,7 +10,10 @@ export const scoreText = (score, deviation) => (deviation ? `${signed(score)} ±
 
 /** Rows from the highest score to the lowest; equal scores keep the order of the photos, as in the kernel. */
 export function orderByScore(scores) {
-  return Uint32Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
+  const bits = new Uint32Array(new Float32Array(scores).map((score) => score + 0).buffer), most = 2 ** 21; // rows
+  // one number has the score, the highest first, and the row: sorting numbers needs no function
+  const keys = new Float64Array(bits).map((b, row) => (b < 2 ** 31 ? 2 ** 31 - 1 - b : b) * most + row).sort();
+  return new Uint32Array(keys.map((key) => key % most));
 }
 
 /** For each of n rows its place in `order`, or -1. */
