@@ -52,8 +52,11 @@ def write_rewrites(config: Config, images: ImageSet, backend_for: Callable[[Prom
 
     def judged(part: Sequence[Question], answers: Mapping[str, Reply]) -> pd.DataFrame:
         replies = [answers[question.key] for question in part]
-        columns = {"raw": [r.text for r in replies], "finish_reason": [r.finish_reason for r in replies]}
-        written = table[: len(part)].assign(**columns, caption=[filters.clean(r.text) for r in replies])
+        written = table[: len(part)].assign(
+            raw=[r.text for r in replies],
+            finish_reason=[r.finish_reason for r in replies],
+            caption=[filters.clean(r.text) for r in replies],
+        )
         return written.assign(verdict=[_verdict(row) for row in written.itertuples()])
 
     first, rest = questions[: filters.FIRST], questions[filters.FIRST :]

@@ -44,6 +44,15 @@ def choose_pairs(groups: pd.Series, count: int | None, sampling: str, seed: int)
     return np.array(list(pairs.values()), dtype=np.int64).reshape(-1, 2)
 
 
+def both_images(table: pd.DataFrame, rows: Int[np.ndarray, "m 2"]) -> pd.DataFrame:
+    """Both rows of each pair: first and second, their values of column `id`, and first_NAME and second_NAME of the others."""
+    sides = [
+        table.iloc[rows[:, side]].reset_index(drop=True).add_prefix(f"{name}_")
+        for side, name in enumerate(("first", "second"))
+    ]
+    return pd.concat(sides, axis=1).rename(columns={"first_id": "first", "second_id": "second"})
+
+
 def _random(codes: Int[np.ndarray, " n"], count: int | None, seed: int) -> Iterator[tuple[int, int]]:
     """Ordered pairs, uniformly: single draws with repeats where few of many pairs are wanted, else a permutation."""
     n = len(codes)

@@ -80,8 +80,12 @@ def from_captions(first: str, second: str) -> str:
 def inside(caption: str) -> str:
     """A caption for the middle of a sentence: no full stop, the first letter in lower case if an article begins it."""
     caption = caption.strip().rstrip(".!? ")
-    begins_with_article = caption.split(" ", 1)[0].lower() in ("a", "an", "the", "two", "some", "this", "our")
-    return caption[:1].lower() + caption[1:] if begins_with_article else caption
+    return caption[:1].lower() + caption[1:] if begins_with_article(caption) else caption
+
+
+def begins_with_article(text: str) -> bool:
+    """Whether the first word is an article, or another word that is written small within a sentence."""
+    return text.split(" ", 1)[0].lower() in ("a", "an", "the", "two", "some", "this", "our")
 
 
 def _side_spans(sentence: str) -> tuple[Span, Span] | None:

@@ -15,7 +15,7 @@ import pandas as pd
 from pcclip.comparisons import captions, filters, verdicts
 from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.llm import Backend, Question, Reply, backend_identity, lazy_backend
-from pcclip.comparisons.pairs import choose_pairs
+from pcclip.comparisons.pairs import both_images, choose_pairs
 from pcclip.comparisons.prompts import Prompt, load_prompt
 from pcclip.comparisons.sentences import from_captions, sides, swapped
 from pcclip.config import COMPARISONS, Config
@@ -113,10 +113,7 @@ def draw_pairs(config: Config, images: ImageSet) -> pd.DataFrame:
         ("held_out", images.held_out, settings.held_out_pairs, "concept"),
     ):
         rows = choose_pairs(table[group], count, settings.sampling, config.seed)
-        both = [table.iloc[rows[:, side]].reset_index(drop=True)[["id", "caption", "concept"]] for side in (0, 1)]
-        for side, name in zip(both, ("first", "second"), strict=True):
-            side.columns = [name, f"{name}_caption", f"{name}_concept"]
-        drawn.append(pd.concat(both, axis=1).assign(split=split))
+        drawn.append(both_images(table[["id", "caption", "concept"]], rows).assign(split=split))
     return pd.concat(drawn, ignore_index=True)
 
 
@@ -186,19 +183,10 @@ def kept(table: pd.DataFrame, split: str) -> pd.DataFrame:
 def template_pairs(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     """Random ordered pairs of images of different concepts, with template sentences and their swapped twins.
 
-    `table` has columns id, caption, concept. Returns first, second (ids), first_caption, second_caption, difference,
-    swapped.
+    `table` has columns id, caption, concept. Returns first, first_caption, second, second_caption, difference, swapped.
     """
-    rows = choose_pairs(table.concept, count, "random", seed)
-    first, second = (table.iloc[rows[:, side]].reset_index() for side in (0, 1))
-    both = list(zip(first.caption, second.caption, strict=True))
-    return pd.DataFrame(
-        {
-            "first": first["id"],
-            "second": second["id"],
-            "first_caption": first.caption,
-            "second_caption": second.caption,
-            "difference": [from_captions(a, b) for a, b in both],
-            "swapped": [from_captions(b, a) for a, b in both],
-        }
+    pairs = both_images(table[["id", "caption"]], choose_pairs(table.concept, count, "random", seed))
+    both = list(zip(pairs.first_caption, pairs.second_caption, strict=True))
+    return pairs.assign(
+        difference=[from_captions(a, b) for a, b in both], swapped=[from_captions(b, a) for a, b in both]
     )

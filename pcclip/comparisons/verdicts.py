@@ -19,8 +19,9 @@ from scipy.special import ndtr
 
 from pcclip.comparisons.attributes import Bank, BankAttribute, Stem, load_bank, with_article
 from pcclip.comparisons.llm import Backend, Choice, Odds
-from pcclip.comparisons.pairs import choose_pairs
+from pcclip.comparisons.pairs import both_images, choose_pairs
 from pcclip.comparisons.prompts import Prompt, load_prompt
+from pcclip.comparisons.sentences import begins_with_article, inside
 from pcclip.config import COMPARISONS, Config
 from pcclip.data.concepts import singular, words_of
 from pcclip.data.image_set import ImageSet
@@ -31,6 +32,7 @@ from pcclip.runs.stage import read_output
 
 TABLE = "verdicts.parquet"
 KINDS = ("image", "thing")
+_PAIR = ["kind", "split", "first", "second", "first_subject", "second_subject"]
 _CERTAIN = 0.5  # with less confidence the verdict is 'neither'
 
 
@@ -72,11 +74,10 @@ def check_backend(config: Config, images: ImageSet, backend_for: Callable[[Promp
         return
     bank = load_bank(config.generate.attributes or "")
     pairs = draw_pairs(config, images, bank)
-    pair = pairs[pairs.kind == "thing"].head(1)
-    choices = [_choices(a, stem, pair).forward for a in bank.attributes for stem in a.stems]
+    things = pairs[pairs.kind == "thing"].head(1)
+    choices = [_choices(a, stem, things).forward for a in bank.attributes for stem in a.stems]
     backend = backend_for(load_prompt(config.generate.prompt))
-    question = pd.concat(choices).iloc[:1].to_list()
-    for odds in _log(config, backend).answer_all(question, backend.choose).values():
+    for odds in _log(config, backend).answer_all(pd.concat(choices).head(1).to_list(), backend.choose).values():
         if odds.failed:
             raise PcclipError(
                 f"generate.thing_pairs = {config.generate.thing_pairs}: {odds.reason.removeprefix('error: ')}; set it to 0, "
@@ -86,8 +87,8 @@ def check_backend(config: Config, images: ImageSet, backend_for: Callable[[Promp
 
 def load(config: Config) -> pd.DataFrame:
     """The verdicts that stage 01 stored. Raises PcclipError when there are none, or they belong to another bank."""
-    bank = load_bank(config.generate.attributes or "").hash
-    return read_output(config.source_folder / COMPARISONS, TABLE, attributes=bank)
+    bank = load_bank(config.generate.attributes or "")
+    return read_output(config.source_folder / COMPARISONS, TABLE, attributes=bank.hash)
 
 
 def _log(config: Config, backend: Backend) -> AnswerLog:
@@ -107,23 +108,15 @@ def draw_pairs(config: Config, images: ImageSet, bank: Bank) -> pd.DataFrame:
         ("image", "held_out", held_out, settings.held_out_attribute_pairs),
         ("thing", "train", pd.DataFrame({"id": nouns, "subject": nouns}), settings.thing_pairs),
     ):
-        groups = [group for _, group in table.groupby(_labels(table)) if group.subject.nunique() > 1]
+        labels = table.get("label", pd.Series("", table.index)).astype(object).fillna("").astype(str)
+        groups = [group for _, group in table.groupby(labels) if group.subject.nunique() > 1]
         for group in groups if count else []:
             share = -(-count * len(group) // sum(map(len, groups)))
             rows = choose_pairs(group.subject, share, "balanced", config.seed)
-            first, second = (group.iloc[rows[:, side]].reset_index(drop=True) for side in (0, 1))
-            columns = {"first": first["id"], "second": second["id"]}
-            subjects = {"first_subject": first.subject, "second_subject": second.subject}
-            drawn.append(pd.DataFrame({"kind": kind, "split": split, **columns, **subjects}))
+            drawn.append(both_images(group[["id", "subject"]], rows).assign(kind=kind, split=split))
     if not drawn:
         raise PcclipError("verdicts: no two subjects to compare; raise generate.attribute_pairs or thing_pairs")
-    return pd.concat(drawn, ignore_index=True)
-
-
-def _labels(table: pd.DataFrame) -> pd.Series:
-    """The label of each row, '' where it has none."""
-    labels = table.label if "label" in table else pd.Series("", index=table.index)
-    return labels.astype(object).where(labels.notna(), "").astype(str)
+    return pd.concat(drawn, ignore_index=True)[_PAIR]
 
 
 def spare(nouns: Iterable[str], images: ImageSet) -> list[str]:
@@ -134,10 +127,8 @@ def spare(nouns: Iterable[str], images: ImageSet) -> list[str]:
 
 def named(subject: str) -> str:
     """A subject for the middle of a sentence: 'fox' -> 'a fox', 'A red fox.' -> 'a red fox'."""
-    subject = subject.strip().rstrip(".!? ")
-    if subject.split(" ", 1)[0].lower() in ("a", "an", "the", "some", "two", "this", "our"):
-        return subject[:1].lower() + subject[1:]
-    return with_article(subject)
+    text = inside(subject)
+    return text if begins_with_article(text) else with_article(text)
 
 
 def summary(table: pd.DataFrame, bank: Bank) -> pd.DataFrame:
@@ -172,11 +163,13 @@ def _choices(attribute: BankAttribute, stem: Stem, pairs: pd.DataFrame) -> pd.Da
     suits = (pairs.kind == "image") | (not stem.compares)
     rows = pairs[(pairs.split == "held_out") | ((attribute.split == "train") & suits)]
     both = list(zip(rows.first_subject, rows.second_subject, strict=True))
-    columns = {
-        "forward": [_choice(attribute, stem, first, second) for first, second in both],
-        "backward": [_choice(attribute, stem, second, first) for first, second in both],
-    }
-    return pd.DataFrame(columns, index=rows.index)
+    return pd.DataFrame(
+        {
+            "forward": [_choice(attribute, stem, first, second) for first, second in both],
+            "backward": [_choice(attribute, stem, second, first) for first, second in both],
+        },
+        index=rows.index,
+    )
 
 
 def _choice(attribute: BankAttribute, stem: Stem, first: str, second: str) -> Choice:

@@ -118,8 +118,7 @@ def load_images(config: Config) -> ImageSet:
     table["concept"] = _concepts(table)
     table["split"] = _split(table, config)
     table = limited(table, {"train": data.limit, "held_out": data.held_out_limit}, config.seed)
-    if "label" not in table:
-        table = table.assign(label=None)
+    table["label"] = table.get("label")
     texts = texts[texts.index.isin(table.index)]
     captions = pd.DataFrame({"id": table["id"][texts.index], "caption": texts}).sort_values(
         "id", kind="stable", ignore_index=True
@@ -179,9 +178,7 @@ def _refuse_duplicates(table: pd.DataFrame, source: str) -> None:
 
 def _concepts(table: pd.DataFrame) -> pd.Series:
     """The source's concepts, and the caption's head noun where it names none."""
-    if "concept" not in table:
-        return table.caption.map(concept_of)
-    named = table.concept.fillna("").astype(str)
+    named = table.get("concept", pd.Series("", table.index)).fillna("").astype(str)
     return named.where(named != "", table.caption.map(concept_of))
 
 
@@ -189,8 +186,8 @@ def _split(table: pd.DataFrame, config: Config) -> np.ndarray | pd.Series:
     if config.data.split == "official":
         return official(table, config.data.source)
     heads = table.concept.str.split().str[-1].fillna("")  # 'soccer ball' and 'tennis ball' stay together
-    guesses = [(*head_noun(caption), concept) for caption, concept in zip(table.caption, table.concept, strict=True)]
-    unsure = pd.Series([noun == concept and not sure for noun, sure, concept in guesses], index=table.index, dtype=bool)
+    guesses = zip(map(head_noun, table.caption), table.concept, strict=True)
+    unsure = pd.Series([noun == concept and not sure for (noun, sure), concept in guesses], table.index, dtype=bool)
     if unsure.any():
         say(f"split: {unsure.mean():.1%} of the captions name no sure subject; these images are held out one by one")
         heads = heads.mask(unsure, "\0" + table["id"])

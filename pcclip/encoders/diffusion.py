@@ -152,19 +152,19 @@ class Teacher:
     def _check(self) -> None:
         config, width = self.unet.config, self.text_encoder.config.hidden_size
         channels = 3 if self.vae is None else self.vae.config.latent_channels
-        reason = None
-        if self.prediction not in _PREDICTIONS:
-            reason = f"predicts {self.prediction}, not {' or '.join(_PREDICTIONS)}"
-        elif config.out_channels != config.in_channels:
-            reason = "its UNet sees more than the latents"
-        elif config.in_channels != channels:
-            reason = f"its UNet sees {config.in_channels} channels, and a picture has {channels}"
-        elif config.addition_embed_type is not None or config.class_embed_type is not None:
-            reason = "its UNet wants more than the latents and the text"
-        elif config.cross_attention_dim != width:
-            reason = f"its UNet wants texts {config.cross_attention_dim} wide, and its text encoder gives {width}"
-        if reason:
-            raise PcclipError(f"teacher {self.spec!r}: {reason}; give a model built like Stable Diffusion 1 or 2")
+        problems = {
+            f"predicts {self.prediction}, not {' or '.join(_PREDICTIONS)}": self.prediction not in _PREDICTIONS,
+            "its UNet sees more than the latents": config.out_channels != config.in_channels,
+            f"its UNet sees {config.in_channels} channels, and a picture has {channels}": config.in_channels
+            != channels,
+            "its UNet wants more than the latents and the text": config.addition_embed_type is not None
+            or config.class_embed_type is not None,
+            f"its UNet wants texts {config.cross_attention_dim} wide, and its text encoder gives {width}": width
+            != config.cross_attention_dim,
+        }
+        for reason, is_so in problems.items():
+            if is_so:
+                raise PcclipError(f"teacher {self.spec!r}: {reason}; give a model built like Stable Diffusion 1 or 2")
 
     def _modules(self) -> list[torch.nn.Module]:
         return [part for part in (self.unet, self.text_encoder, self.vae) if part is not None]

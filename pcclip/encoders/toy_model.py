@@ -37,23 +37,22 @@ class ToyModel:
         match = re.fullmatch(rf"{self.name}(?::(\d+))?", spec)
         return int(match[1] or 0) if match else None
 
-    def stage(self, seed: int, recipe: dict[str, Any] | None = None) -> Stage:
+    def stage(self, seed: int) -> Stage:
         """The stage in the cache, whose folder is named by everything that determines the trained weights."""
-        recipe = recipe or self.recipe
-        inputs = {"format": toy_scenes.FORMAT, "seed": seed, **self.architecture, "recipe": recipe}
+        inputs = {"format": toy_scenes.FORMAT, "seed": seed, **self.architecture, "recipe": self.recipe}
         folder = f"{self.name.removeprefix('shapes-')}-{digest(inputs)[:16]}"
         return Stage(cache_folder() / "shapes" / folder, inputs)
 
-    def trained(self, seed: int, recipe: dict[str, Any] | None = None) -> Path:
+    def trained(self, seed: int) -> Path:
         """The folder of the model of a seed, trained unless that is done.
 
         Raises PcclipError when the folder cannot be written, or another process is training there.
         """
-        stage, recipe = self.stage(seed, recipe), recipe or self.recipe
+        stage, steps = self.stage(seed), self.recipe["steps"]
         if stage.done():
             return stage.folder
-        say(f"{self.name}:{seed} is trained once, {recipe['steps']} steps, into {stage.folder}")
+        say(f"{self.name}:{seed} is trained once, {steps} steps, into {stage.folder}")
         with stage.work():
-            files = self.write(seed, recipe, stage.folder)
-            stage.finish(files, {"pictures": recipe["pictures"], "steps": recipe["steps"]}, self.name)
+            files = self.write(seed, self.recipe, stage.folder)
+            stage.finish(files, {"pictures": self.recipe["pictures"], "steps": steps}, self.name)
         return stage.folder

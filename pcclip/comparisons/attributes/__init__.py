@@ -107,13 +107,17 @@ def _nouns(things: Any) -> Any:
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1)]
 Pairs = Annotated[list[tuple[Text, Text]], AfterValidator(_distinct_pairs)]  # (more, less)
-_STRICT_KEYS = ConfigDict(extra="forbid", frozen=True)
 
 
-class Stem(BaseModel):
+class _Strict(BaseModel):
+    """A part of a bank: it refuses keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Stem(_Strict):
     """A text that the language model continues, and the words that say more or less of the attribute."""
 
-    model_config = _STRICT_KEYS
     text: Annotated[Text, AfterValidator(_check_slots)]
     more: Texts
     less: Texts
@@ -129,10 +133,9 @@ class Stem(BaseModel):
         return self
 
 
-class BankAttribute(BaseModel):
+class BankAttribute(_Strict):
     """One attribute of a bank; `paraphrases` are the pairs of the file's key `train`."""
 
-    model_config = _STRICT_KEYS
     name: str
     split: Literal["train", "held_out"]
     stems: list[Stem]
@@ -148,10 +151,9 @@ class BankAttribute(BaseModel):
         return self
 
 
-class Kept(BaseModel):
+class Kept(_Strict):
     """Questions about other things than the bank's attributes: every pair of `words` in every one of `frames`."""
 
-    model_config = _STRICT_KEYS
     words: Annotated[Pairs, Field(min_length=1)]
     frames: Texts
 
@@ -176,10 +178,9 @@ def _named(attributes: Any) -> Any:
     }
 
 
-class Bank(BaseModel):
+class Bank(_Strict):
     """One bank file. `hash` identifies its content and the nouns that `things` stands for."""
 
-    model_config = _STRICT_KEYS
     name: str
     hash: str = ""
     version: Any = None

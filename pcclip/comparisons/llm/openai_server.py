@@ -164,8 +164,8 @@ class OpenAIServer:
                 None, "error: a stem about one thing needs token probabilities, which this server does not give"
             )
         messages = [{"role": "user", "content": f"{choice.question}\n{_AS_JSON}"}]
-        fields = {"messages": messages, "max_tokens": 64, "temperature": 0.0}
-        reply = await send(_CHAT, reply_of, {**fields, "response_format": _schema(_VERDICT)})
+        fields = {"messages": messages, "max_tokens": 64, "temperature": 0.0, "response_format": _schema(_VERDICT)}
+        reply = await send(_CHAT, reply_of, fields)
         return odds_of_verdict(self._without_secrets(reply.text))
 
     async def _send(
@@ -177,8 +177,7 @@ class OpenAIServer:
         accepted it, and answers without it.
         """
         own = {"model": self._settings.llm, **fields}
-        changes = self._settings.request.items()
-        own |= {name: value for name, value in changes if path == _CHAT or name in own}
+        own |= {name: value for name, value in self._settings.request.items() if path == _CHAT or name in own}
         refusals: dict[str, Refused] = {}
         while True:
             body = _without(own, self._refused[path] | refusals.keys())

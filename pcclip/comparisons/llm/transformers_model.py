@@ -1,7 +1,6 @@
 """A language model in this process, through transformers: a hub name or a local folder with safetensors."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import jinja2
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from pcclip.comparisons.llm.backend import Choice, Item, Odds, Question, Reply
 from pcclip.comparisons.llm.identity import backend_identity, weights_source
@@ -99,9 +99,13 @@ class TransformersModel:
 
     @torch.inference_mode()
     def _generate(self, rows: list[list[int]], max_tokens: int, **options: Any) -> Any:
-        """transformers' output for rows of token ids."""
-        ids, mask = (padded.flip(1) for padded in _padded([row[::-1] for row in rows], self._model.device))
-        with _memory_errors(self._settings):
+        """transformers' output for rows of token ids. Raises PcclipError for a batch that does not fit into memory."""
+        texts = [torch.tensor(row, dtype=torch.long) for row in rows]
+        ids, mask = (
+            pad_sequence(part, batch_first=True, padding_side="left").to(self._model.device)
+            for part in (texts, [torch.ones_like(text) for text in texts])
+        )
+        try:
             return self._model.generate(
                 ids,
                 attention_mask=mask,
@@ -110,25 +114,11 @@ class TransformersModel:
                 return_dict_in_generate=True,
                 **options,
             )
-
-
-def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Int[Tensor, "n t"], Int[Tensor, "n t"]]:
-    """Rows of token ids, filled up with zeros on the right, and a mask that is 0 there."""
-    width = max(map(len, rows))
-    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
-    return ids, torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
-
-
-@contextmanager
-def _memory_errors(settings: Generate) -> Iterator[None]:
-    """Turn a batch that does not fit into a PcclipError that says what to lower."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise PcclipError(
-            f"generate.in_flight = {settings.in_flight}: too many rows for the GPU's memory; lower it and "
-            "run again: finished answers are kept"
-        ) from None
+        except torch.OutOfMemoryError:
+            raise PcclipError(
+                f"generate.in_flight = {self._settings.in_flight}: too many rows for the GPU's memory; lower it and "
+                "run again: finished answers are kept"
+            ) from None
 
 
 class NucleusSampler:

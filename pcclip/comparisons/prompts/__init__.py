@@ -3,16 +3,15 @@
 A prompt about one text, such as one that rewrites a caption, has {first} alone.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pcclip.config import read_yaml, resolve
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest
 
 
-@dataclass(frozen=True)
-class Prompt:
+class Prompt(NamedTuple):
     """One prompt file.
 
     Attributes:
@@ -63,10 +62,8 @@ def yaml_file(name: str, folder: Path, kind: str) -> Path:
 
     `kind`, such as 'prompt', is for the message of the PcclipError that is raised when there is neither.
     """
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        path = resolve(name)
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-        raise PcclipError(f"{kind} {name!r}: no such file; shipped {kind.split()[-1]}s: {known}")
-    return path
+    for path in (folder / f"{name}.yaml", resolve(name)):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+    raise PcclipError(f"{kind} {name!r}: no such file; shipped {kind.split()[-1]}s: {known}")

