@@ -18,8 +18,6 @@ from pcclip.runs.files import digest
 from pcclip.runs.progress import Meter
 
 Tower = Literal["text", "image"]
-_OVERHEAD = {"cpu": 16}  # cost of one more group of texts, in tokens; on a GPU launching kernels costs more
-_OVERHEAD_ELSEWHERE = 8192
 
 
 class Encoder(nn.Module):
@@ -76,10 +74,8 @@ class Encoder(nn.Module):
         """Texts as tokens. A text over the context length is cut, keeping its end-of-text token."""
         return Tokens.of(self.tokens(texts), self.context_length)
 
-    def batch(self, tokens: Tokens | Sequence[list[int]]) -> Int[Tensor, "n t"]:
+    def batch(self, tokens: Tokens) -> Int[Tensor, "n t"]:
         """Token ids, each text padded to the length of the longest."""
-        if not isinstance(tokens, Tokens):
-            tokens = Tokens.of(tokens, self.context_length)
         return tokens.padded(self.pad_id).to(self.device)
 
     def features(self, tokens: Tokens) -> Float[Tensor, "n d"]:
@@ -88,7 +84,8 @@ class Encoder(nn.Module):
         Texts are grouped by length, so little padding is computed. Up to rounding the result equals `text_features` of
         all texts padded to one length.
         """
-        row_groups = groups(tokens.lengths, _OVERHEAD.get(self.device.type, _OVERHEAD_ELSEWHERE))
+        overhead = 16 if self.device.type == "cpu" else 8192  # on a GPU launching kernels costs more
+        row_groups = groups(tokens.lengths, overhead)
         back = np.argsort(np.concatenate(row_groups))
         vectors = torch.cat([self.text_features(self.batch(tokens[rows])) for rows in row_groups])
         return vectors[torch.from_numpy(back).to(vectors.device)]
@@ -140,8 +137,8 @@ class Encoder(nn.Module):
     def encode_pixels(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[np.ndarray, "n d"]:
         """Unit image vectors, float32, of a batch that is already decoded."""
         self.eval()
-        features = self.image_features(pixels.to(self.device))
-        return nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+        vectors = self.image_features(pixels.to(self.device)).float()
+        return nn.functional.normalize(vectors, dim=-1).cpu().numpy()
 
     def encode_images(
         self, images: Sequence[str | Path | Image.Image], batch_size: int = 64, workers: int = 4
@@ -151,8 +148,7 @@ class Encoder(nn.Module):
         Raises PcclipError naming the first image that cannot be read.
         """
         out = np.empty((len(images), self.width), dtype=np.float32)
-        wanted = batches(len(images), batch_size)
-        for rows, pixels, bad in decoded_batches(images, [self.preprocess], wanted, workers):
+        for rows, pixels, bad in decoded_batches(images, [self.preprocess], batches(len(images), batch_size), workers):
             if bad:
                 raise PcclipError(f"{images[bad[0][0]]}: {bad[0][1]}; remove it or replace it")
             out[rows] = self.encode_pixels(pixels[0])

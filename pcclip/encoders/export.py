@@ -81,9 +81,12 @@ def _open_clip(model: Encoder, folder: Path) -> None:
     import open_clip
     from open_clip.push_to_hf_hub import save_config_for_hf
 
-    settings = {**(open_clip.get_model_config(model.name) or {}), "custom_text": True}  # the text tower is a module
+    settings = {
+        **(open_clip.get_model_config(model.name) or {}),
+        "custom_text": True,  # the text tower is a module
+        "quick_gelu": "QuickGELU" in model.architecture["activation"],
+    }
     settings.pop("multimodal_cfg", None)  # CoCa's captioner, which is not loaded
-    settings["quick_gelu"] = "QuickGELU" in model.architecture["activation"]
     save_config_for_hf(SimpleNamespace(visual=model.image_tower), folder / "open_clip_config.json", settings)
     _tokenizer(model).save_pretrained(folder)
     write_tensors(folder / "open_clip_model.safetensors", _state(model))

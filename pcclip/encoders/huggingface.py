@@ -126,7 +126,7 @@ class DualEncoder(Encoder):
         self._layout = {name: (part.shape[1:], part.dtype) for name, part in blank.items()}
         self.eval()
         with torch.inference_mode():
-            vectors = [self.text_features(self.batch(self.tokens(["a"]))), self._image_vectors(blank)]
+            vectors = [self.text_features(self.batch(self.tokenised(["a"]))), self._image_vectors(blank)]
         if len({vector.shape for vector in vectors}) > 1 or vectors[0].ndim != 2:
             raise PcclipError(f"model {spec!r}: gives no image and text vectors of one space; choose another")
         self.width = vectors[0].shape[1]
@@ -150,9 +150,8 @@ class DualEncoder(Encoder):
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         return self.processor.tokenizer(list(texts), verbose=False)["input_ids"] if len(texts) else []
 
-    def batch(self, tokens: Tokens | Sequence[list[int]]) -> Int[Tensor, "n t"]:
+    def batch(self, tokens: Tokens) -> Int[Tensor, "n t"]:
         """Pad on the tokenizer's side, to the full context where the model was trained so."""
-        tokens = tokens if isinstance(tokens, Tokens) else Tokens.of(tokens, self.context_length)
         ids = tokens.padded(self.pad_id, self.context_length if self.pads else None)
         if self.processor.tokenizer.padding_side == "left":
             rows = zip(ids, tokens.lengths.tolist(), strict=True)

@@ -179,14 +179,12 @@ class OpenClip(Encoder):
         return self._preprocess(image)
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        if not len(texts):
-            return []
         if not hasattr(self._tokenizer, "encoder"):  # this tokenizer returns padded rows only
-            return self._tokenizer(list(texts)).tolist()
+            return self._tokenizer(list(texts)).tolist() if len(texts) else []
         start, end = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id
         return [[start, *self._tokenizer.encode(text), end] for text in texts]
 
-    def batch(self, tokens: Tokens | Sequence[list[int]]) -> Int[Tensor, "n t"]:
+    def batch(self, tokens: Tokens) -> Int[Tensor, "n t"]:
         """Pad to the full context where the tower attends to padding."""
         ids = super().batch(tokens)
         if self._is_causal or ids.shape[1] == self.context_length:

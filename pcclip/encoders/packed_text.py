@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from pcclip.encoders.tokens import Tokens, groups, places
 
-_OVERHEAD = {"cpu": 48}  # cost of one more group in attention, in tokens; on a GPU launching kernels costs more
-_OVERHEAD_ELSEWHERE = 4096
+_OVERHEAD = {"cpu": 48, "cuda": 4096}  # cost of one more group in attention, in tokens: launching kernels costs more
 
 
 def packs(tower: Any) -> bool:
@@ -102,9 +101,8 @@ class _Layout:
 
         number, first = prefixes(tokens)
         text, column = np.divmod(first, number.shape[1])
-        text_groups = groups(tokens.lengths, _OVERHEAD.get(device.type, _OVERHEAD_ELSEWHERE))
-        longest = [int(tokens.lengths[group[-1]]) for group in text_groups]
-        parts = [number[group, :cut] for group, cut in zip(text_groups, longest, strict=True)]
+        text_groups = groups(tokens.lengths, _OVERHEAD.get(device.type, _OVERHEAD["cuda"]))
+        parts = [number[group, : tokens.lengths[group[-1]]] for group in text_groups]  # the last text is the longest
         order, rows = np.concatenate(text_groups), np.concatenate([part.ravel() for part in parts])
         place = np.empty(len(first), dtype=np.int64)
         place[rows[rows >= 0]] = np.flatnonzero(rows >= 0)

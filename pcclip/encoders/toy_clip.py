@@ -69,10 +69,9 @@ def _train(seed: int, recipe: dict) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = open_clip.CustomTextCLIP(**json.loads(json.dumps(MODEL)))  # a copy: open_clip changes its arguments
-    matrices = [p for p in model.parameters() if p.ndim > 1]
     optimizer = torch.optim.AdamW(
         [
-            {"params": matrices, "weight_decay": recipe["weight_decay"]},
+            {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": recipe["weight_decay"]},
             {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
         ],
         lr=0.0,

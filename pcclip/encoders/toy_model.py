@@ -6,9 +6,8 @@ A toy model is trained from scratch on drawn pictures the first time its spec is
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pcclip.data.sources import toy_scenes
 from pcclip.runs.files import cache_folder, digest
@@ -16,8 +15,7 @@ from pcclip.runs.progress import say
 from pcclip.runs.stage import Stage
 
 
-@dataclass(frozen=True)
-class ToyModel:
+class ToyModel(NamedTuple):
     """A family of toy models that differ by seed.
 
     Attributes:
@@ -48,11 +46,9 @@ class ToyModel:
 
         Raises PcclipError when the folder cannot be written, or another process is training there.
         """
-        stage, steps = self.stage(seed), self.recipe["steps"]
-        if stage.done():
-            return stage.folder
-        say(f"{self.name}:{seed} is trained once, {steps} steps, into {stage.folder}")
-        with stage.work():
-            files = self.write(seed, self.recipe, stage.folder)
-            stage.finish(files, {"pictures": self.recipe["pictures"], "steps": steps}, self.name)
+        stage, counts = self.stage(seed), {name: self.recipe[name] for name in ("pictures", "steps")}
+        if not stage.done():
+            say(f"{self.name}:{seed} is trained once, {counts['steps']} steps, into {stage.folder}")
+            with stage.work():
+                stage.finish(self.write(seed, self.recipe, stage.folder), counts, self.name)
         return stage.folder

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
 
 from pcclip.comparisons.filters import LISTS, Candidate
@@ -105,8 +106,6 @@ def _scalar(dtype: _Dtype, data: bytes) -> np.generic:
 
 def _storage(content: bytes) -> Any:
     """torch keeps a file of its own inside the pickle; weights_only refuses everything but numbers in it."""
-    import torch
-
     _check(content.startswith(_LEGACY_TORCH), "a storage that is none")
     stream = BytesIO(content)
     for part in ("magic", "protocol", "system", "storage"):
@@ -119,8 +118,6 @@ def _storage(content: bytes) -> Any:
 
 
 def _tensor(storage: Any, offset: int, size: tuple, stride: tuple, *_: Any) -> np.ndarray:
-    import torch
-
     flat = torch.empty(0, dtype=storage.dtype).set_(storage)
     _check(prod(size) <= flat.numel(), "a tensor larger than its storage")
     tensor = flat.as_strided(size, stride, offset)  # checks that it stays inside the storage
@@ -159,8 +156,7 @@ def read_embeddings(path: Path | str) -> tuple[pd.DataFrame, Float[np.ndarray, "
         PcclipError: not such a file, or its parts do not fit together.
     """
     with _as_released(path) as data:
-        vectors = [vector.reshape(-1) for vector in data["clip_embedding"]]
-        matrix = np.stack(vectors).astype(np.float32)
+        matrix = np.stack([vector.reshape(-1) for vector in data["clip_embedding"]]).astype(np.float32)
         captions = [{"id": str(c["image_id"]), "caption": str(c["caption"])} for c in data["captions"]]
         numbers = _whole(data["inds"] if "inds" in data else range(len(captions)))
         table = pd.DataFrame(captions).assign(index=numbers)

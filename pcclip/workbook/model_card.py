@@ -8,7 +8,6 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pandas as pd
 
@@ -84,12 +83,13 @@ def model_card(run: Path, alpha: float, written: Collection[str], to: str) -> st
     """The card, in Markdown with the hub's metadata, of a run's model as `publish` wrote it."""
     from huggingface_hub import ModelCardData
 
-    source = run
-    if not (run / generate.FOLDER).is_dir():
-        source = parameters.read(run / "parameters.yaml").source_folder
+    has_01 = (run / generate.FOLDER).is_dir()
+    source = run if has_01 else parameters.read(run / "parameters.yaml").source_folder
     tuned, sentences = finished(run / finetuning.FOLDER), finished(source / generate.FOLDER)
     base = json.loads((run / finetuning.FOLDER / CARD).read_text(encoding="utf8"))["base"]
     place, finetune = to.removeprefix(_HUB), tuned["inputs"]["finetune"]
+    inputs, settings = sentences["inputs"], sentences["inputs"]["generate"]
+    writer = settings["gguf"] if settings["backend"] == "llama_cpp" else settings["llm"] or "none"
     data = ModelCardData(
         library_name=min(written, default="pcclip"),
         tags=["pcclip", "clip", "image-text differences"],
@@ -101,7 +101,8 @@ def model_card(run: Path, alpha: float, written: Collection[str], to: str) -> st
         "Weights": f"alpha = {alpha:g} times the finetuned weights, and 1 - alpha times the base's",
         "Comparisons": f"{tuned['counts'].get('train')} texts, drawn from {sentences['counts'].get('images')} images",
         "Images": f"SHA-256 of the table {tuned['inputs']['images'][:16]}; their licence is their source's",
-        **_writer(sentences["inputs"]),
+        "Language model": f"`{writer}` by {settings['backend']}, hash {inputs['backend']}",
+        "Prompt": f"`{settings['prompt']}`, hash {inputs['prompt']}",
         "Training": ", ".join(f"{key} {finetune[key]}" for key in ("objective", "tune", "epochs", "batch_size", "lr")),
         "Made with": ", ".join(f"{name} {version}" for name, version in tuned["versions"].items() if version),
     }
@@ -119,15 +120,6 @@ def model_card(run: Path, alpha: float, written: Collection[str], to: str) -> st
         *("## Limits", _LIMITS),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _writer(inputs: dict[str, Any]) -> dict[str, str]:
-    settings = inputs["generate"]
-    model = settings["gguf"] if settings["backend"] == "llama_cpp" else settings["llm"] or "none"
-    return {
-        "Language model": f"`{model}` by {settings['backend']}, hash {inputs['backend']}",
-        "Prompt": f"`{settings['prompt']}`, hash {inputs['prompt']}",
-    }
 
 
 def _results(run: Path, alpha: float) -> str:

@@ -114,15 +114,12 @@ def _alone(file: Path) -> Iterator[None]:
     """Hold a lock: two runs never work in one folder, nor a run and a job of one of its notebooks."""
     with disk_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(file)
         try:
-            lock.acquire(timeout=0)
+            lock = FileLock(file).acquire(timeout=0)
         except Timeout:
             raise PcclipError(f"{file.parent}: another run is at work here; wait for it, or change `run`") from None
-        try:
+        with lock:
             yield
-        finally:
-            lock.release()
 
 
 def run_notebook(config: Config, name: str, images: ImageSet | None = None) -> bool:

@@ -10,6 +10,9 @@ from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from pcclip.comparisons.llm.identity import gguf_path, weights_source
 from pcclip.config import Generate, resolve
 from pcclip.encoders import huggingface, minilm_efficientnet, openclip, packed_text, saved, toy_clip
@@ -68,7 +71,6 @@ def encoder_size(spec: str) -> EncoderSize:
     settings = _open_clip_settings(spec)
     if settings is None or "hf_model_name" in settings.get("text_cfg", {}):
         return EncoderSize()
-    import torch
     from open_clip.coca_model import CoCa
     from open_clip.model import CustomTextCLIP
 
@@ -91,7 +93,6 @@ def encoder_size(spec: str) -> EncoderSize:
 def _transformers_size(spec: str) -> EncoderSize:
     """Size of a model of transformers with two towers by its config.json; unknown where it is not here, and of a peer."""
     declare_missing()
-    import torch
     from transformers import AutoConfig
 
     huggingface.check(spec)
@@ -136,9 +137,6 @@ def stored(place: str, file: str) -> Path | None:
 
 def _measured(network: Any, *inputs: Any) -> Network:
     """Parameters, and FLOP of a call on the meta device."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(*inputs)
     return Network(sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops())

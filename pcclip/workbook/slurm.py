@@ -7,7 +7,6 @@ is queued again and continues where it was.
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,8 +37,7 @@ class Job(NamedTuple):
         return f"{self.run}/{self.notebook}"
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """The call that a job makes on its machine; submitit makes it again when the job was queued again."""
 
     root: str  # of the workbook

@@ -10,11 +10,10 @@ Runs that differ only in what 03 to 05 read share one 01 and 02; all of a sweep 
 import itertools
 import re
 from copy import deepcopy
-from dataclasses import dataclass
 from difflib import get_close_matches
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -36,8 +35,7 @@ _MOST_MEMBERS = 1_000
 _LATE_BLOCKS = ("finetune", "evaluate", "arithmetic")  # 01 and 02 do not read them
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One run of a sweep: its configuration, its variant's name and its values of the grid."""
 
     config: Config
@@ -58,12 +56,15 @@ def read_sweep(path: str | Path) -> list[Member]:
     if sweep is None:
         return [Member(base, "", {})]
     grid, variants = _grid_and_variants(sweep, path)
-    if base.reuse:
-        raise PcclipError(f"{path}: reuse = {base.reuse!r}: a sweep has an 01 and 02 of its own; leave reuse out")
-    if base.tuned:
-        raise PcclipError(f"{path}: tuned = {base.tuned!r}: a sweep has models of its own; leave tuned or sweep out")
-    if (size := prod(map(len, grid.values())) * len(variants)) > _MOST_MEMBERS:
-        raise PcclipError(f"{path}: sweep: {size:,} runs, and {_MOST_MEMBERS:,} are the most; use several files")
+    size = prod(map(len, grid.values())) * len(variants)
+    problems = {
+        f"reuse = {base.reuse!r}: a sweep has an 01 and 02 of its own; leave reuse out": base.reuse,
+        f"tuned = {base.tuned!r}: a sweep has models of its own; leave tuned or sweep out": base.tuned,
+        f"sweep: {size:,} runs, and {_MOST_MEMBERS:,} are the most; use several files": size > _MOST_MEMBERS,
+    }
+    for problem, is_so in problems.items():
+        if is_so:
+            raise PcclipError(f"{path}: {problem}")
     members = []
     for point in itertools.product(*grid.values()):
         grid_values = dict(zip(grid, point, strict=True))

@@ -44,14 +44,11 @@ def _needed(data: Data) -> list[str]:
 def _missing(data: Data, name: str) -> list[str]:
     captions, images = _places(data, name)
     annotations, photos = f"{_SITE}/annotations/annotations_trainval{_year(data)}.zip", f"{_SITE}/zips/{name}.zip"
-    lines = []
-    if not captions.is_file():
-        lines.append(
-            f"{captions}: not there; download {annotations} (241 MB) and unpack it in {captions.parent.parent}"
-        )
-    if not images.is_dir():
-        lines.append(f"{images}: not there; download {photos} ({_PUBLISHED[name][2]}) and unpack it in {images.parent}")
-    return lines
+    lines = {
+        f"{captions}: not there; download {annotations} (241 MB) and unpack it in {captions.parent.parent}": captions.is_file(),
+        f"{images}: not there; download {photos} ({_PUBLISHED[name][2]}) and unpack it in {images.parent}": images.is_dir(),
+    }
+    return [line for line, is_there in lines.items() if not is_there]
 
 
 def _read(data: Data, side: str) -> pd.DataFrame:

@@ -51,19 +51,18 @@ def birds(root: Path) -> tuple[pd.DataFrame, pd.Series, pd.Series]:
     Raises:
         PcclipError: a file is not as published.
     """
-    table = pd.concat([_column(root / name, column) for name, column in _TABLES.items()], axis=1)
+    table = pd.concat([_column(root / name, column) for name, column in _TABLES.items()], axis=1).reset_index(drop=True)
     names = _column(root / _CLASSES, "class")["class"].rename(index=str)
-    split = table.is_training.map({"1": "train", "0": "held_out"})
     files = table.file.fillna("")
     table = pd.DataFrame(
         {
             "id": files.str.removesuffix(".jpg"),
             "path": f"{root}/images/" + files,
             "class": table["class"],
-            "split": split,
+            "split": table.is_training.map({"1": "train", "0": "held_out"}),
         }
-    ).reset_index(drop=True)
-    reason = file_reasons(root / "images", files.reset_index(drop=True))
+    )
+    reason = file_reasons(root / "images", files)
     reason[~table["class"].isin(names.index)] = "no class"
     reason[table.split.isna()] = "no split"
     return table, names, reason

@@ -60,7 +60,11 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     columns = _columns(dataset.features, data)
     folder = cache_folder() / "huggingface" / dataset._fingerprint
     names = getattr(dataset.features.get(columns.get("label")), "names", None)
-    dataset = _undecoded(dataset.select_columns(list(dict.fromkeys(columns.values()))), columns["image"])
+    dataset = dataset.select_columns(list(dict.fromkeys(columns.values())))
+    try:
+        dataset = dataset.cast_column(columns["image"], datasets.Image(decode=False))  # bytes and paths
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise PcclipError(f"column {columns['image']!r} holds no images ({one_line(error)})") from None
     places = (folder, root_of(data), datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE)
     roots, rows = tuple(f"{os.path.realpath(place)}{os.sep}" for place in places), []
     with disk_errors(folder):
@@ -103,13 +107,11 @@ def _open(data: Data) -> Any:
             dataset = datasets.load_from_disk(name)
             return dataset if isinstance(dataset, datasets.Dataset) else dataset[data.part or "train"]
     except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
-        hint = ""
-        if not folder.is_dir() and not data.download:
-            hint = (
-                "; nothing is downloaded unless data.download is true, or load it once by hand with "
-                f"datasets.load_dataset({name!r})"
-            )
-        raise PcclipError(f"{data.path}: cannot be opened as a data set ({one_line(error)}){hint}") from None
+        by_hand = f"load it once by hand with datasets.load_dataset({name!r})"
+        hint = f"; nothing is downloaded unless data.download is true, or {by_hand}"
+        raise PcclipError(
+            f"{data.path}: cannot be opened as a data set ({one_line(error)}){'' if folder.is_dir() or online else hint}"
+        ) from None
 
 
 def _columns(features: dict, data: Data) -> dict[str, str]:
@@ -117,12 +119,12 @@ def _columns(features: dict, data: Data) -> dict[str, str]:
     import datasets
 
     classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    columns = {
+    return {
         "image": _column("image", features, data, lambda feature: isinstance(feature, datasets.Image)),
         "text": _column("text", features, data, _is_text),
         **({"label": classes[0]} if classes else {}),
+        **{kind: _column(kind, features, data, bool) for kind in data.columns},
     }
-    return {**columns, **{kind: _column(kind, features, data, bool) for kind in data.columns}}
 
 
 def _column(kind: Literal["image", "text", "id", "label"], features: dict, data: Data, fits: Callable) -> str:
@@ -143,16 +145,6 @@ def _is_text(feature: Any) -> bool:
     """True for a string, or a list of strings."""
     inner = getattr(feature, "feature", feature)
     return getattr(inner, "dtype", None) in ("string", "large_string") and type(inner).__name__ == "Value"
-
-
-def _undecoded(dataset: Any, image: str) -> Any:
-    """The set with its images as bytes and paths. Raises PcclipError when the column holds no images."""
-    import datasets
-
-    try:
-        return dataset.cast_column(image, datasets.Image(decode=False))
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise PcclipError(f"column {image!r} holds no images ({one_line(error)})") from None
 
 
 def _file(image: dict | None, folder: Path, name: str) -> tuple[str, str]:

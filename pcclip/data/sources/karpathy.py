@@ -16,18 +16,14 @@ _SPLITS = {"train": "train", "restval": "train", "test": "held_out"}
 
 def missing(data: Data) -> list[str]:
     """A line for the JSON file and one for the image folder, where it is absent."""
-    path, lines = root_of(data), []
-    if not path.is_file():
-        lines.append(f"{path}: not there; download {_JSON} and set data.path to one of its dataset_*.json")
-    images = _images(data)
-    if images is None:
-        lines.append(
-            f"{path.parent}: no image folder ({', '.join(_FOLDERS)}) beside the captions; unpack the set's "
-            "images there or set data.images; docs/data.md says where they come from"
-        )
-    elif not images.is_dir():
-        lines.append(f"{images}: no such folder; set data.images to the folder of the set's images")
-    return lines
+    path, images = root_of(data), _images(data)
+    lines = {
+        f"{path}: not there; download {_JSON} and set data.path to one of its dataset_*.json": path.is_file(),
+        f"{path.parent}: no image folder ({', '.join(_FOLDERS)}) beside the captions; unpack the set's "
+        "images there or set data.images; docs/data.md says where they come from": images,
+        f"{images}: no such folder; set data.images to the folder of the set's images": not images or images.is_dir(),
+    }
+    return [line for line, is_there in lines.items() if not is_there]
 
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:

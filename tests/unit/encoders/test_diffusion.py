@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -249,7 +248,7 @@ def small(tmp_path, monkeypatch):
 
 
 def test_the_shapes_teacher_is_trained_once_and_read_as_any_other(small, monkeypatch):
-    tiny = replace(shapes.SHAPES_DIFFUSION, recipe=TINY)
+    tiny = shapes.SHAPES_DIFFUSION._replace(recipe=TINY)
     folder = tiny.trained(3)
     monkeypatch.setattr(shapes, "_train", None)
     assert tiny.trained(3) == folder

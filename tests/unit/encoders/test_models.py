@@ -120,7 +120,7 @@ def features_and_gradients(model, ids):
 
 
 def test_a_short_batch_equals_a_full_one(fresh_encoder):
-    short = fresh_encoder.batch(fresh_encoder.tokens(TEXTS[:4]))
+    short = fresh_encoder.batch(fresh_encoder.tokenised(TEXTS[:4]))
     full = torch.nn.functional.pad(short, (0, fresh_encoder.context_length - short.shape[1]))
     assert short.shape[1] < full.shape[1] == fresh_encoder.context_length
     (a, a_gradients), (b, b_gradients) = (features_and_gradients(fresh_encoder, ids) for ids in (short, full))
@@ -136,12 +136,12 @@ def test_a_tower_that_sees_the_padding_gets_all_of_it(copied):
     config["model_cfg"]["text_cfg"]["no_causal_mask"] = True
     path.write_text(json.dumps(config))
     model = load_model(f"local-dir:{copied}")
-    assert model.batch(model.tokens(["a dog"])).shape == (1, 40)
+    assert model.batch(model.tokenised(["a dog"])).shape == (1, 40)
 
 
 def test_too_long_a_text_is_cut_and_keeps_its_end(tiny_encoder):
     [ids] = tiny_encoder.tokens(["word " * 100])
-    row = tiny_encoder.batch([ids])[0].tolist()
+    row = tiny_encoder.batch(tiny_encoder.tokenised(["word " * 100]))[0].tolist()
     assert len(ids) == 102
     assert row == ids[:39] + [ids[-1]]
     same_beginning = tiny_encoder.encode_texts(["word " * 100, "word " * 38, "word " * 37])
@@ -607,8 +607,8 @@ def test_another_softness_is_another_model(monkeypatch):
 
 
 def test_minilm_texts_do_not_see_their_padding(minilm):
-    alone = minilm.text_features(minilm.batch(minilm.tokens(TEXTS[:1])))
-    beside = minilm.text_features(minilm.batch(minilm.tokens(TEXTS)))[:1]
+    alone = minilm.text_features(minilm.batch(minilm.tokenised(TEXTS[:1])))
+    beside = minilm.text_features(minilm.batch(minilm.tokenised(TEXTS)))[:1]
     torch.testing.assert_close(alone, beside, rtol=0, atol=1e-5)
 
 

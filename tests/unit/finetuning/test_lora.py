@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from pcclip.encoders.minilm_efficientnet import MiniLMEfficientNet
+from pcclip.encoders.tokens import Tokens
 from pcclip.errors import PcclipError
 from pcclip.finetuning import lora
 
-TOKENS = [[5, 17, 3, 60], [5, 9, 60], [5, 2, 8, 31, 44, 60]]
+TOKENS = Tokens.of([[5, 17, 3, 60], [5, 9, 60], [5, 2, 8, 31, 44, 60]], limit=16)
 
 
 def bert() -> MiniLMEfficientNet:
