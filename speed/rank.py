@@ -1,15 +1,16 @@
 """Rank a million vectors, best and worst 100, against one bare pass over the same memory.
 
-    python speed/rank.py [--images 1000000] [--width 768] [--top 100] [--rounds 5] [--shards] [--photos 200]
+    python speed/rank.py [--images 1000000] [--width 768] [--top 100] [--rounds 5] [--shards] [--bytes] [--photos 200]
                          [--model minilm-efficientnet] [--json]
 
 Both run in turn on the same matrix. The bare pass is the faster of numpy's and torch's sum of it; the result must be
 that of sorting everything, or the benchmark fails. A naive loop over the rows is timed on a part of them. --shards also
-ranks the vectors from Parquet files in bounded memory. `seconds_photos_*` are of a folder of drawn photos, in which each
-attribute is new: the model's loading, the first ranking with all photos to encode, a further one (`known`), which takes no
-longer than the model from the shell, and one on the open page (`page`). `seconds_large_*` are of a page of --large photos
-(vectors alone): other words, an answer after 40 others, the sorting in the browser's engine (by node, where there is
-one); `megabytes_large` is by how much the process grew meanwhile.
+ranks the vectors from Parquet files in bounded memory; --bytes also finds the same table by one byte a number.
+`seconds_photos_*` are of a folder of drawn photos, in which each attribute is new: the model's loading, the first
+ranking with all photos to encode, a further one (`known`), which takes no longer than the model from the shell, and one
+on the open page (`page`). `seconds_large_*` are of a page of --large photos (vectors alone): other words, an answer
+after 40 others, the sorting in the browser's engine (by node, where there is one); `megabytes_large` is by how much the
+process grew meanwhile.
 """
 
 import argparse
@@ -33,6 +34,7 @@ import pyarrow as pa
 import torch
 from measure import in_turn, ratio, seconds_of, show
 from PIL import Image
+from shortlist import byte_vectors, ranked_by_bytes
 
 from pcclip.config import Rank
 from pcclip.embedding.vectors import Vectors
@@ -57,6 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--top", type=int, default=100, help="how many of the best and of the worst")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--shards", action="store_true", help="also from Parquet files in a temporary folder")
+    parser.add_argument("--bytes", action="store_true", help="also by a shortlist of int8 codes (shortlist.py)")
     parser.add_argument("--photos", type=int, default=200, help="of the folder that is ranked twice")
     parser.add_argument("--large", type=int, default=100_000, help="of the large page")
     parser.add_argument("--model", default="minilm-efficientnet", help="that ranks it")
@@ -78,7 +81,13 @@ def main(arguments: list[str] | None = None) -> None:
     whole = torch.from_numpy(matrix)
     check(rank(), project(matrix, axis), options.top)
     passes = {"numpy": matrix.sum, "torch": whole.sum}
-    times = in_turn(options.rounds, rank=rank, **passes)
+    ways = {"rank": rank, **passes}
+    if options.bytes:
+        short = byte_vectors(matrix)
+        ways["bytes"] = lambda: ranked_by_bytes(matrix, short, axis, options.top, options.top)
+        if list(ways["bytes"]().row) != list(rank().row):
+            raise SystemExit("the shortlist has another table")
+    times = in_turn(options.rounds, **ways)
     bare = min(passes, key=lambda name: median(times[name]))
     took = median(times["rank"])
     few = matrix[: min(options.images, 20_000)]
@@ -99,6 +108,9 @@ def main(arguments: list[str] | None = None) -> None:
         "gigabytes_per_second": matrix.nbytes / 1e9 / took,
         "naive_ratio": naive * options.images / len(few) / took,
     }
+    if options.bytes:
+        result |= {f"bytes_to_{name}": ratio(times["bytes"], times[name]) for name in ("rank", bare)}
+        result |= {"seconds_bytes": median(times["bytes"]), "gigabytes_bytes": short.codes.nbytes / 1e9}
     if options.shards:
         result |= from_shards(matrix, axis, options.top)
     show(result | known_folder(options.model, options.photos) | large_page(options.model, options.large), options.json)

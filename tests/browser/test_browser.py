@@ -521,8 +521,11 @@ def test_an_exported_page_needs_no_server(browser, work, tiny_model, monkeypatch
     page.set_default_timeout(WAIT)
     requests = []
     page.on("request", lambda request: requests.append(request.url))
+    text = (work / "ranked.html").read_text()
+    assert 0 < text.index('<img src="data:image/jpeg') < text.index('id="data"'), "pictures before all data are read"
     page.goto((work / "ranked.html").as_uri())
     page.wait_for_selector(".pcclip-ranking .tile.ready")
+    page.locator("#first").wait_for(state="detached")
     before = order(page)
     page.locator(".pcclip-ranking button[name=compare]").focus()
     for key in ("Enter", "ArrowLeft", "ArrowLeft", "ArrowRight", "z"):

@@ -1,7 +1,11 @@
 
 // A page that `pcclip export-page` wrote: the same surface, answered by this code from the data in the file.
 const data = JSON.parse(document.getElementById("data").textContent);
-const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const bytes = (text) => {
+  const letters = atob(text), array = new Uint8Array(letters.length);
+  for (let k = 0; k < array.length; k++) array[k] = letters.charCodeAt(k);
+  return array;
+};
 const view = (array) => new DataView(array.buffer, array.byteOffset, array.byteLength);
 const vectors = new Int8Array(bytes(data.vectors).buffer), width = vectors.length / data.photos.length;
 const listeners = new Set(), votes = [], none = new Uint8Array();
@@ -59,11 +63,15 @@ const answer = (content) => {
   answer({ do: "pair" });
 };
 
+// the first photos are in the page itself, above the data, until a tile has its own picture
+const main = document.querySelector("main"), first = document.getElementById("first");
+main.addEventListener("load", ({ target }) => target.closest(".tile") && first.remove(), { capture: true });
+setTimeout(() => first.remove(), 2000); // a photo that cannot be read has no picture
 page.render({
   model: {
     send: (content) => queueMicrotask(() => answer(content)),
     on: (_, listener) => listeners.add(listener),
     off: (_, listener) => listeners.delete(listener),
   },
-  el: document.querySelector("main"),
+  el: main,
 });

@@ -13,6 +13,7 @@ from pcclip.ranking.widget.surface import POLICY, Conversation, page_html
 from pcclip.ranking.widget.thumbnails import thumbnails
 
 _KINDS = ["csv", "jsonl", "votes"]
+_FIRST = 24  # photos that are seen before the page has read its data
 
 
 def offline_page(ranker: Ranker, most: int) -> str:
@@ -66,4 +67,7 @@ def offline_page(ranker: Ranker, most: int) -> str:
     policy = POLICY.format(nonce=nonce).partition("; frame-ancestors")[0]  # which a file cannot say
     meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
     text = json.dumps(data).replace("<", "\\u003c")  # so that a caption cannot end the script
-    return page_html("offline.js", nonce, meta + f'<script type="application/json" id="data">{text}</script>')
+    jpegs = [photo["jpeg"] for photo in shown[:_FIRST] if photo["jpeg"]]
+    first = "".join(f'<img src="data:image/jpeg;base64,{jpeg}" alt="">' for jpeg in jpegs)
+    body = f'<main><div id="first">{first}</div></main><script type="application/json" id="data">{text}</script>'
+    return page_html("offline.js", nonce, meta, body)

@@ -31,7 +31,7 @@ POLICY = (
 )
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">{head}<title>pcclip</title>
 <meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><style nonce="{nonce}">{style}</style></head>
-<body><main></main><script type="module" nonce="{nonce}">{code}</script></body></html>"""
+<body>{body}<script type="module" nonce="{nonce}">{code}</script></body></html>"""
 _ESTIMATORS = dict(zip(ESTIMATORS, ("one text", "text minus twin", "two prompts", "many prompts"), strict=True))
 _PAIR_SIDE, _LOOK_SIDE = 640, 1280  # pixels
 _PICTURED = 12  # photos of either end in a saved notebook
@@ -50,11 +50,11 @@ def page_code() -> str:
     return re.sub(r"^export (?=function|const)", "", logic, flags=re.MULTILINE) + imports.sub("", page)
 
 
-def page_html(script: str, nonce: str, head: str = "") -> str:
+def page_html(script: str, nonce: str, head: str = "", body: str = "<main></main>") -> str:
     """A page that needs no other file: style, the page's code, and a script that answers it."""
     style = "".join((_HERE / name).read_text(encoding="utf8") for name in ("ranking.css", "app.css"))
     code = page_code().replace("export default", "const page =") + (_HERE / script).read_text(encoding="utf8")
-    return _PAGE.format(nonce=nonce, style=style, code=code, head=head)
+    return _PAGE.format(nonce=nonce, style=style, code=code, head=head, body=body)
 
 
 class RankingSurface(Pictured, anywidget.AnyWidget):
