@@ -12,8 +12,8 @@ from pcclip.ranking.widget.ranker import Ranker
 from pcclip.ranking.widget.surface import POLICY, Conversation, page_html
 from pcclip.ranking.widget.thumbnails import thumbnails
 
-_KINDS = ["csv", "jsonl", "votes"]
 _FIRST = 24  # photos that are seen before the page has read its data
+_IMAGE = '<img src="data:image/jpeg;base64,{jpeg}" alt="">'
 
 
 def offline_page(ranker: Ranker, most: int) -> str:
@@ -27,7 +27,6 @@ def offline_page(ranker: Ranker, most: int) -> str:
     rows = order if len(order) <= most else np.concatenate([order[: -(-most // 2)], order[-(most // 2) :]])
     vectors = photos.matrix(model)[rows]
     scales = np.maximum(np.abs(vectors).max(axis=1, keepdims=True), 1e-12) / 127
-    paths = [photos.vectors.paths[row] for row in rows]
     shown = [
         {
             "path": photos.vectors.ids[row],
@@ -36,7 +35,7 @@ def offline_page(ranker: Ranker, most: int) -> str:
             "jpeg": "" if isinstance(jpeg, BadImage) else base64.b64encode(jpeg).decode(),
             "problem": str(jpeg) if isinstance(jpeg, BadImage) else "",
         }
-        for row, jpeg in zip(rows.tolist(), thumbnails(paths), strict=True)
+        for row, jpeg in zip(rows.tolist(), thumbnails([photos.vectors.paths[row] for row in rows]), strict=True)
     ]
     states: list[dict] = []
     Conversation(ranker, lambda state, buffers=(): states.append(state)).receive({"do": "hello"})
@@ -48,7 +47,7 @@ def offline_page(ranker: Ranker, most: int) -> str:
             "models": [model],
             "examples": [],
             "rankings": [],
-            "kinds": _KINDS,
+            "kinds": ["csv", "jsonl", "votes"],
             "offline": True,
             "learn": True,
             "expected": None,
@@ -67,7 +66,6 @@ def offline_page(ranker: Ranker, most: int) -> str:
     policy = POLICY.format(nonce=nonce).partition("; frame-ancestors")[0]  # which a file cannot say
     meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
     text = json.dumps(data).replace("<", "\\u003c")  # so that a caption cannot end the script
-    jpegs = [photo["jpeg"] for photo in shown[:_FIRST] if photo["jpeg"]]
-    first = "".join(f'<img src="data:image/jpeg;base64,{jpeg}" alt="">' for jpeg in jpegs)
+    first = "".join(_IMAGE.format(**photo) for photo in shown[:_FIRST] if photo["jpeg"])
     body = f'<main><div id="first">{first}</div></main><script type="application/json" id="data">{text}</script>'
     return page_html("offline.js", nonce, meta, body)

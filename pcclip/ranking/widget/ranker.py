@@ -182,8 +182,9 @@ class Ranker:
 
     def pair(self) -> tuple[int, int]:
         """Rows of the two photos to ask about next. Raises PcclipError when all pairs were asked."""
-        model = self.shown[-1]
-        return next_pair(self.learnt(model, LEARN), len(self.photos.captions), self.ballot.asked_pairs, self._rng)
+        return next_pair(
+            self.learnt(self.shown[-1], LEARN), len(self.photos.captions), self.ballot.asked_pairs, self._rng
+        )
 
     # ---- the order
 
@@ -258,5 +259,4 @@ class Ranker:
 
 def _agreement(votes: Ballot, scores: Float[np.ndarray, " n"]) -> int:
     """Number of votes that the scores agree with; ties are not counted."""
-    first, second = votes.pairs.T
-    return int((np.sign(scores[first] - scores[second]) == 2 * votes.outcomes - 1)[votes.outcomes != 0.5].sum())
+    return int((np.sign(np.subtract(*scores[votes.pairs.T])) == 2 * votes.outcomes - 1)[votes.outcomes != 0.5].sum())
