@@ -19,7 +19,7 @@ from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.registry import load_benchmarks, missing_benchmarks
 from pcclip.comparisons.sentences import from_captions
 from pcclip.config import Config
-from pcclip.embedding.stage import benchmark_vectors
+from pcclip.embedding.stage import embedded_sets
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
 from pcclip.runs.progress import say
@@ -27,7 +27,6 @@ from pcclip.stats.intervals import Estimate, bootstrap_means, estimate_table
 from pcclip.stats.vectors import unit
 
 FAMILY = "composed_retrieval"  # in pcclip.benchmarks
-FOLDER = "composed"  # in the run's folder: the vectors of each set
 _ROWS = 512  # queries scored at once
 _SUBSET_RECALLS = (1, 2, 3)
 
@@ -61,9 +60,8 @@ def table(
         {name: model.model for name, model in models.items()},
         (config.evaluate.bootstrap, config.seed),
     )
-    for name, benchmark in sets.items():
-        queries, pictures = benchmark.items, benchmark.only_images(benchmark.max_bad)
-        vectors = benchmark_vectors(config, config.home / FOLDER / name, pictures, encoders)
+    for name, benchmark, vectors in embedded_sets(config, sets, encoders):
+        queries = benchmark.items
         say(f"{name}: {len(queries)} composed queries, {len(vectors.ids)} images")
         for gallery, part in queries.groupby("gallery", sort=True):
             ids = list(vectors.of(benchmark.images[benchmark.images.gallery == gallery])["id"])

@@ -125,7 +125,7 @@ def _tables(
         "sweep": retrieval.table(sweeps),
         "claims": claims.table(measures, sweeps, settings.strength),
         "composed": composed.table(config, sets, readers, alphas),
-        "composed_left_out": left_out(config.home / composed.FOLDER, sets),
+        "composed_left_out": left_out(config, sets),
         "pictures": picture_table,
     }
     return tables, picture_files

@@ -106,6 +106,11 @@ def settings_of(config: Config, family: str) -> dict[str, Any]:
     return getattr(getattr(config, block), key)
 
 
+def vectors_folder(config: Config, family: str) -> Path:
+    """The folder, below the run's, that has a folder with the image vectors of each set of a family."""
+    return config.home / FAMILIES[family].block.split(".")[1]
+
+
 def load_benchmark(family: str, name: str, settings: Any, seed: int = 0) -> Benchmark:
     """Read a set, check it, and draw from it if it is to be smaller.
 

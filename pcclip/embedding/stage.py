@@ -21,6 +21,8 @@ from jaxtyping import Float
 from PIL import Image
 
 from pcclip.benchmarks.benchmark import Benchmark
+from pcclip.benchmarks.classification import FAMILY as CLASSIFICATION
+from pcclip.benchmarks.registry import vectors_folder
 from pcclip.config import Config, Embed
 from pcclip.data.image_set import ImageSet, load_images
 from pcclip.data.rows import counted
@@ -30,7 +32,7 @@ from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.images import batches, decoded_batches
 from pcclip.runs.files import names_in, read_parquet, write_parquet
-from pcclip.runs.progress import Meter, say
+from pcclip.runs.progress import Meter, next_part, say
 from pcclip.runs.ray_cluster import over_shards
 from pcclip.runs.stage import Stage, finished
 
@@ -116,25 +118,28 @@ def embed_benchmark(
     return _run(run, source, model, settings.model_copy(update={"draft": False}))
 
 
-def benchmark_vectors(config: Config, folder: Path, benchmark: Benchmark, models: Mapping[str, Encoder]) -> Vectors:
-    """The vectors of a benchmark's images by the image tower of every model; models['base'] must be there.
+def embedded_sets(
+    config: Config, benchmarks: Mapping[str, Benchmark], models: Mapping[str, Encoder]
+) -> Iterator[tuple[str, Benchmark, Vectors]]:
+    """Name, set, and vectors of its images by the image tower of every model, set by set; models['base'] must be there.
 
     Prints how many images cannot be read; they have no vector. Raises PcclipError as `embed_benchmark`.
     """
-    vectors, bad = embed_benchmark(folder, benchmark, models["base"], config.embed)
-    if len(bad):
-        say(f"{benchmark.name}: {len(bad)} images cannot be read, e.g. {bad.path[0]}: {bad.reason[0]}")
-    return with_towers(folder, vectors, models, config.embed, benchmark)
+    for name, benchmark in benchmarks.items():
+        next_part(name)
+        folder = vectors_folder(config, benchmark.family) / name
+        images = benchmark if benchmark.family == CLASSIFICATION else benchmark.only_images(benchmark.max_bad)
+        vectors, bad = embed_benchmark(folder, images, models["base"], config.embed)
+        if len(bad):
+            say(f"{benchmark.name}: {len(bad)} images cannot be read, e.g. {bad.path[0]}: {bad.reason[0]}")
+        yield name, benchmark, with_towers(folder, vectors, models, config.embed, images)
 
 
-def left_out(folder: Path, benchmarks: Mapping[str, Benchmark]) -> pd.DataFrame:
-    """The rows that the readers of some sets left out and the images that cannot be read, as data.rows.counted.
-
-    `folder` holds a folder of vectors for each set (`benchmark_vectors`).
-    """
+def left_out(config: Config, benchmarks: Mapping[str, Benchmark]) -> pd.DataFrame:
+    """The rows that the readers of `embedded_sets` left out and the images that cannot be read, as data.rows.counted."""
     parts = [pd.DataFrame({"dataset": [], "path": [], "reason": []}, dtype=str)]
     for name, benchmark in benchmarks.items():
-        bad = read_parquet(folder / name / BAD).to_pandas()[["path", "reason"]]
+        bad = read_parquet(vectors_folder(config, benchmark.family) / name / BAD).to_pandas()[["path", "reason"]]
         parts += [rows.assign(dataset=name) for rows in (benchmark.left_out, bad)]
     return counted(pd.concat(parts))
 

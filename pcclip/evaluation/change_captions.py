@@ -10,14 +10,13 @@ import pandas as pd
 
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.config import Config
-from pcclip.embedding.stage import benchmark_vectors
+from pcclip.embedding.stage import embedded_sets
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation import retrieval
 from pcclip.evaluation.predictions import Predictions
-from pcclip.runs.progress import next_part, say
+from pcclip.runs.progress import say
 
-FOLDER = "changes"  # below the run's folder: vectors of each set
 DISTRACTORS = 9  # wrong texts beside the right one
 
 
@@ -36,10 +35,7 @@ def score(
     config: Config, benchmarks: Mapping[str, Benchmark], encoders: Mapping[str, Encoder], predictions: Predictions
 ) -> None:
     """Score every model on every set."""
-    for name, benchmark in benchmarks.items():
-        next_part(name)
-        images = benchmark.only_images(benchmark.max_bad)
-        vectors = benchmark_vectors(config, config.home / FOLDER / name, images, encoders)
+    for name, benchmark, vectors in embedded_sets(config, benchmarks, encoders):
         pairs = benchmark.items
         pairs = pairs[vectors.has(pairs["first"], pairs["second"])].reset_index(drop=True)
         say(f"{name}: {len(pairs)} test pairs")

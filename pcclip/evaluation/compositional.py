@@ -18,16 +18,14 @@ from jaxtyping import Bool, Float, Int
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.compositionality import draw, measures
 from pcclip.config import Config
-from pcclip.embedding.stage import benchmark_vectors
+from pcclip.embedding.stage import embedded_sets
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.diffusion import load_teacher
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation.diffusion_matcher import COLUMNS, MODEL, DiffusionMatcher
 from pcclip.evaluation.predictions import Predictions
-from pcclip.runs.progress import next_part, say
-
-FOLDER = "compositional"  # below the run's folder: vectors of each set
+from pcclip.runs.progress import say
 
 
 @dataclass(frozen=True)
@@ -61,16 +59,13 @@ def score(
     """
     settings, costs = config.evaluate.teacher, [pd.DataFrame(columns=COLUMNS)]
     teacher = load_teacher(settings.spec, settings.precision) if settings and benchmarks else None
-    for name, benchmark in benchmarks.items():
-        next_part(name)
-        images = benchmark.only_images(benchmark.max_bad)
-        vectors = benchmark_vectors(config, config.home / FOLDER / name, images, encoders)
+    for name, benchmark, vectors in embedded_sets(config, benchmarks, encoders):
         items = match_items(benchmark, vectors)
         say(f"{name}: {len(items.image_rows)} items, {len(items.texts)} texts, {len(vectors.ids)} images")
         for model, encoder in encoders.items():
             add_model(items, vectors.seen_by(model).matrix, encoder, model, predictions)
         if settings and teacher:
-            sample = draw(benchmark, settings, config.seed)
+            images, sample = benchmark.only_images(benchmark.max_bad), draw(benchmark, settings, config.seed)
             matcher = DiffusionMatcher(teacher, settings, config.seed)
             add_teacher(match_items(sample, vectors), matcher, (images, vectors), config.embed.workers, predictions)
             costs.append(matcher.cost(name))

@@ -15,11 +15,11 @@ import pandas as pd
 from jaxtyping import Float
 
 from pcclip.benchmarks.benchmark import Benchmark
-from pcclip.benchmarks.classification import awa2
-from pcclip.benchmarks.registry import set_folder
+from pcclip.benchmarks.classification import FAMILY, awa2
+from pcclip.benchmarks.registry import set_folder, vectors_folder
 from pcclip.comparisons.llm import lazy_backend
 from pcclip.config import Config, Labelled
-from pcclip.embedding.stage import benchmark_vectors
+from pcclip.embedding.stage import embedded_sets
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
@@ -28,10 +28,9 @@ from pcclip.evaluation.class_differences import Contrast
 from pcclip.evaluation.differences import difference_items
 from pcclip.evaluation.predictions import Predictions
 from pcclip.evaluation.protocols import PROTOCOLS, SCORED_AS_RELEASED
-from pcclip.runs.progress import next_part, say
+from pcclip.runs.progress import say
 from pcclip.stats.random_streams import stream
 
-FOLDER = "labelled"  # below the run's folder: vectors of each set, and the logs of texts about classes
 CLASS_PAIRS = 100  # pairs of classes that get a text, those confused most often on the tune images first
 IMAGE_PAIRS = 2000  # of the corrected difference classification
 DESCRIPTIONS = 2  # of each class, in extended prompts
@@ -87,9 +86,8 @@ def score(
     comparative_gains.csv: comparative against plain prompting, tested.
     """
     parts: Tables = {name: [] for name in _COLUMNS}
-    for name, benchmark in benchmarks.items():
-        next_part(name)
-        images = classified_images(config, benchmark, encoders)
+    for name, benchmark, vectors in embedded_sets(config, benchmarks, encoders):
+        images = classified_images(config.evaluate.labelled[name], benchmark, vectors)
         say(f"{name}: {len(images.test[0])} test, {len(images.tune[0])} tune images, {len(benchmark.classes)} classes")
         _score_set(config, images, encoders, predictions, parts)
     tables = {
@@ -103,15 +101,14 @@ def score(
     return {"class_texts.parquet": texts, **{name: table[_COLUMNS[name]] for name, table in tables.items()}}
 
 
-def classified_images(config: Config, benchmark: Benchmark, encoders: Mapping[str, Encoder]) -> ClassifiedImages:
-    """Embed the images. Raises PcclipError when no test image can be read."""
-    vectors = benchmark_vectors(config, config.home / FOLDER / benchmark.name, benchmark, encoders)
+def classified_images(settings: Labelled, benchmark: Benchmark, vectors: Vectors) -> ClassifiedImages:
+    """The images that have a vector. Raises PcclipError when no test image has one."""
     table = vectors.of(benchmark.images)
     parts = {split: table[table["split"] == split] for split in ("tune", "test")}
     labelled = {split: (vectors.rows(part["id"]), part.label.to_numpy(dtype=np.int64)) for split, part in parts.items()}
     if parts["test"].empty:
         raise PcclipError(f"labelled set {benchmark.name}: no test image; unpack it again")
-    return ClassifiedImages(benchmark, config.evaluate.labelled[benchmark.name], vectors, **labelled)
+    return ClassifiedImages(benchmark, settings, vectors, **labelled)
 
 
 def _score_set(
@@ -290,7 +287,7 @@ def _writing(config: Config, images: ClassifiedImages, base: Encoder) -> class_t
     if images.settings.texts == "template":
         settings = settings.model_copy(update={"backend": "template"})
     backend = partial(lazy_backend, settings)
-    return class_texts.Writing(settings, backend, config.home / FOLDER, base, images.settings.things)
+    return class_texts.Writing(settings, backend, vectors_folder(config, FAMILY), base, images.settings.things)
 
 
 def _written(config: Config, images: ClassifiedImages, pairs: list[tuple[int, int]], base: Encoder) -> pd.DataFrame:

@@ -9,18 +9,11 @@ from pcclip.comparisons.stage import LEFT_OUT
 from pcclip.config import Config
 from pcclip.data.rows import counted
 from pcclip.embedding.stage import BAD, left_out
-from pcclip.evaluation import change_captions, compositional, labelled, relative_attributes
 from pcclip.evaluation.benchmarks import Sets
 from pcclip.runs.stage import read_output
 
 TABLE, _COMPOSED = "left_out.csv", "composed_left_out.parquet"  # of stage 04 and of stage 05
 _COLUMNS = ["stage", "dataset", "reason", "rows", "example"]
-_VECTORS = {  # family -> the folder of its vectors
-    "classification": labelled.FOLDER,
-    "change_captions": change_captions.FOLDER,
-    "relative_attributes": relative_attributes.FOLDER,
-    "compositionality": compositional.FOLDER,
-}
 
 
 def of_sets(config: Config, sets: Sets) -> pd.DataFrame:
@@ -28,7 +21,7 @@ def of_sets(config: Config, sets: Sets) -> pd.DataFrame:
 
     Columns dataset, reason, rows, example.
     """
-    return pd.concat([left_out(config.home / folder, sets[family]) for family, folder in _VECTORS.items()])
+    return pd.concat([left_out(config, benchmarks) for benchmarks in sets.values()])
 
 
 def of_stages(folders: Iterable[Path]) -> pd.DataFrame:

@@ -18,15 +18,14 @@ from jaxtyping import Float, Int
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.relative_attributes import shipped_texts
 from pcclip.config import Attribute, Config
-from pcclip.embedding.stage import benchmark_vectors
+from pcclip.embedding.stage import embedded_sets
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.evaluation.differences import ranking_items, verdict_items
 from pcclip.evaluation.predictions import SUPERVISED, Predictions
 from pcclip.ranking.axes import ESTIMATORS, attribute_axis, ridge_axis
-from pcclip.runs.progress import next_part, say
+from pcclip.runs.progress import say
 
-FOLDER = "relative"  # below the run's folder: vectors of each set
 _FEWEST = 3  # different values, or decided pairs, without which no axis is fitted
 Axis = Float[np.ndarray, " d"]
 
@@ -53,10 +52,7 @@ def score(
     config: Config, benchmarks: Mapping[str, Benchmark], encoders: Mapping[str, Encoder], predictions: Predictions
 ) -> None:
     """Score every estimator of every model on every attribute of every set, and the supervised axis."""
-    for name, benchmark in benchmarks.items():
-        next_part(name)
-        images = benchmark.only_images(benchmark.max_bad)
-        vectors = benchmark_vectors(config, config.home / FOLDER / name, images, encoders)
+    for name, benchmark, vectors in embedded_sets(config, benchmarks, encoders):
         score_set(benchmark, vectors, shipped_texts(name), encoders, predictions)
 
 

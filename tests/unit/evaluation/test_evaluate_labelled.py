@@ -619,7 +619,7 @@ def test_unseen_animals_compete_among_themselves(everything, tiny_encoder, tmp_p
         height = max((height for name, height in heights.items() if name in text), default=0)
         return np.array([height, *[0.0] * 30, np.sqrt(1 - height**2)])
 
-    monkeypatch.setattr(labelled, "benchmark_vectors", of_planted(unit(matrix)))
+    monkeypatch.setattr(labelled, "embedded_sets", of_planted(unit(matrix)))
     config, predictions = settled(everything, "awa2", path=str(zoo)), Predictions()
     told = labelled.score(
         config, benchmarks.load(config)["classification"], {"base": with_texts(tiny_encoder, vector)}, predictions
@@ -648,10 +648,12 @@ def test_unseen_animals_compete_among_themselves(everything, tiny_encoder, tmp_p
 
 
 def of_planted(matrix):
-    """In place of benchmark_vectors: row k of the matrix for row k of the set's table."""
+    """In place of embedded_sets: row k of the matrix for row k of the set's table."""
 
-    def call(config, folder, images, model):
-        return Vectors(list(images.images["id"]), list(images.images.path), matrix[: len(images.images)])
+    def call(config, benchmarks, models):
+        for name, benchmark in benchmarks.items():
+            images = benchmark.images
+            yield name, benchmark, Vectors(list(images["id"]), list(images.path), matrix[: len(images)])
 
     return call
 
@@ -698,7 +700,7 @@ def of_clusters(everything, encoder, monkeypatch, text_vectors, settings, spread
     )
     images = table.assign(path=table["id"])
     made = Benchmark("made", "classification", images, classes=TEN, released=[f"{name}_" for name in TEN])
-    monkeypatch.setattr(labelled, "benchmark_vectors", of_planted(matrix))
+    monkeypatch.setattr(labelled, "embedded_sets", of_planted(matrix))
     predictions, config = Predictions(), settled(everything, "made", **settings)
     told = labelled.score(config, {"made": made}, {"base": with_texts(encoder, text_vectors(means))}, predictions)
     return SimpleNamespace(
@@ -808,7 +810,7 @@ def test_what_a_set_lacks_is_counted_with_one_path(values, tmp_path, tiny_encode
     config = params.check({**values, "evaluate": {**values["evaluate"], "labelled": sets}})
     loaded = benchmarks.load(config)
     embed_benchmark(
-        config.home / labelled.FOLDER / "folders", loaded["classification"]["folders"], tiny_encoder, config.embed
+        config.home / "labelled" / "folders", loaded["classification"]["folders"], tiny_encoder, config.embed
     )
     rows = left_out.of_sets(config, loaded)
     assert rows.to_dict("records") == [
