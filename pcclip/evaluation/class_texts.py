@@ -8,6 +8,7 @@ unusable reply is asked for again under another seed; a subject left without a t
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -87,10 +88,7 @@ def descriptions(classes: Sequence[str], writing: Writing, n: int = 1) -> pd.Dat
     Raises:
         PcclipError: fewer than generate.min_yield of the classes got a description.
     """
-
-    def judge(subject: Subject, reply: Reply) -> Judged:
-        return _judge_description(subject[0], classes, reply, writing.model)
-
+    judge = partial(_judge_description, classes, writing.model)
     kind = _Kind("class-descriptions", load_prompt("describe_class", slots=("first",)), judge)
     table = _write(kind, [(name, "") for name in classes], writing, n)
     texts = [
@@ -118,11 +116,8 @@ def class_differences(
     Raises:
         PcclipError: fewer than generate.min_yield of the pairs got a text of the model.
     """
-
-    def judge(subject: Subject, reply: Reply) -> Judged:
-        return _judge_difference(subject, reply, writing.model)
-
-    table = _write(_Kind("class-differences", load_prompt(prompt_name), judge), list(pairs), writing)
+    kind = _Kind("class-differences", load_prompt(prompt_name), partial(_judge_difference, writing.model))
+    table = _write(kind, list(pairs), writing)
     texts = [row.text or from_captions(named(row.first), named(row.second)) for row in table.itertuples()]
     columns = ["first", "second", "difference", "swapped", "source", "verdict", *_ORIGIN]
     return table.assign(difference=texts, swapped=[swapped(text) for text in texts])[columns]
@@ -183,8 +178,8 @@ def _question(subject: Subject, kind: str, content: list, number: int) -> Questi
 # which replies are kept
 
 
-def _judge_description(name: str, classes: Sequence[str], reply: Reply, model: Encoder) -> Judged:
-    sentence = filters.clean(reply.text)
+def _judge_description(classes: Sequence[str], model: Encoder, subject: Subject, reply: Reply) -> Judged:
+    name, sentence = subject[0], filters.clean(reply.text)
     others = [_in_singular(other) for other in classes if _in_singular(other) not in _in_singular(name)]
     rules = {
         **{rule: filters.RULES[rule] for rule in _DESCRIPTION_RULES},
@@ -206,7 +201,7 @@ def _judge_description(name: str, classes: Sequence[str], reply: Reply, model: E
     return sentence, verdict
 
 
-def _judge_difference(subject: Subject, reply: Reply, model: Encoder) -> Judged:
+def _judge_difference(model: Encoder, subject: Subject, reply: Reply) -> Judged:
     """Judge by our rules for comparisons; beyond the names, the sides must also have different words."""
     first, second = subject
     row = {
@@ -224,8 +219,7 @@ def _judge_difference(subject: Subject, reply: Reply, model: Encoder) -> Judged:
 
 
 def _sides_differ(candidate: filters.Candidate) -> bool:
-    captions = (candidate.first_caption, candidate.second_caption)
-    names = {singular(word) for caption in captions for word in words_of(caption)}
+    names = {singular(word) for word in words_of(f"{candidate.first_caption} {candidate.second_caption}")}
     first, second = (
         {singular(word) for word in words_of(side)} - names - {"a", "an", "the"}
         for side in sides(candidate.sentence) or ("", "")

@@ -169,13 +169,17 @@ def choose(
     pair_images, alpha_images = halves(*tune)
     pairs = confused_pairs(confusions(models["base"].classes, matrices["base"], *pair_images))
     pairs = np.concatenate([pairs, pairs[:, ::-1]])
-    rows = []
-    for name, vectors in models.items():
-        moved = compared(vectors, pairs, form)
-        for alpha in ALPHAS:
-            items = classify(matrices[name], blended(vectors, moved, Choice(pairs, alpha)), *alpha_images)
-            rows.append((name, alpha, items.correct.mean()))
-    sweep = pd.DataFrame(rows, columns=SWEEP[:3])
+    moved = {name: compared(vectors, pairs, form) for name, vectors in models.items()}
+    accuracies = [
+        (
+            name,
+            alpha,
+            classify(matrices[name], blended(vectors, moved[name], Choice(pairs, alpha)), *alpha_images).correct.mean(),
+        )
+        for name, vectors in models.items()
+        for alpha in ALPHAS
+    ]
+    sweep = pd.DataFrame(accuracies, columns=SWEEP[:3])
     sweep = sweep.assign(plain=sweep.groupby("model").value.transform("first"), split="tune")
     means = sweep.groupby("alpha").value.mean().round(12).sort_index(ascending=False)
     alpha = float(means.idxmax())

@@ -8,7 +8,7 @@ A text-to-image model (evaluate.teacher) matches images and texts too, with no
 blind row, as it has no vectors of images.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -99,14 +99,8 @@ def add_model(
     if items.benchmark.form == "triples":
         margins |= measures.of_texts(texts, items.text_rows)
     _add(items, margins, model, predictions)
-    add_blind(items, texts @ matrix[np.unique(items.image_rows)].mean(axis=0), model, predictions)
-
-
-def add_blind(
-    items: MatchItems, text_scores: Sequence[float] | Float[np.ndarray, " t"], model: str, predictions: Predictions
-) -> None:
-    """Add the scores of a model that scores each text whatever the image is."""
-    scores = np.asarray(text_scores, dtype=float)[items.text_rows]
+    mean_image = matrix[np.unique(items.image_rows)].mean(axis=0)  # blind: the same scores whatever the image is
+    scores = np.asarray(texts @ mean_image, dtype=float)[items.text_rows]
     alike = scores[:, None].repeat(items.image_rows.shape[1], axis=1)
     _add(items, measures.margins(items.benchmark.form, alike, items.present), f"{model}, blind", predictions)
 
@@ -125,8 +119,7 @@ def add_teacher(
         workers: decoding threads.
     """
     images, vectors = shown
-    place = {image: row for row, image in enumerate(images.images["id"])}
-    rows = np.vectorize(lambda row: place[vectors.ids[row]], otypes=[int])(items.image_rows)
+    rows = pd.Index(images.images["id"]).get_indexer(vectors.ids)[items.image_rows]
     texts = [
         [items.texts[k] for k, present in zip(*of_item, strict=True) if present]
         for of_item in zip(items.text_rows, items.present, strict=True)

@@ -104,11 +104,11 @@ def score(
 def classified_images(settings: Labelled, benchmark: Benchmark, vectors: Vectors) -> ClassifiedImages:
     """The images that have a vector. Raises PcclipError when no test image has one."""
     table = vectors.of(benchmark.images)
-    parts = {split: table[table["split"] == split] for split in ("tune", "test")}
-    labelled = {split: (vectors.rows(part["id"]), part.label.to_numpy(dtype=np.int64)) for split, part in parts.items()}
-    if parts["test"].empty:
+    parts = [table[table["split"] == split] for split in ("tune", "test")]
+    if parts[1].empty:
         raise PcclipError(f"labelled set {benchmark.name}: no test image; unpack it again")
-    return ClassifiedImages(benchmark, settings, vectors, **labelled)
+    rows = [(vectors.rows(part["id"]), part.label.to_numpy(dtype=np.int64)) for part in parts]
+    return ClassifiedImages(benchmark, settings, vectors, *rows)
 
 
 def _score_set(
@@ -171,11 +171,10 @@ def _zero_shot(
     prompt_sets = zero_shot.prompt_sets(benchmark, descriptions, variants)
     tasks = zero_shot.zero_shot_tasks(encoder.encode_texts, prompt_sets, images.seen_by(model), rows, labels)
     for key, items in tasks.items():
-        variant, protocol, *_ = key.split("/")
-        dataset = f"{benchmark.name}/{variant}"
+        variant, protocol = key.split("/")
         task = "extended_prompts" if variant == "extended" else "zero_shot"
         for name in (task, "worst_group") if key == "single/corrected" else (task,):
-            predictions.add((name, dataset, protocol), model, items, images.vectors.ids)
+            predictions.add((name, f"{benchmark.name}/{variant}", protocol), model, items, images.vectors.ids)
 
 
 def _image_pairs(
@@ -262,8 +261,8 @@ def _corrected_pairs(config: Config, images: ClassifiedImages, base: Encoder) ->
     confused = np.empty((0, 2), dtype=int)
     if not images.unseen:
         tune = comparative.halves(*images.tune)[0] if len(images.tune[0]) > 1 else images.tune
-        texts = _plain_texts(base, images.benchmark.classes)
-        confused = comparative.confused_pairs(comparative.confusions(texts, images.seen_by("base"), *tune), CLASS_PAIRS)
+        rates = comparative.confusions(_plain_texts(base, images.benchmark.classes), images.seen_by("base"), *tune)
+        confused = comparative.confused_pairs(rates, CLASS_PAIRS)
     rest = stream("class pairs", config.seed).permutation(np.array(pairs))
     return list(dict.fromkeys(map(tuple, [*confused.tolist(), *rest.tolist()])))[:CLASS_PAIRS]
 
@@ -286,12 +285,12 @@ def _writing(config: Config, images: ClassifiedImages, base: Encoder) -> class_t
     settings = config.generate
     if images.settings.texts == "template":
         settings = settings.model_copy(update={"backend": "template"})
-    backend = partial(lazy_backend, settings)
-    return class_texts.Writing(settings, backend, vectors_folder(config, FAMILY), base, images.settings.things)
+    return class_texts.Writing(
+        settings, partial(lazy_backend, settings), vectors_folder(config, FAMILY), base, images.settings.things
+    )
 
 
 def _written(config: Config, images: ClassifiedImages, pairs: list[tuple[int, int]], base: Encoder) -> pd.DataFrame:
     """The texts about these pairs of classes, by templates or by the run's language model."""
-    classes = images.benchmark.classes
-    names = [(classes[a], classes[b]) for a, b in pairs]
+    names = [(images.benchmark.classes[a], images.benchmark.classes[b]) for a, b in pairs]
     return class_texts.class_differences(names, _writing(config, images, base))[_TEXTS]

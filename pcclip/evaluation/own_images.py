@@ -81,9 +81,11 @@ class HeldOut:
     def rankings(self) -> list[tuple[str, Attribute, str, pd.DataFrame]]:
         """Attribute, its texts, its column, and the images with a known value; at least two values differ."""
         attributes = self.config.evaluate.attributes.items()
-        columns = [(attribute, texts, texts.column or attribute) for attribute, texts in attributes]
-        known = [(*row, self.table[self.table[row[2]].notna()]) for row in columns]
-        return [row for row in known if row[3][row[2]].nunique() >= 2]
+        return [
+            (attribute, texts, column, self.table[self.table[column].notna()])
+            for attribute, texts, column in ((name, texts, texts.column or name) for name, texts in attributes)
+            if self.table[column].nunique() >= 2
+        ]
 
 
 def inputs(config: Config, images: ImageSet | None) -> dict[str, Any]:
@@ -104,8 +106,9 @@ def check_attributes(config: Config, images: ImageSet) -> None:
     named = {f"attributes.{name}": texts.column or name for name, texts in config.evaluate.attributes.items()}
     for key, column in {**named, "fixed": config.evaluate.fixed}.items():
         if column and column not in images.attributes:
-            known = ", ".join(images.attributes) or "none"
-            raise PcclipError(f"evaluate.{key}: {images.name} has no such attribute; it has: {known}")
+            raise PcclipError(
+                f"evaluate.{key}: {images.name} has no such attribute; it has: {', '.join(images.attributes) or 'none'}"
+            )
 
 
 def score(held_out: HeldOut, models: Mapping[str, Encoder], predictions: Predictions) -> None:
@@ -143,13 +146,11 @@ def _structures(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
     name, count = held_out.images.name, held_out.config.evaluate.structures
     if not count:
         return
-    pairs = held_out.pairs[f"{name}/template", ""].head(count)
-    pairs = _in_rows(pairs, vectors)
+    pairs = _in_rows(held_out.pairs[f"{name}/template", ""].head(count), vectors)
     captions = [pairs[f"{side}_caption"].map(inside) for side in ("first", "second")]
     for structure in STRUCTURES:
         texts, twins = (list(map(structure.sentence, *sides)) for sides in (captions, captions[::-1]))
-        table = pairs.assign(difference=texts, swapped=twins)
-        items = difference_items(model.encode_texts, vectors.matrix, table)
+        items = difference_items(model.encode_texts, vectors.matrix, pairs.assign(difference=texts, swapped=twins))
         for task in ("difference_classification", "difference_order"):
             yield (task, f"{name}/structures/{structure.split}/{structure.name}", ""), items[task]
     shuffled = pairs.assign(**{side: np.roll(pairs[side], 1) for side in ("first", "second")})
@@ -222,8 +223,7 @@ def _supervised_rankings(held_out: HeldOut) -> Scored:
         values = training[column].to_numpy(dtype=float)
         values = np.log(values) if (values > 0).all() else values
         axis, _ = ridge_axis(vectors.matrix, vectors.rows(training["id"]), values, list(training.concept))
-        rows, true_values = vectors.rows(known["id"]), known[column].to_numpy(dtype=float)
-        items = ranking_items(axis, vectors.matrix, rows, true_values)
+        items = ranking_items(axis, vectors.matrix, vectors.rows(known["id"]), known[column].to_numpy(dtype=float))
         yield ("ranking", f"{images.name}/{attribute}/supervised", ""), items
 
 
@@ -240,7 +240,7 @@ def _verdicts(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
         for wording, paraphrases in (("trained_wording", attribute.paraphrases), ("new_wording", attribute.held_out)):
             if len(own) and paraphrases:
                 axis = paraphrase_axis(model, paraphrases)
-                first, second = vectors.rows(own["first"]), vectors.rows(own["second"])
-                items = verdict_items(axis, vectors.matrix, first, second, (own.verdict == "first").to_numpy())
+                rows = [vectors.rows(own[side]) for side in ("first", "second")]
+                items = verdict_items(axis, vectors.matrix, *rows, (own.verdict == "first").to_numpy())
                 dataset = f"{held_out.images.name}/{attribute.name}/{attribute.split}/{wording}"
                 yield ("verdict_agreement", dataset, ""), items

@@ -256,8 +256,8 @@ def comparative(run: _Run) -> Part | None:
         "p": deciding(gains).map(_p),
         "adjusted by Holm": gains.p_holm.map(_p),
     }
-    figure = plots.alpha_sweep(sweep.assign(dataset=sweep.dataset + ", " + sweep.form))
-    return {"gains": table(pd.DataFrame(columns)), "figure": svg(figure)}
+    sweep = sweep.assign(dataset=sweep.dataset + ", " + sweep.form)
+    return {"gains": table(pd.DataFrame(columns)), "figure": svg(plots.alpha_sweep(sweep))}
 
 
 def claims(run: _Run) -> Part | None:
@@ -464,12 +464,13 @@ def _captions_and_classes(config: Config) -> tuple[dict[str, str], list[str]]:
 
 def _parameters(config: Config, manifests: dict) -> tuple[dict, list[str]]:
     """All parameters by dotted names, as the stages recorded them; and a line for each that `config` has otherwise."""
-    values = _flat(config.model_dump())
-    recorded: dict[str, Any] = {}
-    for stage in STAGES:
-        inputs = manifests.get(stage, {}).get("inputs", {})
-        recorded |= _flat({name: inputs[name] for name in _BLOCKS if name in inputs})
-    recorded = {key: value for key, value in recorded.items() if key in values}
+    values, stages = _flat(config.model_dump()), [manifests[stage]["inputs"] for stage in STAGES if stage in manifests]
+    recorded = {
+        key: value
+        for inputs in stages
+        for key, value in _flat({name: inputs[name] for name in _BLOCKS if name in inputs}).items()
+        if key in values
+    }
     return values | recorded, [f"{key} = {_shown(values[key])}" for key in recorded if values[key] != recorded[key]]
 
 

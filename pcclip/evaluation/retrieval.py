@@ -97,12 +97,8 @@ def recall_ranks(
 
 
 def check_distractors(first: pd.Series, second: pd.Series, texts: pd.Series, distractors: int) -> None:
-    """Raise PcclipError, as `retrieval_items` will, when some pair has too few texts of other pairs.
-
-    `first` and `second` are images by whatever name.
-    """
-    names = _codes([*first, *second])
-    _barred(_codes(map(_bare, texts)), _pair_codes(names[: len(texts)], names[len(texts) :]), distractors)
+    """Raise PcclipError, as `retrieval_items` will, when some pair (ids `first`, `second`) has too few texts of others."""
+    _barred(_codes(map(_bare, texts)), _pair_codes(first, second), distractors)
 
 
 def worded_verdicts(
@@ -143,9 +139,9 @@ def _codes(names: Iterable[Hashable]) -> Int[np.ndarray, " m"]:
     return pd.factorize(pd.Series(list(names), dtype=object))[0]
 
 
-def _pair_codes(first: Int[np.ndarray, " m"], second: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+def _pair_codes(first: Iterable[Hashable], second: Iterable[Hashable]) -> Int[np.ndarray, " m"]:
     """A number for each pair, equal for pairs of the same two images in either order."""
-    return np.unique(np.sort(np.stack([first, second], axis=1), axis=1), axis=0, return_inverse=True)[1].ravel()
+    return _codes(map(frozenset, zip(first, second, strict=True)))
 
 
 def _distractors(

@@ -4,6 +4,7 @@ Images are scored in blocks, so that only the vectors and one block of scores ar
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -76,15 +77,13 @@ def zero_shot_tasks(
     Raises:
         PcclipError: as `classify`.
     """
-    items: dict[str, pd.DataFrame] = {}
-    every_text = [text for _, class_prompts in prompts.values() for texts in class_prompts for text in texts]
-    codes, vectors = encoded(encode, every_text, matrix.shape[1])
-    start = 0
-    for name, (ensemble, class_prompts) in prompts.items():
-        end = start + sum(map(len, class_prompts))
-        items[name] = classify(matrix, _ensembled(vectors, codes[start:end], class_prompts, ensemble), rows, labels)
-        start = end
-    return items
+    texts = [[text for texts in class_prompts for text in texts] for _, class_prompts in prompts.values()]
+    codes, vectors = encoded(encode, [*chain(*texts)], matrix.shape[1])
+    codes_of = np.split(codes, np.cumsum([len(own) for own in texts])[:-1])
+    return {
+        name: classify(matrix, _ensembled(vectors, own, class_prompts, ensemble), rows, labels)
+        for (name, (ensemble, class_prompts)), own in zip(prompts.items(), codes_of, strict=True)
+    }
 
 
 def class_texts(
