@@ -58,13 +58,12 @@ class Encoder(nn.Module):
         """Text vectors before normalisation, from ids padded with `pad_id`."""
         raise TypeError(f"{type(self).__name__} has no text tower")
 
-    def transformer(self) -> nn.Module:
-        """The text tower's transformer blocks, which PC-CLIP tunes: no embeddings, final norm or projection."""
-        raise TypeError(f"{type(self).__name__} has no transformer")
+    def transformer(self, tower: Tower = "text") -> nn.Module:
+        """A tower's transformer blocks, without embeddings, final norm or projection; its stages where it has no such blocks.
 
-    def image_transformer(self) -> nn.Module:
-        """The image tower's transformer blocks; its stages where it is no transformer."""
-        raise TypeError(f"{type(self).__name__} has no blocks in its image tower")
+        PC-CLIP tunes those of the text tower.
+        """
+        raise TypeError(f"{type(self).__name__} has no transformer")
 
     @property
     def device(self) -> torch.device:
@@ -95,7 +94,7 @@ class Encoder(nn.Module):
         module = self.text_tower if tower == "text" else self.image_tower
         chosen: Sequence[nn.Module] = [module]
         if part == "transformer":
-            chosen = [self.transformer() if tower == "text" else self.image_transformer()]
+            chosen = [self.transformer(tower)]
         if part == "layernorm":
             chosen = normalisations(module)
         wanted = {id(p) for layer in chosen for p in layer.parameters()}

@@ -95,14 +95,13 @@ def _open_clip(model: Encoder, folder: Path) -> None:
 
 def _transformers(model: Encoder, folder: Path) -> None:
     """config.json, model.safetensors and the processor: `AutoModel` and `AutoProcessor`, here `hf:FOLDER`."""
-    if isinstance(model, DualEncoder):
-        network, processor = model.whole(), model.processor
-    elif isinstance(model, OpenClip):
-        network, processor = _clip(model), _clip_processor(model)
-    else:
+    if not isinstance(model, DualEncoder | OpenClip):
         raise Unsupported("transformers has no class with its image tower; sentence-transformers holds its text tower")
-    network.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    parts = (
+        (model.whole(), model.processor) if isinstance(model, DualEncoder) else (_clip(model), _clip_processor(model))
+    )
+    for part in parts:
+        part.save_pretrained(folder)
     _check(model, f"hf:{folder.resolve()}")
 
 

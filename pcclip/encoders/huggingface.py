@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pcclip.config import resolve
 from pcclip.encoders import weight_files
-from pcclip.encoders.dual_encoder import Encoder
+from pcclip.encoders.dual_encoder import Encoder, Tower
 from pcclip.encoders.tokens import Tokens
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest
@@ -174,11 +174,10 @@ class DualEncoder(Encoder):
             start += shape.numel()
         return self._image_vectors(parts)
 
-    def transformer(self) -> nn.Module:
-        return _encoder(self.text_tower)
-
-    def image_transformer(self) -> nn.Module:
-        return _encoder(self.image_tower)
+    def transformer(self, tower: Tower = "text") -> nn.Module:
+        """The outermost module called `encoder`, or the tower where it has none."""
+        half: nn.Module = self.text_tower if tower == "text" else self.image_tower
+        return next((part for name, part in half.named_modules() if name.endswith("encoder")), half)
 
     def whole(self) -> Any:
         """The model of transformers with both towers as they are now; its own save_pretrained writes it."""
@@ -251,11 +250,6 @@ class FrozenPeer(Encoder):
 
 def _pooled(output: Any) -> Float[Tensor, "n d"]:
     return output if isinstance(output, Tensor) else output.pooler_output
-
-
-def _encoder(half: nn.Module) -> nn.Module:
-    """The outermost module called `encoder`: the blocks, without embeddings, last norm and projection."""
-    return next((part for name, part in half.named_modules() if name.endswith("encoder")), half)
 
 
 def _without(settings: Any) -> Any:

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from pcclip.encoders.dual_encoder import Encoder, weights_digest
+from pcclip.encoders.dual_encoder import Encoder, Tower, weights_digest
 from pcclip.encoders.imagenet_classes import imagenet_names
 from pcclip.encoders.weight_files import from_folder
 from pcclip.errors import PcclipError
@@ -107,11 +107,10 @@ class MiniLMEfficientNet(Encoder):
         weights = mask.unsqueeze(-1).to(states.dtype)
         return (states * weights).sum(dim=1) / weights.sum(dim=1)
 
-    def transformer(self) -> nn.Module:
-        return self.text_tower.get_submodule("encoder")
-
-    def image_transformer(self) -> nn.Module:
-        return self.image_tower.get_submodule("classifier._blocks")
+    def transformer(self, tower: Tower = "text") -> nn.Module:
+        places = {"text": (self.text_tower, "encoder"), "image": (self.image_tower, "classifier._blocks")}
+        module, name = places[tower]
+        return module.get_submodule(name)
 
 
 def _package(name: str) -> Path:

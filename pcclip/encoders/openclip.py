@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pcclip.config import resolve
 from pcclip.encoders import packed_text as packed
-from pcclip.encoders.dual_encoder import Encoder
+from pcclip.encoders.dual_encoder import Encoder, Tower
 from pcclip.encoders.tokens import Tokens
 from pcclip.encoders.weight_files import loading, read_weights
 from pcclip.errors import PcclipError
@@ -59,12 +59,10 @@ def check(spec: str) -> None:
     import open_clip
 
     name, tag = split(spec)
-    if name.startswith("local-dir:"):
-        folder = Path(name.removeprefix("local-dir:"))
-        if not (folder / "open_clip_config.json").is_file():
-            raise PcclipError(f"model {spec!r}: {folder} has no open_clip_config.json")
-        return
-    if name.startswith("hf-hub:"):
+    folder = Path(name.removeprefix("local-dir:"))
+    if name.startswith("local-dir:") and not (folder / "open_clip_config.json").is_file():
+        raise PcclipError(f"model {spec!r}: {folder} has no open_clip_config.json")
+    if name.startswith(_SCHEMES):
         return
     if name not in open_clip.list_models():
         raise PcclipError(
@@ -165,12 +163,13 @@ class OpenClip(Encoder):
             self.width = self.text_tower(torch.zeros(1, self.context_length, dtype=torch.long)).shape[-1]
         self._is_causal, self._can_pack = packed.causal(self.text_tower), packed.packs(self.text_tower)
         self._causal_mask: Any = getattr(self.text_tower, "attn_mask", None)
+        activations = {type(m).__name__ for m in self.text_tower.modules() if "gelu" in type(m).__name__.lower()}
         self.architecture = {
             "family": "open_clip",
             "name": self.name,
             "width": self.width,
             "context_length": self.context_length,
-            "activation": _activation(self.text_tower),
+            "activation": "/".join(sorted(activations)),
             "preprocess": str(self._preprocess),
         }
         self.eval()
@@ -204,15 +203,14 @@ class OpenClip(Encoder):
             self.text_tower.attn_mask = self._causal_mask[: ids.shape[1], : ids.shape[1]].to(ids.device)
         return self.text_tower(ids)
 
-    def transformer(self) -> nn.Module:
-        return self.text_tower.transformer
-
-    def image_transformer(self) -> nn.Module:
-        tower = getattr(self.image_tower, "trunk", self.image_tower)  # timm's towers are wrapped
-        parts = dict(tower.named_children())
+    def transformer(self, tower: Tower = "text") -> nn.Module:
+        if tower == "text":
+            return self.text_tower.transformer
+        images = getattr(self.image_tower, "trunk", self.image_tower)  # timm's towers are wrapped
+        parts = dict(images.named_children())
         blocks = [parts[name] for name in ("transformer", "blocks", "stages") if name in parts]
         stages = [part for name, part in parts.items() if name.startswith("layer")]  # of a ResNet
-        return nn.ModuleList(blocks[:1] or stages or [tower])
+        return nn.ModuleList(blocks[:1] or stages or [images])
 
 
 @contextmanager
@@ -264,7 +262,3 @@ def _tokenizer(name: str, source: str | None) -> Any:
     text = open_clip.get_model_config(name)["text_cfg"]
     options = {**text.get("tokenizer_kwargs", {}), "tokenizer_mode": text.get("tokenizer_mode")}
     return HFTokenizer(source, text.get("context_length", 77), **options)
-
-
-def _activation(tower: nn.Module) -> str:
-    return "/".join(sorted({type(m).__name__ for m in tower.modules() if "gelu" in type(m).__name__.lower()}))

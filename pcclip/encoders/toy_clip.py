@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pcclip.data.sources import toy_scenes as draw
-from pcclip.encoders.toy_model import ToyModel
+from pcclip.encoders.toy_model import ToyModel, learn
 from pcclip.runs.files import write_json, write_tensors
 from pcclip.runs.progress import Meter
 from pcclip.stats.random_streams import stream
@@ -79,17 +79,10 @@ def _train(seed: int, recipe: dict) -> nn.Module:
     )
     meter = Meter(recipe["steps"], "shapes-clip: steps")
     for step in range(recipe["steps"]):
-        for group in optimizer.param_groups:
-            group["lr"] = (
-                recipe["lr"]
-                * min(1.0, (step + 1) / recipe["warmup"])
-                * (0.5 + 0.5 * math.cos(math.pi * step / recipe["steps"]))
-            )
+        warm, left = min(1.0, (step + 1) / recipe["warmup"]), 0.5 + 0.5 * math.cos(math.pi * step / recipe["steps"])
         rows = stream("toy clip batch", seed, step).integers(len(scenes), size=recipe["batch"])
         loss = _loss(model, _scaled(pixels[rows]), tokens[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        learn(optimizer, loss, recipe["lr"] * warm * left)
         meter.add(note=f"loss {loss.item():.2f}")
     return model.eval()
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pcclip.data.sources import toy_scenes as draw
-from pcclip.encoders.toy_model import ToyModel
+from pcclip.encoders.toy_model import ToyModel, learn
 from pcclip.runs.progress import Meter
 from pcclip.stats.random_streams import stream
 from pcclip.torchvision_shim import declare_missing
@@ -140,22 +140,14 @@ def _train(seed: int, recipe: dict) -> dict[str, Any]:
     meter = Meter(recipe["steps"], "shapes-diffusion: steps")
     losses: list[float] = []
     for step in range(recipe["steps"]):
-        for group in optimizer.param_groups:
-            group["lr"] = (
-                recipe["lr"]
-                * min(1.0, (step + 1) / recipe["warmup"])
-                * (0.525 + 0.475 * math.cos(math.pi * step / recipe["steps"]))
-            )
+        warm, left = min(1.0, (step + 1) / recipe["warmup"]), 0.525 + 0.475 * math.cos(math.pi * step / recipe["steps"])
         rng = stream("toy diffusion batch", seed, step)
         rows = rng.integers(len(pixels) // 2, size=recipe["batch"] // 2)
         rows, ways = np.r_[rows, rows + len(pixels) // 2], rng.integers(2, size=recipe["batch"])
         dropped = torch.from_numpy(rng.random(recipe["batch"]) < recipe["without_text"])
         captions = torch.where(dropped[:, None], without, texts[rows, ways])
         loss = _loss(made, pixels[rows].float() / 127.5 - 1, captions, recipe["levels"], rng)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(learning.parameters(), 1.0)
-        optimizer.step()
+        learn(optimizer, loss, recipe["lr"] * warm * left, longest=1.0)
         kept = min(recipe["average"], (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(list(averaged.parameters()), list(learning.parameters()), 1 - kept)
@@ -196,20 +188,15 @@ def _teach_sides(encoder: Any, texts: Tensor, sides: Tensor, seed: int, recipe: 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         reader = nn.Linear(TEXT_ENCODER["hidden_size"], len(draw.OBJECTS) + 1)
-    weights = [*encoder.parameters(), *reader.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=recipe["lr"], betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *reader.parameters()], betas=(0.9, 0.99))
     meter = Meter(recipe["text_steps"], "shapes-diffusion: steps of the text encoder alone")
     for step in range(recipe["text_steps"]):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe["lr"] * min(1.0, (step + 1) / 50) * (1 - step / recipe["text_steps"])
+        rate = recipe["lr"] * min(1.0, (step + 1) / 50) * (1 - step / recipe["text_steps"])
         rng = stream("toy texts batch", seed, step)
         rows, ways = rng.integers(len(texts), size=256), rng.integers(2, size=256)
         logits = reader(encoder(texts[rows, ways]).last_hidden_state[:, -len(SIDES) :])
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), sides[rows].flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
+        learn(optimizer, loss, rate, longest=1.0)
         meter.add(note=f"loss {loss.item():.3f}")
 
 

@@ -4,10 +4,13 @@ A toy model is trained from scratch on drawn pictures the first time its spec is
 ~/.cache/pcclip/shapes.
 """
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
 
 from pcclip.data.sources import toy_scenes
 from pcclip.runs.files import cache_folder, digest
@@ -52,3 +55,13 @@ class ToyModel(NamedTuple):
             with stage.work():
                 stage.finish(self.write(seed, self.recipe, stage.folder), counts, self.name)
         return stage.folder
+
+
+def learn(optimizer: torch.optim.Optimizer, loss: torch.Tensor, rate: float, longest: float = math.inf) -> None:
+    """Take one step with this learning rate; the gradient of each group of weights is cut to the length `longest`."""
+    optimizer.zero_grad()
+    loss.backward()
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+        torch.nn.utils.clip_grad_norm_(group["params"], longest)
+    optimizer.step()

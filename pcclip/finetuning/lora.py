@@ -27,10 +27,8 @@ def add(model: Encoder, rank: int, seed: int, tower: Tower = "text") -> dict[str
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise PcclipError("finetune.tune = lora needs peft: pip install 'pcclip[paper]'") from None
-    module, blocks = (
-        (model.text_tower, model.transformer()) if tower == "text" else (model.image_tower, model.image_transformer())
-    )
-    layers = _layers(module, blocks)
+    module = model.text_tower if tower == "text" else model.image_tower
+    layers = _layers(module, model.transformer(tower))
     if not layers:
         raise PcclipError(f"finetune.tune = lora: the {tower} tower's blocks have no linear layer; choose another")
     with torch.random.fork_rng(devices=[]):
