@@ -108,9 +108,9 @@ class MiniLMEfficientNet(Encoder):
         return (states * weights).sum(dim=1) / weights.sum(dim=1)
 
     def transformer(self, tower: Tower = "text") -> nn.Module:
-        places = {"text": (self.text_tower, "encoder"), "image": (self.image_tower, "classifier._blocks")}
-        module, name = places[tower]
-        return module.get_submodule(name)
+        if tower == "text":
+            return self.text_tower.get_submodule("encoder")
+        return self.image_tower.get_submodule("classifier._blocks")
 
 
 def _package(name: str) -> Path:

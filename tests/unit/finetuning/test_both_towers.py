@@ -576,6 +576,7 @@ def test_a_loss_that_is_no_number_says_where(early, configured):
 
 
 def test_lora_needs_a_linear_layer_in_both_towers(configured, gathered, fresh_encoder, monkeypatch):
-    monkeypatch.setattr(fresh_encoder, "transformer", lambda tower: torch.nn.Conv2d(1, 1, 1))
+    blocks = {"text": fresh_encoder.transformer(), "image": torch.nn.Conv2d(1, 1, 1)}
+    monkeypatch.setattr(fresh_encoder, "transformer", blocks.get)
     with pytest.raises(PcclipError, match="tune = lora: the image tower's blocks have no linear layer"):
         loop.learned(configured(tune="lora"), fresh_encoder, BothTowers.towers)
