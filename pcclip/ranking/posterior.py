@@ -131,10 +131,14 @@ class Order:
     @property
     def deviations(self) -> Float[np.ndarray, " n"]:
         """Standard deviation of each photo's score against the mean photo. Raises PcclipError: no length."""
-        middle, n = self.matrix.mean(axis=0), len(self.matrix)
-        parts = [slice(start, start + ROWS_AT_ONCE) for start in range(0, n, ROWS_AT_ONCE)]
-        own = self.sides.T.tocsr()
-        return np.concatenate([self.spread(self.matrix[part] - middle, own[part], 1) for part in parts]) / self.length
+        middle, own, step = self.matrix.mean(axis=0), self.sides.T.tocsr(), ROWS_AT_ONCE
+        memory = np.empty_like(self.matrix, shape=(step, len(middle)))  # fresh memory would cost more than the sum
+        spreads = [
+            self.spread(np.subtract(part, middle, out=memory[: len(part)]), own[start : start + step], 1)
+            for start in range(0, len(self.matrix), step)
+            for part in [self.matrix[start : start + step]]
+        ]
+        return np.concatenate(spreads) / self.length
 
     def spread(self, vectors: Float[np.ndarray, "k d"], sides: csr_array, photos: int) -> Float[np.ndarray, " k"]:
         """Posterior standard deviation, in logits, of sums of scores of so many photos each, by their vectors and sides."""
