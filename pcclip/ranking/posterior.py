@@ -208,7 +208,7 @@ def learnt_order(
     sides = csr_array(ends, shape=(len(votes), len(matrix)))
     prior = np.zeros(matrix.shape[1]) if text is None else np.asarray(text, dtype=np.float64)
     sample = matrix[:: -(-len(matrix) // _SAMPLE)]
-    strength = parts.words / _typical_gap(sample @ prior[:, None])
+    strength = parts.words / _typical_gap(sample @ prior[:, None].astype(sample.dtype))
     width, own = parts.linear / _typical_gap(sample), parts.own / 2**0.5
     x = votes.astype(np.float64)
     gram = width**2 * x @ x.T + own**2 * (sides @ sides.T).toarray()
