@@ -365,8 +365,8 @@ def study(table: pd.DataFrame, metrics: list[str]) -> Figure:
     """Variants of a sweep: a dot for every seed, the mean as a line (columns variant and metrics)."""
     order = _distinct(table.variant)
     fig, axes = _grid(len(metrics), 3, 0.27 * len(order) + 0.8, sharey=True)
+    mean = {"errorbar": None, "linestyle": "none", "marker": "|", "markersize": 16, "color": MODELS["base"]}
     for ax, metric in zip(axes, metrics, strict=True):
-        mean = {"errorbar": None, "linestyle": "none", "marker": "|", "markersize": 16, "color": MODELS["base"]}
         sns.pointplot(table, x=metric, y="variant", order=order, ax=ax, **mean)
         sns.stripplot(table, x=metric, y="variant", order=order, color=MODELS["finetuned"], size=4, ax=ax)
         ax.set(title=words(metric), xlabel="", ylabel="")

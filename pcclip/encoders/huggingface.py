@@ -61,14 +61,16 @@ def identity(spec: str) -> list[Any]:
 def load(spec: str) -> Encoder:
     """Load the model in fp32. Raises PcclipError when it cannot be loaded, or gives no vectors of one space."""
     check(spec)
-    with weight_files.loading(spec, split(spec)[0]):
+    with weight_files.loading(spec):
+        weight_files.check_folder(Path(split(spec)[0]))
         kind = model_class(*split(spec))
         return DualEncoder(spec, kind) if kind else FrozenPeer(spec)
 
 
 def check_folder(spec: str) -> None:
     """Raise PcclipError when a folder's weights or processor cannot be loaded; the weights' values are not read."""
-    with weight_files.loading(spec, split(spec)[0]):
+    with weight_files.loading(spec):
+        weight_files.check_folder(Path(split(spec)[0]))
         if (kind := model_class(split(spec)[0])) and find_spec("accelerate"):
             _dual_encoder(spec, kind, device_map="meta")
 

@@ -59,11 +59,10 @@ def read_weights(file: Path, device: str) -> dict[str, Tensor]:
 
 
 @contextmanager
-def loading(spec: str, folder: str = "") -> Iterator[None]:
-    """Turn whatever a library raises while it loads a model, of a checked folder, into a PcclipError of one line."""
+def loading(spec: str) -> Iterator[None]:
+    """Turn whatever a library raises while it loads a model into a PcclipError of one line."""
     declare_missing()
     try:
-        check_folder(Path(folder)) if folder else None
         yield
     except PcclipError as error:
         raise PcclipError(f"model {spec!r}: {str(error).removeprefix(f'model {spec!r}: ')}") from None

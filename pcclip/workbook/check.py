@@ -95,26 +95,23 @@ def refuse(config: Config, notebooks: list[str], images: data.ImageSet) -> None:
         arithmetic.check(config, images)
     settings, rank, has_01 = config.generate, config.rank, "01_generate_comparisons" in notebooks
     sides = {"training captions": images.train.caption, "held-out concepts": images.held_out.concept}
-    problems = {
-        **{
-            f"data: a pair needs two different {name}; raise the limit or change data.held_out": values.nunique() < 2
-            for name, values in sides.items()
-        },
-        **{
-            f"generate.{key}: backend template cannot do it; name a language model's, or leave {key} out": has_01
-            and getattr(settings, key)
-            and backend == "template"
-            for key, backend in (("rewrites", settings.backend), ("attributes", settings.judging.backend))
-        },
-        "arithmetic.composed: 05 is not run with `tuned`, nor in a sweep; leave composed out": config.arithmetic.composed
-        and notebooks[-1] == "04_evaluate",
-        f"rank.attribute: {images.name} has no attribute {rank.attribute!r}; it has: "
-        f"{', '.join(images.attributes) or 'none'}": rank.attribute
-        and not rank.photos
-        and rank.attribute not in images.attributes,
-    }
-    if lines := [line for line, is_so in problems.items() if is_so]:
-        raise PcclipError("\n".join(lines))
+    problems = [
+        f"data: a pair needs two different {name}; raise the limit or change data.held_out"
+        for name, values in sides.items()
+        if values.nunique() < 2
+    ]
+    problems += [
+        f"generate.{key}: backend template cannot do it; name a language model's, or leave {key} out"
+        for key, backend in (("rewrites", settings.backend), ("attributes", settings.judging.backend))
+        if has_01 and getattr(settings, key) and backend == "template"
+    ]
+    if config.arithmetic.composed and notebooks[-1] == "04_evaluate":
+        problems.append("arithmetic.composed: 05 is not run with `tuned`, nor in a sweep; leave composed out")
+    if rank.attribute and not rank.photos and rank.attribute not in images.attributes:
+        attributes = ", ".join(images.attributes) or "none"
+        problems.append(f"rank.attribute: {images.name} has no attribute {rank.attribute!r}; it has: {attributes}")
+    if problems:
+        raise PcclipError("\n".join(problems))
 
 
 def _images(config: Config) -> data.ImageSet | None:
@@ -250,17 +247,15 @@ def _language_model(settings: Generate) -> Iterator[Finding]:
         return
     package, installation = llm.NEEDS[settings.backend]
     yield from _package(package, f"generate.backend = {settings.backend} needs {package}: {installation}")
-    from pcclip.comparisons.llm.transformers_model import TransformersModel
-
     size = language_model_size(settings).parameters
     known = "unknown size: its name has no number of parameters" if isnan(size) else f"{size / 1e9:.3g} G parameters"
     label = f"language model {settings.llm}: {known}"
     if settings.backend == "llama_cpp":
-        file = gguf_path(settings.gguf)
-        is_one = file.open("rb").read(4) == b"GGUF"
+        with (file := gguf_path(settings.gguf)).open("rb") as opened:
+            is_gguf = opened.read(4) == b"GGUF"
         yield (
-            FINE if is_one else MISSING,
-            f"language model {file}: {known if is_one else 'no GGUF file; fetch it again'}",
+            FINE if is_gguf else MISSING,
+            f"language model {file}: {known if is_gguf else 'no GGUF file; fetch it again'}",
         )
     elif settings.backend == "openai":
         key = f"$OPENAI_API_KEY is {'set' if os.environ.get('OPENAI_API_KEY') else 'not set'}"
@@ -270,6 +265,8 @@ def _language_model(settings: Generate) -> Iterator[Finding]:
             answers = reachable(url)
             yield FINE if answers else MISSING, f"{label}; {f'a server is at {shown}' if answers else silent}; {key}"
     elif Path(weights_source(settings.llm or "")[0]).is_dir():
+        from pcclip.comparisons.llm.transformers_model import TransformersModel
+
         TransformersModel(settings, load_prompt(settings.prompt), "meta")
         yield FINE, f"{label}, there"
     else:

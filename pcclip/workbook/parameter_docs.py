@@ -37,7 +37,8 @@ class Parameter(NamedTuple):
     description: str
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.values}{self.default and f'; default {self.default}'}\n    {self.description}"
+        default = f"; default {self.default}" if self.default else ""
+        return f"{self.key}: {self.values}{default}\n    {self.description}"
 
 
 def parameters(key: str = "") -> list[Parameter]:
