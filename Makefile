@@ -13,11 +13,11 @@ demo: setup  ## the five notebooks on real photographs, into outputs/demo
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster"
 
-test-fast: setup  ## the unit tests, about four minutes on two cores
-	$(PYTEST) tests/unit
+test-fast: setup  ## the unit tests, about five minutes on two cores; the shapes in annotations are checked, too
+	$(PYTEST) --durations=20 --jaxtyping-packages=pcclip,typecheck.checked tests/unit
 
-test: setup  ## every test but those of a Ray cluster
-	$(PYTEST)
+test: test-fast  ## every test but those of a Ray cluster, the unit tests first
+	$(PYTEST) --durations=20 --ignore=tests/unit
 
 coverage: setup  ## the same with the lines that no test runs; a third slower
 	$(PYTEST) --cov=pcclip --cov-report=term-missing --cov-fail-under=85

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import ArrayLike
 
 WIDTH = 9.0  # inches of every figure
 MODELS = {"base": "#77848f", "finetuned": "#d1495b"}
@@ -113,10 +114,8 @@ def label_cosines(matrix: Float[np.ndarray, "n d"], labels: pd.Series) -> Figure
     return heat_map(totals / pairs, names, names, "Mean cosine between photos of two labels")
 
 
-def heat_map(
-    matrix: Float[np.ndarray, "n m"], rows: Iterable[str], columns: Iterable[Any], title: str, centre: float = 0.0
-) -> Figure:
-    """A matrix with its numbers, red above `centre` and blue below; rows are named by at most 60 letters."""
+def heat_map(matrix: ArrayLike, rows: Iterable[str], columns: Iterable[Any], title: str, centre: float = 0.0) -> Figure:
+    """A matrix (n, m) with its numbers, red above `centre` and blue below; rows are named by at most 60 letters."""
     table = pd.DataFrame(np.asarray(matrix), columns=[escaped(str(name)) for name in columns])
     fig, ax = plt.subplots(figsize=(WIDTH, 0.36 * len(table) + 1.8))
     sns.heatmap(

@@ -6,7 +6,7 @@ Other types are mypy's: tests hand over small doubles of encoders, sets and path
 from collections.abc import Callable
 from typing import Any, get_args
 
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray
 
 
@@ -14,7 +14,7 @@ def checked(function: Callable) -> Callable:
     """beartype on the parameters and the result that have a shape."""
     annotations = function.__annotations__
     function.__annotations__ = {name: hint for name, hint in annotations.items() if _has_shape(hint)}
-    return beartype(function)
+    return beartype(conf=BeartypeConf(is_pep484_tower=True))(function)  # an int is a float, as for mypy
 
 
 def _has_shape(hint: Any) -> bool:

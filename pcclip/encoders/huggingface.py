@@ -163,7 +163,7 @@ class DualEncoder(Encoder):
     def features(self, tokens: Tokens) -> Float[Tensor, "n d"]:
         return self.text_features(self.batch(tokens)) if self.pads else super().features(tokens)
 
-    def text_features(self, ids: Int[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+    def text_features(self, ids: Int[Tensor, "n t"]) -> Tensor:
         mask = {"attention_mask": (ids != self.pad_id).long()} if self._masks else {}
         return _pooled(self.text_tower.get_text_features(input_ids=ids, **mask))
 
@@ -190,7 +190,7 @@ class DualEncoder(Encoder):
     def _parts(self, image: Image.Image) -> Mapping[str, Tensor]:
         return self.processor.image_processor(images=image, return_tensors="pt")
 
-    def _image_vectors(self, parts: Mapping[str, Tensor]) -> Float[Tensor, "n d"]:
+    def _image_vectors(self, parts: Mapping[str, Tensor]) -> Tensor:
         return _pooled(self.image_tower.get_image_features(**parts))
 
 
@@ -250,7 +250,8 @@ class FrozenPeer(Encoder):
         ).astype(np.float32)
 
 
-def _pooled(output: Any) -> Float[Tensor, "n d"]:
+def _pooled(output: Any) -> Tensor:
+    """The tensor that a tower gives, not always one vector for each item."""
     return output if isinstance(output, Tensor) else output.pooler_output
 
 

@@ -34,7 +34,7 @@ class Pixels:
         self._fits = len(paths) * blank.nbytes <= _IN_MEMORY
         self._all: Tensor | None = None
 
-    def each(self, wanted: Iterable[Sequence[int] | Int[np.ndarray, " n"]]) -> Iterator[Float[Tensor, "n 3 h w"]]:
+    def each(self, wanted: Iterable[Sequence[int] | Int[np.ndarray, " _"]]) -> Iterator[Float[Tensor, "n 3 h w"]]:
         """The pixels of each batch of rows, decoded while the caller computes.
 
         Raises PcclipError naming an image that cannot be read any more.
@@ -47,7 +47,7 @@ class Pixels:
         for rows in wanted:
             yield self._all[torch.from_numpy(np.asarray(rows))]
 
-    def _decoded(self, wanted: Iterable[Sequence[int] | Int[np.ndarray, " n"]]) -> Iterator[Tensor]:
+    def _decoded(self, wanted: Iterable[Sequence[int] | Int[np.ndarray, " _"]]) -> Iterator[Tensor]:
         with closing(decoded_batches(self._paths, [self._preprocess], map(list, wanted), self._workers)) as decoded:
             for _, pixels, bad in decoded:
                 if bad:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
+from numpy.typing import ArrayLike
 
 from pcclip.arithmetic.texts import TextMemory
 from pcclip.config import Attribute
@@ -149,7 +150,7 @@ def agreeing(model: Encoder, query: Query, paraphrases: Sequence[tuple[str, str]
 def ridge_axis(
     matrix: Float[np.ndarray, "n d"],
     rows: Int[np.ndarray, " m"],
-    values: Sequence[float] | Float[np.ndarray, " m"],
+    values: ArrayLike,
     groups: Sequence | None = None,
 ) -> tuple[Float[np.ndarray, " d"], float]:
     """The supervised direction: ridge regression of the true values on image vectors, as an upper bound for text.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from scipy import stats
 from scipy.sparse import csr_array
 
@@ -158,7 +159,7 @@ def mcnemar(items_a: pd.DataFrame, items_b: pd.DataFrame) -> float:
     return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
-def holm(p_values: Sequence[float] | Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def holm(p_values: ArrayLike) -> Float[np.ndarray, " n"]:
     """Holm's step-down adjusted p values, in the same order; a NaN stays NaN and counts as no test.
 
     Rejecting where the adjusted value is below 0.05 keeps the chance of any false rejection in the family below 0.05.
