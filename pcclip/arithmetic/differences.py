@@ -90,8 +90,8 @@ def held_out_pairs(config: Config, images: ImageSet, vectors: Vectors) -> HeldOu
     settings, table = config.arithmetic, vectors.of(images.held_out)
     pairs = template_pairs(table, settings.pairs, config.seed)
     triples = draw_triples(table, pairs, settings.triples, config.seed)
-    resampling = config.evaluate.bootstrap, config.seed, units(images, config.data)
-    return HeldOut(vectors, table, pairs, triples, settings.quadruples, *resampling)
+    draws, unit_of = config.evaluate.bootstrap, units(images, config.data)
+    return HeldOut(vectors, table, pairs, triples, settings.quadruples, draws, config.seed, unit_of)
 
 
 def draw_triples(

@@ -197,8 +197,11 @@ def _spread_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
 
 def _spread(name: str, differences: Float[np.ndarray, "m d"], held_out: HeldOut) -> OneModel:
     """The effective rank of the differences of all pairs."""
-    rank = jackknife(partial(effective_rank, differences), held_out.units, held_out.seed)
-    return {(f"effective rank, {name}", MEASURE): rank}
+    return {
+        (f"effective rank, {name}", MEASURE): jackknife(
+            partial(effective_rank, differences), held_out.units, held_out.seed
+        )
+    }
 
 
 def _image_measures(held_out: HeldOut) -> OneModel:

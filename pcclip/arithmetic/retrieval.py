@@ -134,9 +134,8 @@ def nearest(
     cosine = (unit((matrix[start] + step)[None]) @ matrix.T)[0]
     cosine[start] = -np.inf
     best = np.argsort(-cosine, kind="stable")[: min(count, len(table) - 1)]
-    photos = table[["id", "path"]].iloc[best].reset_index(drop=True).assign(cosine=cosine[best])
-    photos.insert(0, "position", np.arange(1, len(best) + 1))
-    return photos
+    photos = table.iloc[best].reset_index(drop=True).assign(position=np.arange(1, len(best) + 1), cosine=cosine[best])
+    return photos[["position", "id", "path", "cosine"]]
 
 
 def _columns(pool: Int[np.ndarray, " p"], *rows: Int[np.ndarray, " m"]) -> list[Int[np.ndarray, " m"]]:

@@ -118,7 +118,7 @@ def _tables(
     sweeps = retrieval.sweeps(held_out, readers, alphas)
     sets = composed.load(config)
     picture_table, picture_files = pictures.picture_table(config, held_out, readers, arithmetic_stage.folder)
-    tables = {
+    return {
         "items": items,
         "changes": changes,
         "geometry": geometry.table(measures),
@@ -127,5 +127,4 @@ def _tables(
         "composed": composed.table(config, sets, readers, alphas),
         "composed_left_out": left_out(config, sets),
         "pictures": picture_table,
-    }
-    return tables, picture_files
+    }, picture_files

@@ -153,9 +153,9 @@ def benchmark_of_images(template: Benchmark) -> Benchmark:
     reason = images["reason"] if "reason" in images else pd.Series("", index=images.index)
     reason = reason.where((reason != "") | files_exist(images.path), "missing file")
     left_out = pd.DataFrame({"path": images.path, "reason": reason})[reason != ""]
-    kept = replace(template, left_out=pd.concat([template.left_out, left_out], ignore_index=True))
-    kept = kept.rows(np.flatnonzero(reason == ""))
-    return replace(kept, images=kept.images.drop(columns="reason", errors="ignore"))
+    known = images.drop(columns="reason", errors="ignore")
+    kept = replace(template, images=known, left_out=pd.concat([template.left_out, left_out], ignore_index=True))
+    return kept.rows(np.flatnonzero(reason == ""))
 
 
 def benchmark_of_items(template: Benchmark, below: Path) -> Benchmark:

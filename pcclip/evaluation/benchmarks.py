@@ -46,15 +46,15 @@ def inputs(config: Config, sets: Sets) -> dict[str, Any]:
     """Everything that the scores depend on: the content of the sets, and the models that write or score texts."""
     settings = config.evaluate
     values: dict[str, Any] = {
-        "sets": {family: {name: benchmark.identity() for name, benchmark in sets[family].items()} for family in sets}
+        "sets": {family: {name: benchmark.identity() for name, benchmark in sets[family].items()} for family in sets},
+        "relative_texts": {
+            f"{name}/{attribute}": texts.model_dump()
+            for name in settings.relative
+            for attribute, texts in shipped_texts(name).items()
+        },
     }
     if any(labelled_set.texts == "llm" for labelled_set in settings.labelled.values()):
         values["class_texts"] = class_texts.inputs(config.generate)
-    values["relative_texts"] = {
-        f"{name}/{attribute}": texts.model_dump()
-        for name in settings.relative
-        for attribute, texts in shipped_texts(name).items()
-    }
     if settings.teacher:
         values["teacher"] = identify_teacher(settings.teacher.spec)
     return values

@@ -26,7 +26,6 @@ from pcclip.runs.log import AnswerLog
 
 EXTENDED = "This is a photo of a {}. {}"  # class and description; the tokens must fit the text tower
 FORMAT = 1  # a higher number asks everything again
-_RETRIES = 2
 _SHORTEST, _LONGEST = 5, 40  # words of a description
 _ORIGIN = ["prompt_hash", "model_hash", "sampling"]
 _DESCRIPTION_RULES = ("answered", "finished", "plain_text", "no_loop", "in_context")
@@ -54,7 +53,7 @@ class Writing:
     folder: Path
     model: Encoder
     kind: str = ""
-    retries: int = _RETRIES
+    retries: int = 2
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pcclip.embedding.stage import embedded_sets
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
-from pcclip.evaluation import class_differences, class_texts, comparative, templates, zero_shot
+from pcclip.evaluation import class_differences, class_texts, comparative, zero_shot
 from pcclip.evaluation.class_differences import Contrast
 from pcclip.evaluation.differences import difference_items
 from pcclip.evaluation.predictions import Predictions
@@ -278,7 +278,7 @@ def _released_pairs(images: ClassifiedImages, encoders: Mapping[str, Encoder]) -
 
 def _plain_texts(encoder: Encoder, names: list[str]) -> Float[np.ndarray, "c d"]:
     """Vectors of the paper's prompt with each class name."""
-    return zero_shot.class_texts(encoder.encode_texts, templates.prompts(names, "single"))
+    return zero_shot.class_texts(encoder.encode_texts, zero_shot.templated(names, "single"))
 
 
 def _writing(config: Config, images: ClassifiedImages, base: Encoder) -> class_texts.Writing:

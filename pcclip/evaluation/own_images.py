@@ -90,12 +90,14 @@ class HeldOut:
 
 def inputs(config: Config, images: ImageSet | None) -> dict[str, Any]:
     """What the scores depend on: the earlier stages and the bank of attributes."""
-    earlier = (
-        config.source_folder / comparisons_stage.FOLDER,
-        config.source_folder / embedding_stage.FOLDER,
-        config.tuned_folder / finetuning_stage.FOLDER,
+    values = built_on(
+        (
+            config.source_folder / comparisons_stage.FOLDER,
+            config.source_folder / embedding_stage.FOLDER,
+            config.tuned_folder / finetuning_stage.FOLDER,
+        ),
+        embedding_stage.shared_inputs(config, images),
     )
-    values = built_on(earlier, embedding_stage.shared_inputs(config, images))
     if config.generate.attributes:
         values["attributes"] = load_bank(config.generate.attributes).hash
     return values

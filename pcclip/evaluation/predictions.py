@@ -19,8 +19,10 @@ from pcclip.stats.intervals import Estimate, estimate_table, ratio
 from pcclip.stats.metrics import MEASURES, compare, holm, in_units, metrics_of, p_value
 
 FOLDER = "04_evaluate"  # the stage's folder
-COLUMNS = ["task", "dataset", "protocol", "model", "item", "first", "second", "score", "reference", "correct"]
-COLUMNS += ["first_unit", "second_unit"]
+COLUMNS = [
+    *("task", "dataset", "protocol", "model", "item", "first", "second", "score", "reference", "correct"),
+    *("first_unit", "second_unit"),
+]
 SUPERVISED = "supervised"  # the model, and the end of the data set's name, of a ceiling
 CHANCE = {"spearman": 0.0, "pairwise_accuracy": 0.5, "accuracy": 0.5}
 SHARES = {
@@ -152,14 +154,12 @@ def _shares(
     if task not in SHARES or not models:
         return {}
     own = items[items.model == models[0]][_SAME].reset_index(drop=True)
-    shares: dict[tuple[str, str], Estimate] = {}
-    for other, group in groups.items():
-        if other[0] != task or (SHARES[task][0], SUPERVISED) not in estimates[other]:
-            continue
-        if group[group.model == SUPERVISED][_SAME].reset_index(drop=True).equals(own):
-            for metric in SHARES[task]:
-                ceiling = estimates[other][metric, SUPERVISED]
-                for model in models if ceiling.interval[0] > CHANCE[metric] else ():
-                    shares[f"{metric}_share", model] = share(estimates[key][metric, model], ceiling, CHANCE[metric])
-            break
-    return shares
+    supervised = {other: group[group.model == SUPERVISED] for other, group in groups.items() if other[0] == task}
+    same = [other for other, group in supervised.items() if group[_SAME].reset_index(drop=True).equals(own)]
+    ceilings = {metric: estimates[same[0]][metric, SUPERVISED] for metric in SHARES[task]} if same else {}
+    return {
+        (f"{metric}_share", model): share(estimates[key][metric, model], ceiling, CHANCE[metric])
+        for metric, ceiling in ceilings.items()
+        if ceiling.interval[0] > CHANCE[metric]
+        for model in models
+    }

@@ -98,8 +98,8 @@ def _rankings(benchmark: Benchmark, vectors: Vectors, attribute: str) -> Iterato
     grouped = bool(tuned_classes) and not tuned_classes & test_classes
     supervised = None
     if (tune.groupby("group").value.first() if grouped else tune.value).nunique() >= _FEWEST:
-        groups = list(tune.group) if grouped else None
-        supervised, _ = ridge_axis(vectors.matrix, vectors.rows(tune["id"]), tune.value, groups)
+        rows, groups = vectors.rows(tune["id"]), list(tune.group) if grouped else None
+        supervised, _ = ridge_axis(vectors.matrix, rows, tune.value, groups)
     rows = vectors.rows(test["id"])
     drawn, units = pd.factorize(test.group) if test_classes else (rows, vectors.ids)
     items = partial(ranking_items, rows=rows, values=test.value.to_numpy())

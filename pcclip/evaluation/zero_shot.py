@@ -1,5 +1,6 @@
 """Zero-shot classification: images go to the class whose texts are nearest.
 
+A class's texts are its name in the paper's one template or in a set that was made for ImageNet, or with a description.
 Images are scored in blocks, so that only the vectors and one block of scores are in memory.
 """
 
@@ -13,9 +14,10 @@ from scipy.sparse import csr_matrix
 
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.errors import PcclipError
-from pcclip.evaluation import templates
+from pcclip.evaluation.class_texts import EXTENDED
 from pcclip.evaluation.predictions import item_table
 from pcclip.stats.vectors import unit
+from pcclip.torchvision_shim import declare_missing
 
 Encode = Callable[[Sequence[str]], Float[np.ndarray, "n d"]]
 Prompts = tuple[str, list[list[str]]]  # an ensemble, 'vectors' or 'scores' (see `class_texts`), and each class's texts
@@ -48,13 +50,40 @@ def prompt_sets(
     for variant in variants:
         wording, ensemble = VARIANTS[variant]
         if variant == "single":
-            sets["single/as_released"] = ensemble, templates.prompts(released, wording)
-        sets[f"{variant}/corrected"] = ensemble, templates.prompts(classes, wording)
+            sets["single/as_released"] = ensemble, templated(released, wording)
+        sets[f"{variant}/corrected"] = ensemble, templated(classes, wording)
     if descriptions is not None:
         first_texts = [texts[:1] for texts in descriptions]
-        sets["extended/as_released"] = "vectors", templates.described(released, first_texts)
-        sets["extended/corrected"] = "vectors", templates.described(classes, descriptions)
+        sets["extended/as_released"] = "vectors", described(released, first_texts)
+        sets["extended/corrected"] = "vectors", described(classes, descriptions)
     return sets
+
+
+def templated(classes: Sequence[str], templates: str) -> list[list[str]]:
+    """Every class in every template of a set, one list of texts a class.
+
+    Args:
+        classes: names as they go into the text.
+        templates: 'single' (the paper's), 'official80' (of CLIP's authors, for ImageNet) or 'simple7' (seven that
+            they selected from those); the latter two as open_clip ships them.
+    """
+    if templates == "single":
+        return [[f"This is a photo of a {name}"] for name in classes]
+    declare_missing()
+    from open_clip import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
+
+    fillers = {"official80": OPENAI_IMAGENET_TEMPLATES, "simple7": SIMPLE_IMAGENET_TEMPLATES}[templates]
+    return [[fill(name) for fill in fillers] for name in classes]
+
+
+def described(classes: Sequence[str], descriptions: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The paper's extended prompts: its template with a description behind it, one list of texts a class.
+
+    Args:
+        classes: names as they go into the text.
+        descriptions: of each class, in the order of `classes`; one text or more a class.
+    """
+    return [[EXTENDED.format(name, text) for text in texts] for name, texts in zip(classes, descriptions, strict=True)]
 
 
 def zero_shot_tasks(

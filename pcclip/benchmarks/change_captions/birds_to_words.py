@@ -28,6 +28,7 @@ _COLUMNS = ["img1ObservationURL", "img1Species", "img2ObservationURL", "img2Spec
 _SPLITS = {"train": "tune", "val": "tune", "test": "test"}
 _ANIMAL = re.compile(r"\banimal\s?([12])\b", re.IGNORECASE)
 _NAMES = {"1": "the first animal", "2": "the second animal"}
+_SUFFIXES = ("jpg", "jpeg", "JPG", "JPEG", "png")
 _EXCHANGED = {"1": _NAMES["2"], "2": _NAMES["1"]}
 
 
@@ -45,7 +46,10 @@ def read(place: Path) -> Benchmark:
     rows = pd.DataFrame(
         {
             "row": [f"{_TABLE}, line {k + 2}" for k in range(len(table))],
-            **{side: _photographs(place, number) for side, number in numbers.items()},
+            **{
+                side: first_existing([f"{place}/images/" + number + f".{suffix}" for suffix in _SUFFIXES])
+                for side, number in numbers.items()
+            },
             "text": written.map(lambda text: _ANIMAL.sub(lambda match: _NAMES[match[1]], text)),
             "swapped": written.map(_swapped),
             "split": table.split.map(_SPLITS),
@@ -56,11 +60,6 @@ def read(place: Path) -> Benchmark:
         }
     )
     return described_pairs("birds_to_words", rows, place, orientation=1)
-
-
-def _photographs(place: Path, numbers: pd.Series) -> pd.Series:
-    suffixes = ("jpg", "jpeg", "JPG", "JPEG", "png")
-    return first_existing([f"{place}/images/" + numbers + f".{suffix}" for suffix in suffixes])
 
 
 def _swapped(text: str) -> str:

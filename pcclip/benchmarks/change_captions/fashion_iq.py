@@ -47,10 +47,9 @@ def read_pairs(place: Path) -> pd.DataFrame:
 
 def photographs(place: Path, names: pd.Series, category: pd.Series | str) -> pd.Series:
     """The path of each photograph."""
-    places = [
-        f"{place}/images/" + below + names + f".{suffix}" for below in ("", category + "/") for suffix in ("jpg", "png")
-    ]
-    return first_existing(places)
+    return first_existing(
+        [f"{place}/images/" + below + names + f".{end}" for below in ("", category + "/") for end in ("jpg", "png")]
+    )
 
 
 FASHION_IQ = Reader(

@@ -59,18 +59,16 @@ def shuffled_options(caption: str, image: str) -> list[str]:
     }
     original, options = tidied(" ".join(tokens)), [tidied(caption)]
     for name, moved in groups.items():
-        lot, shuffled = random.Random(f"{_SEED}\0{image}\0{caption}\0{name}"), ""
-        for _ in range(_DRAWS):
-            order = (
-                _within(moved, len(tokens), lot)
-                if moved
-                else [k for three in lot.sample(threes, len(threes)) for k in three]
-            )
-            shuffled = tidied(" ".join(tokens[k] for k in order))
-            if shuffled != original:
-                break
-        options.append(shuffled if shuffled != original else "")
+        lot = random.Random(f"{_SEED}\0{image}\0{caption}\0{name}")
+        orders = (_within(moved, len(tokens), lot) if moved else _whole(threes, lot) for _ in range(_DRAWS))
+        shuffled = (tidied(" ".join(tokens[k] for k in order)) for order in orders)
+        options.append(next((text for text in shuffled if text != original), ""))
     return options
+
+
+def _whole(groups: list[range], lot: random.Random) -> list[int]:
+    """An order of the words: the groups of places are shuffled among themselves."""
+    return [k for group in lot.sample(groups, len(groups)) for k in group]
 
 
 def _within(groups: list[Sequence[int]], count: int, lot: random.Random) -> list[int]:

@@ -8,7 +8,7 @@ import pytest
 
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.errors import PcclipError
-from pcclip.evaluation import templates
+from pcclip.evaluation import zero_shot
 from pcclip.evaluation.zero_shot import class_texts, classify, prompt_sets, zero_shot_tasks
 from pcclip.stats.vectors import unit
 
@@ -46,12 +46,12 @@ def labelled(classes=NAMES, released=None) -> Benchmark:
 
 
 def test_prompts_by_hand():
-    assert templates.prompts(NAMES, "single") == [
+    assert zero_shot.templated(NAMES, "single") == [
         ["This is a photo of a Cat"],
         ["This is a photo of a river boat"],
         ["This is a photo of a {}"],
     ]
-    assert templates.described(NAMES[:2], [["It purrs."], ["It is long.", "It floats."]]) == [
+    assert zero_shot.described(NAMES[:2], [["It purrs."], ["It is long.", "It floats."]]) == [
         ["This is a photo of a Cat. It purrs."],
         ["This is a photo of a river boat. It is long.", "This is a photo of a river boat. It floats."],
     ]
@@ -65,7 +65,7 @@ def test_prompts_by_hand():
     ],
 )
 def test_the_official_sets(name, count, some):
-    for label, texts in zip(NAMES, templates.prompts(NAMES, name), strict=True):
+    for label, texts in zip(NAMES, zero_shot.templated(NAMES, name), strict=True):
         assert len(set(texts)) == len(texts) == count
         assert {text.replace("{}", label) for text in some} <= set(texts)
         assert all(text.count(label) == 1 for text in texts)
@@ -184,13 +184,13 @@ def test_every_variant_and_each_text_encoded_once():
     assert list(found) == names
     assert len(encode.asked) == len(set(encode.asked))
     expected = {
-        "single/as_released": class_texts(encode, templates.prompts(raw, "single")),
-        "single/corrected": class_texts(encode, templates.prompts(NAMES, "single")),
-        "simple7/corrected": class_texts(encode, templates.prompts(NAMES, "simple7")),
-        "official80/corrected": class_texts(encode, templates.prompts(NAMES, "official80")),
-        "official80_scores/corrected": class_texts(encode, templates.prompts(NAMES, "official80"), "scores"),
-        "extended/as_released": class_texts(encode, templates.described(raw, [one[:1] for one in descriptions])),
-        "extended/corrected": class_texts(encode, templates.described(NAMES, descriptions)),
+        "single/as_released": class_texts(encode, zero_shot.templated(raw, "single")),
+        "single/corrected": class_texts(encode, zero_shot.templated(NAMES, "single")),
+        "simple7/corrected": class_texts(encode, zero_shot.templated(NAMES, "simple7")),
+        "official80/corrected": class_texts(encode, zero_shot.templated(NAMES, "official80")),
+        "official80_scores/corrected": class_texts(encode, zero_shot.templated(NAMES, "official80"), "scores"),
+        "extended/as_released": class_texts(encode, zero_shot.described(raw, [one[:1] for one in descriptions])),
+        "extended/corrected": class_texts(encode, zero_shot.described(NAMES, descriptions)),
     }
     for name, texts in expected.items():
         pd.testing.assert_frame_equal(found[name], classify(matrix, texts, rows, labels))
@@ -200,7 +200,7 @@ def test_what_is_not_asked_for_is_not_encoded():
     encode = Listening()
     found = zero_shot_tasks(encode, prompt_sets(labelled(), variants=["single"]), np.ones((1, 8)), *IMAGE)
     assert list(found) == ["single/as_released", "single/corrected"]
-    assert encode.asked == [text for texts in templates.prompts(NAMES, "single") for text in texts]
+    assert encode.asked == [text for texts in zero_shot.templated(NAMES, "single") for text in texts]
     assert found["single/as_released"].equals(found["single/corrected"]), "no raw names, no difference"
 
 
