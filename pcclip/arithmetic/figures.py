@@ -34,12 +34,10 @@ def controls(
 def sweep(table: pd.DataFrame, metric: str = RANK) -> Figure:
     """What each form of step finds as alpha grows from the image alone to the text alone, a panel for each model."""
     part = table[(table.metric == metric) & table.model.isin(list(MODELS))]
-    fig, axes = line_panels(part.assign(panel=part.model, line=part.form, x=_places(part)), _colours(part.form), "o", 2)
-    for ax in axes.values():
-        _alphas(ax, part)
-        ax.set_ylabel("rank (0 is first)" if metric == RANK else metric)
-        if metric == RANK:
-            ax.axhline(0.5, **DOTTED)
+    ylabel = "rank (0 is first)" if metric == RANK else metric
+    fig, axes = _over_alphas(part.assign(panel=part.model, line=part.form), ylabel, columns=2)
+    for ax in axes if metric == RANK else ():
+        ax.axhline(0.5, **DOTTED)
     return finished(fig)
 
 
@@ -48,31 +46,21 @@ def composed(table: pd.DataFrame) -> Figure:
     table = table[table.model.isin(list(MODELS))]
     if table.empty:
         return notice("no composed set in arithmetic.composed: nothing to score")
-    lines = table.assign(
-        panel=table.dataset + ", " + table.metric, line=table.model + ", " + table.form, x=_places(table)
-    )
-    fig, axes = line_panels(lines, _colours(lines.line))
-    for ax in axes.values():
-        _alphas(ax, table)
-        ax.set_ylabel("recall")
-    return finished(fig)
+    lines = table.assign(panel=table.dataset + ", " + table.metric, line=table.model + ", " + table.form)
+    return finished(_over_alphas(lines, "recall", columns=3)[0])
 
 
-def _places(table: pd.DataFrame) -> pd.Series:
-    """The place of each row's alpha on an axis where all alphas are equally far from each other."""
-    return table.alpha.map({alpha: place for place, alpha in enumerate(sorted(table.alpha.unique()))})
-
-
-def _alphas(ax: Axes, table: pd.DataFrame) -> None:
-    """Name the alphas on the horizontal axis."""
+def _over_alphas(table: pd.DataFrame, ylabel: str, columns: int) -> tuple[Figure, list[Axes]]:
+    """plots.line_panels over the alphas, which are equally far from each other on the horizontal axis."""
     alphas = sorted(table.alpha.unique())
+    colours = {name: _FORMS[k % len(_FORMS)] for k, name in enumerate(dict.fromkeys(table.line))}
+    places = table.alpha.map({alpha: place for place, alpha in enumerate(alphas)})
+    fig, axes = line_panels(table.assign(x=places), colours, columns=columns)
     names = ["image\nalone" if alpha == 0 else "text\nalone" if np.isinf(alpha) else f"{alpha:g}" for alpha in alphas]
-    ax.set_xticks(range(len(alphas)), names, fontsize=8)
-    ax.set_xlabel("alpha: weight of the text")
-
-
-def _colours(names: pd.Series) -> dict[str, str]:
-    return {name: _FORMS[k % len(_FORMS)] for k, name in enumerate(dict.fromkeys(names))}
+    for ax in axes.values():
+        ax.set_xticks(range(len(alphas)), names, fontsize=8)
+        ax.set(xlabel="alpha: weight of the text", ylabel=ylabel)
+    return fig, list(axes.values())
 
 
 def claims(table: pd.DataFrame) -> Figure:

@@ -86,11 +86,8 @@ def item_table(held_out: HeldOut, models: Mapping[str, TextMemory], strength: fl
 
 def summary(items: pd.DataFrame, draws: int, seed: int) -> pd.DataFrame:
     """Mean of each measure and model of `item_table`, with a 95% interval from resampled units."""
-    estimates = {
-        key: metrics.accuracy(part.assign(correct=part["value"]), draws, seed)
-        for key, part in metrics.in_units(items).groupby(["measure", "model"], sort=False)
-    }
-    return estimate_table(estimates, ["measure", "model"])
+    groups = metrics.in_units(items.assign(correct=items["value"])).groupby(["measure", "model"], sort=False)
+    return estimate_table({key: metrics.accuracy(part, draws, seed) for key, part in groups}, ["measure", "model"])
 
 
 # ---- a cloud of vectors

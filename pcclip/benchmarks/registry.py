@@ -125,7 +125,7 @@ def load_benchmark(family: str, name: str, settings: Any, seed: int = 0) -> Benc
             no class, or more than the share max_bad of the rows unusable.
     """
     reader, title = _reader(family, name), _title(family, name)
-    root = _root(name, settings)
+    root = set_root(name, settings)
     if lines := reader.missing(root):
         raise PcclipError(f"{title}: {'; '.join(lines)}")
     benchmark = replace(reader.read(reader.place(root)), max_bad=getattr(settings, "max_bad", _MAX_BAD))
@@ -149,18 +149,13 @@ def missing_benchmarks(config: Config, families: Iterable[str] = FAMILIES) -> li
     for family in families:
         for name, settings in settings_of(config, family).items():
             try:
-                missing = _reader(family, name).missing(_root(name, settings))
+                missing = _reader(family, name).missing(set_root(name, settings))
                 lines += [f"{_title(family, name)}: {line}" for line in missing]
                 if not missing:
                     load_benchmark(family, name, settings, config.seed)
             except PcclipError as error:
                 lines.append(str(error))
     return lines
-
-
-def set_folder(family: str, name: str, settings: Any) -> Path:
-    """The folder with a set's files."""
-    return _reader(family, name).place(_root(name, settings))
 
 
 def _reader(family: str, name: str) -> Reader:
@@ -170,7 +165,8 @@ def _reader(family: str, name: str) -> Reader:
     return readers[name]
 
 
-def _root(name: str, settings: Any) -> Path:
+def set_root(name: str, settings: Any) -> Path:
+    """The folder where a set is looked for, in it or in the folders that its Reader names."""
     return (resolve(settings.path) if settings.path else cache_folder() / name).resolve()
 
 

@@ -44,8 +44,9 @@ def score(
             matrix = vectors.seen_by(model).matrix
             if "answer" in pairs:
                 described = retrieval.DescribedPairs(first, second, list(pairs.text), list(pairs.swapped))
-                first_has_more = (pairs.answer == "first").to_numpy()
-                tables = retrieval.worded_verdicts(encoder.encode_texts, matrix, described, first_has_more)
+                tables = retrieval.worded_verdicts(
+                    encoder.encode_texts, matrix, described, (pairs.answer == "first").to_numpy()
+                )
                 for form, items in zip(("one_sided", "antisymmetric"), tables, strict=True):
                     predictions.add(("which_has_more", f"{name}/{form}", ""), model, items, vectors.ids)
                 continue
@@ -58,8 +59,9 @@ def score(
                     orientation=benchmark.orientation,
                 )
                 items = retrieval.retrieval_items(encoder.encode_texts, matrix, described, DISTRACTORS, config.seed)
-                dataset = f"{name}/{form}/1 of {DISTRACTORS + 1}"
-                predictions.add(("change_retrieval", dataset, ""), model, items, vectors.ids)
+                predictions.add(
+                    ("change_retrieval", f"{name}/{form}/1 of {DISTRACTORS + 1}", ""), model, items, vectors.ids
+                )
 
 
 def _forms(pairs: pd.DataFrame) -> list[tuple[str, np.ndarray]]:

@@ -65,9 +65,9 @@ def score(
         for model, encoder in encoders.items():
             add_model(items, vectors.seen_by(model).matrix, encoder, model, predictions)
         if settings and teacher:
-            images, sample = benchmark.only_images(benchmark.max_bad), draw(benchmark, settings, config.seed)
-            matcher = DiffusionMatcher(teacher, settings, config.seed)
-            add_teacher(match_items(sample, vectors), matcher, (images, vectors), config.embed.workers, predictions)
+            sample = match_items(draw(benchmark, settings, config.seed), vectors)
+            matcher, images = DiffusionMatcher(teacher, settings, config.seed), benchmark.only_images(benchmark.max_bad)
+            add_teacher(sample, matcher, (images, vectors), config.embed.workers, predictions)
             costs.append(matcher.cost(name))
     return pd.concat(costs[1:] or costs)
 
@@ -150,8 +150,8 @@ def _add(items: MatchItems, margins: measures.Margins, model: str, predictions: 
             part = scored.assign(score=margin, correct=margin > 0).iloc[rows]
             if part.reference.nunique() < 2:  # the macro average of one group is the accuracy
                 part = part.assign(reference=np.nan)
-            dataset = f"{name}/{subset}" if subset else name
-            predictions.add((f"{name}{end}", dataset, ""), model, part, items.unit_names)
+            task = f"{name}{end}", f"{name}/{subset}" if subset else name, ""
+            predictions.add(task, model, part, items.unit_names)
 
 
 def _units(benchmark: Benchmark, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.classification import FAMILY, awa2
-from pcclip.benchmarks.registry import set_folder, vectors_folder
+from pcclip.benchmarks.registry import set_root, vectors_folder
 from pcclip.comparisons.llm import lazy_backend
 from pcclip.config import Config, Labelled
 from pcclip.embedding.stage import embedded_sets
@@ -140,10 +140,9 @@ def _score_set(
                 if protocol == "corrected" or task in SCORED_AS_RELEASED:
                     predictions.add((task, f"{name}/{subject}", protocol), model, items, ids, images.class_names)
         for protocol in PROTOCOLS if "distances" in tasks else ():
-            classes = images.benchmark.classes
             encode = partial(encoder.encode_texts, normalise=protocol == "corrected")
-            items = class_differences.distance_items(encode, classes, written, protocol)
-            predictions.add(("embedding_distance", name, protocol), model, items, classes)
+            items = class_differences.distance_items(encode, images.benchmark.classes, written, protocol)
+            predictions.add(("embedding_distance", name, protocol), model, items, images.benchmark.classes)
     if "comparative" in tasks:
         _comparative(images, encoders, {"corrected": written, "as_released": released}, predictions, parts)
 
@@ -204,7 +203,7 @@ def _contrasts(images: ClassifiedImages, written: pd.DataFrame) -> Iterator[tupl
         elif name == "flowers":
             yield "colour", protocol, class_differences.flowers_colour(classes, protocol)
         elif name == "awa2":
-            binary = awa2.binary_attributes(set_folder("classification", name, images.settings))
+            binary = awa2.binary_attributes(set_root(name, images.settings))
             text = awa2.difference_texts(images.benchmark, binary, protocol)
             yield "attributes", protocol, class_differences.every_class(len(classes), text)
             yield "size", protocol, class_differences.awa2_size(classes, images.test[1], binary, protocol)
@@ -239,9 +238,9 @@ def _comparative(
         )
         keys = {"dataset": name, "form": form, "protocol": protocol}
         for (model, prompting), part in items.groupby(["model", "prompting"], sort=False):
-            dataset = f"{name}/{form if prompting == 'comparative' else 'plain'}"
             if prompting == "comparative" or form == "released":  # plain items are the same for every form
-                predictions.add(("comparative_prompting", dataset, protocol), model, part, images.vectors.ids)
+                task = "comparative_prompting", f"{name}/{form if prompting == 'comparative' else 'plain'}", protocol
+                predictions.add(task, model, part, images.vectors.ids)
         parts["comparative_gains.csv"].append(items.drop(columns=["score", "reference"]).assign(**keys))
         if protocol == "corrected":
             parts["comparative.csv"].append(choice.sweep.assign(**keys))

@@ -156,8 +156,10 @@ def _structures(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
         for task in ("difference_classification", "difference_order"):
             yield (task, f"{name}/structures/{structure.split}/{structure.name}", ""), items[task]
     shuffled = pairs.assign(**{side: np.roll(pairs[side], 1) for side in ("first", "second")})
-    items = difference_items(model.encode_texts, vectors.matrix, shuffled)["difference_classification"]
-    yield ("difference_classification", f"{name}/structures/images shuffled", ""), items
+    yield (
+        ("difference_classification", f"{name}/structures/images shuffled", ""),
+        difference_items(model.encode_texts, vectors.matrix, shuffled)["difference_classification"],
+    )
     yield (
         ("difference_classification", f"{name}/structures/captions subtracted", ""),
         subtracted_items(model.encode_texts, vectors.matrix, pairs),
@@ -169,8 +171,10 @@ def _zero_shot(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
     if classes and len(labelled):
         texts = model.encode_texts([held_out.config.evaluate.zero_shot_prompt.format(name) for name in classes])
         labels = np.array([classes.index(label) for label in labelled.label])
-        items = classify(vectors.matrix, texts, vectors.rows(labelled["id"]), labels)
-        yield ("zero_shot", held_out.images.name, ""), items
+        yield (
+            ("zero_shot", held_out.images.name, ""),
+            classify(vectors.matrix, texts, vectors.rows(labelled["id"]), labels),
+        )
 
 
 def _retrieval(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
@@ -192,8 +196,10 @@ def _retrieval(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
     }
     for sought, (rank, shown) in ranks.items():
         for k in (1, 5, 10):
-            items = item_table(shown, shown, rank, k, rank <= k)
-            yield (f"recall_at_{k}", f"{held_out.images.name}/{sought}", ""), items
+            yield (
+                (f"recall_at_{k}", f"{held_out.images.name}/{sought}", ""),
+                item_table(shown, shown, rank, k, rank <= k),
+            )
 
 
 def _rankings(held_out: HeldOut, vectors: Vectors, model: Encoder, conditional: bool = False) -> Scored:
@@ -205,8 +211,10 @@ def _rankings(held_out: HeldOut, vectors: Vectors, model: Encoder, conditional: 
             reader = model.conditioned(_INSTRUCTION.format(more=texts.more, less=texts.less))
             matrix = reader.encode_images(list(known.path))
         for estimator in ESTIMATORS:
-            items = item_table(rows, rows, matrix @ attribute_axis(reader, texts, estimator), values, None)
-            yield ("ranking", f"{held_out.images.name}/{attribute}/{estimator}", ""), items
+            yield (
+                ("ranking", f"{held_out.images.name}/{attribute}/{estimator}", ""),
+                item_table(rows, rows, matrix @ attribute_axis(reader, texts, estimator), values, None),
+            )
 
 
 def _supervised_rankings(held_out: HeldOut) -> Scored:
@@ -225,8 +233,10 @@ def _supervised_rankings(held_out: HeldOut) -> Scored:
         values = training[column].to_numpy(dtype=float)
         values = np.log(values) if (values > 0).all() else values
         axis, _ = ridge_axis(vectors.matrix, vectors.rows(training["id"]), values, list(training.concept))
-        items = ranking_items(axis, vectors.matrix, vectors.rows(known["id"]), known[column].to_numpy(dtype=float))
-        yield ("ranking", f"{images.name}/{attribute}/supervised", ""), items
+        yield (
+            ("ranking", f"{images.name}/{attribute}/supervised", ""),
+            ranking_items(axis, vectors.matrix, vectors.rows(known["id"]), known[column].to_numpy(dtype=float)),
+        )
 
 
 def _verdicts(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
@@ -243,6 +253,7 @@ def _verdicts(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
             if len(own) and paraphrases:
                 axis = paraphrase_axis(model, paraphrases)
                 rows = [vectors.rows(own[side]) for side in ("first", "second")]
-                items = verdict_items(axis, vectors.matrix, *rows, (own.verdict == "first").to_numpy())
-                dataset = f"{held_out.images.name}/{attribute.name}/{attribute.split}/{wording}"
-                yield ("verdict_agreement", dataset, ""), items
+                yield (
+                    ("verdict_agreement", f"{held_out.images.name}/{attribute.name}/{attribute.split}/{wording}", ""),
+                    verdict_items(axis, vectors.matrix, *rows, (own.verdict == "first").to_numpy()),
+                )

@@ -216,8 +216,10 @@ def results(run: _Run) -> Part | None:
     is_shown = run.metrics.metric.isin(_SHOWN) & ~folded
     part: Part = {"forest": None, "p_values": None}
     for kind, rows in (("tables", run.metrics[is_shown]), ("details", run.metrics[~is_shown])):
-        frames = plots.tables(rows, run.paired).items()
-        part[kind] = [table(frame.T.rename_axis("").reset_index(), title) for title, frame in frames]
+        part[kind] = [
+            table(frame.T.rename_axis("").reset_index(), title)
+            for title, frame in plots.tables(rows, run.paired).items()
+        ]
     part["has_shares"] = run.metrics.metric.str.endswith("_share").any()
     if run.paired is not None and len(run.paired):
         change, shown = plots.differences(run.paired), plots.headline(run.paired)
@@ -288,9 +290,9 @@ def geometry_of_differences(run: _Run) -> Part | None:
         return None
     summary = geometry.summary(items, run.values["evaluate.bootstrap"], run.values["seed"])
     frame = plots.paper_table(summary.rename(columns={"measure": "dataset"})).T.rename_axis("").reset_index()
-    figure = plots.distributions(items, ["image difference", "image difference, reversed text"])
     title = "Mean cosine; and rank of the image that was meant, as a share: 0 is first, 0.5 is chance"
-    return {"table": table(frame, title), "figure": svg(figure)}
+    measures = ["image difference", "image difference, reversed text"]
+    return {"table": table(frame, title), "figure": svg(plots.distributions(items, measures))}
 
 
 def failures(run: _Run) -> Part | None:
@@ -338,7 +340,7 @@ def training(run: _Run) -> Part | None:
 def unused(run: _Run) -> Part | None:
     """What the stages left out, by reason."""
     rows = left_out.of_stages(run.place(name) for name in run.manifests)
-    rows.columns = ["stage", "data set", "reason", "rows", "for example"]
+    rows = rows.rename(columns={"dataset": "data set", "example": "for example"})
     return table(rows) if len(rows) else None
 
 
@@ -496,9 +498,7 @@ def _shown(value: Any) -> str:
 
 
 def _p(value: float) -> str:
-    if pd.isna(value):
-        return ""
-    return "<0.0001" if value < 0.0001 else f"{value:.4f}"
+    return "" if pd.isna(value) else "<0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
 # ---- elements of the page --------------------------------------------------------------------------------------------

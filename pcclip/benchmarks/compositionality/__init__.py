@@ -61,8 +61,9 @@ def located(items: Sequence[dict[str, Any]], folders: Sequence[Path], suffixes: 
     """The items with each image as a path: in the first of the folders, with the first suffix, that has it."""
     table = pd.DataFrame(items)
     for column in [column for column in ("image_0", "image_1") if column in table]:
-        places = [f"{folder}/" + table[column] + suffix for folder in folders for suffix in suffixes]
-        table[column] = first_existing(places)
+        table[column] = first_existing(
+            [f"{folder}/" + table[column] + suffix for folder in folders for suffix in suffixes]
+        )
     return table
 
 

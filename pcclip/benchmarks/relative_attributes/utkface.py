@@ -23,16 +23,20 @@ _OLDEST, _TESTED = 116, 5
 def read(root: Path) -> Benchmark:
     """All its images, with the attribute age in years."""
     pattern = next(folder for folder in _FOLDERS if not folder or any(root.glob(f"{folder}/")))
-    rows = []
-    for path in sorted(root.glob(f"{pattern}/*.jpg" if pattern else "*.jpg")):
-        match = _NAME.fullmatch(path.name)
-        age = int(match["age"]) if match else -1
-        tested = match is not None and crc32(match["time"].encode()) % _TESTED == 0
-        reason = "" if 0 <= age <= _OLDEST else "no age in its name"
-        rows.append((path.name, str(path), "test" if tested else "tune", "", reason, age))
-    images = pd.DataFrame(rows, columns=["id", "path", "split", "group", "reason", "age"])
-    values = images[["age"]].astype(float)
-    return benchmark_of_images(Benchmark("utkface", FAMILY, images.drop(columns="age"), values=values))
+    paths = sorted(root.glob(f"{pattern}/*.jpg" if pattern else "*.jpg"))
+    names = [_NAME.fullmatch(path.name) for path in paths]
+    ages = [int(name["age"]) if name else -1 for name in names]
+    images = pd.DataFrame(
+        {
+            "id": [path.name for path in paths],
+            "path": map(str, paths),
+            "split": ["test" if name and crc32(name["time"].encode()) % _TESTED == 0 else "tune" for name in names],
+            "group": "",
+            "reason": ["" if 0 <= age <= _OLDEST else "no age in its name" for age in ages],
+        }
+    )
+    values = pd.DataFrame({"age": ages}, dtype=float)
+    return benchmark_of_images(Benchmark("utkface", FAMILY, images, values=values))
 
 
 UTKFACE = Reader(
