@@ -13,11 +13,13 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import psutil
 import pytest
 import torch
 from helpers.drawn import write_balloons
 from helpers.runs import ROOT
+from PIL import Image
 
 from pcclip.config import Rank
 from pcclip.encoders import load_model
@@ -491,6 +493,30 @@ def test_two_models_by_change_of_rank(browser, work, tiny_model, monkeypatch):
     scrollers = page.locator(".gallery .scroller")
     scrollers.first.evaluate("scroller => { scroller.scrollTop = 300; }")
     eventually(lambda: scrollers.last.evaluate("scroller => scroller.scrollTop") == 300)
+    page.close()
+    server.shutdown()
+
+
+def test_small_photos_are_enlarged_and_squares_can_be_whole(browser, tmp_path, tiny_model, monkeypatch):
+    monkeypatch.setenv("PCCLIP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "photos").mkdir()
+    for k, noise in enumerate(np.random.default_rng(0).integers(256, size=(3, 20, 32, 3), dtype=np.uint8)):
+        Image.fromarray(noise).save(tmp_path / "photos" / f"{k}.png")
+    *_, (photos, _) = growing_photos(str(tmp_path / "photos"), {"base": load_model(tiny_model)})
+    server = App(Ranker(photos, Rank(more=MORE, less=LESS), tmp_path / "small.jsonl"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
+    page.set_default_timeout(WAIT)
+    page.goto(server.address)
+    page.wait_for_selector(".pcclip-ranking .tile.ready")
+    page.click(".pcclip-ranking button[name=compare]")
+    side = page.locator(".pcclip-ranking .duel .side img[src^=blob]").first
+    eventually(lambda: side.evaluate("image => image.complete && image.naturalWidth") == 32)
+    assert min(side.evaluate("image => [image.clientWidth, image.clientHeight]")) > 150
+    tile, fit = page.locator(".tile.ready .photo img").first, "image => getComputedStyle(image).objectFit"
+    assert (side.evaluate(fit), tile.evaluate(fit)) == ("contain", "cover")
+    page.check(".pcclip-ranking input[name=whole]")
+    assert tile.evaluate(fit) == "contain"
     page.close()
     server.shutdown()
 
