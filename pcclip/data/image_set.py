@@ -168,12 +168,14 @@ def _read(data: Data) -> tuple[pd.DataFrame, pd.Series, pd.DataFrame]:
 
 
 def _refuse_duplicates(table: pd.DataFrame, source: str) -> None:
-    duplicates = table["id"][table["id"].duplicated()]
-    if len(duplicates):
-        raise PcclipError(f"data source {source}: duplicate ids, e.g. {duplicates.iloc[0]!r}; ids must be unique")
-    duplicates = table.path[table.path.duplicated()]
-    if len(duplicates):  # one photo under two ids could be trained on and held out
-        raise PcclipError(f"data source {source}: {duplicates.iloc[0]} is listed twice; keep one caption per image")
+    problems = {
+        "id": "duplicate ids, e.g. {!r}; ids must be unique",
+        "path": "{} is listed twice; keep one caption per image",  # two ids could be trained on and held out
+    }
+    for column, problem in problems.items():
+        duplicates = table[column][table[column].duplicated()]
+        if len(duplicates):
+            raise PcclipError(f"data source {source}: {problem.format(duplicates.iloc[0])}")
 
 
 def _concepts(table: pd.DataFrame) -> pd.Series:

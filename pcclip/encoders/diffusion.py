@@ -60,7 +60,13 @@ def load_teacher(spec: str, precision: Precision = "fp32", checkpointing: bool =
         "tokenizer": transformers.CLIPTokenizer,
     }
     parts: dict[str, Any] = {"vae": None}
-    _check_kind(spec, place)
+    if lines := missing_teacher(place):
+        raise PcclipError(f"{lines[0]}; give a hub name or a folder in diffusers' pipeline layout")
+    if any((Path(place) / part).is_dir() for part in ("text_encoder_2", "transformer")):
+        raise PcclipError(
+            f"teacher {spec!r}: has more than one text encoder or no UNet; give a model built like "
+            "Stable Diffusion 1 or 2"
+        )
     has_vae = (Path(place) / "vae").is_dir() or not Path(place).is_dir()
     for name in (*PARTS, *(["vae"] if has_vae else [])):
         dtype = _DTYPES[precision] if name == "unet" else torch.float32
@@ -261,14 +267,3 @@ class Teacher:
 def _place(spec: str) -> str:
     folder = resolve(spec)
     return str(folder) if folder.is_dir() else spec
-
-
-def _check_kind(spec: str, place: str) -> None:
-    """Raise PcclipError when the parts are not there, or the pipeline is known to be of another kind."""
-    if lines := missing_teacher(place):
-        raise PcclipError(f"{lines[0]}; give a hub name or a folder in diffusers' pipeline layout")
-    if Path(place).is_dir() and any((Path(place) / part).is_dir() for part in ("text_encoder_2", "transformer")):
-        raise PcclipError(
-            f"teacher {spec!r}: has more than one text encoder or no UNet; give a model built like "
-            "Stable Diffusion 1 or 2"
-        )

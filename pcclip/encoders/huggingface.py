@@ -257,6 +257,6 @@ def _pooled(output: Any) -> Tensor:
 
 def _without(settings: Any) -> Any:
     """The settings, at all depths, without keys that name a place or a version."""
-    if isinstance(settings, dict):
-        return {key: _without(value) for key, value in settings.items() if key not in _NOT_PART}
-    return settings
+    if not isinstance(settings, dict):
+        return settings
+    return {key: _without(value) for key, value in settings.items() if key not in _NOT_PART}

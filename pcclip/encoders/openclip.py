@@ -4,8 +4,8 @@
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,9 @@ def load(spec: str, device: str = "cpu") -> tuple[Any, Any, Any]:
     file = local_weights(spec)
     skip_pretrained = file is not None or tag == "random"
     with loading(spec):
-        with torch.random.fork_rng(devices=[]), torch.device(device), _quiet():
+        with torch.random.fork_rng(devices=[]), torch.device(device), ExitStack() as quiet:
+            quiet.callback(logging.disable, logging.root.manager.disable)
+            logging.disable(logging.WARNING)  # open_clip warns that weights are random: they are loaded afterwards
             torch.manual_seed(0)  # NAME:random is the same model every time
             model, _, preprocess = open_clip.create_model_and_transforms(
                 name,
@@ -211,17 +213,6 @@ class OpenClip(Encoder):
         blocks = [parts[name] for name in ("transformer", "blocks", "stages") if name in parts]
         stages = [part for name, part in parts.items() if name.startswith("layer")]  # of a ResNet
         return nn.ModuleList(blocks[:1] or stages or [images])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence open_clip's warning that weights are random: they are loaded afterwards."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _load(model: nn.Module, file: Path, device: str) -> None:

@@ -146,7 +146,11 @@ def _variant(row: dict[str, str], keys: list[str]) -> str:
 
 
 def _measure(row: Any) -> str | None:
-    for name, (task, end, metric) in MEASURES.items():
-        if (row.task, row.metric) == (task, metric) and row.dataset.endswith(end):
-            return name
-    return None
+    return next(
+        (
+            name
+            for name, (task, end, metric) in MEASURES.items()
+            if (row.task, row.metric) == (task, metric) and row.dataset.endswith(end)
+        ),
+        None,
+    )

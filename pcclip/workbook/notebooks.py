@@ -138,23 +138,17 @@ def run_notebook(config: Config, name: str, images: ImageSet | None = None) -> b
             (config.folder / f"{stale}.ipynb").unlink(missing_ok=True)
             _mark(config, stale).unlink(missing_ok=True)
         stage, started = NOTEBOOKS[name](config, images), time.monotonic()
-        key = _key(stage, source)
+        key, parameters = _key(stage, source), config.folder / PARAMETERS
+        with atomic(parameters) as temporary:  # every value that the run's notebooks read
+            temporary.write_text(yaml.safe_dump(config.model_dump(exclude={"slurm"}), sort_keys=False), encoding="utf8")
         say(f"{name}: started")
-        execute(source, executed, {"parameters": str(_written(config)), "changes": {}}, config)
+        execute(source, executed, {"parameters": str(parameters), "changes": {}}, config)
         if not NOTEBOOKS[name](config, images).done():
             raise PcclipError(f"{name}: the notebook ended without finishing its stage; see {executed}")
         sync(executed)
         write_json(_mark(config, name), {"key": key})
     say(f"{name}: finished in {time.monotonic() - started:.0f} s")
     return True
-
-
-def _written(config: Config) -> Path:
-    """The file parameters.yaml of a run, written: every value that its notebooks read."""
-    file = config.folder / PARAMETERS
-    with atomic(file) as temporary:
-        temporary.write_text(yaml.safe_dump(config.model_dump(exclude={"slurm"}), sort_keys=False), encoding="utf8")
-    return file
 
 
 def finished(config: Config, name: str, images: ImageSet | None = None) -> bool:

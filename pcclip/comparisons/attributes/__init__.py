@@ -67,15 +67,12 @@ def _fill_frames(entries: Any, info: Any) -> Any:
     """
     if not isinstance(entries, list):
         return entries
-    pairs: list = []
-    for entry in entries:
-        if not (isinstance(entry, str) and "{" in entry):
-            pairs.append(entry)
-        elif info.data.get("words"):
-            pairs += [(_filled(entry, more, less), _filled(entry, less, more)) for more, less in info.data["words"]]
-        else:
-            raise ValueError(f"{entry!r} has braces but the attribute has no words to fill them with")
-    return pairs
+    frames = [entry for entry in entries if isinstance(entry, str) and "{" in entry]
+    words = info.data.get("words") or []
+    if frames and not words:
+        raise ValueError(f"{frames[0]!r} has braces but the attribute has no words to fill them with")
+    filled = {frame: [(_filled(frame, *pair), _filled(frame, *pair[::-1])) for pair in words] for frame in frames}
+    return [pair for entry in entries for pair in (filled[entry] if entry in frames else [entry])]
 
 
 def _filled(frame: str, more: str, less: str) -> str:

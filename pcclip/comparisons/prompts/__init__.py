@@ -45,8 +45,10 @@ def load_prompt(name: str, slots: tuple[str, ...] = ("first", "second")) -> Prom
         question.format(**dict.fromkeys(slots, ""))
         prefix = [{"role": "system", "content": values["system"].strip()}]
         for example in values.get("examples", []):
-            prefix.append({"role": "user", "content": question.format(**example)})
-            prefix.append({"role": "assistant", "content": example["answer"].strip()})
+            prefix += [
+                {"role": "user", "content": question.format(**example)},
+                {"role": "assistant", "content": example["answer"].strip()},
+            ]
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         reason = " ".join(repr(error).split())
         braced = " and ".join("{" + slot + "}" for slot in slots)

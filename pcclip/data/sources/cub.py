@@ -19,9 +19,8 @@ def missing(data: Data) -> list[str]:
     """A line for the images and one for the captions, where they are absent."""
     root = root_of(data)
     lines = [f"{line} and set data.path to its CUB_200_2011" for line in missing_birds(root)]
-    if _texts(root) is None:
-        lines.append(f"{root}: no text_c10 in it or beside it; download {_CAPTIONS} and unpack it beside {root}")
-    return lines
+    without = f"{root}: no text_c10 in it or beside it; download {_CAPTIONS} and unpack it beside {root}"
+    return lines if _texts(root) else [*lines, without]
 
 
 def missing_birds(root: Path) -> list[str]:
