@@ -203,18 +203,19 @@ def judged(table: pd.DataFrame, rules: RuleList, model: Encoder) -> pd.DataFrame
     tokens_of = model.tokens([sentence[:LONGEST] for sentence in sentences])  # longer ones are not kept
     for reply, sentence, ids in zip(table.itertuples(), sentences, tokens_of, strict=True):
         tokens = len(ids)
-        candidate = Candidate(
-            sentence=sentence,
-            finish_reason=reply.finish_reason,
-            first_caption=reply.first_caption,
-            second_caption=reply.second_caption,
-            first_concept=reply.first_concept,
-            second_concept=reply.second_concept,
-            tokens=tokens,
-            context_length=model.context_length,
-            raw=without_reasoning(reply.raw),
+        verdict, sentence, mended = rules.judge(
+            Candidate(
+                sentence=sentence,
+                finish_reason=reply.finish_reason,
+                first_caption=reply.first_caption,
+                second_caption=reply.second_caption,
+                first_concept=reply.first_concept,
+                second_concept=reply.second_concept,
+                tokens=tokens,
+                context_length=model.context_length,
+                raw=without_reasoning(reply.raw),
+            )
         )
-        verdict, sentence, mended = rules.judge(candidate)
         if mended:  # a sentence with exchanged sides can have another number of tokens
             tokens = len(model.tokens([sentence])[0])
             verdict = "in_context" if "in_context" in rules.rules and tokens > model.context_length else verdict

@@ -140,18 +140,17 @@ class Teacher:
     """
 
     def __init__(self, parts: Mapping[str, Any], spec: str = ""):
-        unet, scheduler, vae = parts["unet"], parts["scheduler"], parts.get("vae")
-        self.unet, self.text_encoder, self.vae = unet, parts["text_encoder"], vae
-        self.scheduler, self.tokenizer, self.spec = scheduler, parts["tokenizer"], spec
-        self.steps: int = scheduler.config.num_train_timesteps
-        self.prediction: str = scheduler.config.prediction_type
-        size, channels = unet.config.sample_size, unet.config.in_channels
+        self.unet, self.scheduler, self.vae = parts["unet"], parts["scheduler"], parts.get("vae")
+        self.text_encoder, self.tokenizer, self.spec = parts["text_encoder"], parts["tokenizer"], spec
+        self.steps: int = self.scheduler.config.num_train_timesteps
+        self.prediction: str = self.scheduler.config.prediction_type
+        size, channels = self.unet.config.sample_size, self.unet.config.in_channels
         height, width = size if isinstance(size, list | tuple) else (size, size)
         self.latent_shape = (channels, height, width)
-        self.scale = 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
+        self.scale = 1 if self.vae is None else 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.pixels = (self.scale * height, self.scale * width)
         self._check()
-        self.alphas = scheduler.alphas_cumprod.double()
+        self.alphas = self.scheduler.alphas_cumprod.double()
         for part in self._modules():
             part.eval().requires_grad_(False)
 

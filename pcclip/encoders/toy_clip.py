@@ -81,15 +81,11 @@ def _train(seed: int, recipe: dict) -> nn.Module:
     for step in range(recipe["steps"]):
         warm, left = min(1.0, (step + 1) / recipe["warmup"]), 0.5 + 0.5 * math.cos(math.pi * step / recipe["steps"])
         rows = stream("toy clip batch", seed, step).integers(len(scenes), size=recipe["batch"])
-        loss = _loss(model, _scaled(pixels[rows]), tokens[rows])
+        scaled = (pixels[rows].float() / 255 - PREPROCESS["mean"][0]) / PREPROCESS["std"][0]
+        loss = _loss(model, scaled, tokens[rows])
         learn(optimizer, loss, recipe["lr"] * warm * left)
         meter.add(note=f"loss {loss.item():.2f}")
     return model.eval()
-
-
-def _scaled(pixels: Tensor) -> Tensor:
-    """Bytes scaled as PREPROCESS says."""
-    return (pixels.float() / 255 - PREPROCESS["mean"][0]) / PREPROCESS["std"][0]
 
 
 def _loss(model: Any, pixels: Tensor, tokens: Tensor) -> Tensor:

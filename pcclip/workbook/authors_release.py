@@ -231,8 +231,10 @@ def convert(embeddings: Path | str, differences: Path | str, folder: Path | str)
     }
     sources = {path.name: file_digest(path) for path in map(Path, (embeddings, differences))}
     outputs = {name: file_digest(folder / name) for name in (VECTORS, CAPTIONS, COMPARISONS)}
-    card = {"format": 1, "counts": counts, "rules": "as_released", "sources": sources, "outputs": outputs}
-    write_json(folder / CARD, card)
+    write_json(
+        folder / CARD,
+        {"format": 1, "counts": counts, "rules": "as_released", "sources": sources, "outputs": outputs},
+    )
     return counts
 
 
@@ -248,6 +250,8 @@ def _comparisons(images: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFram
     table["raw"], table["finish_reason"] = differences.raw, "stop"
     table["difference"] = differences.raw.map(rules.clean)
     fields = ["sentence", "finish_reason", "first_caption", "second_caption", "first_concept", "second_concept", "raw"]
-    rows = table.rename(columns={"difference": "sentence"})[fields].to_dict("records")
-    table["verdict"] = [rules.judge(Candidate(**row, tokens=0, context_length=0))[0] for row in rows]
+    table["verdict"] = [
+        rules.judge(Candidate(**row, tokens=0, context_length=0))[0]
+        for row in table.rename(columns={"difference": "sentence"})[fields].to_dict("records")
+    ]
     return table

@@ -50,8 +50,8 @@ def read(folder: Path) -> pd.DataFrame:
     table.loc[table.model == "base", "variant"] = "base"
     table = table[table.measure.notna() & table.model.isin(["base", "finetuned"])]
     table["measure"] = pd.Categorical(table.measure, [name for name in MEASURES if name in set(table.measure)])
-    seed = pd.to_numeric(table["seed"]) if "seed" in table else 0
-    return table.assign(seed=seed).drop_duplicates(["variant", "seed", "measure"], ignore_index=True)
+    table["seed"] = pd.to_numeric(table["seed"]) if "seed" in table else 0
+    return table.drop_duplicates(["variant", "seed", "measure"], ignore_index=True)
 
 
 def by_seed(table: pd.DataFrame) -> pd.DataFrame:

@@ -178,8 +178,12 @@ class Cost:
         flop, disk = images * self.model.image.flop, 4 * images * self.model.width
         yield self._timed(Row("02 embed", f"{images:,} images", 0, flop, disk), "fp32", "encoding", gpus)
         threads = self.config.embed.workers * gpus
-        seconds = constant("decoding") * images / threads
-        yield Row("02 decoding", f"{images:,} photos", hours=seconds / 3600, machines=f"{threads:,} CPU cores")
+        yield Row(
+            "02 decoding",
+            f"{images:,} photos",
+            hours=constant("decoding") * images / threads / 3600,
+            machines=f"{threads:,} CPU cores",
+        )
 
     def _finetuning(self) -> Iterator[Row]:
         """Texts through the text tower against stored image vectors; with objective clip images through theirs too.

@@ -83,8 +83,7 @@ def model_card(run: Path, alpha: float, written: Collection[str], to: str) -> st
     """The card, in Markdown with the hub's metadata, of a run's model as `publish` wrote it."""
     from huggingface_hub import ModelCardData
 
-    has_01 = (run / generate.FOLDER).is_dir()
-    source = run if has_01 else parameters.read(run / "parameters.yaml").source_folder
+    source = run if (run / generate.FOLDER).is_dir() else parameters.read(run / "parameters.yaml").source_folder
     tuned, sentences = finished(run / finetuning.FOLDER), finished(source / generate.FOLDER)
     base = json.loads((run / finetuning.FOLDER / CARD).read_text(encoding="utf8"))["base"]
     place, finetune = to.removeprefix(_HUB), tuned["inputs"]["finetune"]

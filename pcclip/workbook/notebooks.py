@@ -67,8 +67,9 @@ def run(params_file: str | Path, check_only: bool = False) -> Path:
         executed = 0
         for config, names in runs:
             images = load_images(config)
-            left_out = len(images.left_out)
-            say(f"{params_file}: {len(images.table)} images, {left_out} left out, results in {config.folder}")
+            say(
+                f"{params_file}: {len(images.table)} images, {len(images.left_out)} left out, results in {config.folder}"
+            )
             executed += sum(run_notebook(config, name, images) for name in names)
         if members[0].swept or executed or not result(members).is_file():
             conclude(members)

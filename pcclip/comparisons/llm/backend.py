@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from pcclip.comparisons.sentences import from_captions
 from pcclip.errors import PcclipError
@@ -20,8 +20,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(NamedTuple):
     """The two texts that fill a prompt's question; `second` is empty where the prompt needs one text only."""
 
     key: str
@@ -53,8 +52,7 @@ class Reply:
         return self.finish_reason.startswith("error")
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """A text, and two lists of words that may come next.
 
     Attributes:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pcclip.comparisons.llm.backend import Template
 from pcclip.config import Generate, resolve
+from pcclip.encoders.weight_files import place_and_revision
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest, file_digest
 
@@ -50,10 +51,6 @@ def gguf_path(name: str) -> Path:
 
 def weights_source(name: str) -> tuple[str, str | None]:
     """(folder, None) for local weights, or (hub name, revision) for NAME or NAME@REVISION. Raises PcclipError."""
-    folder = resolve(name)
-    if folder.is_dir():
-        return str(folder), None
-    if name.startswith(("/", ".", "~")):
+    if name.startswith(("/", ".", "~")) and not resolve(name).is_dir():
         raise PcclipError(f"generate.llm = {name}: no such folder; give one with a model in it, or a hub name")
-    hub_name, _, revision = name.partition("@")
-    return hub_name, revision or None
+    return place_and_revision(name)

@@ -137,9 +137,8 @@ class OpenAIServer:
             "max_tokens": settings.max_tokens,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
+            "response_format": _schema({"difference": {"type": "string"}}) if settings.structured else None,
         }
-        if settings.structured:
-            fields["response_format"] = _schema({"difference": {"type": "string"}})
         reply = await send(_CHAT, reply_of, fields)
         if settings.structured and reply.finish_reason == "stop":  # otherwise neither JSON nor a whole sentence
             reply = Reply(difference_of(reply.text), "stop")

@@ -30,8 +30,8 @@ def missing(data: Data) -> list[str]:
 
 def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """Read train, and val where it exists. Returns the table, the rows left out (path, reason), and the bad ones."""
-    sides = [_read(data, side) for side in _SPLITS if not _missing(data, f"{side}{_year(data)}")]
-    table = pd.concat(sides, ignore_index=True)
+    sides = [side for side in _SPLITS if not _missing(data, f"{side}{_year(data)}")]
+    table = pd.concat([_read(data, side) for side in sides], ignore_index=True)
     return sort_out(table, table.pop("reason"))
 
 
