@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 
+from pcclip.config import resolve
 from pcclip.encoders import weight_files
 from pcclip.encoders.dual_encoder import Encoder, Tower
 from pcclip.encoders.tokens import Tokens
@@ -31,8 +32,12 @@ _NOT_PART = ("_name_or_path", "transformers_version", "architectures", "dtype", 
 
 
 def split(spec: str) -> tuple[str, str | None]:
-    """'hf:FOLDER' -> (FOLDER, None), 'hf:NAME@REVISION' -> (NAME, REVISION)."""
-    return weight_files.place_and_revision(spec.removeprefix(SCHEMA))
+    """'hf:FOLDER' -> (FOLDER, None), 'hf:NAME@REVISION' -> (NAME, REVISION). Relative folders are below the root."""
+    place = spec.removeprefix(SCHEMA)
+    if place and resolve(place).is_dir():
+        return str(resolve(place)), None
+    name, _, revision = place.partition("@")
+    return name, revision or None
 
 
 def check(spec: str) -> None:

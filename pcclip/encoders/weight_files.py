@@ -12,7 +12,6 @@ from zipfile import ZipFile, is_zipfile
 import torch
 from torch import Tensor
 
-from pcclip.config import resolve
 from pcclip.errors import PcclipError, one_line
 from pcclip.torchvision_shim import declare_missing
 
@@ -81,14 +80,6 @@ def check_folder(folder: Path) -> None:
     """Raise PcclipError unless each safetensors file below a folder is whole."""
     for file in sorted(folder.rglob("*.safetensors")):
         read(file)
-
-
-def place_and_revision(name: str) -> tuple[str, str | None]:
-    """(folder, None) for a folder, which is below the workbook's root where relative; else NAME@REVISION of the hub, split."""
-    if name and resolve(name).is_dir():
-        return str(resolve(name)), None
-    repository, _, revision = name.partition("@")
-    return repository, revision or None
 
 
 def from_folder(kind: Any, place: str, **options: Any) -> Any:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from pcclip.comparisons.llm.backend import Template
 from pcclip.config import Generate, resolve
-from pcclip.encoders.weight_files import place_and_revision
 from pcclip.errors import PcclipError
 from pcclip.runs.files import digest, file_digest
 
@@ -51,6 +50,10 @@ def gguf_path(name: str) -> Path:
 
 def weights_source(name: str) -> tuple[str, str | None]:
     """(folder, None) for local weights, or (hub name, revision) for NAME or NAME@REVISION. Raises PcclipError."""
-    if name.startswith(("/", ".", "~")) and not resolve(name).is_dir():
+    folder = resolve(name)
+    if folder.is_dir():
+        return str(folder), None
+    if name.startswith(("/", ".", "~")):
         raise PcclipError(f"generate.llm = {name}: no such folder; give one with a model in it, or a hub name")
-    return place_and_revision(name)
+    hub_name, _, revision = name.partition("@")
+    return hub_name, revision or None
