@@ -7,6 +7,7 @@ is queued again and continues where it was.
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +38,8 @@ class Job(NamedTuple):
         return f"{self.run}/{self.notebook}"
 
 
-class Work(NamedTuple):
+@dataclass(frozen=True)
+class Work:
     """The call that a job makes on its machine; submitit makes it again when the job was queued again."""
 
     root: str  # of the workbook
