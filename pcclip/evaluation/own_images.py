@@ -252,8 +252,8 @@ def _verdicts(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
         for wording, paraphrases in (("trained_wording", attribute.paraphrases), ("new_wording", attribute.held_out)):
             if len(own) and paraphrases:
                 axis = paraphrase_axis(model, paraphrases)
-                rows = [vectors.rows(own[side]) for side in ("first", "second")]
+                first, second = (vectors.rows(own[side]) for side in ("first", "second"))
                 yield (
                     ("verdict_agreement", f"{held_out.images.name}/{attribute.name}/{attribute.split}/{wording}", ""),
-                    verdict_items(axis, vectors.matrix, *rows, (own.verdict == "first").to_numpy()),
+                    verdict_items(axis, vectors.matrix, first, second, (own.verdict == "first").to_numpy()),
                 )
