@@ -38,7 +38,7 @@ def main(path: str, dies_in: str) -> None:
         die_at_call(Log, "write", 17)  # 16 answers are on disk, whatever is in flight
     table = generate.generate(config, images, model)
     if dies_in == "02":
-        die_at_call(Encoder, "encode_pixels", 4)
+        die_at_call(Encoder, "encode_pixels", 5)  # the shard of the first two batches is on disk by then
     vectors, _ = embed(config, images, model)
     if dies_in == "03":
         die_at_call(TextTower, "step", 7)
