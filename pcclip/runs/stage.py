@@ -98,27 +98,17 @@ class Stage:
     @contextmanager
     def work(self) -> Iterator["Stage"]:
         """Hold the stage's lock; first delete the manifest and what killed runs and other keys left behind."""
-        with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock")
-            try:
-                lock.acquire(timeout=_LOCK_SECONDS)
-            except Timeout:
-                raise PcclipError(
-                    f"{self.folder}: another run is writing here; wait for it, stop it, or choose another run name"
-                ) from None
-            try:
-                for stale in [*self.folder.rglob(".*.tmp"), *self.folder.glob("partial-*")]:
-                    if stale.is_file():
-                        stale.unlink()
-                    elif stale != self.partial:
-                        shutil.rmtree(stale)
-                (self.folder / _MANIFEST).unlink(missing_ok=True)
-                self.partial.mkdir(exist_ok=True)
-                self._started = time.monotonic()
-                yield self
-            finally:
-                lock.release()
+        busy = "another run is writing here; wait for it, stop it, or choose another run name"
+        with alone(self.folder / ".lock", busy, _LOCK_SECONDS):
+            for stale in [*self.folder.rglob(".*.tmp"), *self.folder.glob("partial-*")]:
+                if stale.is_file():
+                    stale.unlink()
+                elif stale != self.partial:
+                    shutil.rmtree(stale)
+            (self.folder / _MANIFEST).unlink(missing_ok=True)
+            self.partial.mkdir(exist_ok=True)
+            self._started = time.monotonic()
+            yield self
 
     def finish(self, outputs: list[str], counts: dict[str, Any], model: str = "") -> None:
         """Write the manifest, last, and delete the partial work. `outputs` are names relative to the folder."""
@@ -142,6 +132,23 @@ class Stage:
         _write_manifest(self.folder, manifest)
         remove_folder(self.shards)
         self._tidy(outputs)
+
+
+@contextmanager
+def alone(file: Path, busy: str, seconds: float = 0) -> Iterator[None]:
+    """Hold the lock `file`; its folder is made where it is absent.
+
+    Raises PcclipError, with the folder and `busy`, when another process still holds it after so many seconds; and when
+    the disk is full, also within the block.
+    """
+    with disk_errors(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(file).acquire(timeout=seconds)
+        except Timeout:
+            raise PcclipError(f"{file.parent}: {busy}") from None
+        with lock:
+            yield
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -9,14 +9,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from filelock import FileLock, Timeout
 
 from pcclip.arithmetic import stage as arithmetic
 from pcclip.comparisons import stage as comparisons
@@ -26,15 +24,16 @@ from pcclip.embedding import stage as embedding
 from pcclip.errors import PcclipError
 from pcclip.evaluation import stage as evaluation
 from pcclip.finetuning import stage as finetuning
-from pcclip.runs.files import atomic, digest, disk_errors, file_digest, sync, write_json
+from pcclip.runs.files import atomic, digest, file_digest, sync, write_json
 from pcclip.runs.progress import BATCH, Heartbeat, say
-from pcclip.runs.stage import Stage
+from pcclip.runs.stage import Stage, alone
 from pcclip.workbook.check import check, refuse
 from pcclip.workbook.sweep import NEEDS, TABLE, Member, collect, planned, read_sweep
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+_BUSY = "another run is at work here; wait for it, or change `run`"  # no two runs in one folder, nor a run and a job
 _NEEDS = "needs:"  # begins the tag of a cell that only some runs have
 PARAMETERS = "parameters.yaml"  # in the run's folder; the first cell of an executed notebook names it
 NOTEBOOKS: dict[str, Callable[[Config, ImageSet | None], Stage]] = dict(
@@ -63,7 +62,7 @@ def run(params_file: str | Path, check_only: bool = False) -> Path:
         return home
     runs = planned(members)
     check_names(runs)
-    with _alone(home / ".lock"):
+    with alone(home / ".lock", _BUSY):
         executed = 0
         for config, names in runs:
             images = load_images(config)
@@ -110,19 +109,6 @@ def check_names(runs: list[tuple[Config, list[str]]]) -> None:
             evaluation.stage(config)
 
 
-@contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """Hold a lock: two runs never work in one folder, nor a run and a job of one of its notebooks."""
-    with disk_errors(file.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = FileLock(file).acquire(timeout=0)
-        except Timeout:
-            raise PcclipError(f"{file.parent}: another run is at work here; wait for it, or change `run`") from None
-        with lock:
-            yield
-
-
 def run_notebook(config: Config, name: str, images: ImageSet | None = None) -> bool:
     """Execute one notebook of a run unless it is finished. Returns whether it ran.
 
@@ -131,7 +117,7 @@ def run_notebook(config: Config, name: str, images: ImageSet | None = None) -> b
     """
     images = images or load_images(config)
     source, executed = shipped("notebooks") / f"{name}.ipynb", config.folder / f"{name}.ipynb"
-    with _alone(config.folder / f".{name}.lock"):
+    with alone(config.folder / f".{name}.lock", _BUSY):
         if finished(config, name, images):
             say(f"{name}: finished already, skipped")
             return False
