@@ -466,7 +466,28 @@ def test_photos_are_filtered_by_one_attribute_and_ranked_by_another(app):
     scatter.wait_for(state="hidden")
 
 
-def test_two_models_by_change_of_rank(browser, work, tiny_model, monkeypatch):
+@pytest.fixture
+def served(browser):
+    """served(ranker) is the page of an app in this process."""
+    opened = []
+
+    def open_page(ranker):
+        server = App(ranker)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = browser.new_page(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
+        opened.append((page, server))
+        page.set_default_timeout(WAIT)
+        page.goto(server.address)
+        page.wait_for_selector(".pcclip-ranking .tile.ready")
+        return page
+
+    yield open_page
+    for page, server in opened:
+        page.close()
+        server.shutdown()
+
+
+def test_two_models_by_change_of_rank(served, work, tiny_model, monkeypatch):
     """Both panels show the photos that rise most first, and scroll as one."""
     monkeypatch.setenv("PCCLIP_CACHE", str(work / "cache"))
     models = {name: load_model(tiny_model) for name in ("base", "finetuned")}
@@ -477,12 +498,7 @@ def test_two_models_by_change_of_rank(browser, work, tiny_model, monkeypatch):
     *_, (photos, _) = growing_photos(str(work / "photos"), models)
     ranker = Ranker(photos, Rank(more=MORE, less=LESS), work / "two.jsonl")
     ranker.ask(MORE, LESS, "two_prompt", "side by side")
-    server = App(ranker)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    page = browser.new_page(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
-    page.set_default_timeout(WAIT)
-    page.goto(server.address)
-    page.wait_for_selector(".pcclip-ranking .tile.ready")
+    page = served(ranker)
     page.check(".pcclip-ranking input[name=change]")
     ranks = {name: {row: place for place, row in enumerate(ranker.standing(name).order)} for name in models}
     rises = sorted(range(60), key=lambda row: (ranks["finetuned"][row] - ranks["base"][row], ranks["finetuned"][row]))
@@ -493,22 +509,15 @@ def test_two_models_by_change_of_rank(browser, work, tiny_model, monkeypatch):
     scrollers = page.locator(".gallery .scroller")
     scrollers.first.evaluate("scroller => { scroller.scrollTop = 300; }")
     eventually(lambda: scrollers.last.evaluate("scroller => scroller.scrollTop") == 300)
-    page.close()
-    server.shutdown()
 
 
-def test_small_photos_are_enlarged_and_squares_can_be_whole(browser, tmp_path, tiny_model, monkeypatch):
+def test_small_photos_are_enlarged_and_squares_can_be_whole(served, tmp_path, tiny_model, monkeypatch):
     monkeypatch.setenv("PCCLIP_CACHE", str(tmp_path / "cache"))
     (tmp_path / "photos").mkdir()
     for k, noise in enumerate(np.random.default_rng(0).integers(256, size=(3, 20, 32, 3), dtype=np.uint8)):
         Image.fromarray(noise).save(tmp_path / "photos" / f"{k}.png")
     *_, (photos, _) = growing_photos(str(tmp_path / "photos"), {"base": load_model(tiny_model)})
-    server = App(Ranker(photos, Rank(more=MORE, less=LESS), tmp_path / "small.jsonl"))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    page = browser.new_page(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
-    page.set_default_timeout(WAIT)
-    page.goto(server.address)
-    page.wait_for_selector(".pcclip-ranking .tile.ready")
+    page = served(Ranker(photos, Rank(more=MORE, less=LESS), tmp_path / "small.jsonl"))
     page.click(".pcclip-ranking button[name=compare]")
     side = page.locator(".pcclip-ranking .duel .side img[src^=blob]").first
     eventually(lambda: side.evaluate("image => image.complete && image.naturalWidth") == 32)
@@ -517,8 +526,6 @@ def test_small_photos_are_enlarged_and_squares_can_be_whole(browser, tmp_path, t
     assert (side.evaluate(fit), tile.evaluate(fit)) == ("contain", "cover")
     page.check(".pcclip-ranking input[name=whole]")
     assert tile.evaluate(fit) == "contain"
-    page.close()
-    server.shutdown()
 
 
 def test_photos_are_ticked_by_keys_and_by_shift_click(app):
