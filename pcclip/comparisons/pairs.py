@@ -29,11 +29,12 @@ def choose_pairs(groups: pd.Series, count: int | None, sampling: str, seed: int)
     codes = pd.factorize(groups)[0]
     if len(set(codes)) < 2:
         raise PcclipError("need at least two different images to make a pair")
-    drawn: Iterator[tuple[int, int]] = ((i, j) for i in range(len(codes)) for j in range(i + 1, len(codes)))
     if sampling == "balanced":
         drawn = _balanced(len(codes), seed)
     elif sampling == "random" or count is not None:
         drawn = _random(codes, count, seed)
+    else:
+        drawn = ((i, j) for i in range(len(codes)) for j in range(i + 1, len(codes)))
     pairs: dict[tuple[int, int], tuple[int, int]] = {}
     for i, j in drawn:
         if codes[i] != codes[j]:

@@ -44,11 +44,12 @@ def caption_of_each(texts: pd.Series, ids: pd.Series, how: str, seed: int) -> pd
 
     The random one depends on the seed, the image's id and its captions alone, not on the other rows.
     """
-    rank = np.zeros(len(texts))
     if how == "longest":
         rank = -texts.str.split().str.len().to_numpy()
     elif how == "random":
         keys = [f"{seed}\0{image}\0{text}".encode() for image, text in zip(ids[texts.index], texts, strict=True)]
         rank = np.array([hashlib.blake2b(key, digest_size=8).hexdigest() for key in keys])
+    else:
+        rank = np.zeros(len(texts))
     ordered = texts.iloc[np.argsort(rank, kind="stable")]
     return ordered[~ordered.index.duplicated()]

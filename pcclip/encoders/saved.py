@@ -48,9 +48,11 @@ def describe(model: Encoder) -> dict:
 
 def save(model: Encoder, card: dict, folder: Path) -> list[str]:
     """Write what was tuned, and `card` (from `describe`, before tuning), to `folder`. Returns the file names."""
-    (folder / IMAGE_WEIGHTS).unlink(missing_ok=True)  # of an earlier finetuning
-    image_is_the_bases = model.image_fingerprint() == card["image_fingerprint"]
-    towers = [name for name in _FILES if name == "text_tower" or not image_is_the_bases]
+    towers = ["text_tower"]
+    if model.image_fingerprint() != card["image_fingerprint"]:
+        towers.append("image_tower")
+    else:
+        (folder / IMAGE_WEIGHTS).unlink(missing_ok=True)  # of an earlier finetuning
     for name in towers:
         write_tensors(folder / _FILES[name], getattr(model, name).state_dict())
     write_json(folder / CARD, {**card, **{name: weights_digest(getattr(model, name)) for name in towers}})

@@ -27,9 +27,12 @@ ALPHAS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)  # 1 is plain zero-shot
 RELEASED_ALPHA, CONFUSED_PAIRS = 0.9, 3  # what run.py passes; the 0.8 of a function is never used
 SWEEP = ["model", "alpha", "value", "plain", "split", "chosen"]
 KEYS = ["form", "protocol", "model"]
-TESTED = [
-    *("dataset", *KEYS, "n", "plain", "comparative", "helped", "hurt", "difference", "ci_low", "ci_high"),
-    *("detectable", "p_mcnemar", "p_bootstrap", "test", "p_holm"),
+TESTED = ["dataset", *KEYS, "n", "plain", "comparative", "helped", "hurt", "difference", "ci_low", "ci_high"] + [
+    "detectable",
+    "p_mcnemar",
+    "p_bootstrap",
+    "test",
+    "p_holm",
 ]
 
 Images = tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]]  # rows of the image vectors, and each image's class

@@ -101,10 +101,9 @@ def _may_have_seen(held_out: pd.DataFrame, run: Path, inputs: dict[str, Any]) ->
         if files and {file: entry["sha256"] for file, entry in files.items()} == inputs.get(EMBED):
             theirs = read_output(folder, TABLE, ["id", "path"])
             theirs = theirs[~theirs["id"].isin(_held_out_pairs(folder.parent / COMPARISONS))]
-            same = {
-                path
-                for i, path in zip(theirs["id"], theirs.path, strict=True)
-                if path in ours.values() or (i in ours and _alike(ours[i], path))
+            same = set(theirs.path) & set(ours.values())
+            same |= {
+                path for i, path in zip(theirs["id"], theirs.path, strict=True) if i in ours and _alike(ours[i], path)
             }
             return f"{min(same)} is one of its images" if same else ""
     return "its 02 is not there to tell which images it had"

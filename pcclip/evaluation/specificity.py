@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy.stats import rankdata
 
+from pcclip.benchmarks.benchmark import at_most
 from pcclip.comparisons.attributes import load_bank
 from pcclip.config import Config
 from pcclip.encoders.dual_encoder import Encoder
@@ -41,8 +42,7 @@ def score(held_out: HeldOut, models: Mapping[str, Encoder]) -> pd.DataFrame:
     }
     estimates: dict[tuple[str, str, str, str], Estimate] = {}
     for truth in truths:
-        known = images[images[truth].notna()]
-        known = known.sample(min(MOST, len(known)), random_state=config.seed).sort_index()
+        known = at_most(images[images[truth].notna()], MOST, config.seed)
         both = known[known[fixed].notna()] if fixed in truths and fixed != truth else known.head(0)
         draws = _draws(both.concept, config)
         for (question, name), axis in axes.items():

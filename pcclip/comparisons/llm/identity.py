@@ -19,9 +19,8 @@ def backend_identity(settings: Generate) -> str:
     if settings.backend == "llama_cpp":
         return file_digest(gguf_path(settings.gguf))[:16]
     if settings.backend == "openai":
-        return digest(["openai", settings.llm, settings.structured, *([settings.request] if settings.request else [])])[
-            :16
-        ]
+        request = [settings.request] if settings.request else []
+        return digest(["openai", settings.llm, settings.structured, *request])[:16]
     name = settings.llm or ""
     folder = resolve(name)
     if not folder.is_dir():

@@ -259,4 +259,5 @@ class Ranker:
 
 def _agreement(votes: Ballot, scores: Float[np.ndarray, " n"]) -> int:
     """Number of votes that the scores agree with; ties are not counted."""
-    return int((np.sign(np.subtract(*scores[votes.pairs.T])) == 2 * votes.outcomes - 1)[votes.outcomes != 0.5].sum())
+    first, second = votes.pairs.T
+    return int((np.sign(scores[first] - scores[second]) == 2 * votes.outcomes - 1)[votes.outcomes != 0.5].sum())
