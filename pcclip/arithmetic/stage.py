@@ -27,7 +27,7 @@ from pcclip.encoders.dual_encoder import Encoder
 from pcclip.finetuning.stage import FOLDER as FINETUNE
 from pcclip.runs.files import write_parquet
 from pcclip.runs.progress import say
-from pcclip.runs.stage import Stage, built_on, read_output
+from pcclip.runs.stage import Stage, built_on, once, read_output
 
 FOLDER = "05_arithmetic"
 TABLES: tuple[str, ...] = (
@@ -73,6 +73,7 @@ def check(config: Config, images: ImageSet) -> None:
     retrieval.check_changes(config, images)
 
 
+@once
 def analyze(config: Config, images: ImageSet, vectors: Vectors, models: dict[str, Encoder]) -> dict[str, pd.DataFrame]:
     """Run the stage, or read it when done. Returns its tables by name, as the module's docstring lists them.
 

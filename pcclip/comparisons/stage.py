@@ -26,7 +26,7 @@ from pcclip.runs.files import digest, write_parquet
 from pcclip.runs.log import AnswerLog
 from pcclip.runs.progress import say
 from pcclip.runs.ray_cluster import cluster
-from pcclip.runs.stage import Stage, read_output
+from pcclip.runs.stage import Stage, once, read_output
 
 FOLDER, TABLE, LEFT_OUT = COMPARISONS, "comparisons.parquet", "left_out.parquet"
 _FORMAT = 2  # raise it when the meaning of the table changes: old stages are then done again
@@ -54,6 +54,7 @@ def stage(config: Config, images: ImageSet | None = None) -> Stage:
     return Stage(folder, inputs, config.stored(folder))
 
 
+@once
 def generate(config: Config, images: ImageSet, model: Encoder, backend: Backend | None = None) -> pd.DataFrame:
     """Run the stage, or read its table when it is done.
 

@@ -34,7 +34,7 @@ from pcclip.images import batches, decoded_batches
 from pcclip.runs.files import names_in, read_parquet, write_parquet
 from pcclip.runs.progress import Meter, next_part, say
 from pcclip.runs.ray_cluster import over_shards
-from pcclip.runs.stage import Stage, finished
+from pcclip.runs.stage import Stage, finished, once
 
 FOLDER = "02_embed"
 BAD = "bad_images.parquet"
@@ -217,6 +217,7 @@ def encode_by_all(images: Sequence, models: Sequence[Encoder], meter: Meter, set
     return _joined(_encoded_batches(images, models, ranges, meter, settings), models)
 
 
+@once
 def _run(
     run: Stage, source: ImageTable, model: Encoder, settings: Embed, cluster: Config | None = None
 ) -> tuple[Vectors, pd.DataFrame]:

@@ -15,7 +15,7 @@ import torch
 from pcclip.data.sources import toy_scenes
 from pcclip.runs.files import cache_folder, digest
 from pcclip.runs.progress import say
-from pcclip.runs.stage import Stage
+from pcclip.runs.stage import Stage, once
 
 
 class ToyModel(NamedTuple):
@@ -44,10 +44,11 @@ class ToyModel(NamedTuple):
         folder = f"{self.name.removeprefix('shapes-')}-{digest(inputs)[:16]}"
         return Stage(cache_folder() / "shapes" / folder, inputs)
 
+    @once
     def trained(self, seed: int) -> Path:
         """The folder of the model of a seed, trained unless that is done.
 
-        Raises PcclipError when the folder cannot be written, or another process is training there.
+        Raises PcclipError when the folder cannot be written.
         """
         stage, counts = self.stage(seed), {name: self.recipe[name] for name in ("pictures", "steps")}
         if not stage.done():

@@ -23,7 +23,7 @@ from pcclip.evaluation import benchmarks, left_out, models, own_images, publishe
 from pcclip.evaluation.predictions import FOLDER, Predictions, summarise
 from pcclip.runs.files import atomic, write_parquet
 from pcclip.runs.progress import begin, next_part, say
-from pcclip.runs.stage import Stage, read_output
+from pcclip.runs.stage import Stage, once, read_output
 
 METRICS, PREDICTIONS, DIFFERENCES = "metrics.csv", "predictions.parquet", "differences.csv"
 PAGE = "report.html"  # report.py writes it
@@ -58,6 +58,7 @@ def lacking(config: Config) -> list[str]:
     return benchmarks.missing(config) + models.lacking(config)
 
 
+@once
 def evaluate(
     config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, encoders: dict[str, Encoder]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:

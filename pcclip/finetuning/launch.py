@@ -24,12 +24,14 @@ from pcclip.errors import PcclipError
 from pcclip.finetuning import distributed, stage as finetuning
 from pcclip.finetuning.loop import CURVES
 from pcclip.runs.progress import say
+from pcclip.runs.stage import once
 
 _MODULE = "pcclip.finetuning"
 _LINES = 60  # of the log, in the message about processes that failed; the launcher says 30 of its own
 _REASON = "pcclip: "  # starts the line in which a process says what is wrong
 
 
+@once
 def finetune(
     config: Config, images: ImageSet, vectors: Vectors, comparisons: pd.DataFrame, model: Encoder
 ) -> pd.DataFrame:

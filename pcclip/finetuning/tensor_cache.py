@@ -18,7 +18,7 @@ from torch import Tensor
 from pcclip.images import batches
 from pcclip.runs.files import write_tensors
 from pcclip.runs.progress import Meter, say
-from pcclip.runs.stage import Stage
+from pcclip.runs.stage import Stage, once
 
 _FORMAT = 1
 _ROWS_IN_FILE = 1024
@@ -35,6 +35,7 @@ class CachedTensors:
         return torch.cat([self._open(self._files[file])[row : row + 1] for file, row in places])
 
 
+@once
 def cached_tensors(
     folder: Path, inputs: dict, count: int, make: Callable[[list[range]], Iterator[Tensor]], at_once: int
 ) -> CachedTensors:

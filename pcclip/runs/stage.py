@@ -2,7 +2,8 @@
 
 A stage is done when its manifest has the same key and its files the recorded SHA-256; otherwise it is done again.
 Files are written under a temporary name and renamed. Unfinished work is in `partial-KEY/`, so that a killed stage
-resumes and a changed parameter never mixes with old work. A lock lets one process at a time work on a stage.
+resumes and a changed parameter never mixes with old work. A lock lets one process at a time work on a stage; runs that
+begin one at the same moment do it once (`once`).
 
 With a storage, a folder or URL that every node of a cluster sees, unfinished work is there, and at the end a copy of
 the files and the manifest, so that another machine need not do the stage again. It needs no lock: two runs with the
@@ -13,12 +14,13 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import wraps
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -31,6 +33,25 @@ from pcclip.runs.progress import say
 _LOCK_SECONDS = 10  # a killed run's kernel needs a moment to notice and let go
 _MANIFEST = "manifest.json"
 _DIGEST = "digest"  # field of a manifest: the digest of all others
+
+Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
+
+
+class DoneMeanwhile(PcclipError):
+    """Another run finished the stage after this one had seen that it was not done."""
+
+
+def once(run: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Call a function that does a stage, or reads it when done, again when another run did the stage meanwhile."""
+
+    @wraps(run)
+    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return run(*args, **kwargs)
+        except DoneMeanwhile:
+            return run(*args, **kwargs)
+
+    return wrapped
 
 
 class Stage:
@@ -50,20 +71,21 @@ class Stage:
         self.key = digest({"stage": self.folder.name, **inputs})
         self.partial = self.folder / f"partial-{self.key[:12]}"
         self.shards = self.partial if storage is None else storage / self.partial.name
-        self._started = time.monotonic()
+        self._started, self._seen_undone = time.monotonic(), False
 
     def done(self) -> bool:
         """True when the folder has a manifest with this key and the files that it records.
 
         Prints which file is not. A kill after the manifest leaves partial work and temporary files, which go now.
         """
-        manifest = read_manifest(self.folder)
+        manifest, self._seen_undone = read_manifest(self.folder), True
         if not manifest or manifest["key"] != self.key:
             return False
         if changed := changed_output(self.folder, manifest["outputs"]):
             say(f"{changed}: not the file that {self.folder.name} wrote; {self.folder.name} is not done any more")
             return False
         self._tidy(manifest["outputs"])
+        self._seen_undone = False
         return True
 
     def _tidy(self, outputs: Iterable[str]) -> None:
@@ -97,9 +119,13 @@ class Stage:
 
     @contextmanager
     def work(self) -> Iterator["Stage"]:
-        """Hold the stage's lock; first delete the manifest and what killed runs and other keys left behind."""
-        busy = "another run is writing here; wait for it, stop it, or choose another run name"
-        with alone(self.folder / ".lock", busy, _LOCK_SECONDS):
+        """Hold the stage's lock; first delete the manifest and what killed runs and other keys left behind.
+
+        Waits for another run that holds it, which a printed line says. Raises DoneMeanwhile.
+        """
+        with alone(self.folder / ".lock", "another run is writing here, waiting for it", _LOCK_SECONDS):
+            if self._seen_undone and self.done():
+                raise DoneMeanwhile(f"{self.folder}: another run has just finished it; run again to read it")
             for stale in [*self.folder.rglob(".*.tmp"), *self.folder.glob("partial-*")]:
                 if stale.is_file():
                     stale.unlink()
@@ -138,15 +164,18 @@ class Stage:
 def alone(file: Path, busy: str, seconds: float = 0) -> Iterator[None]:
     """Hold the lock `file`; its folder is made where it is absent.
 
-    Raises PcclipError, with the folder and `busy`, when another process still holds it after so many seconds; and when
-    the disk is full, also within the block.
+    While another process holds it this waits; after so many seconds it says so, with the folder and `busy`. Without
+    seconds it raises PcclipError instead; and when the disk is full, also within the block.
     """
     with disk_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock = FileLock(file).acquire(timeout=seconds)
         except Timeout:
-            raise PcclipError(f"{file.parent}: {busy}") from None
+            if not seconds:
+                raise PcclipError(f"{file.parent}: {busy}") from None
+            say(f"{file.parent}: {busy}")
+            lock = FileLock(file).acquire()
         with lock:
             yield
 

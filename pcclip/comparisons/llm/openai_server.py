@@ -64,9 +64,9 @@ class OpenAIServer:
 
     Requests run on an event loop in a thread of its own, as a notebook's own loop is running already. A request is
     repeated after status 429 (with Retry-After), 5xx, a lost connection, an unreadable reply or a time-out. A field
-    that the server refuses is left out from then on. Requests of a server that is not there go to the others, and it is
-    asked again after a minute. What fails even so becomes an error reply. The run ends when there is no server, when one
-    refuses the key or the model, or when many questions in a row fail.
+    that the server refuses is left out from then on. What one server fails at the next one is asked. A server that is
+    not there or does not answer in time gets no requests for a minute. What fails even so becomes an error reply. The run
+    ends when there is no server, when one refuses the key or the model, or when many questions in a row fail.
     """
 
     def __init__(self, settings: Generate, prompt: Prompt):
@@ -200,13 +200,13 @@ class OpenAIServer:
             say(f"{self._servers}: {self._one_line(message)}")
 
     async def _post(
-        self, client: httpx.AsyncClient, server: str, path: str, read: Callable[[dict], Result], body: dict[str, Any]
+        self, client: httpx.AsyncClient, first: str, path: str, read: Callable[[dict], Result], body: dict[str, Any]
     ) -> Result:
-        """Post until `read` can read the first choice of the reply. Raises NoAnswer."""
+        """Post to server after server, from the `first`, until `read` can read the reply's first choice. Raises NoAnswer."""
         failure, wait, content = NoAnswer(), 0.0, json.dumps(body, default=str)
         for attempt in range(self._settings.retries + len(self._settings.servers)):
             await asyncio.sleep(wait)
-            server = self._reachable(server)
+            server = self._reachable(first, attempt)
             wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt) * random.uniform(0.75, 1)
             text = ""
             try:
@@ -222,26 +222,26 @@ class OpenAIServer:
                 wait = min(_LONGEST_RETRY_AFTER, float(delay)) if re.fullmatch(r"\d{1,9}(\.\d+)?", delay) else wait
             except _UNREADABLE:
                 failure = NoAnswer(f"not an answer: {_complaint(text)[0][:80]!r}")
-            except _NO_SERVER as error:
-                failure = Refused(f"{type(error).__name__}: {error}", _NOBODY, server)
+            except (*_NO_SERVER, TimeoutError, httpx.TimeoutException) as error:
+                failure = NoAnswer(f"no whole reply within {self._settings.timeout:g} s")
+                if isinstance(error, _NO_SERVER):
+                    failure = Refused(f"no server there ({type(error).__name__}: {error})", _NOBODY, server)
                 news = server not in self._absent_until
                 self._absent_until[server] = time.monotonic() + _ABSENT
                 if self._reachable(server) != server:
                     wait = 0.0
                     if news:
-                        say(f"{without_password(server)}: no server there; the others get its requests")
-            except (TimeoutError, httpx.TimeoutException):
-                failure = NoAnswer(f"no whole reply within {self._settings.timeout:g} s")
+                        say(f"{without_password(server)}: {self._one_line(failure)}; the others get its requests")
             except httpx.RequestError as error:
                 failure = NoAnswer(f"{type(error).__name__}: {error}")
         raise failure
 
-    def _reachable(self, server: str) -> str:
-        """The server, or the next that was not absent within the last minute; the server itself when all were."""
+    def _reachable(self, server: str, attempt: int = 0) -> str:
+        """The server whose turn it is `attempt` after `server`, or the next that was not absent within the last minute."""
         servers, now = self._settings.servers, time.monotonic()
-        start = servers.index(server)
+        start = (servers.index(server) + attempt) % len(servers)
         turn = [*servers[start:], *servers[:start]]
-        return next((other for other in turn if self._absent_until.get(other, 0.0) <= now), server)
+        return next((other for other in turn if self._absent_until.get(other, 0.0) <= now), turn[0])
 
     def _reason(self, error: NoAnswer) -> str:
         """Why one question failed. Raises PcclipError when the next question would fail for the same reason."""
@@ -250,7 +250,7 @@ class OpenAIServer:
         if status == _NOBODY:
             variables = " or ".join(f"${name.upper()}_PROXY" for name in getproxies() if name != "no")
             raise PcclipError(
-                f"{server}: no server there ({line}{variables and f', through the proxy of {variables}'}); start one, "
+                f"{server}: {line}{variables and f', through the proxy of {variables}'}; start one, "
                 f"e.g. `vllm serve {self._settings.llm}`, or set generate.base_url, and run again: finished answers are "
                 "kept"
             )

@@ -357,6 +357,17 @@ def test_what_a_dead_server_was_asked_goes_to_the_others_until_it_is_back(capsys
         assert sum(back.asked.values()) == len(QUESTIONS) / 2
 
 
+@pytest.mark.parametrize("way", ["slow", "broken", "half", "garbage"])
+def test_what_one_server_fails_at_another_one_is_asked(way, capsys):
+    with serving(lambda text, n: way) as ill, serving() as well:
+        ill.slow = 30.0
+        replies = answers([ill.url, well.url], retries=1, timeout=1.0 if way == "slow" else 60.0)
+    assert not any(reply.failed for reply in replies.values())
+    assert max(ill.asked.values()) == 1
+    assert sum(well.answered.values()) == len(QUESTIONS)
+    assert ("no whole reply within 1 s; the others get its requests" in capsys.readouterr().out) == (way == "slow")
+
+
 @pytest.mark.parametrize("already", [0, 5])
 def test_no_server(already):
     with socket.socket() as free:

@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pandas as pd
@@ -30,7 +32,7 @@ from pcclip.runs.files import (
     write_parquet,
     write_tensors,
 )
-from pcclip.runs.stage import Stage, built_on, finished, read_manifest
+from pcclip.runs.stage import Stage, alone, built_on, finished, once, read_manifest
 
 
 def finish(folder, inputs: dict) -> Stage:
@@ -231,12 +233,40 @@ def holder(tmp_path):
     process.communicate()
 
 
-def test_two_processes_do_not_share_a_stage(tmp_path, holder, monkeypatch):
-    monkeypatch.setattr("pcclip.runs.stage._LOCK_SECONDS", 0.1)
-    (tmp_path / "01_x" / "manifest.json").write_text("{}")
-    with pytest.raises(PcclipError, match="another run is writing here"), Stage(tmp_path / "01_x", {}).work():
+def test_two_processes_do_not_share_a_stage(tmp_path, holder):
+    with (
+        pytest.raises(PcclipError, match="another run is at work"),
+        alone(tmp_path / "01_x" / ".lock", "another run is at work"),
+    ):
         raise AssertionError("worked without the lock")
-    assert (tmp_path / "01_x" / "manifest.json").exists()
+
+
+def test_a_stage_waits_for_the_run_that_holds_it(tmp_path, holder, monkeypatch):
+    monkeypatch.setattr("pcclip.runs.stage._LOCK_SECONDS", 0.01)
+    monkeypatch.setattr("pcclip.runs.stage.say", lambda line: (said.append(line), holder.kill()))
+    said = []
+    assert finish(tmp_path / "01_x", {}).done()
+    assert said == [f"{tmp_path / '01_x'}: another run is writing here, waiting for it"]
+
+
+def test_two_runs_that_begin_a_stage_at_the_same_moment_do_it_once(tmp_path):
+    began, did = Barrier(2), []
+
+    @once
+    def run(_: int) -> str:
+        stage = Stage(tmp_path / "01_x", {})
+        if stage.done():
+            return (stage.folder / "a.txt").read_text()
+        began.wait(60)
+        with stage.work():
+            did.append(stage)
+            (stage.folder / "a.txt").write_text("x")
+            stage.finish(["a.txt"], {})
+        return "x"
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(run, range(2))) == ["x", "x"]
+    assert len(did) == 1
 
 
 def test_a_killed_process_lets_go(tmp_path, holder):
