@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pcclip.stats.random_streams import stream
-from pcclip.stats.vectors import unit
+from pcclip.stats.vectors import by_rows, unit
 
 OPEN = "3CosAdd, none left out"
 METHODS = ("3CosAdd", "3CosMul", "pair distance", OPEN)
@@ -79,6 +79,14 @@ def solved(
 
     The best right candidate must be ahead of every wrong candidate by more than 1e-6, so that a tie is no answer.
     """
+    rows = by_rows(lambda some: _solved(vectors, some, groups), len(vectors), quadruples)
+    return dict(zip((*METHODS, "nearest to c", "nearest to b"), rows, strict=True))
+
+
+def _solved(
+    vectors: Float[np.ndarray, "n d"], quadruples: Int[np.ndarray, "m 4"], groups: Int[np.ndarray, " n"] | None
+) -> Bool[np.ndarray, "k m"]:
+    """`solved` of some quadruples: the methods, and nearest to c and to b."""
     a, b, c, d = quadruples.T
     right = (groups[None] == groups[d][:, None]) if groups is not None else np.arange(len(vectors))[None] == d[:, None]
     near_a, near_b, near_c = (vectors[rows] @ vectors.T for rows in (a, b, c))
@@ -94,14 +102,14 @@ def solved(
     }
     rows, answers = np.arange(len(quadruples))[:, None], right.copy()
     answers[rows, quadruples[:, :3]] = False
-    is_solved = {}
+    is_solved = []
     for name, score in scores.items():
         score = score.copy()
         if name != OPEN:
             score[rows, quadruples[:, :3]] = -np.inf
         best = np.where(answers, score, -np.inf).max(axis=1)
-        is_solved[name] = best > np.where(answers, -np.inf, score).max(axis=1) + _TIE
-    return is_solved
+        is_solved.append(best > np.where(answers, -np.inf, score).max(axis=1) + _TIE)
+    return np.stack(is_solved)
 
 
 def chance(candidates: int, right: float = 1.0) -> float:

@@ -8,6 +8,7 @@ alpha is a row.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -24,10 +25,9 @@ from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
 from pcclip.runs.progress import say
 from pcclip.stats.intervals import Estimate, bootstrap_means, estimate_table
-from pcclip.stats.vectors import unit
+from pcclip.stats.vectors import by_rows, unit
 
 FAMILY = "composed_retrieval"  # in pcclip.benchmarks
-_ROWS = 512  # queries scored at once
 _SUBSET_RECALLS = (1, 2, 3)
 
 
@@ -98,7 +98,7 @@ def scored(
         for alpha in map(float, alphas):
             query, values = step if np.isinf(alpha) else matrix[start] + alpha * step, {"weight": weight}
             for prefix, (images, counts) in searched.items():
-                rank = _ranks(matrix, query, images & right, images & ~right)
+                rank = by_rows(partial(_ranks, matrix), len(matrix), query, images & right, images & ~right)
                 values |= {f"{prefix}recall@{k}": weight * (rank < k) for k in counts}
             sums = bootstrap_means(values, start[:, None], *bootstrap)
             total = sums.pop("weight")
@@ -124,13 +124,9 @@ def _ranks(
     wrong: Bool[np.ndarray, "m n"],
 ) -> Float[np.ndarray, " m"]:
     """Number of wrong images ahead of the best right one, or tied with it; inf without a right image."""
-    ranks = np.full(len(query), np.inf)
-    for start in range(0, len(query), _ROWS):
-        rows = slice(start, start + _ROWS)
-        scores = query[rows] @ matrix.T
-        best = np.where(right[rows], scores, -np.inf).max(axis=1, keepdims=True)
-        ranks[rows] = np.where(np.isfinite(best[:, 0]), ((scores >= best - 1e-6) & wrong[rows]).sum(axis=1), np.inf)
-    return ranks
+    scores = query @ matrix.T
+    best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
+    return np.where(np.isfinite(best[:, 0]), ((scores >= best - 1e-6) & wrong).sum(axis=1), np.inf)
 
 
 def _mask(ids: pd.Series, row_of: Mapping[str, int]) -> Bool[np.ndarray, "m n"]:

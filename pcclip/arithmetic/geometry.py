@@ -22,13 +22,13 @@ from pcclip.arithmetic.differences import (
     shuffled,
     sides,
 )
-from pcclip.arithmetic.retrieval import rank_share
+from pcclip.arithmetic.retrieval import rank_share, ranks
 from pcclip.arithmetic.texts import TextMemory
 from pcclip.comparisons.sentences import from_captions
 from pcclip.stats import metrics
 from pcclip.stats.intervals import Estimate, bootstrap_means, estimate_table, jackknife
 from pcclip.stats.random_streams import stream
-from pcclip.stats.vectors import cosines, image_differences, unit
+from pcclip.stats.vectors import by_rows, cosines, image_differences, unit
 
 Measures = dict[tuple[str, str, str], Estimate]  # (metric, model, control)
 OneModel = dict[tuple[str, str], Estimate]  # (metric, control)
@@ -233,7 +233,5 @@ def _triple_units(held_out: HeldOut) -> Shaped[np.ndarray, "t 3"]:
 
 def _finds_image(images: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
     """Whether each text is nearer to its own image than to any other; a tie does not count."""
-    scores = texts @ images.T
-    own = np.diag(scores).copy()
-    np.fill_diagonal(scores, -np.inf)
-    return own > scores.max(axis=1) + 1e-6
+    rows = np.arange(len(texts))
+    return by_rows(lambda text, row: ranks(text @ images.T, row, row) == 0, len(images), texts, rows)

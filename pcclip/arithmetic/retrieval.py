@@ -15,7 +15,7 @@ from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
 from pcclip.runs.progress import say
 from pcclip.stats.intervals import Estimate, bootstrap_means, estimate_table
-from pcclip.stats.vectors import unit
+from pcclip.stats.vectors import by_rows, unit
 
 RANK, RECALLS = "rank share", (1, 5, 10)
 CHANGE_COLUMNS = ["start", "text", "position", "id", "path", "cosine", "model"]
@@ -35,8 +35,10 @@ def rank_share(
     The start image is no candidate, and a tie counts half. f(d_12) should point along u1 - u2, so that a search with
     u2 + f(d_12) should find image 1.
     """
-    scores = unit(matrix[start] + steps) @ matrix[pool].T
-    return ranks(scores, *_columns(pool, target, start)) / max(1, len(pool) - 2)
+    candidates, columns = matrix[pool].T, _columns(pool, target, start)
+    queries = unit(matrix[start] + steps)
+    ahead = by_rows(lambda query, *column: ranks(query @ candidates, *column), len(pool), queries, *columns)
+    return ahead / max(1, len(pool) - 2)
 
 
 def ranks(
@@ -73,14 +75,17 @@ def sweep(held_out: HeldOut, model: TextMemory, alphas: Sequence[float]) -> Swee
     Returns:
         (form, alpha, metric) -> estimate; metrics are the rank share (0 first, 0.5 chance) and recall@1, 5 and 10.
     """
-    matrix, pool = held_out.vectors.matrix, held_out.rows
-    target, start = _columns(pool, *held_out.sides.T)
-    image_scores = matrix[held_out.sides[:, 1]] @ matrix[pool].T
-    values = {}
+    matrix, pool, values = held_out.vectors.matrix, held_out.rows, {}
+    candidates, columns = matrix[pool].T, _columns(pool, *held_out.sides.T)
+
+    def ranks_by_alpha(image: np.ndarray, step: np.ndarray, *column: np.ndarray) -> np.ndarray:
+        image_scores, text_scores = image @ candidates, step @ candidates
+        scores = (text_scores if np.isinf(alpha) else image_scores + alpha * text_scores for alpha in alphas)
+        return np.stack([ranks(score, *column) for score in scores])
+
     for form, step in steps_of(model, held_out.pairs, held_out.seed).items():
-        text_scores = step @ matrix[pool].T
-        for alpha in map(float, alphas):
-            rank = ranks(text_scores if np.isinf(alpha) else image_scores + alpha * text_scores, target, start)
+        by_alpha = by_rows(ranks_by_alpha, len(pool), matrix[held_out.sides[:, 1]], step, *columns)
+        for alpha, rank in zip(map(float, alphas), by_alpha, strict=True):
             values[form, alpha, RANK] = rank / max(1, len(pool) - 2)
             for k in RECALLS:
                 values[form, alpha, f"recall@{k}"] = (rank < k).astype(float)

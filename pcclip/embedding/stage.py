@@ -230,7 +230,7 @@ def _run(
     fingerprint = model.image_fingerprint()
     with run.work():
         ranges = batches(len(source.table), settings.shard)
-        shards = {f"{settings.shard}-{k:06d}.parquet": rows for k, rows in enumerate(ranges)}
+        shards = {f"{fingerprint}-{settings.shard}-{k:06d}.parquet": rows for k, rows in enumerate(ranges)}
         written = names_in(run.shards)
         todo = {name: rows for name, rows in shards.items() if f"vectors-{name}" not in written}
         if len(todo) < len(shards):
@@ -325,6 +325,7 @@ def _encode_shards(
 ) -> None:
     """Encode the rows of each shard into two files of `folder`: bad-NAME, and then vectors-NAME.
 
+    A shard's name begins with the image tower's fingerprint, so that a run takes no other tower's shards for its own.
     The images of the next shard are decoded while this one is encoded and the last one is written.
     """
     size = settings.batch_size

@@ -58,15 +58,17 @@ def ranked_shards(
     Raises:
         PcclipError: a file that is missing, truncated, of another width or by another image tower; no vectors.
     """
-    scores, paths, n = np.empty(0, np.float32), np.empty(0, object), 0
+    kept, n = [], 0
     for names, matrix in batches(files, len(axis), fingerprint):
-        scores, paths = np.concatenate([scores, matrix @ axis]), np.concatenate([paths, names])
+        kept.append((matrix @ axis, names))
         n += len(matrix)
         if top is not None or bottom is not None:
+            scores, paths = map(np.concatenate, zip(*kept, strict=True))
             rows = np.sort(best_rows(scores, top, bottom))  # in file order, so that ties stay in it
-            scores, paths = scores[rows], paths[rows]
+            kept = [(scores[rows], paths[rows])]
     if not n:
         raise PcclipError(f"{', '.join(map(str, files[:3]))}: no vectors there; embed photos first (notebook 02)")
+    scores, paths = map(np.concatenate, zip(*kept, strict=True))
     rows = best_rows(scores, top, bottom)
     return pd.DataFrame({"position": _positions(n, len(rows), bottom), "path": paths[rows], "score": scores[rows]})
 

@@ -1,10 +1,13 @@
 """The few formulas that training, evaluation and ranking share, on unit vectors in float32 numpy."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
+
+from pcclip.stats.intervals import CELLS
 
 _BLOCK = 2**14  # rows a thread takes at a time
 _THREADS = min(os.cpu_count() or 1, 8)  # more do not make memory faster
@@ -35,6 +38,15 @@ def project(matrix: Float[np.ndarray, "n d"], axis: Float[np.ndarray, " d"]) -> 
     with ThreadPoolExecutor(_THREADS) as threads:
         list(threads.map(block, range(0, len(matrix), _BLOCK)))
     return scores
+
+
+def by_rows(
+    function: Callable[..., Shaped[np.ndarray, "*k m"]], width: int, *columns: Shaped[np.ndarray, "m ..."]
+) -> Shaped[np.ndarray, "*k m"]:
+    """function(*columns), whose last axis is the rows, of some rows at a time, as one row makes `width` values."""
+    parts = max(1, -(-len(columns[0]) * width // CELLS))
+    blocks = zip(*(np.array_split(column, parts) for column in columns), strict=True)
+    return np.concatenate([function(*block) for block in blocks], axis=-1)
 
 
 def cosines(a: Float[np.ndarray, "m d"], b: Float[np.ndarray, "m d"]) -> Float[np.ndarray, " m"]:

@@ -33,6 +33,10 @@ from pcclip.workbook.sweep import NEEDS, TABLE, Member, collect, planned, read_s
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+_IN_A_JOB = [  # Slurm warns every process of a job: the kernel would die of it, and a preempted job end as failed
+    "--IPKernelApp.exec_lines=import signal; "
+    "[signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)]"
+]
 _BUSY = "another run is at work here; wait for it, or change `run`"  # no two runs in one folder, nor a run and a job
 _NEEDS = "needs:"  # begins the tag of a cell that only some runs have
 PARAMETERS = "parameters.yaml"  # in the run's folder; the first cell of an executed notebook names it
@@ -215,7 +219,7 @@ def execute(notebook: Path, executed: Path, parameters: dict, config: Config | N
                 stdout_file=beat.stream(sys.stdout),
                 stderr_file=beat.stream(sys.stderr),
                 request_save_on_cell_execute=False,
-                extra_arguments=["--IPKernelApp.log_level=40"],
+                extra_arguments=["--IPKernelApp.log_level=40", *(_IN_A_JOB if "SLURM_JOB_ID" in os.environ else [])],
             )
     except papermill.PapermillExecutionError as error:
         if error.ename == "PcclipError":

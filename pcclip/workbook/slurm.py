@@ -2,7 +2,7 @@
 
 Slurm keeps the order: a job waits for the jobs that it builds on (afterok) and is cancelled when one of those fails.
 Submitting again continues with the notebooks that have not finished. A job that Slurm preempts or that runs out of time
-is queued again and continues where it was.
+is queued again and continues where it was: its kernel outlives the signals that Slurm sends to every process.
 """
 
 import os

@@ -5,6 +5,7 @@ import shlex
 import stat
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from helpers.runs import ROOT
@@ -170,6 +171,17 @@ def test_jobs_read_the_file_as_it_was(params_file, slurm, tmp_path):
 def test_a_job_that_is_queued_again_does_the_same():
     work = slurm_jobs.Work("/root", "p.yaml", "tiny", "02_embed_images")
     assert work.checkpoint().function == work
+
+
+def test_the_kernel_of_a_job_outlives_the_signals_that_slurm_sends_to_every_process(monkeypatch, tmp_path):
+    """And of no other: SIGTERM ends a kernel that somebody wants to end."""
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    cell = "import os, signal\nfor s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2): os.kill(os.getpid(), s)\nprint('alive')"
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    node = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)], metadata={"kernelspec": kernel})
+    nbformat.write(node, tmp_path / "a.ipynb")
+    workbook.execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {})
+    assert "alive" in (tmp_path / "b.ipynb").read_text()
 
 
 def test_a_job_fails_with_one_line(params_file, monkeypatch):

@@ -129,6 +129,20 @@ def test_vectors_of_another_image_tower_are_refused(config, tiny_encoder, fresh_
         load_vectors(config.folder / "02_embed", fresh_encoder)
 
 
+def test_shards_of_another_image_tower_are_left_alone(config, tiny_encoder, fresh_encoder, encoded):
+    """Two machines may give one name to other weights, and share a storage."""
+    with torch.no_grad():
+        next(fresh_encoder.image_tower.parameters()).add_(0.1)
+    encoded.limit = 12
+    with pytest.raises(Crash):
+        embed(config, load_images(config), fresh_encoder)
+    encoded.limit = float("inf")
+    own = stage(config).shards
+    assert all(path.name.split("-")[1] == fresh_encoder.image_fingerprint() for path in own.glob("vectors-*"))
+    vectors, _ = embed(config, load_images(config), tiny_encoder)
+    assert vectors.matrix == pytest.approx(tiny_encoder.encode_images(vectors.paths), abs=1e-5)
+
+
 def test_vectors_serve_another_text_tower(config, tiny_encoder, fresh_encoder):
     vectors, _ = embed(config, load_images(config), tiny_encoder)
     with torch.no_grad():
