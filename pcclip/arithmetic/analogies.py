@@ -79,8 +79,8 @@ def solved(
 
     The best right candidate must be ahead of every wrong candidate by more than 1e-6, so that a tie is no answer.
     """
-    rows = by_rows(lambda some: _solved(vectors, some, groups), len(vectors), quadruples)
-    return dict(zip((*METHODS, "nearest to c", "nearest to b"), rows, strict=True))
+    is_solved = by_rows(lambda rows: _solved(vectors, rows, groups), len(vectors), quadruples)
+    return dict(zip((*METHODS, "nearest to c", "nearest to b"), is_solved, strict=True))
 
 
 def _solved(

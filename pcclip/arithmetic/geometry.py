@@ -41,7 +41,7 @@ def measure(held_out: HeldOut, models: Mapping[str, TextMemory]) -> Measures:
     parts += [
         (name, measures_of(held_out.seen_by(name), model))
         for name, model in models.items()
-        for measures_of in (_difference_measures, _sum_measures, _word_measures, _modality_measures, _spread_measures)
+        for measures_of in (_difference_measures, _sum_measures, _word_measures, _modality_measures)
     ]
     return {
         (metric, name, control): estimate
@@ -185,11 +185,8 @@ def _modality_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
             lambda rows: modality_gap(u[rows & half], t[rows & ~half]), images, seed
         ),
         **_means(held_out, "caption finds its image", finds, images),
+        **_spread("text differences", model.encode_texts(list(held_out.pairs.difference)), held_out),
     }
-
-
-def _spread_measures(held_out: HeldOut, model: TextMemory) -> OneModel:
-    return _spread("text differences", model.encode_texts(list(held_out.pairs.difference)), held_out)
 
 
 def _spread(name: str, differences: Float[np.ndarray, "m d"], held_out: HeldOut) -> OneModel:

@@ -35,8 +35,7 @@ def rank_share(
     The start image is no candidate, and a tie counts half. f(d_12) should point along u1 - u2, so that a search with
     u2 + f(d_12) should find image 1.
     """
-    candidates, columns = matrix[pool].T, _columns(pool, target, start)
-    queries = unit(matrix[start] + steps)
+    queries, candidates, columns = unit(matrix[start] + steps), matrix[pool].T, _columns(pool, target, start)
     ahead = by_rows(lambda query, *column: ranks(query @ candidates, *column), len(pool), queries, *columns)
     return ahead / max(1, len(pool) - 2)
 
@@ -80,8 +79,9 @@ def sweep(held_out: HeldOut, model: TextMemory, alphas: Sequence[float]) -> Swee
 
     def ranks_by_alpha(image: np.ndarray, step: np.ndarray, *column: np.ndarray) -> np.ndarray:
         image_scores, text_scores = image @ candidates, step @ candidates
-        scores = (text_scores if np.isinf(alpha) else image_scores + alpha * text_scores for alpha in alphas)
-        return np.stack([ranks(score, *column) for score in scores])
+        return np.stack(
+            [ranks(text_scores if np.isinf(a) else image_scores + a * text_scores, *column) for a in map(float, alphas)]
+        )
 
     for form, step in steps_of(model, held_out.pairs, held_out.seed).items():
         by_alpha = by_rows(ranks_by_alpha, len(pool), matrix[held_out.sides[:, 1]], step, *columns)

@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float, Int
 from pcclip.errors import PcclipError
 from pcclip.evaluation.predictions import item_table
 from pcclip.evaluation.zero_shot import Encode, encoded
+from pcclip.stats.intervals import in_parts
 from pcclip.stats.vectors import beats, cosines, image_differences, unit
 
 TASKS = ("difference_classification", "difference_order", "difference_centred")
 _EQUAL = 1e-5  # a shorter difference of unit vectors is rounding, as of one image encoded twice
-_BLOCK = 8192  # pairs at once
 
 
 def difference_items(encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -41,8 +41,7 @@ def difference_items(encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd
     codes, vectors = encoded(encode, [*pairs.difference, *pairs.swapped], matrix.shape[1])
     centred = _differences(vectors, vectors.mean(axis=0, dtype=np.float64).astype(vectors.dtype))
     tables: dict[str, list[pd.DataFrame]] = {task: [] for task in TASKS}
-    for start in range(0, len(pairs), _BLOCK):
-        block = slice(start, start + _BLOCK)
+    for block in in_parts(np.arange(len(pairs)), matrix.shape[1]):
         first, second = pairs["first"].to_numpy()[block], pairs["second"].to_numpy()[block]
         texts, twins = codes[: len(pairs)][block], codes[len(pairs) :][block]
         v = image_differences(matrix, first, second)

@@ -16,6 +16,7 @@ from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.errors import PcclipError
 from pcclip.evaluation.class_texts import EXTENDED
 from pcclip.evaluation.predictions import item_table
+from pcclip.stats.intervals import in_parts
 from pcclip.stats.vectors import unit
 from pcclip.torchvision_shim import declare_missing
 
@@ -27,7 +28,6 @@ VARIANTS = {  # name -> templates, ensemble
     "official80": ("official80", "vectors"),
     "official80_scores": ("official80", "scores"),
 }
-_BLOCK = 4096
 
 
 def prompt_sets(
@@ -138,7 +138,6 @@ def classify(
     texts: Float[np.ndarray, "c _"],
     rows: Int[np.ndarray, " m"],
     labels: Int[np.ndarray, " _"],
-    block: int = _BLOCK,
 ) -> pd.DataFrame:
     """Items with the columns of `differences`: score is the index of the predicted class, reference the right class's.
 
@@ -148,7 +147,6 @@ def classify(
         matrix: unit image vectors.
         texts: one vector a class.
         rows, labels: the images to classify, and the index of each one's class.
-        block: images scored at once.
 
     Raises:
         PcclipError: vectors of different widths, or vectors that are not numbers.
@@ -156,12 +154,12 @@ def classify(
     check_vectors(texts, matrix.shape[1])
     distinct, columns = np.unique(texts, axis=0, return_inverse=True)  # a product may round equal columns differently
     predicted = np.empty(len(rows), dtype=np.int64)
-    for start in range(0, len(rows), block):
-        images = matrix[rows[start : start + block]]
+    for part in in_parts(np.arange(len(rows)), sum(texts.shape)):
+        images = matrix[rows[part]]
         scores = images @ texts.T if len(distinct) == len(texts) else (images @ distinct.T)[:, columns.ravel()]
         if not np.isfinite(scores).all():
             raise PcclipError("image vectors hold values that are not numbers; embed the images again")
-        predicted[start : start + block] = scores.argmax(axis=1)
+        predicted[part] = scores.argmax(axis=1)
     return item_table(rows, rows, predicted, labels, predicted == labels)
 
 

@@ -109,7 +109,14 @@ class Training(ABC):
         parameters = learned(config, model, self.towers)
         if self.settings.learn_temperature:
             parameters["log_temperature"] = self.log_temperature
-        self.state = State(parameters, optimizer_of(self.settings, parameters.values(), model.device))
+        settings, kinds = self.settings, {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+        optimizer = kinds[settings.optimizer](
+            parameters.values(),
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=model.device.type in ("cpu", "cuda"),
+        )
+        self.state = State(parameters, optimizer)
 
     @abstractmethod
     def batches(self, first: int, last: int) -> Iterator[Any]:
@@ -174,7 +181,8 @@ def train(training: Training, folder: Path, checkpoint: Path, keep: Callable[[in
             keep(epoch)
         if ((state.step % settings.checkpoint_every == 0 and state.step) or last) and distributed.is_first():
             state.save(checkpoint)
-            write_curve(state.curve, folder / CURVES)
+            with atomic(folder / CURVES) as temporary:
+                pd.DataFrame(state.curve).to_csv(temporary, index=False)
             if writer and len(state.curve) > tracked:  # a file for each checkpoint: a killed run sends no point twice
                 with writer(str(folder / "tensorboard"), filename_suffix=f".{state.step}") as events:
                     for row in state.curve[tracked:]:
@@ -225,12 +233,6 @@ def learned(config: Config, model: Encoder, towers: Iterable[Tower]) -> dict[str
     return parameters
 
 
-def optimizer_of(settings: Finetune, parameters: Iterable, device: torch.device) -> torch.optim.Optimizer:
-    """Adam or AdamW as finetune.optimizer says, for parameters or groups of parameters."""
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-    return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=device.type in ("cpu", "cuda"))
-
-
 def rate(settings: Finetune, step: int, per_epoch: int, total: int) -> float:
     """The schedule's factor on the learning rate at `step` (0 is the first)."""
     if step < settings.warmup_steps:
@@ -276,8 +278,3 @@ def summary_writer() -> Any:
     except ImportError:
         raise PcclipError("finetune.tracker = tensorboard needs tensorboardX: pip install tensorboardX") from None
     return SummaryWriter
-
-
-def write_curve(curve: list[dict], path: Path) -> None:
-    with atomic(path) as temporary:
-        pd.DataFrame(curve).to_csv(temporary, index=False)

@@ -26,7 +26,7 @@ from pcclip.finetuning.both_towers import BASELINE, BothTowers
 from pcclip.finetuning.loop import CURVES, Training, copied_towers, steps, train
 from pcclip.finetuning.precision import has_bf16
 from pcclip.finetuning.text_tower import TextTower
-from pcclip.runs.files import atomic
+from pcclip.runs.files import copy_file
 from pcclip.runs.progress import say
 from pcclip.runs.stage import Stage, built_on
 
@@ -139,8 +139,7 @@ def _fetch_epochs(folder: Path, storage: Path | None, settings: Finetune) -> lis
     names = [name for name in wanted if ((storage or folder) / name).is_file()]
     for name in names:
         if not (folder / name).is_file():
-            with atomic(folder / name) as temporary:
-                temporary.write_bytes(((storage or folder) / name).read_bytes())
+            copy_file((storage or folder) / name, folder / name)
     return names
 
 

@@ -243,12 +243,9 @@ class AnswerLog(Log[tuple[str, Any]]):
             self._ask_in_groups(
                 question_groups(list(questions_by_key.values()), answers, config.generate.shard), ask, parts, config
             )
-            unanswered_keys = {question.key for question in unanswered}
-            for key, answer in self._read_parts(parts):
-                if key in unanswered_keys and (
-                    key not in answers or not answer.failed
-                ):  # an older part may hold a failure
-                    answers[key] = answer
+            rest = questions_by_key.keys() - answers.keys()
+            new = sorted(self._read_parts(parts), key=lambda row: not row[1].failed)  # an older part may hold a failure
+            answers |= {key: answer for key, answer in new if key in rest}
         elif unanswered:
             for question, answer in track(self.store(_rows(ask(unanswered))), len(unanswered), self.noun):
                 answers[question.key] = answer

@@ -104,13 +104,16 @@ def over_shards(
         PcclipError: some shard failed for good; all the others are done then, and kept. A PcclipError of a worker is
             final; after any other error, and after a lost worker, a shard has `settings.retries` more tries.
     """
-    from ray.exceptions import RayError
+    import ray.exceptions
 
     waiting, tries, failed = deque(names), Counter[str](), dict[str, str]()
     done, processes = 0, set[str]()
     meter = Meter(len(names), f"{noun}, shards")
     with cluster(settings):
-        _check_room(settings)
+        if settings.address is None and ray.cluster_resources().get("GPU", 0) < settings.gpus:
+            raise PcclipError(
+                f"ray.gpus = {settings.gpus:g}: this machine has too few; lower it, or give ray.address of a cluster"
+            )
         started = time.monotonic()
         while waiting:
             batch = [waiting.popleft() for _ in range(min(len(waiting), _AT_ONCE))]
@@ -129,7 +132,7 @@ def over_shards(
                         failed[name] = error
                     else:
                         waiting.append(name)
-            except RayError as error:
+            except ray.exceptions.RayError as error:
                 raise PcclipError(
                     f"{noun}: Ray gave up ({one_line(error)}); run again: {done} of {len(names)} shards are kept"
                 ) from error
@@ -198,13 +201,3 @@ class _Caller:
         except Exception as error:  # whatever a shard can raise: it is tried again, and reported
             report["error"] = f"{type(error).__name__}: {one_line(error)}"
         return report
-
-
-def _check_room(settings: Ray) -> None:
-    """Raises PcclipError when no node of a cluster that was started here has room for one worker."""
-    import ray
-
-    if settings.address is None and ray.cluster_resources().get("GPU", 0) < settings.gpus:
-        raise PcclipError(
-            f"ray.gpus = {settings.gpus:g}: this machine has too few; lower it, or give ray.address of a cluster"
-        )

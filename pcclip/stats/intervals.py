@@ -103,7 +103,7 @@ def resamples(n: int, draws: int, seed: int) -> Iterator[Float[np.ndarray, "k n"
     Depends on n, draws and seed alone: models scored on the same units see the same resamples.
     """
     rng = stream("bootstrap", seed)
-    for size in chunks(draws, n):
+    for size in map(len, in_parts(np.empty(draws), n)):
         if n <= FEW:
             counts = rng.multinomial(n, np.full(n, 1 / n), size)
         else:
@@ -111,11 +111,9 @@ def resamples(n: int, draws: int, seed: int) -> Iterator[Float[np.ndarray, "k n"
         yield counts.astype(np.float64)
 
 
-def chunks(total: int, width: int) -> Iterator[int]:
-    """Sizes that add up to `total`, each small enough that a chunk of rows with `width` values stays below CELLS."""
-    step = max(1, CELLS // max(1, width))
-    for start in range(0, total, step):
-        yield min(step, total - start)
+def in_parts(rows: np.ndarray, width: int) -> list[np.ndarray]:
+    """The rows in parts of about equal size, each small enough for at most CELLS values where a row makes `width`."""
+    return np.array_split(rows, max(1, -(-len(rows) * width // CELLS)))
 
 
 def ratio(numerator: Float[np.ndarray, "*b"], denominator: Float[np.ndarray, "*b"]) -> Float[np.ndarray, "*b"]:
@@ -141,7 +139,7 @@ def bootstrap_means(
     sums, totals = [], []
     again = np.array([(place[:, :k] == place[:, k : k + 1]).any(axis=1) for k in range(place.shape[1])])
     for counts in resamples(len(distinct), draws, seed):
-        for part in np.array_split(counts, -(-len(counts) * len(members) // CELLS)):
+        for part in in_parts(counts, len(members)):
             weights = np.prod(
                 [np.where(twice, 1, part[:, column]) for column, twice in zip(place.T, again, strict=True)], axis=0
             )

@@ -17,7 +17,7 @@ from scipy import stats
 from scipy.sparse import csr_array
 
 from pcclip.errors import PcclipError
-from pcclip.stats.intervals import Estimate, chunks, no_estimate, ratio, resamples
+from pcclip.stats.intervals import Estimate, in_parts, no_estimate, ratio, resamples
 from pcclip.stats.random_streams import stream
 from pcclip.stats.rank_measures import clear_pairwise_accuracy, pairwise_accuracy, spearman
 
@@ -66,20 +66,18 @@ def worst_group_accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estimate
     Raises:
         PcclipError: there are no items, or items without a class.
     """
-    codes, classes = pd.factorize(items.reference, sort=True)
+    codes, _ = pd.factorize(items.reference, sort=True)
     if not len(items) or (codes < 0).any():
         raise PcclipError(f"{len(items)} items, {int((codes >= 0).sum())} with a group; give every item a group")
     correct, rng = items.correct.to_numpy(dtype=float), stream("bootstrap", seed)
     members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-    sampled = np.empty((len(classes), draws))
-    for group, rows in enumerate(members):
-        accuracies = [
-            correct[rows][rng.integers(0, len(rows), (size, len(rows)))].mean(axis=1)
-            for size in chunks(draws, len(rows))
-        ]
-        sampled[group] = np.concatenate(accuracies)
-    worst = min(correct[rows].mean() for rows in members)
-    return Estimate(float(worst), sampled.min(axis=0), len(items))
+    sampled = [
+        correct[rows][rng.integers(0, len(rows), (len(part), len(rows)))].mean(axis=1)
+        for rows in members
+        for part in in_parts(np.empty(draws), len(rows))
+    ]
+    worst = float(min(correct[rows].mean() for rows in members))
+    return Estimate(worst, np.concatenate(sampled).reshape(-1, draws).min(axis=0), len(items))
 
 
 def macro_accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estimate:

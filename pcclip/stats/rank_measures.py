@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy.sparse import csr_array
 
-from pcclip.stats.intervals import Estimate, chunks, no_estimate, ratio, resamples
+from pcclip.stats.intervals import Estimate, in_parts, no_estimate, ratio, resamples
 
 CLEAR = 2.0  # two references differ clearly when they differ by this factor
 
@@ -46,19 +46,11 @@ def clear_pairwise_accuracy(items: pd.DataFrame, draws: int, seed: int) -> Estim
 
 
 def _item_counts(items: pd.DataFrame, draws: int, seed: int) -> Iterator[Float[np.ndarray, "k n"]]:
-    """How often each item is drawn in each resample; items of one class are drawn together."""
-    unit_of_draw = _unit_of_draw(items)
+    """How often each item is drawn in each resample; items whose columns first and second name one class come together."""
+    by_class = "first" in items and (items["first"] == items["second"]).all()
+    unit_of_draw = pd.factorize(items["first"])[0] if by_class else np.arange(len(items))
     for counts in resamples(int(unit_of_draw.max(initial=-1)) + 1, draws, seed):
-        start = 0
-        for size in chunks(len(counts), len(items)):
-            yield counts[start : (start := start + size)][:, unit_of_draw]
-
-
-def _unit_of_draw(items: pd.DataFrame) -> Int[np.ndarray, " n"]:
-    """The number of each item's class, where columns first and second both name one; else the item's own number."""
-    if "first" in items and (items["first"] == items["second"]).all():
-        return pd.factorize(items["first"])[0]
-    return np.arange(len(items))
+        yield from (part[:, unit_of_draw] for part in in_parts(counts, len(items)))
 
 
 def _pairs_in_order(
@@ -69,9 +61,8 @@ def _pairs_in_order(
 
     def pair_sums(counts: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "2 k"]:
         """Pairs in the right order and pairs counted, each pair weighted by how often both images were drawn."""
-        start, sums = 0, np.zeros((2, len(counts)))
-        for size in chunks(n, n):
-            rows = slice(start, start := start + size)
+        sums = np.zeros((2, len(counts)))
+        for rows in in_parts(np.arange(n), n):
             first, second = reference[rows, None], reference[None]
             known = counted(first, second)
             order = np.sign(score[rows, None] - score[None]) * np.sign(first - second)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from pcclip.stats.intervals import CELLS
+from pcclip.stats.intervals import in_parts
 
 _BLOCK = 2**14  # rows a thread takes at a time
 _THREADS = min(os.cpu_count() or 1, 8)  # more do not make memory faster
@@ -29,24 +29,18 @@ def project(matrix: Float[np.ndarray, "n d"], axis: Float[np.ndarray, " d"]) -> 
     """matrix @ axis. Of many rows at the pace of memory, which BLAS's matrix-vector product does not reach."""
     if len(matrix) <= 2 * _BLOCK:
         return matrix @ axis
-    scores = np.empty(len(matrix), np.result_type(matrix, axis))
-
-    def block(start: int) -> None:
-        rows = slice(start, start + _BLOCK)
-        np.vecdot(matrix[rows], axis, out=scores[rows])
-
+    starts = range(0, len(matrix), _BLOCK)
     with ThreadPoolExecutor(_THREADS) as threads:
-        list(threads.map(block, range(0, len(matrix), _BLOCK)))
-    return scores
+        return np.concatenate([*threads.map(lambda row: np.vecdot(matrix[row : row + _BLOCK], axis), starts)])
 
 
 def by_rows(
     function: Callable[..., Shaped[np.ndarray, "*k m"]], width: int, *columns: Shaped[np.ndarray, "m ..."]
 ) -> Shaped[np.ndarray, "*k m"]:
     """function(*columns), whose last axis is the rows, of some rows at a time, as one row makes `width` values."""
-    parts = max(1, -(-len(columns[0]) * width // CELLS))
-    blocks = zip(*(np.array_split(column, parts) for column in columns), strict=True)
-    return np.concatenate([function(*block) for block in blocks], axis=-1)
+    return np.concatenate(
+        [function(*part) for part in zip(*(in_parts(c, width) for c in columns), strict=True)], axis=-1
+    )
 
 
 def cosines(a: Float[np.ndarray, "m d"], b: Float[np.ndarray, "m d"]) -> Float[np.ndarray, " m"]:

@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pcclip.errors import PcclipError
-from pcclip.stats.vectors import cosines
+from pcclip.stats.vectors import by_rows, cosines
 
-_ROWS = 65_536  # rows whose vectors are held at once
 Margins = dict[str, Float[np.ndarray, " m"]]  # by the end of the task's name
 
 
@@ -82,7 +81,5 @@ def _cosines(
     b: Float[np.ndarray, "t d"],
     b_rows: Int[np.ndarray, " m"],
 ) -> Float[np.ndarray, " m"]:
-    """Cosines of rows of two matrices, _ROWS at a time."""
-    chunks = [slice(start, start + _ROWS) for start in range(0, len(a_rows), _ROWS)]
-    parts = [cosines(a[a_rows[chunk]], b[b_rows[chunk]]) for chunk in chunks]
-    return np.concatenate([np.empty(0, a.dtype), *parts])
+    """Cosines of rows of two matrices, some at a time."""
+    return by_rows(lambda first, second: cosines(a[first], b[second]), a.shape[1], a_rows, b_rows)

@@ -283,7 +283,7 @@ def test_the_whole_table(held_out, models):
 def test_some_rows_at_a_time_are_all_rows(held_out, models, monkeypatch):
     """100,000 photos make matrices that no memory holds."""
     whole, search = geometry.table(geometry.measure(held_out, models)), sweeps(held_out, models, [0.0, 1.0])
-    monkeypatch.setattr("pcclip.stats.vectors.CELLS", 3 * N)
+    monkeypatch.setattr("pcclip.stats.intervals.CELLS", 3 * N)
     pd.testing.assert_frame_equal(geometry.table(geometry.measure(held_out, models)), whole)
     again = sweeps(held_out, models, [0.0, 1.0])
     assert [estimate.value for estimate in again["base"].values()] == [e.value for e in search["base"].values()]

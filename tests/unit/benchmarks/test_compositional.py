@@ -436,7 +436,7 @@ def test_one_text_is_no_choice():
 def test_similarities_some_rows_at_a_time(rng, monkeypatch):
     images, texts = (unit(rng.normal(size=(9, 5))) for _ in range(2))
     shown, told = rng.integers(0, 9, (11, 1)), rng.integers(0, 9, (11, 3))
-    monkeypatch.setattr(matching, "_ROWS", 4)
+    monkeypatch.setattr("pcclip.stats.intervals.CELLS", 4 * 5)
     np.testing.assert_allclose(
         matching.similarities(images, shown, texts, told)[:, 0],
         np.take_along_axis((images @ texts.T)[shown[:, 0]], told, axis=1),

@@ -10,7 +10,6 @@ from helpers.cifar import HUNDRED as CIFAR100
 from helpers.public_sets import flower_names
 
 from pcclip.errors import PcclipError
-from pcclip.evaluation import differences
 from pcclip.evaluation.class_differences import (
     Contrast,
     awa2_size,
@@ -407,7 +406,7 @@ def test_blocks_change_nothing(planted, monkeypatch):
     encode = classed(planted, 0.5, 0.3, 0.2)
     whole = difference_items(encode, matrix, pairs)
     for block in (7, 150, 400):
-        monkeypatch.setattr(differences, "_BLOCK", block)
+        monkeypatch.setattr("pcclip.stats.intervals.CELLS", block * matrix.shape[1])
         for task, items in difference_items(encode, matrix, pairs).items():
             pd.testing.assert_frame_equal(items, whole[task])
     assert 0.5 < whole["difference_order"].correct.mean() < 1
