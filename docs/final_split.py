@@ -64,7 +64,7 @@ def unpack(resources: Path, folder: Path, listed: pd.DataFrame, sha256: str = SH
     for activity in sorted(set(listed.path.str.split("/").str[0])):
         for path, content in files_of((resources / f"{activity}.rcc").read_bytes()):
             found[path.removeprefix(PREFIX)] = content
-    photos = {path: found[path] for path in listed.path}
+    photos = {path: found.get(path, b"") for path in listed.path}
     if hashlib.sha256(b"".join(photos.values())).hexdigest() != sha256:
         raise ValueError(f"{resources}: other photos than those of gcompris-qt-data 3.1-2")
     licences = {path: content for path, content in found.items() if path.endswith("/README")}

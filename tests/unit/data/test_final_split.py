@@ -59,9 +59,10 @@ def test_unpacked_photos_have_their_licences_and_captions(tmp_path, monkeypatch)
     assert (table.captions.tolist(), table.body_mass.tolist(), len(left_out), bad) == ([["An ox."]], [750.0], 0, 0)
 
 
-def test_other_photos_than_those_that_were_scored_are_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize("files", [{"ox.webp": b"another ox"}, {"yak.webp": b"yak"}])
+def test_other_photos_than_those_that_were_scored_are_refused(files, tmp_path, monkeypatch):
     monkeypatch.setattr(final_split, "PREFIX", "")
-    (tmp_path / "zoo.rcc").write_bytes(rcc({"ox.webp": b"another ox"}))
+    (tmp_path / "zoo.rcc").write_bytes(rcc(files))
     with pytest.raises(ValueError, match="other photos than those of gcompris-qt-data 3.1-2"):
         final_split.unpack(tmp_path, tmp_path / "photos", pd.DataFrame({"path": ["zoo/ox.webp"]}))
     assert not (tmp_path / "photos").exists()
