@@ -1,9 +1,8 @@
 """What runs on machines of others: params/hf_job.py and docs/colab.ipynb, by a dry run."""
 
 import json
-import os
 import re
-import subprocess
+import runpy
 import sys
 import tomllib
 
@@ -14,12 +13,16 @@ from helpers.runs import ROOT, run_values
 JOB = ROOT / "params" / "hf_job.py"
 
 
-def job(*words, **environment):
-    names = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    names.pop("HF_TOKEN", None)
-    return subprocess.run(
-        [sys.executable, JOB, *map(str, words)], env=names, capture_output=True, text=True, check=False
-    )
+@pytest.fixture
+def job(monkeypatch):
+    """job(*words) runs the script in this process, without a token."""
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", [str(JOB), *map(str, words)])
+        runpy.run_path(str(JOB), run_name="__main__")
+
+    return run
 
 
 def test_its_metadata_is_a_scripts():
@@ -34,22 +37,20 @@ def test_its_metadata_is_a_scripts():
     assert tomllib.loads(content)["requires-python"] == project["requires-python"]
 
 
-def test_a_dry_run(photos, tiny_model, tmp_path):
+def test_a_dry_run(job, photos, tiny_model, tmp_path, capsys):
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(run_values(photos, tiny_model, tmp_path)))
-    done = job(file, "--to", "someone/tiny", "--dry-run")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("someone/tiny: would get the model of")
+    job(file, "--to", "someone/tiny", "--dry-run")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("someone/tiny: would get the model of")
     file.write_text("model: nothing\n")
-    assert job(file, "--to", "someone/tiny", "--dry-run").stderr.startswith("hf_job: ")
+    with pytest.raises(SystemExit, match="^hf_job: "):
+        job(file, "--to", "someone/tiny", "--dry-run")
 
 
-def test_without_a_token_nothing_runs(tmp_path):
-    done = job(tmp_path / "mine.yaml", "--to", "someone/tiny")
-    assert (done.returncode, done.stderr.strip()) == (
-        1,
-        "hf_job: set $HF_TOKEN, a token that may write to the repository; nothing was run",
-    )
+def test_without_a_token_nothing_runs(job, tmp_path):
+    message = r"^hf_job: set \$HF_TOKEN, a token that may write to the repository; nothing was run$"
+    with pytest.raises(SystemExit, match=message):
+        job(tmp_path / "mine.yaml", "--to", "someone/tiny")
 
 
 def test_the_colab_notebook(photos, tiny_encoder, tiny_model, tmp_path, monkeypatch):
