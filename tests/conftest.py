@@ -18,6 +18,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may reach a hub
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads only get in each other's way
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_disk_is_waited_for():
+    """The power stays on; helpers/power_cut.py notes the calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory) -> Path:
     """A folder of 24 pictures with captions.csv: path, caption, label, size."""
@@ -162,18 +170,11 @@ def one_cluster() -> FileLock:
 
 def pytest_collection_modifyitems(items):
     """The files that take longest first: one begun last would leave the other processes with nothing to do."""
-    slow = [
-        "test_workbook",
-        "test_paper",
-        "test_distributed",
-        "test_browser",
-        "test_submit",
-        "test_benchmarks",
-        "test_ray_engine",
-        "test_sweep",
-        "test_check_sds",
-        "test_study",
-    ]
+    slow = (
+        "test_workbook test_benchmarks test_ray_engine test_browser test_paper test_text_tower test_distributed "
+        "test_sweep_notebooks test_check test_docs test_image_tower test_submit test_both_towers test_inputs test_runs "
+        "test_rank test_compositional test_evaluate_labelled test_processes test_rank_notebook test_export"
+    ).split()
     items.sort(key=lambda item: slow.index(item.path.stem) if item.path.stem in slow else len(slow))
 
 

@@ -1,8 +1,6 @@
-"""The command line's own work: what it writes for `rank`, and what it prints when it is interrupted."""
+"""The command line's own work: what it writes for `rank`, its version, and a new workbook."""
 
 import re
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -32,27 +30,6 @@ def test_no_folder_is_made_for_a_mistyped_file(ranked, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-INTERRUPTED = """
-import sys
-from pcclip import cli
-class Late:
-    def __del__(self):
-        raise RuntimeError("a finaliser of another package")
-def interrupted(*arguments, **options):
-    raise KeyboardInterrupt
-late = Late()
-import pcclip.ranking.rank
-pcclip.ranking.rank.rank = interrupted
-sys.exit(cli.main(["rank", "photos", "--more", "x"]))
-"""
-
-
-def test_an_interrupted_command_prints_one_line():
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr == "pcclip: interrupted; run the same command again to continue\n"
-
-
 def test_the_version_names_the_build(capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["--version"])
@@ -66,32 +43,3 @@ def test_a_new_workbook(tmp_path, capsys):
     assert len(list((tmp_path / "mine" / "notebooks").glob("*.ipynb"))) == 7
     assert cli.main(["new", str(tmp_path / "mine")]) == 1
     assert "is there already" in capsys.readouterr().err
-
-
-RANKED_ALONE = """
-import sys
-class Absent:
-    def find_spec(self, name, *others):
-        if name.split(".")[0] in {"papermill", "seaborn", "matplotlib", "nbclient", "ipywidgets", "anywidget", "xllamacpp"}:
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Absent())
-sys.exit(__import__("pcclip.cli").cli.main(sys.argv[1:]))
-"""
-
-
-def test_ranking_needs_no_language_model_and_no_notebooks(photos, tiny_model, tmp_path):
-    words = [
-        "rank",
-        str(photos),
-        "--more",
-        "big",
-        "--model",
-        tiny_model,
-        "--sheet",
-        str(tmp_path / "sheet.png"),
-        "--top",
-        "2",
-    ]
-    done = subprocess.run([sys.executable, "-c", RANKED_ALONE, *words], capture_output=True, text=True, check=False)
-    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr
-    assert (tmp_path / "sheet.png").is_file()

@@ -166,11 +166,6 @@ def test_one_file_with_brackets_in_its_name(few, tiny_encoder):
     assert names(rank(few / "disc [2].png", MORE, LESS, tiny_encoder)) == ["disc [2].png"]
 
 
-def test_pcclip_rank_is_the_function_whatever_was_imported_before():
-    code = "import pcclip.ranking.rank, pcclip.ranking.widget, pcclip; assert callable(pcclip.rank)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
 # ---- command line ----------------------------------------------------------------------------------------------------
 
 

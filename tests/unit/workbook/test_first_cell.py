@@ -26,8 +26,18 @@ def put_in(**values) -> dict:
     return {"parameters": DEMO, "changes": {"rank.more": "x"}, "In": ["", "x", cell, "y"], "_": 3, "x": 1, **values}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-@pytest.mark.parametrize("left_out", [None, "data", "generate", "finetune", "evaluate", "arithmetic", "rank", "model"])
+LEFT_OUT = ["data", "generate", "finetune", "evaluate", "arithmetic", "rank", "model"]
+
+
+@pytest.mark.parametrize(
+    ("path", "left_out"),
+    [
+        *((path, None) for path in FILES),
+        *((path, LEFT_OUT[k % len(LEFT_OUT)]) for k, path in enumerate(FILES)),
+        *((FILES[0], name) for name in LEFT_OUT[1:]),
+    ],
+    ids=lambda value: getattr(value, "stem", value),
+)
 def test_papermill_with_a_file_is_pcclip_run_with_it(tmp_path, monkeypatch, path, left_out):
     """Whatever the file leaves out: nothing comes from the notebook's own cell."""
     monkeypatch.setattr("pcclip.workbook.first_cell.check_name", lambda spec: None)

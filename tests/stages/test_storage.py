@@ -38,6 +38,9 @@ def storage(request, tmp_path):
     MemoryFileSystem.pseudo_dirs[:] = [""]
 
 
+IN_MEMORY = pytest.mark.parametrize("storage", ["memory"], indirect=True)
+
+
 @pytest.fixture
 def stored(values, tmp_path, storage):
     """Parameters of a run with the storage, on a machine of its own: stored('name')."""
@@ -75,6 +78,7 @@ def test_the_same_tables_and_a_copy_of_them(config, stored, tiny_encoder):
     assert read_manifest(there / "02_embed") == read_manifest(stored("one").folder / "02_embed")
 
 
+@IN_MEMORY
 def test_another_machine_fetches_what_is_done(stored, tiny_encoder, encoded):
     both(stored("one"), tiny_encoder)
     assert encoded.total == 24
@@ -84,6 +88,7 @@ def test_another_machine_fetches_what_is_done(stored, tiny_encoder, encoded):
     assert contents(stored("two")) == contents(stored("one"))
 
 
+@IN_MEMORY
 def test_a_table_that_does_not_fit_its_manifest_is_not_fetched(stored, tiny_encoder, encoded):
     embed(stored("one"), load_images(stored("one")), tiny_encoder)
     place = stored("one").stored(stored("one").folder) / "02_embed" / TABLE
@@ -92,6 +97,7 @@ def test_a_table_that_does_not_fit_its_manifest_is_not_fetched(stored, tiny_enco
     assert encoded.total == 48
 
 
+@IN_MEMORY
 def test_another_machine_encodes_only_what_is_missing(stored, tiny_encoder, encoded, config):
     images = load_images(config)
     encoded.limit = 14  # in the middle of the third shard of five
@@ -104,6 +110,7 @@ def test_another_machine_encodes_only_what_is_missing(stored, tiny_encoder, enco
     assert (resumed.matrix == straight.matrix).all()
 
 
+@IN_MEMORY
 def test_another_machine_asks_only_for_the_rest(stored, tiny_encoder, config):
     images, killed, second = load_images(config), Fake(stop=23), Fake()
     with pytest.raises(Crash):
@@ -114,6 +121,7 @@ def test_another_machine_asks_only_for_the_rest(stored, tiny_encoder, config):
     assert table.equals(generate.generate(config, images, tiny_encoder, Fake()))
 
 
+@IN_MEMORY
 def test_a_journal_of_a_run_without_a_storage_is_read(stored, values, tiny_encoder, tmp_path):
     images, killed, second = load_images(stored("one")), Fake(stop=23), Fake()
     with pytest.raises(Crash):

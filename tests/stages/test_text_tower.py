@@ -43,11 +43,13 @@ from pcclip.stats.vectors import unit
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """The model is so small that threads cost more than they give, most of all on a busy machine."""
+def _quick():
+    """The model is so small that threads cost more than they give; three of ImageNet's thousand names are replayed."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "imagenet_names", lambda: ["goldfish", "acoustic guitar", "volcano"])
+        yield
     torch.set_num_threads(threads)
 
 
@@ -463,7 +465,7 @@ def test_the_attribute_term_teaches(judged):
 
 
 def test_the_verdicts_that_are_trained_on(judged, tiny_encoder):
-    given = judged(attribute_weight=1.0)
+    given = judged(attribute_weight=1.0, epochs=1, keep_epochs=[])
     found = training_verdicts(given.config, given.vectors, given.model)
     table = verdicts.load(given.config)
     table = table[(table.split == "train") & (table.attribute == "size")].reset_index(drop=True)
