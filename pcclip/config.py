@@ -529,7 +529,8 @@ class Evaluate(Block):
     pairs: Count = Field(default=1000, description="Held-out pairs that get a template sentence.")
     structures: CountOrZero = Field(
         default=0,
-        description="Held-out pairs whose two captions are compared in every sentence structure, trained and held out.",
+        description="Pairs that are compared in every sentence structure, trained and held out: held-out pairs by their "
+        "captions, and of each labelled set with the task differences pairs of test images by their classes' names.",
     )
     zero_shot_prompt: str = Field(
         default="a photo of a {}", description="Prompt of zero-shot classification; {} is the class name."

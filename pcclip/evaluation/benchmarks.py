@@ -8,6 +8,7 @@ import pandas as pd
 from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.registry import load_benchmarks, missing_benchmarks
 from pcclip.benchmarks.relative_attributes import shipped_texts
+from pcclip.comparisons.structures import STRUCTURES
 from pcclip.config import Config
 from pcclip.encoders.diffusion import identify_teacher, missing_teacher
 from pcclip.encoders.dual_encoder import Encoder
@@ -55,6 +56,8 @@ def inputs(config: Config, sets: Sets) -> dict[str, Any]:
     }
     if any(labelled_set.texts == "llm" for labelled_set in settings.labelled.values()):
         values["class_texts"] = class_texts.inputs(config.generate)
+    if settings.labelled and settings.structures:
+        values["structures"] = [structure.template for structure in STRUCTURES]
     if settings.teacher:
         values["teacher"] = identify_teacher(settings.teacher.spec)
     return values

@@ -68,8 +68,7 @@ def class_pairs(classes: Sequence[str], table: pd.DataFrame) -> Contrast:
     index = {name: row for row, name in enumerate(classes)}
     texts = {(index[row.first], index[row.second]): (row.difference, row.swapped) for row in table.itertuples()}
     texts |= {(b, a): pair[::-1] for (a, b), pair in texts.items()}
-    comparable = np.zeros((len(classes), len(classes)), dtype=bool)
-    comparable[tuple(np.array(list(texts)).T)] = True
+    comparable = np.array([[(a, b) in texts for b in range(len(classes))] for a in range(len(classes))])
     return Contrast(comparable, lambda a, b: texts[a, b])
 
 

@@ -4,12 +4,16 @@ Columns of an item: first, second (rows of the image vectors; equal for single-i
 value that the score is compared with) and correct. Nothing here is averaged.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from pcclip.comparisons.structures import STRUCTURES
 from pcclip.errors import PcclipError
-from pcclip.evaluation.predictions import item_table
+from pcclip.evaluation.predictions import Task, item_table
+from pcclip.evaluation.protocols import SCORED_AS_RELEASED
 from pcclip.evaluation.zero_shot import Encode, encoded
 from pcclip.stats.intervals import in_parts
 from pcclip.stats.vectors import beats, cosines, image_differences, unit
@@ -18,7 +22,9 @@ TASKS = ("difference_classification", "difference_order", "difference_centred")
 _EQUAL = 1e-5  # a shorter difference of unit vectors is rounding, as of one image encoded twice
 
 
-def difference_items(encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def difference_items(
+    encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd.DataFrame, protocol: str = ""
+) -> dict[str, pd.DataFrame]:
     """Does the text d of a difference fit v, the unit difference of two image vectors?
 
     difference_classification: cos(v, f(d)) > 0, as released; a constant that all texts share can decide it.
@@ -31,6 +37,7 @@ def difference_items(encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd
         encode: texts to unit vectors.
         matrix: unit image vectors.
         pairs: first, second (rows of the matrix), difference, swapped.
+        protocol: as_released leaves out the tasks that the release lacks.
 
     Returns:
         The items of each of TASKS. A tie is wrong, and so is a pair whose two images have the same vector.
@@ -53,35 +60,45 @@ def difference_items(encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd
             ("difference_centred", cosines(centred[texts], v), np.zeros_like(right)),
         ):
             tables[task].append(item_table(first, second, score, reference, beats(score, reference) & differ))
-    items = {task: pd.concat(parts, ignore_index=True) for task, parts in tables.items()}
+    tasks = SCORED_AS_RELEASED if protocol == "as_released" else TASKS
+    items = {task: pd.concat(tables[task], ignore_index=True) for task in tasks}
     if not np.isfinite(items[TASKS[0]].score).all():
         raise PcclipError("image vectors hold values that are not numbers; embed the images again")
     return items
 
 
-def subtracted_items(encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd.DataFrame) -> pd.DataFrame:
-    """Items of cos(v, f(caption 1) - f(caption 2)) > 0: what the difference of two plain captions earns.
+def structure_items(
+    name: str, encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd.DataFrame
+) -> Iterator[tuple[Task, pd.DataFrame]]:
+    """The difference tasks in every sentence structure, with two references that need no training; none without pairs.
+
+    `images shuffled` compares the sentences of `pairs` with the image differences of other pairs: what mention order
+    alone can earn. `captions subtracted` asks whether cos(v, f(caption 1) - f(caption 2)) > 0, without any sentence:
+    the decision of difference_order with a caption as the text and the other as its twin.
 
     Args:
+        name: of the image set.
         encode: texts to unit vectors.
         matrix: unit image vectors.
-        pairs: first, second (rows of the matrix), first_caption, second_caption.
+        pairs: first, second (rows of the matrix); first_phrase and second_phrase, which a structure puts into its
+            sentence; first_caption and second_caption, which are subtracted; difference, swapped.
     """
-    codes, vectors = encoded(encode, [*pairs.first_caption, *pairs.second_caption], matrix.shape[1])
-    first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
-    direction = _differences(vectors[codes[: len(pairs)]], vectors[codes[len(pairs) :]])
-    score = cosines(direction, image_differences(matrix, first, second))
-    return item_table(first, second, score, np.zeros_like(score), beats(score, 0.0))
-
-
-def ranking_items(
-    axis: Float[np.ndarray, " d"],
-    matrix: Float[np.ndarray, "n d"],
-    rows: Int[np.ndarray, " m"],
-    values: Float[np.ndarray, " m"],
-) -> pd.DataFrame:
-    """Images with their projection on an attribute axis (score) and the attribute's true value (reference)."""
-    return item_table(rows, rows, matrix[rows] @ axis, values, None)
+    if pairs.empty:
+        return
+    phrases = [pairs.first_phrase, pairs.second_phrase]
+    for structure in STRUCTURES:
+        texts, twins = (list(map(structure.sentence, *sides)) for sides in (phrases, phrases[::-1]))
+        items = difference_items(encode, matrix, pairs.assign(difference=texts, swapped=twins))
+        for task in TASKS[:2]:
+            yield (task, f"{name}/structures/{structure.split}/{structure.name}", ""), items[task]
+    shuffled = pairs.assign(**{side: np.roll(pairs[side], 1) for side in ("first", "second")})
+    captions = pairs.assign(difference=pairs.first_caption, swapped=pairs.second_caption)
+    for control, table, task in (
+        ("images shuffled", shuffled, "difference_classification"),
+        ("captions subtracted", captions, "difference_order"),
+    ):
+        items = difference_items(encode, matrix, table)[task]
+        yield ("difference_classification", f"{name}/structures/{control}", ""), items
 
 
 def verdict_items(

@@ -18,6 +18,7 @@ from pcclip.benchmarks.benchmark import Benchmark
 from pcclip.benchmarks.classification import FAMILY, awa2
 from pcclip.benchmarks.registry import set_root, vectors_folder
 from pcclip.comparisons.llm import lazy_backend
+from pcclip.comparisons.verdicts import named
 from pcclip.config import Config, Labelled
 from pcclip.embedding.stage import embedded_sets
 from pcclip.embedding.vectors import Vectors
@@ -25,9 +26,9 @@ from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
 from pcclip.evaluation import class_differences, class_texts, comparative, zero_shot
 from pcclip.evaluation.class_differences import Contrast
-from pcclip.evaluation.differences import difference_items
+from pcclip.evaluation.differences import difference_items, structure_items
 from pcclip.evaluation.predictions import Predictions
-from pcclip.evaluation.protocols import PROTOCOLS, SCORED_AS_RELEASED
+from pcclip.evaluation.protocols import PROTOCOLS
 from pcclip.runs.progress import say
 from pcclip.stats.random_streams import stream
 
@@ -136,9 +137,12 @@ def _score_set(
         if "zero_shot" in tasks or "extended" in tasks:
             _zero_shot(images, model, encoder, descriptions, predictions)
         for subject, protocol, pairs in image_pairs:
-            for task, items in difference_items(encoder.encode_texts, images.seen_by(model), pairs).items():
-                if protocol == "corrected" or task in SCORED_AS_RELEASED:
-                    predictions.add((task, f"{name}/{subject}", protocol), model, items, ids, images.class_names)
+            for task, items in difference_items(encoder.encode_texts, images.seen_by(model), pairs, protocol).items():
+                predictions.add((task, f"{name}/{subject}", protocol), model, items, ids, images.class_names)
+            if subject == "class names":
+                captioned = _captioned(images, pairs.head(config.evaluate.structures))
+                for key, items in structure_items(name, encoder.encode_texts, images.seen_by(model), captioned):
+                    predictions.add(key, model, items, ids, images.class_names)
         for protocol in PROTOCOLS if "distances" in tasks else ():
             encode = partial(encoder.encode_texts, normalise=protocol == "corrected")
             items = class_differences.distance_items(encode, images.benchmark.classes, written, protocol)
@@ -188,6 +192,14 @@ def _image_pairs(
             say(
                 f"{images.benchmark.name}/{subject}, {protocol}: no two of these images are of classes that are compared"
             )
+
+
+def _captioned(images: ClassifiedImages, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs with both classes as phrases ('an owl') and as captions ('A photo of an owl'), for structure_items."""
+    phrases = pd.Series([named(name) for name in images.class_names])
+    sides = {side: phrases[pairs[side]].to_numpy() for side in ("first", "second")}
+    columns = {f"{side}_phrase": own for side, own in sides.items()}
+    return pairs.assign(**columns, **{f"{side}_caption": "A photo of " + own for side, own in sides.items()})
 
 
 def _contrasts(images: ClassifiedImages, written: pd.DataFrame) -> Iterator[tuple[str, str, Contrast]]:

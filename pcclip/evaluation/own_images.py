@@ -16,7 +16,6 @@ from pcclip.comparisons import stage as comparisons_stage, verdicts
 from pcclip.comparisons.attributes import load_bank
 from pcclip.comparisons.llm import Template
 from pcclip.comparisons.sentences import inside
-from pcclip.comparisons.structures import STRUCTURES
 from pcclip.config import Attribute, Config
 from pcclip.data.image_set import ImageSet, units
 from pcclip.embedding import stage as embedding_stage
@@ -25,9 +24,8 @@ from pcclip.encoders.dual_encoder import Encoder
 from pcclip.encoders.huggingface import FrozenPeer
 from pcclip.errors import PcclipError
 from pcclip.evaluation.class_differences import released_pairs
-from pcclip.evaluation.differences import difference_items, ranking_items, subtracted_items, verdict_items
+from pcclip.evaluation.differences import difference_items, structure_items, verdict_items
 from pcclip.evaluation.predictions import Predictions, Task, item_table
-from pcclip.evaluation.protocols import SCORED_AS_RELEASED
 from pcclip.evaluation.retrieval import recall_ranks
 from pcclip.evaluation.zero_shot import classify
 from pcclip.finetuning import stage as finetuning_stage
@@ -134,36 +132,17 @@ def _in_rows(pairs: pd.DataFrame, vectors: Vectors) -> pd.DataFrame:
 
 def _differences(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
     for (dataset, protocol), pairs in held_out.pairs.items():
-        for task, items in difference_items(model.encode_texts, vectors.matrix, _in_rows(pairs, vectors)).items():
-            if protocol != "as_released" or task in SCORED_AS_RELEASED:
-                yield (task, dataset, protocol), items
+        rows = _in_rows(pairs, vectors)
+        for task, items in difference_items(model.encode_texts, vectors.matrix, rows, protocol).items():
+            yield (task, dataset, protocol), items
 
 
 def _structures(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
-    """The difference tasks on template pairs in every sentence structure, with two references that need no training.
-
-    `captions subtracted` scores f(caption 1) - f(caption 2), without any sentence. `images shuffled` compares the
-    first structure's sentences with the image differences of other pairs: what mention order alone can earn.
-    """
+    """Template pairs in every sentence structure."""
     name, count = held_out.images.name, held_out.config.evaluate.structures
-    if not count:
-        return
     pairs = _in_rows(held_out.pairs[f"{name}/template", ""].head(count), vectors)
-    captions = [pairs[f"{side}_caption"].map(inside) for side in ("first", "second")]
-    for structure in STRUCTURES:
-        texts, twins = (list(map(structure.sentence, *sides)) for sides in (captions, captions[::-1]))
-        items = difference_items(model.encode_texts, vectors.matrix, pairs.assign(difference=texts, swapped=twins))
-        for task in ("difference_classification", "difference_order"):
-            yield (task, f"{name}/structures/{structure.split}/{structure.name}", ""), items[task]
-    shuffled = pairs.assign(**{side: np.roll(pairs[side], 1) for side in ("first", "second")})
-    yield (
-        ("difference_classification", f"{name}/structures/images shuffled", ""),
-        difference_items(model.encode_texts, vectors.matrix, shuffled)["difference_classification"],
-    )
-    yield (
-        ("difference_classification", f"{name}/structures/captions subtracted", ""),
-        subtracted_items(model.encode_texts, vectors.matrix, pairs),
-    )
+    phrases = {f"{side}_phrase": pairs[f"{side}_caption"].map(inside) for side in ("first", "second")}
+    return structure_items(name, model.encode_texts, vectors.matrix, pairs.assign(**phrases))
 
 
 def _zero_shot(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
@@ -224,18 +203,18 @@ def _supervised_rankings(held_out: HeldOut) -> Scored:
     are fitted as logarithms.
     """
     images, vectors = held_out.images, held_out.vectors
-    fitted = set()
-    for attribute, _, column, known in held_out.rankings:
+    columns = [column for _, _, column, _ in held_out.rankings]
+    for row, (attribute, _, column, known) in enumerate(held_out.rankings):
         training = vectors.of(images.train[images.train[column].notna()])
-        if column in fitted or training[column].nunique() < 3:
+        if column in columns[:row] or training[column].nunique() < 3:
             continue
-        fitted.add(column)
         values = training[column].to_numpy(dtype=float)
         values = np.log(values) if (values > 0).all() else values
         axis, _ = ridge_axis(vectors.matrix, vectors.rows(training["id"]), values, list(training.concept))
+        rows, truth = vectors.rows(known["id"]), known[column].to_numpy(dtype=float)
         yield (
             ("ranking", f"{images.name}/{attribute}/supervised", ""),
-            ranking_items(axis, vectors.matrix, vectors.rows(known["id"]), known[column].to_numpy(dtype=float)),
+            item_table(rows, rows, vectors.matrix[rows] @ axis, truth, None),
         )
 
 
@@ -244,8 +223,7 @@ def _verdicts(held_out: HeldOut, vectors: Vectors, model: Encoder) -> Scored:
     config = held_out.config
     if not config.generate.attributes:
         return
-    table = verdicts.load(config)
-    sure = table[(table.split == "held_out") & table.verdict.isin(["first", "second"])]
+    sure = verdicts.load(config).query("split == 'held_out' and verdict in ['first', 'second']")
     sure = sure[vectors.has(sure["first"], sure["second"])]
     for attribute in load_bank(config.generate.attributes).attributes:
         own = sure[sure.attribute == attribute.name]

@@ -21,8 +21,8 @@ from pcclip.config import Attribute, Config
 from pcclip.embedding.stage import embedded_sets
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
-from pcclip.evaluation.differences import ranking_items, verdict_items
-from pcclip.evaluation.predictions import SUPERVISED, Predictions
+from pcclip.evaluation.differences import verdict_items
+from pcclip.evaluation.predictions import SUPERVISED, Predictions, item_table
 from pcclip.ranking.axes import ESTIMATORS, attribute_axis, ridge_axis
 from pcclip.runs.progress import say
 
@@ -102,8 +102,13 @@ def _rankings(benchmark: Benchmark, vectors: Vectors, attribute: str) -> Iterato
         supervised, _ = ridge_axis(vectors.matrix, rows, tune.value, groups)
     rows = vectors.rows(test["id"])
     drawn, units = pd.factorize(test.group) if test_classes else (rows, vectors.ids)
-    items = partial(ranking_items, rows=rows, values=test.value.to_numpy())
-    yield Question("", items, supervised, {"first": drawn, "second": drawn}, list(units))
+    yield Question(
+        "",
+        lambda axis, matrix: item_table(rows, rows, matrix[rows] @ axis, test.value.to_numpy(), None),
+        supervised,
+        {"first": drawn, "second": drawn},
+        list(units),
+    )
 
 
 def _decisions(benchmark: Benchmark, vectors: Vectors, attribute: str) -> Iterator[Question]:

@@ -303,8 +303,8 @@ def failures(run: _Run) -> Part | None:
     own = run.predictions[run.predictions.model == model]
     kept = pd.DataFrame() if run.comparisons is None else comparisons.kept(run.comparisons, "held_out")
     written = {(row.first, row.second): row.difference for row in kept.itertuples()}
-    pairs = own[own.task.isin(list(_RIVALS)) & own["first"].isin(list(run.paths))]
-    pairs = pairs[~pairs.dataset.str.contains("/structures/")]
+    shown = own.task.isin(list(_RIVALS)) & ~own.dataset.str.contains("/structures/")
+    pairs = own[shown & own["first"].isin(list(run.paths))]
     groups = [
         _worst_pairs(run, items, written if str(dataset).endswith("/llm") else {})
         for (_, dataset), items in pairs.groupby(["task", "dataset"], sort=False)

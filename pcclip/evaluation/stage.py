@@ -10,7 +10,7 @@ Files in 04_evaluate:
 In the run's folder: metrics.csv (task, dataset, protocol, model, metric, value, ci_low, ci_high, n, detectable, tied).
 """
 
-from pathlib import Path
+from functools import partial
 
 import pandas as pd
 
@@ -21,7 +21,7 @@ from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.evaluation import benchmarks, left_out, models, own_images, published, specificity
 from pcclip.evaluation.predictions import FOLDER, Predictions, summarise
-from pcclip.runs.files import atomic, write_parquet
+from pcclip.runs.files import write_csv, write_parquet
 from pcclip.runs.progress import begin, next_part, say
 from pcclip.runs.stage import Stage, once, read_output
 
@@ -102,7 +102,8 @@ def evaluate(
         if config.evaluate.published:
             tables[published.TABLE] = published.beside(metrics, config.evaluate.published)
         for name, table in tables.items():
-            _write(evaluation.folder / name, table)
+            write = write_parquet if name.endswith(".parquet") else partial(write_csv, float_format="%.6f")
+            write(evaluation.folder / name, table)
         evaluation.finish(list(tables), {"predictions": len(items), "left_out": by_reason(excluded)})
     return read(config, f"../{METRICS}"), read(config, DIFFERENCES)
 
@@ -110,11 +111,3 @@ def evaluate(
 def read(config: Config, name: str) -> pd.DataFrame:
     """Read a table of the finished stage by its file name, such as GAINS. Raises PcclipError as `read_output`."""
     return read_output(config.folder / FOLDER, name)
-
-
-def _write(path: Path, table: pd.DataFrame) -> None:
-    if path.suffix == ".parquet":
-        write_parquet(path, table)
-        return
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6f")

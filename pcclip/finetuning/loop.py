@@ -22,7 +22,7 @@ from pcclip.encoders.tokens import Tokens
 from pcclip.errors import PcclipError
 from pcclip.finetuning import distributed, lora
 from pcclip.finetuning.precision import autocast
-from pcclip.runs.files import atomic, read_checkpoint, write_checkpoint
+from pcclip.runs.files import read_checkpoint, write_checkpoint, write_csv
 from pcclip.runs.progress import Meter, say
 from pcclip.stats.random_streams import stream
 
@@ -181,8 +181,7 @@ def train(training: Training, folder: Path, checkpoint: Path, keep: Callable[[in
             keep(epoch)
         if ((state.step % settings.checkpoint_every == 0 and state.step) or last) and distributed.is_first():
             state.save(checkpoint)
-            with atomic(folder / CURVES) as temporary:
-                pd.DataFrame(state.curve).to_csv(temporary, index=False)
+            write_csv(folder / CURVES, pd.DataFrame(state.curve))
             if writer and len(state.curve) > tracked:  # a file for each checkpoint: a killed run sends no point twice
                 with writer(str(folder / "tensorboard"), filename_suffix=f".{state.step}") as events:
                     for row in state.curve[tracked:]:

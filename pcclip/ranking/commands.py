@@ -80,7 +80,7 @@ def _rank(options: argparse.Namespace) -> None:
     from pcclip.config import Generate
     from pcclip.ranking.examples import Examples
     from pcclip.ranking.rank import rank
-    from pcclip.runs.files import atomic, spreadsheet
+    from pcclip.runs.files import spreadsheet, write_csv
 
     if options.csv and not options.csv.absolute().parent.is_dir():
         raise PcclipError(f"{options.csv.parent}: no such folder; make it first")
@@ -114,8 +114,7 @@ def _rank(options: argparse.Namespace) -> None:
             ranking=options.ranking,
         )
     if options.csv:
-        with atomic(options.csv) as temporary:
-            spreadsheet(table).to_csv(temporary, index=False)
+        write_csv(options.csv, spreadsheet(table))
     if options.json:
         print(json.dumps(table.astype(object).where(table.notna(), None).to_dict("records"), indent=1))
         return

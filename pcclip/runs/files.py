@@ -237,6 +237,12 @@ def write_parquet(path: Path, table: Any) -> None:
         pq.write_table(table, temporary, write_page_checksum=True)
 
 
+def write_csv(path: Path, table: pd.DataFrame, **options: Any) -> None:
+    """Write a table atomically, without its index; `options` as in DataFrame.to_csv."""
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False, **options)
+
+
 def read_parquet(path: Path, columns: list[str] | None = None) -> Any:
     """A pyarrow table, all columns or those named. Raises PcclipError when the file is missing or damaged."""
     import pyarrow as pa

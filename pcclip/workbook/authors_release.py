@@ -28,7 +28,7 @@ from pcclip.comparisons.filters import LISTS, Candidate
 from pcclip.data.concepts import concept_of
 from pcclip.embedding.vectors import vector_table
 from pcclip.errors import PcclipError, one_line
-from pcclip.runs.files import atomic, file_digest, write_json, write_parquet
+from pcclip.runs.files import file_digest, write_csv, write_json, write_parquet
 
 VECTORS, CAPTIONS, COMPARISONS, CARD = "vectors.parquet", "captions.csv", "comparisons.parquet", "conversion.json"
 _LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how a torch file that is no zip archive begins
@@ -219,8 +219,7 @@ def convert(embeddings: Path | str, differences: Path | str, folder: Path | str)
         raise PcclipError(f"{embeddings}: captions of one image_id have different vectors; ids must name one image")
     table = _comparisons(images, read_differences(differences, images["index"]))
     write_parquet(folder / VECTORS, vector_table(images.iloc[rows].assign(path=""), matrix[rows]))
-    with atomic(folder / CAPTIONS) as temporary:
-        images.to_csv(temporary, index=False)
+    write_csv(folder / CAPTIONS, images)
     write_parquet(folder / COMPARISONS, table)
     counts = {
         "images": len(rows),

@@ -19,7 +19,7 @@ import pandas as pd
 
 from pcclip.config import Config, check, load_yaml
 from pcclip.errors import PcclipError
-from pcclip.runs.files import atomic, file_digest
+from pcclip.runs.files import file_digest, write_csv
 from pcclip.runs.stage import Stage, read_output
 
 FOLDER, TABLE = "07_compare", "sweep.csv"  # in a sweep's folder: what holds the manifest, and the table
@@ -110,8 +110,7 @@ def collect(members: list[Member], folder: Path) -> pd.DataFrame:
     table = pd.concat(tables, ignore_index=True)
     inputs = {member.config.run: file_digest(member.config.folder / "metrics.csv") for member in members}
     with Stage(folder / FOLDER, inputs).work() as stage:
-        with atomic(folder / TABLE) as temporary:
-            table.to_csv(temporary, index=False)
+        write_csv(folder / TABLE, table)
         stage.finish([f"../{TABLE}"], {"runs": len(members), "rows": len(table)})
     return table
 

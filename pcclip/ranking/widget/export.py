@@ -18,7 +18,7 @@ from pcclip.images import as_text, file_of
 from pcclip.ranking import saved
 from pcclip.ranking.rank import SHEET_PHOTOS, ranked_sheet
 from pcclip.ranking.widget.ranker import Ranker
-from pcclip.runs.files import atomic, disk_errors, make_folder, spreadsheet, sync
+from pcclip.runs.files import disk_errors, make_folder, spreadsheet, sync, write_csv
 
 
 def _copy(source: str, target: str | Path) -> None:
@@ -111,8 +111,7 @@ def place_files(ranker: Ranker, kind: str, model: str, rows: Collection[int] | N
         if file and kind == "move":
             ranker.photos.vectors.paths[row] = as_text(str(folder / file))
     ranker.photos.__dict__.pop("index", None)  # of the paths before
-    with atomic(_free(folder / "order.csv")) as temporary:
-        spreadsheet(table.assign(file=files)).to_csv(temporary, index=False)
+    write_csv(_free(folder / "order.csv"), spreadsheet(table.assign(file=files)))
     verb = {"copy": "copied to", "link": "linked in", "move": "moved to"}[kind]
     return f"{len(files) - files.count('')} of {len(files)} photos {verb} {folder}, with order.csv{problem}"
 

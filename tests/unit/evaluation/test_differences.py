@@ -1,19 +1,10 @@
-"""Rankings and verdicts, on vectors planted by hand; the three difference tasks are in test_class_differences.py."""
+"""Verdicts, on vectors planted by hand; the three difference tasks are in test_class_differences.py."""
 
-import numpy as np
 import pytest
 
-from pcclip.evaluation.differences import ranking_items, verdict_items
+from pcclip.evaluation.differences import verdict_items
 from pcclip.stats.metrics import accuracy
 from pcclip.stats.vectors import unit
-
-
-def test_ranking_items_are_projections():
-    matrix = unit(np.array([[1.0, 0], [0, 1], [-1, 1]]))
-    items = ranking_items(np.array([2.0, 0.0]), matrix, np.array([2, 0]), np.array([7.0, 5.0]))
-    np.testing.assert_allclose(items.score, [-np.sqrt(2), 2])
-    assert list(items.reference) == [7, 5]
-    assert items.correct.isna().all()
 
 
 @pytest.mark.parametrize("related", [True, False])
