@@ -197,9 +197,13 @@ def _image_pairs(
 def _captioned(images: ClassifiedImages, pairs: pd.DataFrame) -> pd.DataFrame:
     """The pairs with both classes as phrases ('an owl') and as captions ('A photo of an owl'), for structure_items."""
     phrases = pd.Series([named(name) for name in images.class_names])
-    sides = {side: phrases[pairs[side]].to_numpy() for side in ("first", "second")}
-    columns = {f"{side}_phrase": own for side, own in sides.items()}
-    return pairs.assign(**columns, **{f"{side}_caption": "A photo of " + own for side, own in sides.items()})
+    first, second = (phrases[pairs[side]].to_numpy() for side in ("first", "second"))
+    return pairs.assign(
+        first_phrase=first,
+        second_phrase=second,
+        first_caption="A photo of " + first,
+        second_caption="A photo of " + second,
+    )
 
 
 def _contrasts(images: ClassifiedImages, written: pd.DataFrame) -> Iterator[tuple[str, str, Contrast]]:
