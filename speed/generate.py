@@ -13,6 +13,7 @@ import os
 from functools import cache
 from importlib.util import find_spec
 from statistics import mean, median
+from unittest.mock import patch
 
 import torch
 from measure import in_turn, memory_peak, peak_memory, ratio, seconds_of, show
@@ -121,13 +122,16 @@ def backend_of(options: argparse.Namespace, tokens: int, prompt: Prompt) -> llam
 def dequantised():
     """The tokenizer and the fp32 model of the GGUF."""
     declare_missing()
+    import gguf
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     path = gguf_path(GGUF)
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
+    once = {name: cache(getattr(gguf, name)) for name in ("GGUFReader", "get_tensor_name_map")}
+    with patch.multiple(gguf, **once):  # transformers reads the file three times, and makes the map for each module
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=0)
     return tokenizer, model
 

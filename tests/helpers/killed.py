@@ -1,8 +1,11 @@
-"""Not a test: runs a parameter file's stages without notebooks and kills itself, with -9, in the middle of one.
+"""Not a test: a parameter file's stages without notebooks, killed with -9 in the middle of 01, then of 02, then of 03.
 
-python tests/helpers/killed.py PARAMS 01|02|03|none
+python tests/helpers/killed.py PARAMS
+
+Prints a JSON line after each death: the process's status and what the run's folder has.
 """
 
+import json
 import os
 import signal
 import sys
@@ -48,4 +51,12 @@ def main(path: str, dies_in: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for stage in ("01", "02", "03"):
+        child = os.fork()  # all import once
+        if child == 0:
+            main(sys.argv[1], stage)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        folder = params.read(sys.argv[1]).folder
+        names = [str(file.relative_to(folder)) for file in folder.rglob("*")]
+        print("\n" + json.dumps([os.waitstatus_to_exitcode(status), names]), flush=True)

@@ -1,4 +1,4 @@
-"""The parameter files of the paper's scale, run whole: only paths and models are swapped for tiny local ones.
+"""The parameter files of the paper's scale, run whole: only paths, models and numbers of questions are swapped for tiny ones.
 
 Their notebooks run in this process.
 """
@@ -145,8 +145,9 @@ def test_the_papers_tables_have_every_model_as_released_and_corrected_beside_the
 
 
 def test_ours_runs_with_a_server(run):
+    few = {"attribute_pairs": 40, "thing_pairs": 20, "held_out_attribute_pairs": 10}
     with serving() as server:
-        folder, notebooks = run("ours_coco", generate={"llm": "tiny", "base_url": server.url})
+        folder, notebooks = run("ours_coco", generate={"llm": "tiny", "base_url": server.url, **few})
     assert notebooks == ["01", "02", "03", "04", "05"]
     made = counts(folder, "01_generate")
     assert made["kept"] == made["asked"] == 25

@@ -20,6 +20,7 @@ def test_01_and_02_run_once_03_and_04_for_each(tiny_sweep):
         (f"tiny/{variant}", name) for variant in ("slow", "no_twins") for name in LAST
     ]
     assert not list(tiny_sweep.folder.rglob("05_*"))
+    assert not list(tiny_sweep.folder.rglob("report.html"))
     assert not list(tiny_sweep.folder.glob("*/0[12]_*/manifest.json"))
     table = pd.read_csv(tiny_sweep.folder / "sweep.csv")
     assert list(dict.fromkeys(table.variant)) == ["slow", "no twins"]

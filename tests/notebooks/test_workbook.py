@@ -1,5 +1,9 @@
-"""The whole workbook on the tiny set: every notebook under papermill, killed and resumed, run twice, run wrongly."""
+"""The whole workbook on the tiny set: every notebook under papermill, killed and resumed, run twice, run wrongly.
 
+The run ends by the built package, installed in an empty environment: what the command line needs is in the wheel.
+"""
+
+import json
 import re
 import shutil
 import subprocess
@@ -14,7 +18,9 @@ import yaml
 from filelock import FileLock
 from helpers import killed
 from helpers.runs import ROOT
+from helpers.wheel import installed, python
 from nbclient.exceptions import DeadKernelError
+from papermill.cli import papermill
 
 from pcclip import config as params, run
 from pcclip.errors import PcclipError
@@ -43,24 +49,55 @@ def write(photos, tiny_model, tmp_path_factory):
     return make
 
 
-def stages(path: Path, dies_in: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, ROOT / "tests" / "helpers" / "killed.py", path, dies_in], capture_output=True, text=True
-    )
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The Python of an environment that has the built package."""
+    pytest.importorskip("setuptools")
+    return installed(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
-def survivor(write):
-    """A run killed with -9 in the middle of 01, then of 02, then of 03, then finished by its notebooks."""
+def workplace(wheel, tmp_path_factory) -> Path:
+    """A folder that the wheel's `pcclip new` made, outside any checkout."""
+    home = tmp_path_factory.mktemp("outside") / "work"
+    python("-m", "pcclip.cli", "new", home, cwd=home.parent, program=wheel)
+    return home
+
+
+@pytest.fixture(scope="module")
+def survivor(write, wheel, workplace):
+    """A run killed with -9 in the middle of 01, then of 02, then of 03, then finished by the wheel's notebooks."""
     path, folder = write()
-    for dies_in, unfinished in (("01", "01_generate"), ("02", "02_embed"), ("03", "03_finetune")):
-        done = stages(path, dies_in)
-        assert done.returncode == -9, done.stderr
-        assert read_manifest(folder / unfinished) is None
-        left = [*(folder / unfinished).glob("partial-*/*"), *(folder / unfinished).glob("answers-*.jsonl")]
+    command = [sys.executable, ROOT / "tests" / "helpers" / "killed.py", path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    deaths = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[-9, ")]
+    for (_, names), unfinished in zip(deaths, STAGES[:3], strict=True):
+        assert f"{unfinished}/manifest.json" not in names
+        left = [name for name in names if re.match(rf"{unfinished}/(partial-.*/|answers-.*\.jsonl)", name)]
         assert left, f"{unfinished}: a killed stage leaves something to resume from"
-    run(path)
+    python("-m", "pcclip.cli", "run", path, cwd=workplace, program=wheel)
     return path, folder
+
+
+def test_a_workbook_outside_a_checkout(survivor, wheel, workplace, photos, tiny_model, tmp_path):
+    """`pcclip new` has all files; a run is exported; photos are ranked and a run is checked in a folder without any."""
+    for folder, names in (("notebooks", "*.ipynb"), ("params", "demo.yaml")):
+        for file in (ROOT / folder).glob(names):
+            assert (workplace / folder / file.name).read_bytes() == file.read_bytes()
+    assert (survivor[1] / "report.html").is_file()
+    commands = [
+        ["rank", str(photos), "--more", "a big shape", "--model", tiny_model, "--top", "3", "--sheet", "a.png"],
+        ["run", str(survivor[0]), "--check"],
+        ["export", str(survivor[1]), "--to", "exported"],
+    ]
+    code = f"import pcclip, pcclip.cli; print(pcclip.__file__); print([pcclip.cli.main(c) for c in {commands}])"
+    place, *lines, statuses = python("-c", code, cwd=tmp_path, program=wheel).splitlines()
+    assert Path(place).is_relative_to(wheel.parent.parent)
+    assert statuses == "[0, 0, 0]"
+    assert [line.split()[0] for line in lines[:3]] == ["1", "2", "3"]
+    assert (tmp_path / "a.png").is_file()
+    assert (tmp_path / "exported" / "open_clip_config.json").is_file()
 
 
 def test_a_killed_run_ends_like_one_that_was_not(survivor, write):
@@ -85,11 +122,12 @@ def test_every_notebook_ran_and_showed_something(survivor):
         assert sum(o.output_type in ("display_data", "execute_result") for cell in code for o in cell.outputs) >= 3
 
 
-def test_one_notebook_runs_by_the_command_of_the_recipes(survivor, tmp_path):
+def test_one_notebook_runs_by_the_command_of_the_recipes(survivor, tmp_path, monkeypatch):
     """With this run's file in place of the demo's; also the cells that the run has no use for are executed."""
     [line] = re.findall(r"^.venv/bin/papermill (.*?)\s+#", (ROOT / "docs" / "recipes.md").read_text(), re.MULTILINE)
     line = line.replace("params/demo.yaml", str(survivor[0])).replace("out.ipynb", str(tmp_path / "out.ipynb"))
-    subprocess.run([sys.executable, "-m", "papermill", *line.split()], cwd=ROOT, check=True, capture_output=True)
+    monkeypatch.chdir(ROOT)
+    papermill(line.split(), standalone_mode=False)
     cells = nbformat.read(tmp_path / "out.ipynb", 4).cells
     assert len(cells) > len(nbformat.read(survivor[1] / "03_finetune.ipynb", 4).cells)
     assert "03_finetune: done already" in str(cells)
@@ -163,11 +201,6 @@ def test_a_single_run_ends_with_a_report(survivor, ran):
     run(path)
     assert ran == [("tiny", "05_analyze_embedding_arithmetic")]
     assert page.read_bytes() == whole
-
-
-def test_members_of_a_sweep_have_no_report(tiny_sweep):
-    assert (tiny_sweep.folder / "sweep.csv").is_file()
-    assert not list(tiny_sweep.folder.rglob("report.html"))
 
 
 def evaluating(path: Path, **changes) -> Path:
