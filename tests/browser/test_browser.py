@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ import pytest
 import torch
 from helpers.drawn import write_balloons
 from helpers.runs import ROOT
+from nbconvert import HTMLExporter
 from PIL import Image
 
 from pcclip.config import Rank
@@ -350,6 +352,32 @@ def test_the_notebooks_file_stays_small(lab, work):
     assert "balloon" not in state.replace("large balloon", "")
 
 
+def test_a_saved_notebook_shows_its_order(lab, servers, browser, work):
+    """In HTML, and opened again where nothing has run yet, the output is a picture of the order, no missing widget."""
+    lab.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    saved = work / "saved.ipynb"
+    shutil.copy(work / "06_rank_images.ipynb", saved)
+    html, _ = HTMLExporter().from_filename(saved)
+    (work / "saved.html").write_text(html)
+    for address in (f"{servers[0].url}/lab/tree/saved.ipynb?reset", (work / "saved.html").as_uri()):
+        page = browser.new_page()
+        page.set_default_timeout(WAIT)
+        page.goto(address)
+        picture = page.locator(".pcclip-picture")
+        picture.wait_for()
+        captions = picture.locator("figcaption").all_text_contents()
+        assert [caption.split(".")[0] for caption in captions] == [
+            str(place) for place in (*range(1, 13), *range(49, 61))
+        ]
+        assert picture.locator("img").evaluate_all("images => images.every(image => image.naturalWidth)")
+        assert (
+            not page.get_by_text(re.compile("object at 0x|not found|Error displaying", re.I))
+            .filter(visible=True)
+            .count()
+        )
+        page.close()
+
+
 @pytest.fixture
 def app(servers, browser):
     """The page of `pcclip app`, and the addresses that it asked for."""
@@ -377,6 +405,16 @@ def test_the_app(app, servers):
     assert [line.split(",")[0] for line in lines[1:]] == [str(k) for k in range(1, 61)]
     assert all(url.startswith((servers[1].url, "blob:", "data:")) for url in app.requests)
     assert len(app.requests) > 2
+
+
+def test_the_page_says_when_words_separate_nothing(app):
+    doubt = app.locator(".pcclip-ranking .doubt")
+    app.fill(".pcclip-ranking input[name=less]", "")
+    app.fill(".pcclip-ranking input[name=more]", "not a red balloon")
+    eventually(lambda: "hardly hears the negation" in doubt.text_content())
+    assert doubt.is_visible()
+    app.fill(".pcclip-ranking input[name=more]", "a red balloon")
+    eventually(lambda: "negation" not in doubt.text_content())
 
 
 def taken(page, kind: str) -> str:
