@@ -9,20 +9,21 @@ ranks the vectors from Parquet files in bounded memory; --bytes also finds the s
 `seconds_photos_*` are of a folder of drawn photos, in which each attribute is new: the model's loading, the first
 ranking with all photos to encode, a further one (`known`), which takes no longer than the model from the shell, and one
 on the open page (`page`). `seconds_large_*` are of a page of --large photos (vectors alone): other words, an answer
-after 40 others, the sorting in the browser's engine (by node, where there is one); `megabytes_large` is by how much the
-process grew meanwhile.
+after 40 others, and typed words in a real browser, where playwright and chromium are; `megabytes_large` is by how much
+the process grew meanwhile.
 """
 
 import argparse
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -39,10 +40,10 @@ from shortlist import byte_vectors, ranked_by_bytes
 from pcclip.config import Rank
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import load_model
+from pcclip.ranking.app import App
 from pcclip.ranking.rank import rank as rank_photos
 from pcclip.ranking.topk import ranked, ranked_shards
 from pcclip.ranking.votes import Vote
-from pcclip.ranking.widget import surface
 from pcclip.ranking.widget.photos import Photos, growing_photos
 from pcclip.ranking.widget.ranker import Ranker
 from pcclip.ranking.widget.surface import Conversation
@@ -50,6 +51,16 @@ from pcclip.runs.files import write_parquet
 from pcclip.stats.vectors import project
 
 CHUNK = 2**16
+FIRST = ".pcclip-ranking .tile[aria-posinset='1']:not(.going) .caption"
+TYPE = """([first, text]) => new Promise(done => {
+    const caption = () => document.querySelector(first)?.textContent, before = caption(), start = performance.now();
+    const words = document.querySelector(".pcclip-ranking input[name=more]");
+    words.value = text;
+    words.dispatchEvent(new Event("input", { bubbles: true }));
+    const look = () => caption() && caption() !== before
+        ? done((performance.now() - start) / 1000) : requestAnimationFrame(look);
+    look();
+})"""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -135,18 +146,27 @@ def large_page(spec: str, photos: int) -> dict:
         times = {"words": seconds_of(lambda: page.receive({"do": "rank", **words}))}
         ranker.votes = [Vote(names[k], names[k + 50], "first") for k in range(40)]
         times["vote"] = seconds_of(lambda: page.receive(vote))
-        grew = peak() - before
+        grew, ranker.votes = peak() - before, []
+        if find_spec("playwright") and (chromium := shutil.which("chromium")):
+            times["browser"] = in_browser(ranker, chromium)
     if problems := [answer["text"] for answer in answers if answer["is"] == "problem"]:
         raise SystemExit(problems[0])
-    if shutil.which("node"):
-        logic = (Path(surface.__file__).parent / "ranking_logic.js").as_uri()
-        code = f"""import {{ orderByScore, placesIn, histogramOf }} from {logic!r};
-            const scores = Float32Array.from({{ length: {photos} }}, Math.random), start = performance.now();
-            placesIn(orderByScore(scores), scores.length), histogramOf(scores, 64);
-            console.log((performance.now() - start) / 1000)"""
-        node = ["node", "--input-type=module", "--eval", code]
-        times["browser"] = float(subprocess.run(node, capture_output=True, text=True, check=True).stdout)
     return {f"seconds_large_{name}": seconds for name, seconds in times.items()} | {"megabytes_large": grew / 1024}
+
+
+def in_browser(ranker: Ranker, chromium: str) -> float:
+    """Seconds from the last letter typed until the page shows another first photo: the median of five words."""
+    from playwright.sync_api import sync_playwright
+
+    server = App(ranker)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with sync_playwright() as play:
+        page = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]).new_page()
+        page.goto(server.address)
+        page.locator(f"{FIRST}:not(:empty)").wait_for(timeout=120_000)
+        times = [page.evaluate(TYPE, [FIRST, text]) for text in ("red", "a dog", "an insect", "a car", "a flower")]
+    server.shutdown()
+    return median(times)
 
 
 def known_folder(spec: str, photos: int) -> dict:
