@@ -5,6 +5,7 @@ a request under another host name than this computer's is refused, so that no ot
 """
 
 import json
+import os
 import secrets
 import struct
 import threading
@@ -162,9 +163,11 @@ def export_page(name: str, to: Path, place: str = "", most: int = 500) -> int:
 
 def photos_at(place: str, settings: Rank, model: str) -> tuple[Iterator[tuple[Photos, int]], Rank, Path]:
     """The growing photos of a place, the words to begin with, and the file of answers without a name."""
-    parameters = resolve(place) / "parameters.yaml"  # of a run's folder, wherever it was moved
+    here = Path(os.path.expanduser(place)).absolute()
+    place = str(here if here.exists() else place)
+    parameters = resolve(place) / "parameters.yaml"  # of a run's folder, whatever it is called now, and wherever
     if place.endswith((".yaml", ".yml")) or parameters.is_file():
-        moved = {"outputs": str(parameters.parents[1])} if parameters.is_file() else {}
+        moved = {"outputs": str(parameters.parents[1]), "run": parameters.parent.name} if parameters.is_file() else {}
         config = check({**load_yaml(parameters if moved else place), **moved}, where=place)
         return iter([(load_photos(config), 0)]), config.rank, votes_file(config)
-    return growing_photos(place, {"base": load_model(model)}), settings, data_folder() / "answers.jsonl"
+    return growing_photos(place, {Path(model).name: load_model(model)}), settings, data_folder() / "answers.jsonl"

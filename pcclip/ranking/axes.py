@@ -20,7 +20,7 @@ from pcclip.stats.vectors import unit
 
 ESTIMATORS = ("one_sided", "antisymmetric", "two_prompt", "ensemble")
 _PHOTO = "a photo of {}"
-_TERM = re.compile(r"(?:^|\s([+-])\s)\s*(?:(\d+(?:\.\d+)?):)?")  # a sign, and possibly a weight
+_TERM = re.compile(r"(?:(?:^|\s)([+-])\s|^)\s*(?:(\d+(?:\.\d+)?):)?")  # a sign, and possibly a weight
 _TEMPLATES = (_PHOTO, "{}", "a picture of {}", "this is {}")
 _ROUNDING = 1e-6  # the same text encoded in two batches differs by less
 _PENALTIES = np.logspace(-6, 3, 19)  # relative to the largest variance of the vectors

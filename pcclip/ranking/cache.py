@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -23,12 +24,12 @@ from pcclip.embedding.stage import encode_by_all
 from pcclip.embedding.vectors import Vectors
 from pcclip.encoders.dual_encoder import Encoder
 from pcclip.errors import PcclipError
-from pcclip.images import batches, file_of
+from pcclip.images import file_of
 from pcclip.runs.files import cache_folder, make_folder
 from pcclip.runs.progress import Meter, say
 
 _LIMIT = float(os.environ.get("PCCLIP_CACHE_GB", 4)) * 1e9  # bytes
-_PART = 64  # photos encoded before their vectors are stored
+_FIRST, _PART = 16, 64  # photos encoded before their vectors are stored, at first and then: the first are soon there
 _SETTLED = 2_000_000_000  # ns: a file that was written longer ago cannot change without its time stamp changing
 _DAY = 86_400
 _EMBED = Embed(batch_size=16, workers=4)
@@ -135,8 +136,8 @@ def embed_parts(paths: Sequence[str], model: Encoder) -> Iterator[Part]:
         say(f"photos: {len(known)} of {len(paths)} are known from before")
     yield Part(known, np.array([stored[contents[row]] for row in known], np.float32).reshape(-1, model.width), [])
     meter = Meter(len(new), "photos")
-    for part in batches(len(new), _PART):
-        rows = new[part.start : part.stop]
+    for start, end in pairwise(dict.fromkeys([0, *range(_FIRST, len(new), _PART), len(new)])):
+        rows = new[start:end]
         [matrix], readable, bad = encode_by_all([paths[row] for row in rows], [model], meter, _EMBED)
         encoded = [rows[k] for k in readable]
         cache.store(

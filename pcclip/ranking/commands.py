@@ -35,7 +35,10 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     page.set_defaults(command=_export_page)
     cache = commands.add_parser("cache", help="show and bound the stored vectors of photos")
     cache.add_argument(
-        "--limit", type=float, metavar="GB", help="the most that they may take from now on; 0 deletes all"
+        "--limit",
+        type=float,
+        metavar="GB",
+        help="delete the vectors not used for longest until so much is left; $PCCLIP_CACHE_GB is the bound for good",
     )
     cache.set_defaults(command=_cache)
 

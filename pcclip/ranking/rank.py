@@ -13,6 +13,7 @@ import pandas as pd
 from jaxtyping import Float
 from PIL import Image
 
+from pcclip.arithmetic.texts import TextMemory
 from pcclip.config import Embed, Generate, resolve
 from pcclip.embedding.stage import FOLDER as EMBED, embed_with_tower, tower_stage
 from pcclip.embedding.vectors import TABLE, Vectors, load_vectors
@@ -29,6 +30,7 @@ from pcclip.ranking.paraphrases import paraphrases
 from pcclip.ranking.photo_index import PhotoIndex
 from pcclip.ranking.posterior import ballot, learnt_order, rank_interval
 from pcclip.ranking.saved import summary as saved_ranking
+from pcclip.ranking.separation import doubt
 from pcclip.ranking.votes import Vote, VoteFile
 from pcclip.runs.files import atomic, cache_folder, read_parquet
 from pcclip.runs.progress import say
@@ -82,6 +84,8 @@ def rank(
         ranking: the name of a ranking that was saved on the page, in place of words, estimator, examples and votes, and
             of the model where none is given. One line says how many of its examples and votes are on other photos.
 
+    One line says when the words separate these photos no better than nonsense does (`separation.doubt`).
+
     Returns:
         Columns position, path, score and problem. Examples and votes add deviation, the posterior standard deviation of
         the score against the mean photo, and best_rank and worst_rank, the 95% interval of the position. Unreadable
@@ -131,6 +135,7 @@ def rank(
     unreadable: list[tuple[str, str]] = []
     if files and text is not None and not has_feedback:
         table = topk.ranked_shards(files, text, model.image_fingerprint(), top, bottom)
+        _, matrix = next(topk.batches(files, len(text), model.image_fingerprint()))
     else:
         if files:
             vectors = _load_all(files, model, run_model is not None)
@@ -143,9 +148,12 @@ def rank(
         if has_feedback:
             deviations = learnt.deviations
             table["deviation"] = deviations[table.row]
-            table["best_rank"], table["worst_rank"] = rank_interval(learnt.scores, deviations)[:, table.row]
+            ranks = rank_interval(learnt.scores, deviations)[:, table.row].T
+            table[DEVIATION[1:]] = pd.DataFrame(ranks, dtype="Int64")  # an unreadable photo has none
             if learnt.unhelpful:
                 say(learnt.unhelpful)
+    if query and (reason := doubt(matrix, query, TextMemory(model))):
+        say(reason)
     if sheet:
         titles = [
             f"most: {query.more}" if query else "most",

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from pcclip.ranking.axes import Query
+from pcclip.arithmetic.texts import TextMemory
+from pcclip.ranking.axes import Query, query_axis
 
 NONSENSE = (
     "blorf;znark;quixel vorp;mimsy tove;asdf qwer;zxcv uiop;frabjous;brillig;glimbat;xyzzy;vorpal;wug wug;kdjfhg skdjfh;"
     "plonth;lorem ipsum;dolor sit amet"
 ).split(";")
-_NEGATION = re.compile(r"\b(?:not|no|never|without|isn't|non)\b", re.IGNORECASE)
+_NEGATION = re.compile(r"\b(?:not|no|never|without|non|\w+n't)\b", re.IGNORECASE)
 _SAME = 0.8  # cosine of a text with itself without its negation
 _TOP = 0.95  # quantile of the similarities
 _SAMPLE = 5000  # photos that are enough
@@ -29,24 +30,21 @@ def without_negation(query: Query) -> str:
     return "" if words == query.more else words
 
 
-def doubt(
-    matrix: Float[np.ndarray, "n d"],
-    texts: Sequence[Float[np.ndarray, " d"]],
-    nonsense: Sequence[Float[np.ndarray, " d"]],
-    positive: Float[np.ndarray, " d"] | None = None,
-) -> str:
-    """Why the order by words may mean little, in a sentence; '' where nothing speaks against it.
+def doubt(matrix: Float[np.ndarray, "n d"], query: Query, model: TextMemory) -> str:
+    """Why the order of photos by words may mean little, in a sentence; '' where nothing speaks against it.
 
-    Args:
-        matrix: the photos' vectors.
-        texts: of the words for the top and, where there are any, for the bottom.
-        nonsense: texts of NONSENSE, by the same model.
-        positive: the text for the top without its negation.
+    `matrix` has the photos' vectors by the image tower of the same model.
     """
-    if positive is not None and texts[0] @ positive > _SAME:
+
+    def directions(texts: Sequence[str]) -> Float[np.ndarray, "d t"]:
+        model.encode_texts([Query(text).attribute().more for text in texts])  # all at once
+        return np.stack([query_axis(model, Query(text), "two_prompt") for text in texts], axis=1)
+
+    positive = without_negation(query)
+    if positive and np.dot(*directions([query.more, positive]).T) > _SAME:
         return "This model hardly hears the negation: photos that show what is negated come first. Say it under less."
-    photos = matrix[:: -(-len(matrix) // _SAMPLE)]
-    contrast, noise = (_contrast(photos @ np.stack(columns, axis=1)) for columns in (texts, nonsense))
+    photos, typed = matrix[:: -(-len(matrix) // _SAMPLE)], [text for text in (query.more, query.less) if text]
+    contrast, noise = (_contrast(photos @ directions(texts)) for texts in (typed, NONSENSE))
     if contrast > noise:
         return ""
     return f"No photo stands out for these words more than for nonsense ({contrast:.2f}, {noise:.2f}): the order may mean little."

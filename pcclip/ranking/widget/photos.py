@@ -38,7 +38,7 @@ class Photos:
     Attributes:
         vectors: of the readable photos; ids are the image set's, or paths in the folder.
         captions: parallel to the vectors; a photo without a caption has its file's name.
-        models: name -> model, 'base' first.
+        models: name -> model; a run's are 'base' and 'finetuned', the base is first.
         unreadable: columns id, path, reason of the other photos.
         images: the run's image set, whose attributes are true values; None for a folder.
         place: the folder, the glob or the run's folder that has them.
@@ -135,11 +135,11 @@ def growing_photos(place: str, models: dict[str, Encoder]) -> Iterator[tuple[Pho
     # a link keeps its own name and place
     paths = [as_text(os.path.abspath(path)) for path in find_photos(folder if folder.exists() else place)]
     origin = str(folder if folder.exists() else os.path.abspath(os.path.expanduser(place)))
-    captions, fingerprint = _captions_in(folder) if is_folder else {}, models["base"].image_fingerprint()
+    captions, base = _captions_in(folder) if is_folder else {}, next(iter(models.values()))
     rows: list[int] = []
     problems: list[tuple[str, str, str]] = []
-    matrix = np.empty((0, models["base"].width), np.float32)
-    for part in embed_parts(paths, models["base"]):
+    matrix = np.empty((0, base.width), np.float32)
+    for part in embed_parts(paths, base):
         rows, matrix = rows + part.rows, np.concatenate([matrix, part.matrix])
         problems += [(paths[row], paths[row], reason) for row, reason in part.problems]
         if rows:
@@ -147,7 +147,7 @@ def growing_photos(place: str, models: dict[str, Encoder]) -> Iterator[tuple[Pho
             ids = [os.path.relpath(path, folder) if is_folder else path for path in own]
             texts = [captions.get(os.path.realpath(path)) or Path(path).stem for path in own]
             bad = pd.DataFrame(problems, columns=["id", "path", "reason"], dtype=object)
-            photos = Photos(Vectors(ids, own, matrix, fingerprint), texts, models, bad, place=origin)
+            photos = Photos(Vectors(ids, own, matrix, base.image_fingerprint()), texts, models, bad, place=origin)
             yield photos, len(paths) - len(rows) - len(problems)
     if not rows:
         raise PcclipError(f"none of the {len(paths)} photos can be read, e.g. {problems[0][0]}: {problems[0][2]}")

@@ -15,7 +15,7 @@ from pcclip.ranking import saved
 from pcclip.ranking.axes import Query, query_axis
 from pcclip.ranking.examples import example_differences
 from pcclip.ranking.posterior import LEARN, Ballot, Order, Parts, ballot, learnt_order, next_pair, rank_interval
-from pcclip.ranking.separation import NONSENSE, doubt, without_negation
+from pcclip.ranking.separation import doubt
 from pcclip.ranking.votes import Example, Vote, VoteFile, Words
 from pcclip.ranking.widget.photos import Photos
 from pcclip.stats.random_streams import stream
@@ -195,14 +195,8 @@ class Ranker:
     @property
     def doubt(self) -> str:
         """Why the words may not separate these photos, in a sentence, or ''; see `separation.doubt`."""
-        model, plain = self.shown[-1], without_negation(self.query)
-
-        def text(words: str) -> Float[np.ndarray, " d"]:
-            return self._direction(model, words, None, "two_prompt")
-
-        self._texts[model].encode_texts([Query(word).attribute().more for word in NONSENSE])  # all at once
-        texts = [text(words) for words in (self.query.more, self.query.less) if words]
-        return doubt(self.photos.matrix(model), texts, [*map(text, NONSENSE)], text(plain) if plain else None)
+        model = self.shown[-1]
+        return doubt(self.photos.matrix(model), self.query, self._texts[model])
 
     def learnt(self, model: str, parts: Parts | None = None) -> Order:
         """The order by words, examples and votes; `parts` as in `posterior.learnt_order`."""

@@ -118,9 +118,11 @@ def test_photos_come_in_while_the_page_is_open(photos, tmp_path, tiny_model, own
         Image.open(path).save(tmp_path / "mine" / f"{k}.png")
     (tmp_path / "mine" / "2.png").write_bytes(b"no picture")
     cache.embed_photos([str(tmp_path / "mine" / "5.png")], app_module.load_model(tiny_model))
+    monkeypatch.setattr(cache, "_FIRST", 1)
     monkeypatch.setattr(cache, "_PART", 2)
     steps = list(growing_photos(str(tmp_path / "mine"), {"base": app_module.load_model(tiny_model)}))
-    assert [(len(album.captions), coming) for album, coming in steps] == [(1, 5), (3, 3), (4, 1), (5, 0)]
+    counts = [(len(album.captions), coming) for album, coming in steps]
+    assert counts == [(1, 5), (2, 4), (3, 2), (5, 0)], "the first photo is not kept waiting"
     whole = steps[-1][0]
     for album, _ in steps:
         assert album.vectors.ids == whole.vectors.ids[: len(album.captions)], "rows stay where they are"
@@ -128,20 +130,23 @@ def test_photos_come_in_while_the_page_is_open(photos, tmp_path, tiny_model, own
     ranker = Ranker(steps[0][0], Rank(), tmp_path / "v.jsonl")
     ranker.example(0, 1)
     ranker.grow(*steps[2])
-    assert (len(ranker.standing("base").scores), ranker.examples, ranker.coming) == (4, {0: 1}, 1)
+    assert (len(ranker.standing("base").scores), ranker.examples, ranker.coming) == (3, {0: 1}, 2)
 
 
 def test_the_app_serves_a_folder_or_a_run_from_its_address(photos, tiny_model, tmp_path, monkeypatch, capsys):
     opened = []
     monkeypatch.setattr(app_module.webbrowser, "open", opened.append)
     monkeypatch.setattr(App, "serve_forever", lambda server: opened.append(server))
-    assert cli.main(["app", str(photos), "--model", tiny_model]) == 0
+    monkeypatch.chdir(photos.parent)
+    assert cli.main(["app", photos.name, "--model", tiny_model]) == 0
     address, server = opened
+    assert list(server.ranker.models) == [Path(tiny_model).name], "exports name the model that ranks"
+    assert server.ranker.photos.place == str(photos), "a relative path is the shell's"
     assert address == server.address
     assert address in capsys.readouterr().out
     server.server_close()
     opened.clear()
-    run = tmp_path / "moved" / "tiny"
+    run = tmp_path / "moved" / "renamed"
     run.mkdir(parents=True)
     values = yaml.safe_load((Path(__file__).parents[3] / "params" / "demo.yaml").read_text())
     values |= {"run": "tiny", "model": tiny_model, "rank": {"photos": str(photos), "more": MORE, "less": LESS}}

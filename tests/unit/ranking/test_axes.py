@@ -217,6 +217,7 @@ def test_each_example_counts_once():
     [
         ("a well-lit photo", [(1, "a well-lit photo")]),
         ("2:golden retriever - puppy", [(2, "golden retriever"), (-1, "puppy")]),
+        ("- 2:a dog + a cat", [(-2, "a dog"), (1, "a cat")]),
         ("big / small + 0.5:a red thing", [(1, "big / small"), (0.5, "a red thing / a blue thing")]),
     ],
 )

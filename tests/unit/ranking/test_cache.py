@@ -98,6 +98,7 @@ def test_its_size_is_bounded_and_the_oldest_go(monkeypatch):
 
 
 def test_what_was_encoded_before_an_interruption_is_kept(album, tiny_encoder, encoded, monkeypatch):
+    monkeypatch.setattr(cache_module, "_FIRST", 2)
     monkeypatch.setattr(cache_module, "_PART", 2)
     parts = embed_parts(album, tiny_encoder)
     assert [next(parts).rows for _ in range(3)] == [[], [0, 1], [2, 3]]

@@ -618,6 +618,19 @@ def test_cli_examples_votes_csv(photos, tiny_model, votes, tmp_path, capfd):
         assert row.path in line
 
 
+def test_words_that_separate_nothing_are_doubted(photos, tiny_encoder, capsys):
+    rank(photos, "blorf", model=tiny_encoder)
+    assert "than for nonsense" in capsys.readouterr().out, "a word that sets the threshold"
+
+
+def test_an_unreadable_photo_leaves_ranks_whole_numbers(photos, tiny_encoder, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    files = [*photos.glob("*.png"), tmp_path / "broken.png"]
+    table = rank(files, MORE, votes=[Vote(str(files[0]), str(files[1]), "first")], model=tiny_encoder)
+    assert list(table.best_rank.isna()) == [False] * 24 + [True]
+    assert table.to_csv(columns=["best_rank"], index=False).split()[1].isdigit()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -18,13 +18,14 @@ import torch
 from PIL import Image
 
 from pcclip import config as params, load_model
+from pcclip.arithmetic.texts import TextMemory
 from pcclip.config import Rank
 from pcclip.data.sources import folder as captioned
 from pcclip.embedding.vectors import Vectors
 from pcclip.errors import PcclipError
 from pcclip.ranking.axes import Query
 from pcclip.ranking.rank import ranked_sheet
-from pcclip.ranking.separation import doubt, without_negation
+from pcclip.ranking.separation import NONSENSE, doubt, without_negation
 from pcclip.ranking.votes import Vote, VoteFile
 from pcclip.ranking.widget import surface as ranking, thumbnails as small
 from pcclip.ranking.widget.photos import Photos, load_photos, votes_file
@@ -116,16 +117,27 @@ def test_a_photo_comes_in_full_size(page, some):
 def test_nonsense_and_negations_are_doubted(rng):
     """Photos of which a tenth show a thing: its word stands out, other directions do not."""
     photos = unit(rng.standard_normal((400, 64)).astype(np.float32))
-    thing, other, *nonsense = unit(rng.standard_normal((10, 64)).astype(np.float32))
+    thing, other, *nonsense = unit(rng.standard_normal((2 + len(NONSENSE), 64)).astype(np.float32))
     photos[:40] = unit(photos[:40] + 2 * thing)
-    assert doubt(photos, [thing], nonsense) == ""
-    assert doubt(photos, [other, thing], nonsense) == "", "one side is enough"
-    nonsense.append(unit((other + 0.4 * thing)[None])[0])
-    assert doubt(photos, [other], nonsense).startswith("No photo stands out for these words more than for nonsense (0.")
-    assert "negation" in doubt(photos, [thing], nonsense, unit((thing + 0.1 * other)[None])[0])
-    assert doubt(photos, [thing], nonsense, other) == ""
-    queries = ("not a dog", "a dog", "No", "a knot", "a dog without a tail")
-    assert [without_negation(Query(words)) for words in queries] == ["a dog", "", "", "", "a dog a tail"]
+    nonsense[0] = unit((other + 0.4 * thing)[None])[0]
+    deaf = unit((thing + 0.1 * other)[None])[0]
+    vectors = {"thing": thing, "other": other, "not thing": deaf, "never other": thing}
+    vectors |= zip(NONSENSE, nonsense, strict=True)
+
+    class Planted:
+        def encode_texts(self, texts):
+            return np.stack([vectors[text.removeprefix("a photo of ")] for text in texts])
+
+    def reason(more, less=None):
+        return doubt(photos, Query(more, less), TextMemory(Planted()))
+
+    assert reason("thing") == ""
+    assert reason("other", "thing") == "", "one side is enough"
+    assert reason("other").startswith("No photo stands out for these words more than for nonsense (0.")
+    assert "negation" in reason("not thing")
+    assert reason("never other") == "", "a negation that the model hears"
+    queries = ("not a dog", "a dog", "No", "a knot", "a dog without a tail", "don't show dogs")
+    assert [without_negation(Query(words)) for words in queries] == ["a dog", "", "", "", "a dog a tail", "show dogs"]
 
 
 def test_the_page_shows_a_doubt(page):
