@@ -519,7 +519,7 @@ def knowing(found, vectors, rng):
 @pytest.mark.parametrize("name", SETS.readers)
 def test_an_oracle_is_always_right_and_a_random_model_at_chance(name, tmp_path):
     rng = np.random.default_rng(len(name))
-    found = SETS.load(name, write(name, tmp_path, 300))
+    found = SETS.load(name, write(name, tmp_path, 120))
     vectors = vectors_of(found, unit(rng.normal(size=(len(found.images), 48))))
     sure = scored(found, vectors, knowing(found, vectors, rng))
     assert sure[sure.model == "it"].correct.all()

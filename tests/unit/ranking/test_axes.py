@@ -241,16 +241,16 @@ def test_votes_teach_and_a_text_is_a_head_start(monkeypatch):
     monkeypatch.setattr(curves, "VOTES", (0, 4, 25))
     matrix, truth = gallery(60, 6)
     text = unit((truth + 0.2 * np.random.default_rng(3).normal(size=6))[None])[0]
-    table = learning_curve(matrix, matrix @ truth, np.arange(60) // 2, text, seeds=range(3))
-    assert len(table) == 4 * 3 * 3 * 2
+    table = learning_curve(matrix, matrix @ truth, np.arange(60) // 2, text, seeds=range(2))
+    assert len(table) == 4 * 2 * 3 * 2
     mean = table[table.photos == "other"].groupby(["prior", "asked", "votes"]).accuracy.mean()
     for strategy in ("next_pair", "random"):
         assert mean["none", strategy, 0] == 0.5
         assert mean["none", strategy, 0] < mean["none", strategy, 4] < mean["none", strategy, 25]
         assert mean["text", strategy, 25] > mean["text", strategy, 0]
         assert mean["text", strategy, 4] > mean["none", strategy, 4]
-    again = learning_curve(matrix, matrix @ truth, np.arange(60) // 2, text, seeds=[2])
-    assert list(again.accuracy) == list(table[table.seed == 2].accuracy)
+    again = learning_curve(matrix, matrix @ truth, np.arange(60) // 2, text, seeds=[1])
+    assert list(again.accuracy) == list(table[table.seed == 1].accuracy)
 
 
 def test_judged_photos_are_never_voted_on(monkeypatch):
