@@ -121,13 +121,20 @@ test("what is told", () => {
   assert.deepEqual([1, 2000].map((n) => logic.counted(n, "photo")), ["1 photo", "2,000 photos"]);
   assert.match(logic.learntText({ votes: 0, examples: [] }), /^No answers yet: the words alone/);
   assert.match(logic.learntText({ votes: 0, examples: [[3, 1]] }), /^No answers yet: the words and 1 example make/);
+  assert.match(logic.learntText({ votes: 0, examples: [], elsewhere: 2 }), /^No answers yet \(2 on photos that are not here\): the words/);
+  assert.equal(logic.learntText({ votes: 0, examples: [], saved: { votes: 3, examples: 1 } }),
+    "No answers yet: the saved order has 3 answers and 1 example in it.");
+  assert.match(logic.learntText({ votes: 0, examples: [], saved: { votes: 0, examples: 0 } }), /the words alone/);
+  assert.equal(logic.learntText({ votes: 1, learn: true, examples: [], saved: { votes: 3, examples: 0 } }),
+    "1 answer; the saved order has 3 answers in it.");
   const begun = { time: 0, coming: 100 };
   assert.equal(logic.comingText(20, 100, begun, 5000), "20 of 120 photos looked at");
   assert.equal(logic.comingText(70, 50, begun, 5000), "70 of 120 photos looked at, 5 s left");
   assert.equal(logic.comingText(21, 99, begun, 5000), "21 of 120 photos looked at, 8 min left");
-  const state = { votes: 3, preferred: 2, agree: 1, expected: 0.756, learn: true };
+  const state = { votes: 3, preferred: 2, agree: 1, expected: 0.756, learn: true, examples: [] };
   assert.match(logic.learntText({ ...state, votes: 1, preferred: 0 }), /^1 answer\. The order expects/);
   assert.match(logic.learntText(state), /^3 answers; the order agrees with 1 of the 2 .* agree with 76% of further ones\.$/);
+  assert.match(logic.learntText({ ...state, elsewhere: 2 }), /^3 answers \(2 more on photos that are not here\); the order/);
   assert.match(logic.learntText({ ...state, learn: false }), /not used now\.$/);
   const facts = logic.factTexts({ unreadable: 2, examples: [[1, 1]] }, [{ name: "base", shown: 9 }], 2);
   assert.deepEqual(facts, ["9 shown (base)", "2 cannot be read", "1 example"]);

@@ -535,9 +535,11 @@ def test_two_models_by_change_of_rank(served, work, tiny_model, monkeypatch):
             weights.add_(0.3 * torch.randn_like(weights))
     *_, (photos, _) = growing_photos(str(work / "photos"), models)
     ranker = Ranker(photos, Rank(more=MORE, less=LESS), work / "two.jsonl")
-    ranker.ask(MORE, LESS, "two_prompt", "side by side")
     page = served(ranker)
+    assert page.locator(".gallery").count() == 1
+    page.get_by_text("side by side").click()
     page.check(".pcclip-ranking input[name=change]")
+    assert page.locator(".gallery h3").all_text_contents() == ["base", "finetuned"]
     ranks = {name: {row: place for place, row in enumerate(ranker.standing(name).order)} for name in models}
     rises = sorted(range(60), key=lambda row: (ranks["finetuned"][row] - ranks["base"][row], ranks["finetuned"][row]))
     first = page.locator(".gallery").last.locator(f".tile[aria-posinset='{ranks['finetuned'][rises[0]] + 1}'] .place")
@@ -547,6 +549,10 @@ def test_two_models_by_change_of_rank(served, work, tiny_model, monkeypatch):
     scrollers = page.locator(".gallery .scroller")
     scrollers.first.evaluate("scroller => { scroller.scrollTop = 300; }")
     eventually(lambda: scrollers.last.evaluate("scroller => scroller.scrollTop") == 300)
+    page.get_by_text("finetuned", exact=True).first.click()
+    eventually(lambda: page.locator(".gallery").count() == 1)
+    captions = [photos.captions[row] for row in ranker.standing("finetuned").order]
+    assert order(page)[0] == (1, captions[0]), "one model's photos are in its own order again"
 
 
 def test_small_photos_are_enlarged_and_squares_can_be_whole(served, tmp_path, tiny_model, monkeypatch):
@@ -586,7 +592,10 @@ def test_an_exported_page_needs_no_server(browser, work, tiny_model, monkeypatch
     monkeypatch.setenv("PCCLIP_DATA", str(work / "data"))
     monkeypatch.setenv("PCCLIP_CACHE", str(work / "cache"))
     *_, (photos, _) = growing_photos(str(work / "photos"), {"base": load_model(tiny_model)})
-    Ranker(photos, Rank(more=MORE, less=LESS), work / "offline.jsonl").save("for the web")
+    ranker = Ranker(photos, Rank(more=MORE, less=LESS), work / "offline.jsonl")
+    ranker.vote(0, 1, "first")
+    ranker.example(2, 1)
+    ranker.save("for the web")
     export_page("for the web", work / "ranked.html")
     page = browser.new_page(viewport={"width": 1200, "height": 900}, reduced_motion="reduce", accept_downloads=True)
     page.set_default_timeout(WAIT)
@@ -598,18 +607,26 @@ def test_an_exported_page_needs_no_server(browser, work, tiny_model, monkeypatch
     page.wait_for_selector(".pcclip-ranking .tile.ready")
     page.locator("#first").wait_for(state="detached")
     before = order(page)
+    assert told(page) == "No answers yet: the saved order has 1 answer and 1 example in it."
     page.locator(".pcclip-ranking button[name=compare]").focus()
     for key in ("Enter", "ArrowLeft", "ArrowLeft", "ArrowRight", "z"):
         page.keyboard.press(key)
         page.wait_for_selector(".pcclip-ranking .duel:not(.waiting) .side img[src^=blob]")
     assert told(page).startswith("2 answers")
     assert order(page) != before
+    with page.expect_event("dialog") as asked:
+        page.evaluate("setTimeout(() => location.reload())")
+    assert asked.value.type == "beforeunload", "the answers are in this page alone"
+    asked.value.dismiss()
+    assert told(page).startswith("2 answers")
     assert HOSTILE in [caption for _, caption in walked(page)]
     lines = taken(page, "votes").splitlines()
     (work / "back.jsonl").write_text("\n".join(lines))
     assert [vote.choice for vote in VoteFile(work / "back.jsonl").read(f"{MORE} / {LESS}")] == ["first", "first"]
     assert len(rank(work / "photos", MORE, LESS, photos.models["base"], votes=work / "back.jsonl")) == 61
     assert all(url.startswith(("file:", "blob:", "data:")) for url in requests)
+    page.reload()
+    page.wait_for_selector(".pcclip-ranking .tile.ready")  # the answers were downloaded, so nothing was asked
     page.close()
 
 
@@ -640,6 +657,91 @@ def test_examples_lie_in_a_tray_and_a_ranking_keeps_them(app, work):
     eventually(lambda: tray.count() == 1)
     eventually(lambda: order(app) == kept)
     assert (work / "data" / "rankings" / "my balloons.jsonl").is_file()
+
+
+def test_rankings_are_renamed_and_deleted_and_files_placed(app, work):
+    """What cannot be undone is asked about once; a save that fails leaves no earlier success on the page."""
+    press, by, placed = app.click, ".pcclip-ranking {}[name={}]".format, app.locator(".pcclip-ranking .placed")
+    problem, summary = app.locator(".pcclip-ranking .problem"), app.locator(".pcclip-ranking .rankings summary")
+    folder = work / "data" / "rankings"
+    summary.click()
+    for name, button in (("first name", "save"), ("second name", "rename")):
+        app.fill(by("input", "name"), name)
+        press(by("button", button))
+        eventually(lambda name=name: summary.text_content() == f"saved ranking: {name}")
+    assert (folder / "second name.jsonl").is_file()
+    assert not (folder / "first name.jsonl").exists()
+    delete = app.locator(by("button", "delete"))
+    delete.focus()
+    app.keyboard.press("Enter")
+    assert (
+        delete.text_content() == app.locator(".pcclip-ranking > [role=status]").last.text_content() == "really delete?"
+    )
+    app.keyboard.press("Tab")
+    assert delete.text_content() == "delete"
+    delete.focus()
+    app.keyboard.press("Enter")
+    app.wait_for_timeout(400)  # longer than between the clicks of a double click
+    assert (folder / "second name.jsonl").is_file()
+    app.keyboard.press("Enter")
+    eventually(lambda: summary.text_content() == "saved rankings")
+    assert not (folder / "second name.jsonl").exists()
+
+    app.fill(by("input", "top"), "3")
+    labels = taken(app, "labels").splitlines()
+    assert labels[0].startswith("path,caption,something_")
+    assert sum(line.endswith(",1") for line in labels[1:]) == 3
+    assert len(labels) == 61
+    press_take = by("button", "take")
+    app.select_option(by("select", "kind"), "png")
+    with app.expect_download() as download:
+        press(press_take)
+    with Image.open(download.value.path()) as sheet:
+        assert (sheet.format, sheet.width > 300) == ("PNG", True)
+
+    app.select_option(by("select", "kind"), "link")
+    app.fill(by("input", "to"), str(work / "linked"))
+    press(press_take)
+    eventually(lambda: placed.text_content() == f"3 of 3 photos linked in {work / 'linked'}, with order.csv")
+    assert sum(path.is_symlink() for path in (work / "linked").iterdir()) == 3
+    app.fill(by("input", "to"), "/proc/chosen")
+    press(press_take)
+    eventually(lambda: problem.text_content().startswith("/proc/chosen: cannot be made ("))
+    assert placed.text_content() == ""
+
+    before = {path.name for path in (work / "photos").iterdir()}
+    app.select_option(by("select", "kind"), "move")
+    for to, gone in (("moved", 3), ("photos", 0)):  # away, and back again
+        app.fill(by("input", "to"), str(work / to))
+        press(press_take)
+        assert app.locator(press_take).text_content() == "really move 3 photos?"
+        app.wait_for_timeout(400)
+        press(press_take)
+        eventually(lambda to=to: placed.text_content() == f"3 of 3 photos moved to {work / to}, with order.csv")
+        assert len(before - {path.name for path in (work / "photos").iterdir()}) == gone
+    (work / "photos" / "order.csv").unlink()
+
+    app.fill(by("input", "search"), "no such caption")
+    eventually(lambda: "0 photos found" in app.locator(".bar .facts").text_content())
+    app.select_option(by("select", "kind"), "png")
+    press(press_take)
+    eventually(lambda: problem.text_content().startswith("no photo is shown"))
+    assert placed.text_content() == ""
+
+
+def test_the_mark_of_a_deviation_ends_with_it_and_in_the_histogram(app):
+    app.locator(".pcclip-ranking .photo[tabindex='0']").first.focus()
+    app.keyboard.press("Home")
+    app.keyboard.press("+")
+    spread, histogram = app.locator(".pcclip-ranking .histogram .spread"), app.locator(".pcclip-ranking .histogram")
+    eventually(lambda: spread.get_attribute("visibility") == "visible")
+    inner, outer = spread.bounding_box(), histogram.bounding_box()
+    assert inner["width"] > 0
+    assert outer["x"] <= inner["x"] + 1
+    assert inner["x"] + inner["width"] <= outer["x"] + outer["width"] + 1
+    app.locator(".pcclip-ranking input[name=more]").focus()
+    app.keyboard.type(" and large")
+    eventually(lambda: spread.get_attribute("visibility") == "hidden")
 
 
 @pytest.fixture(scope="module")

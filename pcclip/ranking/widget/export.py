@@ -18,7 +18,7 @@ from pcclip.images import as_text, file_of
 from pcclip.ranking import saved
 from pcclip.ranking.rank import SHEET_PHOTOS, ranked_sheet
 from pcclip.ranking.widget.ranker import Ranker
-from pcclip.runs.files import disk_errors, make_folder, spreadsheet, sync, write_csv
+from pcclip.runs.files import make_folder, spreadsheet, sync, write_csv
 
 
 def _copy(source: str, target: str | Path) -> None:
@@ -49,8 +49,7 @@ def order_table(ranker: Ranker, model: str, rows: Collection[int] | None = None)
     """
     table = ranker.table(model, rows).rename(columns={"position": "rank"})
     table.insert(1, "path", table.pop("path"))
-    words = {"more": ranker.query.more, "less": ranker.query.less or ""}
-    return table.assign(**words, model=model, estimator=ranker.estimator)
+    return table.assign(more=ranker.query.more, less=ranker.query.less or "", model=model, estimator=ranker.estimator)
 
 
 def labels(ranker: Ranker, rows: Collection[int] | None) -> pd.DataFrame:
@@ -59,8 +58,13 @@ def labels(ranker: Ranker, rows: Collection[int] | None) -> pd.DataFrame:
     In the photos' folder, as captions.csv, this is an attribute that notebook 06 and the `folder` source read.
     """
     table = ranker.table().sort_index()
-    chosen = table.index.isin(table.index if rows is None else rows).astype(int)
-    return pd.DataFrame({"path": table["id"], "caption": table.caption, file_name(ranker): chosen})
+    return pd.DataFrame(
+        {
+            "path": table["id"],
+            "caption": table.caption,
+            file_name(ranker): table.index.isin(table.index if rows is None else rows).astype(int),
+        }
+    )
 
 
 def exported(ranker: Ranker, kind: str, model: str, rows: Collection[int] | None = None) -> tuple[str, str, bytes]:
@@ -99,8 +103,10 @@ def place_files(ranker: Ranker, kind: str, model: str, rows: Collection[int] | N
         raise PcclipError("photos inside tar files cannot be placed elsewhere; take a table, or unpack the file")
     if kind == "move" and (ranker.coming or ranker.photos.images is not None):
         raise PcclipError("move: a run's photos, or those still coming in, stay where they are; copy or link them")
-    with disk_errors(folder):
+    try:
         make_folder(folder)
+    except OSError as error:
+        raise PcclipError(f"{folder}: cannot be made ({error.strerror}); name another folder") from error
     files, problem = [], ""
     for row, path in table.path.items():
         try:

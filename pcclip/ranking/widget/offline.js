@@ -9,6 +9,8 @@ const bytes = (text) => {
 const view = (array) => new DataView(array.buffer, array.byteOffset, array.byteLength);
 const vectors = new Int8Array(bytes(data.vectors).buffer), width = vectors.length / data.photos.length;
 const listeners = new Set(), votes = [], none = new Uint8Array();
+let unsaved = 0; // answers, since they were last downloaded; without them the browser lets go of the page at once
+addEventListener("beforeunload", (event) => unsaved && event.preventDefault());
 
 /** Prior covariance of two photos' scores, in squared logits. */
 const kernel = (a, b) => {
@@ -42,8 +44,8 @@ const answers = {
     if (!pair) return [{ is: "pair", problem: "every pair was asked" }];
     return [{ is: "pair", items: pair.map(item), said: `Left: ${item(pair[0]).caption}. Right: ${item(pair[1]).caption}.` }, pair.map(picture)];
   },
-  vote: ({ first, second, choice }) => void votes.push({ pair: [first, second], choice, time: new Date().toISOString() }),
-  undo: () => void votes.pop(),
+  vote: ({ first, second, choice }) => void (unsaved = votes.push({ pair: [first, second], choice, time: new Date().toISOString() })),
+  undo: () => void (votes.pop(), (unsaved = votes.length)),
   export: ({ kind, rows }) => {
     const now = scores(), order = [...orderByScore(now)], chosen = new Set(rows ?? order), { more, less, panels, estimator } = data.state;
     const records = order.map((row, k) => ({ rank: k + 1, path: data.photos[row].path, caption: data.photos[row].caption,
@@ -51,6 +53,7 @@ const answers = {
     const own = votes.map(({ pair: [a, b], choice, time }) => ({ first: data.photos[a].path, second: data.photos[b].path, choice,
       first_content: data.photos[a].content, second_content: data.photos[b].content, attribute: data.attribute, time }));
     const text = tableText(kind, kind === "votes" ? own : records.map(({ row, ...record }) => record));
+    if (kind === "votes") unsaved = 0;
     return [{ is: "file", name: `${data.name}.${kind === "csv" ? "csv" : "jsonl"}`, type: "text/plain" }, [new TextEncoder().encode(text)]];
   },
 };

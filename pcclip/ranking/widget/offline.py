@@ -46,6 +46,8 @@ def offline_page(ranker: Ranker, most: int) -> str:
             "panels": [model],
             "models": [model],
             "examples": [],
+            "saved": {"votes": states[0]["votes"], "examples": len(states[0]["examples"])},
+            "elsewhere": 0,
             "rankings": [],
             "kinds": ["csv", "jsonl", "votes"],
             "offline": True,
@@ -63,8 +65,7 @@ def offline_page(ranker: Ranker, most: int) -> str:
         "own": learnt.own,
     }
     nonce = secrets.token_urlsafe(16)
-    policy = POLICY.format(nonce=nonce).partition("; frame-ancestors")[0]  # which a file cannot say
-    meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{POLICY.format(nonce=nonce)}">'
     text = json.dumps(data).replace("<", "\\u003c")  # so that a caption cannot end the script
     first = "".join(_IMAGE.format(**photo) for photo in shown[:_FIRST] if photo["jpeg"])
     body = f'<main><div id="first">{first}</div></main><script type="application/json" id="data">{text}</script>'

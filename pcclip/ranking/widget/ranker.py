@@ -114,10 +114,9 @@ class Ranker:
     def save(self, name: str) -> None:
         """Save words, examples and votes as a ranking, which is then open. Raises PcclipError: the name is taken."""
         file = saved.ranking(name, exists=False)
-        examples, votes = self.file.examples(self.query.label), self.votes
+        lines: list[Example | Vote] = [*self.file.examples(self.query.label), *self.votes]
         self.file, self.name = file, " ".join(name.split())
         self._keep_words()
-        lines: list[Example | Vote] = [*examples, *votes]
         for line in lines:
             file.append(line, attribute=self.query.label)
 

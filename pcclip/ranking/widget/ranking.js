@@ -8,7 +8,7 @@ import {
 } from "./ranking_logic.js";
 
 const LAYOUT = { gap: 10, smallest: 124, strip: 9 }; // pixels: between tiles, of the smallest tile, of its score strip
-const FLOW = 620, PATIENCE = 6000, PAUSE = 450; // milliseconds
+const FLOW = 620, PATIENCE = 6000, PAUSE = 450, TWICE = 300; // milliseconds; TWICE: of a double click
 const KEPT = 1200, BATCH = 12; // thumbnails
 const BINS = 64, TALL = 64;
 const FULL = 2 ** 14; // pixels of a photo at full size, at most
@@ -175,8 +175,9 @@ class Histogram {
     this.spread.setAttribute("visibility", deviation ? on : "hidden");
     if (on === "hidden") return;
     const x = this.x(shareOf(score, this.data)), half = ((deviation || 0) / this.data.width) * this.wide;
+    const [left, right] = [x - half, x + half].map((end) => clamp(end, 0, this.wide));
     this.tick.setAttribute("x1", x), this.tick.setAttribute("x2", x);
-    this.spread.setAttribute("x", x - half), this.spread.setAttribute("width", 2 * half);
+    this.spread.setAttribute("x", left), this.spread.setAttribute("width", right - left);
   }
 }
 
@@ -282,14 +283,14 @@ class Gallery {
     this.observer.disconnect();
     this.thumbnails.wanted.delete(this);
   }
-  /** New scores: the photos flow to their new places. */
+  /** New scores; `arrange` lets the photos flow to their new places. */
   rank(scores, deviations, ranks, likes, fresh) {
     Object.assign(this, { scores, deviations, ranks, likes });
     this.all = orderByScore(scores);
     this.places = placesIn(this.all, scores.length);
     if (fresh) [this.histogram.low, this.histogram.high, this.most] = [0, 1, Infinity];
     this.histogram.show(scores);
-    this.arrange(fresh);
+    this.mark(this.pointed);
   }
   filter(most) {
     this.most = most;
@@ -408,6 +409,7 @@ class Gallery {
     event.preventDefault();
   }
   mark(row) {
+    this.pointed = row;
     this.histogram.mark(row == null ? undefined : this.scores[row], row != null && this.deviations?.[row]);
     for (const tile of this.tiles.values()) tile.node.classList.toggle("pointed", tile.row === row);
   }
@@ -644,9 +646,11 @@ class Surface {
       this.saved.value && this.send({ do: "open", name: this.saved.value }) });
     this.name = el("input", { name: "name", type: "text", placeholder: "a name for this ranking", "aria-label": "name of the ranking",
       autocomplete: "off" });
-    const act = (action) => () => this.send({ do: action, ...(action === "delete" ? {} : { name: this.name.value }) });
+    const act = (action) => () => this.send({ do: action, name: this.name.value });
     this.save = button("save", "save", act("save"));
-    this.own = [button("rename", "rename", act("rename")), button("delete", "delete", act("delete")),
+    this.remove = button("delete", "delete", () => this.sure(this.remove, "really delete?") && this.send({ do: "delete" }),
+      { onblur: () => (this.remove.textContent = "delete") });
+    this.own = [button("rename", "rename", act("rename")), this.remove,
       button("json", "as JSON", () => this.send({ do: "export", kind: "json" }))];
     this.rankings = el("details", { class: "rankings" }, el("summary", {}, "saved rankings"),
       el("div", {}, this.saved, this.name, this.save, ...this.own));
@@ -655,7 +659,7 @@ class Surface {
       autocomplete: "off", oninput: () => (clearTimeout(this.searching), (this.searching = setTimeout(() => this.find(), PAUSE))) });
     this.keeps = button("keep", "keep shown", () => this.narrow({ kept: this.kept ? null : new Set(this.active.order) }));
     this.holds = button("hold", "hold as second axis", () => this.hold());
-    this.change = el("input", { name: "change", type: "checkbox", onchange: () => this.flowAgain() });
+    this.change = el("input", { name: "change", type: "checkbox", onchange: () => this.flowAgain(true) });
     this.changes = el("label", { class: "learn", hidden: true }, this.change, "by change of rank");
     this.bar = el("div", { class: "bar" }, this.facts, this.search, this.changes, this.keeps, this.holds, this.learning, this.forget, this.compare);
     this.ticked = new Set();
@@ -666,14 +670,15 @@ class Surface {
       ...[["csv", "CSV table"], ["votes", "my votes (JSON lines)"], ["jsonl", "JSON lines"], ["labels", "label column (CSV)"], ["png", "contact sheet"],
         ["copy", "copies of the files in"], ["link", "links to the files in"], ["move", "the files, moved to"]]
         .map(([value, text]) => el("option", { value }, text)));
-    this.to = el("input", { name: "to", type: "text", "aria-label": "folder", hidden: true, autocomplete: "off" });
+    this.to = el("input", { name: "to", type: "text", "aria-label": "folder", hidden: true, autocomplete: "off", oninput: () => this.takes() });
     this.size = el("select", { name: "size", "aria-label": "size of the photos", onchange: () => this.galleries.forEach((gallery) => gallery.measure()) },
       ...[[84, "small"], [LAYOUT.smallest, "medium"], [240, "large"]].map(([value, text]) => el("option", { value, selected: text === "medium" }, text)));
     this.whole = el("input", { name: "whole", type: "checkbox", onchange: () => this.root.classList.toggle("wholes", this.whole.checked) });
     this.untick = button("untick", "untick", () => (this.ticked.clear(), this.tell()));
     this.placed = el("p", { class: "placed", role: "status" });
     this.go = el("button", { name: "take", type: "submit" }, "download");
-    this.away = el("form", { class: "away", "aria-label": "Save photos", onsubmit: (event) => (event.preventDefault(), this.takeAway()) },
+    this.away = el("form", { class: "away", "aria-label": "Save photos", onsubmit: (event) => (event.preventDefault(), this.takeAway()),
+      onfocusout: (event) => this.away.contains(event.relatedTarget) || this.takes() },
       this.size, el("label", {}, this.whole, " whole"), el("label", {}, "top ", this.top), button("tick", "tick all shown", () =>
         (this.active.order.forEach((row) => this.ticked.add(row)), this.tell())), this.untick,
       el("span", { class: "gap" }), "save ", this.chosen, " as ", this.kind, this.to, this.go);
@@ -734,11 +739,10 @@ class Surface {
     const galleries = [...this.galleries.values()], on = this.change.checked && galleries.length > 1;
     const shared = on ? orderByChange(galleries[0].places, galleries[1].places) : null;
     galleries.forEach((gallery, k) => Object.assign(gallery, { shared, before: on && k ? galleries[0].places : null }));
-    return on;
   }
-  flowAgain() {
+  flowAgain(toTop) {
     this.share();
-    this.galleries.forEach((gallery) => gallery.arrange(true));
+    this.galleries.forEach((gallery) => gallery.arrange(toTop));
   }
   /** The panel that was filtered last, else the last one. */
   get active() {
@@ -757,9 +761,17 @@ class Surface {
     this.go.textContent = this.to.hidden ? "download" : this.kind.value;
   }
   takeAway() {
-    const { name, all, order } = this.active;
-    this.send({ do: "export", kind: this.kind.value, model: name, rows: chosenRows(all, order, this.ticked).rows,
-      to: this.to.hidden ? "" : this.to.value });
+    const { name, all, order } = this.active, { rows } = chosenRows(all, order, this.ticked), n = (rows ?? all).length;
+    if (this.kind.value === "move" && n && !this.sure(this.go, `really move ${counted(n, "photo")}?`)) return;
+    this.takes();
+    this.send({ do: "export", kind: this.kind.value, model: name, rows, to: this.to.hidden ? "" : this.to.value });
+  }
+  /** Whether a button asked before it was pressed, and not at once before: the first time its text becomes the question. */
+  sure(button, question) {
+    const asked = button.textContent === question, early = performance.now() - this.pressed < TWICE;
+    this.pressed = performance.now();
+    if (!asked) button.textContent = this.live.textContent = question;
+    return asked && !early;
   }
   start() {
     this.duel.node.hidden = false;
@@ -792,10 +804,10 @@ class Surface {
     else if (content.is === "pair") this.paired(content, buffers);
     else if (content.is === "photo") this.viewer.take(content.item, buffers[0]);
     else if (content.is === "file") this.download(content, buffers[0]);
-    else if (content.is === "placed") this.placed.textContent = content.text;
+    else if (content.is === "placed") this.done(content.text);
     else if (content.is === "found") this.narrow({ found: new Set(content.rows) });
     else if (content.is === "progress") this.progress(content.coming);
-    else if (content.is === "problem") this.complain(content.text), this.duel.again();
+    else if (content.is === "problem") this.done(""), this.complain(content.text), this.duel.again();
   }
   ranked(state, buffers) {
     const fresh = !this.state || ["more", "less", "estimator"].some((key) => this.state[key] !== state[key]);
@@ -817,9 +829,10 @@ class Surface {
       const columns = buffers.slice(3 * k, 3 * k + 3).map((column) => (column.byteLength ? floats(column) : null));
       gallery.rank(...columns, this.state.likes, fresh);
     });
+    this.galleries = new Map(state.panels.map((name) => [name, this.galleries.get(name)])); // as they stand on the page
     this.panels.classList.toggle("two", state.panels.length > 1);
     this.changes.hidden = state.panels.length < 2;
-    if (this.share()) this.galleries.forEach((gallery) => gallery.arrange(fresh));
+    this.flowAgain(fresh);
     this.tell();
     if (fresh && state.said) this.live.textContent = state.said;
   }
@@ -840,7 +853,9 @@ class Surface {
     for (const input of this.models.querySelectorAll("input")) input.checked = input.value === state.show;
     this.progress(state.coming);
     this.trays();
-    this.rankings.querySelector("summary").textContent = state.ranking ? `saved ranking: ${state.ranking}` : "saved rankings";
+    const summary = this.rankings.querySelector("summary"), title = state.ranking ? `saved ranking: ${state.ranking}` : "saved rankings";
+    if (summary.textContent !== title) this.remove.textContent = "delete";
+    summary.textContent = title;
     this.saved.replaceChildren(el("option", { value: "" }, "open …"), ...state.rankings.map((name) => el("option", { value: name }, name)));
     this.saved.value = state.ranking;
     this.saved.hidden = !state.rankings.length;
@@ -911,7 +926,12 @@ class Surface {
     link.click();
     link.remove();
     setTimeout(() => URL.revokeObjectURL(url), 10000);
-    this.placed.textContent = `${name} is in this browser's downloads: ${this.chosen.textContent}`;
+    this.done(`${name} is in this browser's downloads: ${this.chosen.textContent}`);
+  }
+  /** What the last save did; an earlier problem, or success, is over. */
+  done(text) {
+    this.complain("");
+    this.placed.textContent = text;
   }
   close() {
     clearTimeout(this.waiting);

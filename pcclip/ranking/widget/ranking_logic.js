@@ -227,13 +227,19 @@ export function tableText(kind, records) {
   return [Object.keys(records[0] ?? {}), ...records.map(Object.values)].map((row) => `${row.map(cell).join(",")}\n`).join("");
 }
 
-/** What votes have taught, in a sentence. */
-export function learntText({ votes, preferred, agree, expected, learn, examples }) {
-  if (!votes && examples.length) return `No answers yet: the words and ${counted(examples.length, "example")} make the order.`;
-  if (!votes) return "No answers yet: the words alone make the order.";
+/**
+ * What votes have taught, in a sentence. `elsewhere` counts the answers on photos that are not here, and `saved` the
+ * answers and examples that a page without a kernel began with.
+ */
+export function learntText({ votes, preferred, agree, expected, learn, examples, elsewhere, saved }) {
+  const had = [["answer", saved?.votes], ["example", saved?.examples]].filter(([, n]) => n).map(([noun, n]) => counted(n, noun));
+  const began = had.length ? `the saved order has ${had.join(" and ")} in it.` : "";
+  const makers = examples.length ? `the words and ${counted(examples.length, "example")} make the order.` : "the words alone make the order.";
+  if (!votes) return `No answers yet${elsewhere ? ` (${elsewhere} on photos that are not here)` : ""}: ${began || makers}`;
   const agrees = preferred ? `; the order agrees with ${agree} of the ${preferred} that prefer a photo` : "";
-  const known = counted(votes, "answer") + agrees;
+  const known = counted(votes, "answer") + (elsewhere ? ` (${elsewhere} more on photos that are not here)` : "") + agrees;
   if (!learn) return `${known}, not used now.`;
+  if (began) return `${known}; ${began}`;
   if (!expected) return `${known}.`;
   return `${known}. The order expects to agree with ${Math.round(100 * expected)}% of further ones.`;
 }

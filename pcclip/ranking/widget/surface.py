@@ -165,6 +165,7 @@ class Conversation:
             "panels": ranker.shown,
             "examples": list(ranker.examples.items()),
             "votes": len(ranker.ballot.outcomes),
+            "elsewhere": ranker.ballot.unknown,
             "preferred": int((ranker.ballot.outcomes != 0.5).sum()),
             "learn": ranker.learn,
             "agree": standings[-1].agree,
@@ -239,6 +240,8 @@ class Conversation:
 
     def _export(self, kind: str, model: str = "", rows: list[int] | None = None, to: str = "") -> None:
         """A file for the browser's downloads, or photos placed in a folder of the kernel's computer."""
+        if rows == []:
+            raise PcclipError("no photo is shown, so there is none to save; clear the search, or show more")
         model = model or self.ranker.shown[-1]
         if kind in PLACINGS:
             self.send({"is": "placed", "text": place_files(self.ranker, kind, model, rows, to)})

@@ -282,7 +282,8 @@ def test_votes_on_photos_that_are_gone_are_kept_and_not_counted(some, tmp_path):
     VoteFile(tmp_path / "v.jsonl").append(gone, attribute="something red / something blue")
     ranker = Ranker(some, ASKED, tmp_path / "v.jsonl")
     assert len(ranker.votes) == 1
-    assert len(ranker.ballot.outcomes) == 0
+    state, _ = Page(ranker).do("hello")["ranking"]
+    assert (state["votes"], state["elsewhere"]) == (0, 1)
     assert sorted(ranker.undo()) != []
 
 
@@ -431,6 +432,11 @@ def test_files_are_placed_in_a_folder_and_nothing_is_overwritten(mine, tmp_path,
 
 def test_files_that_must_stay_where_they_are(mine, some, models, tmp_path):
     assert "whole path" in mine.do("export", kind="copy", to="here")["problem"][0]["text"]
+    for folder in ("/proc/chosen", str(tmp_path / "mine" / "0.png")):
+        problem = mine.do("export", kind="copy", to=folder)["problem"][0]["text"]
+        assert problem.startswith(f"{folder}: cannot be made (")
+    for kind in ("png", "csv", "copy"):
+        assert "no photo is shown" in mine.do("export", kind=kind, rows=[], to=str(tmp_path))["problem"][0]["text"]
     mine.conversation.ranker.coming = 1
     assert "stay where they are" in mine.do("export", kind="move", to=str(tmp_path))["problem"][0]["text"]
     packed = photos_of(["/a.tar#0+9#x.png", "/a.tar#9+9#y.png"], some.vectors.matrix[:2], ["x", "y"], models)
