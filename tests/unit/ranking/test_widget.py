@@ -432,7 +432,7 @@ def test_files_are_placed_in_a_folder_and_nothing_is_overwritten(mine, tmp_path,
 
 def test_files_that_must_stay_where_they_are(mine, some, models, tmp_path):
     assert "whole path" in mine.do("export", kind="copy", to="here")["problem"][0]["text"]
-    for folder in ("/proc/chosen", str(tmp_path / "mine" / "0.png")):
+    for folder in ("/proc/chosen", mine.conversation.ranker.photos.vectors.paths[0]):
         problem = mine.do("export", kind="copy", to=folder)["problem"][0]["text"]
         assert problem.startswith(f"{folder}: cannot be made (")
     for kind in ("png", "csv", "copy"):
