@@ -85,8 +85,8 @@ $(FINAL)/part:
 	dpkg-deb -x $(FINAL)/deb/*.deb $(FINAL)/deb/part
 	mv $(FINAL)/deb/part $(FINAL)/part && rm -r $(FINAL)/deb
 
-speed: setup  ## speed against plain loops; make bench is the same
-	@for stage in finetune generate embed rank startup; do \
+speed: setup  ## speed against plain loops, growth by doubling, the constants of the cost; make bench is the same
+	@for stage in finetune generate embed rank startup growth constants; do \
 	  echo "== $$stage"; $(BIN)/python speed/$$stage.py || exit 1; done
 
 bench: speed

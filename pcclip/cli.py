@@ -46,10 +46,13 @@ def parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="tokens, FLOP, bytes, hours and memory of a parameter file at any size")
     plan.add_argument("params", help="a file such as params/paper_coco.yaml")
-    plan.add_argument("--images", type=float, help="images in place of the file's, e.g. 1e9; one pair for each of them")
-    plan.add_argument("--gpus", type=int, default=1, help="GPUs that share the work (default 1)")
-    plan.add_argument("--gpu", default="A100", help="their kind: A100 (default), H100, ...")
     plan.set_defaults(command=_plan)
+    for command in (run, plan):  # run's are of --check
+        command.add_argument(
+            "--images", type=float, help="of the cost, in place of the file's, e.g. 1e9; a pair for each"
+        )
+        command.add_argument("--gpus", type=int, default=1, help="of the cost: GPUs that share the work (default 1)")
+        command.add_argument("--gpu", default="A100", help="of the cost: their kind: A100 (default), H100, ...")
 
     params = commands.add_parser("params", help="explain the keys of a parameter file")
     params.add_argument("key", nargs="?", default="", help="a key such as finetune.lr, or a block such as finetune")
@@ -86,21 +89,23 @@ def _run(options: argparse.Namespace) -> None:
     from pcclip.workbook.sweep import read_sweep
 
     read_sweep(options.params)  # a bad file is refused before the seconds that torch takes to load
-    if options.submit and not options.check:
+    if options.check:
+        return _plan(options)
+    if options.submit:
         from pcclip.workbook.slurm import submit
 
         submit(options.params)
         return
     from pcclip.workbook.notebooks import run
 
-    run(options.params, check_only=options.check)
+    run(options.params)
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from pcclip.workbook.check import plan
+    from pcclip.workbook.check import check, plan
     from pcclip.workbook.cost import Scale
 
-    plan(options.params, Scale(options.images, options.gpus, options.gpu))
+    (check if options.command is _run else plan)(options.params, Scale(options.images, options.gpus, options.gpu))
 
 
 def _params(options: argparse.Namespace) -> None:

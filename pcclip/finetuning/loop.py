@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +255,12 @@ def batch_rows(config: Config, step: int, size: int) -> Int[np.ndarray, " b"]:
     """Rows of the batch of `step`: each epoch has an order of its own, cut into batches of equal size."""
     per_epoch, _ = steps(config.finetune, size)
     epoch, number = divmod(step, per_epoch)
-    return np.array_split(stream("batch order", config.seed, epoch).permutation(size), per_epoch)[number]
+    return _epoch_rows(config.seed, epoch, size, per_epoch)[number]
+
+
+@lru_cache(maxsize=2)  # drawn for each step, they would take as long as the square of the size
+def _epoch_rows(seed: int, epoch: int, size: int, per_epoch: int) -> list[Int[np.ndarray, " b"]]:
+    return np.array_split(stream("batch order", seed, epoch).permutation(size), per_epoch)
 
 
 def mean_over_batches(

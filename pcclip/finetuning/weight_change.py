@@ -33,7 +33,7 @@ def movement(base: nn.Module, tuned: nn.Module) -> pd.DataFrame:
         rows.append(
             {
                 "name": name,
-                "layer": _layer(name),
+                "layer": next((int(word) for word in name.split(".") if word.isdigit()), -1),
                 "part": _part(name),
                 "values": step.numel(),
                 "share_moved": float((step != 0).double().mean()),
@@ -63,10 +63,6 @@ def by_part(table: pd.DataFrame) -> pd.DataFrame:
             "relative": groups.relative.median(),
         }
     ).reset_index()
-
-
-def _layer(name: str) -> int:
-    return next((int(word) for word in name.split(".") if word.isdigit()), -1)
 
 
 def _part(name: str) -> str:

@@ -63,8 +63,8 @@ class Meter:
         if now - self._last >= _SECONDS or self._done >= self._total:
             rate = self._done / max(now - self._started, 1e-9)
             left = (self._total - self._done) / rate
-            suffix = f", {note}" if note else ""
-            say(f"{self._noun}: {self._done}/{self._total}, {_rate(rate)}, {_time(left)} left{suffix}")
+            pace = f"{rate:.1f}/s" if rate >= 0.1 else f"{rate * 3600:.0f} an hour"
+            say(f"{self._noun}: {self._done}/{self._total}, {pace}, {_time(left)} left{note and f', {note}'}")
             self._last = now
 
 
@@ -136,10 +136,6 @@ def _memory_of_children() -> int:
             with suppress(psutil.Error):
                 total += child.memory_info().rss
     return total
-
-
-def _rate(per_second: float) -> str:
-    return f"{per_second:.1f}/s" if per_second >= 0.1 else f"{per_second * 3600:.0f} an hour"
 
 
 def _time(seconds: float) -> str:

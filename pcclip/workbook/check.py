@@ -42,8 +42,10 @@ _UNET = "diffusion_pytorch_model.safetensors"
 _TEACHER_FILES = {"unet": _UNET, "vae": _UNET, "text_encoder": "model.safetensors"}
 
 
-def check(params_file: str | Path) -> None:
+def check(params_file: str | Path, scale: Scale | None = None) -> None:
     """Print each finding once, and the cost of all runs; a stage of another run must be there and costs nothing.
+
+    The cost is of `scale`, by default of the file's own images on one A100.
 
     Raises:
         PcclipError: a mistake in the file; or, one line for each missing part.
@@ -66,7 +68,7 @@ def check(params_file: str | Path) -> None:
         if config.reuse not in embedded_here:
             findings += _stages_of_other_runs(config, images)
         findings += _models(config, {name[:2] for name in notebooks})
-        costs.append((Cost(config, Scale(), images), notebooks))
+        costs.append((Cost(config, scale or Scale(), images), notebooks))
     findings = list(dict.fromkeys(findings))
     for state, line in findings:
         if state != MISSING:

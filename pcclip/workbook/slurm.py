@@ -106,7 +106,8 @@ def unfinished_jobs(members: list[Member]) -> list[Job]:
     for config, names in planned(members):
         images = load_images(config)
         for name in names:
-            needs = [f"{_run_of(config, need)}/{need}" for need in NEEDS[name]]
+            reused = {"01_generate_comparisons": config.reuse, "02_embed_images": config.reuse}
+            needs = [f"{reused.get(need) or config.tuned or config.run}/{need}" for need in NEEDS[name]]
             after = [need for need in needs if need in jobs]
             done = False
             with suppress(PcclipError):  # a stage that it builds on is not there yet
@@ -121,11 +122,6 @@ def unfinished_jobs(members: list[Member]) -> list[Job]:
     config = members[0].config
     home = config.run.split("/")[0] if members[0].swept else config.run
     return [*jobs.values(), Job(config, home, END, list(jobs))]
-
-
-def _run_of(config: Config, notebook: str) -> str:
-    """The run that holds the stage of a notebook that this run builds on."""
-    return (notebook[:2] in ("01", "02") and config.reuse) or config.tuned or config.run
 
 
 def _start(job: Job, params: Path, after: list[str]) -> str:

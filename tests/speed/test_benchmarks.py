@@ -115,6 +115,16 @@ def test_the_last_line_is_the_result(benchmark, capsys, name):
         assert result["import_milliseconds"] > 0
 
 
+def test_growth_has_seconds_at_each_size_and_an_exponent(benchmark, capsys):
+    """And runs whole: no figure of it is checked, as no test depends on a clock."""
+    growth = benchmark.module("growth")
+    growth.main("--images 64 --doublings 1 --classes 4 --pairs 12 --json".split())
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["images"] == [32, 64]
+    assert [len(result[name]["seconds"]) for name in growth.STAGES] == [2] * 9
+    assert all(isinstance(result[name]["exponent"], float) and result[name]["mib"] >= 0 for name in growth.STAGES)
+
+
 def test_the_constants_are_a_file_that_the_cost_reads(benchmark, tiny_model, tmp_path, monkeypatch):
     from pcclip.workbook import cost
 

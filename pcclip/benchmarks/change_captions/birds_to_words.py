@@ -51,7 +51,9 @@ def read(place: Path) -> Benchmark:
                 for side, number in numbers.items()
             },
             "text": written.map(lambda text: _ANIMAL.sub(lambda match: _NAMES[match[1]], text)),
-            "swapped": written.map(_swapped),
+            "swapped": written.map(
+                lambda text: _ANIMAL.sub(lambda match: _EXCHANGED[match[1]], text) if _ANIMAL.search(text) else ""
+            ),  # of (second, first); '' where the description names neither
             "split": table.split.map(_SPLITS),
             "part": table.split,
             "reason": reason.mask(written == "", "no text").mask(nameless, "no photograph"),
@@ -60,11 +62,6 @@ def read(place: Path) -> Benchmark:
         }
     )
     return described_pairs("birds_to_words", rows, place, orientation=1)
-
-
-def _swapped(text: str) -> str:
-    """The description of (second, first); '' where it names neither."""
-    return _ANIMAL.sub(lambda match: _EXCHANGED[match[1]], text) if _ANIMAL.search(text) else ""
 
 
 BIRDS_TO_WORDS = Reader(

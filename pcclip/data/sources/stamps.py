@@ -79,7 +79,9 @@ def read(data: Data) -> tuple[pd.DataFrame, pd.DataFrame, int]:
         exception = exceptions.loc[stamp] if stamp in exceptions.index else {"leave_out": "", "concept": ""}
         text = png.with_suffix(".txt")
         caption = text.read_text("utf8", "replace").split("\n")[0].strip() if text.is_file() else ""
-        reason = _by_folder(stamp) or ("" if caption else "no caption") or exception["leave_out"]
+        mirrored = "mirror image" if stamp.endswith("_mirror") else ""
+        by_folder = next((_FOLDERS[folder] for folder in stamp.split("/")[:-1] if folder in _FOLDERS), mirrored)
+        reason = by_folder or ("" if caption else "no caption") or exception["leave_out"]
         rows.append(
             {
                 "id": stamp,
@@ -149,8 +151,3 @@ def _own_lists(folder: str) -> list[str]:
     for name in ("lists/partial", "cache/archives/partial"):
         Path(folder, name).mkdir(parents=True)
     return ["-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"]
-
-
-def _by_folder(stamp: str) -> str:
-    kinds = [_FOLDERS[folder] for folder in stamp.split("/")[:-1] if folder in _FOLDERS]
-    return kinds[0] if kinds else "mirror image" if stamp.endswith("_mirror") else ""

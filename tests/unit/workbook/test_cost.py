@@ -269,6 +269,14 @@ def test_the_command_plans_any_size(capsys):
     assert all(source in out for _, source in cost.DEFAULTS.values())
 
 
+def test_a_check_has_the_cost_of_any_size_too(params_file, capsys):
+    assert cli.main(["run", str(params_file), "--check", "--images", "1e9", "--gpus", "64", "--gpu", "H100"]) == 0
+    out = capsys.readouterr().out
+    assert "1,000,000,000 images" in out
+    assert "64 H100" in out
+    assert "fine, nothing is missing" in out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
