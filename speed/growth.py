@@ -201,7 +201,7 @@ def grown_mib(run: Callable) -> tuple[float, float]:
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = memory("VmRSS")
     seconds = seconds_of(run)
-    return seconds, memory("VmHWM") - before
+    return seconds, max(0.0, memory("VmHWM") - before)
 
 
 def memory(field: str) -> float:
