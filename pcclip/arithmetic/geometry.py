@@ -22,7 +22,7 @@ from pcclip.arithmetic.differences import (
     shuffled,
     sides,
 )
-from pcclip.arithmetic.retrieval import rank_share, ranks
+from pcclip.arithmetic.retrieval import rank_share
 from pcclip.arithmetic.texts import TextMemory
 from pcclip.comparisons.sentences import from_captions
 from pcclip.stats import metrics
@@ -230,5 +230,9 @@ def _triple_units(held_out: HeldOut) -> Shaped[np.ndarray, "t 3"]:
 
 def _finds_image(images: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "n d"]) -> Bool[np.ndarray, " n"]:
     """Whether each text is nearer to its own image than to any other; a tie does not count."""
-    rows = np.arange(len(texts))
-    return by_rows(lambda text, row: ranks(text @ images.T, row, row) == 0, len(images), texts, rows)
+
+    def finds(text: np.ndarray, row: np.ndarray) -> np.ndarray:
+        scores = text @ images.T
+        return np.count_nonzero(scores >= np.take_along_axis(scores, row[:, None], 1) - 1e-6, axis=1) == 1
+
+    return by_rows(finds, len(images), texts, np.arange(len(texts)))

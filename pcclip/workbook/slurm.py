@@ -106,8 +106,9 @@ def unfinished_jobs(members: list[Member]) -> list[Job]:
     for config, names in planned(members):
         images = load_images(config)
         for name in names:
-            reused = {"01_generate_comparisons": config.reuse, "02_embed_images": config.reuse}
-            needs = [f"{reused.get(need) or config.tuned or config.run}/{need}" for need in NEEDS[name]]
+            needs = [
+                f"{(need < '03' and config.reuse) or config.tuned or config.run}/{need}" for need in NEEDS[name]
+            ]  # 01 and 02 may be another run's, and 03, too
             after = [need for need in needs if need in jobs]
             done = False
             with suppress(PcclipError):  # a stage that it builds on is not there yet
