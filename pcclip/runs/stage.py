@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from functools import wraps
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -34,24 +34,24 @@ _LOCK_SECONDS = 10  # a killed run's kernel needs a moment to notice and let go
 _MANIFEST = "manifest.json"
 _DIGEST = "digest"  # field of a manifest: the digest of all others
 
-Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
+Run = TypeVar("Run", bound=Callable[..., Any])
 
 
 class DoneMeanwhile(PcclipError):
     """Another run finished the stage after this one had seen that it was not done."""
 
 
-def once(run: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+def once(run: Run) -> Run:
     """Call a function that does a stage, or reads it when done, again when another run did the stage meanwhile."""
 
     @wraps(run)
-    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return run(*args, **kwargs)
         except DoneMeanwhile:
             return run(*args, **kwargs)
 
-    return wrapped
+    return wrapped  # type: ignore[return-value]  # of the same signature
 
 
 class Stage:
