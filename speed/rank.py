@@ -51,15 +51,15 @@ from pcclip.runs.files import write_parquet
 from pcclip.stats.vectors import project
 
 CHUNK = 2**16
-FIRST = ".pcclip-ranking .tile[aria-posinset='1']:not(.going) .caption"
-TYPE = """([first, text]) => new Promise(done => {
-    const caption = () => document.querySelector(first)?.textContent, before = caption(), start = performance.now();
-    const words = document.querySelector(".pcclip-ranking input[name=more]");
+PAGE = ".pcclip-ranking"
+TYPE = """([page, text]) => new Promise(done => {
+    const start = performance.now(), words = document.querySelector(`${page} input[name=more]`);
+    const seen = () => requestAnimationFrame(() => done((performance.now() - start) / 1000));
+    const ranked = new MutationObserver(() => (ranked.disconnect(), seen()));
+    ranked.observe(document.querySelector(page), { subtree: true, attributeFilter: ["aria-posinset"] });
+    setTimeout(() => done(-1), 60000);
     words.value = text;
     words.dispatchEvent(new Event("input", { bubbles: true }));
-    const look = () => caption() && caption() !== before
-        ? done((performance.now() - start) / 1000) : requestAnimationFrame(look);
-    look();
 })"""
 
 
@@ -155,16 +155,20 @@ def large_page(spec: str, photos: int) -> dict:
 
 
 def in_browser(ranker: Ranker, chromium: str) -> float:
-    """Seconds from the last letter typed until the page shows another first photo: the median of five words."""
+    """Seconds from the last letter typed until the page shows the new order: the median of five words."""
     from playwright.sync_api import sync_playwright
 
-    server = App(ranker)
+    server, times = App(ranker), []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as play:
         page = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]).new_page()
         page.goto(server.address)
-        page.locator(f"{FIRST}:not(:empty)").wait_for(timeout=120_000)
-        times = [page.evaluate(TYPE, [FIRST, text]) for text in ("red", "a dog", "an insect", "a car", "a flower")]
+        page.locator(f"{PAGE} .tile .caption:not(:empty)").first.wait_for(timeout=120_000)
+        for text in ("red", "a dog", "an insect", "a car", "a flower"):
+            page.wait_for_timeout(1000)  # the pictures of the last order have come
+            times.append(page.evaluate(TYPE, [PAGE, text]))
+    if min(times) < 0:
+        raise SystemExit("the page did not show another order")
     server.shutdown()
     return median(times)
 
