@@ -10,7 +10,6 @@ average, 95% under 38, the longest 66), or are those of a finished run (--run ou
 
 import argparse
 import ctypes
-import re
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -19,7 +18,7 @@ from statistics import median
 import numpy as np
 import pandas as pd
 import torch
-from measure import matrix_peak, memory_peak, show
+from measure import in_status, matrix_peak, memory_peak, show
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -303,10 +302,6 @@ def peak_memory(device: torch.device, call, *arguments) -> float | None:
     before = in_status("VmRSS")
     call(*arguments)
     return in_status("VmHWM") - before
-
-
-def in_status(key: str) -> int:
-    return 1024 * int(re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
 def in_gigabytes(count: float | None) -> float | None:

@@ -13,7 +13,7 @@ import gc
 import json
 import tempfile
 from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
+from finetune import peak_memory
 from measure import seconds_of, show
 from PIL import Image
 from torch import nn
@@ -197,19 +198,9 @@ STAGES = {
 def grown_mib(run: Callable) -> tuple[float, float]:
     """Seconds of a call, and by how many MiB the process outgrew itself in it (0 where the system does not say)."""
     gc.collect()
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = memory("VmRSS")
-    seconds = seconds_of(run)
-    return seconds, max(0.0, memory("VmHWM") - before)
-
-
-def memory(field: str) -> float:
-    """MiB of this process by Linux."""
-    with suppress(OSError):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(field))
-    return 0.0
+    seconds: list[float] = []
+    grown = peak_memory(torch.device("cpu"), lambda: seconds.append(seconds_of(run)))
+    return (seconds or [seconds_of(run)])[0], max(0, grown or 0) / 2**20
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,9 +1,11 @@
 """What the benchmarks share: runs in turn, peaks of this machine, memory, and how a result is printed."""
 
 import json
+import re
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -50,6 +52,11 @@ def peak_memory() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def in_status(key: str) -> int:
+    """Bytes by Linux: VmRSS is what this process has, VmHWM the most it has had; getrusage would tell its parent's."""
+    return 1024 * int(re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
 def show(result: dict, as_json: bool) -> None:

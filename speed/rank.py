@@ -15,7 +15,6 @@ the process grew meanwhile.
 
 import argparse
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -33,7 +32,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from measure import in_turn, ratio, seconds_of, show
+from measure import in_status, in_turn, ratio, seconds_of, show
 from PIL import Image
 from shortlist import byte_vectors, ranked_by_bytes
 
@@ -140,18 +139,18 @@ def large_page(spec: str, photos: int) -> dict:
         page = Conversation(ranker, lambda answer, buffers=(): answers.append(answer))
         ranker.votes = [Vote(names[k], names[k + 50], "first") for k in range(40)]
         page.receive({"do": "hello"})
-        before = peak()
+        before = in_status("VmHWM")
         words = {"more": "green", "less": "grey", "estimator": "two_prompt", "show": "base"}
         vote = {"do": "vote", "first": 1, "second": 7, "choice": "first"}
         times = {"words": seconds_of(lambda: page.receive({"do": "rank", **words}))}
         ranker.votes = [Vote(names[k], names[k + 50], "first") for k in range(40)]
         times["vote"] = seconds_of(lambda: page.receive(vote))
-        grew, ranker.votes = peak() - before, []
+        grew, ranker.votes = in_status("VmHWM") - before, []
         if find_spec("playwright") and (chromium := shutil.which("chromium")):
             times["browser"] = in_browser(ranker, chromium)
     if problems := [answer["text"] for answer in answers if answer["is"] == "problem"]:
         raise SystemExit(problems[0])
-    return {f"seconds_large_{name}": seconds for name, seconds in times.items()} | {"megabytes_large": grew / 1024}
+    return {f"seconds_large_{name}": seconds for name, seconds in times.items()} | {"megabytes_large": grew / 2**20}
 
 
 def in_browser(ranker: Ranker, chromium: str) -> float:
@@ -167,9 +166,9 @@ def in_browser(ranker: Ranker, chromium: str) -> float:
         for text in ("red", "a dog", "an insect", "a car", "a flower"):
             page.wait_for_timeout(1000)  # the pictures of the last order have come
             times.append(page.evaluate(TYPE, [PAGE, text]))
+    server.shutdown()
     if min(times) < 0:
         raise SystemExit("the page did not show another order")
-    server.shutdown()
     return median(times)
 
 
@@ -220,19 +219,14 @@ def from_shards(matrix: np.ndarray, axis: np.ndarray, top: int) -> dict:
         with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # whose memory has held nothing else
             table, took, grew = fresh.submit(stream, files, axis, top).result()
     check(table.assign(row=table.path.astype(int)), project(matrix, axis), top)
-    return {"seconds_shards": took, "megabytes_grown": grew / 1024}
+    return {"seconds_shards": took, "megabytes_grown": grew / 2**20}
 
 
 def stream(files: list[Path], axis: np.ndarray, top: int) -> tuple:
-    """The table, seconds, and KiB by which the process grew."""
-    before, started = peak(), time.perf_counter()
+    """The table, seconds, and bytes by which the process grew."""
+    before, started = in_status("VmHWM"), time.perf_counter()
     table = ranked_shards(files, axis, top=top, bottom=top)
-    return table, time.perf_counter() - started, peak() - before
-
-
-def peak() -> int:
-    """The largest size this program has had, in KiB (Linux); getrusage would tell its parent's."""
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+    return table, time.perf_counter() - started, in_status("VmHWM") - before
 
 
 if __name__ == "__main__":
