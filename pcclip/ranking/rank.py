@@ -146,9 +146,8 @@ def rank(
         learnt = learnt_order(matrix, ballot(votes or [], PhotoIndex(vectors.ids, vectors.paths)), differences, text)
         table = _ranked(vectors, learnt.scores, top, bottom)
         if has_feedback:
-            deviations = learnt.deviations
-            table["deviation"] = deviations[table.row]
-            ranks = rank_interval(learnt.scores, deviations)[:, table.row].T
+            table["deviation"] = learnt.deviations[table.row]
+            ranks = rank_interval(learnt.scores, learnt.deviations)[:, table.row].T
             table[DEVIATION[1:]] = pd.DataFrame(ranks, dtype="Int64")  # an unreadable photo has none
             if learnt.unhelpful:
                 say(learnt.unhelpful)

@@ -37,7 +37,7 @@ def doubt(matrix: Float[np.ndarray, "n d"], query: Query, model: TextMemory) -> 
     """
 
     def directions(texts: Sequence[str]) -> Float[np.ndarray, "d t"]:
-        model.encode_texts([Query(text).attribute().more for text in texts])  # all at once
+        model.encode_texts([term.attribute().more for text in texts for _, term in Query(text).terms()])  # all at once
         return np.stack([query_axis(model, Query(text), "two_prompt") for text in texts], axis=1)
 
     positive = without_negation(query)

@@ -103,7 +103,7 @@ def test_every_folder_has_one_floor():
 VAGUE = {"found", "told", "asked", "said", "given", "which", "one", "this", "what", "whole", "there"}
 FIVE = 5
 PUBLIC = {"rank"}  # README's public functions may have more arguments
-MOST_STATEMENTS = 14_250  # lower it with each cut; 13,000 is the aim
+MOST_STATEMENTS = 14_249  # lower it with each cut; 13,000 is the aim
 
 
 def arguments(function: ast.FunctionDef) -> list[str]:

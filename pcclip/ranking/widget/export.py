@@ -58,13 +58,8 @@ def labels(ranker: Ranker, rows: Collection[int] | None) -> pd.DataFrame:
     In the photos' folder, as captions.csv, this is an attribute that notebook 06 and the `folder` source read.
     """
     table = ranker.table().sort_index()
-    return pd.DataFrame(
-        {
-            "path": table["id"],
-            "caption": table.caption,
-            file_name(ranker): table.index.isin(table.index if rows is None else rows).astype(int),
-        }
-    )
+    chosen = table.index.isin(table.index if rows is None else rows).astype(int)
+    return pd.DataFrame({"path": table["id"], "caption": table.caption, file_name(ranker): chosen})
 
 
 def exported(ranker: Ranker, kind: str, model: str, rows: Collection[int] | None = None) -> tuple[str, str, bytes]:

@@ -3,7 +3,7 @@
 A live box also leaves a picture in the saved notebook, since a box without its kernel cannot be shown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from html import escape
@@ -26,11 +26,9 @@ cached_thumbnail = lru_cache(maxsize=4096)(thumbnail)  # at about 10 kB each som
 
 
 class Pictured:
-    """A widget whose output in a saved notebook, or in its HTML, is a picture of how it began."""
+    """A widget whose output in a saved notebook, or in its HTML, is a picture (HTML) of how it began."""
 
-    def picture(self) -> str:
-        """HTML of the picture."""
-        raise NotImplementedError
+    picture: Callable[[], str]
 
     def _ipython_display_(self) -> None:
         from IPython.display import HTML, display
