@@ -319,9 +319,10 @@ class Finetune(Block):
         "each other.",
     )
     replay: NotNegative = Field(
-        default=0.0, description="Weight of the replay term, which keeps plain captions where the base model has them."
+        default=0.0,
+        description="Weight of the replay term, which keeps plain captions and nouns where the base model has them.",
     )
-    replay_batch: Count = Field(default=32, description="Plain captions of the replay term in one step.")
+    replay_batch: Count = Field(default=32, description="Plain texts of the replay term in one step.")
     attribute_weight: NotNegative = Field(
         default=0.0, description="Weight of the attribute term, which learns the verdicts of generate.attributes."
     )

@@ -262,16 +262,16 @@ def captioned_images(config: Config, images: ImageSet, split: str, vectors: Vect
 
 
 def plain_texts(config: Config, images: ImageSet) -> list[list[str]]:
-    """The texts to replay, by kind: training captions, and nouns and classes in the zero-shot prompt.
+    """The texts to replay, by kind: training captions, and nouns in a prompt of their own. A kind without texts is left out.
 
-    The nouns are the training concepts and ImageNet's class names, except those that name a held-out concept; the
-    classes are the training images' labels. A kind without texts is left out.
+    The nouns are the training concepts and ImageNet's class names, except those that name a held-out concept. No text is
+    a zero-shot prompt of the run: the term would hold it in its place, which says nothing of other texts.
     """
     captions = images.captions[images.captions["id"].isin(set(images.train["id"]))].caption
     nouns = {*images.train.concept, *verdicts.spare(imagenet_names(), images)}
-    labels = {*images.train.label.dropna()}
-    prompted = [[config.evaluate.zero_shot_prompt.format(name) for name in sorted(names)] for names in (nouns, labels)]
-    return [kind for kind in ([*captions], *prompted) if kind]
+    kinds = captions, [f"a view of {verdicts.named(noun)}" for noun in sorted(nouns)]  # a prompt of no evaluation
+    evaluated = {config.evaluate.zero_shot_prompt.format(name) for name in images.classes}
+    return [kind for texts in kinds if (kind := [text for text in texts if text not in evaluated])]
 
 
 def training_verdicts(config: Config, vectors: Vectors, model: Encoder) -> Verdicts:

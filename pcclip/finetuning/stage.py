@@ -31,7 +31,7 @@ from pcclip.runs.progress import say
 from pcclip.runs.stage import Stage, built_on
 
 FOLDER = "03_finetune"
-_FORMAT = 3  # raise it when draws or numbers change: old stages are then done again
+_FORMAT = 4  # raise it when draws or numbers change: old stages are then done again
 _NO_INPUTS: dict[str, Any] = {  # settings that may change between a run and its continuation: the result is the same
     **dict.fromkeys(["micro_batch", "processes", "tracker"], True),
     "sds": {"micro_batch", "checkpointing"},

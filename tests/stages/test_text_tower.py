@@ -20,7 +20,7 @@ from helpers.runs import run_values
 
 from pcclip import config as params, load_model
 from pcclip.comparisons import stage as generate, verdicts
-from pcclip.comparisons.attributes import load_bank
+from pcclip.comparisons.attributes import load_bank, with_article
 from pcclip.comparisons.captions import load_rewrites
 from pcclip.comparisons.llm import Reply
 from pcclip.comparisons.sentences import from_captions
@@ -32,6 +32,7 @@ from pcclip.embedding.vectors import Vectors
 from pcclip.encoders import saved
 from pcclip.encoders.tokens import Tokens
 from pcclip.errors import PcclipError
+from pcclip.evaluation.zero_shot import templated
 from pcclip.finetuning import batches, losses, stage as finetuning, text_tower
 from pcclip.finetuning.batches import ReplayedTexts, caption_examples, comparison_examples, training_verdicts
 from pcclip.finetuning.loop import CURVES, copied_towers, rate, steps
@@ -702,31 +703,31 @@ def test_rewrites_are_trained_on_and_captions_evaluated(prepare):
     assert len(gathered.held_out_pairs) == 20
 
 
-def test_captions_nouns_and_classes_of_training_are_replayed_but_nothing_held_out(prepare, monkeypatch):
+def test_captions_and_nouns_of_training_are_replayed_but_nothing_held_out(prepare, monkeypatch):
     monkeypatch.setattr(batches, "imagenet_names", lambda: ["anchor", "bar stool", "wedge tail"])
     given = prepare(replay=1.0)
-    table = given.images.table
-    table["label"] = table.label.mask(table.split == "held_out", "unheard of").mask(table.index == 0)
     gathered = text_tower.load_data(given.config, given.images, given.vectors, given.comparisons, given.model)
     train = given.images.train
     held_out = set(given.images.held_out.concept)
     spared = [noun for noun in ("anchor", "bar stool", "wedge tail") if not set(noun.split()) & held_out]
     assert "anchor" in spared
     nouns = sorted({*train.concept, *spared})
-    texts = [*train.caption, *(f"a photo of a {name}" for name in (*nouns, "angular", "round"))]
+    texts = [*train.caption, *(f"a view of {with_article(noun)}" for noun in nouns)]
     assert lists(gathered.replayed.tokens) == given.model.tokens(texts)
     assert gathered.replayed.base.numpy() == pytest.approx(given.model.encode_texts(texts))
-    assert list(gathered.replayed.kinds) == [0] * len(train) + [1] * len(nouns) + [2] * 2
+    assert list(gathered.replayed.kinds) == [0] * len(train) + [1] * len(nouns)
 
 
-def test_a_kind_without_texts_is_left_out(prepare):
+@pytest.mark.parametrize("prompt", ["a photo of a {}", "a view of a {}"])
+def test_no_replayed_text_is_a_prompt_of_an_evaluation(prepare, prompt):
     given = prepare(replay=1.0)
-    given.images.table["label"] = None
-    captions, nouns = batches.plain_texts(given.config, given.images)
-    assert set(captions) == set(given.images.train.caption)
-    assert "a photo of a goldfish" in nouns
-    gathered = text_tower.load_data(given.config, given.images, given.vectors, given.comparisons, given.model)
-    assert set(gathered.replayed.kinds) == {0, 1}
+    evaluate = given.config.evaluate.model_copy(update={"zero_shot_prompt": prompt})
+    given.images.table["label"] = given.images.table.concept  # every replayed noun is a class, too
+    kinds = batches.plain_texts(given.config.model_copy(update={"evaluate": evaluate}), given.images)
+    assert sum(map(len, kinds)) > len(given.images.train)
+    assert not {text for kind in kinds for text in kind} & {prompt.format(name) for name in given.images.classes}
+    of_sets = {text for wording in ("single", "official80", "simple7") for text in templated(["fox"], wording)[0]}
+    assert not [text for text in of_sets if text.lower().startswith("a view of")]
 
 
 def test_replay_draws_each_kind_evenly():
