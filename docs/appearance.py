@@ -97,7 +97,6 @@ BOOTSTRAP, LR = 1000, 5e-5
 class Settings(NamedTuple):
     """What was chosen on split seed 1."""
 
-    axes: str = "words"  # or 'names' (colour names too), 'minor' (the class vectors' least five directions)
     weight: float = 0.6  # of the appearance part, in lengths of the class-name vector
     steps: int = 120
     temperature: float = 0.1  # of the attribute term
@@ -178,20 +177,13 @@ def asked(words: list[tuple[str, str]], frames: list[str]) -> tuple[list[str], l
     return [more for more, _ in both], [less for _, less in both]
 
 
-def directions(bench: "Bench", settings: Settings) -> np.ndarray:
+def directions(bench: "Bench") -> np.ndarray:
     """Five orthonormal directions of the base's text space, one an attribute."""
     model = bench.base
-    if settings.axes == "minor":
-        return np.linalg.svd(model.image_tower.get_buffer("class_matrix").numpy(), full_matrices=False)[2][-5:]
     rows = []
     for name in ATTRIBUTES:
         more, less = map(model.encode_texts, asked(listed(TRAINED[name]), PLAIN_FRAMES))
         rows.append(unit((more - less).mean(axis=0)))
-    if settings.axes == "names":  # how the vectors of colour names move with L, a and b
-        names, colours = bench.names
-        texts = model.encode_texts([f"a {name} picture" for name in names])
-        moves = np.linalg.lstsq(colours - colours.mean(axis=0), texts - texts.mean(axis=0), rcond=None)[0]
-        rows[:3] = [unit(row + unit(move)) for row, move in zip(rows, moves, strict=False)]
     left, _, right = np.linalg.svd(np.stack(rows), full_matrices=False)
     return (left @ right).astype(np.float32)
 
@@ -381,7 +373,7 @@ def rows_of(bench: Bench, settings: Settings, model, images: np.ndarray, name: s
 def tried(bench: Bench, settings: Settings, references: bool) -> list[dict]:
     """The model with the part and finetuned texts; with `references` also those it is compared with."""
     begun = time.monotonic()
-    axes = directions(bench, settings)
+    axes = directions(bench)
     finding = time.monotonic() - begun
     images, plain = vectors(bench.held_out, axes, settings.weight), bench.held_out.classes
     lines = rows_of(bench, settings, bench.base, images, "base with the part")
