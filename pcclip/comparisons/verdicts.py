@@ -1,13 +1,13 @@
 """Which of two things is larger, faster, ...: the language model's verdicts on pairs of images and pairs of nouns.
 
-The odds of a stem are log P(more) - log P(less) for the next word. A stem that compares two things is asked in both
-orders, since a model prefers whichever thing comes first; a stem about one thing is asked about each of the two. In
-both cases a pair's value is half the difference of the two odds, divided by the root mean square over the pairs of its
-kind (not centred: which thing comes first means nothing), averaged over the stems. The paper has no such step: its
-sentences leave attributes unlearned.
+A stem is a text that the model continues; its odds are log P(more) - log P(less) for the next word. A stem that
+compares two things is asked in both orders, since a model prefers whichever thing comes first; a stem about one thing
+is asked about each of the two. For each stem, half the difference of the two odds is divided by its root mean square
+over all pairs of their kind (not centred, as the order of a pair is arbitrary). A pair's value is the mean over stems.
+PC-CLIP has no verdicts on attributes; its sentences do not teach them.
 
 Nouns beyond the images' own need no photograph: f("a photo of a fox") - f("a photo of a horse") by the base model
-stands in for the difference of two photographs. Nouns with the head word of a held-out concept are never asked about.
+stands in for the difference of two photographs. The bank's nouns with the head word of a held-out concept are left out.
 """
 
 import re
@@ -40,10 +40,10 @@ def judge(config: Config, images: ImageSet, backend_for: Callable[[Prompt], Back
     """Ask about every attribute of the run's bank.
 
     Returns:
-        One row for each attribute and pair: attribute, kind ('image' or 'thing'), split, first, second (ids, or the
-        nouns), first_subject, second_subject, value (standard deviations, > 0 when the first has more), probability
-        (that the first has more), confidence (|2p - 1|), verdict ('first', 'second', 'neither', or 'none' without an
-        answer), stems (how many were answered), reason (why the first unanswered stem was not).
+        One row for each attribute and pair that is asked about: attribute, kind ('image' or 'thing'), split, first,
+        second (ids, or the nouns), first_subject, second_subject, value (scaled odds, > 0 when the first has more),
+        probability (that the first has more), confidence (|2p - 1|), verdict ('first', 'second', 'neither', or 'none'
+        without an answer), stems (how many were answered), reason (why the first unanswered stem was not).
 
     Raises:
         PcclipError: more than half of the pairs got no answer.
@@ -69,7 +69,7 @@ def judge(config: Config, images: ImageSet, backend_for: Callable[[Prompt], Back
 
 
 def check_backend(config: Config, images: ImageSet, backend_for: Callable[[Prompt], Backend]) -> None:
-    """Ask a server about one noun before all other work. Raises PcclipError when it gives no odds for one noun alone."""
+    """Raise PcclipError, before all other work, where a server gives no odds for a stem about one noun."""
     if config.generate.backend != "openai" or not config.generate.thing_pairs:
         return
     bank = load_bank(config.generate.attributes or "")

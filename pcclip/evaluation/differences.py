@@ -1,6 +1,6 @@
-"""Score one model on pairs of images: difference tasks, rankings and verdicts, each a tidy table of items.
+"""Score one model on pairs of images: difference tasks and attribute verdicts, each a table with a row for each item.
 
-Columns of an item: first, second (rows of the image vectors; equal for single-image tasks), score, reference (the
+Columns of an item: first, second (rows of the image vectors), score, reference (the
 value that the score is compared with) and correct. Nothing here is averaged.
 """
 
@@ -70,11 +70,11 @@ def difference_items(
 def structure_items(
     name: str, encode: Encode, matrix: Float[np.ndarray, "n d"], pairs: pd.DataFrame
 ) -> Iterator[tuple[Task, pd.DataFrame]]:
-    """The difference tasks in every sentence structure, with two references that need no training; none without pairs.
+    """Classification and order in every sentence structure, then two controls; nothing without pairs.
 
-    `images shuffled` compares the sentences of `pairs` with the image differences of other pairs: what mention order
-    alone can earn. `captions subtracted` asks whether cos(v, f(caption 1) - f(caption 2)) > 0, without any sentence:
-    the decision of difference_order with a caption as the text and the other as its twin.
+    `images shuffled` scores the sentences on the image differences of other pairs, as a floor. `captions subtracted`
+    asks whether cos(v, f(caption 1) - f(caption 2)) > 0, without a sentence: difference_order with caption 1 as the
+    text and caption 2 as its twin. Both are listed as difference_classification.
 
     Args:
         name: of the image set.
@@ -108,7 +108,7 @@ def verdict_items(
     second: Int[np.ndarray, " m"],
     first_has_more: Bool[np.ndarray, " m"],
 ) -> pd.DataFrame:
-    """Pairs with the projection of u1 - u2 on an attribute axis (score); correct when its sign is the verdict's."""
+    """Score each pair by the projection of u1 - u2 on an axis; correct when its sign is that of the verdict."""
     score = (matrix[first] - matrix[second]) @ axis
     sign = np.where(first_has_more, 1.0, -1.0)
     return item_table(first, second, score, sign, sign * score > 0)

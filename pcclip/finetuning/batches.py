@@ -24,8 +24,8 @@ from pcclip.finetuning.loop import batch_rows
 from pcclip.runs.progress import say
 from pcclip.stats.random_streams import stream
 
-PARAPHRASES_IN_BATCH = 8  # of each attribute in a step
-UNRELATED_IN_BATCH = 6  # questions in a step that keep their meaning
+PARAPHRASES_IN_BATCH = 8  # of each attribute in a step, at most
+UNRELATED_IN_BATCH = 6  # unrelated questions in a step, at most
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Examples:
     """Texts and the images they are about: two images for a difference, one for a plain caption (second is None).
 
     Attributes:
-        tokens, twin_tokens: the texts, and each with the roles of its images exchanged, as tokens. Where sentence
-            structures are trained, all texts as written come first, then all texts in the first structure, and so on.
+        tokens, twin_tokens: tokens of the texts, and of the texts with the two images exchanged. With
+            finetune.structures, all training texts come as written, then all in the first structure, and so on.
         first, second: rows of the run's image vectors.
     """
 
@@ -48,7 +48,7 @@ class Examples:
         return len(self.texts)
 
     def forms(self, rows: Int[np.ndarray, " b"], seed: int, step: int) -> Int[np.ndarray, " b"]:
-        """For each of `rows` the row of `tokens` that a step reads: the text in a structure drawn for it."""
+        """Draw a structure for each text of `rows`; return its row in `tokens`."""
         structures = len(self.tokens) // max(1, len(self))
         if structures == 1:
             return rows
@@ -102,14 +102,14 @@ class Verdicts:
     def draw(
         self, size: int, generator: np.random.Generator
     ) -> tuple[Int[np.ndarray, " b"], Int[np.ndarray, " b"], Tokens]:
-        """Draw verdicts for one step, each with one of a few paraphrases drawn for its attribute.
+        """Draw verdicts for one step. Each takes one of at most PARAPHRASES_IN_BATCH paraphrases drawn for its attribute.
 
         Args:
             size: number of verdicts, at most.
 
         Returns:
-            The verdicts' rows, the number of the text that asks for each, and the texts: those for more, then their
-            twins for less.
+            The verdicts' rows, the index of each verdict's text among the texts for more, and all texts: those for
+            more, then their twins for less.
         """
         rows = generator.integers(len(self), size=min(size, len(self)))
         chosen = [generator.permutation(count)[:PARAPHRASES_IN_BATCH] for count in self.paraphrases]
@@ -123,14 +123,14 @@ class Verdicts:
 
 @dataclass(frozen=True)
 class ReplayedTexts:
-    """Plain texts of a few kinds (captions, nouns, classes) whose vectors should stay where the base model has them."""
+    """Plain texts (captions and nouns) whose vectors should stay where the base model has them."""
 
     tokens: Tokens
     kinds: Int[np.ndarray, " n"]  # the kind of each, ascending
     base: Float[Tensor, "n d"]  # unit vectors by the base model
 
     def draw(self, size: int, generator: np.random.Generator) -> Int[np.ndarray, " b"]:
-        """`size` rows, each of a kind drawn evenly: fifteen class names weigh as much as a thousand nouns."""
+        """Draw `size` rows: for each a kind, all kinds equally likely, then a text of that kind."""
         kinds, starts, counts = np.unique(self.kinds, return_index=True, return_counts=True)
         chosen = np.searchsorted(kinds, generator.choice(kinds, size))
         return starts[chosen] + generator.integers(counts[chosen])
@@ -138,7 +138,7 @@ class ReplayedTexts:
 
 @dataclass(frozen=True)
 class UnrelatedQuestions:
-    """Questions about other attributes, whose directions `base` by the base model should stay."""
+    """Questions about other attributes, with the base model's direction of each (`base`)."""
 
     more: Tokens
     less: Tokens
@@ -209,7 +209,9 @@ def comparison_examples(
     first, second = vectors.rows(table["first"]), vectors.rows(table["second"])
     usable = _differ(vectors.matrix, first, second)
     if usable.sum() < len(accepted):
-        say(f"{len(accepted) - usable.sum()} {split} comparisons left out: no vector for an image, or equal ones")
+        say(
+            f"{len(accepted) - usable.sum()} {split} comparisons left out: an image has no vector, or both have the same"
+        )
     if config.finetune.swap:
         has_twin = np.array([bool(twin) for twin in twins], dtype=bool)
         if not has_twin[usable].all():
@@ -264,8 +266,8 @@ def captioned_images(config: Config, images: ImageSet, split: str, vectors: Vect
 def plain_texts(config: Config, images: ImageSet) -> list[list[str]]:
     """The texts to replay, by kind: training captions, and nouns in a prompt of their own. A kind without texts is left out.
 
-    The nouns are the training concepts and ImageNet's class names, except those that name a held-out concept. No text is
-    a zero-shot prompt of the run: the term would hold it in its place, which says nothing of other texts.
+    The nouns are the training concepts and ImageNet's class names, except those that name a held-out concept. The
+    run's zero-shot prompts are left out: replay would fix the very texts that the evaluation uses.
     """
     captions = images.captions[images.captions["id"].isin(set(images.train["id"]))].caption
     nouns = {*images.train.concept, *verdicts.spare(imagenet_names(), images)}
@@ -277,8 +279,8 @@ def plain_texts(config: Config, images: ImageSet) -> list[list[str]]:
 def training_verdicts(config: Config, vectors: Vectors, model: Encoder) -> Verdicts:
     """The verdicts of 01 on training pairs and the trained attributes, with the bank's training paraphrases.
 
-    Nouns without a photograph stand for themselves: u is the base model's f("a photo of a fox"). The gap between
-    photographs and texts cancels in u1 - u2, since no pair mixes them.
+    For a noun, u is the base model's f("a photo of a fox"). No pair mixes nouns and photographs, so the offset between
+    text vectors and image vectors cancels in u1 - u2.
 
     Raises PcclipError when 01 had another attribute bank, or has no verdict on a training pair.
     """
@@ -318,7 +320,7 @@ def training_verdicts(config: Config, vectors: Vectors, model: Encoder) -> Verdi
 
 
 def unrelated_questions(config: Config, model: Encoder) -> UnrelatedQuestions:
-    """The bank's `kept` questions, with the base model's directions in the first frame.
+    """The bank's `kept` questions; those in every frame get the base model's direction in the first frame.
 
     Raises PcclipError when the run has no bank, or the bank no such questions.
     """

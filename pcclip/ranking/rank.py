@@ -67,9 +67,9 @@ def rank(
             weighted sum such as '2:golden retriever - puppy' or 'a large animal / a small animal + a red thing'.
         less: what the photos at the bottom show; the difference of the two texts cancels what they share. Without it
             photos are ordered by likeness to `more` alone.
-        model: a spec, a run's folder or a loaded model; by default the run's own finetuned model, else the embedded
-            minilm-efficientnet. If finetuning changed the image tower, `rank` embeds the run's photos again and stores
-            these vectors too.
+        model: a spec, a run's folder or a loaded model; by default the run's own finetuned model, else the small
+            default, minilm-efficientnet. If finetuning changed the image tower, `rank` embeds the run's photos again
+            and stores these vectors too.
         alpha: weight of a finetuned model in its average with the base.
         top: return only this many photos from the top of the order.
         sheet: also write a contact sheet (PNG) to this file: the first 60 returned photos; if `bottom` is set, photos of
@@ -78,17 +78,18 @@ def rank(
         estimator: how the words become a direction, see `axes.attribute_axis`.
         examples: photos with much and with little of the attribute, or a CSV or JSON-lines file with the columns path
             and side; they need not be among `photos`.
-        votes: pairwise votes, which all count; or their file (`votes.VoteFile`). Of a file on several attributes the
-            votes on `more` and `less` count.
+        votes: pairwise votes, or a file of them (`votes.VoteFile`), of which the votes on `more` and `less` count.
+            Votes on other photos do not count.
         writer: settings of a language model that writes paraphrases for the ensemble (stored in ~/.cache/pcclip).
-        ranking: the name of a ranking that was saved on the page, in place of words, estimator, examples and votes, and
-            of the model where none is given. One line says how many of its examples and votes are on other photos.
+        ranking: the name of a ranking that was saved on the page. It sets words, estimator, examples, votes and, unless
+            given, the model. `rank` prints how many of its examples and votes are on other photos.
 
-    One line says when the words separate these photos no better than nonsense does (`separation.doubt`).
+    Prints a warning where the words separate the photos no better than nonsense, or a negation is ignored
+    (`separation.doubt`).
 
     Returns:
         Columns position, path, score and problem. Examples and votes add deviation, the posterior standard deviation of
-        the score against the mean photo, and best_rank and worst_rank, the 95% interval of the position. Unreadable
+        the score minus the mean photo's score, and best_rank and worst_rank, the 95% interval of the position. Unreadable
         photos come last, with their problem and without a score.
 
     Raises:
@@ -199,11 +200,13 @@ def _typed_query(
     if more is not None:
         return Query(more, less)
     if less is not None:
-        raise PcclipError("rank: less without more; say what more of it looks like")
+        raise PcclipError("rank: `less` needs `more`; say what the photos at the top show")
     if not has_feedback:
-        raise PcclipError("rank: nothing to rank by; say what more of it looks like, or give examples or votes")
+        raise PcclipError(
+            "rank: nothing to rank by; say what the photos at the top show (`more`), or give examples or votes"
+        )
     if writer is not None or estimator != "two_prompt":
-        raise PcclipError("rank: an estimator or paraphrases without words; say what more of it looks like")
+        raise PcclipError("rank: `estimator` and `writer` need words; say what the photos at the top show (`more`)")
     return None
 
 
@@ -277,7 +280,7 @@ def _ranked(vectors: Vectors, scores: Float[np.ndarray, " n"], top: int | None, 
 def ranked_sheet(table: pd.DataFrame, titles: Sequence[str], bottom: int = 0) -> Image.Image:
     """A contact sheet of at most 60 photos, the last `bottom` of the table under a title of their own.
 
-    Of more than 60, half are from either end, or more where the other end is shorter.
+    Of more than 60, 30 are from each end, or more if the other end has fewer.
 
     Args:
         table: columns position, path, score and possibly caption, best first.
@@ -378,5 +381,5 @@ def find_photos(photos: str | Path | Sequence[str | Path]) -> list[str]:
         hint = f"it has {unread}" if unread else "give a folder, a glob in quotes, or a run's folder"
         raise PcclipError(f"{photos}: no photos there; {hint}")
     if unread:
-        say(f"{photos}: left alone {unread}")
+        say(f"{photos}: skipped {unread}")
     return paths

@@ -5,9 +5,9 @@ Files are written under a temporary name and renamed. Unfinished work is in `par
 resumes and a changed parameter never mixes with old work. A lock lets one process at a time work on a stage; runs that
 begin one at the same moment do it once (`once`).
 
-With a storage, a folder or URL that every node of a cluster sees, unfinished work is there, and at the end a copy of
-the files and the manifest, so that another machine need not do the stage again. It needs no lock: two runs with the
-same key write the same.
+`storage` is a folder or URL that every node of a cluster sees. It holds the unfinished work and, at the end, a copy of
+the files and the manifest, so that no other machine repeats the stage. It needs no lock: two runs with the same key
+write the same.
 """
 
 import json
@@ -42,7 +42,7 @@ class DoneMeanwhile(PcclipError):
 
 
 def once(run: Run) -> Run:
-    """Call a function that does a stage, or reads it when done, again when another run did the stage meanwhile."""
+    """Call a function that does or reads a stage; if another run did the stage meanwhile, call it once more."""
 
     @wraps(run)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -76,7 +76,7 @@ class Stage:
     def done(self) -> bool:
         """True when the folder has a manifest with this key and the files that it records.
 
-        Prints which file is not. A kill after the manifest leaves partial work and temporary files, which go now.
+        Prints the file that is missing or changed. Deletes what a run left behind that was killed after its manifest.
         """
         manifest, self._seen_undone = read_manifest(self.folder), True
         if not manifest or manifest["key"] != self.key:
@@ -164,8 +164,8 @@ class Stage:
 def alone(file: Path, busy: str, seconds: float = 0) -> Iterator[None]:
     """Hold the lock `file`; its folder is made where it is absent.
 
-    While another process holds it this waits; after so many seconds it says so, with the folder and `busy`. Without
-    seconds it raises PcclipError instead; and when the disk is full, also within the block.
+    Waits while another process holds the lock, and after `seconds` prints the folder and `busy`. With `seconds` 0 it
+    raises PcclipError instead of waiting. A full disk raises PcclipError, too, also within the block.
     """
     with disk_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -198,7 +198,7 @@ def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 def changed_output(folder: Path, outputs: Mapping[str, Any]) -> Path | None:
     """The first file of a finished stage that is missing or has another SHA-256 than its manifest records.
 
-    `outputs` has the manifest's records by the files' names; None for a file without a record.
+    `outputs` maps file names to the manifest's records; a file whose record is None counts as changed.
     """
     for name, record in outputs.items():
         file = folder / name

@@ -31,7 +31,7 @@ from pcclip.evaluation import stage as evaluation
 from pcclip.finetuning import stage as finetuning
 from pcclip.runs.progress import say
 from pcclip.runs.stage import Stage, finished, read_manifest
-from pcclip.workbook.cost import Cost, Scale, constants, in_thousands, table
+from pcclip.workbook.cost import Cost, Scale, constants, table, with_prefix
 from pcclip.workbook.sizes import encoder_size, language_model_size, stored
 from pcclip.workbook.sweep import planned, read_sweep
 
@@ -297,7 +297,7 @@ def _on_hub(label: str, repository: str, files: list[list[str]], size: float, ad
 
     if all(any(stored(repository, file) for file in names) for names in files):
         return FINE, f"{label}: in the hub's cache"
-    amount = "of unknown size" if isnan(size) else f"about {in_thousands(size)}B"
+    amount = "of unknown size" if isnan(size) else f"about {with_prefix(size)}B"
     if not hub.HF_HUB_OFFLINE and reachable(hub.ENDPOINT):
         return FETCHED, f"{label}: {amount}"
     return (

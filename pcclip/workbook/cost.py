@@ -1,10 +1,10 @@
 """What a run costs: tokens, FLOP, bytes and hours of every stage, for `pcclip run --check` and `pcclip plan`.
 
 FLOP are the cost of one item's forward pass (sizes.py) times the number of items. A training step costs three forward
-passes, two where the weights are frozen and only a gradient passes through (LoRA, layer norms), and one more where
-GradCache encodes a micro-batch twice. Hours are FLOP over the card's peak times the utilisation in `constants()`. Not
-counted: the benchmarks of stage 04, the held-out curve, the attribute term's texts, a teacher's VAE and text encoder.
-A teacher's UNet is counted as Stable Diffusion 1's.
+passes, two where the weights are frozen and only a gradient passes through (LoRA, layer norms). GradCache, which
+encodes each micro-batch twice, adds one. Hours are FLOP / (the card's peak in FLOP/s x the utilisation in
+`constants()`). Not counted: the benchmarks of stage 04, the held-out curve, the attribute term's texts, a teacher's VAE
+and text encoder. A teacher's UNet is counted as Stable Diffusion 1's.
 
 Beside the paper (30 A100 hours of generation, 12 of finetuning): its configuration, 499,500 pairs of Llama-2-13b and
 20 epochs of ViT-L-14's text tower in fp32, comes to 11 and 5.6 hours here. The paper's reproducibility card says roughly
@@ -74,7 +74,7 @@ def constant(name: str) -> float:
 class Scale:
     """What `pcclip plan` can change: the number of images (None: the file's own) and the GPUs.
 
-    `gpus` share stages 01 and 02; stage 03 uses at most finetune.processes GPUs, the other stages one.
+    `gpus` share stages 01 and 02; finetuning uses at most finetune.processes of them, all other work one.
     """
 
     images: float | None = None
@@ -103,9 +103,9 @@ class Row(NamedTuple):
 class Cost:
     """The cost of one run.
 
-    Images, captions and pairs are counted where the images are here; otherwise there are `scale.images`, or as many as
-    the parameters keep, with one caption each, and `assumed` is a line that says so. Pairs are counted as if no two
-    images shared a caption or a concept.
+    Images and captions are counted if `images` is given and `scale.images` is not. Otherwise there are `scale.images`
+    images, or data.limit, or 1000, with one caption each, and `assumed` is a line that says so. Pairs are computed as
+    if no two images shared a caption or a concept.
 
     Attributes:
         rows: the lines of the table, in the order of the stages.
@@ -164,7 +164,7 @@ class Cost:
         if settings.backend == "llama_cpp":
             machines = f"{settings.in_flight} CPU cores"
             seconds = flop * (read + written) / (constant("core") * settings.in_flight)
-        work = f"{count:,} questions, {in_thousands(read)} tokens in, {in_thousands(written)} out"
+        work = f"{count:,} questions, {with_prefix(read)} tokens in, {with_prefix(written)} out"
         return Row(stage, work, read + written, flop * (read + written), disk, seconds / 3600, machines)
 
     def _prompt_tokens(self, name: str, slots: tuple[str, ...]) -> int:
@@ -186,7 +186,7 @@ class Cost:
         )
 
     def _finetuning(self) -> Iterator[Row]:
-        """Texts through the text tower against stored image vectors; with objective clip images through theirs too.
+        """The text tower encodes texts; image vectors are stored. With `objective: clip` the image tower runs, too.
 
         On disk are the towers at the end and for each kept epoch, and a checkpoint with both moments of Adam. Noised
         latents go through the UNet of SDS's teacher at every step.
@@ -222,7 +222,9 @@ class Cost:
         tokens = texts * self._tokens(self.config.finetune.objective not in ("captions", "clip"))
         flop, disk = tokens * self.model.text.flop, constant("item") * texts
         return self._timed(
-            Row("04, 05 evaluate", f"{texts:,} texts by {models} models", tokens, flop, disk), "fp32", "encoding"
+            Row("04, 05 evaluate", f"{texts:,} texts, {models} models in 04 and 2 in 05", tokens, flop, disk),
+            "fp32",
+            "encoding",
         )
 
     def _timed(self, row: Row, precision: str, utilisation: str, gpus: int = 1) -> Row:
@@ -235,9 +237,9 @@ class Cost:
         return f"{number:,} {self.scale.gpu}", number * PEAKS[self.scale.gpu][precision]
 
     def _tokens(self, compares: bool) -> float:
-        """Tokens that the text tower processes of a mean text of stage 03, a comparison or a caption, with two marks.
+        """Tokens that the text tower processes for an average comparison or caption, with the start and end tokens.
 
-        Comparisons begin alike, and what they share is computed once by a tower that can.
+        Some towers compute a shared beginning once; one that pads processes its full context length.
         """
         length = 2 + (min(constant("sentence"), self.config.generate.max_tokens) if compares else constant("caption"))
         distinct = constant("distinct") if compares and self.model.packs else 1
@@ -265,8 +267,8 @@ def table(rows: list[Row]) -> str:
     return frame[["stage", "work", *_AMOUNTS, "machines"]].to_string(index=False, formatters=left, max_colwidth=None)
 
 
-def in_thousands(count: float) -> str:
-    """1234567 -> '1.23 M', to which a unit can be added."""
+def with_prefix(count: float) -> str:
+    """1234567 -> '1.23 M'; a unit can follow."""
     for prefix in ("", "k", "M", "G"):
         if count < 999.5:
             return f"{count:.3g} {prefix}"

@@ -442,13 +442,13 @@ def test_votes_on_other_photos(few, tiny_encoder, tmp_path, capsys):
     ("given", "message"),
     [
         ({}, "nothing to rank by"),
-        ({"less": "x"}, "less without more"),
+        ({"less": "x"}, "`less` needs `more`"),
         ({"more": "x", "estimator": "best"}, "known: o"),
         ({"more": "x", "bottom": 0}, "bottom = 0"),
         ({"more": "x", "less": "x"}, "more and less are both"),
         ({"more": "x", "writer": Generate()}, "'two_prompt' uses no paraphrases"),
-        ({"votes": [], "writer": Generate()}, "paraphrases without words"),
-        ({"votes": [], "estimator": "ensemble"}, "an estimator or paraphrases without words"),
+        ({"votes": [], "writer": Generate()}, "`writer` need words"),
+        ({"votes": [], "estimator": "ensemble"}, "`estimator` and `writer` need words"),
     ],
 )
 def test_what_makes_no_sense(few, tiny_encoder, given, message):
