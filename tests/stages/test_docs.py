@@ -37,6 +37,7 @@ README_ROWS = {  # the first cell of README's table -> task, data set, metric
         "accuracy",
     ),
     "zero-shot classification into 15 kinds": ("zero_shot", "stamps", "accuracy"),
+    "photos whose caption is among the nearest 5 of 125": ("recall_at_5", "stamps/captions", "accuracy"),
     "body mass, pairwise (size is trained)": ("ranking", "stamps/body_mass/two_prompt", "pairwise_accuracy"),
     "top speed, pairwise (never trained)": ("ranking", "stamps/top_speed/two_prompt", "pairwise_accuracy"),
 }
