@@ -40,7 +40,7 @@ from pcclip.finetuning.batches import plain_texts  # noqa: E402
 from pcclip.finetuning.losses import attribute, direction_infonce, replay  # noqa: E402
 from pcclip.images import open_image  # noqa: E402
 from pcclip.stats.intervals import Estimate, bootstrap_means  # noqa: E402
-from pcclip.stats.vectors import unit  # noqa: E402
+from pcclip.stats.vectors import unit, zero_shot  # noqa: E402
 
 ATTRIBUTES = ("light-dark", "red-green", "yellow-blue", "saturation", "sharpness")  # in the order of `measure`
 TRAINED = {  # words for more / words for less
@@ -322,7 +322,7 @@ class Bench:
 
     def score(self, model, images: np.ndarray) -> dict[tuple[str, str, str], Estimate]:
         """Every measure of one model on the held-out photos, by (measure, words, form)."""
-        table, found = self.images.held_out, {}
+        table, estimates = self.images.held_out, {}
         units = table.concept.to_numpy()
         seed = self.seed
         for k, name in enumerate(ATTRIBUTES):
@@ -333,11 +333,11 @@ class Bench:
                     more, less = map(model.encode_texts, asked(listed(source[name]), frames))
                     scores = images @ (more - less).T
                     values[name, words, form] = (scores[first] > scores[second]).mean(axis=1)
-            found |= bootstrap_means(values, np.stack([units[first], units[second]], axis=1), BOOTSTRAP, seed)
+            estimates |= bootstrap_means(values, np.stack([units[first], units[second]], axis=1), BOOTSTRAP, seed)
         classes, own = self.images.classes, table.label.notna().to_numpy()
         texts = model.encode_texts([self.config.evaluate.zero_shot_prompt.format(name) for name in classes])
-        right = np.array(classes)[(images[own] @ texts.T).argmax(axis=1)] == table.label[own].to_numpy()
-        found |= bootstrap_means({("zero-shot, 15 kinds", "", ""): right}, units[own][:, None], BOOTSTRAP, seed)
+        right = np.array(classes)[zero_shot(images[own], texts)] == table.label[own].to_numpy()
+        estimates |= bootstrap_means({("zero-shot, 15 kinds", "", ""): right}, units[own][:, None], BOOTSTRAP, seed)
         pairs = template_pairs(table[["id", "caption", "concept"]], 1000, seed)
         row = {image: number for number, image in enumerate(table["id"])}
         pairs = pairs.assign(**{side: pairs[side].map(row) for side in ("first", "second")})
@@ -351,13 +351,14 @@ class Bench:
             ].correct,
         }
         members = np.stack([units[pairs["first"]], units[pairs["second"]]], axis=1)
-        found |= bootstrap_means(values, members, BOOTSTRAP, seed)
+        estimates |= bootstrap_means(values, members, BOOTSTRAP, seed)
         mass = table.body_mass.to_numpy(dtype=float)
         first, second = np.nonzero(mass[:, None] > mass[None, :])
         more, less = model.encode_texts(["a photo of a large, heavy animal", "a photo of a small, light animal"])
-        right = (images @ (more - less))[first] > (images @ (more - less))[second]
+        scores = images @ (more - less)
+        right = scores[first] > scores[second]
         members = np.stack([units[first], units[second]], axis=1)
-        return found | bootstrap_means({("body mass, plain prompts", "", ""): right}, members, BOOTSTRAP, seed)
+        return estimates | bootstrap_means({("body mass, plain prompts", "", ""): right}, members, BOOTSTRAP, seed)
 
 
 def rows_of(bench: Bench, settings: Settings, model, images: np.ndarray, name: str) -> list[dict]:

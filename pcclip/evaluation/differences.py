@@ -1,7 +1,7 @@
 """Score one model on pairs of images: difference tasks and attribute verdicts, each a table with a row for each item.
 
-Columns of an item: first, second (rows of the image vectors), score, reference (the
-value that the score is compared with) and correct. Nothing here is averaged.
+Columns of an item: first, second (rows of the image vectors), score, reference (the value that the score is compared
+with) and correct. Nothing here is averaged.
 """
 
 from collections.abc import Iterator
